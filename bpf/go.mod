@@ -1,0 +1,3 @@
+module github.com/marchproxy/marchproxy/bpf
+
+go 1.26.0

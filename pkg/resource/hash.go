@@ -1,0 +1,72 @@
+package resource
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+)
+
+// Hash is an order-independent sum of digests, so that adding and removing an object costs the same
+// whatever the size of the state. The zero value is the hash of nothing.
+type Hash [4]uint64
+
+// Sum is one object's share: SHA-256 over kind, name, revision and payload, the first three ended by a
+// zero byte.
+func Sum(o *Object) Hash {
+	h := sha256.New()
+	h.Write([]byte(o.Kind + "\x00" + o.Name + "\x00" + strconv.FormatInt(o.Revision, 10) + "\x00"))
+	h.Write(o.Payload())
+	var d [sha256.Size]byte
+	h.Sum(d[:0])
+	var s Hash
+	for i := range s {
+		s[i] = binary.BigEndian.Uint64(d[i*8:])
+	}
+	return s
+}
+
+// Add returns h with s in it, Sub h without it.
+func (h Hash) Add(s Hash) Hash {
+	for i := range h {
+		h[i] += s[i]
+	}
+	return h
+}
+
+// Sub undoes [Hash.Add].
+func (h Hash) Sub(s Hash) Hash {
+	for i := range h {
+		h[i] -= s[i]
+	}
+	return h
+}
+
+// String is 64 hexadecimal digits.
+func (h Hash) String() string {
+	var b [32]byte
+	for i, v := range h {
+		binary.BigEndian.PutUint64(b[i*8:], v)
+	}
+	return hex.EncodeToString(b[:])
+}
+
+// ParseHash reads what [Hash.String] wrote.
+func ParseHash(s string) (Hash, error) {
+	var h Hash
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != 32 {
+		return h, fmt.Errorf("hash %q: want 64 hexadecimal digits", s)
+	}
+	for i := range h {
+		h[i] = binary.BigEndian.Uint64(b[i*8:])
+	}
+	return h, nil
+}
+
+// KindState is the count and hash of one kind, as a commit carries it.
+type KindState struct {
+	Count int64  `json:"count"`
+	Hash  string `json:"hash"`
+}
