@@ -1,0 +1,207 @@
+package config
+
+import (
+	"maps"
+	"slices"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// AnyHost is the host of routes that serve every name that no other route of the listener claims.
+const AnyHost = "*"
+
+// HostKey is a host of a gateway, whatever the listener.
+type HostKey struct{ Gateway, Host string }
+
+// Change is one object before and after: Before nil on create, After nil on delete.
+type Change struct{ Before, After *resource.Object }
+
+// Ref names the object that changed.
+func (c Change) Ref() resource.Ref {
+	if c.After != nil {
+		return c.After.Ref()
+	}
+	return c.Before.Ref()
+}
+
+// State is every object, with indexes. The zero value is not usable, see [New].
+type State struct {
+	objects map[string]map[string]*resource.Object // kind, name
+	hash    map[string]resource.Hash
+	// routes by the hosts they serve, and services and certificates by who refers to them.
+	byHost map[HostKey]map[string]*resource.Object
+	users  map[resource.Ref]map[resource.Ref]int
+	// claims are the routes of one host with one match.
+	claims map[claim]map[string]*resource.Object
+}
+
+// New returns the empty state.
+func New() *State {
+	return &State{
+		objects: map[string]map[string]*resource.Object{},
+		hash:    map[string]resource.Hash{},
+		byHost:  map[HostKey]map[string]*resource.Object{},
+		users:   map[resource.Ref]map[resource.Ref]int{},
+		claims:  map[claim]map[string]*resource.Object{},
+	}
+}
+
+// Get finds an object; nil where there is none.
+func (s *State) Get(r resource.Ref) *resource.Object { return s.objects[r.Kind][r.Name] }
+
+// Names lists a kind's objects in order.
+func (s *State) Names(kind string) []string { return slices.Sorted(maps.Keys(s.objects[kind])) }
+
+// Len counts a kind's objects.
+func (s *State) Len(kind string) int { return len(s.objects[kind]) }
+
+// All yields every object, in no order.
+func (s *State) All(yield func(*resource.Object) bool) {
+	for _, kind := range s.objects {
+		for _, o := range kind {
+			if !yield(o) {
+				return
+			}
+		}
+	}
+}
+
+// Summary is the count and hash of each kind that has objects.
+func (s *State) Summary() map[string]resource.KindState {
+	out := map[string]resource.KindState{}
+	for kind, objects := range s.objects {
+		if len(objects) > 0 {
+			out[kind] = resource.KindState{Count: int64(len(objects)), Hash: s.hash[kind].String()}
+		}
+	}
+	return out
+}
+
+// RoutesOf lists the routes that serve a host of a gateway, by name; AnyHost and wildcards are hosts
+// like others here.
+func (s *State) RoutesOf(h HostKey) []*resource.Object {
+	m := s.byHost[h]
+	out := make([]*resource.Object, 0, len(m))
+	for _, o := range m {
+		out = append(out, o)
+	}
+	slices.SortFunc(out, func(a, b *resource.Object) int { return a.Ref().Compare(b.Ref()) })
+	return out
+}
+
+// Hosts lists the hosts of a gateway that routes claim, in no order.
+func (s *State) Hosts(gateway string) []string {
+	var out []string
+	for h := range s.byHost {
+		if h.Gateway == gateway {
+			out = append(out, h.Host)
+		}
+	}
+	return out
+}
+
+// Users lists the objects that refer to r, in order.
+func (s *State) Users(r resource.Ref) []resource.Ref {
+	return slices.SortedFunc(maps.Keys(s.users[r]), resource.Ref.Compare)
+}
+
+// Apply puts objects in the place of their predecessors; tombstones delete. It returns what changed
+// (an object may stand in the list once) and a function that takes it all back.
+func (s *State) Apply(objects []*resource.Object) (changes []Change, undo func()) {
+	changes = make([]Change, 0, len(objects))
+	for _, o := range objects {
+		before := s.Get(o.Ref())
+		after := o
+		if o.Deleted {
+			after = nil
+		}
+		if before == nil && after == nil {
+			continue
+		}
+		s.swap(before, after)
+		changes = append(changes, Change{before, after})
+	}
+	return changes, func() {
+		for _, c := range slices.Backward(changes) {
+			s.swap(c.After, c.Before)
+		}
+	}
+}
+
+func (s *State) swap(old, now *resource.Object) {
+	if old != nil {
+		s.index(old, -1)
+		delete(s.objects[old.Kind], old.Name)
+		s.hash[old.Kind] = s.hash[old.Kind].Sub(resource.Sum(old))
+	}
+	if now != nil {
+		if s.objects[now.Kind] == nil {
+			s.objects[now.Kind] = map[string]*resource.Object{}
+		}
+		s.objects[now.Kind][now.Name] = now
+		s.hash[now.Kind] = s.hash[now.Kind].Add(resource.Sum(now))
+		s.index(now, 1)
+	}
+}
+
+func (s *State) index(o *resource.Object, by int) {
+	from := o.Ref()
+	for _, r := range References(o) {
+		if s.users[r.To] == nil {
+			s.users[r.To] = map[resource.Ref]int{}
+		}
+		if s.users[r.To][from] += by; s.users[r.To][from] == 0 {
+			delete(s.users[r.To], from)
+			if len(s.users[r.To]) == 0 {
+				delete(s.users, r.To)
+			}
+		}
+	}
+	route, ok := o.Message().(*configv1.Route)
+	if !ok {
+		return
+	}
+	match := matchKey(route)
+	for _, gw := range Gateways(route) {
+		for _, host := range Hosts(route) {
+			put(s.byHost, HostKey{gw, host}, o, by)
+			put(s.claims, claim{HostKey{gw, host}, match}, o, by)
+		}
+	}
+}
+
+func put[K comparable](m map[K]map[string]*resource.Object, k K, o *resource.Object, by int) {
+	if by > 0 {
+		if m[k] == nil {
+			m[k] = map[string]*resource.Object{}
+		}
+		m[k][o.Name] = o
+		return
+	}
+	if delete(m[k], o.Name); len(m[k]) == 0 {
+		delete(m, k)
+	}
+}
+
+// Gateways are the gateways that serve a route.
+func Gateways(r *configv1.Route) []string {
+	if len(r.GetGateways()) == 0 {
+		return []string{resource.DefaultGateway}
+	}
+	return r.GetGateways()
+}
+
+// Hosts are the hosts that a route serves.
+func Hosts(r *configv1.Route) []string {
+	if len(r.GetHosts()) == 0 {
+		return []string{AnyHost}
+	}
+	return r.GetHosts()
+}
+
+// OnListener says whether a route is served on a listener.
+func OnListener(r *configv1.Route, listener string) bool {
+	return len(r.GetListeners()) == 0 || slices.Contains(r.GetListeners(), listener)
+}
