@@ -57,10 +57,3 @@ type Options struct {
 	// Open unseals a certificate's private key; nil where sealed keys cannot occur.
 	Open func(r resource.Ref, field, sealed string) (string, error)
 }
-
-// Problem is why an object cannot be translated to something that Envoy would take; the path is below
-// the object's spec.
-type Problem struct {
-	Object resource.Ref
-	resource.Violation
-}

@@ -1,0 +1,165 @@
+// Package status is the way back: each xDS server says on NATS which revision its Envoys serve and what
+// they refused, and the api adds the servers up.
+//
+// A report is the last value of its server's subject, in a memory stream: it is about now, and after a
+// restart of NATS it is said again within the heartbeat. Reports are coalesced: while one is on its way
+// the next ones become one.
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Names on NATS.
+const (
+	StreamName    = "MARCHPROXY_STATUS"
+	SubjectPrefix = "marchproxy.status.v1."
+	xdsPrefix     = SubjectPrefix + "xds."
+)
+
+// Heartbeat is the longest time between two reports of a server; one that has been silent for three of
+// them is taken for gone.
+const Heartbeat = 5 * time.Second
+
+// Stale is how old a report may be.
+const Stale = 3 * Heartbeat
+
+// XdsStatus is one xDS server's report.
+type XdsStatus struct {
+	// ID of the server, a NATS token.
+	ID       string `json:"id"`
+	Epoch    string `json:"epoch"`
+	Revision int64  `json:"revision"`
+	// At in RFC 3339.
+	At       string             `json:"at"`
+	Proxies  []ProxyStatus      `json:"proxies,omitempty"`
+	Rejected []RejectedResource `json:"rejected,omitempty"`
+	// Stopping is true in a server's last report.
+	Stopping bool `json:"stopping,omitempty"`
+	// Live is the revision that every connected Envoy of a gateway serves; the server's own without any.
+	Live map[string]int64 `json:"live,omitempty"`
+}
+
+// ProxyStatus is one connected Envoy.
+type ProxyStatus struct {
+	ID              string `json:"id"`
+	Gateway         string `json:"gateway"`
+	Address         string `json:"address,omitempty"`
+	AppliedRevision int64  `json:"applied_revision"`
+	Version         string `json:"version,omitempty"`
+	ConnectedAt     string `json:"connected_at,omitempty"`
+}
+
+// RejectedResource is an Envoy resource that was refused.
+type RejectedResource struct {
+	Gateway string `json:"gateway"`
+	// Resource is the type's short name and the resource's.
+	Resource string      `json:"resource,omitempty"`
+	Reason   string      `json:"reason"`
+	Objects  []ObjectRef `json:"objects,omitempty"`
+}
+
+// ObjectRef is a user's object.
+type ObjectRef struct {
+	Kind     string `json:"kind"`
+	Name     string `json:"name"`
+	Revision int64  `json:"revision,omitempty"`
+}
+
+// Ensure creates the stream that keeps the last reports.
+func Ensure(ctx context.Context, js jetstream.JetStream) error {
+	_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name: StreamName, Description: "MarchProxy's xDS servers and agents: what has been applied",
+		Subjects: []string{SubjectPrefix + ">"}, Storage: jetstream.MemoryStorage, MaxMsgsPerSubject: 1, AllowDirect: true,
+		MaxAge: 10 * Heartbeat,
+	})
+	if err != nil {
+		return fmt.Errorf("ensure status stream: %w", err)
+	}
+	return nil
+}
+
+// Report publishes what current returns whenever changed is signalled, and at each heartbeat, until the
+// context ends; then once more, as stopping.
+func Report(ctx context.Context, nc *nats.Conn, changed <-chan struct{}, current func(now time.Time) XdsStatus) error {
+	beat := time.NewTicker(Heartbeat)
+	defer beat.Stop()
+	for {
+		if err := publish(nc, current(time.Now())); err != nil && ctx.Err() == nil {
+			// NATS is away; the client buffers, and the heartbeat says it again.
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+		select {
+		case <-changed:
+		case <-beat.C:
+		case <-ctx.Done():
+			s := current(time.Now())
+			s.Stopping = true
+			_ = publish(nc, s) // its silence will say so too
+			_ = nc.FlushTimeout(time.Second)
+			return nil
+		}
+	}
+}
+
+func publish(nc *nats.Conn, s XdsStatus) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("report status: %w", err)
+	}
+	return nc.Publish(xdsPrefix+s.ID, b)
+}
+
+// Watch hands over every report, beginning with the last known ones, until the context ends.
+func Watch(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, report func(XdsStatus)) error {
+	take := func(data []byte) {
+		var s XdsStatus
+		if json.Unmarshal(data, &s) == nil && s.ID != "" {
+			report(s)
+		}
+	}
+	sub, err := nc.Subscribe(xdsPrefix+"*", func(m *nats.Msg) { take(m.Data) })
+	if err != nil {
+		return fmt.Errorf("watch status: %w", err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	beat := time.NewTicker(Heartbeat)
+	defer beat.Stop()
+	for {
+		// A NATS that was restarted has lost its memory streams.
+		if err := Ensure(ctx, js); err == nil {
+			break
+		}
+		select {
+		case <-beat.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if s, err := js.Stream(ctx, StreamName); err == nil {
+		if info, err := s.Info(ctx, jetstream.WithSubjectFilter(xdsPrefix+"*")); err == nil {
+			for subject := range info.State.Subjects {
+				if m, err := s.GetLastMsgForSubject(ctx, subject); err == nil {
+					take(m.Data)
+				}
+			}
+		}
+	}
+	for {
+		select {
+		case <-beat.C:
+			_ = Ensure(ctx, js) // NATS is away: the next beat tries again
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

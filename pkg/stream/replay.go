@@ -1,0 +1,293 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// Options of a replay.
+type Options struct {
+	// Kinds that are followed; every kind where nil.
+	Kinds []string
+	// Initial is what the consumer has already, from its disk, and InitialCommit that state's commit.
+	Initial       []*resource.Object
+	InitialCommit Commit
+	// OnUpdate takes an update. An error ends the replay.
+	OnUpdate func(Update) error
+	// Patience is how long unequal hashes are borne before everything is replayed; 2s where 0. It is also
+	// the time between looks at whether the stream has moved on without us.
+	Patience time.Duration
+	Log      *zap.Logger
+}
+
+// Replay follows the stream until the context ends or OnUpdate fails. It waits for NATS and the stream
+// where they are missing.
+func Replay(ctx context.Context, js jetstream.JetStream, opt Options) error {
+	if opt.Patience == 0 {
+		opt.Patience = 2 * time.Second
+	}
+	if opt.Kinds == nil {
+		for _, k := range resource.Kinds {
+			opt.Kinds = append(opt.Kinds, k.Name)
+		}
+	}
+	r := &replay{opt: opt, js: js, table: newTable(), commit: opt.InitialCommit}
+	for _, o := range opt.Initial {
+		r.table.put(o)
+	}
+	r.started = len(opt.Initial) > 0 || opt.InitialCommit.Epoch != ""
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		began := time.Now()
+		err := r.session(ctx)
+		var fatal *fatalError
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.As(err, &fatal):
+			return fatal.err
+		}
+		opt.Log.Info("replaying the configuration from the start", zap.String("reason", err.Error()))
+		if time.Since(began) > 10*time.Second {
+			pause = 50 * time.Millisecond
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// fatalError ends the replay as a whole.
+type fatalError struct{ err error }
+
+func (e *fatalError) Error() string { return e.err.Error() }
+
+// table is a state with its hashes.
+type table struct {
+	objects map[resource.Ref]*resource.Object
+	hash    map[string]resource.Hash
+	count   map[string]int64
+}
+
+func newTable() *table {
+	return &table{map[resource.Ref]*resource.Object{}, map[string]resource.Hash{}, map[string]int64{}}
+}
+
+func (t *table) put(o *resource.Object) {
+	r := o.Ref()
+	if old := t.objects[r]; old != nil {
+		t.hash[r.Kind] = t.hash[r.Kind].Sub(resource.Sum(old))
+		t.count[r.Kind]--
+		delete(t.objects, r)
+	}
+	if !o.Deleted {
+		t.hash[r.Kind] = t.hash[r.Kind].Add(resource.Sum(o))
+		t.count[r.Kind]++
+		t.objects[r] = o
+	}
+}
+
+func (t *table) matches(c Commit, kinds []string) bool {
+	for _, k := range kinds {
+		want := c.State[k]
+		if want.Count != t.count[k] || (want.Count > 0 && want.Hash != t.hash[k].String()) {
+			return false
+		}
+	}
+	return true
+}
+
+type replay struct {
+	opt Options
+	js  jetstream.JetStream
+	// table and commit are what the consumer has been handed.
+	table   *table
+	commit  Commit
+	started bool
+}
+
+// session is one pass: a replay of everything, then what follows, until something is amiss.
+type session struct {
+	*replay
+	next    *table                    // what the messages so far amount to
+	touched map[resource.Ref]struct{} // differing from table, perhaps; nil while replaying
+	seq     uint64                    // of the last message
+	amiss   time.Time                 // since when hashes have been unequal
+}
+
+func (r *replay) session(ctx context.Context) error {
+	st, err := r.js.Stream(ctx, Name)
+	if err != nil {
+		return fmt.Errorf("no stream yet: %w", err)
+	}
+	created := st.CachedInfo().Created
+	filters := []string{RevisionSubject}
+	for _, name := range r.opt.Kinds {
+		if k, ok := resource.KindByName(name); ok {
+			filters = append(filters, ResourcePrefix+k.Token+".*")
+		}
+	}
+	cons, err := st.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: filters, MaxResetAttempts: 1})
+	if err != nil {
+		return fmt.Errorf("no consumer: %w", err)
+	}
+	it, err := cons.Messages(jetstream.PullMaxMessages(1000), jetstream.PullHeartbeat(r.opt.Patience))
+	if err != nil {
+		return fmt.Errorf("no messages: %w", err)
+	}
+	defer it.Stop()
+	s := &session{replay: r, next: newTable()}
+	look := time.Now().Add(r.opt.Patience)
+	for {
+		if now := time.Now(); now.After(look) {
+			if err := s.look(ctx, created); err != nil {
+				return err
+			}
+			look = now.Add(r.opt.Patience)
+		}
+		limit, cancel := context.WithDeadline(ctx, look)
+		m, err := it.Next(jetstream.NextContext(limit))
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, context.DeadlineExceeded):
+			continue
+		case err != nil:
+			return fmt.Errorf("the consumer ended: %w", err)
+		}
+		if err := s.message(m); err != nil {
+			return err
+		}
+	}
+}
+
+// look compares with the stream itself: a watch can die quietly, and a stream be replaced under it.
+func (s *session) look(ctx context.Context, created time.Time) error {
+	limit, cancel := context.WithTimeout(ctx, s.opt.Patience)
+	defer cancel()
+	st, err := s.js.Stream(limit, Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return errors.New("the stream is gone")
+	}
+	if err != nil {
+		return nil //nolint:nilerr // NATS is away: the consumer goes on when it is back
+	}
+	info := st.CachedInfo()
+	if !info.Created.Equal(created) {
+		return errors.New("the stream was made anew")
+	}
+	if info.State.LastSeq < s.seq {
+		return errors.New("the stream was set back")
+	}
+	m, err := st.GetLastMsgForSubject(limit, RevisionSubject)
+	if err != nil {
+		return nil //nolint:nilerr // purged: the relay will publish again, and then there is something to compare
+	}
+	if m.Sequence > s.seq && time.Since(m.Time) > s.opt.Patience {
+		return errors.New("the stream has moved on without us")
+	}
+	if !s.amiss.IsZero() && time.Since(s.amiss) > s.opt.Patience {
+		return errors.New("the state's hash has stayed unequal")
+	}
+	return nil
+}
+
+func (s *session) message(m jetstream.Msg) error {
+	meta, err := m.Metadata()
+	if err != nil {
+		return fmt.Errorf("a message without metadata: %w", err)
+	}
+	s.seq = meta.Sequence.Stream
+	if m.Subject() == RevisionSubject {
+		var c Commit
+		if err := json.Unmarshal(m.Data(), &c); err != nil {
+			s.opt.Log.Warn("a commit cannot be read; waiting for the next", zap.Uint64("sequence", s.seq), zap.Error(err))
+			return nil
+		}
+		return s.consider(c, meta.NumPending)
+	}
+	o, err := resource.ParsePayload(m.Data())
+	if err != nil || Subject(o.Ref()) != m.Subject() {
+		s.opt.Log.Warn("an event cannot be read; the state waits for a repair", zap.String("subject", m.Subject()), zap.Uint64("sequence", s.seq), zap.Error(err))
+		return nil
+	}
+	s.next.put(o)
+	if s.touched != nil {
+		s.touched[o.Ref()] = struct{}{}
+	}
+	return nil
+}
+
+// consider hands the state over if it is the one that the commit speaks of.
+func (s *session) consider(c Commit, pending uint64) error {
+	if !s.next.matches(c, s.opt.Kinds) {
+		if s.amiss.IsZero() && pending == 0 {
+			s.amiss = time.Now()
+		}
+		return nil
+	}
+	s.amiss = time.Time{}
+	if s.started && c.Epoch == s.commit.Epoch && c.Revision < s.commit.Revision {
+		// An older copy of the stream: what is live is newer, and the relay will bring the stream up to it.
+		s.opt.Log.Warn("the stream is behind what is live; waiting for its repair", zap.Int64("stream", c.Revision), zap.Int64("live", s.commit.Revision))
+		return nil
+	}
+	u := Update{Commit: c, Changed: s.changed()}
+	if s.touched != nil && len(u.Changed) == 0 && s.started && c.Epoch == s.commit.Epoch && c.Revision == s.commit.Revision {
+		clear(s.touched)
+		return nil // a repair said again what we have
+	}
+	if err := s.opt.OnUpdate(u); err != nil {
+		return &fatalError{err}
+	}
+	for _, o := range u.Changed {
+		s.table.put(o)
+	}
+	s.commit, s.started = c, true
+	if s.touched == nil {
+		s.touched = map[resource.Ref]struct{}{}
+	}
+	clear(s.touched)
+	return nil
+}
+
+// changed lists how next differs from what was handed over.
+func (s *session) changed() []*resource.Object {
+	var out []*resource.Object
+	add := func(r resource.Ref) {
+		now, old := s.next.objects[r], s.table.objects[r]
+		switch {
+		case now == nil && old != nil:
+			out = append(out, resource.Tombstone(r, old.Revision))
+		case now != nil && (old == nil || old.Revision != now.Revision || string(old.Payload()) != string(now.Payload())):
+			out = append(out, now)
+		}
+	}
+	if s.touched != nil {
+		for r := range s.touched {
+			add(r)
+		}
+	} else {
+		for r := range s.next.objects {
+			add(r)
+		}
+		for r := range s.table.objects {
+			if s.next.objects[r] == nil {
+				add(r)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b *resource.Object) int { return a.Ref().Compare(b.Ref()) })
+	return out
+}

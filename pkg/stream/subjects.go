@@ -1,0 +1,69 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// Name of the JetStream stream, and its subjects.
+const (
+	Name            = "MARCHPROXY_CONFIG"
+	SubjectPrefix   = "marchproxy.config.v1."
+	ResourcePrefix  = SubjectPrefix + "resource."
+	RevisionSubject = SubjectPrefix + "revision"
+)
+
+// perSubject is how many messages of a subject are kept.
+const perSubject = 8
+
+// tombstoneTTL is how long a deleted name stays in the stream. A consumer that was away for longer sees
+// unequal hashes and replays.
+const tombstoneTTL = 24 * time.Hour
+
+// Subject is where a resource's events go.
+func Subject(r resource.Ref) string {
+	k, ok := resource.KindByName(r.Kind)
+	if !ok {
+		panic(fmt.Sprintf("stream: unknown kind %q", r.Kind))
+	}
+	return ResourcePrefix + k.Token + "." + r.Name
+}
+
+// Ensure creates the stream, or gives an existing one the settings that it should have.
+func Ensure(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
+	s, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:               Name,
+		Description:        "MarchProxy's configuration; docs/events.md",
+		Subjects:           []string{SubjectPrefix + ">"},
+		Storage:            jetstream.FileStorage,
+		Retention:          jetstream.LimitsPolicy,
+		Discard:            jetstream.DiscardOld,
+		MaxMsgsPerSubject:  perSubject,
+		Duplicates:         2 * time.Minute,
+		AllowAtomicPublish: true,
+		AllowMsgTTL:        true,
+		AllowDirect:        true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ensure stream: %w", err)
+	}
+	return s, nil
+}
+
+// ErrLastSequence says that somebody else has published in the meantime.
+var ErrLastSequence = errors.New("the stream's last sequence is another")
+
+func isLastSequence(err error) bool {
+	var api jetstream.JetStreamError
+	if !errors.As(err, &api) || api.APIError() == nil {
+		return false
+	}
+	code := api.APIError().ErrorCode
+	return code == 10071 || code == 10164 // the latter on replicated streams
+}

@@ -1,0 +1,243 @@
+package translate
+
+import (
+	"iter"
+	"maps"
+	"slices"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// Builder keeps the xDS resources of one gateway. It is not safe for concurrent use.
+type Builder struct {
+	gateway string
+	opt     Options
+	out     map[Key]*Resource
+	// uses counts, by service, the resources that send traffic to it: those services are the gateway's
+	// clusters.
+	uses map[string]int
+	// traits are what routes need to know of a service; a route is built again when they change.
+	traits map[string]string
+	// dns are the services whose endpoints have names, by name.
+	dns map[string]map[string]bool
+	// certs are the certificates that are in use, by name, and how.
+	certs map[string]certUse
+}
+
+// NewBuilder returns a builder without resources.
+func NewBuilder(gateway string, opt Options) *Builder {
+	return &Builder{
+		gateway: gateway, opt: opt, out: map[Key]*Resource{}, uses: map[string]int{}, traits: map[string]string{},
+		dns: map[string]map[string]bool{}, certs: map[string]certUse{},
+	}
+}
+
+// Get finds a resource; nil where there is none.
+func (b *Builder) Get(k Key) *Resource { return b.out[k] }
+
+// Len counts the resources.
+func (b *Builder) Len() int { return len(b.out) }
+
+// All yields the resources, in no order.
+func (b *Builder) All() iter.Seq[*Resource] { return maps.Values(b.out) }
+
+// DNSNames lists the names of the endpoints, in order.
+func (b *Builder) DNSNames() []string { return slices.Sorted(maps.Keys(b.dns)) }
+
+// work is one update: what is to be built again, and what came of it.
+type work struct {
+	*Builder
+	st       *config.State
+	gw       *configv1.Gateway
+	scopes   map[string]bool // hosts
+	services map[string]bool
+	certs    map[string]bool
+	listener bool
+	before   map[Key]*Resource // of what was touched
+	problems []config.Problem
+}
+
+func (b *Builder) begin(st *config.State) *work {
+	w := &work{
+		Builder: b, st: st, scopes: map[string]bool{}, services: map[string]bool{}, certs: map[string]bool{},
+		before: map[Key]*Resource{},
+	}
+	if o := st.Get(resource.Ref{Kind: resource.KindGateway, Name: b.gateway}); o != nil {
+		w.gw = o.Message().(*configv1.Gateway)
+	}
+	return w
+}
+
+// Update takes changes that the state has in it already, and builds what they affect.
+func (b *Builder) Update(st *config.State, changes []config.Change) (Delta, []config.Problem) {
+	w := b.begin(st)
+	for _, c := range changes {
+		w.affected(c)
+	}
+	return w.run()
+}
+
+// Rebuild builds everything; the delta is to what there was before.
+func (b *Builder) Rebuild(st *config.State) (Delta, []config.Problem) {
+	w := b.begin(st)
+	w.listener = true
+	w.everyScope()
+	for k := range b.out {
+		switch k.Type {
+		case TypeCluster, TypeEndpoint:
+			w.services[k.Name] = true
+		}
+	}
+	for _, name := range st.Names(resource.KindService) {
+		w.services[name] = true
+	}
+	for name := range b.certs {
+		w.certs[name] = true
+	}
+	return w.run()
+}
+
+// Resolved builds the endpoints of names whose addresses have changed.
+func (b *Builder) Resolved(st *config.State, hosts []string) Delta {
+	w := b.begin(st)
+	for _, h := range hosts {
+		for s := range b.dns[h] {
+			w.services[s] = true
+		}
+	}
+	d, _ := w.run()
+	return d
+}
+
+func (w *work) everyScope() {
+	w.scopes[config.AnyHost] = true
+	for _, h := range w.st.Hosts(w.gateway) {
+		w.scopes[scopeHost(h)] = true
+	}
+	for k := range w.out {
+		if k.Type == TypeScope {
+			w.scopes[scopeOf(k.Name)] = true
+		}
+	}
+}
+
+func (w *work) affected(c config.Change) {
+	switch c.Ref().Kind {
+	case resource.KindRoute:
+		for _, o := range []*resource.Object{c.Before, c.After} {
+			if o == nil {
+				continue
+			}
+			r := o.Message().(*configv1.Route)
+			if slices.Contains(config.Gateways(r), w.gateway) {
+				for _, h := range config.Hosts(r) {
+					w.scopes[scopeHost(h)] = true
+				}
+			}
+		}
+	case resource.KindService:
+		w.services[c.Ref().Name] = true
+		w.retrait(c)
+	case resource.KindCertificate:
+		w.certs[c.Ref().Name] = true
+		for _, u := range w.st.Users(c.Ref()) {
+			if u.Kind == resource.KindService {
+				w.services[u.Name] = true
+			}
+		}
+	case resource.KindGateway:
+		if c.Ref().Name == w.gateway {
+			w.listener = true
+			if listenerNames(c.Before) != listenerNames(c.After) {
+				w.everyScope()
+			}
+		}
+	}
+}
+
+// retrait has the routes of a service built again where they depend on what changed in it.
+func (w *work) retrait(c config.Change) {
+	now := ""
+	if c.After != nil {
+		now = traitsOf(c.After.Message().(*configv1.Service))
+	}
+	name := c.Ref().Name
+	was, known := w.traits[name]
+	if now == "" {
+		delete(w.traits, name)
+	} else {
+		w.traits[name] = now
+	}
+	if !known && now == "" || was == now {
+		return
+	}
+	for _, u := range w.st.Users(c.Ref()) {
+		if u.Kind != resource.KindRoute {
+			continue
+		}
+		for _, h := range config.Hosts(w.st.Get(u).Message().(*configv1.Route)) {
+			w.scopes[scopeHost(h)] = true
+		}
+	}
+}
+
+func (w *work) run() (Delta, []config.Problem) {
+	if w.listener {
+		w.listeners()
+	}
+	for host := range w.scopes {
+		w.scope(host)
+	}
+	for name := range w.services {
+		w.service(name)
+	}
+	for name := range w.certs {
+		w.certificate(name)
+	}
+	var d Delta
+	for k, was := range w.before {
+		now := w.out[k]
+		switch {
+		case now == nil && was != nil:
+			d.Removes = append(d.Removes, k)
+		case now != nil && (was == nil || was.Version != now.Version):
+			d.Upserts = append(d.Upserts, now)
+		}
+	}
+	slices.SortFunc(d.Upserts, func(a, b *Resource) int { return compareKeys(a.Key, b.Key) })
+	slices.SortFunc(d.Removes, compareKeys)
+	return d, w.problems
+}
+
+// put replaces a resource, or removes it (nil), and keeps count of the services in use.
+func (w *work) put(k Key, r *Resource) {
+	old := w.out[k]
+	if _, seen := w.before[k]; !seen {
+		w.before[k] = old
+	}
+	if r != nil {
+		for _, c := range r.Clusters {
+			if w.uses[c]++; w.uses[c] == 1 {
+				w.services[c] = true
+			}
+		}
+		w.out[k] = r
+	} else {
+		delete(w.out, k)
+	}
+	if old != nil {
+		for _, c := range old.Clusters {
+			if w.uses[c]--; w.uses[c] == 0 {
+				delete(w.uses, c)
+				w.services[c] = true
+			}
+		}
+	}
+}
+
+func (w *work) problem(o resource.Ref, path, rule, message string) {
+	w.problems = append(w.problems, config.Problem{Object: o, Violation: resource.Violation{Path: path, Message: message, Rule: rule}})
+}

@@ -1,0 +1,262 @@
+package translate
+
+import (
+	"fmt"
+	"math/big"
+	"net/netip"
+	"regexp"
+	"strings"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// Check says what Envoy would refuse in the objects that changes, already applied to the state, have
+// made: Envoy's own schema rules on what would be built of them, and the rules that Envoy has beyond its
+// schema. It costs what the change costs.
+func Check(st *config.State, changes []config.Change) []config.Problem {
+	var out []config.Problem
+	for _, c := range changes {
+		if c.After == nil {
+			continue
+		}
+		k := &checker{o: c.After.Ref()}
+		switch m := c.After.Message().(type) {
+		case *configv1.Route:
+			k.route(st, c.After.Name, m)
+		case *configv1.Service:
+			k.service(c.After.Name, m)
+		case *configv1.Gateway:
+			k.gateway(c.After.Name, m)
+		}
+		out = append(out, k.found...)
+	}
+	return out
+}
+
+type checker struct {
+	o     resource.Ref
+	found []config.Problem
+}
+
+func (k *checker) add(path, rule, message string, args ...any) {
+	k.found = append(k.found, config.Problem{Object: k.o, Violation: resource.Violation{Path: path, Message: fmt.Sprintf(message, args...), Rule: rule}})
+}
+
+func (k *checker) route(st *config.State, name string, r *configv1.Route) {
+	b := NewBuilder("", Options{})
+	t := tableBuilder{work: b.begin(st), clusters: map[string]bool{}, listener: &configv1.Listener{}}
+	for _, built := range t.route(name, r) {
+		if err := built.ValidateAll(); err != nil {
+			k.add("$", "envoy.schema", "would be refused by Envoy: %v", err)
+		}
+	}
+	if p, ok := r.GetPath().GetMatch().(*configv1.PathMatch_Regex); ok {
+		k.regex("$.path.regex", p.Regex)
+	}
+	k.matches("$.headers", r.GetHeaders())
+	k.matches("$.query", r.GetQuery())
+	k.headers("$.request_headers", r.GetRequestHeaders())
+	k.headers("$.response_headers", r.GetResponseHeaders())
+	total := uint64(0)
+	for i, backend := range r.GetBackends() {
+		k.headers(fmt.Sprintf("$.backends[%d].request_headers", i), backend.GetRequestHeaders())
+		if backend.Weight == nil {
+			total++
+		} else {
+			total += uint64(backend.GetWeight())
+		}
+	}
+	if len(r.GetBackends()) > 0 && total == 0 {
+		k.add("$.backends", "route.weights", "have no weight at all; give at least one a weight above 0")
+	}
+	k.rewrite(r)
+	k.redirect(r)
+	for i, o := range r.GetCors().GetAllowOrigins() {
+		k.regex(fmt.Sprintf("$.cors.allow_origins[%d].regex", i), o.GetRegex())
+		if _, ok := o.GetMatch().(*configv1.StringMatch_Present); ok {
+			k.add(fmt.Sprintf("$.cors.allow_origins[%d]", i), "route.cors", "must be exact, prefix, suffix or regex")
+		}
+	}
+	if b := r.GetRetry().GetBackoff(); b != nil && 10*b.AsDuration() < b.AsDuration() {
+		k.add("$.retry.backoff", "route.retry", "is too long")
+	}
+}
+
+func (k *checker) rewrite(r *configv1.Route) {
+	w := r.GetRewrite()
+	if w == nil {
+		return
+	}
+	if len(r.GetBackends()) == 0 {
+		k.add("$.rewrite", "route.rewrite", "has no effect without backends")
+	}
+	if w.GetPrefix() != "" && w.GetRegex() != nil {
+		k.add("$.rewrite", "route.rewrite", "has both prefix and regex; keep one")
+	}
+	if _, ok := r.GetPath().GetMatch().(*configv1.PathMatch_Regex); ok && w.GetPrefix() != "" {
+		k.add("$.rewrite.prefix", "route.rewrite", "needs a path matched by prefix or exact; use rewrite.regex with a path regex")
+	}
+	if x := w.GetRegex(); x != nil {
+		k.regex("$.rewrite.regex.pattern", x.GetPattern())
+		k.substitution(x)
+	}
+}
+
+var group = regexp.MustCompile(`\\(.?)`)
+
+func (k *checker) substitution(x *configv1.RegexRewrite) {
+	re, err := regexp.Compile(x.GetPattern())
+	if err != nil {
+		return // said already
+	}
+	for _, m := range group.FindAllStringSubmatch(x.GetSubstitution(), -1) {
+		switch {
+		case m[1] == `\`:
+		case len(m[1]) != 1 || m[1][0] < '0' || m[1][0] > '9':
+			k.add("$.rewrite.regex.substitution", "regex.substitution", `has a \ that is not followed by a digit or by \`)
+		case int(m[1][0]-'0') > re.NumSubexp():
+			k.add("$.rewrite.regex.substitution", "regex.substitution", `names group \%s, but the pattern has %d`, m[1], re.NumSubexp())
+		}
+	}
+}
+
+func (k *checker) redirect(r *configv1.Route) {
+	d := r.GetRedirect()
+	if d.GetPath() != "" && d.GetPrefix() != "" {
+		k.add("$.redirect", "route.redirect", "has both path and prefix; keep one")
+	}
+	if d.GetPrefix() != "" && r.GetPath().GetPrefix() == "" && r.GetPath() != nil {
+		k.add("$.redirect.prefix", "route.redirect", "needs a path matched by prefix")
+	}
+}
+
+func (k *checker) matches(path string, in []*configv1.NamedMatch) {
+	for i, m := range in {
+		k.regex(fmt.Sprintf("%s[%d].value.regex", path, i), m.GetValue().GetRegex())
+		if path == "$.headers" && strings.ContainsAny(m.GetName(), " \t\r\n\x00") {
+			k.add(fmt.Sprintf("%s[%d].name", path, i), "header.name", "is not an HTTP field name")
+		}
+		if path == "$.query" && m.GetInvert() {
+			if _, ok := m.GetValue().GetMatch().(*configv1.StringMatch_Present); !ok {
+				k.add(fmt.Sprintf("%s[%d].invert", path, i), "query.invert", "works with present only")
+			}
+		}
+	}
+}
+
+func (k *checker) regex(path, re string) {
+	if re == "" {
+		return
+	}
+	if _, err := regexp.Compile(re); err != nil {
+		k.add(path, "regex", "is not an RE2 regular expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+	}
+	if strings.ContainsAny(re, "\x00\r\n") {
+		k.add(path, "regex", "has a control character")
+	}
+}
+
+func (k *checker) headers(path string, c *configv1.HeaderChanges) {
+	name := func(at, n string) {
+		if strings.HasPrefix(n, ":") || strings.EqualFold(n, "host") {
+			k.add(at, "header.protected", "is %q, which Envoy does not let anybody change; use rewrite.host", n)
+		}
+		if strings.EqualFold(n, scopeHeader) {
+			k.add(at, "header.protected", "is used by MarchProxy itself")
+		}
+	}
+	for what, list := range map[string][]*configv1.HeaderValue{"set": c.GetSet(), "add": c.GetAdd()} {
+		for i, h := range list {
+			name(fmt.Sprintf("%s.%s[%d].name", path, what, i), h.GetName())
+			if msg := checkFormat(h.GetValue()); msg != "" {
+				k.add(fmt.Sprintf("%s.%s[%d].value", path, what, i), "header.format", "%s", msg)
+			}
+		}
+	}
+	for i, n := range c.GetRemove() {
+		name(fmt.Sprintf("%s.remove[%d]", path, i), n)
+	}
+}
+
+func (k *checker) service(name string, s *configv1.Service) {
+	c := cluster(name, s)
+	if err := c.ValidateAll(); err != nil {
+		k.add("$", "envoy.schema", "would be refused by Envoy: %v", err)
+	}
+	seen := map[string]int{}
+	priorities := map[uint32]bool{0: true}
+	top := uint32(0)
+	for i, e := range s.GetEndpoints() {
+		at := fmt.Sprintf("%s:%d", strings.ToLower(e.GetHost()), e.GetPort())
+		if ip, err := netip.ParseAddr(e.GetHost()); err == nil {
+			at = netip.AddrPortFrom(ip.Unmap(), uint16(e.GetPort())).String()
+			if ip.Zone() != "" {
+				k.add(fmt.Sprintf("$.endpoints[%d].host", i), "endpoint.host", "has an IPv6 zone, which Envoy does not take")
+			}
+		}
+		if j, twice := seen[at]; twice {
+			k.add(fmt.Sprintf("$.endpoints[%d]", i), "endpoint.duplicate", "is the same address as endpoint %d; give it more weight instead", j)
+		}
+		seen[at] = i
+		priorities[e.GetPriority()] = true
+		top = max(top, e.GetPriority())
+	}
+	for p := range top {
+		if !priorities[p] || (p == 0 && !anyFirst(s)) {
+			k.add("$.endpoints", "endpoint.priority", "have no endpoint of priority %d but some of %d; number them from 0 without a gap", p, top)
+			break
+		}
+	}
+	lb := s.GetLoadBalancing()
+	if n := lb.GetTableSize(); n > 0 && !big.NewInt(int64(n)).ProbablyPrime(0) {
+		k.add("$.load_balancing.table_size", "load_balancing.prime", "must be a prime number")
+	}
+	if n := lb.GetChoiceCount(); n == 1 {
+		k.add("$.load_balancing.choice_count", "load_balancing.choices", "must be at least 2")
+	}
+	for i, h := range lb.GetHashOn() {
+		if strings.HasPrefix(h.GetHeader(), ":") && h.GetHeader() != ":path" && h.GetHeader() != ":authority" && h.GetHeader() != ":method" {
+			k.add(fmt.Sprintf("$.load_balancing.hash_on[%d].header", i), "header.name", "is not a header of requests")
+		}
+	}
+}
+
+func anyFirst(s *configv1.Service) bool {
+	for _, e := range s.GetEndpoints() {
+		if e.GetPriority() == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (k *checker) gateway(name string, g *configv1.Gateway) {
+	for i, l := range g.GetListeners() {
+		if a := l.GetAddress(); a != "" {
+			if _, err := netip.ParseAddr(a); err != nil {
+				k.add(fmt.Sprintf("$.listeners[%d].address", i), "gateway.address", "must be an IP address")
+				continue
+			}
+		}
+		if err := listener(name, g, l).ValidateAll(); err != nil {
+			k.add(fmt.Sprintf("$.listeners[%d]", i), "envoy.schema", "would be refused by Envoy: %v", err)
+		}
+		hosts := map[string]bool{}
+		for j, a := range l.GetClientAuth() {
+			for m, h := range a.GetHosts() {
+				if hosts[h] {
+					k.add(fmt.Sprintf("$.listeners[%d].client_auth[%d].hosts[%d]", i, j, m), "gateway.client_auth", "stands in two entries")
+				}
+				hosts[h] = true
+			}
+		}
+	}
+	for field, op := range g.GetAccessLog().GetFields() {
+		if msg := checkFormat(op); msg != "" {
+			k.add(fmt.Sprintf("$.access_log.fields[%q]", field), "header.format", "%s", msg)
+		}
+	}
+}

@@ -1,0 +1,312 @@
+package translate
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// systemRoots is where the Debian and distroless images keep the system's certificate authorities.
+const systemRoots = "/etc/ssl/certs/ca-certificates.crt"
+
+// service builds a service's cluster and endpoints, or removes them where nothing of this gateway sends
+// traffic to it.
+func (w *work) service(name string) {
+	ref := resource.Ref{Kind: resource.KindService, Name: name}
+	ck, ek := Key{TypeCluster, name}, Key{TypeEndpoint, name}
+	o := w.st.Get(ref)
+	w.forgetDNS(name)
+	if o == nil || w.uses[name] == 0 {
+		w.put(ck, nil)
+		w.put(ek, nil)
+		w.useCerts("service/"+name, nil)
+		return
+	}
+	s := o.Message().(*configv1.Service)
+	w.useCerts("service/"+name, serviceCerts(s))
+	w.put(ck, newResource(name, cluster(name, s), nil, ref))
+	if cla, ok := w.endpoints(name, s); ok {
+		w.put(ek, newResource(name, cla, nil, ref))
+	}
+}
+
+func (w *work) forgetDNS(service string) {
+	for host, users := range w.dns {
+		if delete(users, service); len(users) == 0 {
+			delete(w.dns, host)
+		}
+	}
+}
+
+// endpoints is not ok while an address is not known yet: what Envoy has then stays.
+func (w *work) endpoints(name string, s *configv1.Service) (*endpointv3.ClusterLoadAssignment, bool) {
+	type place struct {
+		priority    uint32
+		cloud, zone string
+	}
+	places := map[place][]*endpointv3.LbEndpoint{}
+	ok := true
+	for _, e := range s.GetEndpoints() {
+		addrs := []netip.Addr{}
+		if ip, err := netip.ParseAddr(e.GetHost()); err == nil {
+			addrs = append(addrs, ip)
+		} else {
+			if w.dns[e.GetHost()] == nil {
+				w.dns[e.GetHost()] = map[string]bool{}
+			}
+			w.dns[e.GetHost()][name] = true
+			found, known := w.opt.Resolve(e.GetHost())
+			ok = ok && known
+			addrs = found
+		}
+		p := place{e.GetPriority(), e.GetCloud(), e.GetZone()}
+		for _, a := range addrs {
+			lb := &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
+				Address: address(a.String(), e.GetPort()), Hostname: hostname(e.GetHost()),
+			}}}
+			if e.GetWeight() > 0 {
+				lb.LoadBalancingWeight = wrapperspb.UInt32(e.GetWeight())
+			}
+			places[p] = append(places[p], lb)
+		}
+	}
+	if !ok {
+		return nil, false
+	}
+	cla := &endpointv3.ClusterLoadAssignment{ClusterName: name}
+	keys := slices.SortedFunc(maps.Keys(places), func(a, b place) int {
+		return compareAll(int(a.priority)-int(b.priority), compare(a.cloud, b.cloud), compare(a.zone, b.zone))
+	})
+	for _, p := range keys {
+		l := &endpointv3.LocalityLbEndpoints{Priority: p.priority, LbEndpoints: places[p]}
+		if p.cloud != "" || p.zone != "" {
+			l.Locality = &corev3.Locality{Region: p.cloud, Zone: p.zone}
+		}
+		cla.Endpoints = append(cla.Endpoints, l)
+	}
+	return cla, true
+}
+
+func hostname(host string) string {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return ""
+	}
+	return host
+}
+
+func cluster(name string, s *configv1.Service) *clusterv3.Cluster {
+	c := &clusterv3.Cluster{
+		Name:                 name,
+		ConnectTimeout:       orElse(s.GetConnectTimeout(), 5*time.Second),
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()},
+		// An endpoint that has been taken away gets no more requests, however healthy it looks.
+		IgnoreHealthOnHostRemoval:     true,
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(32 << 10),
+		TypedExtensionProtocolOptions: map[string]*anypb.Any{
+			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(httpOptions(s)),
+		},
+		TransportSocket: upstreamTLS(s),
+	}
+	balance(c, s.GetLoadBalancing())
+	checkHealth(c, name, s.GetHealthCheck())
+	if d := s.GetOutlierDetection(); d != nil {
+		c.OutlierDetection = outliers(d)
+	}
+	if b := s.GetCircuitBreaker(); b != nil {
+		c.CircuitBreakers = &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+			MaxConnections: positive(b.GetMaxConnections()), MaxPendingRequests: positive(b.GetMaxPendingRequests()),
+			MaxRequests: positive(b.GetMaxRequests()), MaxRetries: positive(b.GetMaxRetries()),
+		}}}
+	}
+	return c
+}
+
+func positive(n uint32) *wrapperspb.UInt32Value {
+	if n == 0 {
+		return nil
+	}
+	return wrapperspb.UInt32(n)
+}
+
+func isHTTP2(s *configv1.Service) bool {
+	return s.GetProtocol() == configv1.Service_http2 || s.GetProtocol() == configv1.Service_grpc
+}
+
+func httpOptions(s *configv1.Service) *httpv3.HttpProtocolOptions {
+	o := &httpv3.HttpProtocolOptions{CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: orElse(s.GetIdleTimeout(), time.Hour)}}
+	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}}
+	if isHTTP2(s) {
+		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+			MaxConcurrentStreams: wrapperspb.UInt32(100), InitialStreamWindowSize: wrapperspb.UInt32(1 << 20), InitialConnectionWindowSize: wrapperspb.UInt32(16 << 20),
+		}}
+	}
+	o.UpstreamProtocolOptions = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit}
+	return o
+}
+
+func usesTLS(s *configv1.Service) bool {
+	return s.GetProtocol() == configv1.Service_https || s.GetTls() != nil
+}
+
+func upstreamTLS(s *configv1.Service) *corev3.TransportSocket {
+	if !usesTLS(s) {
+		return nil
+	}
+	t := s.GetTls()
+	common := &tlsv3.CommonTlsContext{AlpnProtocols: []string{"http/1.1"}}
+	if isHTTP2(s) {
+		common.AlpnProtocols = []string{"h2"}
+	}
+	if c := t.GetClientCertificate(); c != "" {
+		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{{Name: certSecret(c), SdsConfig: ads()}}
+	}
+	out := &tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: t.GetSni(), MaxSessionKeys: wrapperspb.UInt32(8)}
+	if t.GetSni() == "" { // the name sent, and verified, is that of the endpoint
+		out.AutoHostSni = true
+		out.AutoSniSanValidation = !t.GetInsecureSkipVerify()
+	}
+	own := &tlsv3.CertificateValidationContext{}
+	if t.GetSni() != "" {
+		own.MatchTypedSubjectAltNames = []*tlsv3.SubjectAltNameMatcher{{SanType: tlsv3.SubjectAltNameMatcher_DNS, Matcher: exactly(t.GetSni())}}
+	}
+	switch {
+	case t.GetInsecureSkipVerify():
+		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{TrustChainVerification: tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED}}
+	case t.GetCaCertificate() != "":
+		common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+			DefaultValidationContext: own, ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: caSecret(t.GetCaCertificate()), SdsConfig: ads()},
+		}}
+	default:
+		own.TrustedCa = &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: systemRoots}}
+		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: own}
+	}
+	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(out)}}
+}
+
+func balance(c *clusterv3.Cluster, lb *configv1.LoadBalancing) {
+	var slow *clusterv3.Cluster_SlowStartConfig
+	if lb.GetSlowStart() != nil {
+		slow = &clusterv3.Cluster_SlowStartConfig{SlowStartWindow: lb.GetSlowStart()}
+	}
+	switch lb.GetPolicy() {
+	case configv1.LoadBalancing_least_request:
+		c.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
+		cfg := &clusterv3.Cluster_LeastRequestLbConfig{SlowStartConfig: slow}
+		if lb.GetChoiceCount() > 0 {
+			cfg.ChoiceCount = wrapperspb.UInt32(max(lb.GetChoiceCount(), 2))
+		}
+		c.LbConfig = &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: cfg}
+	case configv1.LoadBalancing_ring_hash:
+		c.LbPolicy = clusterv3.Cluster_RING_HASH
+		if n := lb.GetMinRingSize(); n > 0 {
+			c.LbConfig = &clusterv3.Cluster_RingHashLbConfig_{RingHashLbConfig: &clusterv3.Cluster_RingHashLbConfig{MinimumRingSize: wrapperspb.UInt64(uint64(n))}}
+		}
+	case configv1.LoadBalancing_maglev:
+		c.LbPolicy = clusterv3.Cluster_MAGLEV
+		if n := lb.GetTableSize(); n > 0 {
+			c.LbConfig = &clusterv3.Cluster_MaglevLbConfig_{MaglevLbConfig: &clusterv3.Cluster_MaglevLbConfig{TableSize: wrapperspb.UInt64(uint64(n))}}
+		}
+	case configv1.LoadBalancing_random:
+		c.LbPolicy = clusterv3.Cluster_RANDOM
+	default:
+		c.LbPolicy = clusterv3.Cluster_ROUND_ROBIN
+		if slow != nil {
+			c.LbConfig = &clusterv3.Cluster_RoundRobinLbConfig_{RoundRobinLbConfig: &clusterv3.Cluster_RoundRobinLbConfig{SlowStartConfig: slow}}
+		}
+	}
+}
+
+func checkHealth(c *clusterv3.Cluster, name string, h *configv1.HealthCheck) {
+	if h == nil {
+		return
+	}
+	hc := &corev3.HealthCheck{
+		Interval: orElse(h.GetInterval(), 10*time.Second), Timeout: orElse(h.GetTimeout(), 2*time.Second),
+		HealthyThreshold: wrapperspb.UInt32(max(h.GetHealthyThreshold(), 1)), UnhealthyThreshold: wrapperspb.UInt32(orNumber(h.GetUnhealthyThreshold(), 3)),
+		NoTrafficInterval: orElse(h.GetInterval(), 10*time.Second),
+	}
+	switch check := h.GetCheck().(type) {
+	case *configv1.HealthCheck_Http:
+		path := check.Http.GetPath()
+		if path == "" {
+			path = "/"
+		}
+		cfg := &corev3.HealthCheck_HttpHealthCheck{Path: path, Host: check.Http.GetHost()}
+		if cfg.Host == "" {
+			cfg.Host = name
+		}
+		if isHTTP2Cluster(c) {
+			cfg.CodecClientType = typev3.CodecClientType_HTTP2
+		}
+		for _, s := range check.Http.GetExpectedStatuses() {
+			cfg.ExpectedStatuses = append(cfg.ExpectedStatuses, &typev3.Int64Range{Start: int64(s), End: int64(s) + 1})
+		}
+		hc.HealthChecker = &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: cfg}
+	case *configv1.HealthCheck_Grpc:
+		hc.HealthChecker = &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{ServiceName: check.Grpc.GetService()}}
+	default:
+		hc.HealthChecker = &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}}
+	}
+	c.HealthChecks = []*corev3.HealthCheck{hc}
+	// A new cluster serves before its first checks are back: until some endpoint is known to be healthy
+	// Envoy tries them all. Waiting would answer 503 on routes that point at it already.
+	c.WaitForWarmOnInit = wrapperspb.Bool(false)
+}
+
+func isHTTP2Cluster(c *clusterv3.Cluster) bool {
+	var o httpv3.HttpProtocolOptions
+	if err := c.GetTypedExtensionProtocolOptions()["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].UnmarshalTo(&o); err != nil {
+		return false
+	}
+	return o.GetExplicitHttpConfig().GetHttp2ProtocolOptions() != nil
+}
+
+func orNumber(n, def uint32) uint32 {
+	if n == 0 {
+		return def
+	}
+	return n
+}
+
+func outliers(d *configv1.OutlierDetection) *clusterv3.OutlierDetection {
+	out := &clusterv3.OutlierDetection{
+		Consecutive_5Xx: positive(d.GetConsecutive_5Xx()), ConsecutiveGatewayFailure: positive(d.GetConsecutiveGatewayFailure()),
+		Interval: d.GetInterval(), BaseEjectionTime: d.GetBaseEjectionTime(), MaxEjectionPercent: positive(d.GetMaxEjectionPercent()),
+	}
+	if d.GetConsecutiveGatewayFailure() > 0 {
+		out.EnforcingConsecutiveGatewayFailure = wrapperspb.UInt32(100)
+	}
+	return out
+}
+
+// traitsOf is what the routes to a service depend on; empty for the ordinary.
+func traitsOf(s *configv1.Service) string {
+	t := ""
+	if s.GetProtocol() == configv1.Service_grpc {
+		t = "grpc;"
+	}
+	if p := s.GetLoadBalancing().GetPolicy(); p == configv1.LoadBalancing_ring_hash || p == configv1.LoadBalancing_maglev {
+		t += "hash:" + strconv.Itoa(len(s.GetLoadBalancing().GetHashOn()))
+		for _, h := range s.GetLoadBalancing().GetHashOn() {
+			t += fmt.Sprintf("%T%q/%q/%q/%t/%v;", h.GetSource(), h.GetHeader(), h.GetQuery(), h.GetCookie().GetName()+h.GetCookie().GetPath(), h.GetTerminal(), h.GetCookie().GetTtl().AsDuration())
+		}
+	}
+	return t
+}

@@ -1,0 +1,213 @@
+package translate
+
+import (
+	"fmt"
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
+	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	connlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// Names of the HTTP filters, in their order.
+const (
+	filterCORS          = "envoy.filters.http.cors"
+	filterListenerLimit = "marchproxy.listener_rate_limit"
+	filterRouteLimit    = "marchproxy.route_rate_limit"
+	filterRouter        = "envoy.filters.http.router"
+)
+
+func filter(name string, config proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
+}
+
+// listeners builds the gateway's listeners.
+func (w *work) listeners() {
+	ref := resource.Ref{Kind: resource.KindGateway, Name: w.gateway}
+	wanted := map[string]bool{}
+	certs := map[string]certUse{}
+	for _, l := range w.gw.GetListeners() {
+		wanted[l.GetName()] = true
+		listenerCerts(l, certs)
+		var clusters []string
+		if s := w.gw.GetTracing().GetService(); s != "" {
+			clusters = []string{s}
+		}
+		w.put(Key{TypeListener, l.GetName()}, newResource(l.GetName(), listener(w.gateway, w.gw, l), clusters, ref))
+	}
+	for k := range w.out {
+		if k.Type == TypeListener && !wanted[k.Name] {
+			w.put(k, nil)
+		}
+	}
+	w.useCerts("gateway", certs)
+}
+
+func listener(gateway string, g *configv1.Gateway, l *configv1.Listener) *listenerv3.Listener {
+	bind := l.GetAddress()
+	if bind == "" {
+		bind = "0.0.0.0"
+	}
+	out := &listenerv3.Listener{
+		Name: l.GetName(), Address: address(bind, l.GetPort()), StatPrefix: l.GetName(),
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(32 << 10),
+	}
+	if l.GetProtocol() != configv1.Listener_https {
+		out.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: networkFilters(gateway, g, l)}}
+		return out
+	}
+	out.ListenerFilters = []*listenerv3.ListenerFilter{{
+		Name: "envoy.filters.listener.tls_inspector", ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&inspectorv3.TlsInspector{})},
+	}}
+	for i, a := range l.GetClientAuth() {
+		certs := a.GetCertificates()
+		if len(certs) == 0 {
+			certs = l.GetCertificates()
+		}
+		out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{
+			Name: fmt.Sprintf("client-auth-%d", i), Filters: networkFilters(gateway, g, l),
+			FilterChainMatch: &listenerv3.FilterChainMatch{ServerNames: a.GetHosts()},
+			TransportSocket:  downstreamTLS(certs, a.GetCaCertificate()),
+		})
+	}
+	// All other hosts share one chain: Envoy picks the certificate by server name, and a connection may be
+	// reused for every host that its certificate covers.
+	out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{Name: "https", Filters: networkFilters(gateway, g, l), TransportSocket: downstreamTLS(l.GetCertificates(), "")})
+	return out
+}
+
+func downstreamTLS(certs []string, ca string) *corev3.TransportSocket {
+	common := &tlsv3.CommonTlsContext{
+		AlpnProtocols: []string{"h2", "http/1.1"},
+		TlsParams:     &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},
+	}
+	for _, c := range certs {
+		common.TlsCertificateSdsSecretConfigs = append(common.TlsCertificateSdsSecretConfigs, &tlsv3.SdsSecretConfig{Name: certSecret(c), SdsConfig: ads()})
+	}
+	out := &tlsv3.DownstreamTlsContext{CommonTlsContext: common}
+	if ca != "" {
+		out.RequireClientCertificate = wrapperspb.Bool(true)
+		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: caSecret(ca), SdsConfig: ads()}}
+	}
+	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(out)}}
+}
+
+func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener) []*listenerv3.Filter {
+	var out []*listenerv3.Filter
+	if n := g.GetLimits().GetMaxConnections(); n > 0 {
+		out = append(out, &listenerv3.Filter{Name: "envoy.filters.network.connection_limit", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(&connlimitv3.ConnectionLimit{
+			StatPrefix: l.GetName(), MaxConnections: wrapperspb.UInt64(uint64(n)),
+		})}})
+	}
+	return append(out, &listenerv3.Filter{
+		Name: "envoy.filters.network.http_connection_manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(connectionManager(gateway, g, l))},
+	})
+}
+
+// connectionManager follows Envoy's own advice for proxies at the edge.
+func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener) *hcmv3.HttpConnectionManager {
+	lim := g.GetLimits()
+	h := &hcmv3.HttpConnectionManager{
+		StatPrefix: l.GetName(), CodecType: hcmv3.HttpConnectionManager_AUTO, ServerName: "marchproxy",
+		RouteSpecifier:                scopedRoutes(),
+		StripPortMode:                 &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
+		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{earlyMutation(l.GetName())},
+		UseRemoteAddress:              wrapperspb.Bool(true),
+		NormalizePath:                 wrapperspb.Bool(true), MergeSlashes: true,
+		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT,
+		RequestHeadersTimeout:        orElse(lim.GetRequestHeadersTimeout(), time.Minute),
+		StreamIdleTimeout:            durationpb.New(5 * time.Minute),
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			IdleTimeout: orElse(lim.GetIdleTimeout(), time.Hour), HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_ALLOW,
+			MaxHeadersCount: positive(lim.GetMaxRequestHeaders()),
+		},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+			MaxConcurrentStreams: wrapperspb.UInt32(100), InitialStreamWindowSize: wrapperspb.UInt32(64 << 10), InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
+		},
+		MaxRequestHeadersKb: positive(lim.GetMaxRequestHeadersKb()),
+		HttpFilters:         []*hcmv3.HttpFilter{hostFilter(l), filter(filterCORS, &corsv3.Cors{})},
+		AccessLog:           accessLog(g.GetAccessLog()),
+		Tracing:             tracing(gateway, g.GetTracing()),
+	}
+	if lim.GetLocalRateLimit() != nil {
+		h.HttpFilters = append(h.HttpFilters, filter(filterListenerLimit, rateLimit("listener", lim.GetLocalRateLimit())))
+	}
+	h.HttpFilters = append(h.HttpFilters, filter(filterRouteLimit, &limitv3.LocalRateLimit{StatPrefix: "route"}), filter(filterRouter, &routerv3.Router{}))
+	return h
+}
+
+// logFields are the access log's fields, as Envoy's operators.
+var logFields = map[string]string{
+	"time": "%START_TIME%", "method": "%REQ(:METHOD)%", "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%", "host": "%REQ(:AUTHORITY)%",
+	"protocol": "%PROTOCOL%", "status": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",
+	"bytes_received": "%BYTES_RECEIVED%", "bytes_sent": "%BYTES_SENT%", "duration_ms": "%DURATION%",
+	"upstream_ms": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%", "upstream": "%UPSTREAM_HOST%", "service": "%UPSTREAM_CLUSTER%",
+	"route": "%ROUTE_NAME%", "client": "%DOWNSTREAM_REMOTE_ADDRESS%", "server_name": "%REQUESTED_SERVER_NAME%",
+	"user_agent": "%REQ(USER-AGENT)%", "request_id": "%REQ(X-REQUEST-ID)%",
+}
+
+func accessLog(a *configv1.AccessLog) []*accesslogv3.AccessLog {
+	if a == nil {
+		return nil
+	}
+	format := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	for name, op := range logFields {
+		format.Fields[name] = structpb.NewStringValue(op)
+	}
+	for name, op := range a.GetFields() {
+		if op == "" {
+			delete(format.Fields, name)
+		} else {
+			format.Fields[name] = structpb.NewStringValue(op)
+		}
+	}
+	out := &accesslogv3.AccessLog{
+		Name: "envoy.access_loggers.stdout",
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(&streamv3.StdoutAccessLog{
+			AccessLogFormat: &streamv3.StdoutAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
+				Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: format}, OmitEmptyValues: true,
+			}},
+		})},
+	}
+	if a.GetMinStatus() > 0 {
+		out.Filter = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
+			Comparison: &accesslogv3.ComparisonFilter{Op: accesslogv3.ComparisonFilter_GE, Value: &corev3.RuntimeUInt32{DefaultValue: a.GetMinStatus(), RuntimeKey: "marchproxy.access_log_min_status"}},
+		}}}
+	}
+	return []*accesslogv3.AccessLog{out}
+}
+
+func tracing(gateway string, t *configv1.Tracing) *hcmv3.HttpConnectionManager_Tracing {
+	if t == nil {
+		return nil
+	}
+	percent := 1.0
+	if t.Percent != nil {
+		percent = t.GetPercent()
+	}
+	return &hcmv3.HttpConnectionManager_Tracing{
+		RandomSampling: &typev3.Percent{Value: percent},
+		Provider: &tracev3.Tracing_Http{Name: "envoy.tracers.opentelemetry", ConfigType: &tracev3.Tracing_Http_TypedConfig{TypedConfig: pack(&tracev3.OpenTelemetryConfig{
+			ServiceName: "marchproxy-" + gateway,
+			GrpcService: &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: t.GetService()}}},
+		})}},
+	}
+}

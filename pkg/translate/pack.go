@@ -1,0 +1,52 @@
+package translate
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// pack marshals a message deterministically.
+func pack(m proto.Message) *anypb.Any {
+	b, err := (proto.MarshalOptions{Deterministic: true}).Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("translate: marshal %T: %v", m, err)) // strings were checked for UTF-8 when decoded
+	}
+	return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: b}
+}
+
+func newResource(name string, m proto.Message, clusters []string, objects ...resource.Ref) *Resource {
+	body := pack(m)
+	sum := sha256.Sum256(body.Value)
+	return &Resource{
+		Key: Key{Type(body.TypeUrl), name}, Body: body, Version: hex.EncodeToString(sum[:16]),
+		Clusters: clusters, Objects: objects,
+	}
+}
+
+// ads is where Envoy gets what a resource refers to.
+func ads() *corev3.ConfigSource {
+	return &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3, ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
+}
+
+func address(host string, port uint32) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+	}}}
+}
+
+// orElse is d, or a default where it is absent.
+func orElse(d *durationpb.Duration, def time.Duration) *durationpb.Duration {
+	if d == nil {
+		return durationpb.New(def)
+	}
+	return d
+}

@@ -1,0 +1,110 @@
+package translate
+
+import (
+	"maps"
+	"slices"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// noRoute is the name of the last route of every table: the host is known, the path is not.
+const noRoute = "marchproxy-no-route"
+
+// scope builds the scopes of a host, one a listener; host is [wildcardScope] for all wildcards.
+func (w *work) scope(host string) {
+	wanted := map[string]bool{}
+	for _, l := range w.gw.GetListeners() {
+		r := w.scopeOn(l, host)
+		wanted[l.GetName()] = r != nil
+		w.put(Key{TypeScope, scopeName(l.GetName(), host)}, r)
+	}
+	// Listeners that are gone.
+	for k := range w.out {
+		if w.listener && k.Type == TypeScope && scopeOf(k.Name) == host {
+			if name := k.Name[:len(k.Name)-len(host)-1]; !wanted[name] {
+				w.put(k, nil)
+			}
+		}
+	}
+}
+
+func (w *work) scopeOn(l *configv1.Listener, host string) *Resource {
+	table := &routev3.RouteConfiguration{
+		Name: scopeName(l.GetName(), host), ValidateClusters: wrapperspb.Bool(false), RequestHeadersToRemove: []string{scopeHeader},
+	}
+	t := tableBuilder{work: w, clusters: map[string]bool{}, listener: l}
+	if host != wildcardScope {
+		routes := t.routes(host)
+		if len(routes) == 0 {
+			return nil
+		}
+		table.VirtualHosts = []*routev3.VirtualHost{t.virtualHost(host, "*", routes)}
+		if lean(l) != "" {
+			table.TypedPerFilterConfig = hostFilterOff()
+		}
+	} else {
+		hosts := slices.Sorted(maps.Keys(wildcards(w.st, w.gateway)))
+		for _, h := range hosts {
+			if routes := t.routes(h); len(routes) > 0 {
+				table.VirtualHosts = append(table.VirtualHosts, t.virtualHost(h, h, routes))
+			}
+		}
+	}
+	scope := &routev3.ScopedRouteConfiguration{
+		Name: table.GetName(), RouteConfiguration: table,
+		Key: &routev3.ScopedRouteConfiguration_Key{Fragments: []*routev3.ScopedRouteConfiguration_Key_Fragment{{
+			Type: &routev3.ScopedRouteConfiguration_Key_Fragment_StringKey{StringKey: scopeKey(l.GetName(), host)},
+		}}},
+	}
+	return newResource(scope.GetName(), scope, slices.Sorted(maps.Keys(t.clusters)), t.objects...)
+}
+
+func wildcards(st *config.State, gateway string) map[string]bool {
+	out := map[string]bool{}
+	for _, h := range st.Hosts(gateway) {
+		if scopeHost(h) == wildcardScope {
+			out[h] = true
+		}
+	}
+	return out
+}
+
+// tableBuilder gathers what a route table refers to.
+type tableBuilder struct {
+	*work
+	listener *configv1.Listener
+	clusters map[string]bool
+	objects  []resource.Ref
+}
+
+func (t *tableBuilder) routes(host string) []*resource.Object {
+	all := t.st.RoutesOf(config.HostKey{Gateway: t.gateway, Host: host})
+	out := slices.DeleteFunc(all, func(o *resource.Object) bool {
+		return !config.OnListener(o.Message().(*configv1.Route), t.listener.GetName())
+	})
+	slices.SortFunc(out, rank)
+	return out
+}
+
+func (t *tableBuilder) virtualHost(name, domain string, routes []*resource.Object) *routev3.VirtualHost {
+	v := &routev3.VirtualHost{Name: name, Domains: []string{domain}}
+	for _, o := range routes {
+		t.objects = append(t.objects, o.Ref())
+		v.Routes = append(v.Routes, t.route(o.Name, o.Message().(*configv1.Route))...)
+	}
+	v.Routes = append(v.Routes, &routev3.Route{
+		Name: noRoute, Match: everything(),
+		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 404}},
+	})
+	return v
+}
+
+func everything() *routev3.RouteMatch {
+	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
+}

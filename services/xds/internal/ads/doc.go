@@ -1,0 +1,24 @@
+// Package ads serves Envoys by the delta aggregated discovery service.
+//
+// A [Gateway] holds the resources of one fleet; each Envoy of it is a stream. Whatever changes is
+// marked dirty on every stream, with the revision that changed it, and each stream sends what it may
+// as soon as it may:
+//
+//	Cluster ─► Endpoint ─► (both ACKed) ─► Listener, Scope ─► (ACKed, nobody left that uses it) ─► removal of Cluster
+//
+// The order is kept per resource, not per type: a route waits for the clusters that it sends traffic
+// to and for no others, so that a service whose name does not resolve delays nobody else. A cluster
+// stays until the last route or listener that an Envoy might still hold has left it, and a while longer
+// for the requests in flight.
+//
+// One response of a type is in flight at a time. Its ACK makes every resource in it known good for the
+// whole gateway. Its NACK names no culprit, or does so in prose: a response with one resource is judged
+// by it, a larger one is sent again in halves until the culprits stand alone. A refused version is
+// never sent again among others; the last good version of that one resource stays, and the objects it
+// was built from are reported with Envoy's text.
+//
+// An Envoy has applied a revision when it has ACKed every resource that the revision changed, or a
+// later version of it. An ACK is sent after the new routes were posted to every worker, and a worker
+// runs what was posted before it reads a request that arrived later; so after the ACK no request sees
+// the old behaviour. `make check-live` proves it.
+package ads

@@ -1,0 +1,225 @@
+package ads
+
+import (
+	"slices"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"github.com/marchproxy/marchproxy/pkg/translate"
+)
+
+// next makes the next response that may be sent, or nil.
+func (s *stream) next(now time.Time) *discoveryv3.DeltaDiscoveryResponse {
+	for _, t := range order {
+		ts := s.types[t]
+		if !ts.subscribed || ts.inflight != nil {
+			continue
+		}
+		items := s.collect(t, ts, now)
+		if len(items) == 0 && !ts.answer && len(ts.absent) == 0 {
+			continue
+		}
+		return s.response(t, ts, items)
+	}
+	return nil
+}
+
+func (s *stream) response(t translate.Type, ts *typeState, items []item) *discoveryv3.DeltaDiscoveryResponse {
+	msg := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: string(t), Nonce: s.newNonce(), RemovedResources: ts.absent}
+	ts.inflight = &response{nonce: msg.Nonce, items: items}
+	ts.answer, ts.absent = false, nil
+	for _, it := range items {
+		if it.resource == nil {
+			msg.RemovedResources = append(msg.RemovedResources, it.name)
+			if t == translate.TypeCluster {
+				// A cluster of this name that comes back starts from nothing.
+				delete(s.types[translate.TypeEndpoint].known, it.name)
+			}
+			continue
+		}
+		msg.Resources = append(msg.Resources, &discoveryv3.Resource{Name: it.name, Version: it.resource.Version, Resource: it.resource.Body})
+		for _, c := range it.resource.Clusters {
+			s.uses[c]++
+		}
+		if t == translate.TypeCluster {
+			// Envoy warms a changed cluster afresh and waits for its endpoints, which it has already asked for.
+			s.force(translate.Key{Type: translate.TypeEndpoint, Name: it.name}, it.revision)
+		}
+	}
+	msg.SystemVersionInfo = msg.Nonce
+	return msg
+}
+
+func (s *stream) force(k translate.Key, revision int64) {
+	s.touch(k, revision)
+	ts := s.types[k.Type]
+	d := ts.dirty[k.Name]
+	d.again = ts.isInflight(k.Name)
+	d.force = true
+}
+
+// collect picks the resources of one response.
+func (s *stream) collect(t translate.Type, ts *typeState, now time.Time) []item {
+	for len(ts.groups) > 0 {
+		group := ts.groups[0]
+		ts.groups = ts.groups[1:]
+		var items []item
+		for _, name := range group {
+			if d := ts.dirty[name]; d != nil {
+				if it, ok := s.consider(t, ts, name, d, now); ok {
+					items = append(items, it)
+				}
+			}
+		}
+		if len(items) > 0 {
+			return items
+		}
+	}
+	var proven, unjudged, removals []item
+	var retry *item
+	for name, d := range ts.dirty {
+		it, ok := s.consider(t, ts, name, d, now)
+		switch e := s.g.entries[t][name]; {
+		case !ok:
+			if retry == nil && s.mayRetry(t, ts, e, now) {
+				retry = &item{name: name, resource: e.desired, revision: e.revision}
+			}
+		case it.resource == nil:
+			removals = append(removals, it)
+		case e.accepted():
+			proven = append(proven, it)
+		default:
+			unjudged = append(unjudged, it)
+		}
+	}
+	// What some Envoy has accepted goes first and together; what none has judged cannot spoil it.
+	if len(proven) > 0 {
+		return sorted(append(proven, removals...))
+	}
+	if len(unjudged)+len(removals) > 0 {
+		return sorted(append(unjudged, removals...))
+	}
+	if retry != nil && !ts.answer {
+		s.g.entries[t][retry.name].bad.at = now
+		return []item{*retry}
+	}
+	return nil
+}
+
+func sorted(items []item) []item {
+	slices.SortFunc(items, func(a, b item) int { return compare(a.name, b.name) })
+	return items
+}
+
+// consider says whether a dirty resource may be sent now, and forgets dirt that is settled.
+func (s *stream) consider(t translate.Type, ts *typeState, name string, d *dirt, now time.Time) (item, bool) {
+	e := s.g.entries[t][name]
+	eff := e.effective()
+	have, has := ts.known[name]
+	if eff == nil {
+		if !has {
+			if e == nil || e.bad == nil {
+				delete(ts.dirty, name)
+				if e != nil && e.desired == nil && !s.elsewhere(t, name) {
+					delete(s.g.entries[t], name)
+				}
+			}
+			return item{}, false
+		}
+		if e != nil && e.bad != nil {
+			return item{}, false // refused, and what the Envoy has is nobody's: leave it
+		}
+		return item{name: name}, s.mayRemove(t, ts, name, now)
+	}
+	if has && have.version == eff.Version && !d.force {
+		if e.bad == nil {
+			delete(ts.dirty, name)
+		}
+		return item{}, false
+	}
+	if !ts.wildcard && !ts.names[name] {
+		return item{}, false
+	}
+	for _, c := range eff.Clusters {
+		if !s.ready(c) {
+			return item{}, false
+		}
+	}
+	return item{name: name, resource: eff, revision: e.revision}, true
+}
+
+// elsewhere says whether another stream still has or gets the resource.
+func (s *stream) elsewhere(t translate.Type, name string) bool {
+	for o := range s.g.streams {
+		if o != s && o.types[t].dirty[name] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// mayRetry says whether it is time to try a refused version again, alone.
+func (s *stream) mayRetry(t translate.Type, ts *typeState, e *entry, now time.Time) bool {
+	if e == nil || e.desired == nil || e.bad == nil || (!ts.wildcard && !ts.names[e.desired.Name]) {
+		return false
+	}
+	for _, c := range e.desired.Clusters {
+		if !s.ready(c) {
+			return false
+		}
+	}
+	return !now.Before(e.bad.at.Add(s.g.opt.Retry << min(e.bad.tries, 5)))
+}
+
+// ready says whether traffic may be sent to a cluster: the Envoy has it, with its endpoints.
+func (s *stream) ready(cluster string) bool {
+	if _, has := s.types[translate.TypeCluster].known[cluster]; !has {
+		return false
+	}
+	_, has := s.types[translate.TypeEndpoint].known[cluster]
+	return has
+}
+
+// mayRemove says whether nothing speaks against a removal.
+func (s *stream) mayRemove(t translate.Type, ts *typeState, name string, now time.Time) bool {
+	if t == translate.TypeEndpoint || t == translate.TypeSecret {
+		// They go with what names them: the Envoy unsubscribes.
+		delete(ts.dirty, name)
+		return false
+	}
+	if t != translate.TypeCluster {
+		return true
+	}
+	scopes := s.types[translate.TypeScope]
+	if s.uses[name] > 0 || s.unknown > 0 || (!scopes.subscribed && len(s.g.entries[translate.TypeListener]) > 0) {
+		delete(s.free, name)
+		return false
+	}
+	since, counted := s.free[name]
+	if !counted {
+		since = now
+		s.free[name] = now
+	}
+	return !now.Before(since.Add(s.g.opt.Linger))
+}
+
+// nextTimer is how long nothing happens by itself.
+func (s *stream) nextTimer(now time.Time) time.Duration {
+	wait := time.Hour
+	for name, since := range s.free {
+		if s.types[translate.TypeCluster].dirty[name] == nil {
+			delete(s.free, name)
+			continue
+		}
+		wait = min(wait, since.Add(s.g.opt.Linger).Sub(now))
+	}
+	for _, t := range order {
+		for name := range s.types[t].dirty {
+			if e := s.g.entries[t][name]; e != nil && e.bad != nil {
+				wait = min(wait, e.bad.at.Add(s.g.opt.Retry<<min(e.bad.tries, 5)).Sub(now))
+			}
+		}
+	}
+	return max(wait, 10*time.Millisecond)
+}

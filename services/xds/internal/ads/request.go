@@ -1,0 +1,241 @@
+package ads
+
+import (
+	"strings"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/pkg/translate"
+)
+
+// handle takes one request of the Envoy: a subscription, an ACK, a NACK, or several of these at once.
+func (s *stream) handle(r *discoveryv3.DeltaDiscoveryRequest) {
+	s.g.mu.Lock()
+	defer s.g.mu.Unlock()
+	t := translate.Type(r.GetTypeUrl())
+	ts := s.types[t]
+	if ts == nil {
+		s.log.Warn("envoy asks for a type that is not served", zap.String("type", r.GetTypeUrl()))
+		return
+	}
+	if in := ts.inflight; in != nil && r.GetResponseNonce() == in.nonce {
+		ts.inflight = nil
+		if e := r.GetErrorDetail(); e != nil {
+			s.refused(ts, in, e.GetMessage())
+		} else {
+			s.acked(t, ts, in)
+		}
+	}
+	s.subscribe(t, ts, r)
+}
+
+func (s *stream) subscribe(t translate.Type, ts *typeState, r *discoveryv3.DeltaDiscoveryRequest) {
+	if !ts.subscribed {
+		ts.subscribed = true
+		// Clusters, listeners and scopes are always asked for as a whole.
+		ts.wildcard = t == translate.TypeCluster || t == translate.TypeListener || t == translate.TypeScope
+		ts.answer = ts.wildcard
+		for name, version := range r.GetInitialResourceVersions() {
+			s.adopt(t, ts, name, version)
+		}
+	}
+	for _, name := range r.GetResourceNamesSubscribe() {
+		if ts.wildcard || name == "*" {
+			continue
+		}
+		ts.names[name] = true
+		have, has := ts.known[name]
+		eff := s.g.effective(translate.Key{Type: t, Name: name})
+		if has && eff != nil && have.version == eff.Version && r.GetInitialResourceVersions()[name] != "" {
+			continue
+		}
+		if eff == nil {
+			if s.g.entries[t][name] == nil && t != translate.TypeEndpoint {
+				ts.absent = append(ts.absent, name)
+			}
+			continue
+		}
+		d := ts.dirty[name]
+		if d == nil {
+			d = &dirt{first: s.g.entries[t][name].revision}
+			ts.dirty[name] = d
+		}
+		d.force = true
+	}
+	for _, name := range r.GetResourceNamesUnsubscribe() {
+		delete(ts.names, name)
+		if !ts.wildcard {
+			delete(ts.known, name)
+		}
+	}
+}
+
+// adopt takes over what an Envoy says it has, from another stream or another life of this server.
+func (s *stream) adopt(t translate.Type, ts *typeState, name, version string) {
+	e := s.g.entries[t][name]
+	h := held{version: version}
+	switch {
+	case e != nil && e.desired != nil && e.desired.Version == version:
+		// It has accepted it: an Envoy names only versions that it has taken.
+		s.g.accept(e.desired, e.revision)
+		h.clusters = e.desired.Clusters
+	case e != nil && e.good != nil && e.good.Version == version:
+		h.clusters = e.good.Clusters
+	default:
+		h.unknown = t == translate.TypeScope || t == translate.TypeListener
+	}
+	s.hold(ts, name, h)
+	if e.effective() == nil || e.effective().Version != version {
+		if ts.dirty[name] == nil {
+			ts.dirty[name] = &dirt{first: s.g.revision}
+		}
+	} else {
+		delete(ts.dirty, name)
+	}
+}
+
+// hold replaces what the Envoy has under a name.
+func (s *stream) hold(ts *typeState, name string, h held) {
+	s.drop(ts, name)
+	ts.known[name] = h
+	for _, c := range h.clusters {
+		s.uses[c]++
+	}
+	if h.unknown {
+		s.unknown++
+	}
+}
+
+func (s *stream) drop(ts *typeState, name string) {
+	old, has := ts.known[name]
+	if !has {
+		return
+	}
+	delete(ts.known, name)
+	s.release(old.clusters)
+	if old.unknown {
+		s.unknown--
+	}
+}
+
+func (s *stream) release(clusters []string) {
+	for _, c := range clusters {
+		if s.uses[c]--; s.uses[c] <= 0 {
+			delete(s.uses, c)
+		}
+	}
+}
+
+func (s *stream) acked(t translate.Type, ts *typeState, in *response) {
+	for _, it := range in.items {
+		if it.resource == nil {
+			s.drop(ts, it.name)
+			s.settle(t, ts, it.name)
+			continue
+		}
+		s.g.accept(it.resource, it.revision)
+		s.hold(ts, it.name, held{version: it.resource.Version, clusters: it.resource.Clusters})
+		s.release(it.resource.Clusters) // counted when it was sent, and again as held
+		if d := ts.dirty[it.name]; d != nil {
+			d.force, d.again = d.again, false
+		}
+		s.settle(t, ts, it.name)
+	}
+}
+
+// settle forgets a resource's dirt, or moves it on to the revision that has come since.
+func (s *stream) settle(t translate.Type, ts *typeState, name string) {
+	d := ts.dirty[name]
+	if d == nil {
+		return
+	}
+	eff := s.g.effective(translate.Key{Type: t, Name: name})
+	have, has := ts.known[name]
+	if (eff == nil && !has) || (eff != nil && has && eff.Version == have.version && !d.force) {
+		if e := s.g.entries[t][name]; e == nil || e.bad == nil {
+			delete(ts.dirty, name)
+			if e != nil && e.desired == nil && !s.elsewhere(t, name) {
+				delete(s.g.entries[t], name)
+			}
+		}
+		return
+	}
+	if d.next != 0 {
+		d.first, d.next = d.next, 0
+	}
+}
+
+// refused finds the culprit of a NACK: the only resource of its response, or one that its halves will
+// show. Removals are never at fault; what else was in the response is sent again.
+func (s *stream) refused(ts *typeState, in *response, reason string) {
+	var upserts []item
+	for _, it := range in.items {
+		if it.resource == nil {
+			continue
+		}
+		upserts = append(upserts, it)
+		s.release(it.resource.Clusters)
+		if d := ts.dirty[it.name]; d == nil {
+			ts.dirty[it.name] = &dirt{first: it.revision}
+		}
+	}
+	switch len(upserts) {
+	case 0:
+		s.log.Error("envoy refused a response without resources", zap.String("reason", reason))
+		for _, it := range in.items { // asking again would go on for ever
+			s.drop(ts, it.name)
+			delete(ts.dirty, it.name)
+		}
+	case 1:
+		s.g.refuse(upserts[0].resource, reason, time.Now())
+	default:
+		ts.groups = append(split(upserts, reason), ts.groups...)
+	}
+}
+
+// split parts a refused response: those that the text names each alone, the rest in halves.
+func split(items []item, reason string) [][]string {
+	var named, rest []string
+	for _, it := range items {
+		if len(named) < 8 && len(items) > 2 && mentions(reason, it.name) {
+			named = append(named, it.name)
+		} else {
+			rest = append(rest, it.name)
+		}
+	}
+	var out [][]string
+	if len(named) > 0 {
+		// What is not named is probably good: all of it goes first.
+		if len(rest) > 0 {
+			out = append(out, rest)
+		}
+		for _, n := range named {
+			out = append(out, []string{n})
+		}
+		return out
+	}
+	half := len(rest) / 2
+	return append(out, rest[:half], rest[half:])
+}
+
+// mentions says whether a text has a name as a word of its own.
+func mentions(text, name string) bool {
+	for rest := text; ; {
+		i := strings.Index(rest, name)
+		if i < 0 {
+			return false
+		}
+		before := i == 0 || !wordByte(rest[i-1])
+		end := i + len(name)
+		if before && (end == len(rest) || !wordByte(rest[end])) {
+			return true
+		}
+		rest = rest[i+1:]
+	}
+}
+
+func wordByte(c byte) bool {
+	return c == '-' || c == '_' || c == '/' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
+}

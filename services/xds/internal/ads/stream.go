@@ -1,0 +1,273 @@
+package ads
+
+import (
+	"cmp"
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/pkg/translate"
+)
+
+func compare(a, b string) int { return cmp.Compare(a, b) }
+
+// ShortType is the last word of a type URL: Cluster.
+func ShortType(t translate.Type) string {
+	return string(t[strings.LastIndexByte(string(t), '.')+1:])
+}
+
+// deltaStream is the gRPC stream, as far as it is needed here.
+type deltaStream interface {
+	Send(*discoveryv3.DeltaDiscoveryResponse) error
+	Recv() (*discoveryv3.DeltaDiscoveryRequest, error)
+	Context() context.Context
+}
+
+// dirt is a resource that the Envoy has not (fully) got.
+type dirt struct {
+	// first is the oldest revision that is not on the Envoy; next the first one that came after the
+	// version in flight was sent, 0 for none.
+	first, next int64
+	// force sends it even where the Envoy has this version; again asks for that once more after the
+	// response in flight.
+	force, again bool
+}
+
+// held is a version that an Envoy has.
+type held struct {
+	version string
+	// clusters that it uses; unknown where the version came from another server's life.
+	clusters []string
+	unknown  bool
+}
+
+// item is one resource in a response in flight.
+type item struct {
+	name     string
+	resource *translate.Resource // nil: removal
+	revision int64
+}
+
+type response struct {
+	nonce string
+	items []item
+}
+
+// typeState is what a stream knows of one type.
+type typeState struct {
+	subscribed bool
+	wildcard   bool
+	names      map[string]bool
+	known      map[string]held
+	dirty      map[string]*dirt
+	inflight   *response
+	// groups are sent one after the other, each by itself: the parts of a refused response.
+	groups [][]string
+	// answer is owed even where there is nothing to say.
+	answer bool
+	// absent names were asked for and do not exist.
+	absent []string
+}
+
+// stream is one Envoy's connection. Its state belongs to the gateway's lock; only its own goroutine
+// sends.
+type stream struct {
+	g       *Gateway
+	conn    deltaStream
+	cancel  context.CancelFunc
+	log     *zap.Logger
+	id      string
+	address string
+	version string
+	since   time.Time
+
+	types map[translate.Type]*typeState
+	// uses counts, by cluster, the routes and listeners that the Envoy holds or may be about to hold.
+	uses map[string]int
+	// unknown counts the held versions whose clusters are not known.
+	unknown int
+	// free notes since when a cluster that is to be removed is unused.
+	free  map[string]time.Time
+	nonce uint64
+	wakes chan struct{}
+}
+
+func newStream(g *Gateway, conn deltaStream, cancel context.CancelFunc, now time.Time) *stream {
+	s := &stream{
+		g: g, conn: conn, cancel: cancel, log: g.opt.Log, since: now,
+		types: map[translate.Type]*typeState{}, uses: map[string]int{}, free: map[string]time.Time{},
+		wakes: make(chan struct{}, 1),
+	}
+	for _, t := range order {
+		s.types[t] = &typeState{names: map[string]bool{}, known: map[string]held{}, dirty: map[string]*dirt{}}
+	}
+	return s
+}
+
+// join makes the stream one of the gateway's; until it has everything it has applied revision 0.
+func (s *stream) join() {
+	s.g.mu.Lock()
+	defer s.g.mu.Unlock()
+	for t, byName := range s.g.entries {
+		for name, e := range byName {
+			if e.desired != nil {
+				s.types[t].dirty[name] = &dirt{first: 1}
+			}
+		}
+	}
+	s.g.streams[s] = struct{}{}
+}
+
+func (s *stream) leave() {
+	s.g.mu.Lock()
+	delete(s.g.streams, s)
+	s.g.mu.Unlock()
+}
+
+func (s *stream) wakeUp() {
+	select {
+	case s.wakes <- struct{}{}:
+	default:
+	}
+}
+
+// touch notes that a revision changed a resource.
+func (s *stream) touch(k translate.Key, revision int64) {
+	ts := s.types[k.Type]
+	d := ts.dirty[k.Name]
+	switch {
+	case d == nil:
+		ts.dirty[k.Name] = &dirt{first: revision}
+	case d.next == 0 && ts.isInflight(k.Name):
+		d.next = revision
+	}
+}
+
+// retouch has a resource looked at again without a revision of its own.
+func (s *stream) retouch(k translate.Key) {
+	ts := s.types[k.Type]
+	if ts.dirty[k.Name] == nil {
+		ts.dirty[k.Name] = &dirt{first: s.g.revision}
+	}
+}
+
+func (ts *typeState) isInflight(name string) bool {
+	if ts.inflight == nil {
+		return false
+	}
+	for _, it := range ts.inflight.items {
+		if it.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// run serves the stream until it ends.
+func (s *stream) run(first *discoveryv3.DeltaDiscoveryRequest) error {
+	defer s.cancel()
+	s.join()
+	s.g.opt.OnChange()
+	defer s.g.opt.OnChange()
+	defer s.leave()
+	requests := make(chan *discoveryv3.DeltaDiscoveryRequest, 16)
+	failed := make(chan error, 1)
+	ctx := s.conn.Context()
+	go func() {
+		for {
+			r, err := s.conn.Recv()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case requests <- r:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	s.handle(first)
+	for {
+		next, err := s.pump()
+		if err != nil {
+			return err
+		}
+		timer.Reset(next)
+		select {
+		case r := <-requests:
+			s.handle(r)
+			s.g.opt.OnChange()
+		case <-s.wakes:
+		case <-timer.C:
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// pump sends everything that may be sent now, and says when to look again at the latest.
+func (s *stream) pump() (time.Duration, error) {
+	for {
+		now := time.Now()
+		s.g.mu.Lock()
+		msg := s.next(now)
+		wait := s.nextTimer(now)
+		s.g.mu.Unlock()
+		if msg == nil {
+			return wait, nil
+		}
+		if err := s.conn.Send(msg); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (s *stream) newNonce() string {
+	s.nonce++
+	return strconv.FormatUint(s.nonce, 10)
+}
+
+// applied is the revision that the Envoy serves in full. A removal of a cluster is not waited for:
+// nobody can see it. Nor is what was refused: its last good version is served instead, and reported.
+func (s *stream) applied() int64 {
+	applied := s.g.revision
+	for t, ts := range s.types {
+		for name, d := range ts.dirty {
+			if d.first <= applied && s.counts(t, ts, name) {
+				applied = d.first - 1
+			}
+		}
+	}
+	return max(applied, 0)
+}
+
+func (s *stream) counts(t translate.Type, ts *typeState, name string) bool {
+	e := s.g.entries[t][name]
+	eff := e.effective()
+	have, has := ts.known[name]
+	if eff == nil && !has && !ts.isInflight(name) {
+		return false // it never had it, and needs it no more; or it was refused, without a predecessor
+	}
+	if eff != nil && has && have.version == eff.Version && !ts.dirty[name].force {
+		return false // it has what is served in place of what was refused
+	}
+	switch t {
+	case translate.TypeCluster:
+		return eff != nil
+	case translate.TypeEndpoint:
+		return eff != nil && s.g.effective(translate.Key{Type: translate.TypeCluster, Name: name}) != nil
+	case translate.TypeSecret:
+		return eff != nil && ts.names[name]
+	default:
+		return eff == nil || s.g.blocker(eff) == nil
+	}
+}

@@ -1,0 +1,249 @@
+// Package facade is the xDS server's HTTP door: POST /v1/config takes a whole configuration in a few
+// words, as the integration guide has it, and makes it real through the api, so that it is stored,
+// versioned and published like any other write. It replaces what this door has written before, and
+// nothing else.
+package facade
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// Owner is the owner of what this door writes.
+const Owner = "xds-config"
+
+// MaxBody is the largest document, in bytes.
+const MaxBody = 64 << 20
+
+// defaultWait is how long a POST waits for the Envoys where it does not say; ?timeout= does.
+const defaultWait = 10 * time.Second
+
+// Caller is who posts, for the api to judge.
+type Caller struct {
+	// Authorization is the request's header.
+	Authorization string
+	// Remote is its address, host:port.
+	Remote string
+	// Host is its Host header, and Origin its Origin header: the api lets no web page in.
+	Host, Origin string
+}
+
+// Api is the api's POST /v1/apply.
+type Api interface {
+	// Apply sends a body there; wait 0 asks not to wait. The reply is its HTTP status and body.
+	Apply(ctx context.Context, body []byte, caller Caller, wait time.Duration) (status int, reply []byte, err error)
+}
+
+// View is what this server knows by itself.
+type View interface {
+	// Head is the revision served and the one that every connected Envoy has applied; not ok before the
+	// configuration has been read.
+	Head() (revision, live int64, ok bool)
+	// Proxies counts the connected Envoys.
+	Proxies() int
+}
+
+// Memory keeps the version of the last accepted document.
+type Memory interface {
+	Version() string
+	SetVersion(version string)
+}
+
+// Handler serves the door.
+type Handler struct {
+	api    Api
+	view   View
+	memory Memory
+	log    *zap.Logger
+	mux    *http.ServeMux
+	// one document at a time, so that the version remembered is that of the document applied.
+	mu sync.Mutex
+}
+
+// New returns the handler of /v1/config, /v1/version and /healthz.
+func New(api Api, view View, memory Memory, log *zap.Logger) *Handler {
+	h := &Handler{api: api, view: view, memory: memory, log: log, mux: http.NewServeMux()}
+	h.mux.HandleFunc("POST /v1/config", h.config)
+	h.mux.HandleFunc("GET /v1/version", h.version)
+	h.mux.HandleFunc("GET /healthz", h.health)
+	return h
+}
+
+// ServeHTTP serves the door.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+
+// answer is the reply to an accepted document.
+type answer struct {
+	Status   string `json:"status"`
+	Version  string `json:"version"`
+	Revision int64  `json:"revision"`
+	Live     bool   `json:"live"`
+	State    string `json:"state"`
+	Reason   string `json:"reason,omitempty"`
+	Proxies  int32  `json:"proxies"`
+	Changes  int    `json:"changes"`
+}
+
+// applied is what is read of the api's reply.
+type applied struct {
+	Revision int64             `json:"revision"`
+	Changes  []json.RawMessage `json:"changes"`
+	Live     struct {
+		Live    bool   `json:"live"`
+		State   string `json:"state"`
+		Reason  string `json:"reason"`
+		Proxies int32  `json:"proxies"`
+	} `json:"live"`
+}
+
+type problem struct {
+	Type   string              `json:"type"`
+	Title  string              `json:"title"`
+	Status int                 `json:"status"`
+	Detail string              `json:"detail,omitempty"`
+	Errors resource.Violations `json:"errors,omitempty"`
+}
+
+func (h *Handler) config(w http.ResponseWriter, r *http.Request) {
+	wait := defaultWait
+	if t := r.URL.Query().Get("timeout"); t != "" {
+		d, err := time.ParseDuration(t)
+		if err != nil || d < 0 || d > time.Minute {
+			fail(w, http.StatusBadRequest, `timeout must be a duration from 0s to 60s, such as "5s"`, nil)
+			return
+		}
+		wait = d
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	if err != nil {
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the document is larger than %d MiB", MaxBody>>20), nil)
+			return
+		}
+		fail(w, http.StatusBadRequest, "the body could not be read", nil)
+		return
+	}
+	doc, found, malformed := parse(raw)
+	if len(found) > 0 {
+		status := http.StatusUnprocessableEntity
+		if malformed {
+			status = http.StatusBadRequest
+		}
+		fail(w, status, "the document was not applied; nothing has changed", found)
+		return
+	}
+	body, err := doc.body()
+	if err != nil {
+		fail(w, http.StatusUnprocessableEntity, err.Error(), nil)
+		return
+	}
+	h.apply(w, r, &doc, body, wait)
+}
+
+func (d *document) body() ([]byte, error) {
+	resources, err := d.resources()
+	if err != nil {
+		return nil, err
+	}
+	message := "configuration document"
+	if d.Version != "" {
+		message += ", version " + strconv.Quote(d.Version)
+	}
+	if len(message) > 1024 {
+		return nil, errors.New("version is longer than 1000 characters")
+	}
+	return json.Marshal(map[string]any{"owner": Owner, "prune": true, "message": message, "resources": resources})
+}
+
+func (h *Handler) apply(w http.ResponseWriter, r *http.Request, doc *document, body []byte, wait time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	ctx, cancel := context.WithTimeout(r.Context(), wait+20*time.Second)
+	defer cancel()
+	caller := Caller{Authorization: r.Header.Get("Authorization"), Remote: r.RemoteAddr, Host: r.Host, Origin: r.Header.Get("Origin")}
+	status, reply, err := h.api.Apply(ctx, body, caller, wait)
+	if err != nil {
+		h.log.Warn("the api does not answer", zap.Error(err))
+		w.Header().Set("Retry-After", "1")
+		fail(w, http.StatusServiceUnavailable, "the api does not answer, so nothing can be stored; what is live stays live. Whether this document was stored is unknown: post it again", nil)
+		return
+	}
+	if status >= 300 {
+		h.refused(w, status, reply, doc)
+		return
+	}
+	var a applied
+	if err := json.Unmarshal(reply, &a); err != nil {
+		h.log.Error("the api's answer cannot be read", zap.Error(err))
+		fail(w, http.StatusBadGateway, "the api's answer cannot be read", nil)
+		return
+	}
+	version := doc.Version
+	if version == "" {
+		version = strconv.FormatInt(a.Revision, 10)
+	}
+	h.memory.SetVersion(version)
+	write(w, status, "application/json", answer{
+		Status: "success", Version: version, Revision: a.Revision, Live: a.Live.Live, State: a.Live.State,
+		Reason: a.Live.Reason, Proxies: a.Live.Proxies, Changes: len(a.Changes),
+	})
+}
+
+// refused hands the api's refusal on, in the document's words.
+func (h *Handler) refused(w http.ResponseWriter, status int, reply []byte, doc *document) {
+	var p problem
+	if err := json.Unmarshal(reply, &p); err != nil || p.Status == 0 {
+		p = problem{Detail: "the api refused the document"}
+	}
+	for i := range p.Errors {
+		p.Errors[i].Path = doc.back(p.Errors[i].Path)
+	}
+	fail(w, status, p.Detail, p.Errors)
+}
+
+func (h *Handler) version(w http.ResponseWriter, _ *http.Request) {
+	revision, live, ok := h.view.Head()
+	if !ok {
+		fail(w, http.StatusServiceUnavailable, "the configuration has not been read yet", nil)
+		return
+	}
+	version := h.memory.Version()
+	if version == "" {
+		version = strconv.FormatInt(revision, 10)
+	}
+	write(w, http.StatusOK, "application/json", map[string]any{
+		"version": version, "revision": revision, "live_revision": live, "live": live >= revision, "proxies": h.view.Proxies(),
+	})
+}
+
+func (h *Handler) health(w http.ResponseWriter, _ *http.Request) {
+	if _, _, ok := h.view.Head(); !ok {
+		fail(w, http.StatusServiceUnavailable, "the configuration has not been read yet", nil)
+		return
+	}
+	write(w, http.StatusOK, "application/json", map[string]string{"status": "healthy"})
+}
+
+func fail(w http.ResponseWriter, status int, detail string, found resource.Violations) {
+	write(w, status, "application/problem+json", problem{
+		Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Errors: found,
+	})
+}
+
+func write(w http.ResponseWriter, status int, contentType string, v any) {
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client is gone: nobody is left to tell
+}

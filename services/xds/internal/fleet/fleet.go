@@ -1,0 +1,266 @@
+// Package fleet is the xDS server's view of the whole configuration: it takes the updates that the
+// event stream's replay delivers, keeps one translator and one set of Envoys a gateway, and says what
+// they have applied.
+package fleet
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/status"
+	"github.com/marchproxy/marchproxy/pkg/stream"
+	"github.com/marchproxy/marchproxy/pkg/translate"
+	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
+	"github.com/marchproxy/marchproxy/services/xds/internal/resolver"
+)
+
+// Options tune a fleet.
+type Options struct {
+	// ID names this server in its status.
+	ID string
+	// KeyHash is the SHA-256, in hexadecimal, of a key that opens gateways which have none of their own
+	// (CLUSTER_API_KEY); "" for none.
+	KeyHash string
+	// Open lets Envoys without a key in, where neither the gateway nor KeyHash asks for one. For
+	// development.
+	Open bool
+	// Unseal opens sealed private keys.
+	Unseal func(r resource.Ref, field, sealed string) (string, error)
+	// ADS tunes the gateways; its OnChange is set here.
+	ADS ads.Options
+	// Resolver tunes the resolver.
+	Resolver resolver.Options
+	Log      *zap.Logger
+}
+
+// member is one gateway.
+type member struct {
+	builder  *translate.Builder
+	gateway  *ads.Gateway
+	keys     map[string]bool
+	problems map[resource.Ref]config.Problem
+}
+
+// Fleet is safe for concurrent use.
+type Fleet struct {
+	opt      Options
+	resolver *resolver.Resolver
+	// Changed is signalled when the status may be another.
+	changed chan struct{}
+
+	mu      sync.RWMutex
+	state   *config.State
+	commit  stream.Commit
+	ready   bool
+	members map[string]*member
+}
+
+// New returns a fleet without configuration.
+func New(opt Options) *Fleet {
+	f := &Fleet{opt: opt, changed: make(chan struct{}, 1), state: config.New(), members: map[string]*member{}}
+	f.opt.ADS.Log = opt.Log
+	f.opt.ADS.OnChange = f.signal
+	f.opt.Resolver.Log = opt.Log
+	f.resolver = resolver.New(f.opt.Resolver, f.resolved)
+	return f
+}
+
+func (f *Fleet) signal() {
+	select {
+	case f.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Changed is signalled when [Fleet.Status] may have another answer.
+func (f *Fleet) Changed() <-chan struct{} { return f.changed }
+
+// Run follows DNS names until the context ends.
+func (f *Fleet) Run(ctx context.Context) error { return f.resolver.Run(ctx) }
+
+// Close ends every Envoy's stream; the Envoys keep what they have.
+func (f *Fleet) Close() {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for _, m := range f.members {
+		m.gateway.Close()
+	}
+}
+
+// Apply takes an update of the event stream.
+func (f *Fleet) Apply(u stream.Update) error {
+	f.mu.Lock()
+	changes, _ := f.state.Apply(u.Changed)
+	f.commit, f.ready = u.Commit, true
+	f.manage(changes)
+	for _, m := range f.members {
+		delta, problems := m.builder.Update(f.state, changes)
+		m.note(changes, problems)
+		m.gateway.Apply(u.Commit.Revision, delta)
+	}
+	f.keepNames()
+	f.mu.Unlock()
+	f.signal()
+	return nil
+}
+
+// manage starts and ends gateways, and reads their keys.
+func (f *Fleet) manage(changes []config.Change) {
+	for _, c := range changes {
+		if c.Ref().Kind != resource.KindGateway {
+			continue
+		}
+		name := c.Ref().Name
+		m := f.members[name]
+		if c.After == nil {
+			if m != nil {
+				m.gateway.Close()
+				delete(f.members, name)
+			}
+			continue
+		}
+		if m == nil {
+			m = &member{
+				builder:  translate.NewBuilder(name, translate.Options{Resolve: f.resolver.Resolve, Open: f.opt.Unseal}),
+				gateway:  ads.NewGateway(name, f.opt.ADS),
+				problems: map[resource.Ref]config.Problem{},
+			}
+			f.members[name] = m
+			delta, problems := m.builder.Rebuild(f.state)
+			m.note(nil, problems)
+			m.gateway.Apply(f.commit.Revision, delta)
+		}
+		m.keys = map[string]bool{}
+		for _, k := range c.After.Message().(*configv1.Gateway).GetApiKeys() {
+			m.keys[k.GetSha256()] = true
+		}
+	}
+}
+
+// note keeps what could not be translated: the api checks it before it commits, so that this is a
+// server older than the api, or a defect.
+func (m *member) note(changes []config.Change, problems []config.Problem) {
+	for _, c := range changes {
+		delete(m.problems, c.Ref())
+	}
+	for _, p := range problems {
+		m.problems[p.Object] = p
+	}
+}
+
+func (f *Fleet) keepNames() {
+	inUse := map[string]bool{}
+	for _, m := range f.members {
+		for _, n := range m.builder.DNSNames() {
+			inUse[n] = true
+		}
+	}
+	f.resolver.Keep(func(host string) bool { return inUse[host] })
+}
+
+func (f *Fleet) resolved(names []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range f.members {
+		m.gateway.Apply(f.commit.Revision, m.builder.Resolved(f.state, names))
+	}
+}
+
+// Gateway finds a gateway.
+func (f *Fleet) Gateway(name string) (*ads.Gateway, bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if m := f.members[name]; m != nil {
+		return m.gateway, f.ready
+	}
+	return nil, f.ready
+}
+
+// Admit says whether a key opens a gateway.
+func (f *Fleet) Admit(gateway, sum string) bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	m := f.members[gateway]
+	switch {
+	case m == nil:
+		return false
+	case len(m.keys) > 0:
+		return m.keys[sum]
+	case f.opt.KeyHash != "":
+		return sum == f.opt.KeyHash
+	default:
+		return f.opt.Open
+	}
+}
+
+// Head is the last commit applied; not ok before the first.
+func (f *Fleet) Head() (stream.Commit, bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.commit, f.ready
+}
+
+// Objects lists the configuration, in no order.
+func (f *Fleet) Objects() []*resource.Object {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return slices.Collect(f.state.All)
+}
+
+// Object finds one object; nil where there is none.
+func (f *Fleet) Object(r resource.Ref) *resource.Object {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.state.Get(r)
+}
+
+// Status is what the Envoys have applied and refused.
+func (f *Fleet) Status(now time.Time) status.XdsStatus {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	s := status.XdsStatus{ID: f.opt.ID, Epoch: f.commit.Epoch, Revision: f.commit.Revision, At: resource.Time(now), Live: map[string]int64{}}
+	for _, name := range slices.Sorted(maps.Keys(f.members)) {
+		m := f.members[name]
+		s.Live[name] = m.gateway.Live()
+		for _, p := range m.gateway.Proxies() {
+			s.Proxies = append(s.Proxies, status.ProxyStatus{
+				ID: p.ID, Gateway: name, Address: p.Address, AppliedRevision: p.Applied, Version: p.Version, ConnectedAt: resource.Time(p.ConnectedAt),
+			})
+		}
+		for _, r := range m.gateway.Refusals() {
+			s.Rejected = append(s.Rejected, f.rejected(name, r))
+		}
+		for _, r := range slices.SortedFunc(maps.Keys(m.problems), resource.Ref.Compare) {
+			p := m.problems[r]
+			s.Rejected = append(s.Rejected, status.RejectedResource{
+				Gateway: name, Reason: "not translated: " + p.Path + ": " + p.Message, Objects: []status.ObjectRef{f.objectRef(r)},
+			})
+		}
+	}
+	return s
+}
+
+func (f *Fleet) rejected(gateway string, r ads.Refusal) status.RejectedResource {
+	out := status.RejectedResource{Gateway: gateway, Resource: ads.ShortType(r.Resource.Type) + " " + r.Resource.Name, Reason: r.Reason}
+	for _, o := range r.Resource.Objects {
+		out.Objects = append(out.Objects, f.objectRef(o))
+	}
+	return out
+}
+
+func (f *Fleet) objectRef(r resource.Ref) status.ObjectRef {
+	ref := status.ObjectRef{Kind: r.Kind, Name: r.Name}
+	if o := f.state.Get(r); o != nil {
+		ref.Revision = o.Revision
+	}
+	return ref
+}

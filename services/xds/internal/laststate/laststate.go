@@ -1,0 +1,266 @@
+// Package laststate keeps the last good configuration on disk, sealed, so that the xDS server starts
+// and serves while NATS, the api and PostgreSQL are all down.
+//
+// The file is a journal: a snapshot of every object, then one frame for each commit applied since.
+// A frame is written before its commit is served, without fsync: what has been written survives the
+// process being killed, and a machine that loses power replays the event stream anyway. A torn or
+// altered tail is cut off. The journal is written anew when it has grown to several times its snapshot.
+package laststate
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/gob"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/stream"
+)
+
+// Growth is how many times its snapshot's size, and at least minimum bytes, a journal may be.
+const (
+	growth  = 4
+	minimum = 4 << 20
+)
+
+// magic starts the file; the last digit is the format's version.
+var magic = []byte("MPXSTATE1")
+
+// Notes is what the server wants to remember beside the configuration.
+type Notes struct {
+	// ConfigVersion is the version of the document last accepted at POST /v1/config.
+	ConfigVersion string
+}
+
+// frame is what is sealed: one commit and its objects.
+type frame struct {
+	Commit   []byte
+	Reset    bool
+	Payloads [][]byte
+	Notes    Notes
+}
+
+// File is the journal. It is not safe for concurrent use.
+type File struct {
+	path     string
+	aead     cipher.AEAD
+	f        *os.File
+	size     int64
+	snapshot int64
+	count    uint64
+	notes    Notes
+	commit   stream.Commit
+}
+
+// Saved is what a file held.
+type Saved struct {
+	Commit  stream.Commit
+	Objects []*resource.Object
+	Notes   Notes
+}
+
+// Open reads the journal in a directory, or starts one; found is false where there was none that this
+// key opens. A file of another key is set aside, not overwritten.
+func Open(dir, secret string) (file *File, saved Saved, found bool, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, saved, false, fmt.Errorf("last state: %w", err)
+	}
+	key, err := hkdf.Key(sha256.New, []byte(secret), nil, "marchproxy xds last state", 32)
+	if err != nil {
+		return nil, saved, false, fmt.Errorf("last state: %w", err)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, saved, false, fmt.Errorf("last state: %w", err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		return nil, saved, false, fmt.Errorf("last state: %w", err)
+	}
+	file = &File{path: filepath.Join(dir, "last-state"), aead: aead}
+	saved, found, err = file.load()
+	if err != nil {
+		return nil, saved, false, err
+	}
+	return file, saved, found, nil
+}
+
+func (f *File) load() (Saved, bool, error) {
+	raw, err := os.ReadFile(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Saved{}, false, nil
+	}
+	if err != nil {
+		return Saved{}, false, fmt.Errorf("last state: %w", err)
+	}
+	objects := map[resource.Ref]*resource.Object{}
+	var saved Saved
+	found := false
+	rest, ok := bytes.CutPrefix(raw, magic)
+	for n := uint64(0); ok && len(rest) >= 4; n++ {
+		size := int(binary.BigEndian.Uint32(rest))
+		if size > len(rest)-4 {
+			break
+		}
+		fr, err := f.open(rest[4:4+size], n)
+		if err != nil {
+			break
+		}
+		if err := fr.replay(objects, &saved); err != nil {
+			break
+		}
+		found = true
+		rest = rest[4+size:]
+	}
+	if !found {
+		if err := os.Rename(f.path, f.path+".unreadable"); err != nil {
+			return Saved{}, false, fmt.Errorf("last state: %w", err)
+		}
+		return Saved{}, false, nil
+	}
+	for _, o := range objects {
+		saved.Objects = append(saved.Objects, o)
+	}
+	f.notes = saved.Notes
+	// Written anew: the tail may be torn.
+	if err := f.rewrite(saved.Commit, saved.Objects); err != nil {
+		return Saved{}, false, err
+	}
+	return saved, true, nil
+}
+
+func (fr *frame) replay(objects map[resource.Ref]*resource.Object, saved *Saved) error {
+	var c stream.Commit
+	if err := json.Unmarshal(fr.Commit, &c); err != nil {
+		return err
+	}
+	changed := make([]*resource.Object, len(fr.Payloads))
+	for i, p := range fr.Payloads {
+		o, err := resource.ParsePayload(p)
+		if err != nil {
+			return err
+		}
+		changed[i] = o
+	}
+	if fr.Reset {
+		clear(objects)
+	}
+	for _, o := range changed {
+		if o.Deleted {
+			delete(objects, o.Ref())
+		} else {
+			objects[o.Ref()] = o
+		}
+	}
+	saved.Commit, saved.Notes = c, fr.Notes
+	return nil
+}
+
+// Append writes an update down. objects lists the whole configuration after it, for the snapshot that
+// is taken when it is time.
+func (f *File) Append(u stream.Update, notes Notes, objects func() []*resource.Object) error {
+	f.notes = notes
+	if f.f == nil || f.size > max(minimum, growth*f.snapshot) {
+		return f.rewrite(u.Commit, objects())
+	}
+	return f.write(u.Commit, false, u.Changed)
+}
+
+// Note writes down notes that changed without a commit.
+func (f *File) Note(notes Notes) error {
+	f.notes = notes
+	if f.f == nil {
+		return nil // nothing is known yet that they could belong to
+	}
+	return f.write(f.commit, false, nil)
+}
+
+// Notes are those last written.
+func (f *File) Notes() Notes { return f.notes }
+
+func (f *File) rewrite(c stream.Commit, objects []*resource.Object) error {
+	tmp, err := os.OpenFile(f.path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("last state: %w", err)
+	}
+	old := f.f
+	f.f, f.size = tmp, 0
+	if _, err = tmp.Write(magic); err == nil {
+		f.count = 0
+		err = f.write(c, true, objects)
+	}
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if err == nil {
+		err = os.Rename(f.path+".new", f.path)
+	}
+	if err != nil {
+		f.f = old
+		return errors.Join(fmt.Errorf("last state: %w", err), tmp.Close())
+	}
+	f.snapshot = f.size
+	if old != nil {
+		return old.Close()
+	}
+	return nil
+}
+
+func (f *File) write(c stream.Commit, reset bool, objects []*resource.Object) error {
+	fr := frame{Reset: reset, Notes: f.notes, Payloads: make([][]byte, len(objects))}
+	var err error
+	if fr.Commit, err = json.Marshal(c); err != nil {
+		return fmt.Errorf("last state: %w", err)
+	}
+	for i, o := range objects {
+		fr.Payloads[i] = o.Payload()
+	}
+	var plain bytes.Buffer
+	if err := gob.NewEncoder(&plain).Encode(fr); err != nil {
+		return fmt.Errorf("last state: %w", err)
+	}
+	out := f.aead.Seal(make([]byte, 4), nil, plain.Bytes(), place(f.count))
+	binary.BigEndian.PutUint32(out, uint32(len(out)-4))
+	if _, err := f.f.Write(out); err != nil {
+		return fmt.Errorf("last state: %w", err)
+	}
+	f.count++
+	f.size += int64(len(out))
+	f.commit = c
+	return nil
+}
+
+func (f *File) open(sealed []byte, n uint64) (*frame, error) {
+	plain, err := f.aead.Open(nil, nil, sealed, place(n))
+	if err != nil {
+		return nil, err
+	}
+	var fr frame
+	if err := gob.NewDecoder(bytes.NewReader(plain)).Decode(&fr); err != nil {
+		return nil, err
+	}
+	return &fr, nil
+}
+
+// place binds a frame to its place in the file, so that frames cannot be left out or reordered.
+func place(n uint64) []byte { return binary.BigEndian.AppendUint64([]byte("frame "), n) }
+
+// Close makes the file durable.
+func (f *File) Close() error {
+	if f.f == nil {
+		return nil
+	}
+	return errors.Join(f.f.Sync(), f.f.Close())
+}
+
+var _ io.Closer = (*File)(nil)
