@@ -264,3 +264,10 @@ func (f *Fleet) objectRef(r resource.Ref) status.ObjectRef {
 	}
 	return ref
 }
+
+// Summary is the count and hash of the state, by kind.
+func (f *Fleet) Summary() map[string]resource.KindState {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.state.Summary()
+}

@@ -166,14 +166,20 @@ func (fr *frame) replay(objects map[resource.Ref]*resource.Object, saved *Saved)
 	return nil
 }
 
-// Append writes an update down. objects lists the whole configuration after it, for the snapshot that
-// is taken when it is time.
-func (f *File) Append(u stream.Update, notes Notes, objects func() []*resource.Object) error {
-	f.notes = notes
-	if f.f == nil || f.size > max(minimum, growth*f.snapshot) {
-		return f.rewrite(u.Commit, objects())
+// Append writes an update down, before it is served.
+func (f *File) Append(u stream.Update) error {
+	if f.f == nil {
+		return nil // the first snapshot comes with Compact
 	}
 	return f.write(u.Commit, false, u.Changed)
+}
+
+// Compact takes a new snapshot when it is time. objects lists the whole configuration.
+func (f *File) Compact(c stream.Commit, objects func() []*resource.Object) error {
+	if f.f != nil && f.size <= max(minimum, growth*f.snapshot) {
+		return nil
+	}
+	return f.rewrite(c, objects())
 }
 
 // Note writes down notes that changed without a commit.

@@ -1,0 +1,192 @@
+// Package api is the HTTP API's vocabulary in Go, for the api and for those who talk to it. The source
+// is proto/marchproxy/api/v1; a test compares the two.
+package api
+
+import "encoding/json"
+
+// Object is a resource as HTTP, files and events write it.
+type Object struct {
+	Kind      string            `json:"kind"`
+	Name      string            `json:"name"`
+	Spec      json.RawMessage   `json:"spec"`
+	Owner     string            `json:"owner,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	UID       string            `json:"uid,omitempty"`
+	Revision  int64             `json:"revision,omitempty"`
+	CreatedAt string            `json:"created_at,omitempty"`
+	UpdatedAt string            `json:"updated_at,omitempty"`
+	Status    *ObjectStatus     `json:"status,omitempty"`
+	Live      *Live             `json:"live,omitempty"`
+}
+
+// ObjectStatus is what the Envoys make of an object.
+type ObjectStatus struct {
+	// State is pending, live, rejected or no_proxies.
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Live is how far a revision has come.
+type Live struct {
+	Live bool `json:"live"`
+	// State is live, rejected, timeout or no_proxies.
+	State    string  `json:"state"`
+	Reason   string  `json:"reason,omitempty"`
+	Proxies  int32   `json:"proxies"`
+	WaitedMS float64 `json:"waited_ms"`
+}
+
+// ObjectList is a page of objects.
+type ObjectList struct {
+	Items      []Object `json:"items"`
+	NextCursor string   `json:"next_cursor,omitempty"`
+	Revision   int64    `json:"revision"`
+}
+
+// ApplyRequest is many resources, one transaction, one revision.
+type ApplyRequest struct {
+	Owner     string   `json:"owner,omitempty"`
+	Prune     bool     `json:"prune,omitempty"`
+	DryRun    bool     `json:"dry_run,omitempty"`
+	Message   string   `json:"message,omitempty"`
+	Resources []Object `json:"resources"`
+}
+
+// ApplyResult is the answer to a write of many resources, or of a rollback.
+type ApplyResult struct {
+	Revision  int64    `json:"revision"`
+	DryRun    bool     `json:"dry_run,omitempty"`
+	Changes   []Change `json:"changes"`
+	Unchanged int32    `json:"unchanged"`
+	Live      *Live    `json:"live,omitempty"`
+}
+
+// Change is what a revision did to one resource.
+type Change struct {
+	// Action is create, update or delete.
+	Action string          `json:"action"`
+	Kind   string          `json:"kind"`
+	Name   string          `json:"name"`
+	Before json.RawMessage `json:"before,omitempty"`
+	After  json.RawMessage `json:"after,omitempty"`
+}
+
+// Revision is one transaction of the history.
+type Revision struct {
+	Revision    int64    `json:"revision"`
+	At          string   `json:"at"`
+	Actor       string   `json:"actor"`
+	Message     string   `json:"message,omitempty"`
+	RequestID   string   `json:"request_id,omitempty"`
+	ChangeCount int32    `json:"change_count"`
+	Changes     []Change `json:"changes,omitempty"`
+}
+
+// RevisionList is a page of revisions, the newest first.
+type RevisionList struct {
+	Items      []Revision `json:"items"`
+	NextCursor string     `json:"next_cursor,omitempty"`
+}
+
+// Diff is what differs between two revisions.
+type Diff struct {
+	Revision int64    `json:"revision"`
+	Against  int64    `json:"against"`
+	Changes  []Change `json:"changes"`
+}
+
+// AuditEntry is one accepted change of one resource.
+type AuditEntry struct {
+	Revision  int64  `json:"revision"`
+	At        string `json:"at"`
+	Actor     string `json:"actor"`
+	RequestID string `json:"request_id,omitempty"`
+	Message   string `json:"message,omitempty"`
+	Action    string `json:"action"`
+	Kind      string `json:"kind"`
+	Name      string `json:"name"`
+}
+
+// AuditList is a page of the audit, the newest first.
+type AuditList struct {
+	Items      []AuditEntry `json:"items"`
+	NextCursor string       `json:"next_cursor,omitempty"`
+}
+
+// Status is the system in one answer.
+type Status struct {
+	Revision          int64       `json:"revision"`
+	Epoch             string      `json:"epoch"`
+	PublishedRevision int64       `json:"published_revision"`
+	LiveRevision      int64       `json:"live_revision"`
+	Proxies           int32       `json:"proxies"`
+	Rejected          []Rejection `json:"rejected"`
+	Xds               []XdsServer `json:"xds"`
+}
+
+// Rejection is an object that an Envoy refused.
+type Rejection struct {
+	Kind     string `json:"kind"`
+	Name     string `json:"name"`
+	Gateway  string `json:"gateway"`
+	Resource string `json:"resource,omitempty"`
+	Reason   string `json:"reason"`
+	Revision int64  `json:"revision,omitempty"`
+}
+
+// XdsServer is an xDS server that reports.
+type XdsServer struct {
+	ID       string `json:"id"`
+	Revision int64  `json:"revision"`
+	Proxies  int32  `json:"proxies"`
+	At       string `json:"at"`
+}
+
+// Proxy is one Envoy.
+type Proxy struct {
+	ID              string      `json:"id"`
+	Gateway         string      `json:"gateway"`
+	Xds             string      `json:"xds"`
+	Connected       bool        `json:"connected"`
+	Address         string      `json:"address,omitempty"`
+	AppliedRevision int64       `json:"applied_revision"`
+	Version         string      `json:"version,omitempty"`
+	ConnectedAt     string      `json:"connected_at,omitempty"`
+	Rejected        []Rejection `json:"rejected,omitempty"`
+}
+
+// ProxyList is the Envoys that are known.
+type ProxyList struct {
+	Items []Proxy `json:"items"`
+}
+
+// Token is a token; its secret is shown once.
+type Token struct {
+	Name      string `json:"name"`
+	Role      string `json:"role"`
+	CreatedAt string `json:"created_at,omitempty"`
+	Token     string `json:"token,omitempty"`
+}
+
+// TokenList is the tokens, by name.
+type TokenList struct {
+	Items []Token `json:"items"`
+}
+
+// Problem is an error, as RFC 9457 has it.
+type Problem struct {
+	Type        string      `json:"type"`
+	Title       string      `json:"title"`
+	Status      int32       `json:"status"`
+	Detail      string      `json:"detail,omitempty"`
+	RequestID   string      `json:"request_id,omitempty"`
+	Errors      []Violation `json:"errors,omitempty"`
+	CurrentETag string      `json:"current_etag,omitempty"`
+}
+
+// Violation is one thing that is wrong with the input.
+type Violation struct {
+	Path    string `json:"path"`
+	Message string `json:"message"`
+	Rule    string `json:"rule,omitempty"`
+}

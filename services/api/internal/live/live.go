@@ -1,0 +1,176 @@
+// Package live adds up what the xDS servers report: which revision the Envoys of each gateway serve in
+// full, and what they refused.
+package live
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/status"
+)
+
+// Target is what to wait for.
+type Target struct {
+	Epoch    string
+	Revision int64
+	// Gateways concerned.
+	Gateways []string
+	// Objects that were written: if one of them is refused, that is the answer.
+	Objects map[resource.Ref]bool
+}
+
+type server struct {
+	status.XdsStatus
+	seen time.Time
+}
+
+// Board is safe for concurrent use.
+type Board struct {
+	now func() time.Time
+
+	mu      sync.Mutex
+	servers map[string]server
+	changed chan struct{} // closed, and replaced, at each report
+}
+
+// NewBoard returns an empty board; now is time.Now outside tests.
+func NewBoard(now func() time.Time) *Board {
+	return &Board{now: now, servers: map[string]server{}, changed: make(chan struct{})}
+}
+
+// Report takes a server's report.
+func (b *Board) Report(s status.XdsStatus) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s.Stopping {
+		delete(b.servers, s.ID)
+	} else {
+		b.servers[s.ID] = server{s, b.now()}
+	}
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// fresh lists the servers that have reported lately, in the order of their ids.
+func (b *Board) fresh() []server {
+	now := b.now()
+	maps.DeleteFunc(b.servers, func(_ string, s server) bool { return now.Sub(s.seen) > status.Stale })
+	return slices.SortedFunc(maps.Values(b.servers), func(x, y server) int {
+		if x.ID < y.ID {
+			return -1
+		}
+		return 1
+	})
+}
+
+// Wait answers when every connected Envoy of the gateways serves the revision, when one of the objects
+// is refused, when no Envoy is connected, or when the context ends.
+func (b *Board) Wait(ctx context.Context, t Target) api.Live {
+	start := b.now()
+	recheck := time.NewTicker(time.Second)
+	defer recheck.Stop()
+	for {
+		b.mu.Lock()
+		l, done := b.judge(t)
+		changed := b.changed
+		b.mu.Unlock()
+		l.WaitedMS = float64(b.now().Sub(start).Microseconds()) / 1000
+		if done {
+			return l
+		}
+		select {
+		case <-changed:
+		case <-recheck.C:
+		case <-ctx.Done():
+			l.State = "timeout"
+			return l
+		}
+	}
+}
+
+// Now answers as [Board.Wait] would without waiting; its state is pending where that would wait.
+func (b *Board) Now(t Target) api.Live {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l, done := b.judge(t)
+	if !done {
+		l.State = "pending"
+	}
+	return l
+}
+
+func (b *Board) judge(t Target) (l api.Live, done bool) {
+	servers := b.fresh()
+	if len(servers) == 0 {
+		l.Reason = "no xDS server has reported in the last 15 seconds"
+		return l, false
+	}
+	ready := true
+	for _, s := range servers {
+		for _, p := range s.Proxies {
+			if slices.Contains(t.Gateways, p.Gateway) {
+				l.Proxies++
+			}
+		}
+		if s.Epoch != t.Epoch || s.Revision < t.Revision {
+			ready = false
+			l.Reason = "xDS server " + s.ID + " has not read the revision yet"
+			continue
+		}
+		for _, g := range t.Gateways {
+			if live, known := s.Live[g]; known && live < t.Revision {
+				ready = false
+				l.Reason = "an Envoy of gateway " + g + " has not confirmed everything yet"
+			}
+		}
+		for _, r := range s.Rejected {
+			for _, o := range r.Objects {
+				if t.Objects[resource.Ref{Kind: o.Kind, Name: o.Name}] && o.Revision >= t.Revision && slices.Contains(t.Gateways, r.Gateway) {
+					return api.Live{State: "rejected", Reason: r.Reason, Proxies: l.Proxies}, true
+				}
+			}
+		}
+	}
+	switch {
+	case !ready:
+		return l, false
+	case l.Proxies == 0:
+		return api.Live{State: "no_proxies", Reason: "no Envoy of the gateways concerned is connected"}, true
+	default:
+		return api.Live{Live: true, State: "live", Proxies: l.Proxies}, true
+	}
+}
+
+// Summary is the system's state as GET /v1/status shows it, without the database's part.
+func (b *Board) Summary() (servers []api.XdsServer, proxies []api.Proxy, rejected []api.Rejection) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.fresh() {
+		servers = append(servers, api.XdsServer{ID: s.ID, Revision: s.Revision, Proxies: int32(len(s.Proxies)), At: s.At})
+		for _, r := range s.Rejected {
+			x := api.Rejection{Gateway: r.Gateway, Resource: r.Resource, Reason: r.Reason}
+			if len(r.Objects) > 0 {
+				x.Kind, x.Name, x.Revision = r.Objects[0].Kind, r.Objects[0].Name, r.Objects[0].Revision
+			}
+			rejected = append(rejected, x)
+		}
+		for _, p := range s.Proxies {
+			out := api.Proxy{
+				ID: p.ID, Gateway: p.Gateway, Xds: s.ID, Connected: true, Address: p.Address,
+				AppliedRevision: p.AppliedRevision, Version: p.Version, ConnectedAt: p.ConnectedAt,
+			}
+			for _, r := range rejected {
+				if r.Gateway == p.Gateway {
+					out.Rejected = append(out.Rejected, r)
+				}
+			}
+			proxies = append(proxies, out)
+		}
+	}
+	return servers, proxies, rejected
+}

@@ -1,0 +1,315 @@
+// Package relay publishes what the database has committed.
+//
+// One api leads, by an advisory lock. Its cursor is the stream's own last commit, never a flag of its
+// own, so that a stream that was purged, lost or restored from an older copy repairs itself: what
+// differs is published again. A stream that is ahead of the database, or has another hash for the same
+// revision, tells that an older backup of the database was restored: the epoch is renewed, and the
+// difference published under the new one.
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/stream"
+	"github.com/marchproxy/marchproxy/services/api/internal/store"
+)
+
+// poll is the backstop where no wake-up comes.
+const poll = time.Second
+
+// coalesce is how many revisions behind are published as one difference rather than one by one.
+const coalesce = 1000
+
+// Relay publishes. It is woken by [Relay.Committed] and [Relay.Wake].
+type Relay struct {
+	store  *store.Store
+	js     jetstream.JetStream
+	pub    *stream.Publisher
+	log    *zap.Logger
+	fresh  chan store.Committed
+	wake   chan struct{}
+	pubRev atomic.Int64
+
+	// The cursor, while leading.
+	commit stream.Commit
+	seq    uint64
+}
+
+// New returns a relay.
+func New(s *store.Store, js jetstream.JetStream, log *zap.Logger) *Relay {
+	return &Relay{store: s, js: js, pub: stream.NewPublisher(js), log: log, fresh: make(chan store.Committed, 256), wake: make(chan struct{}, 1)}
+}
+
+// Committed hands a revision over right after its commit, which saves reading it back.
+func (r *Relay) Committed(c store.Committed) {
+	select {
+	case r.fresh <- c:
+	default:
+		r.Wake() // it will be read from the database
+	}
+}
+
+// Wake has the relay look at the database.
+func (r *Relay) Wake() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Published is the last revision that is known to be in the stream.
+func (r *Relay) Published() int64 { return r.pubRev.Load() }
+
+// Run publishes while it leads, and waits to lead otherwise, until the context ends.
+func (r *Relay) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := r.lead(ctx); err != nil && ctx.Err() == nil {
+			r.log.Warn("publishing has stopped; trying again", zap.Error(err))
+		}
+		r.pause(ctx, 200*time.Millisecond)
+	}
+	return nil
+}
+
+func (r *Relay) pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+func (r *Relay) lead(ctx context.Context) error {
+	release, alive, ok, err := r.store.Lead(ctx)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		r.follow(ctx)
+		return nil
+	}
+	defer release()
+	if _, err := stream.Ensure(ctx, r.js); err != nil {
+		return err
+	}
+	if err := r.catchUp(ctx); err != nil {
+		return err
+	}
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case c := <-r.fresh:
+			if err := r.publishFresh(ctx, c); err != nil {
+				return err
+			}
+			continue
+		case <-r.wake:
+		case <-tick.C:
+			if err := alive(ctx); err != nil {
+				return fmt.Errorf("the leader's connection is gone: %w", err)
+			}
+			if err := r.compare(ctx); err != nil {
+				return err
+			}
+		}
+		if err := r.behind(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// follow waits for a turn to lead, keeping an eye on what the leader publishes.
+func (r *Relay) follow(ctx context.Context) {
+	for len(r.fresh) > 0 {
+		<-r.fresh
+	}
+	if c, _, found, err := stream.LastCommit(ctx, r.js); err == nil && found {
+		r.pubRev.Store(c.Revision)
+	}
+	r.pause(ctx, poll)
+}
+
+func (r *Relay) publishFresh(ctx context.Context, c store.Committed) error {
+	switch {
+	case c.Commit.Epoch != r.commit.Epoch || c.Commit.Revision > r.commit.Revision+1:
+		return r.behind(ctx)
+	case c.Commit.Revision <= r.commit.Revision:
+		return nil
+	}
+	return r.publish(ctx, c)
+}
+
+func (r *Relay) publish(ctx context.Context, c store.Committed) error {
+	seq, err := r.pub.Publish(ctx, c.Objects, c.Commit, r.seq)
+	if err != nil {
+		return fmt.Errorf("revision %d: %w", c.Commit.Revision, err)
+	}
+	r.seq, r.commit = seq, c.Commit
+	r.pubRev.Store(c.Commit.Revision)
+	return nil
+}
+
+// behind publishes the revisions that the stream lacks.
+func (r *Relay) behind(ctx context.Context) error {
+	head, err := r.store.Head(ctx)
+	if err != nil {
+		return err
+	}
+	if head.Epoch != r.commit.Epoch || head.Revision < r.commit.Revision || head.Revision > r.commit.Revision+coalesce {
+		return r.catchUp(ctx)
+	}
+	for n := r.commit.Revision + 1; n <= head.Revision; n++ {
+		c, err := r.store.Revision(ctx, n)
+		if err != nil {
+			return err
+		}
+		if err := r.publish(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare looks whether the stream is still what was published.
+func (r *Relay) compare(ctx context.Context) error {
+	c, last, found, err := stream.LastCommit(ctx, r.js)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return errors.New("the stream is gone")
+	}
+	if err != nil {
+		return err
+	}
+	if !found || last != r.seq || c.Epoch != r.commit.Epoch || c.Revision != r.commit.Revision {
+		return r.catchUp(ctx)
+	}
+	return nil
+}
+
+// catchUp makes the stream what the database is, whatever it was.
+func (r *Relay) catchUp(ctx context.Context) error {
+	c, last, found, err := stream.LastCommit(ctx, r.js)
+	if err != nil {
+		return err
+	}
+	r.seq, r.commit = last, c
+	head, err := r.store.Head(ctx)
+	if err != nil {
+		return err
+	}
+	if found && c.Epoch == head.Epoch && c.Revision <= head.Revision && c.Revision+coalesce >= head.Revision {
+		same, err := r.sameHistory(ctx, c)
+		if err != nil {
+			return err
+		}
+		if same {
+			if intact, err := r.intact(ctx, c); err != nil || intact {
+				if err != nil {
+					return err
+				}
+				r.pubRev.Store(c.Revision)
+				return r.behind(ctx)
+			}
+		}
+	}
+	if found && c.Epoch == head.Epoch {
+		fork := c.Revision > head.Revision
+		if !fork {
+			same, err := r.sameHistory(ctx, c)
+			if err != nil {
+				return err
+			}
+			fork = !same
+		}
+		if fork {
+			epoch, err := r.store.RenewEpoch(ctx)
+			if err != nil {
+				return err
+			}
+			r.log.Warn("the stream has another history than the database: an older backup was restored; a new epoch begins",
+				zap.Int64("stream", c.Revision), zap.Int64("database", head.Revision), zap.String("epoch", epoch))
+		}
+	}
+	return r.repair(ctx)
+}
+
+// sameHistory says whether the database had the commit's state at its revision.
+func (r *Relay) sameHistory(ctx context.Context, c stream.Commit) (bool, error) {
+	if c.Revision == 0 {
+		return true, nil
+	}
+	was, err := r.store.Revision(ctx, c.Revision)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return maps.Equal(was.Commit.State, c.State), nil
+}
+
+// intact says whether the stream's table is the state of its last commit.
+func (r *Relay) intact(ctx context.Context, c stream.Commit) (bool, error) {
+	table, err := stream.Table(ctx, r.js)
+	if err != nil {
+		return false, err
+	}
+	return maps.Equal(summary(maps.Values(table)), c.State), nil
+}
+
+func summary(objects func(func(*resource.Object) bool)) map[string]resource.KindState {
+	count, hash := map[string]int64{}, map[string]resource.Hash{}
+	for o := range objects {
+		if !o.Deleted {
+			count[o.Kind]++
+			hash[o.Kind] = hash[o.Kind].Add(resource.Sum(o))
+		}
+	}
+	out := map[string]resource.KindState{}
+	for kind, n := range count {
+		out[kind] = resource.KindState{Count: n, Hash: hash[kind].String()}
+	}
+	return out
+}
+
+// repair publishes what differs between the stream's table and the database, and the head's commit.
+func (r *Relay) repair(ctx context.Context) error {
+	head, objects, err := r.store.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	table, err := stream.Table(ctx, r.js)
+	if err != nil {
+		return err
+	}
+	c := store.Committed{Commit: stream.Commit{Epoch: head.Epoch, Revision: head.Revision, State: head.State, Actor: "relay", Message: "repair of the stream", At: resource.Time(time.Now())}}
+	for _, o := range objects {
+		old := table[o.Ref()]
+		delete(table, o.Ref())
+		if old == nil || old.Deleted || string(old.Payload()) != string(o.Payload()) {
+			c.Objects = append(c.Objects, o)
+		}
+	}
+	for ref, old := range table {
+		if !old.Deleted {
+			c.Objects = append(c.Objects, resource.Tombstone(ref, head.Revision))
+		}
+	}
+	slices.SortFunc(c.Objects, func(a, b *resource.Object) int { return a.Ref().Compare(b.Ref()) })
+	for _, o := range c.Objects {
+		c.Commit.Changes = append(c.Commit.Changes, stream.ChangedResource{Kind: o.Kind, Name: o.Name, Deleted: o.Deleted})
+	}
+	r.log.Info("bringing the stream up to the database", zap.Int64("revision", head.Revision), zap.Int("objects", len(c.Objects)))
+	return r.publish(ctx, c)
+}

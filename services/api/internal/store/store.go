@@ -1,0 +1,256 @@
+// Package store is PostgreSQL: the only place where the configuration is true.
+//
+// A write transaction takes the row lock of config_head first, so that revisions are gapless and in the
+// order of their commits. The rest of it goes out in one batch with the COMMIT: two round trips a write.
+package store
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/stream"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// ErrNotFound says that there is no such row.
+var ErrNotFound = errors.New("not found")
+
+// NotifyChannel is where every commit is announced.
+const NotifyChannel = "marchproxy_revision"
+
+// Store is a pool of connections.
+type Store struct {
+	pool *pgxpool.Pool
+	// instance marks this api's own announcements.
+	instance string
+}
+
+// Open connects, and brings the schema up to date.
+func Open(ctx context.Context, url string) (*Store, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, errors.New("DATABASE_URL cannot be read; it must look like postgresql://user:password@host:5432/marchproxy")
+	}
+	cfg.MaxConns = max(cfg.MaxConns, 8)
+	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	s := &Store{pool, uuid.NewString()}
+	if err := s.migrate(ctx); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close ends every connection.
+func (s *Store) Close() { s.pool.Close() }
+
+// Ping says whether the database answers.
+func (s *Store) Ping(ctx context.Context) error { return s.pool.Ping(ctx) }
+
+func (s *Store) migrate(ctx context.Context) error {
+	db := stdlib.OpenDBFromPool(s.pool)
+	defer func() { _ = db.Close() }()
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	p, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(locker))
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	if _, err := s.pool.Exec(ctx, `INSERT INTO config_head (epoch, revision, state) VALUES ($1, 0, '{}') ON CONFLICT DO NOTHING`, uuid.New()); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+// Head is the newest revision.
+type Head struct {
+	Epoch    string
+	Revision int64
+	State    map[string]resource.KindState
+}
+
+// Head reads it.
+func (s *Store) Head(ctx context.Context) (Head, error) {
+	var h Head
+	err := s.pool.QueryRow(ctx, `SELECT epoch::text, revision, state FROM config_head`).Scan(&h.Epoch, &h.Revision, &h.State)
+	if err != nil {
+		return h, fmt.Errorf("read head: %w", err)
+	}
+	return h, nil
+}
+
+// RenewEpoch begins another life of the database.
+func (s *Store) RenewEpoch(ctx context.Context) (string, error) {
+	epoch := uuid.New().String()
+	if _, err := s.pool.Exec(ctx, `UPDATE config_head SET epoch = $1`, epoch); err != nil {
+		return "", fmt.Errorf("renew epoch: %w", err)
+	}
+	return epoch, nil
+}
+
+// Snapshot reads the head and every object of it, at one moment.
+func (s *Store) Snapshot(ctx context.Context) (Head, []*resource.Object, error) {
+	var h Head
+	var out []*resource.Object
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if err := tx.QueryRow(ctx, `SELECT epoch::text, revision, state FROM config_head`).Scan(&h.Epoch, &h.Revision, &h.State); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `SELECT payload::text FROM resources`)
+		if err != nil {
+			return err
+		}
+		out, err = pgx.CollectRows(rows, scanObject)
+		return err
+	})
+	if err != nil {
+		return h, nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return h, out, nil
+}
+
+func scanObject(row pgx.CollectableRow) (*resource.Object, error) {
+	var payload string
+	if err := row.Scan(&payload); err != nil {
+		return nil, err
+	}
+	return resource.ParsePayload([]byte(payload))
+}
+
+// Committed is one revision as the relay publishes it.
+type Committed struct {
+	Commit  stream.Commit
+	Objects []*resource.Object // tombstones included
+}
+
+// Revision reads one revision for the relay; its epoch is the head's.
+func (s *Store) Revision(ctx context.Context, n int64) (Committed, error) {
+	c := Committed{Commit: stream.Commit{Revision: n}}
+	var at time.Time
+	err := s.pool.QueryRow(ctx, `SELECT (SELECT epoch::text FROM config_head), at, actor, message, request_id, traceparent, state FROM revisions WHERE revision = $1`, n).
+		Scan(&c.Commit.Epoch, &at, &c.Commit.Actor, &c.Commit.Message, &c.Commit.RequestID, &c.Commit.Traceparent, &c.Commit.State)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return c, ErrNotFound
+	}
+	if err != nil {
+		return c, fmt.Errorf("read revision %d: %w", n, err)
+	}
+	c.Commit.At = resource.Time(at)
+	rows, err := s.pool.Query(ctx, `SELECT kind, name, after::text FROM changes WHERE revision = $1 ORDER BY kind, name`, n)
+	if err != nil {
+		return c, fmt.Errorf("read revision %d: %w", n, err)
+	}
+	var kind, name string
+	var after *string
+	_, err = pgx.ForEachRow(rows, []any{&kind, &name, &after}, func() error {
+		o := resource.Tombstone(resource.Ref{Kind: kind, Name: name}, n)
+		if after != nil {
+			var err error
+			if o, err = resource.ParsePayload([]byte(*after)); err != nil {
+				return err
+			}
+		}
+		c.Objects = append(c.Objects, o)
+		c.Commit.Changes = append(c.Commit.Changes, stream.ChangedResource{Kind: kind, Name: name, Deleted: after == nil})
+		return nil
+	})
+	if err != nil {
+		return c, fmt.Errorf("read revision %d: %w", n, err)
+	}
+	return c, nil
+}
+
+// Lead tries to become the one api that publishes; release gives it up. Lost is closed when the
+// connection that holds the lock has gone.
+func (s *Store) Lead(ctx context.Context) (release func(), alive func(context.Context) error, ok bool, err error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return nil, nil, false, fmt.Errorf("lead: %w", err)
+	}
+	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock(7236105)`).Scan(&ok); err != nil || !ok {
+		conn.Release()
+		if err != nil {
+			return nil, nil, false, fmt.Errorf("lead: %w", err)
+		}
+		return nil, nil, false, nil
+	}
+	raw := conn.Hijack()
+	release = func() {
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = raw.Close(limit) // the lock goes with the connection
+	}
+	return release, raw.Ping, true, nil
+}
+
+// Listen signals wake at every commit that another api makes, until the context ends.
+func (s *Store) Listen(ctx context.Context, wake func()) {
+	for ctx.Err() == nil {
+		_ = s.listenOnce(ctx, wake) // the database is away: the poll stands in
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (s *Store) listenOnce(ctx context.Context, wake func()) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	raw := conn.Hijack()
+	defer func() {
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = raw.Close(limit)
+	}()
+	if _, err := raw.Exec(ctx, "LISTEN "+NotifyChannel); err != nil {
+		return err
+	}
+	for {
+		n, err := raw.WaitForNotification(ctx)
+		if err != nil {
+			return err
+		}
+		if n.Payload != s.instance {
+			wake()
+		}
+	}
+}
+
+func mustJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("store: %v", err)) // maps and structs of plain fields only
+	}
+	return string(b)
+}

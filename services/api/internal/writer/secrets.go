@@ -1,0 +1,131 @@
+package writer
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/seal"
+)
+
+// prepare takes the secrets out of a spec before anything is stored: keys of certificates are sealed,
+// those of gateways hashed. What a write leaves out, because reads do not show it, is taken from the
+// object before.
+func (w *Writer) prepare(d Desired, before *resource.Object) (proto.Message, resource.Violations) {
+	switch m := d.Spec.(type) {
+	case *configv1.Certificate:
+		var old *configv1.Certificate
+		if before != nil {
+			old = before.Message().(*configv1.Certificate)
+		}
+		return w.certificate(d, proto.CloneOf(m), old)
+	case *configv1.Gateway:
+		return gateway(d, proto.CloneOf(m))
+	default:
+		return d.Spec, nil
+	}
+}
+
+func gateway(d Desired, g *configv1.Gateway) (proto.Message, resource.Violations) {
+	for i, k := range g.GetApiKeys() {
+		switch {
+		case k.GetKey() != "":
+			sum := sha256.Sum256([]byte(k.GetKey()))
+			k.Key, k.Sha256 = "", hex.EncodeToString(sum[:])
+		case k.GetSha256() == "":
+			return nil, resource.Violations{{Path: d.SpecPath + ".api_keys[" + strconv.Itoa(i) + "]", Message: "has neither key nor sha256; give one", Rule: "gateway.api_key"}}
+		}
+	}
+	return g, nil
+}
+
+func (w *Writer) certificate(d Desired, c, old *configv1.Certificate) (proto.Message, resource.Violations) {
+	fail := func(field, message string) (proto.Message, resource.Violations) {
+		return nil, resource.Violations{{Path: d.SpecPath + field, Message: message, Rule: "certificate"}}
+	}
+	leaf, err := parseChain(c.GetChain())
+	if err != nil {
+		return fail(".chain", err.Error())
+	}
+	key := c.GetPrivateKey()
+	switch {
+	case seal.Sealed(key):
+		return fail(".private_key", "must be a PEM key, or absent to keep the stored one")
+	case key != "":
+		if _, err := tls.X509KeyPair([]byte(c.GetChain()), []byte(key)); err != nil {
+			return fail(".private_key", "does not belong to the chain, or is not a PEM private key")
+		}
+	case old.GetPrivateKey() != "":
+		if key, err = w.box.Open(old.GetPrivateKey(), d.Ref.Kind, d.Ref.Name, "private_key"); err != nil {
+			return fail(".private_key", "the stored key cannot be opened ("+err.Error()+"); send it again")
+		}
+		if _, err := tls.X509KeyPair([]byte(c.GetChain()), []byte(key)); err != nil {
+			return fail(".private_key", "is needed: the stored key does not belong to this chain")
+		}
+	}
+	// The same key keeps its sealed form: sealing again would change bytes where nothing has changed.
+	c.PrivateKey = ""
+	if key != "" {
+		if stored, err := w.box.Open(old.GetPrivateKey(), d.Ref.Kind, d.Ref.Name, "private_key"); err == nil && stored == key {
+			c.PrivateKey = old.GetPrivateKey()
+		} else {
+			c.PrivateKey = w.box.Seal(key, d.Ref.Kind, d.Ref.Name, "private_key")
+		}
+	}
+	sum := sha256.Sum256(leaf.Raw)
+	c.Facts = &configv1.CertificateFacts{
+		NotBefore: resource.Time(leaf.NotBefore), NotAfter: resource.Time(leaf.NotAfter), DnsNames: leaf.DNSNames,
+		Fingerprint: hex.EncodeToString(sum[:]), HasPrivateKey: key != "",
+	}
+	return c, nil
+}
+
+func parseChain(chain string) (*x509.Certificate, error) {
+	var leaf *x509.Certificate
+	rest := []byte(chain)
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, errors.New("holds a PEM block of type " + block.Type + "; only certificates belong here")
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, errors.New("holds a certificate that cannot be read")
+		}
+		if leaf == nil {
+			leaf = c
+		}
+	}
+	if leaf == nil {
+		return nil, errors.New("holds no PEM certificate (-----BEGIN CERTIFICATE-----)")
+	}
+	return leaf, nil
+}
+
+// Public is a spec as readers see it: without what is sealed.
+func Public(o *resource.Object) (*resource.Object, error) {
+	c, ok := o.Message().(*configv1.Certificate)
+	if !ok || c.GetPrivateKey() == "" {
+		return o, nil
+	}
+	shown := proto.CloneOf(c)
+	shown.PrivateKey = ""
+	out, err := resource.New(o.Ref(), shown)
+	if err != nil {
+		return nil, err
+	}
+	out.UID, out.Revision, out.Owner, out.Labels, out.CreatedAt, out.UpdatedAt = o.UID, o.Revision, o.Owner, o.Labels, o.CreatedAt, o.UpdatedAt
+	return out, nil
+}

@@ -1,0 +1,67 @@
+// Package server puts the xDS server's parts together: the replay, the fleet, gRPC, the HTTP door, the
+// last good state and the status report.
+package server
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/process"
+)
+
+// Config is everything that the environment says.
+type Config struct {
+	// NatsURL is where NATS is (NATS_URL). It may be away: the last good state is served then.
+	NatsURL string
+	// GRPCAddr serves Envoys (XDS_GRPC_ADDR, or XDS_GRPC_PORT on every interface; :18000).
+	GRPCAddr string
+	// HTTPAddr serves /v1/config and /metrics (XDS_HTTP_ADDR, or XDS_HTTP_PORT; :19000).
+	HTTPAddr string
+	// SecretKey opens sealed keys and seals the last good state (SECRET_KEY).
+	SecretKey string
+	// ClusterKey opens gateways that have no API keys of their own (CLUSTER_API_KEY).
+	ClusterKey string
+	// TLSCert and TLSKey are files; with both the gRPC port speaks TLS (XDS_TLS_CERT, XDS_TLS_KEY).
+	TLSCert, TLSKey string
+	// StateDir holds the last good state (MARCHPROXY_STATE_DIR).
+	StateDir string
+	// ID names this server in its status (XDS_ID; the host's name).
+	ID string
+	// Linger is how long a cluster outlives its last route (XDS_CLUSTER_LINGER).
+	Linger time.Duration
+	// Dev lets Envoys in without a key where no key is configured (MARCHPROXY_DEV).
+	Dev bool
+	// LogLevel is LOGLEVEL.
+	LogLevel string
+}
+
+var notToken = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
+
+func readConfig(lookup func(string) (string, bool)) (Config, error) {
+	e := process.NewEnv(lookup)
+	host, err := os.Hostname()
+	if err != nil {
+		host = "xds"
+	}
+	c := Config{
+		NatsURL:    e.Required("NATS_URL", "set it to nats://host:4222"),
+		GRPCAddr:   e.Addr("XDS_GRPC_ADDR", fmt.Sprintf(":%d", e.Int("XDS_GRPC_PORT", 18000, 0, 65535))),
+		HTTPAddr:   e.Addr("XDS_HTTP_ADDR", fmt.Sprintf(":%d", e.Int("XDS_HTTP_PORT", 19000, 0, 65535))),
+		SecretKey:  e.Required("SECRET_KEY", "set it to the api's, at least 16 characters"),
+		ClusterKey: e.Secret("CLUSTER_API_KEY"),
+		TLSCert:    e.String("XDS_TLS_CERT", ""),
+		TLSKey:     e.String("XDS_TLS_KEY", ""),
+		StateDir:   e.String("MARCHPROXY_STATE_DIR", "/var/lib/marchproxy/xds"),
+		ID:         strings.Trim(notToken.ReplaceAllString(e.String("XDS_ID", host), "-"), "-"),
+		Linger:     e.Duration("XDS_CLUSTER_LINGER", 5*time.Second),
+		Dev:        e.Bool("MARCHPROXY_DEV", false),
+		LogLevel:   e.String("LOGLEVEL", "info"),
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		e.Fail("XDS_TLS_CERT", "and XDS_TLS_KEY must be set together")
+	}
+	return c, e.Err()
+}

@@ -1,0 +1,163 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/pkg/rpc"
+	"github.com/marchproxy/marchproxy/pkg/stream"
+	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
+	"github.com/marchproxy/marchproxy/services/xds/internal/facade"
+	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
+	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
+)
+
+// keeper applies updates to the fleet after writing them down.
+type keeper struct {
+	fleet   *fleet.Fleet
+	log     *zap.Logger
+	initial laststate.Saved
+
+	mu   sync.Mutex
+	file *laststate.File
+}
+
+// openKeeper reads the last good state and has the fleet serve it at once.
+func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
+	file, saved, found, err := laststate.Open(cfg.StateDir, cfg.SecretKey)
+	if err != nil {
+		return nil, err
+	}
+	k := &keeper{fleet: f, log: log, file: file, initial: saved}
+	if found {
+		log.Info("serving the last good state", zap.Int64("revision", saved.Commit.Revision), zap.Int("objects", len(saved.Objects)))
+		if err := f.Apply(stream.Update{Commit: saved.Commit, Changed: saved.Objects}); err != nil {
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
+func (k *keeper) update(u stream.Update) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	// Written before it is served, so that no Envoy has what a restart would not find.
+	err := k.file.Append(u)
+	if applyErr := k.fleet.Apply(u); applyErr != nil {
+		return applyErr
+	}
+	if err == nil {
+		err = k.file.Compact(u.Commit, k.fleet.Objects)
+	}
+	if err != nil {
+		// Serving goes on; only a restart with everything else down would find an older state.
+		k.log.Error("the last good state cannot be written", zap.Error(err))
+	}
+	return nil
+}
+
+// Version is that of the document last accepted at /v1/config.
+func (k *keeper) Version() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.file.Notes().ConfigVersion
+}
+
+// SetVersion keeps it.
+func (k *keeper) SetVersion(version string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.file.Note(laststate.Notes{ConfigVersion: version}); err != nil {
+		k.log.Error("the last good state cannot be written", zap.Error(err))
+	}
+}
+
+// Close makes the last good state durable.
+func (k *keeper) Close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.file.Close()
+}
+
+// client is the façade's way to the api.
+type client struct{ nc *nats.Conn }
+
+func (c client) Apply(ctx context.Context, body []byte, who facade.Caller, wait time.Duration) (int, []byte, error) {
+	r, err := rpc.Apply(ctx, c.nc, rpc.Request{
+		Body: body, Authorization: who.Authorization, Remote: who.Remote, Host: who.Host, Origin: who.Origin, Wait: wait,
+	})
+	return r.Status, r.Body, err
+}
+
+// view is what the façade asks of the fleet.
+type view struct{ f *fleet.Fleet }
+
+func (v view) Head() (revision, live int64, ok bool) {
+	c, ok := v.f.Head()
+	live = c.Revision
+	for _, l := range v.f.Status(time.Time{}).Live {
+		live = min(live, l)
+	}
+	return c.Revision, live, ok
+}
+
+func (v view) Proxies() int { return len(v.f.Status(time.Time{}).Proxies) }
+
+// registry are the server's metrics.
+func registry(f *fleet.Fleet) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	gauge := func(name, help string, value func() float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "marchproxy", Subsystem: "xds", Name: name, Help: help}, value))
+	}
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	gauge("revision", "The revision served.", func() float64 { c, _ := f.Head(); return float64(c.Revision) })
+	gauge("proxies", "Connected Envoys.", func() float64 { return float64(len(f.Status(time.Time{}).Proxies)) })
+	gauge("rejected_resources", "Resources that an Envoy refused.", func() float64 { return float64(len(f.Status(time.Time{}).Rejected)) })
+	gauge("live_revision", "The revision that every connected Envoy serves.", func() float64 { _, live, _ := view{f}.Head(); return float64(live) })
+	return r
+}
+
+// dumped is one resource in GET /v1/resources: what doctor compares with Envoy's own dump.
+type dumped struct {
+	Type    string `json:"type"`
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+// dump lists what a gateway is served: names and versions, no content, no secrets.
+func dump(w http.ResponseWriter, r *http.Request, f *fleet.Fleet) {
+	name := r.URL.Query().Get("gateway")
+	if name == "" {
+		name = "default"
+	}
+	g, _ := f.Gateway(name)
+	if g == nil {
+		http.Error(w, "no such gateway", http.StatusNotFound)
+		return
+	}
+	c, _ := f.Head()
+	out := struct {
+		Gateway   string                    `json:"gateway"`
+		Epoch     string                    `json:"epoch"`
+		Revision  int64                     `json:"revision"`
+		State     map[string]map[string]any `json:"state"`
+		Resources []dumped                  `json:"resources"`
+	}{Gateway: name, Epoch: c.Epoch, Revision: c.Revision, State: map[string]map[string]any{}}
+	for kind, s := range f.Summary() {
+		out.State[kind] = map[string]any{"count": s.Count, "hash": s.Hash}
+	}
+	for _, x := range g.Resources() {
+		out.Resources = append(out.Resources, dumped{strings.ToLower(ads.ShortType(x.Type)), x.Name, x.Version})
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(out) // the client is gone: nobody is left to tell
+}

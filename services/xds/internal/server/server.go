@@ -1,0 +1,170 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/marchproxy/marchproxy/pkg/process"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/seal"
+	"github.com/marchproxy/marchproxy/pkg/status"
+	"github.com/marchproxy/marchproxy/pkg/stream"
+	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
+	"github.com/marchproxy/marchproxy/services/xds/internal/facade"
+	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
+)
+
+// Run serves until the context ends.
+func Run(ctx context.Context, lookup func(string) (string, bool)) error {
+	cfg, err := readConfig(lookup)
+	if err != nil {
+		return err
+	}
+	log, err := process.Logger(cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Sync() }()
+	box, err := seal.New(cfg.SecretKey)
+	if err != nil {
+		return err
+	}
+	f := fleet.New(fleet.Options{
+		ID: cfg.ID, KeyHash: keyHash(cfg.ClusterKey), Open: cfg.Dev,
+		Unseal: func(r resource.Ref, field, sealed string) (string, error) {
+			return box.Open(sealed, r.Kind, r.Name, field)
+		},
+		ADS: ads.Options{Linger: cfg.Linger}, Log: log,
+	})
+	keep, err := openKeeper(cfg, f, log)
+	if err != nil {
+		return err
+	}
+	nc, err := nats.Connect(cfg.NatsURL, nats.Name("marchproxy-xds "+cfg.ID), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
+		nats.ReconnectWait(100*time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond), nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2))
+	if err != nil {
+		return fmt.Errorf("NATS_URL: %w", err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("jetstream: %w", err)
+	}
+	grpcLis, err := listen(ctx, cfg.GRPCAddr, "XDS_GRPC_ADDR")
+	if err != nil {
+		return err
+	}
+	httpLis, err := listen(ctx, cfg.HTTPAddr, "XDS_HTTP_ADDR")
+	if err != nil {
+		return err
+	}
+	g, err := grpcServer(cfg)
+	if err != nil {
+		return err
+	}
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, ads.NewServer(f))
+
+	var group process.Group
+	group.Add("replay", func(ctx context.Context) error {
+		return stream.Replay(ctx, js, stream.Options{
+			Initial: keep.initial.Objects, InitialCommit: keep.initial.Commit, OnUpdate: keep.update, Log: log,
+		})
+	})
+	group.Add("resolver", f.Run)
+	group.Add("status", func(ctx context.Context) error { return status.Report(ctx, nc, f.Changed(), f.Status) })
+	group.Add("grpc", func(ctx context.Context) error { return serveGRPC(ctx, g, grpcLis, f) })
+	group.Add("http", func(ctx context.Context) error {
+		return serveHTTP(ctx, httpLis, routes(facade.New(client{nc}, view{f}, keep, log), f))
+	})
+	log.Info("serving", zap.String("grpc", grpcLis.Addr().String()), zap.String("http", httpLis.Addr().String()), zap.String("id", cfg.ID))
+	return errors.Join(group.Run(ctx), keep.Close())
+}
+
+func keyHash(key string) string {
+	if key == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:])
+}
+
+func listen(ctx context.Context, addr, setting string) (net.Listener, error) {
+	lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s (%w); change it with %s", addr, err, setting)
+	}
+	return lis, nil
+}
+
+func grpcServer(cfg Config) (*grpc.Server, error) {
+	opts := []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(64 << 20), grpc.MaxSendMsgSize(256 << 20), grpc.MaxConcurrentStreams(1000),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	}
+	if cfg.TLSCert != "" {
+		cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
+		if err != nil {
+			return nil, fmt.Errorf("XDS_TLS_CERT and XDS_TLS_KEY: %w", err)
+		}
+		opts = append(opts, grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})))
+	}
+	return grpc.NewServer(opts...), nil
+}
+
+func serveGRPC(ctx context.Context, g *grpc.Server, lis net.Listener, f *fleet.Fleet) error {
+	go func() {
+		<-ctx.Done()
+		f.Close()
+		g.Stop()
+	}()
+	if err := g.Serve(lis); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
+}
+
+func serveHTTP(ctx context.Context, lis net.Listener, h http.Handler) error {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	go func() {
+		<-ctx.Done()
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = s.Shutdown(limit) // what is still open after that is cut off
+	}()
+	if err := s.Serve(lis); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func routes(door http.Handler, f *fleet.Fleet) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(f), promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if _, ready := f.Head(); !ready {
+			http.Error(w, "the configuration has not been read yet", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ready\n")) // the client is gone: nobody is left to tell
+	})
+	mux.HandleFunc("GET /v1/resources", func(w http.ResponseWriter, r *http.Request) { dump(w, r, f) })
+	mux.Handle("/", door)
+	return mux
+}
