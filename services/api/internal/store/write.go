@@ -33,10 +33,10 @@ type Answer struct {
 
 // Record is everything that a revision stores.
 type Record struct {
-	At                                      time.Time
+	At                                     time.Time
 	Actor, Message, RequestID, Traceparent string
-	State                                   map[string]resource.KindState
-	Changes                                 []config.Change
+	State                                  map[string]resource.KindState
+	Changes                                []config.Change
 	// Key is the idempotency key, "" for none, and Answer what it will remember.
 	Key    string
 	Answer Answer

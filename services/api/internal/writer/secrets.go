@@ -21,6 +21,9 @@ import (
 // those of gateways hashed. What a write leaves out, because reads do not show it, is taken from the
 // object before.
 func (w *Writer) prepare(d Desired, before *resource.Object) (proto.Message, resource.Violations) {
+	if d.Stored {
+		return d.Spec, nil
+	}
 	switch m := d.Spec.(type) {
 	case *configv1.Certificate:
 		var old *configv1.Certificate

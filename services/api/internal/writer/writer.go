@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -48,6 +49,8 @@ type Desired struct {
 	// Path is where it stands in the request, for violations: $ or $.resources[3]; SpecPath where its spec
 	// does.
 	Path, SpecPath string
+	// Stored says that the spec comes from the history: its secrets are sealed already.
+	Stored bool
 }
 
 // Plan is what a write wants, decided when the state it follows is known.
@@ -95,6 +98,7 @@ type Writer struct {
 	mu    sync.Mutex
 	state *config.State
 	head  store.Head // Revision -1: to be read again
+	epoch atomic.Pointer[string]
 }
 
 // New reads the configuration. notify is handed each revision right after its commit, in order.
@@ -116,6 +120,7 @@ func (w *Writer) reload(ctx context.Context) error {
 		}
 	}
 	w.state, w.head = st, head
+	w.epoch.Store(&head.Epoch)
 	return nil
 }
 
@@ -124,6 +129,14 @@ func (w *Writer) View(look func(st *config.State, revision int64)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	look(w.state, w.head.Revision)
+}
+
+// Epoch is the database's present life.
+func (w *Writer) Epoch() string {
+	if e := w.epoch.Load(); e != nil {
+		return *e
+	}
+	return ""
 }
 
 // Write makes one revision of what plan wants. A plan's own error is handed back as it is.

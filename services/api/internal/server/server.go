@@ -1,0 +1,151 @@
+// Package server puts the api's parts together.
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/process"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/rpc"
+	"github.com/marchproxy/marchproxy/pkg/seal"
+	"github.com/marchproxy/marchproxy/pkg/status"
+	"github.com/marchproxy/marchproxy/services/api/internal/auth"
+	"github.com/marchproxy/marchproxy/services/api/internal/live"
+	"github.com/marchproxy/marchproxy/services/api/internal/relay"
+	"github.com/marchproxy/marchproxy/services/api/internal/store"
+	"github.com/marchproxy/marchproxy/services/api/internal/web"
+	"github.com/marchproxy/marchproxy/services/api/internal/writer"
+)
+
+// Config is everything that the environment says.
+type Config struct {
+	// DatabaseURL of PostgreSQL (DATABASE_URL).
+	DatabaseURL string
+	// NatsURL of NATS (NATS_URL).
+	NatsURL string
+	// SecretKey seals (SECRET_KEY).
+	SecretKey string
+	// Addr to listen on (API_ADDR; :8000).
+	Addr string
+	// ClusterKey becomes a key of the gateway default on the first boot (CLUSTER_API_KEY).
+	ClusterKey string
+	// DefaultPort of the gateway default on the first boot (MARCHPROXY_DEFAULT_PORT; 10000).
+	DefaultPort int
+	// Dev lets programs on this machine in without a token (MARCHPROXY_DEV).
+	Dev bool
+	// LogLevel is LOGLEVEL.
+	LogLevel string
+}
+
+func readConfig(lookup func(string) (string, bool)) (Config, error) {
+	e := process.NewEnv(lookup)
+	c := Config{
+		DatabaseURL: e.Required("DATABASE_URL", "set it to postgresql://user:password@host:5432/marchproxy"),
+		NatsURL:     e.Required("NATS_URL", "set it to nats://host:4222"),
+		SecretKey:   e.Required("SECRET_KEY", "set it to at least 16 random characters, for instance from: openssl rand -hex 32"),
+		Addr:        e.Addr("API_ADDR", ":8000"),
+		ClusterKey:  e.Secret("CLUSTER_API_KEY"),
+		DefaultPort: e.Int("MARCHPROXY_DEFAULT_PORT", 10000, 1, 65535),
+		Dev:         e.Bool("MARCHPROXY_DEV", false),
+		LogLevel:    e.String("LOGLEVEL", "info"),
+	}
+	return c, e.Err()
+}
+
+// Run serves until the context ends.
+func Run(ctx context.Context, lookup func(string) (string, bool)) error {
+	cfg, err := readConfig(lookup)
+	if err != nil {
+		return err
+	}
+	log, err := process.Logger(cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Sync() }()
+	box, err := seal.New(cfg.SecretKey)
+	if err != nil {
+		return err
+	}
+	st, err := store.Open(ctx, cfg.DatabaseURL)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	nc, err := nats.Connect(cfg.NatsURL, nats.Name("marchproxy-api"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
+		nats.ReconnectWait(100*time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond), nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2))
+	if err != nil {
+		return fmt.Errorf("NATS_URL: %w", err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("jetstream: %w", err)
+	}
+	rel := relay.New(st, js, log)
+	w, err := writer.New(ctx, st, box, rel.Committed)
+	if err != nil {
+		return err
+	}
+	if err := firstBoot(ctx, cfg, st, w); err != nil {
+		return err
+	}
+	board := live.NewBoard(time.Now)
+	h := (&web.API{Store: st, Writer: w, Board: board, Auth: auth.New(st, cfg.Dev), Published: rel.Published, Log: log}).Handler()
+	lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Addr)
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s (%w); change it with API_ADDR", cfg.Addr, err)
+	}
+	var group process.Group
+	group.Add("relay", rel.Run)
+	group.Add("listen", func(ctx context.Context) error { st.Listen(ctx, rel.Wake); return nil })
+	group.Add("status", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.Report) })
+	group.Add("http", func(ctx context.Context) error { return web.Serve(ctx, lis, h) })
+	group.Add("rpc", func(ctx context.Context) error { return rpc.Serve(ctx, nc, web.RPC(h)) })
+	log.Info("serving", zap.String("http", lis.Addr().String()))
+	return group.Run(ctx)
+}
+
+// firstBoot makes what must always be there: the gateway default, and a way in.
+func firstBoot(ctx context.Context, cfg Config, st *store.Store, w *writer.Writer) error {
+	ref := resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway}
+	_, err := w.Write(ctx, writer.Meta{Actor: "marchproxy", Message: "first boot"}, func(st *config.State) (writer.Plan, error) {
+		if st.Get(ref) != nil {
+			return writer.Plan{}, nil
+		}
+		g := &configv1.Gateway{Listeners: []*configv1.Listener{{Name: "http", Port: uint32(cfg.DefaultPort)}}}
+		if cfg.ClusterKey != "" {
+			sum := sha256.Sum256([]byte(cfg.ClusterKey))
+			g.ApiKeys = []*configv1.ClusterApiKey{{Name: "bootstrap", Sha256: hex.EncodeToString(sum[:])}}
+		}
+		return writer.Plan{Upserts: []writer.Desired{{Ref: ref, Spec: g, Path: "$", SpecPath: "$"}}}, nil
+	})
+	if err != nil {
+		return fmt.Errorf("first boot: %w", err)
+	}
+	if cfg.Dev {
+		return nil // programs on this machine need no token
+	}
+	secret, sum := auth.NewSecret()
+	fresh, err := st.Bootstrap(ctx, "bootstrap", auth.Admin, sum)
+	if err != nil {
+		return err
+	}
+	if fresh {
+		fmt.Fprintf(os.Stderr, "\nThe first token (role admin), shown once and stored only as a hash:\n\n    %s\n\n", secret)
+	}
+	return nil
+}

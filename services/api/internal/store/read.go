@@ -1,0 +1,146 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// Token finds a token by the hash of its secret.
+func (s *Store) Token(ctx context.Context, sha256 []byte) (name, role string, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT name, role FROM tokens WHERE sha256 = $1`, sha256).Scan(&name, &role)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", "", ErrNotFound
+	}
+	return name, role, err
+}
+
+// Bootstrap stores the first token where there is none; ok says whether it did.
+func (s *Store) Bootstrap(ctx context.Context, name, role string, sha256 []byte) (ok bool, err error) {
+	tag, err := s.pool.Exec(ctx, `INSERT INTO tokens (name, role, sha256, created_at) SELECT $1, $2, $3, now() WHERE NOT EXISTS (SELECT FROM tokens) ON CONFLICT DO NOTHING`, name, role, sha256)
+	if err != nil {
+		return false, fmt.Errorf("bootstrap token: %w", err)
+	}
+	return tag.RowsAffected() == 1, nil
+}
+
+// Object reads one object.
+func (s *Store) Object(ctx context.Context, r resource.Ref) (*resource.Object, error) {
+	rows, err := s.pool.Query(ctx, `SELECT payload::text FROM resources WHERE kind = $1 AND name = $2`, r.Kind, r.Name)
+	if err != nil {
+		return nil, fmt.Errorf("read object: %w", err)
+	}
+	o, err := pgx.CollectExactlyOneRow(rows, scanObject)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, ErrNotFound
+	}
+	return o, err
+}
+
+// Filter narrows a list; empty fields do not.
+type Filter struct {
+	Kind, After, Owner, Prefix, LabelName, LabelValue string
+	Limit                                             int
+}
+
+// Objects reads a page in the order of names, and the revision that it was read at.
+func (s *Store) Objects(ctx context.Context, f Filter) (objects []*resource.Object, revision int64, err error) {
+	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if err := tx.QueryRow(ctx, `SELECT revision FROM config_head`).Scan(&revision); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `SELECT payload::text FROM resources WHERE kind = $1 AND name > $2
+			AND ($3 = '' OR payload->>'owner' = $3) AND starts_with(name, $4) AND ($5 = '' OR payload->'labels'->>$5 = $6)
+			ORDER BY name LIMIT $7`, f.Kind, f.After, f.Owner, f.Prefix, f.LabelName, f.LabelValue, f.Limit)
+		if err != nil {
+			return err
+		}
+		objects, err = pgx.CollectRows(rows, scanObject)
+		return err
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("list objects: %w", err)
+	}
+	return objects, revision, nil
+}
+
+// RevisionRow is one revision without its changes.
+type RevisionRow struct {
+	Revision                  int64
+	At                        time.Time
+	Actor, Message, RequestID string
+	ChangeCount               int32
+}
+
+// Revisions reads a page, the newest first, below a revision.
+func (s *Store) Revisions(ctx context.Context, below int64, limit int) ([]RevisionRow, error) {
+	rows, err := s.pool.Query(ctx, `SELECT revision, at, actor, message, request_id, change_count FROM revisions WHERE revision < $1 ORDER BY revision DESC LIMIT $2`, below, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list revisions: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[RevisionRow])
+}
+
+// ChangeRow is one object before and after a revision; nil where it was not there.
+type ChangeRow struct{ Before, After *resource.Object }
+
+// Changes reads what a revision changed.
+func (s *Store) Changes(ctx context.Context, revision int64) ([]ChangeRow, error) {
+	rows, err := s.pool.Query(ctx, `SELECT before::text, after::text FROM changes WHERE revision = $1 ORDER BY kind, name`, revision)
+	if err != nil {
+		return nil, fmt.Errorf("read changes: %w", err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (ChangeRow, error) {
+		var before, after *string
+		if err := row.Scan(&before, &after); err != nil {
+			return ChangeRow{}, err
+		}
+		var c ChangeRow
+		var err error
+		if c.Before, err = parse(before); err != nil {
+			return c, err
+		}
+		c.After, err = parse(after)
+		return c, err
+	})
+}
+
+func parse(payload *string) (*resource.Object, error) {
+	if payload == nil {
+		return nil, nil //nolint:nilnil // no object is an answer
+	}
+	return resource.ParsePayload([]byte(*payload))
+}
+
+// At reads the configuration as it was at a revision.
+func (s *Store) At(ctx context.Context, revision int64) (map[resource.Ref]*resource.Object, error) {
+	var exists bool
+	if err := s.pool.QueryRow(ctx, `SELECT $1 = 0 OR EXISTS (SELECT FROM revisions WHERE revision = $1)`, revision).Scan(&exists); err != nil {
+		return nil, fmt.Errorf("read revision: %w", err)
+	}
+	if !exists {
+		return nil, ErrNotFound
+	}
+	rows, err := s.pool.Query(ctx, `SELECT DISTINCT ON (kind, name) after::text FROM changes WHERE revision <= $1 ORDER BY kind, name, revision DESC`, revision)
+	if err != nil {
+		return nil, fmt.Errorf("read revision: %w", err)
+	}
+	out := map[resource.Ref]*resource.Object{}
+	var after *string
+	_, err = pgx.ForEachRow(rows, []any{&after}, func() error {
+		o, err := parse(after)
+		if o != nil {
+			out[o.Ref()] = o
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read revision: %w", err)
+	}
+	return out, nil
+}

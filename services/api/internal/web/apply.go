@@ -1,0 +1,364 @@
+package web
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/rpc"
+	"github.com/marchproxy/marchproxy/services/api/internal/store"
+	"github.com/marchproxy/marchproxy/services/api/internal/writer"
+)
+
+type applyDocument struct {
+	Owner     string     `json:"owner"`
+	Prune     bool       `json:"prune"`
+	DryRun    bool       `json:"dry_run"`
+	Message   string     `json:"message"`
+	Resources []document `json:"resources"`
+}
+
+func (a *API) apply(c echo.Context) error {
+	raw, err := body(c, maxApply)
+	if err != nil {
+		return err
+	}
+	opt, err := readOptions(c)
+	if err != nil {
+		return err
+	}
+	var doc applyDocument
+	if err := decode(raw, &doc); err != nil {
+		return err
+	}
+	want, err := doc.desired()
+	if err != nil {
+		return err
+	}
+	opt.dryRun = opt.dryRun || doc.DryRun
+	if doc.Message != "" {
+		opt.message = doc.Message
+	}
+	return a.applyPlan(c, opt, raw, func(st *config.State) (writer.Plan, error) { return doc.plan(st, want) })
+}
+
+func (a *API) applyPlan(c echo.Context, opt options, raw []byte, plan func(*config.State) (writer.Plan, error)) error {
+	res, err := a.Writer.Write(c.Request().Context(), a.meta(c, opt, raw), plan)
+	if err != nil {
+		return err
+	}
+	l := a.wait(c.Request().Context(), opt, res)
+	return c.JSON(statusOf(http.StatusOK, l), a.applied(res, opt, l))
+}
+
+func (d *applyDocument) desired() ([]writer.Desired, error) {
+	var all resource.Violations
+	out := make([]writer.Desired, 0, len(d.Resources))
+	seen := make(map[resource.Ref]int, len(d.Resources))
+	for i, r := range d.Resources {
+		path := fmt.Sprintf("$.resources[%d]", i)
+		add := func(field, message, rule string) {
+			all = append(all, resource.Violation{Path: path + field, Message: message, Rule: rule})
+		}
+		if len(all) > 100 {
+			break
+		}
+		if r.Kind == nil || r.Name == nil {
+			add("", "must have kind, name and spec", "required")
+			continue
+		}
+		k, ok := resource.KindByName(*r.Kind)
+		if !ok {
+			add(".kind", "must be Gateway, Service, Route or Certificate", "kind")
+			continue
+		}
+		if msg := resource.CheckName(*r.Name); msg != "" {
+			add(".name", msg, "name")
+			continue
+		}
+		ref := resource.Ref{Kind: *r.Kind, Name: *r.Name}
+		if j, twice := seen[ref]; twice {
+			add("", fmt.Sprintf("is the same object as resource %d", j), "duplicate")
+		}
+		seen[ref] = i
+		owner := d.Owner
+		if owner == "" {
+			owner = r.Owner
+		}
+		x, v := desired(k, ref, r.Spec, owner, r.Labels, path)
+		all = append(all, v...)
+		out = append(out, x)
+	}
+	if d.Prune && d.Owner == "" {
+		all = append(all, resource.Violation{Path: "$.owner", Message: "is needed with prune: only what an owner has is deleted", Rule: "owner"})
+	}
+	if len(d.Message) > 1024 || strings.ContainsRune(d.Message, 0) {
+		all = append(all, resource.Violation{Path: "$.message", Message: "is longer than 1024 characters, or has a zero byte", Rule: "message"})
+	}
+	if len(all) > 0 {
+		return nil, violations(http.StatusUnprocessableEntity, "nothing has been changed", all)
+	}
+	return out, nil
+}
+
+// plan adds what prune deletes, and refuses to take what another owner has.
+func (d *applyDocument) plan(st *config.State, want []writer.Desired) (writer.Plan, error) {
+	p := writer.Plan{Upserts: want, Status: http.StatusOK}
+	if d.Owner == "" {
+		return p, nil
+	}
+	named := make(map[resource.Ref]bool, len(want))
+	var foreign resource.Violations
+	for _, w := range want {
+		named[w.Ref] = true
+		if o := st.Get(w.Ref); o != nil && o.Owner != "" && o.Owner != d.Owner {
+			foreign = append(foreign, resource.Violation{Path: w.Path, Message: fmt.Sprintf("belongs to owner %q; choose another name, or have that owner give it up", o.Owner), Rule: "owner"})
+		}
+	}
+	if len(foreign) > 0 {
+		return p, violations(http.StatusUnprocessableEntity, "nothing has been changed", foreign)
+	}
+	if d.Prune {
+		for o := range st.All {
+			if o.Owner == d.Owner && !named[o.Ref()] {
+				p.Deletes = append(p.Deletes, o.Ref())
+			}
+		}
+		slices.SortFunc(p.Deletes, resource.Ref.Compare)
+	}
+	return p, nil
+}
+
+func (a *API) applied(res writer.Result, opt options, l *api.Live) api.ApplyResult {
+	out := api.ApplyResult{Revision: res.Revision, DryRun: opt.dryRun, Unchanged: int32(res.Unchanged), Live: l, Changes: []api.Change{}}
+	if res.Replayed != nil {
+		var was struct{ Revision int64 }
+		if json.Unmarshal(res.Replayed.Response, &was) == nil {
+			out.Revision = was.Revision
+		}
+	}
+	for _, x := range res.Changes {
+		out.Changes = append(out.Changes, change(x.Before, x.After))
+	}
+	slices.SortFunc(out.Changes, func(x, y api.Change) int {
+		return resource.Ref{Kind: x.Kind, Name: x.Name}.Compare(resource.Ref{Kind: y.Kind, Name: y.Name})
+	})
+	return out
+}
+
+// change shows an object before and after, without its secrets.
+func change(before, after *resource.Object) api.Change {
+	out := api.Change{Action: "update"}
+	show := func(o *resource.Object) json.RawMessage {
+		out.Kind, out.Name = o.Kind, o.Name
+		p, err := writer.Public(o)
+		if err != nil {
+			return nil
+		}
+		return p.Spec
+	}
+	if before != nil {
+		out.Before = show(before)
+	} else {
+		out.Action = "create"
+	}
+	if after != nil {
+		out.After = show(after)
+	} else {
+		out.Action = "delete"
+	}
+	return out
+}
+
+func (a *API) status(c echo.Context) error {
+	head, err := a.Store.Head(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	servers, proxies, rejected := a.Board.Summary()
+	out := api.Status{Revision: head.Revision, Epoch: head.Epoch, PublishedRevision: a.Published(), Proxies: int32(len(proxies)), Rejected: rejected, Xds: servers}
+	if out.Rejected == nil {
+		out.Rejected = []api.Rejection{}
+	}
+	if out.Xds == nil {
+		out.Xds = []api.XdsServer{}
+	}
+	if len(proxies) > 0 {
+		out.LiveRevision = math.MaxInt64
+		for _, p := range proxies {
+			out.LiveRevision = min(out.LiveRevision, p.AppliedRevision)
+		}
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+func (a *API) proxies(c echo.Context) error {
+	_, proxies, _ := a.Board.Summary()
+	if proxies == nil {
+		proxies = []api.Proxy{}
+	}
+	slices.SortFunc(proxies, func(x, y api.Proxy) int { return strings.Compare(x.ID+x.Address, y.ID+y.Address) })
+	return c.JSON(http.StatusOK, api.ProxyList{Items: proxies})
+}
+
+func (a *API) revisions(c echo.Context) error {
+	limit, err := pageSize(c)
+	if err != nil {
+		return err
+	}
+	below := int64(math.MaxInt64)
+	cur, err := cursor(c)
+	if err != nil {
+		return err
+	}
+	if cur != "" {
+		if below, err = number(cur); err != nil {
+			return wrong(http.StatusBadRequest, "cursor is not one that this API gave out")
+		}
+	}
+	rows, err := a.Store.Revisions(c.Request().Context(), below, limit+1)
+	if err != nil {
+		return err
+	}
+	out := api.RevisionList{Items: []api.Revision{}}
+	if len(rows) > limit {
+		rows = rows[:limit]
+		out.NextCursor = base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(rows[limit-1].Revision, 10)))
+	}
+	for _, r := range rows {
+		out.Items = append(out.Items, revisionOf(r))
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+func revisionOf(r store.RevisionRow) api.Revision {
+	return api.Revision{Revision: r.Revision, At: resource.Time(r.At), Actor: r.Actor, Message: r.Message, RequestID: r.RequestID, ChangeCount: r.ChangeCount}
+}
+
+func (a *API) revision(c echo.Context) error {
+	n, err := number(c.Param("revision"))
+	if err != nil {
+		return err
+	}
+	if n == math.MaxInt64 {
+		return store.ErrNotFound
+	}
+	rows, err := a.Store.Revisions(c.Request().Context(), n+1, 1)
+	if err != nil {
+		return err
+	}
+	if len(rows) == 0 || rows[0].Revision != n {
+		return store.ErrNotFound
+	}
+	changes, err := a.Store.Changes(c.Request().Context(), n)
+	if err != nil {
+		return err
+	}
+	out := revisionOf(rows[0])
+	for _, x := range changes {
+		out.Changes = append(out.Changes, change(x.Before, x.After))
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+func (a *API) diff(c echo.Context) error {
+	n, err := number(c.Param("revision"))
+	if err != nil {
+		return err
+	}
+	against := max(n-1, 0)
+	if s := c.QueryParam("against"); s != "" {
+		if against, err = number(s); err != nil {
+			return err
+		}
+	}
+	now, err := a.Store.At(c.Request().Context(), n)
+	if err != nil {
+		return err
+	}
+	was, err := a.Store.At(c.Request().Context(), against)
+	if err != nil {
+		return err
+	}
+	out := api.Diff{Revision: n, Against: against, Changes: []api.Change{}}
+	for ref, o := range now {
+		if old := was[ref]; old == nil || string(old.Spec) != string(o.Spec) || old.Owner != o.Owner {
+			out.Changes = append(out.Changes, change(old, o))
+		}
+	}
+	for ref, old := range was {
+		if now[ref] == nil {
+			out.Changes = append(out.Changes, change(old, nil))
+		}
+	}
+	slices.SortFunc(out.Changes, func(x, y api.Change) int {
+		return resource.Ref{Kind: x.Kind, Name: x.Name}.Compare(resource.Ref{Kind: y.Kind, Name: y.Name})
+	})
+	return c.JSON(http.StatusOK, out)
+}
+
+func (a *API) rollback(c echo.Context) error {
+	n, err := number(c.Param("revision"))
+	if err != nil {
+		return err
+	}
+	opt, err := readOptions(c)
+	if err != nil {
+		return err
+	}
+	then, err := a.Store.At(c.Request().Context(), n)
+	if err != nil {
+		return err
+	}
+	if opt.message == "" {
+		opt.message = fmt.Sprintf("rollback to revision %d", n)
+	}
+	return a.applyPlan(c, opt, nil, func(st *config.State) (writer.Plan, error) {
+		p := writer.Plan{Status: http.StatusOK}
+		for ref, o := range then {
+			p.Upserts = append(p.Upserts, writer.Desired{Ref: ref, Spec: o.Message(), Owner: o.Owner, Labels: o.Labels, Path: "$", SpecPath: "$", Stored: true})
+		}
+		for o := range st.All {
+			if then[o.Ref()] == nil {
+				p.Deletes = append(p.Deletes, o.Ref())
+			}
+		}
+		slices.SortFunc(p.Upserts, func(x, y writer.Desired) int { return x.Ref.Compare(y.Ref) })
+		slices.SortFunc(p.Deletes, resource.Ref.Compare)
+		return p, nil
+	})
+}
+
+// RPC answers the xDS server's façade with the same handler as POST /v1/apply.
+func RPC(h http.Handler) func(context.Context, rpc.Request) rpc.Reply {
+	return func(ctx context.Context, r rpc.Request) rpc.Reply {
+		url := "/v1/apply"
+		if r.Wait > 0 {
+			url += "?wait=live&timeout=" + r.Wait.String()
+		}
+		req := httptest.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(string(r.Body)))
+		req.Host, req.RemoteAddr = r.Host, r.Remote
+		req.Header.Set("Content-Type", "application/json")
+		if r.Authorization != "" {
+			req.Header.Set("Authorization", r.Authorization)
+		}
+		if r.Origin != "" {
+			req.Header.Set("Origin", r.Origin)
+		}
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, req)
+		return rpc.Reply{Status: rec.Code, Body: rec.Body.Bytes()}
+	}
+}

@@ -1,0 +1,494 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/services/api/internal/live"
+	"github.com/marchproxy/marchproxy/services/api/internal/store"
+	"github.com/marchproxy/marchproxy/services/api/internal/writer"
+)
+
+// named finds the kind and name that a path names.
+func named(c echo.Context) (resource.Kind, resource.Ref, error) {
+	k, ok := resource.KindByPath(c.Param("kind"))
+	if !ok {
+		return k, resource.Ref{}, wrong(http.StatusNotFound, "there is no %s here; kinds: gateways, services, routes, certificates", c.Param("kind"))
+	}
+	if name := c.Param("name"); name != "" {
+		if msg := resource.CheckName(name); msg != "" {
+			return k, resource.Ref{}, violations(http.StatusUnprocessableEntity, "the name in the path "+msg, resource.Violations{{Path: "$.name", Message: msg, Rule: "name"}})
+		}
+	}
+	return k, resource.Ref{Kind: k.Name, Name: c.Param("name")}, nil
+}
+
+func etag(revision int64) string { return strconv.Quote(strconv.FormatInt(revision, 10)) }
+
+func (a *API) get(c echo.Context) error {
+	_, ref, err := named(c)
+	if err != nil {
+		return err
+	}
+	o, err := a.Store.Object(c.Request().Context(), ref)
+	if err != nil {
+		return err
+	}
+	c.Response().Header().Set("ETag", etag(o.Revision))
+	if matches(c.Request().Header.Get("If-None-Match"), etag(o.Revision)) {
+		return c.NoContent(http.StatusNotModified)
+	}
+	out, err := a.object(o)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+func matches(header, tag string) bool {
+	for t := range strings.SplitSeq(header, ",") {
+		if t = strings.TrimSpace(t); t == "*" || strings.TrimPrefix(t, "W/") == tag {
+			return true
+		}
+	}
+	return false
+}
+
+// object is an object as readers see it, with what the Envoys make of it.
+func (a *API) object(o *resource.Object) (api.Object, error) {
+	shown, err := writer.Public(o)
+	if err != nil {
+		return api.Object{}, err
+	}
+	out := envelope(shown)
+	var target live.Target
+	a.Writer.View(func(st *config.State, _ int64) {
+		target = a.target(st, o.Revision, []config.Change{{After: o}})
+	})
+	l := a.Board.Now(target)
+	out.Status = &api.ObjectStatus{State: l.State, Reason: l.Reason}
+	return out, nil
+}
+
+func envelope(o *resource.Object) api.Object {
+	return api.Object{
+		Kind: o.Kind, Name: o.Name, Spec: o.Spec, Owner: o.Owner, Labels: o.Labels, UID: o.UID,
+		Revision: o.Revision, CreatedAt: o.CreatedAt, UpdatedAt: o.UpdatedAt,
+	}
+}
+
+// target is what has to be so for changes to be live.
+func (a *API) target(st *config.State, revision int64, changes []config.Change) live.Target {
+	t := live.Target{Epoch: a.Writer.Epoch(), Revision: revision, Objects: map[resource.Ref]bool{}}
+	gateways := map[string]bool{}
+	for _, x := range changes {
+		t.Objects[x.Ref()] = true
+		switch x.Ref().Kind {
+		case resource.KindRoute:
+			for _, o := range []*resource.Object{x.Before, x.After} {
+				if o != nil {
+					for _, g := range config.Gateways(o.Message().(*configv1.Route)) {
+						gateways[g] = true
+					}
+				}
+			}
+		case resource.KindGateway:
+			gateways[x.Ref().Name] = true
+		default:
+			for _, g := range st.Names(resource.KindGateway) {
+				gateways[g] = true
+			}
+		}
+	}
+	for g := range gateways {
+		if st.Get(resource.Ref{Kind: resource.KindGateway, Name: g}) != nil {
+			t.Gateways = append(t.Gateways, g)
+		}
+	}
+	slices.Sort(t.Gateways)
+	return t
+}
+
+func (a *API) list(c echo.Context) error {
+	k, _, err := named(c)
+	if err != nil {
+		return err
+	}
+	limit, err := pageSize(c)
+	if err != nil {
+		return err
+	}
+	f := store.Filter{Kind: k.Name, Owner: c.QueryParam("owner"), Prefix: c.QueryParam("q"), Limit: limit + 1}
+	if l := c.QueryParam("label"); l != "" {
+		var ok bool
+		if f.LabelName, f.LabelValue, ok = strings.Cut(l, "="); !ok {
+			return wrong(http.StatusBadRequest, "label must be name=value")
+		}
+	}
+	if f.After, err = cursor(c); err != nil {
+		return err
+	}
+	for _, s := range []string{f.Owner, f.Prefix, f.LabelName, f.LabelValue, f.After} {
+		if strings.ContainsRune(s, 0) {
+			return wrong(http.StatusBadRequest, "a query parameter has a zero byte")
+		}
+	}
+	objects, revision, err := a.Store.Objects(c.Request().Context(), f)
+	if err != nil {
+		return err
+	}
+	out := api.ObjectList{Items: []api.Object{}, Revision: revision}
+	if len(objects) > limit {
+		objects = objects[:limit]
+		out.NextCursor = base64.RawURLEncoding.EncodeToString([]byte(objects[limit-1].Name))
+	}
+	for _, o := range objects {
+		x, err := a.object(o)
+		if err != nil {
+			return err
+		}
+		out.Items = append(out.Items, x)
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+func pageSize(c echo.Context) (int, error) {
+	s := c.QueryParam("limit")
+	if s == "" {
+		return 100, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > 1000 {
+		return 0, wrong(http.StatusBadRequest, "limit must be a whole number from 1 to 1000")
+	}
+	return n, nil
+}
+
+func cursor(c echo.Context) (string, error) {
+	b, err := base64.RawURLEncoding.DecodeString(c.QueryParam("cursor"))
+	if err != nil {
+		return "", wrong(http.StatusBadRequest, "cursor is not one that this API gave out")
+	}
+	return string(b), nil
+}
+
+// document is the body of a PUT.
+type document struct {
+	Kind   *string           `json:"kind"`
+	Name   *string           `json:"name"`
+	Spec   json.RawMessage   `json:"spec"`
+	Owner  string            `json:"owner"`
+	Labels map[string]string `json:"labels"`
+	// Set by the server on reads; taken and ignored, so that what was read can be written.
+	UID       string          `json:"uid"`
+	Revision  int64           `json:"revision"`
+	CreatedAt string          `json:"created_at"`
+	UpdatedAt string          `json:"updated_at"`
+	Status    json.RawMessage `json:"status"`
+	Live      json.RawMessage `json:"live"`
+}
+
+// decode reads one JSON document strictly.
+func decode(raw []byte, into any) error {
+	if v := resource.CheckJSON(raw); len(v) > 0 {
+		return violations(http.StatusBadRequest, "the body is not JSON that can be taken", v)
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return violations(http.StatusBadRequest, "the body does not have the expected form", resource.Violations{{Path: "$", Message: strings.TrimPrefix(err.Error(), "json: "), Rule: "json.type"}})
+	}
+	return nil
+}
+
+// desired decodes and checks an object's own rules.
+func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner string, labels map[string]string, path string) (writer.Desired, resource.Violations) {
+	d := writer.Desired{Ref: ref, Owner: owner, Labels: labels, Path: path, SpecPath: path + ".spec"}
+	if len(spec) == 0 || string(spec) == "null" {
+		return d, resource.Violations{{Path: d.SpecPath, Message: "is missing", Rule: "required"}}
+	}
+	m, v := resource.DecodeSpec(k, spec)
+	if len(v) == 0 {
+		v = resource.Validate(m)
+	}
+	d.Spec = m
+	v = v.Under(d.SpecPath)
+	if len(owner) > resource.MaxNameLength || strings.ContainsFunc(owner, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		v = append(v, resource.Violation{Path: path + ".owner", Message: "must be at most 63 printable characters", Rule: "owner"})
+	}
+	if len(labels) > 32 {
+		v = append(v, resource.Violation{Path: path + ".labels", Message: "are more than 32", Rule: "labels"})
+	}
+	for name, value := range labels {
+		if name == "" || len(name) > 63 || len(value) > 256 || strings.ContainsRune(name+value, 0) {
+			v = append(v, resource.Violation{Path: fmt.Sprintf("%s.labels[%q]", path, name), Message: "has a name of 1 to 63 and a value of at most 256 characters", Rule: "labels"})
+		}
+	}
+	return d, v
+}
+
+func (a *API) put(c echo.Context) error {
+	k, ref, err := named(c)
+	if err != nil {
+		return err
+	}
+	raw, err := body(c, maxObject)
+	if err != nil {
+		return err
+	}
+	var doc document
+	if err := decode(raw, &doc); err != nil {
+		return err
+	}
+	if (doc.Kind != nil && *doc.Kind != ref.Kind) || (doc.Name != nil && *doc.Name != ref.Name) {
+		return violations(http.StatusUnprocessableEntity, "the body speaks of another object than the path", resource.Violations{{Path: "$.name", Message: "must be " + ref.String() + ", as in the path, or absent", Rule: "name"}})
+	}
+	d, v := desired(k, ref, doc.Spec, doc.Owner, doc.Labels, "$")
+	if len(v) > 0 {
+		return violations(http.StatusUnprocessableEntity, "nothing has been changed", v)
+	}
+	return a.write(c, ref, raw, func(*resource.Object) (*writer.Desired, error) { return &d, nil })
+}
+
+func (a *API) patch(c echo.Context) error {
+	k, ref, err := named(c)
+	if err != nil {
+		return err
+	}
+	raw, err := body(c, maxObject)
+	if err != nil {
+		return err
+	}
+	if v := resource.CheckJSON(raw); len(v) > 0 {
+		return violations(http.StatusBadRequest, "the body is not JSON that can be taken", v)
+	}
+	return a.write(c, ref, raw, func(before *resource.Object) (*writer.Desired, error) {
+		if before == nil {
+			return nil, store.ErrNotFound
+		}
+		shown, err := writer.Public(before)
+		if err != nil {
+			return nil, err
+		}
+		was, err := json.Marshal(map[string]any{"spec": shown.Spec, "owner": before.Owner, "labels": before.Labels})
+		if err != nil {
+			return nil, err
+		}
+		merged, err := mergePatch(was, raw)
+		if err != nil {
+			return nil, wrong(http.StatusBadRequest, "the body must be an object with spec, owner or labels (RFC 7396)")
+		}
+		var doc document
+		if err := decode(merged, &doc); err != nil {
+			return nil, err
+		}
+		d, v := desired(k, ref, doc.Spec, doc.Owner, doc.Labels, "$")
+		if len(v) > 0 {
+			return nil, violations(http.StatusUnprocessableEntity, "nothing has been changed", v)
+		}
+		return &d, nil
+	})
+}
+
+// mergePatch is RFC 7396.
+func mergePatch(doc, patch []byte) ([]byte, error) {
+	var d, p any
+	for raw, into := range map[*any][]byte{&d: doc, &p: patch} {
+		dec := json.NewDecoder(bytes.NewReader(into))
+		dec.UseNumber()
+		if err := dec.Decode(raw); err != nil {
+			return nil, err
+		}
+	}
+	if _, ok := p.(map[string]any); !ok {
+		return nil, fmt.Errorf("not an object")
+	}
+	return json.Marshal(merge(d, p))
+}
+
+func merge(d, p any) any {
+	patch, ok := p.(map[string]any)
+	if !ok {
+		return p
+	}
+	out, ok := d.(map[string]any)
+	if !ok {
+		out = map[string]any{}
+	}
+	for k, v := range patch {
+		if v == nil {
+			delete(out, k)
+		} else {
+			out[k] = merge(out[k], v)
+		}
+	}
+	return out
+}
+
+func (a *API) remove(c echo.Context) error {
+	_, ref, err := named(c)
+	if err != nil {
+		return err
+	}
+	return a.write(c, ref, nil, func(before *resource.Object) (*writer.Desired, error) {
+		if before == nil {
+			return nil, store.ErrNotFound
+		}
+		return nil, nil //nolint:nilnil // nothing is what is desired
+	})
+}
+
+// write changes one object: want says how it should be, nil for gone.
+func (a *API) write(c echo.Context, ref resource.Ref, raw []byte, want func(before *resource.Object) (*writer.Desired, error)) error {
+	opt, err := readOptions(c)
+	if err != nil {
+		return err
+	}
+	var before *resource.Object
+	var gone bool
+	res, err := a.Writer.Write(c.Request().Context(), a.meta(c, opt, raw), func(st *config.State) (writer.Plan, error) {
+		before = st.Get(ref)
+		if err := precondition(c.Request(), before); err != nil {
+			return writer.Plan{}, err
+		}
+		d, err := want(before)
+		if err != nil {
+			return writer.Plan{}, err
+		}
+		if d == nil {
+			gone = true
+			return writer.Plan{Deletes: []resource.Ref{ref}, Status: http.StatusOK}, nil
+		}
+		status := http.StatusOK
+		if before == nil {
+			status = http.StatusCreated
+		}
+		return writer.Plan{Upserts: []writer.Desired{*d}, Status: status}, nil
+	})
+	if err != nil {
+		return err
+	}
+	l := a.wait(c.Request().Context(), opt, res)
+	status := statusOf(res.Status, l)
+	if gone || opt.dryRun || res.Replayed != nil {
+		return c.JSON(status, a.applied(res, opt, l))
+	}
+	after := before
+	if len(res.Changes) > 0 {
+		after = res.Changes[0].After
+	}
+	shown, err := writer.Public(after)
+	if err != nil {
+		return err
+	}
+	out := envelope(shown)
+	out.Live = l
+	c.Response().Header().Set("ETag", etag(after.Revision))
+	return c.JSON(status, out)
+}
+
+func precondition(r *http.Request, before *resource.Object) error {
+	tag := ""
+	if before != nil {
+		tag = etag(before.Revision)
+	}
+	if h := r.Header.Get("If-Match"); h != "" && (before == nil || !matches(h, tag)) {
+		return &problem{api.Problem{Status: http.StatusPreconditionFailed, Detail: "the resource is not what If-Match expects; read it again and decide anew", CurrentETag: tag}}
+	}
+	if h := r.Header.Get("If-None-Match"); h != "" && before != nil && matches(h, tag) {
+		return &problem{api.Problem{Status: http.StatusPreconditionFailed, Detail: "the resource exists already", CurrentETag: tag}}
+	}
+	return nil
+}
+
+// options are the query parameters of a write.
+type options struct {
+	wait    time.Duration
+	dryRun  bool
+	message string
+}
+
+func readOptions(c echo.Context) (o options, err error) {
+	switch c.QueryParam("wait") {
+	case "", "false":
+	case "live":
+		o.wait = 10 * time.Second
+	default:
+		return o, wrong(http.StatusBadRequest, "wait must be live")
+	}
+	if t := c.QueryParam("timeout"); t != "" {
+		d, err := time.ParseDuration(t)
+		if err != nil || d < time.Millisecond || d > time.Minute {
+			return o, wrong(http.StatusBadRequest, `timeout must be a duration from 1ms to 60s, such as "10s"`)
+		}
+		if o.wait > 0 {
+			o.wait = d
+		}
+	}
+	if d := c.QueryParam("dry_run"); d != "" {
+		if o.dryRun, err = strconv.ParseBool(d); err != nil {
+			return o, wrong(http.StatusBadRequest, "dry_run must be true or false")
+		}
+	}
+	if o.message = c.QueryParam("message"); len(o.message) > 1024 || strings.ContainsRune(o.message, 0) {
+		return o, wrong(http.StatusBadRequest, "message is longer than 1024 characters, or has a zero byte")
+	}
+	return o, nil
+}
+
+func (a *API) meta(c echo.Context, o options, raw []byte) writer.Meta {
+	r := c.Request()
+	actor, _ := c.Get(keyActor).(string)
+	m := writer.Meta{Actor: actor, Message: o.message, RequestID: requestID(c), DryRun: o.dryRun}
+	if t := r.Header.Get("Traceparent"); len(t) == 55 {
+		m.Traceparent = t
+	}
+	if key := r.Header.Get("Idempotency-Key"); key != "" && len(key) <= 255 && !o.dryRun {
+		h := sha256.New()
+		fmt.Fprintf(h, "%s %s\n", r.Method, r.URL.Path)
+		h.Write(raw)
+		m.Key, m.Request = key, h.Sum(nil)
+	}
+	return m
+}
+
+func (a *API) wait(ctx context.Context, o options, res writer.Result) *api.Live {
+	if o.wait == 0 || o.dryRun {
+		return nil
+	}
+	var t live.Target
+	a.Writer.View(func(st *config.State, _ int64) { t = a.target(st, res.Revision, res.Changes) })
+	if len(res.Changes) == 0 { // as asked already: then it is to be live
+		a.Writer.View(func(st *config.State, _ int64) { t.Gateways = st.Names(resource.KindGateway) })
+	}
+	limit, cancel := context.WithTimeout(ctx, o.wait)
+	defer cancel()
+	l := a.Board.Wait(limit, t)
+	return &l
+}
+
+func statusOf(status int, l *api.Live) int {
+	if l != nil && !l.Live && l.State != "no_proxies" {
+		return http.StatusAccepted
+	}
+	if status == 0 {
+		return http.StatusOK
+	}
+	return status
+}

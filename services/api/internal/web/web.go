@@ -1,0 +1,247 @@
+// Package web is the HTTP API: Echo, and the only package that sees it.
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/services/api/internal/auth"
+	"github.com/marchproxy/marchproxy/services/api/internal/live"
+	"github.com/marchproxy/marchproxy/services/api/internal/store"
+	"github.com/marchproxy/marchproxy/services/api/internal/writer"
+)
+
+// Limits of request bodies, in bytes.
+const (
+	maxObject = 1 << 20
+	maxApply  = 64 << 20
+)
+
+// API is the handlers and what they need.
+type API struct {
+	Store  *store.Store
+	Writer *writer.Writer
+	Board  *live.Board
+	Auth   *auth.Auth
+	// Published is the relay's last revision.
+	Published func() int64
+	Log       *zap.Logger
+}
+
+// Handler returns the API as one handler.
+func (a *API) Handler() http.Handler {
+	e := echo.New()
+	e.HideBanner, e.HidePort = true, true
+	e.HTTPErrorHandler = a.fail
+	e.Use(a.requestID, middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: func(c echo.Context, err error, stack []byte) error {
+		a.Log.Error("panic", zap.String("request_id", requestID(c)), zap.Error(err), zap.ByteString("stack", stack))
+		return &problem{api.Problem{Status: http.StatusInternalServerError, Detail: "this is a defect; the log has it under this request_id"}}
+	}}))
+	for _, op := range a.operations() {
+		e.Add(op.method, op.path, a.guard(op))
+	}
+	return e
+}
+
+// operation is one entry of the API.
+type operation struct {
+	method, path string
+	// role that is needed; "" for everybody.
+	role string
+	// query parameters that are known.
+	query  []string
+	handle echo.HandlerFunc
+}
+
+func (a *API) operations() []operation {
+	wait := []string{"wait", "timeout", "dry_run", "message"}
+	page := []string{"limit", "cursor"}
+	return []operation{
+		{"GET", "/healthz", "", nil, func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "healthy"}) }},
+		{"GET", "/readyz", "", nil, a.ready},
+		{"GET", "/metrics", "", nil, echo.WrapHandler(promhttp.Handler())},
+		{"POST", "/v1/apply", auth.Editor, wait, a.apply},
+		{"GET", "/v1/status", auth.Viewer, nil, a.status},
+		{"GET", "/v1/proxies", auth.Viewer, nil, a.proxies},
+		{"GET", "/v1/revisions", auth.Viewer, page, a.revisions},
+		{"GET", "/v1/revisions/:revision", auth.Viewer, nil, a.revision},
+		{"GET", "/v1/revisions/:revision/diff", auth.Viewer, []string{"against"}, a.diff},
+		{"POST", "/v1/revisions/:revision/rollback", auth.Editor, wait, a.rollback},
+		{"GET", "/v1/:kind", auth.Viewer, append([]string{"owner", "label", "q"}, page...), a.list},
+		{"GET", "/v1/:kind/:name", auth.Viewer, nil, a.get},
+		{"PUT", "/v1/:kind/:name", auth.Editor, wait, a.put},
+		{"PATCH", "/v1/:kind/:name", auth.Editor, wait, a.patch},
+		{"DELETE", "/v1/:kind/:name", auth.Editor, wait, a.remove},
+	}
+}
+
+const (
+	keyRequest = "request_id"
+	keyActor   = "actor"
+)
+
+func (a *API) requestID(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		id := c.Request().Header.Get("X-Request-Id")
+		if len(id) == 0 || len(id) > 64 || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			id = uuid.NewString()
+		}
+		c.Set(keyRequest, id)
+		c.Response().Header().Set("X-Request-Id", id)
+		return next(c)
+	}
+}
+
+func requestID(c echo.Context) string { s, _ := c.Get(keyRequest).(string); return s }
+
+// guard checks who asks, and that nothing is asked for in words that are not known.
+func (a *API) guard(op operation) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if op.role != "" {
+			r := c.Request()
+			who, err := a.Auth.Identify(r.Context(), auth.Request{
+				Authorization: r.Header.Get("Authorization"), Remote: r.RemoteAddr, Host: r.Host, Origin: r.Header.Get("Origin"),
+			})
+			if err != nil {
+				c.Response().Header().Set("WWW-Authenticate", `Bearer realm="marchproxy"`)
+				return wrong(http.StatusUnauthorized, "%s", err.Error())
+			}
+			if !who.May(op.role) {
+				return wrong(http.StatusForbidden, "token %q has the role %s; this needs %s", who.Name, who.Role, op.role)
+			}
+			c.Set(keyActor, who.Name)
+		}
+		for name := range c.QueryParams() {
+			if !slices.Contains(op.query, name) {
+				return wrong(http.StatusBadRequest, "query parameter %q is not known here; known: %s", name, strings.Join(op.query, ", "))
+			}
+		}
+		return op.handle(c)
+	}
+}
+
+// problem is an error with its answer.
+type problem struct{ api.Problem }
+
+func (p *problem) Error() string { return p.Detail }
+
+func wrong(status int, format string, args ...any) error {
+	return &problem{api.Problem{Status: int32(status), Detail: fmt.Sprintf(format, args...)}}
+}
+
+func violations(status int, detail string, v resource.Violations) error {
+	p := &problem{api.Problem{Status: int32(status), Detail: detail}}
+	for _, x := range v {
+		p.Errors = append(p.Errors, api.Violation(x))
+	}
+	return p
+}
+
+// fail answers with RFC 9457.
+func (a *API) fail(err error, c echo.Context) {
+	if c.Response().Committed {
+		return
+	}
+	p := a.explain(err, requestID(c))
+	p.Type, p.Title, p.RequestID = "about:blank", http.StatusText(int(p.Status)), requestID(c)
+	c.Response().Header().Set(echo.HeaderContentType, "application/problem+json")
+	c.Response().WriteHeader(int(p.Status))
+	_ = json.NewEncoder(c.Response()).Encode(p) // the client is gone: nobody is left to tell
+}
+
+func (a *API) explain(err error, id string) api.Problem {
+	var p *problem
+	var refused *writer.Refused
+	var he *echo.HTTPError
+	switch {
+	case errors.As(err, &p):
+		return p.Problem
+	case errors.As(err, &refused):
+		status := http.StatusUnprocessableEntity
+		if refused.InUse {
+			status = http.StatusConflict
+		}
+		errors.As(violations(status, "nothing has been changed", refused.Violations), &p)
+		return p.Problem
+	case errors.Is(err, writer.ErrKeyReused):
+		return api.Problem{Status: http.StatusUnprocessableEntity, Detail: err.Error()}
+	case errors.Is(err, store.ErrNotFound):
+		return api.Problem{Status: http.StatusNotFound, Detail: "there is no such thing"}
+	case errors.As(err, &he):
+		return api.Problem{Status: int32(he.Code), Detail: fmt.Sprint(he.Message)}
+	case errors.Is(err, writer.ErrUnknown):
+		a.Log.Error("a write's outcome is unknown", zap.String("request_id", id), zap.Error(err))
+		return api.Problem{Status: http.StatusServiceUnavailable, Detail: "the database did not confirm the write; it may have been stored. Look, or send it again with an Idempotency-Key"}
+	default:
+		a.Log.Error("request failed", zap.String("request_id", id), zap.Error(err))
+		return api.Problem{Status: http.StatusServiceUnavailable, Detail: "the database does not answer; nothing has been changed. Try again"}
+	}
+}
+
+func (a *API) ready(c echo.Context) error {
+	ctx, cancel := context.WithTimeout(c.Request().Context(), 2*time.Second)
+	defer cancel()
+	if err := a.Store.Ping(ctx); err != nil {
+		return wrong(http.StatusServiceUnavailable, "the database does not answer")
+	}
+	return c.JSON(http.StatusOK, map[string]string{"status": "ready"})
+}
+
+// body reads a request's body, up to a limit.
+func body(c echo.Context, limit int64) ([]byte, error) {
+	ct, _, _ := strings.Cut(c.Request().Header.Get("Content-Type"), ";")
+	switch strings.ToLower(strings.TrimSpace(ct)) {
+	case "", "application/json", "application/merge-patch+json", "application/x-www-form-urlencoded": // the last is curl's, unasked
+	default:
+		return nil, wrong(http.StatusUnsupportedMediaType, "Content-Type is %q; send application/json", ct)
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(c.Response(), c.Request().Body, limit))
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return nil, wrong(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", limit)
+	}
+	if err != nil {
+		return nil, wrong(http.StatusBadRequest, "the body could not be read")
+	}
+	return raw, nil
+}
+
+// Serve serves the API until the context ends.
+func Serve(ctx context.Context, lis net.Listener, h http.Handler) error {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	go func() {
+		<-ctx.Done()
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = s.Shutdown(limit) // what is still open after that is cut off
+	}()
+	if err := s.Serve(lis); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func number(s string) (int64, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 {
+		return 0, wrong(http.StatusBadRequest, "%q is not a revision; it is a whole number from 0", s)
+	}
+	return n, nil
+}
