@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: make run, make test.
+.DEFAULT_GOAL := help
+export GOFLAGS := -buildvcs=false
+MODULES := proto pkg bpf services test
+
+.PHONY: help
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-20s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## Build every program into bin/
+	go build -o bin/ ./services/...
+
+.PHONY: run
+run: build ## Run the whole system on this machine
+	bin/marchproxy dev $(ARGS)
+
+.PHONY: test
+test: build lint check-generated ## Check everything, with real PostgreSQL, NATS and Envoy
+	go test -count=1 $(MODULES:%=./%/...)
+
+.PHONY: lint
+lint: ## Check format, vet and schema
+	@test -z "$$(scripts/tool gofumpt -l pkg services test bpf)" || { scripts/tool gofumpt -l pkg services test bpf; echo 'not formatted: make fmt'; exit 1; }
+	go vet $(MODULES:%=./%/...)
+	scripts/protovalidate-schema
+	scripts/tool buf lint
+	scripts/breaking
+
+.PHONY: fmt
+fmt: ## Format Go and schema
+	scripts/tool gofumpt -w pkg services test bpf
+	scripts/tool buf format -w proto
+
+.PHONY: generate
+generate: ## Generate Go code and JSON Schema from proto/
+	scripts/generate
+
+.PHONY: check-generated
+check-generated: ## Fail where generated code is not what proto/ gives
+	scripts/check-generated

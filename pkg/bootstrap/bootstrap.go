@@ -1,0 +1,93 @@
+// Package bootstrap renders Envoy's bootstrap: who it is, where it gets its configuration, and the limits
+// and statistics of a proxy at the edge. Everything else comes by xDS.
+package bootstrap
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"strconv"
+)
+
+// Config is what differs from Envoy to Envoy.
+type Config struct {
+	// NodeID is node.id; marchproxy-node where empty.
+	NodeID string
+	// Gateway is node.cluster; default where empty.
+	Gateway string
+	// XDSServer is host:port of the xDS server's gRPC port.
+	XDSServer string
+	// APIKey authenticates the Envoy (CLUSTER_API_KEY); none is sent where empty.
+	APIKey string
+	// AdminAddr is host:port of Envoy's admin interface, which must not be reachable by clients.
+	AdminAddr string
+}
+
+type object = map[string]any
+
+// Render returns the bootstrap as JSON. It holds the API key: write it where only Envoy can read it.
+func Render(c Config) ([]byte, error) {
+	if c.NodeID == "" {
+		c.NodeID = "marchproxy-node"
+	}
+	if c.Gateway == "" {
+		c.Gateway = "default"
+	}
+	xds, err := address(c.XDSServer)
+	if err != nil {
+		return nil, fmt.Errorf("XDS_SERVER %w", err)
+	}
+	admin, err := address(c.AdminAddr)
+	if err != nil {
+		return nil, fmt.Errorf("admin address %w", err)
+	}
+	grpc := object{"envoy_grpc": object{"cluster_name": "xds"}}
+	if c.APIKey != "" {
+		grpc["initial_metadata"] = []object{{"key": "x-api-key", "value": c.APIKey}}
+	}
+	ads := object{"ads": object{}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetIndent("", "  ")
+	err = enc.Encode(object{
+		"node":  object{"id": c.NodeID, "cluster": c.Gateway},
+		"admin": object{"address": admin},
+		"dynamic_resources": object{
+			"ads_config": object{"api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true, "grpc_services": []object{grpc}},
+			"lds_config": ads, "cds_config": ads,
+		},
+		"static_resources": object{"clusters": []object{{
+			"name": "xds", "type": "STRICT_DNS", "connect_timeout": "1s",
+			"typed_extension_protocol_options": object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": object{
+				"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+				"explicit_http_config": object{"http2_protocol_options": object{"connection_keepalive": object{"interval": "10s", "timeout": "5s"}}},
+			}},
+			"load_assignment": object{"cluster_name": "xds", "endpoints": []object{{"lb_endpoints": []object{{"endpoint": object{"address": xds}}}}}},
+		}}},
+		// A scrape of the statistics runs on the thread that applies xDS: nothing is counted that nobody reads,
+		// and what is not used is not made.
+		"stats_config": object{"stats_matcher": object{"exclusion_list": object{"patterns": []object{
+			{"prefix": "vhost."}, {"contains": ".rds."}, {"contains": ".circuit_breakers."}, {"contains": ".zone."}, {"suffix": ".version_text"},
+		}}}},
+		"deferred_stat_options": object{"enable_deferred_creation_stats": true},
+		"overload_manager": object{"resource_monitors": []object{{
+			"name": "envoy.resource_monitors.global_downstream_max_connections",
+			"typed_config": object{
+				"@type":                             "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+				"max_active_downstream_connections": 100000,
+			},
+		}}},
+		"layered_runtime": object{"layers": []object{{"name": "static", "static_layer": object{"re2.max_program_size.error_level": 1000}}}},
+	})
+	return out.Bytes(), err
+}
+
+func address(hostPort string) (object, error) {
+	host, port, err := net.SplitHostPort(hostPort)
+	n, convErr := strconv.Atoi(port)
+	if err != nil || convErr != nil || n < 1 || n > 65535 || host == "" {
+		return nil, fmt.Errorf("is %q; it must be host:port", hostPort)
+	}
+	return object{"socket_address": object{"address": host, "port_value": n}}, nil
+}

@@ -1,0 +1,126 @@
+package dev
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// child is one process that is kept running.
+type child struct {
+	name string
+	// make returns a new command each time; nil arguments are those of this program.
+	make func() *exec.Cmd
+	// ready answers nil when the child serves.
+	ready func(context.Context) error
+
+	mu   sync.Mutex
+	pid  int
+	done chan struct{}
+}
+
+// start runs the child until the context ends, again and again.
+func (c *child) start(ctx context.Context, logs string, say func(string), changed func()) {
+	c.done = make(chan struct{})
+	go func() {
+		defer close(c.done)
+		for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+			began := time.Now()
+			err := c.once(ctx, logs, changed)
+			if ctx.Err() != nil {
+				return
+			}
+			if time.Since(began) > 10*time.Second {
+				pause = 50 * time.Millisecond
+			}
+			say(fmt.Sprintf("%s ended (%v); starting it again. Its log: %s", c.name, err, filepath.Join(logs, c.name+".log")))
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
+func (c *child) once(ctx context.Context, logs string, changed func()) error {
+	cmd := c.make()
+	log, err := os.OpenFile(filepath.Join(logs, c.name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }() // the child has its own
+	cmd.Stdout, cmd.Stderr = log, log
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true // Ctrl-C is for dev, which stops its children in order
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	exited := make(chan error, 1)
+	started := make(chan error, 1)
+	go func() {
+		// The kernel's death signal is tied to the thread that starts the child.
+		lockThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			exited <- cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	c.setPid(cmd.Process.Pid)
+	changed()
+	defer c.setPid(0)
+	select {
+	case err := <-exited:
+		return err
+	case <-ctx.Done():
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	select {
+	case err := <-exited:
+		return err
+	case <-time.After(10 * time.Second):
+		_ = cmd.Process.Kill() // it had its time
+		return <-exited
+	}
+}
+
+func (c *child) setPid(pid int) {
+	c.mu.Lock()
+	c.pid = pid
+	c.mu.Unlock()
+}
+
+func (c *child) getPid() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pid
+}
+
+// await asks until the child serves.
+func (c *child) await(ctx context.Context, logs string) error {
+	limit, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
+	for {
+		err := c.ready(limit)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-limit.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("%s does not get ready (%w); its log: %s", c.name, err, filepath.Join(logs, c.name+".log"))
+		}
+	}
+}

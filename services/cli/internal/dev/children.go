@@ -1,0 +1,188 @@
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/spf13/cobra"
+
+	"github.com/marchproxy/marchproxy/services/cli/internal/envoybin"
+)
+
+func lockThread() { runtime.LockOSThread() }
+
+// self is a command of this program.
+func self(env []string, args ...string) func() *exec.Cmd {
+	return func() *exec.Cmd {
+		path, err := os.Executable()
+		if err != nil {
+			path = os.Args[0]
+		}
+		cmd := exec.Command(path, append([]string{"dev"}, args...)...)
+		cmd.Env = append(os.Environ(), env...)
+		return cmd
+	}
+}
+
+// Hidden commands: the children that are this program itself. Secrets come in the environment, where
+// other users do not see them.
+
+func natsCommand() *cobra.Command {
+	return &cobra.Command{Use: "nats PORT DIR", Hidden: true, Args: cobra.ExactArgs(2), RunE: func(cmd *cobra.Command, args []string) error {
+		port, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		s, err := server.NewServer(&server.Options{
+			Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: args[1], Authorization: os.Getenv("MARCHPROXY_NATS_TOKEN"),
+			NoSigs: true, MaxPayload: 64 << 20, MaxPending: 256 << 20,
+		})
+		if err != nil {
+			return err
+		}
+		s.ConfigureLogger()
+		go s.Start()
+		if !s.ReadyForConnections(30 * time.Second) {
+			return errors.New("nats does not start")
+		}
+		<-cmd.Context().Done()
+		s.Shutdown()
+		s.WaitForShutdown()
+		return nil
+	}}
+}
+
+func backendCommand() *cobra.Command {
+	return &cobra.Command{Use: "backend PORT", Hidden: true, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		s := &http.Server{Addr: net.JoinHostPort("127.0.0.1", args[0]), ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain")
+			_, _ = io.WriteString(w, "Hello from backend\n") // the client is gone: nobody is left to tell
+		})}
+		go func() {
+			<-cmd.Context().Done()
+			_ = s.Close() // nothing is lost with it
+		}()
+		if err := s.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	}}
+}
+
+// postgresCommand runs the embedded PostgreSQL; dev starts it as an unprivileged user where it is root
+// itself, because PostgreSQL refuses root.
+func postgresCommand() *cobra.Command {
+	return &cobra.Command{Use: "postgres PORT DIR", Hidden: true, Args: cobra.ExactArgs(2), RunE: func(_ *cobra.Command, args []string) error {
+		port, err := strconv.ParseUint(args[0], 10, 16)
+		if err != nil {
+			return err
+		}
+		dir := args[1]
+		data := filepath.Join(dir, "data")
+		pg := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
+			Version(embeddedpostgres.V17).Port(uint32(port)).Database("marchproxy").Username("marchproxy").Password(os.Getenv("MARCHPROXY_PG_PASSWORD")).
+			DataPath(data).RuntimePath(filepath.Join(dir, "runtime")).BinariesPath(filepath.Join(dir, "binaries")).CachePath(filepath.Join(dir, "cache")).
+			StartTimeout(60 * time.Second).Logger(os.Stderr).
+			StartParameters(map[string]string{"listen_addresses": "127.0.0.1", "shared_buffers": "128MB", "max_connections": "100", "wal_level": "replica"}))
+		marker := filepath.Join(dir, readyMarker)
+		if err := os.Remove(marker); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		// A server that was killed leaves children behind for a moment; dev tries again.
+		if err := pg.Start(); err != nil {
+			return err
+		}
+		if err := os.WriteFile(marker, nil, 0o644); err != nil {
+			return err
+		}
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+		for {
+			select {
+			case <-stop:
+				return pg.Stop()
+			case <-time.After(100 * time.Millisecond):
+				if !postmasterLives(data) {
+					return errors.New("the server has died")
+				}
+			}
+		}
+	}}
+}
+
+// readyMarker is a file that is there while the database is: the port opens before the database is made.
+const readyMarker = "ready"
+
+func postgresReady(dir string, dial func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if _, err := os.Stat(filepath.Join(dir, readyMarker)); err != nil {
+			return err
+		}
+		return dial(ctx)
+	}
+}
+
+func postmasterLives(data string) bool {
+	raw, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
+	if err != nil {
+		return false
+	}
+	line, _, _ := strings.Cut(string(raw), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	return err == nil && syscall.Kill(pid, 0) == nil
+}
+
+// envoyCommand prints where the pinned Envoy is.
+func envoyCommand() *cobra.Command {
+	return &cobra.Command{Use: "envoy-path", Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		path, err := envoybin.Find(cmd.Context(), cacheDir(), func(s string) { fmt.Fprintln(os.Stderr, s) })
+		if err == nil {
+			fmt.Fprintln(cmd.OutOrStdout(), path)
+		}
+		return err
+	}}
+}
+
+func httpOK(url string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s answers %s", url, resp.Status)
+		}
+		return nil
+	}
+}
+
+func tcpOK(addr string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+}

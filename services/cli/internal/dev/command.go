@@ -1,0 +1,71 @@
+package dev
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+)
+
+// Options are dev's flags.
+type Options struct {
+	StateDir, Cache                                                                  string
+	APIPort, GRPCPort, HTTPPort, ProxyPort, AdminPort, NatsPort, PGPort, BackendPort int
+	Concurrency                                                                      int
+	NoDemo                                                                           bool
+	LogLevel                                                                         string
+}
+
+// Command is `marchproxy dev`.
+func Command() *cobra.Command {
+	var o Options
+	cmd := &cobra.Command{
+		Use: "dev", Short: "Run the whole system on this machine", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), o, cmd.OutOrStdout()) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.StateDir, "state-dir", stateDir(), "where everything is kept")
+	f.StringVar(&o.Cache, "cache-dir", cacheDir(), "where Envoy and PostgreSQL are kept")
+	f.IntVar(&o.APIPort, "api-port", 8000, "HTTP API")
+	f.IntVar(&o.GRPCPort, "xds-grpc-port", 18000, "xDS")
+	f.IntVar(&o.HTTPPort, "xds-http-port", 19000, "POST /v1/config")
+	f.IntVar(&o.ProxyPort, "proxy-port", 10000, "Envoy's listener, on the first run")
+	f.IntVar(&o.AdminPort, "admin-port", 9901, "Envoy's admin interface")
+	f.IntVar(&o.NatsPort, "nats-port", 4222, "NATS")
+	f.IntVar(&o.PGPort, "postgres-port", 5432, "PostgreSQL, unless DATABASE_URL is set")
+	f.IntVar(&o.BackendPort, "backend-port", 8081, "the demo backend")
+	f.IntVar(&o.Concurrency, "concurrency", 2, "Envoy's worker threads")
+	f.BoolVar(&o.NoDemo, "no-demo", false, "no demo backend and no demo route")
+	f.StringVar(&o.LogLevel, "log-level", "warn", "debug, info, warn or error")
+	cmd.AddCommand(natsCommand(), backendCommand(), postgresCommand(), envoyCommand())
+	return cmd
+}
+
+// stateDir is one that an unprivileged PostgreSQL can reach, also where root runs dev.
+func stateDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/marchproxy/dev"
+	}
+	if d := os.Getenv("XDG_STATE_HOME"); d != "" {
+		return filepath.Join(d, "marchproxy")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ".marchproxy"
+	}
+	return filepath.Join(home, ".local", "state", "marchproxy")
+}
+
+func cacheDir() string {
+	if d := os.Getenv("MARCHPROXY_CACHE"); d != "" {
+		return d
+	}
+	if os.Geteuid() == 0 {
+		return "/var/cache/marchproxy"
+	}
+	d, err := os.UserCacheDir()
+	if err != nil {
+		return ".cache"
+	}
+	return filepath.Join(d, "marchproxy")
+}

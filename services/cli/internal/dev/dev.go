@@ -1,0 +1,353 @@
+package dev
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+	"github.com/marchproxy/marchproxy/services/cli/internal/envoybin"
+)
+
+// nobody is the user that PostgreSQL runs as where dev is root: Debian's nobody, and its group.
+const nobody = 65534
+
+// secrets are made on the first run and kept.
+type secrets struct {
+	SecretKey, ClusterKey, NatsToken, PGPassword string
+}
+
+// running is written to run.json at every start of a child, for tests and the curious.
+type running struct {
+	Pids  map[string]int    `json:"pids"`
+	URLs  map[string]string `json:"urls"`
+	Ready bool              `json:"ready"`
+}
+
+type system struct {
+	Options
+	say      func(string)
+	logs     string
+	secrets  secrets
+	children []*child
+	urls     map[string]string
+	ready    bool
+}
+
+func run(ctx context.Context, o Options, out io.Writer) error {
+	s := &system{Options: o, say: func(line string) { fmt.Fprintln(out, line) }, logs: filepath.Join(o.StateDir, "log")}
+	if err := os.MkdirAll(s.logs, 0o755); err != nil {
+		return fmt.Errorf("state directory: %w; --state-dir names another", err)
+	}
+	lock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }() // ends with the process anyway
+	if err := s.ports(ctx); err != nil {
+		return err
+	}
+	if err := s.loadSecrets(); err != nil {
+		return err
+	}
+	envoy, err := envoybin.Find(ctx, o.Cache, s.say)
+	if err != nil {
+		return err
+	}
+	if err := s.plan(envoy); err != nil {
+		return err
+	}
+	return s.serve(ctx)
+}
+
+// lock keeps a second dev from the same state.
+func (s *system) lock() (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(s.StateDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another marchproxy dev runs on %s; stop it, or use another --state-dir", s.StateDir), f.Close())
+	}
+	return f, nil
+}
+
+func (s *system) ports(ctx context.Context) error {
+	for flag, port := range map[string]int{
+		"--api-port": s.APIPort, "--xds-grpc-port": s.GRPCPort, "--xds-http-port": s.HTTPPort, "--proxy-port": s.ProxyPort,
+		"--admin-port": s.AdminPort, "--nats-port": s.NatsPort, "--postgres-port": s.PGPort, "--backend-port": s.BackendPort,
+	} {
+		if (flag == "--postgres-port" && os.Getenv("DATABASE_URL") != "") || (flag == "--backend-port" && s.NoDemo) {
+			continue
+		}
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", local(port))
+		if err != nil {
+			return fmt.Errorf("port %d is taken; %s chooses another", port, flag)
+		}
+		if err := l.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+func (s *system) loadSecrets() error {
+	path := filepath.Join(s.StateDir, "secrets.json")
+	raw, err := os.ReadFile(path)
+	if err == nil {
+		return json.Unmarshal(raw, &s.secrets)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s.secrets = secrets{random(), random(), random(), random()}
+	raw, err = json.Marshal(s.secrets)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, raw, 0o600)
+}
+
+func random() string {
+	var b [24]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// sibling finds a program next to this one, or on PATH.
+func sibling(name string) (string, error) {
+	own, err := os.Executable()
+	if err == nil {
+		if path := filepath.Join(filepath.Dir(own), name); isFile(path) {
+			return path, nil
+		}
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("%s is neither beside marchproxy nor on PATH; build it with: make build", name)
+	}
+	return path, nil
+}
+
+func isFile(path string) bool {
+	i, err := os.Stat(path)
+	return err == nil && i.Mode().IsRegular()
+}
+
+// plan decides what runs, in which order.
+func (s *system) plan(envoy string) error {
+	api, err := sibling("marchproxy-api")
+	if err != nil {
+		return err
+	}
+	xds, err := sibling("marchproxy-xds")
+	if err != nil {
+		return err
+	}
+	database := os.Getenv("DATABASE_URL")
+	if database == "" {
+		database = fmt.Sprintf("postgresql://marchproxy:%s@%s/marchproxy?sslmode=disable", s.secrets.PGPassword, local(s.PGPort))
+		if err := s.planPostgres(); err != nil {
+			return err
+		}
+	}
+	natsURL := fmt.Sprintf("nats://%s@%s", s.secrets.NatsToken, local(s.NatsPort))
+	env := []string{
+		"DATABASE_URL=" + database, "NATS_URL=" + natsURL, "SECRET_KEY=" + s.secrets.SecretKey, "CLUSTER_API_KEY=" + s.secrets.ClusterKey,
+		"API_ADDR=" + local(s.APIPort), "XDS_GRPC_ADDR=" + local(s.GRPCPort), "XDS_HTTP_ADDR=" + local(s.HTTPPort), "XDS_ID=dev",
+		"MARCHPROXY_DEV=true", "MARCHPROXY_DEFAULT_PORT=" + strconv.Itoa(s.ProxyPort), "MARCHPROXY_STATE_DIR=" + filepath.Join(s.StateDir, "xds"), "LOGLEVEL=" + s.LogLevel,
+	}
+	service := func(path string) func() *exec.Cmd {
+		return func() *exec.Cmd {
+			cmd := exec.Command(path)
+			cmd.Env = append(os.Environ(), env...)
+			return cmd
+		}
+	}
+	boot := filepath.Join(s.StateDir, "envoy.json")
+	raw, err := bootstrap.Render(bootstrap.Config{XDSServer: local(s.GRPCPort), APIKey: s.secrets.ClusterKey, AdminAddr: local(s.AdminPort)})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(boot, raw, 0o600); err != nil {
+		return err
+	}
+	s.urls = map[string]string{
+		"api": "http://" + local(s.APIPort), "xds": "http://" + local(s.HTTPPort), "grpc": local(s.GRPCPort), "proxy": local(s.ProxyPort),
+		"admin": "http://" + local(s.AdminPort), "backend": local(s.BackendPort),
+	}
+	s.children = append(s.children,
+		&child{name: "nats", make: self([]string{"MARCHPROXY_NATS_TOKEN=" + s.secrets.NatsToken}, "nats", strconv.Itoa(s.NatsPort), filepath.Join(s.StateDir, "nats")), ready: tcpOK(local(s.NatsPort))},
+		&child{name: "api", make: service(api), ready: httpOK(s.urls["api"] + "/readyz")},
+		&child{name: "xds", make: service(xds), ready: httpOK(s.urls["xds"] + "/readyz")},
+	)
+	if !s.NoDemo {
+		s.children = append(s.children, &child{name: "backend", make: self(nil, "backend", strconv.Itoa(s.BackendPort)), ready: tcpOK(local(s.BackendPort))})
+	}
+	s.children = append(s.children, &child{name: "envoy", ready: httpOK(s.urls["admin"] + "/ready"), make: func() *exec.Cmd {
+		return exec.Command(envoy, "-c", boot, "--concurrency", strconv.Itoa(s.Concurrency), "--log-level", "warning", "--use-dynamic-base-id", "--drain-time-s", "30")
+	}})
+	return nil
+}
+
+func (s *system) planPostgres() error {
+	dir := filepath.Join(s.StateDir, "postgres")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	// The archive is shared by every state directory.
+	cache := filepath.Join(s.Cache, "postgres")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "cache")); errors.Is(err, fs.ErrNotExist) {
+		if err := os.Symlink(cache, filepath.Join(dir, "cache")); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, readyMarker)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // a run that was killed has left it
+	}
+	root := os.Geteuid() == 0
+	if root {
+		for _, d := range []string{dir, cache} {
+			if err := os.Chown(d, nobody, nobody); err != nil {
+				return err
+			}
+		}
+	}
+	start := self([]string{"MARCHPROXY_PG_PASSWORD=" + s.secrets.PGPassword, "HOME=" + dir}, "postgres", strconv.Itoa(s.PGPort), dir)
+	s.children = append(s.children, &child{name: "postgres", ready: postgresReady(dir, tcpOK(local(s.PGPort))), make: func() *exec.Cmd {
+		cmd := start()
+		cmd.Dir = dir
+		if root {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+			if path, err := reachable(cmd.Path, s.StateDir); err == nil {
+				cmd.Path = path
+			}
+		}
+		return cmd
+	}})
+	return nil
+}
+
+// reachable is a copy of this program that an unprivileged user can execute: the original may lie below a
+// directory that is closed to others.
+func reachable(path, dir string) (string, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	to := filepath.Join(dir, "postgres-starter")
+	if err := os.WriteFile(to+".new", raw, 0o755); err != nil {
+		return "", err
+	}
+	return to, os.Rename(to+".new", to)
+}
+
+func (s *system) serve(ctx context.Context) error {
+	stops := make([]context.CancelFunc, 0, len(s.children))
+	defer func() {
+		for i := len(stops) - 1; i >= 0; i-- {
+			stops[i]()
+			<-s.children[i].done
+		}
+	}()
+	for _, c := range s.children {
+		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		stops = append(stops, cancel)
+		c.start(own, s.logs, s.say, s.write)
+		if c.name == "envoy" && !s.NoDemo {
+			if err := s.demo(ctx); err != nil {
+				return err
+			}
+		}
+		if err := c.await(ctx, s.logs); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
+	s.ready = true
+	s.write()
+	s.say(fmt.Sprintf("MarchProxy is ready: proxy http://%s  api %s  admin %s", s.urls["proxy"], s.urls["api"], s.urls["admin"]))
+	s.say(fmt.Sprintf("Try:  curl http://localhost:%d/   ·   curl %s/v1/routes   ·   marchproxy status --api %s   ·   Ctrl-C stops", s.ProxyPort, s.urls["api"], s.urls["api"]))
+	<-ctx.Done()
+	s.say("stopping")
+	return nil
+}
+
+func (s *system) write() {
+	r := running{Pids: map[string]int{}, URLs: s.urls, Ready: s.ready}
+	for _, c := range s.children {
+		if pid := c.getPid(); pid != 0 {
+			r.Pids[c.name] = pid
+		}
+	}
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return
+	}
+	path := filepath.Join(s.StateDir, "run.json")
+	tmp := fmt.Sprintf("%s.%d", path, len(raw))
+	if err := os.WriteFile(tmp, raw, 0o600); err == nil {
+		_ = os.Rename(tmp, path) // the next start writes it again
+	}
+}
+
+// demo posts a first configuration where there is none: the same document as in the guide, so that
+// another one posted there replaces it.
+func (s *system) demo(ctx context.Context) error {
+	var routes struct{ Items []json.RawMessage }
+	if err := call(ctx, http.MethodGet, s.urls["api"]+"/v1/routes?limit=1", "", &routes); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	if len(routes.Items) > 0 {
+		return nil
+	}
+	doc := fmt.Sprintf(`{"version":"1","services":[{"name":"demo","hosts":["127.0.0.1"],"port":%d,"protocol":"http"}],
+		"routes":[{"name":"demo","prefix":"/","cluster_name":"demo","hosts":["*"],"timeout":30}]}`, s.BackendPort)
+	var answer any
+	if err := call(ctx, http.MethodPost, s.urls["xds"]+"/v1/config", doc, &answer); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	return nil
+}
+
+func call(ctx context.Context, method, url, body string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return fmt.Errorf("%s %s answers %s: %s", method, url, resp.Status, bytes.TrimSpace(raw))
+	}
+	return json.Unmarshal(raw, into)
+}

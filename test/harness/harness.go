@@ -1,0 +1,184 @@
+// Package harness runs `marchproxy dev`, the real system, for tests and benchmarks: on free ports, with a
+// state of its own, and with every child's process id at hand.
+package harness
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// System is a running system.
+type System struct {
+	Dir string
+	// API, XDS and Admin are URLs; Proxy is host:port.
+	API, XDS, Admin, Proxy string
+	ProxyPort              int
+	cmd                    *exec.Cmd
+	out                    bytes.Buffer
+	exited                 chan error
+	client                 *http.Client
+	args                   []string
+	bin                    string
+}
+
+// Root is the repository's root.
+func Root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {
+			return dir, nil
+		}
+	}
+	return "", errors.New("not inside the repository")
+}
+
+// freePorts reserves nothing: another program may take one in the meantime, and dev would say so.
+func freePorts(n int) ([]int, error) {
+	out := make([]int, n)
+	for i := range out {
+		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = l.Close() }() // held until all are chosen
+		out[i] = l.Addr().(*net.TCPAddr).Port
+	}
+	return out, nil
+}
+
+// Start runs a fresh system from bin/, which `make build` makes, and waits until it is ready.
+func Start(ctx context.Context, args ...string) (*System, error) {
+	root, err := Root()
+	if err != nil {
+		return nil, err
+	}
+	p, err := freePorts(8)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "marchproxy-test-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // the database's user must get in
+		return nil, err
+	}
+	s := &System{Dir: dir, bin: filepath.Join(root, "bin", "marchproxy"), client: &http.Client{Timeout: 90 * time.Second}, ProxyPort: p[3]}
+	s.args = append([]string{"dev", "--state-dir", dir}, args...)
+	for i, flag := range []string{"--api-port", "--xds-grpc-port", "--xds-http-port", "--proxy-port", "--admin-port", "--nats-port", "--postgres-port", "--backend-port"} {
+		s.args = append(s.args, flag, strconv.Itoa(p[i]))
+	}
+	local := func(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p[i])) }
+	s.API, s.XDS, s.Proxy, s.Admin = "http://"+local(0), "http://"+local(2), local(3), "http://"+local(4)
+	return s, s.Run(ctx)
+}
+
+// Run starts the system, again after [System.Stop] on the same state.
+func (s *System) Run(ctx context.Context) error {
+	s.cmd = exec.Command(s.bin, s.args...)
+	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := os.Remove(filepath.Join(s.Dir, "run.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := s.cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w (make build makes it)", s.bin, err)
+	}
+	s.exited = make(chan error, 1)
+	go func() { s.exited <- s.cmd.Wait() }()
+	limit, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	for {
+		if r, err := s.state(); err == nil && r.Ready {
+			return nil
+		}
+		select {
+		case err := <-s.exited:
+			s.exited <- err
+			return fmt.Errorf("marchproxy dev ended: %w\n%s", err, s.out.String())
+		case <-limit.Done():
+			return errors.Join(fmt.Errorf("marchproxy dev is not ready in time"), s.Stop())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+type state struct {
+	Pids  map[string]int `json:"pids"`
+	Ready bool           `json:"ready"`
+}
+
+func (s *System) state() (state, error) {
+	var r state
+	raw, err := os.ReadFile(filepath.Join(s.Dir, "run.json"))
+	if err != nil {
+		return r, err
+	}
+	return r, json.Unmarshal(raw, &r)
+}
+
+// Pid of a child: postgres, nats, api, xds, envoy or backend; 0 while it is down.
+func (s *System) Pid(name string) int {
+	r, err := s.state()
+	if err != nil {
+		return 0
+	}
+	return r.Pids[name]
+}
+
+// Stop ends the system as Ctrl-C does and waits for it.
+func (s *System) Stop() error {
+	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
+		return err
+	}
+	err := <-s.exited
+	s.exited <- err
+	return err
+}
+
+// Close ends the system and removes its state.
+func (s *System) Close() error { return errors.Join(s.Stop(), os.RemoveAll(s.Dir)) }
+
+// Call sends JSON and returns the status and body; body may be nil, a string or a value.
+func (s *System) Call(ctx context.Context, method, url string, body any) (int, []byte, error) {
+	var r io.Reader
+	switch b := body.(type) {
+	case nil:
+	case string:
+		r = strings.NewReader(b)
+	default:
+		raw, err := json.Marshal(b)
+		if err != nil {
+			return 0, nil, err
+		}
+		r = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, url, r)
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	raw, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, raw, err
+}
