@@ -48,8 +48,8 @@ func Root() (string, error) {
 	return "", errors.New("not inside the repository")
 }
 
-// freePorts reserves nothing: another program may take one in the meantime, and dev would say so.
-func freePorts(n int) ([]int, error) {
+// FreePorts finds loopback ports that nobody listens on. It reserves nothing: another program may take one in the meantime, and dev would say so.
+func FreePorts(n int) ([]int, error) {
 	out := make([]int, n)
 	for i := range out {
 		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
@@ -68,7 +68,7 @@ func Start(ctx context.Context, args ...string) (*System, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := freePorts(8)
+	p, err := FreePorts(8)
 	if err != nil {
 		return nil, err
 	}
