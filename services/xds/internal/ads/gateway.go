@@ -84,6 +84,8 @@ type Gateway struct {
 	entries  map[translate.Type]map[string]*entry
 	revision int64
 	streams  map[*stream]struct{}
+	// refused are the keys of entries that may be bad, so that nobody has to look at all the others.
+	refused map[translate.Key]struct{}
 }
 
 // NewGateway returns a gateway without resources.
@@ -94,7 +96,7 @@ func NewGateway(name string, opt Options) *Gateway {
 	if opt.Retry == 0 {
 		opt.Retry = 15 * time.Second
 	}
-	g := &Gateway{name: name, opt: opt, entries: map[translate.Type]map[string]*entry{}, streams: map[*stream]struct{}{}}
+	g := &Gateway{name: name, opt: opt, entries: map[translate.Type]map[string]*entry{}, streams: map[*stream]struct{}{}, refused: map[translate.Key]struct{}{}}
 	for _, t := range order {
 		g.entries[t] = map[string]*entry{}
 	}
@@ -201,6 +203,7 @@ func (g *Gateway) refuse(r *translate.Resource, reason string, now time.Time) {
 		g.opt.Log.Warn("envoy refused a resource", zap.String("gateway", g.name), zap.String("type", ShortType(r.Type)),
 			zap.String("name", r.Name), zap.String("reason", reason), zap.Stringers("objects", refs(r.Objects)))
 	}
+	g.refused[r.Key] = struct{}{}
 	e.bad = &Refusal{Resource: r, Revision: e.revision, Reason: reason, at: now, tries: tries}
 	if e.good != nil && e.good.Version == r.Version {
 		e.good = nil // one Envoy took it, another did not: nothing is known good
@@ -253,15 +256,32 @@ func (g *Gateway) Refusals() []Refusal {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var out []Refusal
-	for _, t := range order {
-		for _, name := range slices.Sorted(maps.Keys(g.entries[t])) {
-			e := g.entries[t][name]
-			if e.desired == nil {
+	clusters := false
+	for k := range g.refused {
+		e := g.entries[k.Type][k.Name]
+		if e == nil || e.desired == nil || e.bad == nil {
+			delete(g.refused, k)
+			continue
+		}
+		out = append(out, *e.bad)
+		clusters = clusters || k.Type == translate.TypeCluster
+	}
+	if clusters {
+		out = append(out, g.heldBack()...)
+	}
+	slices.SortFunc(out, func(a, b Refusal) int { return compare(a.Resource.Name, b.Resource.Name) })
+	return out
+}
+
+// heldBack are the routes and listeners that cannot be sent because a cluster of theirs was refused.
+func (g *Gateway) heldBack() []Refusal {
+	var out []Refusal
+	for _, t := range []translate.Type{translate.TypeListener, translate.TypeScope} {
+		for _, e := range g.entries[t] {
+			if e.desired == nil || e.bad != nil || e.accepted() {
 				continue
 			}
-			if e.bad != nil {
-				out = append(out, *e.bad)
-			} else if c := g.blocker(e.desired); c != nil && !e.accepted() {
+			if c := g.blocker(e.desired); c != nil {
 				out = append(out, Refusal{
 					Resource: e.desired, Revision: e.revision,
 					Reason: "held back: it sends traffic to cluster " + c.Resource.Name + ", which was refused: " + c.Reason,

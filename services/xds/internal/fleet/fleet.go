@@ -107,7 +107,9 @@ func (f *Fleet) Apply(u stream.Update) error {
 		m.note(changes, problems)
 		m.gateway.Apply(u.Commit.Revision, delta)
 	}
-	f.keepNames()
+	if touchesServices(changes) {
+		f.keepNames()
+	}
 	f.mu.Unlock()
 	f.signal()
 	return nil
@@ -155,6 +157,15 @@ func (m *member) note(changes []config.Change, problems []config.Problem) {
 	for _, p := range problems {
 		m.problems[p.Object] = p
 	}
+}
+
+func touchesServices(changes []config.Change) bool {
+	for _, c := range changes {
+		if k := c.Ref().Kind; k == resource.KindService || k == resource.KindRoute {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *Fleet) keepNames() {
