@@ -39,3 +39,11 @@ generate: ## Generate Go code and JSON Schema from proto/
 .PHONY: check-generated
 check-generated: ## Fail where generated code is not what proto/ gives
 	scripts/check-generated
+
+.PHONY: bench-propagation
+bench-propagation: build ## Measure how long a change takes to be live, beside Envoy's floor
+	go run ./test/cmd/bench-propagation $(ARGS)
+
+.PHONY: check-live
+check-live: build ## Prove that wait=live means live: 5,000 changes, two requests each
+	go run ./test/cmd/check-live $(ARGS)
