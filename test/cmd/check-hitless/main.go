@@ -1,0 +1,201 @@
+// Command check-hitless proves that no change costs a request: while 500 requests a second go through the
+// proxy, services are created, renamed, moved to other endpoints and deleted, routes re-pointed, and the
+// gateway's listeners changed, services with DNS names and with active health checks among them. No
+// request may fail, and none may reach another host's backend.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/marchproxy/marchproxy/test/harness"
+	"github.com/marchproxy/marchproxy/test/probe"
+)
+
+func main() {
+	rounds := flag.Int("rounds", 500, "rounds of changes, each with a change of the gateway")
+	rate := flag.Int("rate", 500, "requests a second")
+	flag.Parse()
+	if err := run(context.Background(), *rounds, *rate); err != nil {
+		fmt.Fprintln(os.Stderr, "check-hitless:", err)
+		os.Exit(1)
+	}
+}
+
+const hosts = 20
+
+// site is one host with its two backends, which both say its number.
+type site struct {
+	i     int
+	ports [2]int
+	// name and port of its service at present.
+	generation, port int
+}
+
+func (s *site) host() string    { return fmt.Sprintf("site%d.example.com", s.i) }
+func (s *site) service() string { return fmt.Sprintf("site%d-%d", s.i, s.generation) }
+
+// document is everything of a site, as one owner's apply.
+func (s *site) document() map[string]any {
+	address := "127.0.0.1"
+	if s.i%4 == 1 {
+		address = "localhost" // by DNS
+	}
+	spec := map[string]any{"endpoints": []any{map[string]any{"host": address, "port": s.ports[s.port]}}}
+	if s.i%4 == 2 {
+		spec["health_check"] = map[string]any{"http": map[string]any{"path": "/health"}, "interval": "1s", "timeout": "1s"}
+	}
+	return map[string]any{"owner": fmt.Sprintf("site%d", s.i), "prune": true, "resources": []any{
+		map[string]any{"kind": "Service", "name": s.service(), "spec": spec},
+		map[string]any{"kind": "Route", "name": fmt.Sprintf("site%d", s.i), "spec": map[string]any{
+			"hosts": []string{s.host()}, "backends": []any{map[string]any{"service": s.service()}},
+		}},
+	}}
+}
+
+type counts struct {
+	sent, failed, wrong, reused atomic.Int64
+	mu                          sync.Mutex
+	examples                    []string
+}
+
+func (c *counts) example(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.examples) < 20 {
+		c.examples = append(c.examples, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
+	}
+}
+
+func run(ctx context.Context, rounds, rate int) (err error) {
+	s, err := harness.Start(ctx, "--no-demo", "--concurrency", "2")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	sites := make([]*site, hosts)
+	for i := range sites {
+		sites[i] = &site{i: i}
+		for b := range sites[i].ports {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, strconv.Itoa(i)) }))
+			defer server.Close()
+			if sites[i].ports[b], err = strconv.Atoi(server.URL[strings.LastIndexByte(server.URL, ':')+1:]); err != nil {
+				return err
+			}
+		}
+		if err := call(ctx, s, http.MethodPost, "/v1/apply?wait=live", sites[i].document()); err != nil {
+			return err
+		}
+	}
+	var c counts
+	load, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	const clients = 10
+	for n := range clients {
+		wg.Go(func() { client(load, s.Proxy, n, time.Second*clients/time.Duration(rate), &c) })
+	}
+	t0 := time.Now()
+	err = changes(ctx, s, sites, rounds)
+	took := time.Since(t0)
+	stop()
+	wg.Wait()
+	fmt.Printf("%d rounds of changes in %v; %d requests (%.0f/s): %d failed (%d of them on a connection used before), %d from a wrong backend\n",
+		rounds, took.Round(time.Second), c.sent.Load(), float64(c.sent.Load())/took.Seconds(), c.failed.Load(), c.reused.Load(), c.wrong.Load())
+	for _, e := range c.examples {
+		fmt.Println(" ", e)
+	}
+	if err == nil && c.failed.Load()+c.wrong.Load() > 0 {
+		err = errors.New("requests failed")
+	}
+	return err
+}
+
+func call(ctx context.Context, s *harness.System, method, path string, body any) error {
+	status, raw, err := s.Call(ctx, method, s.API+path, body)
+	if err != nil {
+		return err
+	}
+	if status != 200 && status != 201 {
+		return fmt.Errorf("%s %s: %d %s", method, path, status, raw)
+	}
+	return nil
+}
+
+func changes(ctx context.Context, s *harness.System, sites []*site, rounds int) error {
+	for k := range rounds {
+		x := sites[k%len(sites)]
+		switch k / len(sites) % 3 {
+		case 0: // another name: created, route re-pointed, the old one deleted, in one transaction
+			x.generation++
+		case 1: // other endpoints
+			x.port = 1 - x.port
+		default: // both
+			x.generation++
+			x.port = 1 - x.port
+		}
+		wait := ""
+		if k%2 == 0 {
+			wait = "?wait=live"
+		}
+		if err := call(ctx, s, http.MethodPost, "/v1/apply"+wait, x.document()); err != nil {
+			return fmt.Errorf("round %d: %w", k, err)
+		}
+		spec := map[string]any{"listeners": []any{map[string]any{"name": "http", "port": s.ProxyPort}}, "limits": map[string]any{"max_request_headers_kb": 60 + k%2}}
+		if err := call(ctx, s, http.MethodPatch, "/v1/gateways/default"+wait, map[string]any{"spec": spec}); err != nil {
+			return fmt.Errorf("round %d: gateway: %w", k, err)
+		}
+	}
+	return nil
+}
+
+// client sends a request every pause: nine on one connection, then one on a new one.
+func client(ctx context.Context, addr string, n int, pause time.Duration, c *counts) {
+	kept := probe.New(addr)
+	defer kept.Close()
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for k := n; ; k++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		i := k % hosts
+		p := kept
+		if k%10 == 0 {
+			p = probe.New(addr)
+		} else {
+			kept.Idle() // as an ordinary client: has it been closed meanwhile?
+		}
+		a, reused, err := p.Get(fmt.Sprintf("site%d.example.com", i), "/")
+		if p != kept {
+			p.Close()
+		}
+		c.sent.Add(1)
+		switch {
+		case err != nil:
+			c.failed.Add(1)
+			if reused {
+				c.reused.Add(1)
+			}
+			c.example("site%d: %v (reused %t)", i, err, reused)
+		case a.Status != 200:
+			c.failed.Add(1)
+			c.example("site%d: %d %q", i, a.Status, a.Body)
+		case a.Body != strconv.Itoa(i):
+			c.wrong.Add(1)
+			c.example("site%d: answered by %q", i, a.Body)
+		}
+	}
+}
