@@ -47,3 +47,7 @@ bench-propagation: build ## Measure how long a change takes to be live, beside E
 .PHONY: check-live
 check-live: build ## Prove that wait=live means live: 5,000 changes, two requests each
 	go run ./test/cmd/check-live $(ARGS)
+
+.PHONY: check-hitless
+check-hitless: build ## Prove that no change costs a request: 500 requests a second under 1,000 changes
+	go run ./test/cmd/check-hitless $(ARGS)
