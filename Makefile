@@ -18,6 +18,9 @@ run: build ## Run the whole system on this machine
 .PHONY: test
 test: build lint check-generated ## Check everything, with real PostgreSQL, NATS and Envoy
 	go test -count=1 $(MODULES:%=./%/...)
+	go run ./test/cmd/check-live -changes 300
+	go run ./test/cmd/check-hitless -rounds 120
+	go run ./test/cmd/chaos -kills 6
 
 .PHONY: lint
 lint: ## Check format, vet and schema
@@ -51,3 +54,7 @@ check-live: build ## Prove that wait=live means live: 5,000 changes, two request
 .PHONY: check-hitless
 check-hitless: build ## Prove that no change costs a request: 500 requests a second under 1,000 changes
 	go run ./test/cmd/check-hitless $(ARGS)
+
+.PHONY: chaos
+chaos: build ## Kill every part under load and look for what was lost
+	go run ./test/cmd/chaos $(ARGS)
