@@ -235,7 +235,7 @@ func retry(r *configv1.Retry) *routev3.RetryPolicy {
 	if r == nil {
 		return nil
 	}
-	on := r.GetOn()
+	on := r.GetConditions()
 	if len(on) == 0 {
 		on = []string{"connect-failure", "refused-stream", "reset-before-request"}
 	}

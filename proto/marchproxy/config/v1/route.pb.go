@@ -580,7 +580,7 @@ type Retry struct {
 	// Attempts after the first; 1 where 0.
 	Attempts uint32 `protobuf:"varint,1,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// Envoy's conditions; connect-failure, refused-stream and reset-before-request where empty.
-	On []string `protobuf:"bytes,2,rep,name=on,proto3" json:"on,omitempty"`
+	Conditions []string `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// Statuses tried again, with condition retriable-status-codes.
 	Statuses []uint32 `protobuf:"varint,3,rep,packed,name=statuses,proto3" json:"statuses,omitempty"`
 	// Time for each attempt; the route's timeout where absent.
@@ -628,9 +628,9 @@ func (x *Retry) GetAttempts() uint32 {
 	return 0
 }
 
-func (x *Retry) GetOn() []string {
+func (x *Retry) GetConditions() []string {
 	if x != nil {
-		return x.On
+		return x.Conditions
 	}
 	return nil
 }
@@ -972,10 +972,12 @@ const file_marchproxy_config_v1_route_proto_rawDesc = "" +
 	"\x0eDirectResponse\x12#\n" +
 	"\x06status\x18\x01 \x01(\rB\v\xbaH\b*\x06\x18\xd7\x04(\xc8\x01R\x06status\x12\x1d\n" +
 	"\x04body\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x04body\x12@\n" +
-	"\fcontent_type\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x022\x13^[^\\x00-\\x1f\\x7f]*$R\vcontentType\"\x94\x04\n" +
+	"\fcontent_type\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x022\x13^[^\\x00-\\x1f\\x7f]*$R\vcontentType\"\xa4\x04\n" +
 	"\x05Retry\x12#\n" +
-	"\battempts\x18\x01 \x01(\rB\a\xbaH\x04*\x02\x18dR\battempts\x12\x94\x02\n" +
-	"\x02on\x18\x02 \x03(\tB\x83\x02\xbaH\xff\x01\x92\x01\xfb\x01\x10\x10\x18\x01\"\xf4\x01r\xf1\x01R\x035xxR\rgateway-errorR\x05resetR\x14reset-before-requestR\x0fconnect-failureR\x11envoy-ratelimitedR\rretriable-4xxR\x0erefused-streamR\x16retriable-status-codesR\x1ahttp3-post-connect-failureR\tcancelledR\x11deadline-exceededR\binternalR\x12resource-exhaustedR\vunavailableR\x02on\x120\n" +
+	"\battempts\x18\x01 \x01(\rB\a\xbaH\x04*\x02\x18dR\battempts\x12\xa4\x02\n" +
+	"\n" +
+	"conditions\x18\x02 \x03(\tB\x83\x02\xbaH\xff\x01\x92\x01\xfb\x01\x10\x10\x18\x01\"\xf4\x01r\xf1\x01R\x035xxR\rgateway-errorR\x05resetR\x14reset-before-requestR\x0fconnect-failureR\x11envoy-ratelimitedR\rretriable-4xxR\x0erefused-streamR\x16retriable-status-codesR\x1ahttp3-post-connect-failureR\tcancelledR\x11deadline-exceededR\binternalR\x12resource-exhaustedR\vunavailableR\n" +
+	"conditions\x120\n" +
 	"\bstatuses\x18\x03 \x03(\rB\x14\xbaH\x11\x92\x01\x0e\x10@\x18\x01\"\b*\x06\x18\xd7\x04(\xc8\x01R\bstatuses\x12U\n" +
 	"\x0fper_try_timeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=R\rperTryTimeout\x12F\n" +
 	"\abackoff\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x03\b\xac\x022\x04\x10\xc0\x84=R\abackoff\"\xa9\x01\n" +
