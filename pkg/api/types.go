@@ -122,6 +122,14 @@ type Status struct {
 	Proxies           int32       `json:"proxies"`
 	Rejected          []Rejection `json:"rejected"`
 	Xds               []XdsServer `json:"xds"`
+	// State is count and hash of the state in the database, by kind.
+	State map[string]KindState `json:"state"`
+}
+
+// KindState is the count and hash of one kind.
+type KindState struct {
+	Count int64  `json:"count"`
+	Hash  string `json:"hash"`
 }
 
 // Rejection is an object that an Envoy refused.

@@ -1009,7 +1009,9 @@ type Status struct {
 	// Objects that an Envoy refused.
 	Rejected []*Rejection `protobuf:"bytes,6,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	// The xDS servers that report.
-	Xds           []*XdsServer `protobuf:"bytes,7,rep,name=xds,proto3" json:"xds,omitempty"`
+	Xds []*XdsServer `protobuf:"bytes,7,rep,name=xds,proto3" json:"xds,omitempty"`
+	// Count and hash of the state in the database, by kind; docs/events.md says what is hashed.
+	State         map[string]*KindState `protobuf:"bytes,8,rep,name=state,proto3" json:"state,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1093,6 +1095,68 @@ func (x *Status) GetXds() []*XdsServer {
 	return nil
 }
 
+func (x *Status) GetState() map[string]*KindState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+// The state of one kind.
+type KindState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many objects.
+	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// 64 hexadecimal digits.
+	Hash          string `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KindState) Reset() {
+	*x = KindState{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KindState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KindState) ProtoMessage() {}
+
+func (x *KindState) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KindState.ProtoReflect.Descriptor instead.
+func (*KindState) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *KindState) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *KindState) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
 // An object that an Envoy refused.
 type Rejection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1114,7 +1178,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1190,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1203,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{13}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Rejection) GetKind() string {
@@ -1201,7 +1265,7 @@ type XdsServer struct {
 
 func (x *XdsServer) Reset() {
 	*x = XdsServer{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1277,7 @@ func (x *XdsServer) String() string {
 func (*XdsServer) ProtoMessage() {}
 
 func (x *XdsServer) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1290,7 @@ func (x *XdsServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XdsServer.ProtoReflect.Descriptor instead.
 func (*XdsServer) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{14}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *XdsServer) GetId() string {
@@ -1284,7 +1348,7 @@ type Proxy struct {
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1360,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1373,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Proxy) GetId() string {
@@ -1386,7 +1450,7 @@ type ProxyList struct {
 
 func (x *ProxyList) Reset() {
 	*x = ProxyList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +1462,7 @@ func (x *ProxyList) String() string {
 func (*ProxyList) ProtoMessage() {}
 
 func (x *ProxyList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +1475,7 @@ func (x *ProxyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyList.ProtoReflect.Descriptor instead.
 func (*ProxyList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ProxyList) GetItems() []*Proxy {
@@ -1438,7 +1502,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1450,7 +1514,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1463,7 +1527,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Token) GetName() string {
@@ -1505,7 +1569,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1581,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1594,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -1563,7 +1627,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1575,7 +1639,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1588,7 +1652,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Problem) GetType() string {
@@ -1655,7 +1719,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1731,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1744,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Violation) GetPath() string {
@@ -1791,7 +1855,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\tAuditList\x123\n" +
 	"\x05items\x18\x01 \x03(\v2\x1d.marchproxy.api.v1.AuditEntryR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
-	"nextCursor\"\x92\x02\n" +
+	"nextCursor\"\xa6\x03\n" +
 	"\x06Status\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12-\n" +
@@ -1799,7 +1863,15 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\rlive_revision\x18\x04 \x01(\x03R\fliveRevision\x12\x18\n" +
 	"\aproxies\x18\x05 \x01(\x05R\aproxies\x128\n" +
 	"\brejected\x18\x06 \x03(\v2\x1c.marchproxy.api.v1.RejectionR\brejected\x12.\n" +
-	"\x03xds\x18\a \x03(\v2\x1c.marchproxy.api.v1.XdsServerR\x03xds\"\x9d\x01\n" +
+	"\x03xds\x18\a \x03(\v2\x1c.marchproxy.api.v1.XdsServerR\x03xds\x12:\n" +
+	"\x05state\x18\b \x03(\v2$.marchproxy.api.v1.Status.StateEntryR\x05state\x1aV\n" +
+	"\n" +
+	"StateEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x122\n" +
+	"\x05value\x18\x02 \x01(\v2\x1c.marchproxy.api.v1.KindStateR\x05value:\x028\x01\"5\n" +
+	"\tKindState\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x9d\x01\n" +
 	"\tRejection\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1859,7 +1931,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),          // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),    // 1: marchproxy.api.v1.ObjectStatus
@@ -1874,43 +1946,47 @@ var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*AuditEntry)(nil),      // 10: marchproxy.api.v1.AuditEntry
 	(*AuditList)(nil),       // 11: marchproxy.api.v1.AuditList
 	(*Status)(nil),          // 12: marchproxy.api.v1.Status
-	(*Rejection)(nil),       // 13: marchproxy.api.v1.Rejection
-	(*XdsServer)(nil),       // 14: marchproxy.api.v1.XdsServer
-	(*Proxy)(nil),           // 15: marchproxy.api.v1.Proxy
-	(*ProxyList)(nil),       // 16: marchproxy.api.v1.ProxyList
-	(*Token)(nil),           // 17: marchproxy.api.v1.Token
-	(*TokenList)(nil),       // 18: marchproxy.api.v1.TokenList
-	(*Problem)(nil),         // 19: marchproxy.api.v1.Problem
-	(*Violation)(nil),       // 20: marchproxy.api.v1.Violation
-	nil,                     // 21: marchproxy.api.v1.Object.LabelsEntry
-	(*structpb.Struct)(nil), // 22: google.protobuf.Struct
+	(*KindState)(nil),       // 13: marchproxy.api.v1.KindState
+	(*Rejection)(nil),       // 14: marchproxy.api.v1.Rejection
+	(*XdsServer)(nil),       // 15: marchproxy.api.v1.XdsServer
+	(*Proxy)(nil),           // 16: marchproxy.api.v1.Proxy
+	(*ProxyList)(nil),       // 17: marchproxy.api.v1.ProxyList
+	(*Token)(nil),           // 18: marchproxy.api.v1.Token
+	(*TokenList)(nil),       // 19: marchproxy.api.v1.TokenList
+	(*Problem)(nil),         // 20: marchproxy.api.v1.Problem
+	(*Violation)(nil),       // 21: marchproxy.api.v1.Violation
+	nil,                     // 22: marchproxy.api.v1.Object.LabelsEntry
+	nil,                     // 23: marchproxy.api.v1.Status.StateEntry
+	(*structpb.Struct)(nil), // 24: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	22, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	21, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	24, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	22, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	2,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
 	0,  // 4: marchproxy.api.v1.ObjectList.items:type_name -> marchproxy.api.v1.Object
 	0,  // 5: marchproxy.api.v1.ApplyRequest.resources:type_name -> marchproxy.api.v1.Object
 	6,  // 6: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	2,  // 7: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
-	22, // 8: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	22, // 9: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	24, // 8: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	24, // 9: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
 	6,  // 10: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
 	7,  // 11: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
 	6,  // 12: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
 	10, // 13: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
-	13, // 14: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
-	14, // 15: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	13, // 16: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
-	15, // 17: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	17, // 18: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	20, // 19: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	14, // 14: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
+	15, // 15: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
+	23, // 16: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	14, // 17: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
+	16, // 18: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
+	18, // 19: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	21, // 20: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	13, // 21: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -1924,7 +2000,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -188,7 +188,10 @@ func (a *API) status(c echo.Context) error {
 		return err
 	}
 	servers, proxies, rejected := a.Board.Summary()
-	out := api.Status{Revision: head.Revision, Epoch: head.Epoch, PublishedRevision: a.Published(), Proxies: int32(len(proxies)), Rejected: rejected, Xds: servers}
+	out := api.Status{Revision: head.Revision, Epoch: head.Epoch, PublishedRevision: a.Published(), Proxies: int32(len(proxies)), Rejected: rejected, Xds: servers, State: map[string]api.KindState{}}
+	for kind, k := range head.State {
+		out.State[kind] = api.KindState(k)
+	}
 	if out.Rejected == nil {
 		out.Rejected = []api.Rejection{}
 	}

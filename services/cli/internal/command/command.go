@@ -45,7 +45,7 @@ func Add(root *cobra.Command) {
 	c := &client{}
 	root.PersistentFlags().StringVar(&c.url, "api", env("MARCHPROXY_API", "http://127.0.0.1:8000"), "the api's address (MARCHPROXY_API)")
 	c.token = os.Getenv("MARCHPROXY_TOKEN")
-	root.AddCommand(c.applyCommand(), c.statusCommand())
+	root.AddCommand(c.applyCommand(), c.statusCommand(), c.doctorCommand())
 }
 
 func env(name, def string) string {

@@ -1,0 +1,242 @@
+package command
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/stream"
+	_ "github.com/marchproxy/marchproxy/pkg/translate" // Envoy's messages, for reading its dump
+)
+
+// doctorCommand compares what each part believes the configuration to be.
+func (c *client) doctorCommand() *cobra.Command {
+	var xds, admin, natsURL, gateway string
+	cmd := &cobra.Command{
+		Use: "doctor", Short: "Compare database, stream, xDS server and Envoy, and say where they differ", Args: cobra.NoArgs,
+		Long: "Compare the state in the database (by the api), in the event stream (--nats or NATS_URL), in the xDS server (--xds)\n" +
+			"and in an Envoy's own dump (--admin). A change under way shows as a difference: run it again.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d := &doctor{client: c, out: cmd.OutOrStdout()}
+			if err := d.run(cmd.Context(), xds, admin, natsURL, gateway); err != nil {
+				return err
+			}
+			if d.differences > 0 {
+				return &exitError{2, fmt.Sprintf("%d differences", d.differences)}
+			}
+			fmt.Fprintln(d.out, "all agree")
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&xds, "xds", env("MARCHPROXY_XDS", "http://127.0.0.1:19000"), "the xDS server's HTTP port")
+	cmd.Flags().StringVar(&admin, "admin", env("MARCHPROXY_ENVOY_ADMIN", "http://127.0.0.1:9901"), "Envoy's admin interface")
+	cmd.Flags().StringVar(&natsURL, "nats", os.Getenv("NATS_URL"), "NATS; without it the stream is not looked at")
+	cmd.Flags().StringVar(&gateway, "gateway", resource.DefaultGateway, "the Envoy's gateway")
+	return cmd
+}
+
+type doctor struct {
+	*client
+	out         io.Writer
+	differences int
+}
+
+func (d *doctor) differ(format string, args ...any) {
+	d.differences++
+	fmt.Fprintf(d.out, "DIFFERS  "+format+"\n", args...)
+}
+
+type served struct {
+	Epoch     string                   `json:"epoch"`
+	Revision  int64                    `json:"revision"`
+	State     map[string]api.KindState `json:"state"`
+	Resources []struct{ Type, Name, Version string }
+}
+
+func (d *doctor) run(ctx context.Context, xds, admin, natsURL, gateway string) error {
+	var truth api.Status
+	if err := d.call(ctx, http.MethodGet, "/v1/status", nil, &truth); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "database  revision %d\n", truth.Revision)
+	if natsURL != "" {
+		if err := d.stream(ctx, natsURL, truth); err != nil {
+			return err
+		}
+	}
+	var s served
+	if err := getJSON(ctx, xds+"/v1/resources?gateway="+gateway, &s); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "xds       revision %d, %d resources\n", s.Revision, len(s.Resources))
+	if s.Epoch != truth.Epoch || s.Revision != truth.Revision {
+		d.differ("xds serves revision %d of epoch %s, the database has %d of %s", s.Revision, s.Epoch, truth.Revision, truth.Epoch)
+	}
+	d.states("xds", s.State, truth.State)
+	return d.envoy(ctx, admin, s)
+}
+
+func (d *doctor) states(who string, got, want map[string]api.KindState) {
+	for _, k := range resource.Kinds {
+		if got[k.Name] != want[k.Name] {
+			d.differ("%s has %d objects of kind %s (hash %.8s), the database %d (%.8s)", who, got[k.Name].Count, k.Name, got[k.Name].Hash, want[k.Name].Count, want[k.Name].Hash)
+		}
+	}
+}
+
+func (d *doctor) stream(ctx context.Context, url string, truth api.Status) error {
+	nc, err := nats.Connect(url, nats.Name("marchproxy doctor"))
+	if err != nil {
+		return fmt.Errorf("NATS does not answer: %w", err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	c, _, found, err := stream.LastCommit(ctx, js)
+	if err != nil {
+		return err
+	}
+	table, err := stream.Table(ctx, js)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "stream    revision %d\n", c.Revision)
+	if !found || c.Revision != truth.Revision || c.Epoch != truth.Epoch {
+		d.differ("the stream's last commit is revision %d of epoch %q, the database has %d of %s", c.Revision, c.Epoch, truth.Revision, truth.Epoch)
+	}
+	hash, state := map[string]resource.Hash{}, map[string]api.KindState{}
+	for _, o := range table {
+		if !o.Deleted {
+			hash[o.Kind] = hash[o.Kind].Add(resource.Sum(o))
+			state[o.Kind] = api.KindState{Count: state[o.Kind].Count + 1, Hash: hash[o.Kind].String()}
+		}
+	}
+	d.states("the stream", state, truth.State)
+	return nil
+}
+
+// envoy compares names and content of clusters, listeners and scopes: a resource's version is the digest
+// of its bytes, so what Envoy dumps can be held against it.
+func (d *doctor) envoy(ctx context.Context, admin string, s served) error {
+	var dump struct {
+		Configs []json.RawMessage `json:"configs"`
+	}
+	if err := getJSON(ctx, admin+"/config_dump", &dump); err != nil {
+		return err
+	}
+	has := map[string]string{}
+	for _, raw := range dump.Configs {
+		if err := collect(raw, has); err != nil {
+			return err
+		}
+	}
+	want := map[string]string{}
+	for _, r := range s.Resources {
+		if r.Type == "cluster" || r.Type == "listener" || r.Type == "scopedrouteconfiguration" {
+			want[r.Type+" "+r.Name] = r.Version
+		}
+	}
+	fmt.Fprintf(d.out, "envoy     %d clusters, listeners and scopes\n", len(has))
+	for _, k := range slices.Sorted(maps.Keys(want)) {
+		switch v, there := has[k]; {
+		case !there:
+			d.differ("Envoy lacks %s", k)
+		case v != want[k]:
+			d.differ("Envoy has another version of %s", k)
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(has)) {
+		if _, there := want[k]; !there {
+			d.differ("Envoy has %s, which is not served (a cluster lingers for some seconds)", k)
+		}
+	}
+	return nil
+}
+
+// collect finds the dynamic resources of one part of a dump.
+func collect(raw json.RawMessage, has map[string]string) error {
+	var part struct {
+		Clusters []struct{ Cluster json.RawMessage } `json:"dynamic_active_clusters"`
+		Warming  []struct{ Cluster json.RawMessage } `json:"dynamic_warming_clusters"`
+		Scopes   []struct {
+			Configs []json.RawMessage `json:"scoped_route_configs"`
+		} `json:"dynamic_scoped_route_configs"`
+		Listeners []struct {
+			Active struct{ Listener json.RawMessage } `json:"active_state"`
+		} `json:"dynamic_listeners"`
+	}
+	if err := json.Unmarshal(raw, &part); err != nil {
+		return fmt.Errorf("read Envoy's dump: %w", err)
+	}
+	var all []json.RawMessage
+	for _, x := range append(part.Clusters, part.Warming...) {
+		all = append(all, x.Cluster)
+	}
+	for _, x := range part.Scopes {
+		all = append(all, x.Configs...)
+	}
+	for _, x := range part.Listeners {
+		all = append(all, x.Active.Listener)
+	}
+	for _, x := range all {
+		if len(x) == 0 {
+			continue
+		}
+		var a anypb.Any
+		if err := protojson.Unmarshal(x, &a); err != nil {
+			return fmt.Errorf("read Envoy's dump: %w", err)
+		}
+		m, err := a.UnmarshalNew()
+		if err != nil {
+			return fmt.Errorf("read Envoy's dump: %w", err)
+		}
+		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(b)
+		named, ok := m.(interface{ GetName() string })
+		if !ok {
+			return errors.New("read Envoy's dump: a resource without a name")
+		}
+		kind := strings.ToLower(string(m.ProtoReflect().Descriptor().Name()))
+		has[kind+" "+named.GetName()] = hex.EncodeToString(sum[:16])
+	}
+	return nil
+}
+
+func getJSON(ctx context.Context, url string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", url, resp.Status)
+	}
+	return json.NewDecoder(resp.Body).Decode(into)
+}
