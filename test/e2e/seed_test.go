@@ -166,3 +166,10 @@ func TestHosts(t *testing.T) {
 		}
 	}
 }
+
+func try(s *harness.System, host string) (string, error) {
+	c := probe.New(s.Proxy)
+	defer c.Close()
+	a, _, err := c.Get(host, "/")
+	return a.Body, err
+}

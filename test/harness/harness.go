@@ -26,6 +26,7 @@ type System struct {
 	// API, XDS and Admin are URLs; Proxy is host:port.
 	API, XDS, Admin, Proxy string
 	ProxyPort              int
+	natsPort               int
 	cmd                    *exec.Cmd
 	out                    bytes.Buffer
 	exited                 chan error
@@ -79,7 +80,7 @@ func Start(ctx context.Context, args ...string) (*System, error) {
 	if err := os.Chmod(dir, 0o755); err != nil { // the database's user must get in
 		return nil, err
 	}
-	s := &System{Dir: dir, bin: filepath.Join(root, "bin", "marchproxy"), client: &http.Client{Timeout: 90 * time.Second}, ProxyPort: p[3]}
+	s := &System{Dir: dir, bin: filepath.Join(root, "bin", "marchproxy"), client: &http.Client{Timeout: 90 * time.Second}, ProxyPort: p[3], natsPort: p[5]}
 	s.args = append([]string{"dev", "--state-dir", dir}, args...)
 	for i, flag := range []string{"--api-port", "--xds-grpc-port", "--xds-http-port", "--proxy-port", "--admin-port", "--nats-port", "--postgres-port", "--backend-port"} {
 		s.args = append(s.args, flag, strconv.Itoa(p[i]))
@@ -181,4 +182,41 @@ func (s *System) Call(ctx context.Context, method, url string, body any) (int, [
 	defer func() { _ = resp.Body.Close() }()
 	raw, err := io.ReadAll(resp.Body)
 	return resp.StatusCode, raw, err
+}
+
+// NATS is the URL of the system's NATS, with its token.
+func (s *System) NATS() (string, error) {
+	raw, err := os.ReadFile(filepath.Join(s.Dir, "secrets.json"))
+	if err != nil {
+		return "", err
+	}
+	var secrets struct{ NatsToken string }
+	if err := json.Unmarshal(raw, &secrets); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("nats://%s@127.0.0.1:%d", secrets.NatsToken, s.natsPort), nil
+}
+
+// Doctor runs `marchproxy doctor` until all parts agree, or fails with its last words.
+func (s *System) Doctor(ctx context.Context, patience time.Duration) error {
+	url, err := s.NATS()
+	if err != nil {
+		return err
+	}
+	for t0 := time.Now(); ; {
+		cmd := exec.CommandContext(ctx, s.bin, "doctor", "--api", s.API, "--xds", s.XDS, "--admin", s.Admin)
+		cmd.Env = append(os.Environ(), "NATS_URL="+url)
+		out, err := cmd.CombinedOutput()
+		if err == nil {
+			return nil
+		}
+		if time.Since(t0) > patience {
+			return fmt.Errorf("doctor: %w\n%s", err, out)
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }

@@ -1,0 +1,107 @@
+package e2e
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/marchproxy/marchproxy/pkg/stream"
+	"github.com/marchproxy/marchproxy/test/harness"
+)
+
+func put(t *testing.T, s *harness.System, name, body string) {
+	t.Helper()
+	got, raw, err := s.Call(t.Context(), "PUT", s.API+"/v1/routes/"+name+"?wait=live", direct(name, body, nil))
+	if err != nil || got > 201 {
+		t.Fatalf("put %s: %d %s %v", name, got, raw, err)
+	}
+	if status, seen := proxied(t, s, name+".example.com", "/"); status != 200 || seen != body {
+		t.Fatalf("%s: %d %q, want %q", name, status, seen, body)
+	}
+}
+
+func agree(t *testing.T, s *harness.System) {
+	t.Helper()
+	if err := s.Doctor(t.Context(), 30*time.Second); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStreamLost: a stream that was purged or deleted is made again from the database, and nobody who is
+// served notices.
+func TestStreamLost(t *testing.T) {
+	s := start(t, "--no-demo")
+	url, err := s.NATS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		put(t, s, fmt.Sprintf("r%d", i), "one")
+	}
+	st, err := js.Stream(t.Context(), stream.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	agree(t, s)
+	put(t, s, "r1", "two")
+	if err := js.DeleteStream(t.Context(), stream.Name); err != nil {
+		t.Fatal(err)
+	}
+	agree(t, s)
+	put(t, s, "r1", "three")
+	for i := range 20 {
+		if status, _ := proxied(t, s, fmt.Sprintf("r%d.example.com", i), "/"); status != 200 {
+			t.Fatalf("r%d: %d", i, status)
+		}
+	}
+	agree(t, s)
+}
+
+// TestAlone: xds restarts with everything else stopped, serves what it had, and a restarted Envoy gets it.
+func TestAlone(t *testing.T) {
+	s := start(t, "--no-demo")
+	put(t, s, "kept", "kept")
+	for _, p := range []string{"api", "nats", "postgres"} {
+		pid := s.Pid(p)
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // runs before the system is stopped
+	}
+	for _, p := range []string{"xds", "envoy"} {
+		if err := syscall.Kill(s.Pid(p), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		got, err := try(s, "kept.example.com")
+		if err == nil && got == "kept" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after 30 s: %q %v", got, err)
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		}
+	}
+}
