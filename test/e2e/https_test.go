@@ -1,0 +1,185 @@
+package e2e
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/marchproxy/marchproxy/test/harness"
+)
+
+// authority is a certificate authority of the test's own.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pem  string
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{cert, key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}
+}
+
+func (a *authority) issue(t *testing.T, names ...string) (chain, key string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &k.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
+}
+
+// browser is an HTTP/2 client that, as browsers do, uses one connection for every host; sni is the name
+// that it makes the connection for.
+func browser(s *harness.System, port string, a *authority, sni string, cert *tls.Certificate) *http.Client {
+	roots := x509.NewCertPool()
+	roots.AddCert(a.cert)
+	cfg := &tls.Config{RootCAs: roots, ServerName: sni, MinVersion: tls.VersionTLS12}
+	if cert != nil {
+		cfg.Certificates = []tls.Certificate{*cert}
+	}
+	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: cfg, ForceAttemptHTTP2: true}}
+}
+
+func fetch(t *testing.T, c *http.Client, port, host string) (status int, body, serial string, reused bool, proto string) {
+	t.Helper()
+	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), http.MethodGet, "https://"+net.JoinHostPort("127.0.0.1", port)+"/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatalf("%s: %v", host, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(raw), resp.TLS.PeerCertificates[0].Subject.CommonName, reused, resp.Proto
+}
+
+// TestHTTPS: certificates by server name, one HTTP/2 connection for several hosts, hosts that demand a
+// client certificate, and a certificate renewed without a connection lost.
+func TestHTTPS(t *testing.T) {
+	s := start(t, "--no-demo")
+	ports, err := harness.FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newAuthority(t)
+	certificate := func(name string, hosts ...string) map[string]any {
+		chain, key := a.issue(t, hosts...)
+		return map[string]any{"kind": "Certificate", "name": name, "spec": map[string]any{"chain": chain, "private_key": key}}
+	}
+	chain, key := a.issue(t, "client")
+	client, err := tls.X509KeyPair([]byte(chain), []byte(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateway := map[string]any{"kind": "Gateway", "name": "default", "spec": map[string]any{"api_keys": keys(t, s), "listeners": []any{
+		map[string]any{"name": "http", "port": s.ProxyPort},
+		map[string]any{
+			"name": "https", "port": ports[0], "protocol": "https", "certificates": []string{"main", "other"},
+			"client_auth": []any{map[string]any{"hosts": []string{"strict.example.com"}, "ca_certificate": "ca"}},
+		},
+	}}}
+	call(t, s, "POST", s.API+"/v1/apply?wait=live", map[string]any{"resources": []any{
+		certificate("main", "a.example.com", "b.example.com", "strict.example.com"), certificate("other", "other.test"),
+		map[string]any{"kind": "Certificate", "name": "ca", "spec": map[string]any{"chain": a.pem}},
+		gateway,
+		direct("a", "a", nil), direct("b", "b", nil), direct("strict", "strict", nil),
+		direct("other", "other", map[string]any{"hosts": []string{"other.test"}}),
+	}}, 200)
+	port := big.NewInt(int64(ports[0])).String()
+
+	one := browser(s, port, a, "a.example.com", nil)
+	for i, host := range []string{"a", "b"} {
+		status, body, cn, reused, proto := fetch(t, one, port, host+".example.com")
+		if status != 200 || body != host || cn != "a.example.com" || proto != "HTTP/2.0" || reused != (i == 1) {
+			t.Fatalf("%s: %d %q certificate %s reused %t %s", host, status, body, cn, reused, proto)
+		}
+	}
+	// Under another server name the strict host must not be served, whatever the connection is good for.
+	if status, body, _, _, _ := fetch(t, one, port, "strict.example.com"); status != 421 {
+		t.Fatalf("strict host on another's connection: %d %q", status, body)
+	}
+	if status, body, cn, _, _ := fetch(t, browser(s, port, a, "other.test", nil), port, "other.test"); status != 200 || body != "other" || cn != "other.test" {
+		t.Fatalf("other.test: %d %q certificate %s", status, body, cn)
+	}
+	if status, body, _, _, _ := fetch(t, browser(s, port, a, "strict.example.com", &client), port, "strict.example.com"); status != 200 || body != "strict" {
+		t.Fatalf("strict host with a client certificate: %d %q", status, body)
+	}
+	without := browser(s, port, a, "strict.example.com", nil)
+	if resp, err := without.Get("https://127.0.0.1:" + port + "/"); err == nil {
+		_ = resp.Body.Close()
+		t.Fatalf("strict host without a client certificate: %d", resp.StatusCode)
+	}
+	// Mixed case still finds its table where the listener has strict hosts.
+	if status, body, _, _, _ := fetch(t, one, port, "B.Example.Com"); status != 200 || body != "b" {
+		t.Fatalf("mixed case: %d %q", status, body)
+	}
+
+	// A new certificate: connections stay, new ones get it.
+	renewed := certificate("main", "renewed.example.com", "a.example.com")
+	call(t, s, "PUT", s.API+"/v1/certificates/main?wait=live", map[string]any{"spec": renewed["spec"]}, 200)
+	if _, _, _, reused, _ := fetch(t, one, port, "a.example.com"); !reused {
+		t.Error("the connection was lost when the certificate changed")
+	}
+	if _, _, cn, _, _ := fetch(t, browser(s, port, a, "a.example.com", nil), port, "a.example.com"); cn != "renewed.example.com" {
+		t.Errorf("a new connection gets the certificate of %s", cn)
+	}
+	// The key is never shown, and what was read can be written back.
+	got := call(t, s, "GET", s.API+"/v1/certificates/main", nil, 200)
+	raw, err := json.Marshal(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(raw), "PRIVATE KEY") || strings.Contains(string(raw), "sealed:") {
+		t.Fatal("the private key is shown")
+	}
+	again := call(t, s, "PUT", s.API+"/v1/certificates/main", map[string]any{"spec": got["spec"]}, 200)
+	if again["revision"] != got["revision"] {
+		t.Errorf("writing back what was read made revision %v of %v", again["revision"], got["revision"])
+	}
+}
