@@ -25,14 +25,16 @@ type System struct {
 	Dir string
 	// API, XDS and Admin are URLs; Proxy is host:port.
 	API, XDS, Admin, Proxy string
-	ProxyPort              int
-	natsPort               int
-	cmd                    *exec.Cmd
-	out                    bytes.Buffer
-	exited                 chan error
-	client                 *http.Client
-	args                   []string
-	bin                    string
+	// GRPC is the xDS server's host:port.
+	GRPC      string
+	ProxyPort int
+	natsPort  int
+	cmd       *exec.Cmd
+	out       bytes.Buffer
+	exited    chan error
+	client    *http.Client
+	args      []string
+	bin       string
 }
 
 // Root is the repository's root.
@@ -86,6 +88,7 @@ func Start(ctx context.Context, args ...string) (*System, error) {
 		s.args = append(s.args, flag, strconv.Itoa(p[i]))
 	}
 	local := func(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p[i])) }
+	s.GRPC = local(1)
 	s.API, s.XDS, s.Proxy, s.Admin = "http://"+local(0), "http://"+local(2), local(3), "http://"+local(4)
 	return s, s.Run(ctx)
 }
@@ -184,18 +187,25 @@ func (s *System) Call(ctx context.Context, method, url string, body any) (int, [
 	return resp.StatusCode, raw, err
 }
 
-// NATS is the URL of the system's NATS, with its token.
-func (s *System) NATS() (string, error) {
+// secret is one of those that dev made on its first run.
+func (s *System) secret(name string) (string, error) {
 	raw, err := os.ReadFile(filepath.Join(s.Dir, "secrets.json"))
 	if err != nil {
 		return "", err
 	}
-	var secrets struct{ NatsToken string }
-	if err := json.Unmarshal(raw, &secrets); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("nats://%s@127.0.0.1:%d", secrets.NatsToken, s.natsPort), nil
+	secrets := map[string]string{}
+	err = json.Unmarshal(raw, &secrets)
+	return secrets[name], err
 }
+
+// NATS is the URL of the system's NATS, with its token.
+func (s *System) NATS() (string, error) {
+	token, err := s.secret("NatsToken")
+	return fmt.Sprintf("nats://%s@127.0.0.1:%d", token, s.natsPort), err
+}
+
+// ClusterKey is the key that the gateway default is opened with.
+func (s *System) ClusterKey() (string, error) { return s.secret("ClusterKey") }
 
 // Doctor runs `marchproxy doctor` until all parts agree, or fails with its last words.
 func (s *System) Doctor(ctx context.Context, patience time.Duration) error {

@@ -86,6 +86,8 @@ type Gateway struct {
 	streams  map[*stream]struct{}
 	// refused are the keys of entries that may be bad, so that nobody has to look at all the others.
 	refused map[translate.Key]struct{}
+	// watchers are the streams of state-of-the-world clients.
+	watchers map[chan struct{}]struct{}
 }
 
 // NewGateway returns a gateway without resources.
@@ -96,7 +98,7 @@ func NewGateway(name string, opt Options) *Gateway {
 	if opt.Retry == 0 {
 		opt.Retry = 15 * time.Second
 	}
-	g := &Gateway{name: name, opt: opt, entries: map[translate.Type]map[string]*entry{}, streams: map[*stream]struct{}{}, refused: map[translate.Key]struct{}{}}
+	g := &Gateway{name: name, opt: opt, entries: map[translate.Type]map[string]*entry{}, streams: map[*stream]struct{}{}, refused: map[translate.Key]struct{}{}, watchers: map[chan struct{}]struct{}{}}
 	for _, t := range order {
 		g.entries[t] = map[string]*entry{}
 	}
@@ -173,6 +175,12 @@ func (g *Gateway) wake() {
 	for s := range g.streams {
 		s.wakeUp()
 	}
+	for c := range g.watchers {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // accept notes that an Envoy has taken a version, made by a revision.
@@ -210,8 +218,8 @@ func (g *Gateway) refuse(r *translate.Resource, reason string, now time.Time) {
 	}
 	for s := range g.streams {
 		s.retouch(r.Key)
-		s.wakeUp()
 	}
+	g.wake()
 }
 
 func refs(in []resource.Ref) []resource.Ref { return in[:min(len(in), 5)] }

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"time"
 
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -78,7 +77,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, ads.NewServer(f))
+	ads.NewServer(f).Register(g)
 
 	var group process.Group
 	group.Add("replay", func(ctx context.Context) error {

@@ -1,0 +1,271 @@
+package ads
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	clusterservicev3 "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	endpointservicev3 "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
+	listenerservicev3 "github.com/envoyproxy/go-control-plane/envoy/service/listener/v3"
+	routeservicev3 "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/marchproxy/marchproxy/pkg/translate"
+)
+
+// State of the world, for clients other than the proxies that MarchProxy starts: each response has every
+// resource of its type that was asked for. It is served from the same resources, quarantine included, and
+// is sent again when they change; a refused response is not sent again until then. Such clients are not
+// waited for by wait=live. A RouteConfiguration is served by the name of its listener, put together from
+// the listener's scopes: that costs what the whole table costs.
+
+// sotwOrder is that in which types are sent.
+var sotwOrder = append(slices.Clone(order), translate.TypeRoute)
+
+// sotwStream is one of the six gRPC streams.
+type sotwStream interface {
+	Send(*discoveryv3.DiscoveryResponse) error
+	Recv() (*discoveryv3.DiscoveryRequest, error)
+	Context() context.Context
+}
+
+// single are the services for one type.
+type single struct {
+	listenerservicev3.UnimplementedListenerDiscoveryServiceServer
+	routeservicev3.UnimplementedRouteDiscoveryServiceServer
+	clusterservicev3.UnimplementedClusterDiscoveryServiceServer
+	endpointservicev3.UnimplementedEndpointDiscoveryServiceServer
+	s *Server
+}
+
+// Register registers the aggregated service and those for one type.
+func (s *Server) Register(g *grpc.Server) {
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s)
+	one := &single{s: s}
+	listenerservicev3.RegisterListenerDiscoveryServiceServer(g, one)
+	routeservicev3.RegisterRouteDiscoveryServiceServer(g, one)
+	clusterservicev3.RegisterClusterDiscoveryServiceServer(g, one)
+	endpointservicev3.RegisterEndpointDiscoveryServiceServer(g, one)
+}
+
+// StreamAggregatedResources serves every type.
+func (s *Server) StreamAggregatedResources(conn discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return s.world(conn)
+}
+
+// StreamListeners serves listeners.
+func (o *single) StreamListeners(conn listenerservicev3.ListenerDiscoveryService_StreamListenersServer) error {
+	return o.s.world(conn)
+}
+
+// StreamRoutes serves route tables by the name of their listener.
+func (o *single) StreamRoutes(conn routeservicev3.RouteDiscoveryService_StreamRoutesServer) error {
+	return o.s.world(conn)
+}
+
+// StreamClusters serves clusters.
+func (o *single) StreamClusters(conn clusterservicev3.ClusterDiscoveryService_StreamClustersServer) error {
+	return o.s.world(conn)
+}
+
+// StreamEndpoints serves endpoints.
+func (o *single) StreamEndpoints(conn endpointservicev3.EndpointDiscoveryService_StreamEndpointsServer) error {
+	return o.s.world(conn)
+}
+
+// worldType is what a stream knows of one type.
+type worldType struct {
+	names   []string
+	version string // last sent
+	nonce   string
+	waiting bool // for the answer to the last response
+}
+
+func (s *Server) world(conn sotwStream) error {
+	first, err := conn.Recv()
+	if err != nil {
+		return err
+	}
+	g, err := Admit(conn.Context(), s.dir, first.GetNode())
+	if err != nil {
+		return err
+	}
+	w := &world{g: g, conn: conn, types: map[translate.Type]*worldType{}, id: first.GetNode().GetId()}
+	changed := g.watch()
+	defer g.unwatch(changed)
+	requests, failed := make(chan *discoveryv3.DiscoveryRequest, 16), make(chan error, 1)
+	go func() {
+		for {
+			r, err := conn.Recv()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case requests <- r:
+			case <-conn.Context().Done():
+				return
+			}
+		}
+	}()
+	w.handle(first)
+	for {
+		if err := w.send(); err != nil {
+			return err
+		}
+		select {
+		case r := <-requests:
+			w.handle(r)
+		case <-changed:
+		case err := <-failed:
+			return err
+		case <-conn.Context().Done():
+			return conn.Context().Err()
+		}
+	}
+}
+
+type world struct {
+	g     *Gateway
+	conn  sotwStream
+	id    string
+	types map[translate.Type]*worldType
+	nonce int
+}
+
+func (w *world) handle(r *discoveryv3.DiscoveryRequest) {
+	t := translate.Type(r.GetTypeUrl())
+	if !slices.Contains(sotwOrder, t) {
+		return
+	}
+	wt := w.types[t]
+	if wt == nil {
+		wt = &worldType{}
+		w.types[t] = wt
+	}
+	if r.GetResponseNonce() != "" && r.GetResponseNonce() != wt.nonce {
+		return // about a response that another has overtaken
+	}
+	if e := r.GetErrorDetail(); e != nil {
+		w.g.opt.Log.Warn("a state-of-the-world client refused a response", zap.String("client", w.id), zap.String("type", ShortType(t)), zap.String("reason", e.GetMessage()))
+	}
+	wt.waiting = false
+	names := slices.Sorted(slices.Values(r.GetResourceNames()))
+	if !slices.Equal(names, wt.names) {
+		wt.names, wt.version = names, "" // new names are answered even where nothing has changed
+	}
+}
+
+func (w *world) send() error {
+	for _, t := range sotwOrder {
+		wt := w.types[t]
+		if wt == nil || wt.waiting {
+			continue
+		}
+		resources := w.g.world(t, wt.names)
+		h := sha256.New()
+		out := make([]*anypb.Any, len(resources))
+		for i, r := range resources {
+			h.Write([]byte(r.Name + "\x00" + r.Version + "\x00"))
+			out[i] = r.Body
+		}
+		version := hex.EncodeToString(h.Sum(nil)[:16])
+		if version == wt.version {
+			continue
+		}
+		w.nonce++
+		wt.version, wt.nonce, wt.waiting = version, strconv.Itoa(w.nonce), true
+		if err := w.conn.Send(&discoveryv3.DiscoveryResponse{VersionInfo: version, Resources: out, TypeUrl: string(t), Nonce: wt.nonce}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// watch returns a channel that is signalled when the resources may have changed.
+func (g *Gateway) watch() chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := make(chan struct{}, 1)
+	g.watchers[c] = struct{}{}
+	return c
+}
+
+func (g *Gateway) unwatch(c chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.watchers, c)
+}
+
+// world lists the resources of a type, of the names given or all, in order.
+func (g *Gateway) world(t translate.Type, names []string) []*translate.Resource {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if t == translate.TypeRoute {
+		var out []*translate.Resource
+		for _, n := range names {
+			if r := g.table(n); r != nil {
+				out = append(out, r)
+			}
+		}
+		return out
+	}
+	if len(names) == 0 || slices.Contains(names, "*") {
+		names = slices.Sorted(maps.Keys(g.entries[t]))
+	}
+	var out []*translate.Resource
+	for _, n := range names {
+		if r := g.entries[t][n].effective(); r != nil {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// table puts a listener's scopes together to one RouteConfiguration.
+func (g *Gateway) table(listener string) *translate.Resource {
+	if g.entries[translate.TypeListener][listener].effective() == nil {
+		return nil
+	}
+	table := &routev3.RouteConfiguration{Name: listener, IgnorePortInHostMatching: true}
+	scopes := g.entries[translate.TypeScope]
+	for _, name := range slices.Sorted(maps.Keys(scopes)) {
+		host, ours := strings.CutPrefix(name, listener+"/")
+		r := scopes[name].effective()
+		if !ours || r == nil {
+			continue
+		}
+		var scope routev3.ScopedRouteConfiguration
+		if err := r.Body.UnmarshalTo(&scope); err != nil {
+			g.opt.Log.Error("a scope cannot be read", zap.String("name", name), zap.Error(err))
+			continue
+		}
+		for _, v := range scope.GetRouteConfiguration().GetVirtualHosts() {
+			if host != "*" {
+				v.Domains = []string{host}
+			}
+			table.VirtualHosts = append(table.VirtualHosts, v)
+		}
+		table.ValidateClusters, table.RequestHeadersToRemove = scope.GetRouteConfiguration().GetValidateClusters(), scope.GetRouteConfiguration().GetRequestHeadersToRemove()
+	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(table)
+	if err != nil {
+		g.opt.Log.Error("a route table cannot be marshalled", zap.String("listener", listener), zap.Error(err))
+		return nil
+	}
+	sum := sha256.Sum256(raw)
+	return &translate.Resource{
+		Key:  translate.Key{Type: translate.TypeRoute, Name: listener},
+		Body: &anypb.Any{TypeUrl: string(translate.TypeRoute), Value: raw}, Version: hex.EncodeToString(sum[:16]),
+	}
+}
