@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // tooLarge is a regular expression that RE2 takes and Envoy's bootstrap limits: its compiled program is
@@ -60,5 +63,64 @@ func TestOneBadObject(t *testing.T) {
 	}
 	if rejected := call(t, s, "GET", s.API+"/v1/status", nil, 200)["rejected"].([]any); len(rejected) != 0 {
 		t.Fatalf("still rejected: %v", rejected)
+	}
+}
+
+// TestLastGoodKeepsItsCluster: a route is pointed away from a service by a version that Envoy refuses, and
+// the service is deleted with it. The last good version still sends traffic there, also on an Envoy that
+// joins later.
+func TestLastGoodKeepsItsCluster(t *testing.T) {
+	s := start(t, "--no-demo")
+	service := func(name, says string) map[string]any {
+		return map[string]any{"kind": "Service", "name": name, "spec": map[string]any{"endpoints": []any{map[string]any{"host": "127.0.0.1", "port": json.Number(backend(t, says))}}}}
+	}
+	route := func(service string, path any) map[string]any {
+		return map[string]any{"kind": "Route", "name": "r", "spec": map[string]any{"hosts": []string{"r.example.com"}, "path": path, "backends": []any{map[string]any{"service": service}}}}
+	}
+	apply := func(status int, resources ...any) {
+		t.Helper()
+		call(t, s, "POST", s.API+"/v1/apply?wait=live", map[string]any{"owner": "o", "prune": true, "resources": resources}, status)
+	}
+	two := service("two", "two")
+	apply(200, service("one", "one"), route("one", map[string]string{"prefix": "/"}))
+	apply(202, two, route("two", map[string]string{"regex": tooLarge}))
+	if status, body := proxied(t, s, "r.example.com", "/"); status != 200 || body != "one" {
+		t.Fatalf("the last good version is not served: %d %q", status, body)
+	}
+	old := s.Pid("envoy")
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string {
+		if body, err := try(s, "r.example.com"); s.Pid("envoy") == old || err != nil || body != "one" {
+			return fmt.Sprintf("an Envoy that joined answers %q %v", body, err)
+		}
+		return ""
+	})
+	apply(200, two, route("two", map[string]string{"prefix": "/"}))
+	if status, body := proxied(t, s, "r.example.com", "/"); status != 200 || body != "two" {
+		t.Fatalf("after the correction: %d %q", status, body)
+	}
+	if err := s.Doctor(t.Context(), 20*time.Second); err != nil { // the pinned cluster goes, after its time
+		t.Fatal(err)
+	}
+}
+
+// eventually asks until there is nothing to complain of.
+func eventually(t *testing.T, complaint func() string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		c := complaint()
+		if c == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(c)
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		}
 	}
 }

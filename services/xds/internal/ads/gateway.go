@@ -32,6 +32,8 @@ type entry struct {
 	desired *translate.Resource // nil: it is to be removed
 	good    *translate.Resource // the last version that an Envoy has accepted
 	bad     *Refusal            // set where the desired version was refused
+	// pinned keeps the good version although nothing is desired.
+	pinned bool
 	// revision that changed desired last, and the one that made the good version.
 	revision, goodRevision int64
 }
@@ -39,7 +41,12 @@ type entry struct {
 // effective is what is served: the desired version, or in its place the last good one.
 func (e *entry) effective() *translate.Resource {
 	switch {
-	case e == nil || e.desired == nil:
+	case e == nil:
+		return nil
+	case e.desired == nil:
+		if e.pinned {
+			return e.good
+		}
 		return nil
 	case e.bad != nil:
 		return e.good
@@ -86,6 +93,8 @@ type Gateway struct {
 	streams  map[*stream]struct{}
 	// refused are the keys of entries that may be bad, so that nobody has to look at all the others.
 	refused map[translate.Key]struct{}
+	// pinned are the clusters that [Gateway.repin] keeps.
+	pinned map[string]bool
 	// watchers are the streams of state-of-the-world clients.
 	watchers map[chan struct{}]struct{}
 }
@@ -126,6 +135,9 @@ func (g *Gateway) Apply(revision int64, d translate.Delta) {
 			e.desired, e.bad, e.revision = nil, nil, revision
 			g.touch(k, revision)
 		}
+	}
+	if len(g.refused)+len(g.pinned) > 0 {
+		g.repin()
 	}
 	g.wake()
 	g.mu.Unlock()
@@ -216,9 +228,8 @@ func (g *Gateway) refuse(r *translate.Resource, reason string, now time.Time) {
 	if e.good != nil && e.good.Version == r.Version {
 		e.good = nil // one Envoy took it, another did not: nothing is known good
 	}
-	for s := range g.streams {
-		s.retouch(r.Key)
-	}
+	g.retouch(r.Key)
+	g.repin()
 	g.wake()
 }
 
@@ -336,4 +347,38 @@ func (g *Gateway) Close() {
 
 func (g *Gateway) effective(k translate.Key) *translate.Resource {
 	return g.entries[k.Type][k.Name].effective()
+}
+
+// repin keeps clusters, with their endpoints, that the configuration no longer has but a last good route
+// or listener still sends traffic to: an Envoy that joins needs them.
+func (g *Gateway) repin() {
+	pinned := map[string]bool{}
+	for k := range g.refused {
+		if e := g.entries[k.Type][k.Name]; e != nil && e.desired != nil && e.bad != nil && e.good != nil {
+			for _, c := range e.good.Clusters {
+				pinned[c] = true
+			}
+		}
+	}
+	for _, t := range []translate.Type{translate.TypeCluster, translate.TypeEndpoint} {
+		for name := range g.pinned {
+			if e := g.entries[t][name]; e != nil && e.pinned && !pinned[name] {
+				e.pinned = false
+				g.retouch(translate.Key{Type: t, Name: name})
+			}
+		}
+		for name := range pinned {
+			if e := g.entries[t][name]; e != nil && !e.pinned {
+				e.pinned = true
+				g.retouch(translate.Key{Type: t, Name: name})
+			}
+		}
+	}
+	g.pinned = pinned
+}
+
+func (g *Gateway) retouch(k translate.Key) {
+	for s := range g.streams {
+		s.retouch(k)
+	}
 }

@@ -121,7 +121,7 @@ func (s *stream) consider(t translate.Type, ts *typeState, name string, d *dirt,
 		if !has {
 			if e == nil || e.bad == nil {
 				delete(ts.dirty, name)
-				if e != nil && e.desired == nil && !s.elsewhere(t, name) {
+				if e != nil && e.desired == nil && !e.pinned && !s.elsewhere(t, name) {
 					delete(s.g.entries[t], name)
 				}
 			}

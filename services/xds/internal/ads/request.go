@@ -156,7 +156,7 @@ func (s *stream) settle(t translate.Type, ts *typeState, name string) {
 	if (eff == nil && !has) || (eff != nil && has && eff.Version == have.version && !d.force) {
 		if e := s.g.entries[t][name]; e == nil || e.bad == nil {
 			delete(ts.dirty, name)
-			if e != nil && e.desired == nil && !s.elsewhere(t, name) {
+			if e != nil && e.desired == nil && !e.pinned && !s.elsewhere(t, name) {
 				delete(s.g.entries[t], name)
 			}
 		}

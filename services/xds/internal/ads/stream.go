@@ -114,7 +114,7 @@ func (s *stream) join() {
 	defer s.g.mu.Unlock()
 	for t, byName := range s.g.entries {
 		for name, e := range byName {
-			if e.desired != nil {
+			if e.desired != nil || e.pinned {
 				s.types[t].dirty[name] = &dirt{first: 1}
 			}
 		}

@@ -107,9 +107,7 @@ func (f *Fleet) Apply(u stream.Update) error {
 		m.note(changes, problems)
 		m.gateway.Apply(u.Commit.Revision, delta)
 	}
-	if touchesServices(changes) {
-		f.keepNames()
-	}
+	f.keepNames()
 	f.mu.Unlock()
 	f.signal()
 	return nil
@@ -159,16 +157,11 @@ func (m *member) note(changes []config.Change, problems []config.Problem) {
 	}
 }
 
-func touchesServices(changes []config.Change) bool {
-	for _, c := range changes {
-		if k := c.Ref().Kind; k == resource.KindService || k == resource.KindRoute {
-			return true
-		}
-	}
-	return false
-}
-
+// keepNames has the resolver forget names that no endpoint has any more.
 func (f *Fleet) keepNames() {
+	if !f.resolver.Any() {
+		return
+	}
 	inUse := map[string]bool{}
 	for _, m := range f.members {
 		for _, n := range m.builder.DNSNames() {

@@ -87,6 +87,13 @@ func (r *Resolver) Resolve(host string) ([]netip.Addr, bool) {
 	return a.addrs, a.known
 }
 
+// Any says whether any name is followed.
+func (r *Resolver) Any() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.names) > 0
+}
+
 // Keep forgets every name that is not in use.
 func (r *Resolver) Keep(inUse func(host string) bool) {
 	r.mu.Lock()
