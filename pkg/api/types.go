@@ -126,6 +126,13 @@ type Status struct {
 	State map[string]KindState `json:"state"`
 }
 
+// LiveStatus is the data of a status event of GET /v1/events.
+type LiveStatus struct {
+	LiveRevision int64       `json:"live_revision"`
+	Proxies      int32       `json:"proxies"`
+	Rejected     []Rejection `json:"rejected,omitempty"`
+}
+
 // KindState is the count and hash of one kind.
 type KindState struct {
 	Count int64  `json:"count"`

@@ -25,9 +25,9 @@ type ChangedResource struct {
 	Deleted bool   `json:"deleted,omitempty"`
 }
 
-// maxChanges is how many changes a commit lists, so that it stays below NATS's limit of 1 MiB a
+// MaxChanges is how many changes a commit lists, so that it stays below NATS's limit of 1 MiB a
 // message; a larger transaction's commit lists none, and its resources' own events say it all.
-const maxChanges = 4000
+const MaxChanges = 4000
 
 // Update is what a consumer is handed at a commit.
 type Update struct {

@@ -32,7 +32,7 @@ func NewPublisher(js jetstream.JetStream) *Publisher { return &Publisher{js} }
 // where they fit, and returns the sequence of the commit. The stream's last sequence must be expected,
 // otherwise nothing is written and the error is [ErrLastSequence].
 func (p *Publisher) Publish(ctx context.Context, objects []*resource.Object, c Commit, expected uint64) (uint64, error) {
-	if len(c.Changes) > maxChanges {
+	if len(c.Changes) > MaxChanges {
 		c.Changes = nil
 	}
 	commit, err := json.Marshal(c)

@@ -1102,6 +1102,70 @@ func (x *Status) GetState() map[string]*KindState {
 	return nil
 }
 
+// The data of a status event of GET /v1/events.
+type LiveStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision that every connected Envoy serves; 0 without any.
+	LiveRevision int64 `protobuf:"varint,1,opt,name=live_revision,json=liveRevision,proto3" json:"live_revision,omitempty"`
+	// Connected Envoys.
+	Proxies int32 `protobuf:"varint,2,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	// Objects that an Envoy refused.
+	Rejected      []*Rejection `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LiveStatus) Reset() {
+	*x = LiveStatus{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LiveStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LiveStatus) ProtoMessage() {}
+
+func (x *LiveStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LiveStatus.ProtoReflect.Descriptor instead.
+func (*LiveStatus) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LiveStatus) GetLiveRevision() int64 {
+	if x != nil {
+		return x.LiveRevision
+	}
+	return 0
+}
+
+func (x *LiveStatus) GetProxies() int32 {
+	if x != nil {
+		return x.Proxies
+	}
+	return 0
+}
+
+func (x *LiveStatus) GetRejected() []*Rejection {
+	if x != nil {
+		return x.Rejected
+	}
+	return nil
+}
+
 // The state of one kind.
 type KindState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1115,7 +1179,7 @@ type KindState struct {
 
 func (x *KindState) Reset() {
 	*x = KindState{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1191,7 @@ func (x *KindState) String() string {
 func (*KindState) ProtoMessage() {}
 
 func (x *KindState) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1204,7 @@ func (x *KindState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindState.ProtoReflect.Descriptor instead.
 func (*KindState) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{13}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *KindState) GetCount() int64 {
@@ -1178,7 +1242,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1254,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1267,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{14}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Rejection) GetKind() string {
@@ -1265,7 +1329,7 @@ type XdsServer struct {
 
 func (x *XdsServer) Reset() {
 	*x = XdsServer{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1341,7 @@ func (x *XdsServer) String() string {
 func (*XdsServer) ProtoMessage() {}
 
 func (x *XdsServer) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1354,7 @@ func (x *XdsServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XdsServer.ProtoReflect.Descriptor instead.
 func (*XdsServer) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *XdsServer) GetId() string {
@@ -1348,7 +1412,7 @@ type Proxy struct {
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1424,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1437,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Proxy) GetId() string {
@@ -1450,7 +1514,7 @@ type ProxyList struct {
 
 func (x *ProxyList) Reset() {
 	*x = ProxyList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1526,7 @@ func (x *ProxyList) String() string {
 func (*ProxyList) ProtoMessage() {}
 
 func (x *ProxyList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1539,7 @@ func (x *ProxyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyList.ProtoReflect.Descriptor instead.
 func (*ProxyList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProxyList) GetItems() []*Proxy {
@@ -1502,7 +1566,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1578,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1591,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Token) GetName() string {
@@ -1569,7 +1633,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1645,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1658,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -1627,7 +1691,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +1703,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +1716,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Problem) GetType() string {
@@ -1719,7 +1783,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1795,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1808,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Violation) GetPath() string {
@@ -1772,13 +1836,13 @@ var File_marchproxy_api_v1_api_proto protoreflect.FileDescriptor
 
 const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmarchproxy/api/v1/api.proto\x12\x11marchproxy.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xa4\x04\n" +
+	"\x1bmarchproxy/api/v1/api.proto\x12\x11marchproxy.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xb3\x04\n" +
 	"\x06Object\x12\x1b\n" +
 	"\x04kind\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04kind\x12>\n" +
 	"\x04name\x18\x02 \x01(\tB*\xbaH'r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$R\x04name\x123\n" +
 	"\x04spec\x18\x03 \x01(\v2\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x122\n" +
-	"\x05owner\x18\x04 \x01(\tB\x1c\xbaH\x19r\x17\x18?2\x13^[A-Za-z0-9._:/-]*$R\x05owner\x12G\n" +
-	"\x06labels\x18\x05 \x03(\v2%.marchproxy.api.v1.Object.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10 R\x06labels\x12\x10\n" +
+	"\x05owner\x18\x04 \x01(\tB\x1c\xbaH\x19r\x17\x18?2\x13^[A-Za-z0-9._:/-]*$R\x05owner\x12V\n" +
+	"\x06labels\x18\x05 \x03(\v2%.marchproxy.api.v1.Object.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10 \"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\x80\x02R\x06labels\x12\x10\n" +
 	"\x03uid\x18\x06 \x01(\tR\x03uid\x12\x1a\n" +
 	"\brevision\x18\a \x01(\x03R\brevision\x12\x1d\n" +
 	"\n" +
@@ -1868,7 +1932,12 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\n" +
 	"StateEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x122\n" +
-	"\x05value\x18\x02 \x01(\v2\x1c.marchproxy.api.v1.KindStateR\x05value:\x028\x01\"5\n" +
+	"\x05value\x18\x02 \x01(\v2\x1c.marchproxy.api.v1.KindStateR\x05value:\x028\x01\"\x85\x01\n" +
+	"\n" +
+	"LiveStatus\x12#\n" +
+	"\rlive_revision\x18\x01 \x01(\x03R\fliveRevision\x12\x18\n" +
+	"\aproxies\x18\x02 \x01(\x05R\aproxies\x128\n" +
+	"\brejected\x18\x03 \x03(\v2\x1c.marchproxy.api.v1.RejectionR\brejected\"5\n" +
 	"\tKindState\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x9d\x01\n" +
@@ -1931,7 +2000,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),          // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),    // 1: marchproxy.api.v1.ObjectStatus
@@ -1946,47 +2015,49 @@ var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*AuditEntry)(nil),      // 10: marchproxy.api.v1.AuditEntry
 	(*AuditList)(nil),       // 11: marchproxy.api.v1.AuditList
 	(*Status)(nil),          // 12: marchproxy.api.v1.Status
-	(*KindState)(nil),       // 13: marchproxy.api.v1.KindState
-	(*Rejection)(nil),       // 14: marchproxy.api.v1.Rejection
-	(*XdsServer)(nil),       // 15: marchproxy.api.v1.XdsServer
-	(*Proxy)(nil),           // 16: marchproxy.api.v1.Proxy
-	(*ProxyList)(nil),       // 17: marchproxy.api.v1.ProxyList
-	(*Token)(nil),           // 18: marchproxy.api.v1.Token
-	(*TokenList)(nil),       // 19: marchproxy.api.v1.TokenList
-	(*Problem)(nil),         // 20: marchproxy.api.v1.Problem
-	(*Violation)(nil),       // 21: marchproxy.api.v1.Violation
-	nil,                     // 22: marchproxy.api.v1.Object.LabelsEntry
-	nil,                     // 23: marchproxy.api.v1.Status.StateEntry
-	(*structpb.Struct)(nil), // 24: google.protobuf.Struct
+	(*LiveStatus)(nil),      // 13: marchproxy.api.v1.LiveStatus
+	(*KindState)(nil),       // 14: marchproxy.api.v1.KindState
+	(*Rejection)(nil),       // 15: marchproxy.api.v1.Rejection
+	(*XdsServer)(nil),       // 16: marchproxy.api.v1.XdsServer
+	(*Proxy)(nil),           // 17: marchproxy.api.v1.Proxy
+	(*ProxyList)(nil),       // 18: marchproxy.api.v1.ProxyList
+	(*Token)(nil),           // 19: marchproxy.api.v1.Token
+	(*TokenList)(nil),       // 20: marchproxy.api.v1.TokenList
+	(*Problem)(nil),         // 21: marchproxy.api.v1.Problem
+	(*Violation)(nil),       // 22: marchproxy.api.v1.Violation
+	nil,                     // 23: marchproxy.api.v1.Object.LabelsEntry
+	nil,                     // 24: marchproxy.api.v1.Status.StateEntry
+	(*structpb.Struct)(nil), // 25: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	24, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	22, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	25, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	23, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	2,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
 	0,  // 4: marchproxy.api.v1.ObjectList.items:type_name -> marchproxy.api.v1.Object
 	0,  // 5: marchproxy.api.v1.ApplyRequest.resources:type_name -> marchproxy.api.v1.Object
 	6,  // 6: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	2,  // 7: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
-	24, // 8: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	24, // 9: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	25, // 8: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	25, // 9: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
 	6,  // 10: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
 	7,  // 11: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
 	6,  // 12: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
 	10, // 13: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
-	14, // 14: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
-	15, // 15: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	23, // 16: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
-	14, // 17: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
-	16, // 18: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	18, // 19: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	21, // 20: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	13, // 21: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	15, // 14: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
+	16, // 15: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
+	24, // 16: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	15, // 17: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
+	15, // 18: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
+	17, // 19: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
+	19, // 20: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	22, // 21: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	14, // 22: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -2000,7 +2071,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

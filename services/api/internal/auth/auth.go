@@ -30,7 +30,7 @@ func (i Identity) May(role string) bool { return rank[i.Role] >= rank[role] }
 
 // Tokens finds a token by the SHA-256 of its secret.
 type Tokens interface {
-	Token(ctx context.Context, sha256 []byte) (name, role string, err error)
+	Token(ctx context.Context, sha256 []byte) (name, role string, found bool, err error)
 }
 
 // Auth identifies requests.
@@ -60,6 +60,9 @@ func Sum(secret string) []byte {
 	return s[:]
 }
 
+// ErrUnavailable says that the tokens cannot be looked at now.
+var ErrUnavailable = errors.New("the database does not answer, so the token cannot be checked; try again")
+
 // Identify says who asks. The error is a sentence for the asker.
 func (a *Auth) Identify(ctx context.Context, r Request) (Identity, error) {
 	if r.Authorization == "" {
@@ -72,9 +75,12 @@ func (a *Auth) Identify(ctx context.Context, r Request) (Identity, error) {
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
 		return Identity{}, errors.New("the Authorization header must be: Bearer TOKEN")
 	}
-	name, role, err := a.tokens.Token(ctx, Sum(strings.TrimSpace(secret)))
-	if err != nil {
-		return Identity{}, errors.New("the token is not known")
+	name, role, found, err := a.tokens.Token(ctx, Sum(strings.TrimSpace(secret)))
+	switch {
+	case err != nil:
+		return Identity{}, errors.Join(ErrUnavailable, err)
+	case !found:
+		return Identity{}, errors.New("the token is not known; it may have been deleted")
 	}
 	return Identity{name, role}, nil
 }

@@ -56,6 +56,13 @@ func (b *Board) Report(s status.XdsStatus) {
 	b.changed = make(chan struct{})
 }
 
+// Changed returns what is closed at the next report.
+func (b *Board) Changed() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.changed
+}
+
 // fresh lists the servers that have reported lately, in the order of their ids.
 func (b *Board) fresh() []server {
 	now := b.now()

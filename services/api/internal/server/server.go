@@ -96,7 +96,11 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return fmt.Errorf("jetstream: %w", err)
 	}
 	rel := relay.New(st, js, log)
-	w, err := writer.New(ctx, st, box, rel.Committed)
+	var committed web.Signal
+	w, err := writer.New(ctx, st, box, func(c store.Committed) {
+		rel.Committed(c)
+		committed.Raise()
+	})
 	if err != nil {
 		return err
 	}
@@ -104,14 +108,22 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return err
 	}
 	board := live.NewBoard(time.Now)
-	h := (&web.API{Store: st, Writer: w, Board: board, Auth: auth.New(st, cfg.Dev), Published: rel.Published, Log: log}).Handler()
+	h, err := (&web.API{
+		Store: st, Writer: w, Board: board, Auth: auth.New(st, cfg.Dev), Published: rel.Published, Committed: &committed, Log: log,
+	}).Handler()
+	if err != nil {
+		return err
+	}
 	lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Addr)
 	if err != nil {
 		return fmt.Errorf("cannot listen on %s (%w); change it with API_ADDR", cfg.Addr, err)
 	}
 	var group process.Group
 	group.Add("relay", rel.Run)
-	group.Add("listen", func(ctx context.Context) error { st.Listen(ctx, rel.Wake); return nil })
+	group.Add("listen", func(ctx context.Context) error {
+		st.Listen(ctx, func() { rel.Wake(); committed.Raise() })
+		return nil
+	})
 	group.Add("status", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.Report) })
 	group.Add("http", func(ctx context.Context) error { return web.Serve(ctx, lis, h) })
 	group.Add("rpc", func(ctx context.Context) error { return rpc.Serve(ctx, nc, web.RPC(h)) })

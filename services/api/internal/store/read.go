@@ -11,24 +11,6 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// Token finds a token by the hash of its secret.
-func (s *Store) Token(ctx context.Context, sha256 []byte) (name, role string, err error) {
-	err = s.pool.QueryRow(ctx, `SELECT name, role FROM tokens WHERE sha256 = $1`, sha256).Scan(&name, &role)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return "", "", ErrNotFound
-	}
-	return name, role, err
-}
-
-// Bootstrap stores the first token where there is none; ok says whether it did.
-func (s *Store) Bootstrap(ctx context.Context, name, role string, sha256 []byte) (ok bool, err error) {
-	tag, err := s.pool.Exec(ctx, `INSERT INTO tokens (name, role, sha256, created_at) SELECT $1, $2, $3, now() WHERE NOT EXISTS (SELECT FROM tokens) ON CONFLICT DO NOTHING`, name, role, sha256)
-	if err != nil {
-		return false, fmt.Errorf("bootstrap token: %w", err)
-	}
-	return tag.RowsAffected() == 1, nil
-}
-
 // Object reads one object.
 func (s *Store) Object(ctx context.Context, r resource.Ref) (*resource.Object, error) {
 	rows, err := s.pool.Query(ctx, `SELECT payload::text FROM resources WHERE kind = $1 AND name = $2`, r.Kind, r.Name)
@@ -45,7 +27,9 @@ func (s *Store) Object(ctx context.Context, r resource.Ref) (*resource.Object, e
 // Filter narrows a list; empty fields do not.
 type Filter struct {
 	Kind, After, Owner, Prefix, LabelName, LabelValue string
-	Limit                                             int
+	// Host and Service are for routes: those that list the host, or send to the service.
+	Host, Service string
+	Limit         int
 }
 
 // Objects reads a page in the order of names, and the revision that it was read at.
@@ -56,7 +40,9 @@ func (s *Store) Objects(ctx context.Context, f Filter) (objects []*resource.Obje
 		}
 		rows, err := tx.Query(ctx, `SELECT payload::text FROM resources WHERE kind = $1 AND name > $2
 			AND ($3 = '' OR payload->>'owner' = $3) AND starts_with(name, $4) AND ($5 = '' OR payload->'labels'->>$5 = $6)
-			ORDER BY name LIMIT $7`, f.Kind, f.After, f.Owner, f.Prefix, f.LabelName, f.LabelValue, f.Limit)
+			AND ($7 = '' OR $7 IN (SELECT json_array_elements_text(payload->'spec'->'hosts')))
+			AND ($8 = '' OR $8 IN (SELECT json_array_elements(payload->'spec'->'backends')->>'service'))
+			ORDER BY name LIMIT $9`, f.Kind, f.After, f.Owner, f.Prefix, f.LabelName, f.LabelValue, f.Host, f.Service, f.Limit)
 		if err != nil {
 			return err
 		}

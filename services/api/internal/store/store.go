@@ -188,6 +188,24 @@ func (s *Store) Revision(ctx context.Context, n int64) (Committed, error) {
 	return c, nil
 }
 
+// RevisionsAfter reads the commits after a revision, in order, without their states.
+func (s *Store) RevisionsAfter(ctx context.Context, after int64, limit int) ([]stream.Commit, error) {
+	rows, err := s.pool.Query(ctx, `SELECT (SELECT epoch::text FROM config_head), r.revision, r.at, r.actor, r.message, r.request_id,
+			(SELECT json_agg(json_build_object('kind', c.kind, 'name', c.name, 'deleted', c.after IS NULL) ORDER BY c.kind, c.name)
+				FROM (SELECT kind, name, after FROM changes WHERE revision = r.revision ORDER BY kind, name LIMIT $3) AS c)
+		FROM revisions r WHERE r.revision > $1 ORDER BY r.revision LIMIT $2`, after, limit, stream.MaxChanges)
+	if err != nil {
+		return nil, fmt.Errorf("read revisions: %w", err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (stream.Commit, error) {
+		var c stream.Commit
+		var at time.Time
+		err := row.Scan(&c.Epoch, &c.Revision, &at, &c.Actor, &c.Message, &c.RequestID, &c.Changes)
+		c.At = resource.Time(at)
+		return c, err
+	})
+}
+
 // Lead tries to become the one api that publishes; release gives it up. Lost is closed when the
 // connection that holds the lock has gone.
 func (s *Store) Lead(ctx context.Context) (release func(), alive func(context.Context) error, ok bool, err error) {

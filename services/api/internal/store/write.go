@@ -99,19 +99,38 @@ func (t *Tx) Commit(ctx context.Context, r Record) error {
 		t.Revision, r.At, r.Actor, r.Message, r.RequestID, r.Traceparent, mustJSON(r.State), len(r.Changes))
 	t.queueChanges(&b, r.Changes)
 	b.Queue(`UPDATE config_head SET state = $1`, mustJSON(r.State))
-	if r.Key != "" {
-		b.Queue(`INSERT INTO idempotency (key, actor, request, status, response, at) VALUES ($1, $2, $3, $4, $5, $6)
-			ON CONFLICT (actor, key) DO UPDATE SET request = excluded.request, status = excluded.status, response = excluded.response, at = excluded.at`,
-			r.Key, r.Actor, r.Answer.Request, r.Answer.Status, string(r.Answer.Response), r.At)
-	}
+	queueAnswer(&b, r)
 	b.Queue(`SELECT pg_notify('`+NotifyChannel+`', $1)`, t.instance)
+	return t.commit(ctx, &b)
+}
+
+// Remember makes no revision, and stores only what the idempotency key remembers. After an error it is
+// not known whether it was stored.
+func (t *Tx) Remember(ctx context.Context, r Record) error {
+	var b pgx.Batch
+	b.Queue(`UPDATE config_head SET revision = revision - 1`) // what Begin has counted up
+	queueAnswer(&b, r)
+	return t.commit(ctx, &b)
+}
+
+func (t *Tx) commit(ctx context.Context, b *pgx.Batch) error {
 	b.Queue(`COMMIT`)
-	if err := t.conn.SendBatch(ctx, &b).Close(); err != nil {
+	if err := t.conn.SendBatch(ctx, b).Close(); err != nil {
 		t.discard(ctx)
 		return fmt.Errorf("commit: %w", err)
 	}
 	t.conn.Release()
 	return nil
+}
+
+func queueAnswer(b *pgx.Batch, r Record) {
+	if r.Key == "" {
+		return
+	}
+	b.Queue(`DELETE FROM idempotency WHERE at < now() - interval '24 hours'`)
+	b.Queue(`INSERT INTO idempotency (key, actor, request, status, response, at) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (actor, key) DO UPDATE SET request = excluded.request, status = excluded.status, response = excluded.response, at = excluded.at`,
+		r.Key, r.Actor, r.Answer.Request, r.Answer.Status, string(r.Answer.Response), r.At)
 }
 
 func (t *Tx) queueChanges(b *pgx.Batch, changes []config.Change) {

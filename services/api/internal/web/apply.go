@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -55,12 +56,10 @@ func (a *API) apply(c echo.Context) error {
 }
 
 func (a *API) applyPlan(c echo.Context, opt options, raw []byte, plan func(*config.State) (writer.Plan, error)) error {
-	res, err := a.Writer.Write(c.Request().Context(), a.meta(c, opt, raw), plan)
-	if err != nil {
-		return err
-	}
-	l := a.wait(c.Request().Context(), opt, res)
-	return c.JSON(statusOf(http.StatusOK, l), a.applied(res, opt, l))
+	return a.answer(c, opt, raw, func(st *config.State) (writer.Plan, func(writer.Result) (any, error), error) {
+		p, err := plan(st)
+		return p, func(res writer.Result) (any, error) { return applied(res, opt), nil }, err
+	})
 }
 
 func (d *applyDocument) desired() ([]writer.Desired, error) {
@@ -104,7 +103,7 @@ func (d *applyDocument) desired() ([]writer.Desired, error) {
 	if d.Prune && d.Owner == "" {
 		all = append(all, resource.Violation{Path: "$.owner", Message: "is needed with prune: only what an owner has is deleted", Rule: "owner"})
 	}
-	if len(d.Message) > 1024 || strings.ContainsRune(d.Message, 0) {
+	if utf8.RuneCountInString(d.Message) > 1024 || strings.ContainsRune(d.Message, 0) {
 		all = append(all, resource.Violation{Path: "$.message", Message: "is longer than 1024 characters, or has a zero byte", Rule: "message"})
 	}
 	if len(all) > 0 {
@@ -141,14 +140,8 @@ func (d *applyDocument) plan(st *config.State, want []writer.Desired) (writer.Pl
 	return p, nil
 }
 
-func (a *API) applied(res writer.Result, opt options, l *api.Live) api.ApplyResult {
-	out := api.ApplyResult{Revision: res.Revision, DryRun: opt.dryRun, Unchanged: int32(res.Unchanged), Live: l, Changes: []api.Change{}}
-	if res.Replayed != nil {
-		var was struct{ Revision int64 }
-		if json.Unmarshal(res.Replayed.Response, &was) == nil {
-			out.Revision = was.Revision
-		}
-	}
+func applied(res writer.Result, opt options) api.ApplyResult {
+	out := api.ApplyResult{Revision: res.Revision, DryRun: opt.dryRun, Unchanged: int32(res.Unchanged), Changes: []api.Change{}}
 	for _, x := range res.Changes {
 		out.Changes = append(out.Changes, change(x.Before, x.After))
 	}
@@ -198,13 +191,19 @@ func (a *API) status(c echo.Context) error {
 	if out.Xds == nil {
 		out.Xds = []api.XdsServer{}
 	}
-	if len(proxies) > 0 {
-		out.LiveRevision = math.MaxInt64
-		for _, p := range proxies {
-			out.LiveRevision = min(out.LiveRevision, p.AppliedRevision)
+	out.LiveRevision = liveRevision(proxies)
+	return c.JSON(http.StatusOK, out)
+}
+
+// liveRevision is what every connected Envoy serves; 0 without any.
+func liveRevision(proxies []api.Proxy) int64 {
+	var out int64
+	for i, p := range proxies {
+		if i == 0 || p.AppliedRevision < out {
+			out = p.AppliedRevision
 		}
 	}
-	return c.JSON(http.StatusOK, out)
+	return out
 }
 
 func (a *API) proxies(c echo.Context) error {
@@ -228,7 +227,7 @@ func (a *API) revisions(c echo.Context) error {
 	}
 	if cur != "" {
 		if below, err = number(cur); err != nil {
-			return wrong(http.StatusBadRequest, "cursor is not one that this API gave out")
+			return errCursor
 		}
 	}
 	rows, err := a.Store.Revisions(c.Request().Context(), below, limit+1)

@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -77,11 +79,7 @@ func (a *API) object(o *resource.Object) (api.Object, error) {
 		return api.Object{}, err
 	}
 	out := envelope(shown)
-	var target live.Target
-	a.Writer.View(func(st *config.State, _ int64) {
-		target = a.target(st, o.Revision, []config.Change{{After: o}})
-	})
-	l := a.Board.Now(target)
+	l := a.Board.Now(a.target(o.Revision, []config.Change{{After: o}}))
 	out.Status = &api.ObjectStatus{State: l.State, Reason: l.Reason}
 	return out, nil
 }
@@ -94,9 +92,9 @@ func envelope(o *resource.Object) api.Object {
 }
 
 // target is what has to be so for changes to be live.
-func (a *API) target(st *config.State, revision int64, changes []config.Change) live.Target {
+func (a *API) target(revision int64, changes []config.Change) live.Target {
 	t := live.Target{Epoch: a.Writer.Epoch(), Revision: revision, Objects: map[resource.Ref]bool{}}
-	gateways := map[string]bool{}
+	known, gateways := a.Writer.Gateways(), map[string]bool{}
 	for _, x := range changes {
 		t.Objects[x.Ref()] = true
 		switch x.Ref().Kind {
@@ -111,17 +109,16 @@ func (a *API) target(st *config.State, revision int64, changes []config.Change) 
 		case resource.KindGateway:
 			gateways[x.Ref().Name] = true
 		default:
-			for _, g := range st.Names(resource.KindGateway) {
+			for _, g := range known {
 				gateways[g] = true
 			}
 		}
 	}
-	for g := range gateways {
-		if st.Get(resource.Ref{Kind: resource.KindGateway, Name: g}) != nil {
+	for _, g := range known {
+		if gateways[g] {
 			t.Gateways = append(t.Gateways, g)
 		}
 	}
-	slices.Sort(t.Gateways)
 	return t
 }
 
@@ -134,7 +131,10 @@ func (a *API) list(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	f := store.Filter{Kind: k.Name, Owner: c.QueryParam("owner"), Prefix: c.QueryParam("q"), Limit: limit + 1}
+	f := store.Filter{Kind: k.Name, Owner: c.QueryParam("owner"), Prefix: c.QueryParam("q"), Host: c.QueryParam("host"), Service: c.QueryParam("service"), Limit: limit + 1}
+	if k.Name != resource.KindRoute && (f.Host != "" || f.Service != "") {
+		return wrong(http.StatusBadRequest, "host and service filter routes only")
+	}
 	if l := c.QueryParam("label"); l != "" {
 		var ok bool
 		if f.LabelName, f.LabelValue, ok = strings.Cut(l, "="); !ok {
@@ -143,11 +143,6 @@ func (a *API) list(c echo.Context) error {
 	}
 	if f.After, err = cursor(c); err != nil {
 		return err
-	}
-	for _, s := range []string{f.Owner, f.Prefix, f.LabelName, f.LabelValue, f.After} {
-		if strings.ContainsRune(s, 0) {
-			return wrong(http.StatusBadRequest, "a query parameter has a zero byte")
-		}
 	}
 	objects, revision, err := a.Store.Objects(c.Request().Context(), f)
 	if err != nil {
@@ -182,8 +177,8 @@ func pageSize(c echo.Context) (int, error) {
 
 func cursor(c echo.Context) (string, error) {
 	b, err := base64.RawURLEncoding.DecodeString(c.QueryParam("cursor"))
-	if err != nil {
-		return "", wrong(http.StatusBadRequest, "cursor is not one that this API gave out")
+	if err != nil || !utf8.Valid(b) || slices.Contains(b, 0) {
+		return "", errCursor
 	}
 	return string(b), nil
 }
@@ -217,6 +212,9 @@ func decode(raw []byte, into any) error {
 	return nil
 }
 
+// ownerName is what api.proto says of Object.owner.
+var ownerName = regexp.MustCompile(`^[A-Za-z0-9._:/-]{0,63}$`)
+
 // desired decodes and checks an object's own rules.
 func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner string, labels map[string]string, path string) (writer.Desired, resource.Violations) {
 	d := writer.Desired{Ref: ref, Owner: owner, Labels: labels, Path: path, SpecPath: path + ".spec"}
@@ -229,14 +227,14 @@ func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner stri
 	}
 	d.Spec = m
 	v = v.Under(d.SpecPath)
-	if len(owner) > resource.MaxNameLength || strings.ContainsFunc(owner, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		v = append(v, resource.Violation{Path: path + ".owner", Message: "must be at most 63 printable characters", Rule: "owner"})
+	if !ownerName.MatchString(owner) {
+		v = append(v, resource.Violation{Path: path + ".owner", Message: "must be at most 63 letters, digits and any of . _ : / -", Rule: "owner"})
 	}
 	if len(labels) > 32 {
 		v = append(v, resource.Violation{Path: path + ".labels", Message: "are more than 32", Rule: "labels"})
 	}
 	for name, value := range labels {
-		if name == "" || len(name) > 63 || len(value) > 256 || strings.ContainsRune(name+value, 0) {
+		if name == "" || utf8.RuneCountInString(name) > 63 || utf8.RuneCountInString(value) > 256 || strings.ContainsRune(name+value, 0) {
 			v = append(v, resource.Violation{Path: fmt.Sprintf("%s.labels[%q]", path, name), Message: "has a name of 1 to 63 and a value of at most 256 characters", Rule: "labels"})
 		}
 	}
@@ -361,46 +359,109 @@ func (a *API) write(c echo.Context, ref resource.Ref, raw []byte, want func(befo
 		return err
 	}
 	var before *resource.Object
-	var gone bool
-	res, err := a.Writer.Write(c.Request().Context(), a.meta(c, opt, raw), func(st *config.State) (writer.Plan, error) {
+	return a.answer(c, opt, raw, func(st *config.State) (writer.Plan, func(writer.Result) (any, error), error) {
 		before = st.Get(ref)
 		if err := precondition(c.Request(), before); err != nil {
-			return writer.Plan{}, err
+			return writer.Plan{}, nil, err
 		}
 		d, err := want(before)
 		if err != nil {
-			return writer.Plan{}, err
+			return writer.Plan{}, nil, err
 		}
+		show := func(res writer.Result) (any, error) { return applied(res, opt), nil }
 		if d == nil {
-			gone = true
-			return writer.Plan{Deletes: []resource.Ref{ref}, Status: http.StatusOK}, nil
+			return writer.Plan{Deletes: []resource.Ref{ref}, Status: http.StatusOK}, show, nil
 		}
-		status := http.StatusOK
-		if before == nil {
-			status = http.StatusCreated
+		plan := writer.Plan{Upserts: []writer.Desired{*d}, Status: http.StatusOK}
+		if before == nil && !opt.dryRun {
+			plan.Status = http.StatusCreated
 		}
-		return writer.Plan{Upserts: []writer.Desired{*d}, Status: status}, nil
+		if !opt.dryRun {
+			show = func(res writer.Result) (any, error) { return written(before, res) }
+		}
+		return plan, show, nil
 	})
-	if err != nil {
-		return err
-	}
-	l := a.wait(c.Request().Context(), opt, res)
-	status := statusOf(res.Status, l)
-	if gone || opt.dryRun || res.Replayed != nil {
-		return c.JSON(status, a.applied(res, opt, l))
-	}
+}
+
+// written is an object as a write left it.
+func written(before *resource.Object, res writer.Result) (any, error) {
 	after := before
 	if len(res.Changes) > 0 {
 		after = res.Changes[0].After
 	}
 	shown, err := writer.Public(after)
 	if err != nil {
+		return nil, err
+	}
+	return envelope(shown), nil
+}
+
+// answer makes a write and answers with what show makes of its result, which is also what an idempotency
+// key remembers.
+func (a *API) answer(c echo.Context, opt options, raw []byte, plan func(*config.State) (writer.Plan, func(writer.Result) (any, error), error)) error {
+	meta, err := a.meta(c, opt, raw)
+	if err != nil {
 		return err
 	}
-	out := envelope(shown)
-	out.Live = l
-	c.Response().Header().Set("ETag", etag(after.Revision))
-	return c.JSON(status, out)
+	var show func(writer.Result) (any, error)
+	res, err := a.Writer.Write(c.Request().Context(), meta, func(st *config.State) (writer.Plan, error) {
+		p, s, err := plan(st)
+		show = s
+		p.Answer = func(r writer.Result) ([]byte, error) {
+			x, err := s(r)
+			if err != nil {
+				return nil, err
+			}
+			return json.Marshal(x)
+		}
+		return p, err
+	})
+	if err != nil {
+		return err
+	}
+	if res.Replayed != nil {
+		return a.replay(c, opt, res)
+	}
+	out, err := show(res)
+	if err != nil {
+		return err
+	}
+	l := a.wait(c.Request().Context(), opt, res)
+	switch x := out.(type) {
+	case api.Object:
+		x.Live = l
+		c.Response().Header().Set("ETag", etag(x.Revision))
+		return c.JSON(statusOf(res.Status, l), x)
+	case api.ApplyResult:
+		x.Live = l
+		return c.JSON(statusOf(res.Status, l), x)
+	default:
+		return fmt.Errorf("unexpected answer %T", out)
+	}
+}
+
+// replay answers a repeated request as the first one was.
+func (a *API) replay(c echo.Context, opt options, res writer.Result) error {
+	var body map[string]json.RawMessage
+	if err := json.Unmarshal(res.Replayed.Response, &body); err != nil {
+		return fmt.Errorf("read remembered answer: %w", err)
+	}
+	if err := json.Unmarshal(body["revision"], &res.Revision); err != nil {
+		return fmt.Errorf("read remembered answer: %w", err)
+	}
+	l := a.wait(c.Request().Context(), opt, res)
+	if l != nil {
+		raw, err := json.Marshal(l)
+		if err != nil {
+			return fmt.Errorf("encode answer: %w", err)
+		}
+		body["live"] = raw
+	}
+	if body["spec"] != nil {
+		c.Response().Header().Set("ETag", etag(res.Revision))
+	}
+	c.Response().Header().Set("Idempotency-Replayed", "true")
+	return c.JSON(statusOf(res.Status, l), body)
 }
 
 func precondition(r *http.Request, before *resource.Object) error {
@@ -446,36 +507,42 @@ func readOptions(c echo.Context) (o options, err error) {
 			return o, wrong(http.StatusBadRequest, "dry_run must be true or false")
 		}
 	}
-	if o.message = c.QueryParam("message"); len(o.message) > 1024 || strings.ContainsRune(o.message, 0) {
-		return o, wrong(http.StatusBadRequest, "message is longer than 1024 characters, or has a zero byte")
+	if o.message = c.QueryParam("message"); utf8.RuneCountInString(o.message) > 1024 {
+		return o, wrong(http.StatusBadRequest, "message is longer than 1024 characters")
 	}
 	return o, nil
 }
 
-func (a *API) meta(c echo.Context, o options, raw []byte) writer.Meta {
+func (a *API) meta(c echo.Context, o options, raw []byte) (writer.Meta, error) {
 	r := c.Request()
 	actor, _ := c.Get(keyActor).(string)
 	m := writer.Meta{Actor: actor, Message: o.message, RequestID: requestID(c), DryRun: o.dryRun}
-	if t := r.Header.Get("Traceparent"); len(t) == 55 {
+	if t := r.Header.Get("Traceparent"); traceparent.MatchString(t) {
 		m.Traceparent = t
 	}
-	if key := r.Header.Get("Idempotency-Key"); key != "" && len(key) <= 255 && !o.dryRun {
+	key := r.Header.Get("Idempotency-Key")
+	if len(key) > 255 || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return m, wrong(http.StatusBadRequest, "Idempotency-Key must be at most 255 printable characters without spaces")
+	}
+	if key != "" && !o.dryRun {
 		h := sha256.New()
 		fmt.Fprintf(h, "%s %s\n", r.Method, r.URL.Path)
 		h.Write(raw)
 		m.Key, m.Request = key, h.Sum(nil)
 	}
-	return m
+	return m, nil
 }
+
+// traceparent is W3C's, version 00.
+var traceparent = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
 
 func (a *API) wait(ctx context.Context, o options, res writer.Result) *api.Live {
 	if o.wait == 0 || o.dryRun {
 		return nil
 	}
-	var t live.Target
-	a.Writer.View(func(st *config.State, _ int64) { t = a.target(st, res.Revision, res.Changes) })
+	t := a.target(res.Revision, res.Changes)
 	if len(res.Changes) == 0 { // as asked already: then it is to be live
-		a.Writer.View(func(st *config.State, _ int64) { t.Gateways = st.Names(resource.KindGateway) })
+		t.Gateways = a.Writer.Gateways()
 	}
 	limit, cancel := context.WithTimeout(ctx, o.wait)
 	defer cancel()

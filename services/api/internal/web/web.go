@@ -9,15 +9,16 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
@@ -42,12 +43,22 @@ type API struct {
 	Auth   *auth.Auth
 	// Published is the relay's last revision.
 	Published func() int64
+	// Committed tells GET /v1/events that there may be a new revision.
+	Committed *Signal
 	Log       *zap.Logger
+
+	metrics *metrics
+	// openAPI and docs are made once.
+	openAPI, docs []byte
 }
 
-// Handler returns the API as one handler.
-func (a *API) Handler() http.Handler {
+// Handler returns the API as one handler. An error means that the table of operations is wrong.
+func (a *API) Handler() (http.Handler, error) {
 	e := echo.New()
+	a.metrics = newMetrics(a)
+	if err := a.describe(); err != nil {
+		return nil, err
+	}
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = a.fail
 	e.Use(a.requestID, middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: func(c echo.Context, err error, stack []byte) error {
@@ -55,41 +66,9 @@ func (a *API) Handler() http.Handler {
 		return &problem{api.Problem{Status: http.StatusInternalServerError, Detail: "this is a defect; the log has it under this request_id"}}
 	}}))
 	for _, op := range a.operations() {
-		e.Add(op.method, op.path, a.guard(op))
+		e.Add(op.Method, op.Path, a.measure(op.ID, a.guard(op)))
 	}
-	return e
-}
-
-// operation is one entry of the API.
-type operation struct {
-	method, path string
-	// role that is needed; "" for everybody.
-	role string
-	// query parameters that are known.
-	query  []string
-	handle echo.HandlerFunc
-}
-
-func (a *API) operations() []operation {
-	wait := []string{"wait", "timeout", "dry_run", "message"}
-	page := []string{"limit", "cursor"}
-	return []operation{
-		{"GET", "/healthz", "", nil, func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "healthy"}) }},
-		{"GET", "/readyz", "", nil, a.ready},
-		{"GET", "/metrics", "", nil, echo.WrapHandler(promhttp.Handler())},
-		{"POST", "/v1/apply", auth.Editor, wait, a.apply},
-		{"GET", "/v1/status", auth.Viewer, nil, a.status},
-		{"GET", "/v1/proxies", auth.Viewer, nil, a.proxies},
-		{"GET", "/v1/revisions", auth.Viewer, page, a.revisions},
-		{"GET", "/v1/revisions/:revision", auth.Viewer, nil, a.revision},
-		{"GET", "/v1/revisions/:revision/diff", auth.Viewer, []string{"against"}, a.diff},
-		{"POST", "/v1/revisions/:revision/rollback", auth.Editor, wait, a.rollback},
-		{"GET", "/v1/:kind", auth.Viewer, append([]string{"owner", "label", "q"}, page...), a.list},
-		{"GET", "/v1/:kind/:name", auth.Viewer, nil, a.get},
-		{"PUT", "/v1/:kind/:name", auth.Editor, wait, a.put},
-		{"PATCH", "/v1/:kind/:name", auth.Editor, wait, a.patch},
-		{"DELETE", "/v1/:kind/:name", auth.Editor, wait, a.remove},
-	}
+	return e, nil
 }
 
 const (
@@ -114,27 +93,50 @@ func requestID(c echo.Context) string { s, _ := c.Get(keyRequest).(string); retu
 // guard checks who asks, and that nothing is asked for in words that are not known.
 func (a *API) guard(op operation) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		if op.role != "" {
+		if op.Role != "" {
 			r := c.Request()
 			who, err := a.Auth.Identify(r.Context(), auth.Request{
 				Authorization: r.Header.Get("Authorization"), Remote: r.RemoteAddr, Host: r.Host, Origin: r.Header.Get("Origin"),
 			})
-			if err != nil {
+			switch {
+			case errors.Is(err, auth.ErrUnavailable):
+				a.Log.Error("token not checked", zap.String("request_id", requestID(c)), zap.Error(err))
+				return wrong(http.StatusServiceUnavailable, "%s", auth.ErrUnavailable.Error())
+			case err != nil:
 				c.Response().Header().Set("WWW-Authenticate", `Bearer realm="marchproxy"`)
 				return wrong(http.StatusUnauthorized, "%s", err.Error())
 			}
-			if !who.May(op.role) {
-				return wrong(http.StatusForbidden, "token %q has the role %s; this needs %s", who.Name, who.Role, op.role)
+			if !who.May(op.Role) {
+				return wrong(http.StatusForbidden, "token %q has the role %s; this needs %s", who.Name, who.Role, op.Role)
 			}
 			c.Set(keyActor, who.Name)
 		}
-		for name := range c.QueryParams() {
-			if !slices.Contains(op.query, name) {
-				return wrong(http.StatusBadRequest, "query parameter %q is not known here; known: %s", name, strings.Join(op.query, ", "))
-			}
+		if err := checkQuery(c.Request().URL.RawQuery, op); err != nil {
+			return err
 		}
 		return op.handle(c)
 	}
+}
+
+// checkQuery refuses parameters that are not known, and values that are no text.
+func checkQuery(raw string, op operation) error {
+	query, err := url.ParseQuery(raw)
+	if err != nil {
+		return wrong(http.StatusBadRequest, "the query cannot be read: %s", err.Error())
+	}
+	for name, values := range query {
+		switch {
+		case !slices.Contains(op.Query, name) && len(op.Query) == 0:
+			return wrong(http.StatusBadRequest, "query parameter %q is not known here; there are none", name)
+		case !slices.Contains(op.Query, name):
+			return wrong(http.StatusBadRequest, "query parameter %q is not known here; known: %s", name, strings.Join(op.Query, ", "))
+		case len(values) > 1:
+			return wrong(http.StatusBadRequest, "query parameter %q is given %d times; give it once", name, len(values))
+		case !utf8.ValidString(values[0]) || strings.ContainsRune(values[0], 0):
+			return wrong(http.StatusBadRequest, "query parameter %q is not valid UTF-8, or has a zero character", name)
+		}
+	}
+	return nil
 }
 
 // problem is an error with its answer.
@@ -182,6 +184,8 @@ func (a *API) explain(err error, id string) api.Problem {
 		return p.Problem
 	case errors.Is(err, writer.ErrKeyReused):
 		return api.Problem{Status: http.StatusUnprocessableEntity, Detail: err.Error()}
+	case errors.Is(err, store.ErrTokenExists), errors.Is(err, store.ErrLastAdmin):
+		return api.Problem{Status: http.StatusConflict, Detail: err.Error()}
 	case errors.Is(err, store.ErrNotFound):
 		return api.Problem{Status: http.StatusNotFound, Detail: "there is no such thing"}
 	case errors.As(err, &he):
@@ -237,6 +241,8 @@ func Serve(ctx context.Context, lis net.Listener, h http.Handler) error {
 	}
 	return nil
 }
+
+var errCursor = wrong(http.StatusBadRequest, "cursor is not one that this API gave out")
 
 func number(s string) (int64, error) {
 	n, err := strconv.ParseInt(s, 10, 64)

@@ -9,7 +9,6 @@ package writer
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -57,8 +56,9 @@ type Desired struct {
 type Plan struct {
 	Upserts []Desired
 	Deletes []resource.Ref
-	// Status is what an idempotency key remembers as the answer's HTTP status.
+	// Status is the answer's HTTP status, and Answer its body in JSON: what an idempotency key remembers.
 	Status int
+	Answer func(Result) ([]byte, error)
 }
 
 // Result is what a write did.
@@ -98,7 +98,10 @@ type Writer struct {
 	mu    sync.Mutex
 	state *config.State
 	head  store.Head // Revision -1: to be read again
-	epoch atomic.Pointer[string]
+	// For readers, who must not wait for a write that is under way.
+	epoch    atomic.Pointer[string]
+	gateways atomic.Pointer[[]string]
+	revision atomic.Int64
 }
 
 // New reads the configuration. notify is handed each revision right after its commit, in order.
@@ -120,16 +123,24 @@ func (w *Writer) reload(ctx context.Context) error {
 		}
 	}
 	w.state, w.head = st, head
-	w.epoch.Store(&head.Epoch)
+	w.show()
 	return nil
 }
 
-// View calls look with the state at the newest revision this api has seen. look must not keep it.
-func (w *Writer) View(look func(st *config.State, revision int64)) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	look(w.state, w.head.Revision)
+// show lets readers see the present head.
+func (w *Writer) show() {
+	names := w.state.Names(resource.KindGateway)
+	w.gateways.Store(&names)
+	w.epoch.Store(&w.head.Epoch)
+	w.revision.Store(w.head.Revision)
 }
+
+// Gateways lists the gateways by name, as of the newest revision that this api has seen. Callers must not
+// change the list.
+func (w *Writer) Gateways() []string { return *w.gateways.Load() }
+
+// Revision is the newest one that this api has seen.
+func (w *Writer) Revision() int64 { return w.revision.Load() }
 
 // Epoch is the database's present life.
 func (w *Writer) Epoch() string {
@@ -178,15 +189,13 @@ func (w *Writer) Write(ctx context.Context, meta Meta, plan func(st *config.Stat
 	result := Result{Epoch: tx.Epoch, Revision: tx.Revision, Changes: changes, Unchanged: unchanged, Status: p.Status}
 	if len(changes) == 0 {
 		result.Revision--
-		return result, nil
-	}
-	if err := w.check(changes, p); err != nil {
+	} else if err := w.check(changes, p); err != nil {
 		undo()
 		return Result{}, err
 	}
 	if meta.DryRun {
 		undo()
-		result.Revision--
+		result.Revision = tx.Revision - 1
 		return result, nil
 	}
 	record := store.Record{
@@ -194,7 +203,22 @@ func (w *Writer) Write(ctx context.Context, meta Meta, plan func(st *config.Stat
 		State: w.state.Summary(), Changes: changes, Key: meta.Key,
 	}
 	if meta.Key != "" {
-		record.Answer = store.Answer{Request: meta.Request, Status: p.Status, Response: remember(result)}
+		answer, err := p.Answer(result)
+		if err != nil {
+			undo()
+			return Result{}, err
+		}
+		record.Answer = store.Answer{Request: meta.Request, Status: p.Status, Response: answer}
+	}
+	if len(changes) == 0 {
+		if meta.Key != "" {
+			done = true
+			if err := tx.Remember(ctx, record); err != nil {
+				w.head.Revision = -1
+				return Result{}, errors.Join(ErrUnknown, err)
+			}
+		}
+		return result, nil
 	}
 	done = true
 	if err := tx.Commit(ctx, record); err != nil {
@@ -203,17 +227,9 @@ func (w *Writer) Write(ctx context.Context, meta Meta, plan func(st *config.Stat
 		return Result{}, errors.Join(ErrUnknown, err)
 	}
 	w.head = store.Head{Epoch: tx.Epoch, Revision: tx.Revision, State: record.State}
+	w.show()
 	w.notify(committed(w.head, record))
 	return result, nil
-}
-
-// remember is what an idempotency key stores: enough to answer again.
-func remember(r Result) []byte {
-	b, err := json.Marshal(map[string]any{"revision": r.Revision, "unchanged": r.Unchanged})
-	if err != nil {
-		panic(err) // two numbers
-	}
-	return b
 }
 
 func committed(h store.Head, r store.Record) store.Committed {

@@ -1,0 +1,225 @@
+package openapi
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/marchproxy/marchproxy/proto/jsonschema"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// components are the API's schemas, and those of every kind.
+func components() (object, error) {
+	files, err := jsonschema.Files.ReadDir(".")
+	if err != nil {
+		return nil, fmt.Errorf("read schemas: %w", err)
+	}
+	out := object{}
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), "marchproxy.events.") {
+			continue
+		}
+		raw, err := jsonschema.Files.ReadFile(f.Name())
+		if err != nil {
+			return nil, fmt.Errorf("read schemas: %w", err)
+		}
+		var bundle struct {
+			Defs map[string]object `json:"$defs"`
+		}
+		if err := json.Unmarshal(raw, &bundle); err != nil {
+			return nil, fmt.Errorf("read schema %s: %w", f.Name(), err)
+		}
+		for id, schema := range bundle.Defs {
+			if name := schemaName(id); name != "" {
+				out[name] = simplify(schema)
+			}
+		}
+	}
+	generic, ok := out["Object"].(object)
+	if !ok {
+		return nil, fmt.Errorf("there is no schema of Object")
+	}
+	for _, k := range resource.Kinds {
+		out[k.Name] = kindSchema(generic, k)
+		out[k.Name+"Patch"] = patchSchema(generic, k)
+		out[k.Name+"List"] = replaceRefs(out["ObjectList"], "Object", k.Name)
+	}
+	delete(out, "ObjectList")
+	out["OpenAPI"] = object{"type": "object", "description": "An OpenAPI 3.1 document.", "required": []string{"openapi", "paths"}}
+	out["Health"] = object{"type": "object", "additionalProperties": false, "required": []string{"status"}, "properties": object{"status": object{"type": "string"}}}
+	return out, nil
+}
+
+// schemaName is a component's name: Route's message becomes RouteSpec, since Route is the object with
+// its envelope.
+func schemaName(id string) string {
+	id = strings.TrimSuffix(id, ".schema.json")
+	if name, ok := strings.CutPrefix(id, "marchproxy.api.v1."); ok {
+		return name
+	}
+	name, ok := strings.CutPrefix(id, "marchproxy.config.v1.")
+	if !ok {
+		return ""
+	}
+	if _, kind := resource.KindByName(name); kind {
+		return name + "Spec"
+	}
+	return name
+}
+
+// kindSchema is Object with the spec of one kind.
+func kindSchema(generic object, k resource.Kind) object {
+	out, props := clone(generic)
+	out["title"] = k.Name
+	props["kind"] = object{"type": "string", "const": k.Name}
+	props["spec"] = object{"$ref": "#/components/schemas/" + k.Name + "Spec"}
+	return out
+}
+
+// patchSchema is an RFC 7396 merge patch: any part of spec, owner and labels; null removes.
+func patchSchema(generic object, k resource.Kind) object {
+	_, props := clone(generic)
+	return object{
+		"title": k.Name + " Patch", "type": "object", "additionalProperties": false,
+		"description": "An RFC 7396 merge patch of spec, owner and labels: what is given replaces, null removes.",
+		"properties": object{
+			"spec":   object{"type": "object", "description": "A part of " + k.Name + "Spec."},
+			"owner":  props["owner"],
+			"labels": object{"type": []string{"object", "null"}, "additionalProperties": object{"type": []string{"string", "null"}}},
+		},
+	}
+}
+
+func clone(o object) (out, props object) {
+	out, props = object{}, object{}
+	for k, v := range o {
+		out[k] = v
+	}
+	if p, ok := o["properties"].(object); ok {
+		for k, v := range p {
+			props[k] = v
+		}
+	}
+	out["properties"] = props
+	return out, props
+}
+
+func replaceRefs(v any, from, to string) any {
+	switch v := v.(type) {
+	case object:
+		out := object{}
+		for k, x := range v {
+			if k == "$ref" && x == "#/components/schemas/"+from {
+				x = "#/components/schemas/" + to
+			}
+			out[k] = replaceRefs(x, from, to)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, x := range v {
+			out[i] = replaceRefs(x, from, to)
+		}
+		return out
+	default:
+		return v
+	}
+}
+
+// camelCase are the patterns under which protobuf's JSON takes a second spelling of every name; the API
+// takes snake_case only.
+var camelCase = regexp.MustCompile(`^\^\([a-zA-Z0-9|]+\)\$$`)
+
+// durations as Go and the Gateway API write them.
+const duration = `^([0-9]+(\.[0-9]+)?(h|m|s|ms|us|µs|ns))+$`
+
+// simplify turns protobuf's JSON, which takes several spellings of a value, into what the API documents:
+// numbers are numbers, enums are their names.
+func simplify(v any) any {
+	switch v := v.(type) {
+	case []any:
+		out := make([]any, len(v))
+		for i, x := range v {
+			out[i] = simplify(x)
+		}
+		return out
+	case object:
+		return simplifyObject(v)
+	default:
+		return v
+	}
+}
+
+func simplifyObject(v object) object {
+	out := object{}
+	for k, x := range v {
+		switch k {
+		case "$schema", "$id":
+		case "default":
+			if x != "" && x != false && x != 0.0 { // protobuf's zero is absence, which the descriptions explain
+				out[k] = x
+			}
+		case "patternProperties":
+			rest := object{}
+			for pattern, schema := range x.(object) {
+				if !camelCase.MatchString(pattern) {
+					rest[pattern] = simplify(schema)
+				}
+			}
+			if len(rest) > 0 {
+				out[k] = rest
+			}
+		case "$ref":
+			id := strings.TrimPrefix(x.(string), "#/$defs/")
+			switch id {
+			case "google.protobuf.Struct.schema.json":
+				out["type"] = "object"
+			case "google.protobuf.Duration.schema.json":
+				out["type"], out["pattern"], out["examples"] = "string", duration, []string{"30s"}
+			default:
+				out[k] = "#/components/schemas/" + schemaName(id)
+			}
+		case "anyOf":
+			for key, y := range spelling(x.([]any)) {
+				out[key] = y
+			}
+		default:
+			out[k] = simplify(x)
+		}
+	}
+	return out
+}
+
+// spelling chooses the one spelling that is documented.
+func spelling(alternatives []any) object {
+	var number object
+	for _, a := range alternatives {
+		o, ok := a.(object)
+		if !ok {
+			continue
+		}
+		switch {
+		case o["enum"] != nil && o["type"] == "string" && !isFloat(o):
+			return object{"type": "string", "enum": o["enum"]}
+		case o["type"] == "integer" || o["type"] == "number":
+			number = o
+		}
+	}
+	out := object{}
+	for k, v := range number {
+		out[k] = v
+	}
+	if out["type"] == "integer" && out["maximum"] == nil && out["enum"] == nil {
+		out["format"], out["maximum"] = "int64", int64(1)<<53 // what JSON's readers can be trusted with
+	}
+	return out
+}
+
+// isFloat recognises the names of numbers that JSON cannot write.
+func isFloat(o object) bool {
+	values, ok := o["enum"].([]any)
+	return ok && len(values) > 0 && values[0] == "Infinity"
+}

@@ -1,0 +1,134 @@
+package web
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/marchproxy/marchproxy/pkg/api"
+)
+
+// Signal wakes everybody who waits for it.
+type Signal struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+// Raise wakes those who wait.
+func (s *Signal) Raise() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch != nil {
+		close(s.ch)
+		s.ch = nil
+	}
+}
+
+// Wait returns what is closed by the next [Signal.Raise].
+func (s *Signal) Wait() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch == nil {
+		s.ch = make(chan struct{})
+	}
+	return s.ch
+}
+
+// heartbeat keeps proxies from closing a quiet stream of events.
+const heartbeat = 15 * time.Second
+
+// follower is one client of GET /v1/events.
+type follower struct {
+	*API
+	c      echo.Context
+	last   int64
+	status string
+}
+
+// events streams revisions from the database, where all of them are, so that a client misses none however
+// long it was away; and the Envoys' state as it changes.
+func (a *API) events(c echo.Context) error {
+	ctx := c.Request().Context()
+	head, err := a.Store.Head(ctx)
+	if err != nil {
+		return err
+	}
+	f := &follower{API: a, c: c, last: head.Revision}
+	if id := c.Request().Header.Get("Last-Event-ID"); id != "" {
+		if f.last, err = number(id); err != nil {
+			return err
+		}
+		// A revision that is not there yet belongs to a database that has since been restored from an
+		// older backup: such a client goes on from here.
+		f.last = min(f.last, head.Revision)
+	}
+	h := c.Response().Header()
+	h.Set(echo.HeaderContentType, "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no")
+	rc := http.NewResponseController(c.Response())
+	if err := rc.SetWriteDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("stream events: %w", err)
+	}
+	c.Response().WriteHeader(http.StatusOK)
+	fmt.Fprint(c.Response(), "retry: 1000\n\n")
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	for {
+		committed, reported := a.Committed.Wait(), a.Board.Changed()
+		if err := f.send(); err != nil {
+			return nil //nolint:nilerr // the client is gone, or the database is: the client comes back with its last id
+		}
+		if err := rc.Flush(); err != nil {
+			return nil //nolint:nilerr // the client is gone
+		}
+		select {
+		case <-committed:
+		case <-reported:
+		case <-beat.C:
+			fmt.Fprint(c.Response(), ":\n\n")
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// send writes what is new.
+func (f *follower) send() error {
+	ctx := f.c.Request().Context()
+	for {
+		rows, err := f.Store.RevisionsAfter(ctx, f.last, 100)
+		if err != nil {
+			return err
+		}
+		for _, r := range rows {
+			data, err := json.Marshal(r)
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintf(f.c.Response(), "event: revision\nid: %d\ndata: %s\n\n", r.Revision, data); err != nil {
+				return err
+			}
+			f.last = r.Revision
+		}
+		if len(rows) < 100 {
+			break
+		}
+	}
+	_, proxies, rejected := f.Board.Summary()
+	now := api.LiveStatus{LiveRevision: liveRevision(proxies), Proxies: int32(len(proxies)), Rejected: rejected}
+	data, err := json.Marshal(now)
+	if err != nil {
+		return err
+	}
+	if string(data) == f.status {
+		return nil
+	}
+	f.status = string(data)
+	_, err = fmt.Fprintf(f.c.Response(), "event: status\ndata: %s\n\n", data)
+	return err
+}

@@ -1,0 +1,79 @@
+package web
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/services/api/internal/openapi"
+)
+
+// metrics are what GET /metrics shows: the process, the requests by operation, and how far the newest
+// revision has come.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+}
+
+func newMetrics(a *API) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "marchproxy_api_requests_total", Help: "Requests by operation (operationId of the OpenAPI document) and status.",
+		}, []string{"operation", "code"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "marchproxy_api_request_duration_seconds", Help: "Time to answer by operation; with wait=live that includes the wait.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"operation"}),
+	}
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.requests, m.seconds)
+	gauge := func(name, help string, value func() float64) {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+	}
+	gauge("marchproxy_api_revision", "The newest revision that this api has seen.", func() float64 { return float64(a.Writer.Revision()) })
+	gauge("marchproxy_api_published_revision", "The newest revision in the event stream.", func() float64 { return float64(a.Published()) })
+	gauge("marchproxy_api_live_revision", "The revision that every connected Envoy serves; 0 without any.", func() float64 {
+		_, proxies, _ := a.Board.Summary()
+		return float64(liveRevision(proxies))
+	})
+	gauge("marchproxy_api_proxies", "Connected Envoys.", func() float64 {
+		_, proxies, _ := a.Board.Summary()
+		return float64(len(proxies))
+	})
+	gauge("marchproxy_api_rejected_objects", "Objects that an Envoy refused.", func() float64 {
+		_, _, rejected := a.Board.Summary()
+		return float64(len(rejected))
+	})
+	return m
+}
+
+func (m *metrics) handler() echo.HandlerFunc {
+	return echo.WrapHandler(promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+}
+
+// measure counts an operation's requests.
+func (a *API) measure(id string, next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		operation := id
+		if strings.Contains(id, "{") {
+			k, _ := resource.KindByPath(c.Param("kind"))
+			operation = openapi.IDOf(id, k)
+		}
+		start := time.Now()
+		if err := next(c); err != nil {
+			c.Error(err) // answers, so that the status is known
+		}
+		a.metrics.requests.WithLabelValues(operation, strconv.Itoa(c.Response().Status)).Inc()
+		if id != "events" { // lasts as long as its client stays
+			a.metrics.seconds.WithLabelValues(operation).Observe(time.Since(start).Seconds())
+		}
+		return nil
+	}
+}

@@ -1,0 +1,131 @@
+package web
+
+import (
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/marchproxy/marchproxy/services/api/internal/auth"
+	"github.com/marchproxy/marchproxy/services/api/internal/openapi"
+)
+
+// operation is an entry of the API with its handler.
+type operation struct {
+	openapi.Operation
+	handle echo.HandlerFunc
+}
+
+// operations is the whole API: the handlers are added from it, and the OpenAPI document is made from it.
+func (a *API) operations() []operation {
+	type op = openapi.Operation
+	write := []string{"wait", "timeout", "dry_run", "message"}
+	page := []string{"limit", "cursor"}
+	guard := []string{"If-Match", "If-None-Match", "Idempotency-Key"}
+	once := []string{"Idempotency-Key"}
+	return []operation{
+		{op{
+			ID: "health", Method: "GET", Path: "/healthz", Tag: "System", Summary: "Whether the process answers",
+			Answers: map[int]string{200: "Health"},
+		}, func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "healthy"}) }},
+		{op{
+			ID: "ready", Method: "GET", Path: "/readyz", Tag: "System", Summary: "Whether the database answers",
+			Answers: map[int]string{200: "Health"},
+		}, a.ready},
+		{op{
+			ID: "metrics", Method: "GET", Path: "/metrics", Tag: "System", Summary: "Metrics in Prometheus's text format",
+			Answers: map[int]string{200: "text/plain"},
+		}, a.metrics.handler()},
+		{op{
+			ID: "openapi", Method: "GET", Path: "/v1/openapi.json", Tag: "System", Summary: "This document",
+			Answers: map[int]string{200: "OpenAPI"},
+		}, func(c echo.Context) error { return c.Blob(http.StatusOK, "application/json", a.openAPI) }},
+		{op{
+			ID: "docs", Method: "GET", Path: "/docs", Tag: "System", Summary: "This document as a page",
+			Answers: map[int]string{200: "text/html"},
+		}, a.docsPage},
+
+		{op{
+			ID: "apply", Method: "POST", Path: "/v1/apply", Role: auth.Editor, Tag: "Apply", Summary: "Write many resources in one transaction, one revision",
+			Description: "All or nothing. With `owner` and `prune`, what the owner has and the list lacks is deleted; what belongs to another owner is refused.",
+			Query:       write, Headers: once, Request: "ApplyRequest",
+			Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
+		}, a.apply},
+
+		{op{
+			ID: "status", Method: "GET", Path: "/v1/status", Role: auth.Viewer, Tag: "Status", Summary: "The system in one answer",
+			Answers: map[int]string{200: "Status"},
+		}, a.status},
+		{op{
+			ID: "proxies", Method: "GET", Path: "/v1/proxies", Role: auth.Viewer, Tag: "Status", Summary: "The Envoys that are connected, and what they serve",
+			Answers: map[int]string{200: "ProxyList"},
+		}, a.proxies},
+		{op{
+			ID: "events", Method: "GET", Path: "/v1/events", Role: auth.Viewer, Tag: "Status", Summary: "Follow every change (server-sent events)",
+			Description: "`event: revision`, with the revision as id and the commit (as on NATS, docs/events.md) as data: every one of them, gapless; " +
+				"a client that comes back with Last-Event-ID gets what it missed, without it what comes from now on. " +
+				"`event: status`, without an id, with live_revision, proxies and rejected, whenever they change. A comment every 15 seconds keeps the connection open.",
+			Headers: []string{"Last-Event-ID"}, Answers: map[int]string{200: "text/event-stream"},
+		}, a.events},
+
+		{op{
+			ID: "listRevisions", Method: "GET", Path: "/v1/revisions", Role: auth.Viewer, Tag: "Revisions", Summary: "The history, the newest first",
+			Query: page, Answers: map[int]string{200: "RevisionList"},
+		}, a.revisions},
+		{op{
+			ID: "getRevision", Method: "GET", Path: "/v1/revisions/:revision", Role: auth.Viewer, Tag: "Revisions", Summary: "One revision with its changes",
+			Answers: map[int]string{200: "Revision"},
+		}, a.revision},
+		{op{
+			ID: "diffRevisions", Method: "GET", Path: "/v1/revisions/:revision/diff", Role: auth.Viewer, Tag: "Revisions", Summary: "What differs between two revisions",
+			Query: []string{"against"}, Answers: map[int]string{200: "Diff"},
+		}, a.diff},
+		{op{
+			ID: "rollback", Method: "POST", Path: "/v1/revisions/:revision/rollback", Role: auth.Editor, Tag: "Revisions", Summary: "Make the configuration what it was at a revision",
+			Description: "As a new revision: nothing of the history is rewritten, and a rollback can be rolled back.",
+			Query:       write, Headers: once, Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
+		}, a.rollback},
+		{op{
+			ID: "audit", Method: "GET", Path: "/v1/audit", Role: auth.Viewer, Tag: "Revisions", Summary: "Who changed what, the newest first",
+			Description: "One entry for each object that a revision changed, and for each token made or deleted.",
+			Query:       append([]string{"kind", "object", "actor"}, page...), Answers: map[int]string{200: "AuditList"},
+		}, a.audit},
+
+		{op{
+			ID: "listTokens", Method: "GET", Path: "/v1/tokens", Role: auth.Admin, Tag: "Tokens", Summary: "The tokens, without their secrets",
+			Answers: map[int]string{200: "TokenList"},
+		}, a.listTokens},
+		{op{
+			ID: "createToken", Method: "POST", Path: "/v1/tokens", Role: auth.Admin, Tag: "Tokens", Summary: "Make a token",
+			Description: "Name and role are read. The answer holds the secret, this once; only its hash is stored.",
+			Request:     "Token", Answers: map[int]string{201: "Token"},
+		}, a.createToken},
+		{op{
+			ID: "deleteToken", Method: "DELETE", Path: "/v1/tokens/:name", Role: auth.Admin, Tag: "Tokens", Summary: "Delete a token, at once",
+			Description: "The last token with the role admin stays.",
+			Answers:     map[int]string{200: "Token"},
+		}, a.deleteToken},
+
+		{op{
+			ID: "list{Kinds}", Method: "GET", Path: "/v1/:kind", Role: auth.Viewer, Tag: "{Kinds}", Summary: "List {kinds} by name",
+			Query: append([]string{"owner", "label", "q", "host", "service"}, page...), Answers: map[int]string{200: "{Kind}List"},
+		}, a.list},
+		{op{
+			ID: "get{Kind}", Method: "GET", Path: "/v1/:kind/:name", Role: auth.Viewer, Tag: "{Kinds}", Summary: "Read one {kind}",
+			Headers: []string{"If-None-Match"}, Answers: map[int]string{200: "{Kind}", 304: ""},
+		}, a.get},
+		{op{
+			ID: "put{Kind}", Method: "PUT", Path: "/v1/:kind/:name", Role: auth.Editor, Tag: "{Kinds}", Summary: "Make a {kind} what the body says",
+			Description: "Only `spec` is needed; what the server sets may be there and is ignored, so that what was read can be written. With dry_run the answer is an ApplyResult.",
+			Query:       write, Headers: guard, Request: "{Kind}", Answers: map[int]string{200: "{Kind}|ApplyResult", 201: "{Kind}", 202: "{Kind}"},
+		}, a.put},
+		{op{
+			ID: "patch{Kind}", Method: "PATCH", Path: "/v1/:kind/:name", Role: auth.Editor, Tag: "{Kinds}", Summary: "Change parts of a {kind}",
+			Query: write, Headers: guard, Request: "{Kind}Patch", Answers: map[int]string{200: "{Kind}|ApplyResult", 202: "{Kind}"},
+		}, a.patch},
+		{op{
+			ID: "delete{Kind}", Method: "DELETE", Path: "/v1/:kind/:name", Role: auth.Editor, Tag: "{Kinds}", Summary: "Delete a {kind}",
+			Description: "Refused with 409 while something refers to it.",
+			Query:       write, Headers: guard, Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
+		}, a.remove},
+	}
+}
