@@ -4,9 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
 	"github.com/marchproxy/marchproxy/proto/jsonschema"
+	_ "github.com/marchproxy/marchproxy/proto/marchproxy/api/v1" // its descriptors
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
@@ -34,7 +39,9 @@ func components() (object, error) {
 		}
 		for id, schema := range bundle.Defs {
 			if name := schemaName(id); name != "" {
-				out[name] = simplify(schema)
+				o := simplifyObject(schema)
+				require(o, strings.TrimSuffix(id, ".schema.json"))
+				out[name] = o
 			}
 		}
 	}
@@ -51,6 +58,44 @@ func components() (object, error) {
 	out["OpenAPI"] = object{"type": "object", "description": "An OpenAPI 3.1 document.", "required": []string{"openapi", "paths"}}
 	out["Health"] = object{"type": "object", "additionalProperties": false, "required": []string{"status"}, "properties": object{"status": object{"type": "string"}}}
 	return out, nil
+}
+
+// require lists the fields that cannot be left out: a field that knows no absence (it is zero then) and
+// whose rules refuse zero. The generator lists only those that say so outright.
+func require(schema object, message string) {
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(message))
+	if err != nil {
+		return // of protobuf's own
+	}
+	m, ok := d.(protoreflect.MessageDescriptor)
+	props, has := schema["properties"].(object)
+	if !ok || !has {
+		return
+	}
+	var names []string
+	for i := range m.Fields().Len() {
+		f := m.Fields().Get(i)
+		p, ok := props[string(f.Name())].(object)
+		if !ok {
+			continue
+		}
+		listed, _ := schema["required"].([]any)
+		if slices.Contains(listed, any(string(f.Name()))) || (!f.HasPresence() && refusesZero(p)) {
+			names = append(names, string(f.Name()))
+		}
+	}
+	if len(names) > 0 {
+		schema["required"] = names
+	}
+}
+
+func refusesZero(p object) bool {
+	for _, rule := range []string{"minLength", "minItems", "minimum"} {
+		if n, ok := p[rule].(float64); ok && n >= 1 {
+			return true
+		}
+	}
+	return false
 }
 
 // schemaName is a component's name: Route's message becomes RouteSpec, since Route is the object with
@@ -74,6 +119,7 @@ func schemaName(id string) string {
 func kindSchema(generic object, k resource.Kind) object {
 	out, props := clone(generic)
 	out["title"] = k.Name
+	out["required"] = []string{"spec"} // the path says the rest
 	props["kind"] = object{"type": "string", "const": k.Name}
 	props["spec"] = object{"$ref": "#/components/schemas/" + k.Name + "Spec"}
 	return out
