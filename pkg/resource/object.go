@@ -82,6 +82,9 @@ func ParsePayload(payload []byte) (*Object, error) {
 		return nil, fmt.Errorf("parse payload: %w", err)
 	}
 	o.payload = payload
+	if _, ok := KindByName(o.Kind); !ok {
+		return nil, fmt.Errorf("unknown kind %q", o.Kind)
+	}
 	if o.Deleted {
 		return &o, nil
 	}

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -122,7 +123,9 @@ type session struct {
 	next    *table                    // what the messages so far amount to
 	touched map[resource.Ref]struct{} // differing from table, perhaps; nil while replaying
 	seq     uint64                    // of the last message
-	amiss   time.Time                 // since when hashes have been unequal
+	read    uint64                    // of the last commit, and its bytes
+	bytes   []byte
+	amiss   time.Time // since when hashes have been unequal
 }
 
 func (r *replay) session(ctx context.Context) error {
@@ -141,7 +144,7 @@ func (r *replay) session(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("no consumer: %w", err)
 	}
-	it, err := cons.Messages(jetstream.PullMaxMessages(1000), jetstream.PullHeartbeat(r.opt.Patience))
+	it, err := cons.Messages(jetstream.PullMaxMessages(1000), jetstream.PullHeartbeat(heartbeat(r.opt.Patience)))
 	if err != nil {
 		return fmt.Errorf("no messages: %w", err)
 	}
@@ -172,6 +175,11 @@ func (r *replay) session(ctx context.Context) error {
 	}
 }
 
+// heartbeat is how often the server says that it has nothing, within what NATS takes.
+func heartbeat(patience time.Duration) time.Duration {
+	return min(max(patience, 500*time.Millisecond), 10*time.Second)
+}
+
 // look compares with the stream itself: a watch can die quietly, and a stream be replaced under it.
 func (s *session) look(ctx context.Context, created time.Time) error {
 	limit, cancel := context.WithTimeout(ctx, s.opt.Patience)
@@ -197,6 +205,9 @@ func (s *session) look(ctx context.Context, created time.Time) error {
 	if m.Sequence > s.seq && time.Since(m.Time) > s.opt.Patience {
 		return errors.New("the stream has moved on without us")
 	}
+	if m.Sequence <= s.seq && (m.Sequence != s.read || !bytes.Equal(m.Data, s.bytes)) {
+		return errors.New("the stream was set back, and went another way")
+	}
 	if !s.amiss.IsZero() && time.Since(s.amiss) > s.opt.Patience {
 		return errors.New("the state's hash has stayed unequal")
 	}
@@ -210,6 +221,7 @@ func (s *session) message(m jetstream.Msg) error {
 	}
 	s.seq = meta.Sequence.Stream
 	if m.Subject() == RevisionSubject {
+		s.read, s.bytes = s.seq, m.Data()
 		var c Commit
 		if err := json.Unmarshal(m.Data(), &c); err != nil {
 			s.opt.Log.Warn("a commit cannot be read; waiting for the next", zap.Uint64("sequence", s.seq), zap.Error(err))

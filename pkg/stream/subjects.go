@@ -64,6 +64,11 @@ func isLastSequence(err error) bool {
 	if !errors.As(err, &api) || api.APIError() == nil {
 		return false
 	}
-	code := api.APIError().ErrorCode
-	return code == 10071 || code == 10164 // the latter on replicated streams
+	switch api.APIError().ErrorCode {
+	case 10071, 10164: // the latter on replicated streams
+		return true
+	case 10201: // a batch sent again: its message ids hold the sequence that it expects, which is past
+		return true
+	}
+	return false
 }

@@ -1,0 +1,92 @@
+// Package natstest runs the real nats-server, with JetStream on disk, inside a test.
+package natstest
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ready is how long a server may take to start.
+const ready = 20 * time.Second
+
+// Server is a nats-server that can be stopped, and started again on the same port with whatever its
+// directory holds then.
+type Server struct {
+	t    testing.TB
+	dir  string
+	port int
+	run  *server.Server
+}
+
+// Start starts a server on a free port of the loopback; the test's end stops it.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	s := &Server{t: t, dir: filepath.Join(t.TempDir(), "nats"), port: server.RANDOM_PORT}
+	s.Start()
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// Start starts the server after a [Server.Stop].
+func (s *Server) Start() {
+	s.t.Helper()
+	run, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: s.port, JetStream: true, StoreDir: s.dir, NoSigs: true, NoLog: true,
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	run.Start()
+	if !run.ReadyForConnections(ready) {
+		s.t.Fatal("nats-server does not start")
+	}
+	s.run = run
+	s.port = run.Addr().(*net.TCPAddr).Port
+}
+
+// Stop stops the server and waits until its files are closed.
+func (s *Server) Stop() {
+	s.run.Shutdown()
+	s.run.WaitForShutdown()
+}
+
+// Backup copies the directory of a stopped server, for [Server.Restore].
+func (s *Server) Backup() string {
+	s.t.Helper()
+	to := filepath.Join(s.t.TempDir(), "backup")
+	if err := os.CopyFS(to, os.DirFS(s.dir)); err != nil {
+		s.t.Fatal(err)
+	}
+	return to
+}
+
+// Restore replaces the directory of a stopped server by a backup.
+func (s *Server) Restore(from string) {
+	s.t.Helper()
+	if err := errors.Join(os.RemoveAll(s.dir), os.CopyFS(s.dir, os.DirFS(from))); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Connect returns a connection that comes back whenever the server does.
+func (s *Server) Connect() (*nats.Conn, jetstream.JetStream) {
+	s.t.Helper()
+	nc, err := nats.Connect(s.run.ClientURL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectJitter(0, 0))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return nc, js
+}
