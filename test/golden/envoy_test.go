@@ -1,0 +1,67 @@
+package golden
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+	"github.com/marchproxy/marchproxy/test/harness"
+)
+
+// envoy is the path of the pinned Envoy. bin/marchproxy, which `make build` makes, fetches it where it is
+// missing.
+var envoy = sync.OnceValues(func() (string, error) {
+	root, err := harness.Root()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command(filepath.Join(root, "bin", "marchproxy"), "dev", "envoy-path")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	return strings.TrimSpace(string(out)), err
+})
+
+// validate has Envoy read a bootstrap, and returns what it said and whether it took it.
+func validate(t testing.TB, raw []byte) (string, bool) {
+	t.Helper()
+	bin, err := envoy()
+	if err != nil {
+		t.Fatalf("find Envoy (make build comes first): %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "bootstrap.json")
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), bin, "--mode", "validate", "-c", path, "--log-level", "error").CombinedOutput()
+	return string(out), err == nil
+}
+
+type object = map[string]any
+
+// base is our own bootstrap, to put static resources into.
+func base(t testing.TB) object {
+	t.Helper()
+	raw, err := bootstrap.Render(bootstrap.Config{XDSServer: "127.0.0.1:18000", AdminAddr: "127.0.0.1:9901", APIKey: "key"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b object
+	if err := json.Unmarshal(raw, &b); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func encode(t testing.TB, v any) []byte {
+	t.Helper()
+	raw, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}

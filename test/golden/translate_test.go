@@ -1,0 +1,183 @@
+package golden
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"maps"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/marchproxy/marchproxy/test/harness"
+)
+
+const typePrefix = "type.googleapis.com/envoy."
+
+// TestTranslator puts each golden output of pkg/translate into a static bootstrap: what refers to xDS is
+// put in its place, so that Envoy reads every word of it.
+func TestTranslator(t *testing.T) {
+	root, err := harness.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(root, "pkg/translate/testdata/out/*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no golden outputs", err)
+	}
+	roots := authority(t)
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".yaml"), func(t *testing.T) {
+			t.Parallel()
+			raw, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := assemble(t, string(raw), roots)
+			if said, ok := validate(t, encode(t, b)); !ok {
+				t.Errorf("Envoy refuses it:\n%s", said)
+			}
+		})
+	}
+}
+
+// assemble makes a bootstrap of a golden output.
+func assemble(t testing.TB, raw, roots string) object {
+	t.Helper()
+	byType := map[string][]object{}
+	for doc := range strings.SplitSeq(raw, "---\n") {
+		if doc == "" {
+			continue
+		}
+		var o object
+		if err := yaml.Unmarshal([]byte(doc), &o); err != nil {
+			t.Fatal(err)
+		}
+		typ, ok := strings.CutPrefix(o["@type"].(string), typePrefix)
+		if !ok {
+			t.Fatalf("type %v", o["@type"])
+		}
+		delete(o, "@type")
+		local(o, roots)
+		typ = typ[strings.LastIndexByte(typ, '.')+1:]
+		byType[typ] = append(byType[typ], o)
+	}
+	endpoints := map[string]object{}
+	for _, e := range byType["ClusterLoadAssignment"] {
+		endpoints[e["cluster_name"].(string)] = e
+	}
+	b := base(t)
+	static := b["static_resources"].(object)
+	clusters := static["clusters"].([]any)
+	for _, c := range byType["Cluster"] {
+		name := c["name"].(string)
+		if e := endpoints[name]; e != nil {
+			delete(c, "eds_cluster_config")
+			c["type"], c["load_assignment"] = "STATIC", e
+			delete(endpoints, name)
+		}
+		clusters = append(clusters, c)
+	}
+	for name := range endpoints {
+		t.Errorf("endpoints of %s, which is no cluster", name)
+	}
+	static["clusters"] = clusters
+	var listeners []any
+	for _, l := range byType["Listener"] {
+		listeners = append(listeners, l)
+	}
+	for _, s := range byType["ScopedRouteConfiguration"] {
+		name, _, _ := strings.Cut(s["name"].(string), "/")
+		for _, l := range byType["Listener"] {
+			if l["name"] == name {
+				listeners = append(listeners, withTable(l, s, len(listeners)))
+			}
+		}
+	}
+	static["listeners"] = listeners
+	static["secrets"] = byType["Secret"]
+	return b
+}
+
+// withTable is a listener with one scope's table in the place of all its scopes, on a port of its own.
+func withTable(listener, scope object, n int) object {
+	out := deepCopy(listener).(object)
+	out["name"] = scope["name"]
+	out["address"].(object)["socket_address"].(object)["port_value"] = 20000 + n
+	for _, chain := range out["filter_chains"].([]any) {
+		for _, f := range chain.(object)["filters"].([]any) {
+			c := f.(object)["typed_config"].(object)
+			if _, scoped := c["scoped_routes"]; scoped {
+				delete(c, "scoped_routes")
+				c["route_config"] = scope["route_configuration"]
+			}
+		}
+	}
+	return out
+}
+
+// local has secrets come from the bootstrap, and the system's certificate authorities from here: the
+// machine may have none.
+func local(v any, roots string) {
+	switch v := v.(type) {
+	case object:
+		if _, named := v["name"]; named {
+			delete(v, "sds_config")
+		}
+		if f, ok := v["filename"].(string); ok && strings.HasSuffix(f, "ca-certificates.crt") {
+			delete(v, "filename")
+			v["inline_string"] = roots
+		}
+		for x := range maps.Values(v) {
+			local(x, roots)
+		}
+	case []any:
+		for _, x := range v {
+			local(x, roots)
+		}
+	}
+}
+
+func deepCopy(v any) any {
+	switch v := v.(type) {
+	case object:
+		out := object{}
+		for k, x := range v {
+			out[k] = deepCopy(x)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, x := range v {
+			out[i] = deepCopy(x)
+		}
+		return out
+	}
+	return v
+}
+
+// authority is a certificate authority's certificate.
+func authority(t testing.TB) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
