@@ -21,6 +21,7 @@ test: build lint check-generated ## Check everything, with real PostgreSQL, NATS
 	go run ./test/cmd/check-live -changes 300
 	go run ./test/cmd/check-hitless -rounds 120
 	go run ./test/cmd/chaos -kills 6
+	go run ./test/cmd/check-input -examples 5
 
 .PHONY: lint
 lint: ## Check format, vet and schema
@@ -54,6 +55,10 @@ check-live: build ## Prove that wait=live means live: 5,000 changes, two request
 .PHONY: check-hitless
 check-hitless: build ## Prove that no change costs a request: 500 requests a second under 1,000 changes
 	go run ./test/cmd/check-hitless $(ARGS)
+
+.PHONY: check-input
+check-input: build ## Send the API what Schemathesis makes of its OpenAPI document
+	go run ./test/cmd/check-input $(ARGS)
 
 .PHONY: chaos
 chaos: build ## Kill every part under load and look for what was lost

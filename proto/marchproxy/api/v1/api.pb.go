@@ -1869,9 +1869,9 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x05items\x18\x01 \x03(\v2\x19.marchproxy.api.v1.ObjectR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
 	"nextCursor\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\xb9\x01\n" +
-	"\fApplyRequest\x12\x1d\n" +
-	"\x05owner\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x05owner\x12\x14\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"\xce\x01\n" +
+	"\fApplyRequest\x122\n" +
+	"\x05owner\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x18?2\x13^[A-Za-z0-9._:/-]*$R\x05owner\x12\x14\n" +
 	"\x05prune\x18\x02 \x01(\bR\x05prune\x12\x17\n" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\"\n" +
 	"\amessage\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\x127\n" +

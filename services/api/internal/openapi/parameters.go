@@ -1,47 +1,118 @@
 package openapi
 
-// Parameter describes one parameter, the same wherever it appears.
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Parameter describes one parameter, the same wherever it appears. What the document says of it is what
+// [Parameter.Check] enforces.
 type Parameter struct {
 	Description string
-	Schema      map[string]any
+	// Type is string, integer or boolean.
+	Type string
+	// MaxLength, in characters, Pattern and Enum are for strings; Min and Max for integers.
+	MaxLength int
+	Pattern   string
+	Enum      []string
+	Min, Max  int64
+	Example   string
 }
 
 func (p Parameter) object(in, name string) object {
-	o := object{"in": in, "name": name, "description": p.Description, "schema": p.Schema}
+	schema := object{"type": p.Type}
+	if p.MaxLength > 0 {
+		schema["maxLength"] = p.MaxLength
+	}
+	if p.Pattern != "" {
+		schema["pattern"] = p.Pattern
+	}
+	if p.Enum != nil {
+		schema["enum"] = p.Enum
+	}
+	if p.Type == "integer" {
+		schema["format"], schema["minimum"], schema["maximum"] = "int64", p.Min, p.Max
+	}
+	if p.Example != "" {
+		schema["examples"] = []string{p.Example}
+	}
+	o := object{"in": in, "name": name, "description": p.Description, "schema": schema}
 	if in == "path" {
 		o["required"] = true
 	}
 	return o
 }
 
-func text(maxLength int) object { return object{"type": "string", "maxLength": maxLength} }
+// Check says in a sentence what is wrong with a value, or nothing.
+func (p Parameter) Check(value string) string {
+	switch {
+	case !utf8.ValidString(value) || strings.ContainsRune(value, 0):
+		return "is not valid UTF-8, or has a zero character"
+	case p.Type == "integer":
+		if n, err := strconv.ParseInt(value, 10, 64); err != nil || n < p.Min || n > p.Max {
+			return fmt.Sprintf("must be a whole number from %d to %d", p.Min, p.Max)
+		}
+	case p.Type == "boolean":
+		if value != "true" && value != "false" {
+			return "must be true or false"
+		}
+	case p.Enum != nil && !slices.Contains(p.Enum, value):
+		return "must be " + strings.Join(p.Enum, " or ")
+	case p.MaxLength > 0 && utf8.RuneCountInString(value) > p.MaxLength:
+		return fmt.Sprintf("must be at most %d characters", p.MaxLength)
+	case p.Pattern != "" && !regexp.MustCompile(p.Pattern).MatchString(value):
+		if p.Example != "" {
+			return "must look like " + p.Example
+		}
+		return "must match " + p.Pattern
+	}
+	return ""
+}
 
-var revision = object{"type": "integer", "format": "int64", "minimum": 0, "maximum": int64(1) << 53}
+func text(description string, maxLength int) Parameter {
+	return Parameter{Description: description, Type: "string", MaxLength: maxLength}
+}
+
+func number(description string, least, most int64) Parameter {
+	return Parameter{Description: description, Type: "integer", Min: least, Max: most}
+}
+
+func pattern(p Parameter, expression, example string) Parameter {
+	p.Pattern, p.Example = expression, example
+	return p
+}
+
+// maxRevision is what readers of JSON can be trusted with.
+const maxRevision = 1 << 53
 
 // Parameters are all parameters by name.
 var Parameters = map[string]Parameter{
-	"name":     {"The object's name, an RFC 1123 label.", object{"type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"}},
-	"revision": {"A revision.", revision},
-	"wait":     {"`live`: answer when every connected Envoy of the gateways concerned serves the change.", object{"type": "string", "enum": []string{"live", "false"}}},
-	"timeout":  {"How long to wait at most, from 1ms to 60s; 10s where absent. After it the answer is 202.", object{"type": "string", "pattern": "^([0-9]+(\\.[0-9]+)?(ms|s|m))+$", "examples": []string{"10s"}}},
-	"dry_run":  {"`true`: check everything, change nothing, answer with what would change.", object{"type": "boolean"}},
-	"message":  {"Why, for the history.", text(1024)},
-	"limit":    {"Items a page, 100 where absent.", object{"type": "integer", "minimum": 1, "maximum": 1000}},
-	"cursor":   {"`next_cursor` of the page before.", text(1024)},
-	"owner":    {"Only what this owner has.", text(63)},
-	"label":    {"Only what has this label: name=value.", object{"type": "string", "maxLength": 320, "pattern": "^[^=]+=.*$"}},
-	"q":        {"Only names that begin with it.", text(63)},
-	"host":     {"Only routes that list this host.", text(253)},
-	"service":  {"Only routes that send requests to this service.", text(63)},
-	"against":  {"The revision to compare with; the one before where absent.", revision},
-	"kind":     {"Only this kind: Gateway, Service, Route, Certificate or Token.", text(63)},
-	"object":   {"Only what has this name.", text(63)},
-	"actor":    {"Only what this token did.", text(63)},
+	"name":     pattern(text("The object's name, an RFC 1123 label.", 63), "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "web-1"),
+	"revision": number("A revision.", 0, maxRevision),
+	"wait":     {Description: "`live`: answer when every connected Envoy of the gateways concerned serves the change.", Type: "string", Enum: []string{"live", "false"}},
+	"timeout":  pattern(text("How long to wait at most, from 1ms to 60s; 10s where absent. After it the answer is 202.", 32), "^([0-9]+(\\.[0-9]+)?(ms|s|m))+$", "10s"),
+	"dry_run":  {Description: "`true`: check everything, change nothing, answer with what would change.", Type: "boolean"},
+	"message":  text("Why, for the history.", 1024),
+	"limit":    number("Items a page, 100 where absent.", 1, 1000),
+	"cursor":   text("`next_cursor` of the page before.", 1024),
+	"owner":    text("Only what this owner has.", 63),
+	"label":    pattern(text("Only what has this label: name=value.", 320), "^[^=]+=", "team=web"),
+	"q":        text("Only names that begin with it.", 63),
+	"host":     text("Only routes that list this host.", 253),
+	"service":  text("Only routes that send requests to this service.", 63),
+	"against":  number("The revision to compare with; the one before where absent.", 0, maxRevision),
+	"kind":     text("Only this kind: Gateway, Service, Route, Certificate or Token.", 63),
+	"object":   text("Only what has this name.", 63),
+	"actor":    text("Only what this token did.", 63),
 
-	"If-Match":        {"Write only if the object's ETag is this one (`*`: if it exists); 412 otherwise.", text(256)},
-	"If-None-Match":   {"Writes: `*` writes only if it does not exist, 412 otherwise. Reads: 304 if the ETag is this one.", text(256)},
-	"Idempotency-Key": {"Any string of up to 255 printable characters. A repetition within 24 hours does nothing and is answered as the first request was.", object{"type": "string", "maxLength": 255, "pattern": "^[!-~]*$"}},
-	"Last-Event-ID":   {"The id of the last event received: events after it follow.", revision},
+	"If-Match":        text("Write only if the object's ETag is this one (`*`: if it exists); 412 otherwise.", 256),
+	"If-None-Match":   text("Writes: `*` writes only if it does not exist, 412 otherwise. Reads: 304 if the ETag is this one.", 256),
+	"Idempotency-Key": pattern(text("Any printable characters without spaces. A repetition within 24 hours does nothing and is answered as the first request was.", 255), "^[!-~]*$", ""),
+	"Last-Event-ID":   number("The id of the last event received: events after it follow.", 0, maxRevision),
 }
 
 var answerText = map[int]string{

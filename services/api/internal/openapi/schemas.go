@@ -3,6 +3,7 @@ package openapi
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -133,7 +134,7 @@ func patchSchema(generic object, k resource.Kind) object {
 		"description": "An RFC 7396 merge patch of spec, owner and labels: what is given replaces, null removes.",
 		"properties": object{
 			"spec":   object{"type": "object", "description": "A part of " + k.Name + "Spec."},
-			"owner":  props["owner"],
+			"owner":  object{"anyOf": []any{props["owner"], object{"type": "null"}}},
 			"labels": object{"type": []string{"object", "null"}, "additionalProperties": object{"type": []string{"string", "null"}}},
 		},
 	}
@@ -259,7 +260,7 @@ func spelling(alternatives []any) object {
 		out[k] = v
 	}
 	if out["type"] == "integer" && out["maximum"] == nil && out["enum"] == nil {
-		out["format"], out["maximum"] = "int64", int64(1)<<53 // what JSON's readers can be trusted with
+		out["format"], out["minimum"], out["maximum"] = "int64", math.MinInt64, math.MaxInt64
 	}
 	return out
 }

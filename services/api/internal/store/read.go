@@ -106,7 +106,7 @@ func parse(payload *string) (*resource.Object, error) {
 // At reads the configuration as it was at a revision.
 func (s *Store) At(ctx context.Context, revision int64) (map[resource.Ref]*resource.Object, error) {
 	var exists bool
-	if err := s.pool.QueryRow(ctx, `SELECT $1 = 0 OR EXISTS (SELECT FROM revisions WHERE revision = $1)`, revision).Scan(&exists); err != nil {
+	if err := s.pool.QueryRow(ctx, `SELECT $1::bigint = 0 OR EXISTS (SELECT FROM revisions WHERE revision = $1::bigint)`, revision).Scan(&exists); err != nil {
 		return nil, fmt.Errorf("read revision: %w", err)
 	}
 	if !exists {

@@ -100,6 +100,9 @@ func (d *applyDocument) desired() ([]writer.Desired, error) {
 		all = append(all, v...)
 		out = append(out, x)
 	}
+	if !ownerName.MatchString(d.Owner) {
+		all = append(all, badOwner("$"))
+	}
 	if d.Prune && d.Owner == "" {
 		all = append(all, resource.Violation{Path: "$.owner", Message: "is needed with prune: only what an owner has is deleted", Rule: "owner"})
 	}

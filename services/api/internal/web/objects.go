@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -168,11 +169,7 @@ func pageSize(c echo.Context) (int, error) {
 	if s == "" {
 		return 100, nil
 	}
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 || n > 1000 {
-		return 0, wrong(http.StatusBadRequest, "limit must be a whole number from 1 to 1000")
-	}
-	return n, nil
+	return strconv.Atoi(s) // checked already
 }
 
 func cursor(c echo.Context) (string, error) {
@@ -191,18 +188,21 @@ type document struct {
 	Owner  string            `json:"owner"`
 	Labels map[string]string `json:"labels"`
 	// Set by the server on reads; taken and ignored, so that what was read can be written.
-	UID       string          `json:"uid"`
-	Revision  int64           `json:"revision"`
-	CreatedAt string          `json:"created_at"`
-	UpdatedAt string          `json:"updated_at"`
-	Status    json.RawMessage `json:"status"`
-	Live      json.RawMessage `json:"live"`
+	UID       string            `json:"uid"`
+	Revision  int64             `json:"revision"`
+	CreatedAt string            `json:"created_at"`
+	UpdatedAt string            `json:"updated_at"`
+	Status    *api.ObjectStatus `json:"status"`
+	Live      *api.Live         `json:"live"`
 }
 
 // decode reads one JSON document strictly.
 func decode(raw []byte, into any) error {
 	if v := resource.CheckJSON(raw); len(v) > 0 {
 		return violations(http.StatusBadRequest, "the body is not JSON that can be taken", v)
+	}
+	if err := members(raw); err != nil {
+		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
@@ -212,8 +212,50 @@ func decode(raw []byte, into any) error {
 	return nil
 }
 
+// members refuses a document that is no object, and members that are null where they could be left out;
+// specs have rules of their own.
+func members(raw []byte) error {
+	const form = "the body does not have the expected form"
+	if trimmed := bytes.TrimSpace(raw); len(trimmed) == 0 || trimmed[0] != '{' {
+		return violations(http.StatusBadRequest, form, resource.Violations{{Path: "$", Message: "must be an object", Rule: "json.type"}})
+	}
+	if !bytes.Contains(raw, []byte("null")) {
+		return nil
+	}
+	var top map[string]any
+	if err := json.Unmarshal(raw, &top); err != nil {
+		return violations(http.StatusBadRequest, form, resource.Violations{{Path: "$", Message: "must be an object", Rule: "json.type"}})
+	}
+	if v := nulls("$", top, nil); len(v) > 0 {
+		return violations(http.StatusBadRequest, form, v)
+	}
+	return nil
+}
+
+func nulls(path string, value any, found resource.Violations) resource.Violations {
+	switch x := value.(type) {
+	case nil:
+		return append(found, resource.Violation{Path: path, Message: "is null; leave it out", Rule: "json.type"})
+	case map[string]any:
+		for _, name := range slices.Sorted(maps.Keys(x)) {
+			if name != "spec" {
+				found = nulls(path+"."+name, x[name], found)
+			}
+		}
+	case []any:
+		for i, item := range x {
+			found = nulls(fmt.Sprintf("%s[%d]", path, i), item, found)
+		}
+	}
+	return found
+}
+
 // ownerName is what api.proto says of Object.owner.
 var ownerName = regexp.MustCompile(`^[A-Za-z0-9._:/-]{0,63}$`)
+
+func badOwner(path string) resource.Violation {
+	return resource.Violation{Path: path + ".owner", Message: "must be at most 63 letters, digits and any of . _ : / -", Rule: "owner"}
+}
 
 // desired decodes and checks an object's own rules.
 func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner string, labels map[string]string, path string) (writer.Desired, resource.Violations) {
@@ -228,7 +270,7 @@ func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner stri
 	d.Spec = m
 	v = v.Under(d.SpecPath)
 	if !ownerName.MatchString(owner) {
-		v = append(v, resource.Violation{Path: path + ".owner", Message: "must be at most 63 letters, digits and any of . _ : / -", Rule: "owner"})
+		v = append(v, badOwner(path))
 	}
 	if len(labels) > 32 {
 		v = append(v, resource.Violation{Path: path + ".labels", Message: "are more than 32", Rule: "labels"})
@@ -275,6 +317,9 @@ func (a *API) patch(c echo.Context) error {
 	}
 	if v := resource.CheckJSON(raw); len(v) > 0 {
 		return violations(http.StatusBadRequest, "the body is not JSON that can be taken", v)
+	}
+	if json.Unmarshal(raw, &map[string]json.RawMessage{}) != nil || string(bytes.TrimSpace(raw)) == "null" {
+		return wrong(http.StatusBadRequest, "the body must be an object with spec, owner or labels (RFC 7396)")
 	}
 	return a.write(c, ref, raw, func(before *resource.Object) (*writer.Desired, error) {
 		if before == nil {
@@ -361,11 +406,11 @@ func (a *API) write(c echo.Context, ref resource.Ref, raw []byte, want func(befo
 	var before *resource.Object
 	return a.answer(c, opt, raw, func(st *config.State) (writer.Plan, func(writer.Result) (any, error), error) {
 		before = st.Get(ref)
-		if err := precondition(c.Request(), before); err != nil {
-			return writer.Plan{}, nil, err
-		}
 		d, err := want(before)
 		if err != nil {
+			return writer.Plan{}, nil, err
+		}
+		if err := precondition(c.Request(), before); err != nil { // after every other check (RFC 9110, 13.2.1)
 			return writer.Plan{}, nil, err
 		}
 		show := func(res writer.Result) (any, error) { return applied(res, opt), nil }
@@ -399,12 +444,8 @@ func written(before *resource.Object, res writer.Result) (any, error) {
 // answer makes a write and answers with what show makes of its result, which is also what an idempotency
 // key remembers.
 func (a *API) answer(c echo.Context, opt options, raw []byte, plan func(*config.State) (writer.Plan, func(writer.Result) (any, error), error)) error {
-	meta, err := a.meta(c, opt, raw)
-	if err != nil {
-		return err
-	}
 	var show func(writer.Result) (any, error)
-	res, err := a.Writer.Write(c.Request().Context(), meta, func(st *config.State) (writer.Plan, error) {
+	res, err := a.Writer.Write(c.Request().Context(), a.meta(c, opt, raw), func(st *config.State) (writer.Plan, error) {
 		p, s, err := plan(st)
 		show = s
 		p.Answer = func(r writer.Result) ([]byte, error) {
@@ -486,12 +527,8 @@ type options struct {
 }
 
 func readOptions(c echo.Context) (o options, err error) {
-	switch c.QueryParam("wait") {
-	case "", "false":
-	case "live":
+	if c.QueryParam("wait") == "live" {
 		o.wait = 10 * time.Second
-	default:
-		return o, wrong(http.StatusBadRequest, "wait must be live")
 	}
 	if t := c.QueryParam("timeout"); t != "" {
 		d, err := time.ParseDuration(t)
@@ -502,35 +539,25 @@ func readOptions(c echo.Context) (o options, err error) {
 			o.wait = d
 		}
 	}
-	if d := c.QueryParam("dry_run"); d != "" {
-		if o.dryRun, err = strconv.ParseBool(d); err != nil {
-			return o, wrong(http.StatusBadRequest, "dry_run must be true or false")
-		}
-	}
-	if o.message = c.QueryParam("message"); utf8.RuneCountInString(o.message) > 1024 {
-		return o, wrong(http.StatusBadRequest, "message is longer than 1024 characters")
-	}
+	o.dryRun = c.QueryParam("dry_run") == "true"
+	o.message = c.QueryParam("message")
 	return o, nil
 }
 
-func (a *API) meta(c echo.Context, o options, raw []byte) (writer.Meta, error) {
+func (a *API) meta(c echo.Context, o options, raw []byte) writer.Meta {
 	r := c.Request()
 	actor, _ := c.Get(keyActor).(string)
 	m := writer.Meta{Actor: actor, Message: o.message, RequestID: requestID(c), DryRun: o.dryRun}
 	if t := r.Header.Get("Traceparent"); traceparent.MatchString(t) {
 		m.Traceparent = t
 	}
-	key := r.Header.Get("Idempotency-Key")
-	if len(key) > 255 || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return m, wrong(http.StatusBadRequest, "Idempotency-Key must be at most 255 printable characters without spaces")
-	}
-	if key != "" && !o.dryRun {
+	if key := r.Header.Get("Idempotency-Key"); key != "" && !o.dryRun {
 		h := sha256.New()
 		fmt.Fprintf(h, "%s %s\n", r.Method, r.URL.Path)
 		h.Write(raw)
 		m.Key, m.Request = key, h.Sum(nil)
 	}
-	return m, nil
+	return m
 }
 
 // traceparent is W3C's, version 00.

@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -25,6 +24,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 	"github.com/marchproxy/marchproxy/services/api/internal/live"
+	"github.com/marchproxy/marchproxy/services/api/internal/openapi"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 	"github.com/marchproxy/marchproxy/services/api/internal/writer"
 )
@@ -65,10 +65,32 @@ func (a *API) Handler() (http.Handler, error) {
 		a.Log.Error("panic", zap.String("request_id", requestID(c)), zap.Error(err), zap.ByteString("stack", stack))
 		return &problem{api.Problem{Status: http.StatusInternalServerError, Detail: "this is a defect; the log has it under this request_id"}}
 	}}))
+	allowed := map[string][]string{}
 	for _, op := range a.operations() {
 		e.Add(op.Method, op.Path, a.measure(op.ID, a.guard(op)))
+		allowed[op.Path] = append(allowed[op.Path], op.Method)
+	}
+	for path, methods := range allowed {
+		notAllowed(e, path, methods)
 	}
 	return e, nil
+}
+
+// notAllowed answers a path's other methods, which a pattern of several paths would take otherwise.
+func notAllowed(e *echo.Echo, path string, methods []string) {
+	allow := strings.Join(append([]string{http.MethodOptions}, methods...), ", ")
+	e.OPTIONS(path, func(c echo.Context) error {
+		c.Response().Header().Set("Allow", allow)
+		return c.NoContent(http.StatusNoContent)
+	})
+	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
+		if !slices.Contains(methods, method) {
+			e.Add(method, path, func(c echo.Context) error {
+				c.Response().Header().Set("Allow", allow)
+				return wrong(http.StatusMethodNotAllowed, "%s is not for this path; it takes %s", method, allow)
+			})
+		}
+	}
 }
 
 const (
@@ -111,16 +133,16 @@ func (a *API) guard(op operation) echo.HandlerFunc {
 			}
 			c.Set(keyActor, who.Name)
 		}
-		if err := checkQuery(c.Request().URL.RawQuery, op); err != nil {
+		if err := check(c.Request(), op); err != nil {
 			return err
 		}
 		return op.handle(c)
 	}
 }
 
-// checkQuery refuses parameters that are not known, and values that are no text.
-func checkQuery(raw string, op operation) error {
-	query, err := url.ParseQuery(raw)
+// check refuses parameters that are not known, and values that are not as documented.
+func check(r *http.Request, op operation) error {
+	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return wrong(http.StatusBadRequest, "the query cannot be read: %s", err.Error())
 	}
@@ -132,8 +154,16 @@ func checkQuery(raw string, op operation) error {
 			return wrong(http.StatusBadRequest, "query parameter %q is not known here; known: %s", name, strings.Join(op.Query, ", "))
 		case len(values) > 1:
 			return wrong(http.StatusBadRequest, "query parameter %q is given %d times; give it once", name, len(values))
-		case !utf8.ValidString(values[0]) || strings.ContainsRune(values[0], 0):
-			return wrong(http.StatusBadRequest, "query parameter %q is not valid UTF-8, or has a zero character", name)
+		}
+		if msg := openapi.Parameters[name].Check(values[0]); msg != "" {
+			return wrong(http.StatusBadRequest, "query parameter %s %s", name, msg)
+		}
+	}
+	for _, name := range op.Headers {
+		if v := r.Header.Get(name); v != "" {
+			if msg := openapi.Parameters[name].Check(v); msg != "" {
+				return wrong(http.StatusBadRequest, "header %s %s", name, msg)
+			}
 		}
 	}
 	return nil
