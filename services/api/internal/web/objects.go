@@ -306,6 +306,13 @@ func (a *API) put(c echo.Context) error {
 	return a.write(c, ref, raw, func(*resource.Object) (*writer.Desired, error) { return &d, nil })
 }
 
+// patchable is what a PATCH may change.
+type patchable struct {
+	Spec   json.RawMessage   `json:"spec,omitempty"`
+	Owner  string            `json:"owner,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
 func (a *API) patch(c echo.Context) error {
 	k, ref, err := named(c)
 	if err != nil {
@@ -329,7 +336,7 @@ func (a *API) patch(c echo.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		was, err := json.Marshal(map[string]any{"spec": shown.Spec, "owner": before.Owner, "labels": before.Labels})
+		was, err := json.Marshal(patchable{shown.Spec, before.Owner, before.Labels})
 		if err != nil {
 			return nil, err
 		}
@@ -337,7 +344,7 @@ func (a *API) patch(c echo.Context) error {
 		if err != nil {
 			return nil, wrong(http.StatusBadRequest, "the body must be an object with spec, owner or labels (RFC 7396)")
 		}
-		var doc document
+		var doc patchable
 		if err := decode(merged, &doc); err != nil {
 			return nil, err
 		}
