@@ -1,0 +1,129 @@
+package host
+
+import "encoding/binary"
+
+// Headers are the headers of a request in order; names may repeat and need not be text.
+type Headers [][2]string
+
+// Get gives the first value of that name.
+func (h Headers) Get(name string) (string, bool) {
+	for _, kv := range h {
+		if kv[0] == name {
+			return kv[1], true
+		}
+	}
+	return "", false
+}
+
+// Fault is what a host call does instead of its work.
+type Fault int
+
+// The faults. NoFault is the ordinary case.
+const (
+	NoFault Fault = iota
+	// Fails answers with an internal failure.
+	Fails
+	// Empty answers well, with nothing.
+	Empty
+	// Huge answers well, with 9 MB of 0xff.
+	Huge
+	// Lies answers well, with a size beyond the memory that it asked for.
+	Lies
+	// Astray answers well, with a pointer that it never asked for.
+	Astray
+	// Absent answers that there is no such thing.
+	Absent
+)
+
+// AllFaults lists every fault.
+var AllFaults = []Fault{Fails, Empty, Huge, Lies, Astray, Absent}
+
+// State is the host's side of a VM.
+type State struct {
+	// Now is the clock, in nanoseconds since 1970 and since some start.
+	Now int64
+	// Properties by path, the parts separated by zeros.
+	Properties map[string]string
+	// Faults decides for each host call, by its name and its number in this request.
+	Faults func(call string, n int) Fault
+	// Reroute is called when headers were changed, where Envoy would select the route again.
+	Reroute func(*State)
+	// Metrics are counters and gauges by name.
+	Metrics map[string]int64
+	// Recorded are the values of histograms by name.
+	Recorded map[string][]uint64
+	// Logs are the lines the filter wrote.
+	Logs []string
+
+	configuration []byte
+	headers       Headers
+	response      *Response
+	counts        map[string]int
+	ids           []string
+}
+
+func newState() *State {
+	return &State{
+		Properties: make(map[string]string),
+		Metrics:    make(map[string]int64),
+		Recorded:   make(map[string][]uint64),
+		counts:     make(map[string]int),
+	}
+}
+
+// Header gives the present request's header of that name.
+func (s *State) Header(name string) (string, bool) { return s.headers.Get(name) }
+
+func (s *State) fault(call string) Fault {
+	s.counts[call]++
+	if s.Faults == nil {
+		return NoFault
+	}
+	return s.Faults(call, s.counts[call])
+}
+
+func (h Headers) encode() []byte {
+	size := 4
+	for _, kv := range h {
+		size += 10 + len(kv[0]) + len(kv[1])
+	}
+	b := binary.LittleEndian.AppendUint32(make([]byte, 0, size), uint32(len(h)))
+	for _, kv := range h {
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(kv[0])))
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(kv[1])))
+	}
+	for _, kv := range h {
+		for _, s := range kv {
+			b = append(append(b, s...), 0)
+		}
+	}
+	return b
+}
+
+// decodeHeaders reads what a filter wrote; it is as strict as Envoy is not, to find mistakes of ours.
+func decodeHeaders(b []byte) (Headers, bool) {
+	if len(b) == 0 {
+		return nil, true
+	}
+	if len(b) < 4 {
+		return nil, false
+	}
+	n := int(binary.LittleEndian.Uint32(b))
+	if n > len(b)/8 {
+		return nil, false
+	}
+	lengths, data := b[4:], b[4+8*n:]
+	var h Headers
+	for i := range n {
+		var kv [2]string
+		for j := range kv {
+			size := int(binary.LittleEndian.Uint32(lengths[8*i+4*j:]))
+			if size >= len(data) || data[size] != 0 {
+				return nil, false
+			}
+			kv[j], data = string(data[:size]), data[size+1:]
+		}
+		h = append(h, kv)
+	}
+	return h, len(data) == 0
+}
