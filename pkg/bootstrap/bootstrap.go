@@ -78,7 +78,7 @@ func Render(c Config) ([]byte, error) {
 				"max_active_downstream_connections": 100000,
 			},
 		}}},
-		"layered_runtime": object{"layers": []object{{"name": "static", "static_layer": object{"re2.max_program_size.error_level": 1000}}}},
+		"layered_runtime": object{"layers": []object{{"name": "static", "static_layer": object{"re2.max_program_size.error_level": 2000}}}},
 	})
 	return out.Bytes(), err
 }

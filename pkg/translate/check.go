@@ -99,6 +99,9 @@ func (k *checker) rewrite(r *configv1.Route) {
 	if _, ok := r.GetPath().GetMatch().(*configv1.PathMatch_Regex); ok && w.GetPrefix() != "" {
 		k.add("$.rewrite.prefix", "route.rewrite", "needs a path matched by prefix or exact; use rewrite.regex with a path regex")
 	}
+	if p := r.GetPath().GetPrefix(); w.GetPrefix() == "/" && regexSize(stripPrefix(p)) > maxRegex {
+		k.add("$.rewrite.prefix", "route.rewrite", "needs a shorter path.prefix, of at most %d bytes", maxRegex-10)
+	}
 	if x := w.GetRegex(); x != nil {
 		k.regex("$.rewrite.regex.pattern", x.GetPattern())
 		k.substitution(x)
@@ -148,14 +151,8 @@ func (k *checker) matches(path string, in []*configv1.NamedMatch) {
 }
 
 func (k *checker) regex(path, re string) {
-	if re == "" {
-		return
-	}
-	if _, err := regexp.Compile(re); err != nil {
-		k.add(path, "regex", "is not an RE2 regular expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
-	}
-	if strings.ContainsAny(re, "\x00\r\n") {
-		k.add(path, "regex", "has a control character")
+	if msg := checkRegex(re); msg != "" {
+		k.add(path, "regex", "%s", msg)
 	}
 }
 
@@ -185,6 +182,9 @@ func (k *checker) service(name string, s *configv1.Service) {
 	c := cluster(name, s)
 	if err := c.ValidateAll(); err != nil {
 		k.add("$", "envoy.schema", "would be refused by Envoy: %v", err)
+	}
+	if s.GetHealthCheck().GetGrpc() != nil && !isHTTP2(s) {
+		k.add("$.health_check.grpc", "health_check.grpc", "needs a service of protocol grpc or http2")
 	}
 	seen := map[string]int{}
 	priorities := map[uint32]bool{0: true}

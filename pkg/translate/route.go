@@ -274,11 +274,14 @@ func rewrite(a *routev3.RouteAction, r *configv1.Route) {
 		a.PrefixRewrite = to + "/"
 	case to == "":
 		// /api and /api/x become / and /x: Envoy would make //x of a plain replacement by /.
-		a.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{Pattern: regex("^" + regexp.QuoteMeta(prefix) + "/*"), Substitution: "/"}
+		a.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{Pattern: regex(stripPrefix(prefix)), Substitution: "/"}
 	default:
 		a.PrefixRewrite = to
 	}
 }
+
+// stripPrefix matches a prefix and all slashes after it.
+func stripPrefix(prefix string) string { return "^" + regexp.QuoteMeta(prefix) + "/*" }
 
 func redirect(r *configv1.Route) *routev3.RedirectAction {
 	d := r.GetRedirect()

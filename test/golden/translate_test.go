@@ -41,7 +41,7 @@ func TestTranslator(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b := assemble(t, string(raw), roots)
+			b := assemble(t, documents(t, string(raw)), roots)
 			if said, ok := validate(t, encode(t, b)); !ok {
 				t.Errorf("Envoy refuses it:\n%s", said)
 			}
@@ -49,10 +49,10 @@ func TestTranslator(t *testing.T) {
 	}
 }
 
-// assemble makes a bootstrap of a golden output.
-func assemble(t testing.TB, raw, roots string) object {
+// documents reads a golden output.
+func documents(t testing.TB, raw string) []object {
 	t.Helper()
-	byType := map[string][]object{}
+	var out []object
 	for doc := range strings.SplitSeq("\n"+raw, "\n---\n") { // certificates have lines that end in ---
 		if doc == "" {
 			continue
@@ -61,6 +61,16 @@ func assemble(t testing.TB, raw, roots string) object {
 		if err := yaml.Unmarshal([]byte(doc), &o); err != nil {
 			t.Fatal(err)
 		}
+		out = append(out, o)
+	}
+	return out
+}
+
+// assemble makes a bootstrap of xDS resources, each with its @type.
+func assemble(t testing.TB, resources []object, roots string) object {
+	t.Helper()
+	byType := map[string][]object{}
+	for _, o := range resources {
 		typ, ok := strings.CutPrefix(o["@type"].(string), typePrefix)
 		if !ok {
 			t.Fatalf("type %v", o["@type"])

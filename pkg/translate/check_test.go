@@ -1,0 +1,74 @@
+package translate_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/translate"
+)
+
+// TestCheckRefuses: what the schema accepts and Envoy refuses, each with its place.
+func TestCheckRefuses(t *testing.T) {
+	for _, c := range []struct{ kind, spec, want string }{
+		{"Service", `{"health_check":{"grpc":{}}}`, "$.health_check.grpc health_check.grpc"},
+		{"Service", `{"protocol":"http2","health_check":{"grpc":{}}}`, ""},
+		{"Service", `{"load_balancing":{"table_size":1000}}`, "$.load_balancing.table_size load_balancing.prime"},
+		{"Service", `{"load_balancing":{"choice_count":1}}`, "$.load_balancing.choice_count load_balancing.choices"},
+		{"Service", `{"endpoints":[{"host":"127.0.0.1","port":1},{"host":"127.0.0.1","port":1}]}`, "$.endpoints[1] endpoint.duplicate"},
+		{"Service", `{"endpoints":[{"host":"127.0.0.1","port":1},{"host":"127.0.0.1","port":2,"priority":2}]}`, "$.endpoints endpoint.priority"},
+		{"Service", `{"endpoints":[{"host":"fe80::1%eth0","port":1}]}`, "$.endpoints[0].host endpoint.host"},
+		{"Gateway", `{"listeners":[{"name":"a","port":1,"address":"1.2.3"}]}`, "$.listeners[0].address gateway.address"},
+		{"Gateway", `{"listeners":[{"name":"a","port":1}],"access_log":{"fields":{"x":"%NONSENSE%"}}}`, `$.access_log.fields["x"] header.format`},
+		{"Route", `{"path":{"regex":"x{1000}"},"direct_response":{"status":200}}`, "$.path.regex regex"},
+		{"Route", `{"path":{"regex":"x{900}"},"direct_response":{"status":200}}`, ""},
+		{"Route", `{"path":{"regex":"\\x{100}"},"direct_response":{"status":200}}`, "$.path.regex regex"},
+		{"Route", `{"path":{"regex":"\\p{Letter}"},"direct_response":{"status":200}}`, "$.path.regex regex"},
+		{"Route", `{"path":{"regex":"\\p{Cn}"},"direct_response":{"status":200}}`, "$.path.regex regex"},
+		{"Route", `{"path":{"regex":"[^é]+\\x{ff}\\p{^Greek}\\pL"},"direct_response":{"status":200}}`, ""},
+		{"Route", `{"path":{"regex":"a**"},"direct_response":{"status":200}}`, "$.path.regex regex"},
+		{"Route", `{"path":{"regex":"("},"direct_response":{"status":200}}`, "$.path.regex regex"},
+		{"Route", `{"direct_response":{"status":200},"response_headers":{"set":[{"name":"a","value":"50%"}]}}`, "$.response_headers.set[0].value header.format"},
+		{"Route", `{"direct_response":{"status":200},"response_headers":{"remove":["Host"]}}`, "$.response_headers.remove[0] header.protected"},
+	} {
+		k, _ := resource.KindByName(c.kind)
+		m, v := resource.DecodeSpec(k, []byte(c.spec))
+		if len(v) > 0 {
+			t.Fatal(c.spec, v)
+		}
+		o, err := resource.New(resource.Ref{Kind: c.kind, Name: "a"}, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st := config.New()
+		changes, _ := st.Apply([]*resource.Object{o})
+		var got []string
+		for _, p := range translate.Check(st, changes) {
+			got = append(got, p.Path+" "+p.Rule)
+		}
+		if strings.Join(got, "; ") != c.want {
+			t.Errorf("%s: %q, not %q", c.spec, strings.Join(got, "; "), c.want)
+		}
+	}
+}
+
+// TestStripPrefixTooLong: a rewrite of a prefix to / becomes a regular expression of its length.
+func TestStripPrefixTooLong(t *testing.T) {
+	for length, want := range map[int]int{900: 0, 3000: 1} {
+		k, _ := resource.KindByName(resource.KindRoute)
+		m, v := resource.DecodeSpec(k, []byte(`{"path":{"prefix":"/`+strings.Repeat("a", length)+`"},"rewrite":{"prefix":"/"},"backends":[{"service":"a"}]}`))
+		if len(v) > 0 {
+			t.Fatal(v)
+		}
+		o, err := resource.New(resource.Ref{Kind: k.Name, Name: "a"}, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st := config.New()
+		changes, _ := st.Apply([]*resource.Object{o})
+		if got := translate.Check(st, changes); len(got) != want {
+			t.Errorf("%d bytes: %v", length, got)
+		}
+	}
+}
