@@ -78,7 +78,10 @@ func Render(c Config) ([]byte, error) {
 				"max_active_downstream_connections": 100000,
 			},
 		}}},
-		"layered_runtime": object{"layers": []object{{"name": "static", "static_layer": object{"re2.max_program_size.error_level": 2000}}}},
+		"layered_runtime": object{"layers": []object{
+			{"name": "static", "static_layer": object{"re2.max_program_size.error_level": 2000}},
+			{"name": "admin", "admin_layer": object{}}, // POST /runtime_modify, on the admin interface
+		}},
 	})
 	return out.Bytes(), err
 }

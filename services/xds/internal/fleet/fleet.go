@@ -54,8 +54,8 @@ type member struct {
 type Fleet struct {
 	opt      Options
 	resolver *resolver.Resolver
-	// Changed is signalled when the status may be another.
-	changed chan struct{}
+	// Both are signalled when the status may be another.
+	changed, judged chan struct{}
 
 	mu      sync.RWMutex
 	state   *config.State
@@ -66,7 +66,7 @@ type Fleet struct {
 
 // New returns a fleet without configuration.
 func New(opt Options) *Fleet {
-	f := &Fleet{opt: opt, changed: make(chan struct{}, 1), state: config.New(), members: map[string]*member{}}
+	f := &Fleet{opt: opt, changed: make(chan struct{}, 1), judged: make(chan struct{}, 1), state: config.New(), members: map[string]*member{}}
 	f.opt.ADS.Log = opt.Log
 	f.opt.ADS.OnChange = f.signal
 	f.opt.Resolver.Log = opt.Log
@@ -75,14 +75,19 @@ func New(opt Options) *Fleet {
 }
 
 func (f *Fleet) signal() {
-	select {
-	case f.changed <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{f.changed, f.judged} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
 // Changed is signalled when [Fleet.Status] may have another answer.
 func (f *Fleet) Changed() <-chan struct{} { return f.changed }
+
+// Judged is signalled when [Fleet.Verdicts] may have another answer.
+func (f *Fleet) Judged() <-chan struct{} { return f.judged }
 
 // Run follows DNS names until the context ends.
 func (f *Fleet) Run(ctx context.Context) error { return f.resolver.Run(ctx) }

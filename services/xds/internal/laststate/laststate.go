@@ -60,6 +60,7 @@ type File struct {
 	count    uint64
 	notes    Notes
 	commit   stream.Commit
+	verdicts [sha256.Size]byte // of those last written
 }
 
 // Saved is what a file held.

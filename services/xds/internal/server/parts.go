@@ -43,8 +43,30 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 		if err := f.Apply(stream.Update{Commit: saved.Commit, Changed: saved.Objects}); err != nil {
 			return nil, err
 		}
+		records, err := file.Verdicts()
+		if err != nil {
+			return nil, err
+		}
+		f.Recall(records, time.Now())
 	}
 	return k, nil
+}
+
+// judge writes down what the Envoys refuse, until the context ends.
+func (k *keeper) judge(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.fleet.Judged():
+		}
+		k.mu.Lock()
+		err := k.file.SaveVerdicts(k.fleet.Verdicts())
+		k.mu.Unlock()
+		if err != nil {
+			k.log.Error("what the Envoys refuse cannot be written", zap.Error(err))
+		}
+	}
 }
 
 func (k *keeper) update(u stream.Update) error {

@@ -87,6 +87,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	})
 	group.Add("resolver", f.Run)
 	group.Add("status", func(ctx context.Context) error { return status.Report(ctx, nc, f.Changed(), f.Status) })
+	group.Add("verdicts", keep.judge)
 	group.Add("grpc", func(ctx context.Context) error { return serveGRPC(ctx, g, grpcLis, f) })
 	group.Add("http", func(ctx context.Context) error {
 		return serveHTTP(ctx, httpLis, routes(facade.New(client{nc}, view{f}, keep, log), f))

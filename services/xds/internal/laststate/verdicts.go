@@ -1,0 +1,73 @@
+package laststate
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// Record is one refused resource as it is kept on disk, by gateway; bodies are marshalled Envoy resources.
+type Record struct {
+	Gateway, Type, Name string
+	Version, Reason     string
+	Revision            int64
+	Good                *Body
+	Pinned              []Body
+}
+
+// Body is an Envoy resource.
+type Body struct {
+	Type, Name, Version string
+	Bytes               []byte
+	Clusters            []string
+	// Objects are kind and name, in turn.
+	Objects []string
+}
+
+// verdictsPlace binds the sealed bytes to their file.
+var verdictsPlace = []byte("verdicts")
+
+// SaveVerdicts writes down what is refused, sealed, where it is not what was written last.
+func (f *File) SaveVerdicts(records []Record) error {
+	var plain bytes.Buffer
+	if err := gob.NewEncoder(&plain).Encode(records); err != nil {
+		return fmt.Errorf("verdicts: %w", err)
+	}
+	sum := sha256.Sum256(plain.Bytes())
+	if sum == f.verdicts {
+		return nil
+	}
+	tmp := f.path + ".verdicts.new"
+	if err := os.WriteFile(tmp, f.aead.Seal(nil, nil, plain.Bytes(), verdictsPlace), 0o600); err != nil {
+		return fmt.Errorf("verdicts: %w", err)
+	}
+	if err := os.Rename(tmp, f.path+".verdicts"); err != nil {
+		return fmt.Errorf("verdicts: %w", err)
+	}
+	f.verdicts = sum
+	return nil
+}
+
+// Verdicts reads what was refused; none where nothing was, or where this key does not open it.
+func (f *File) Verdicts() ([]Record, error) {
+	raw, err := os.ReadFile(f.path + ".verdicts")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("verdicts: %w", err)
+	}
+	plain, err := f.aead.Open(nil, nil, raw, verdictsPlace)
+	if err != nil {
+		return nil, nil //nolint:nilerr // another key's, or torn: the Envoys will judge again
+	}
+	var records []Record
+	if err := gob.NewDecoder(bytes.NewReader(plain)).Decode(&records); err != nil {
+		return nil, nil //nolint:nilerr // of another version of this program
+	}
+	return records, nil
+}
