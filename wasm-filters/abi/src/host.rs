@@ -144,7 +144,8 @@ pub fn now() -> Result<i64, Refused> {
     let mut time = 0;
     // Safety: the host writes one 64-bit number.
     done(unsafe { calls::proxy_get_current_time_nanoseconds(&mut time) })?;
-    Ok((time / 1_000_000_000) as i64)
+    // Before any token was made: a clock that was not set must not revive old ones.
+    if time == 0 { Err(Refused) } else { Ok((time / 1_000_000_000) as i64) }
 }
 
 /// The configuration of the root context that is being configured.

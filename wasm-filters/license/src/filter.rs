@@ -116,6 +116,10 @@ impl Config {
         let raw = host::pairs(host::REQUEST)?;
         let mut target: &[u8] = &[];
         let mut forged = false;
+        if raw.is_empty() {
+            // No request is without headers: the host does not tell.
+            return Err(Unable);
+        }
         for (name, value) in Pairs::parse(&raw)? {
             forged |= self.drops(name);
             if name == b":path" {
