@@ -51,18 +51,22 @@ func (e *Env) Secret(name string) string {
 		e.Fail(name, "and %s_FILE are both set; keep one", name)
 	case file:
 		b, err := os.ReadFile(path)
-		if err != nil {
+		v = strings.TrimSpace(string(b))
+		switch {
+		case err != nil:
 			e.Fail(name+"_FILE", "names a file that cannot be read: %v", err)
+		case v == "":
+			e.Fail(name+"_FILE", "names an empty file, %s; write the value into it", path)
 		}
-		return strings.TrimSpace(string(b))
 	}
 	return v
 }
 
 // Required is a secret that must be there; hint says how to get one.
 func (e *Env) Required(name, hint string) string {
+	before := len(e.errs)
 	v := e.Secret(name)
-	if v == "" {
+	if v == "" && len(e.errs) == before {
 		e.Fail(name, "is not set; %s", hint)
 	}
 	return v

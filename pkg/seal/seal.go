@@ -78,7 +78,7 @@ func (b *Box) Open(sealed, kind, name, field string) (string, error) {
 		return "", fmt.Errorf("sealed with another SECRET_KEY (key %s)", id)
 	}
 	raw, err := base64.RawStdEncoding.DecodeString(body)
-	if err != nil {
+	if err != nil || base64.RawStdEncoding.EncodeToString(raw) != body { // spare bits and line ends are not sealed
 		return "", errors.New("sealed value is damaged")
 	}
 	plain, err := aead.Open(nil, nil, raw, place(kind, name, field))
