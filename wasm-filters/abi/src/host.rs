@@ -60,6 +60,9 @@ static PENDING: Vm<Memory> = Vm::new(Memory { ptr: null_mut(), size: 0 });
 /// What the host may ask for in one piece: 16 MiB, twice Envoy's own limit for all headers.
 const LARGEST: usize = 1 << 24;
 
+/// What is read of a property: names and numbers, never as long as this.
+const LONGEST_PROPERTY: usize = 4096;
+
 fn layout(size: usize) -> Layout {
     // Safety: alignment 16 is a power of two, and sizes stay far below the limit.
     unsafe { Layout::from_size_align_unchecked(size, 16) }
@@ -176,9 +179,9 @@ pub fn property(path: &[u8]) -> Result<Option<Bytes>, Refused> {
     // Safety: as above.
     let status = unsafe { calls::proxy_get_property(path.as_ptr(), path.len(), &mut data, &mut size) };
     match answer(status, data, size) {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(bytes) if bytes.len() <= LONGEST_PROPERTY => Ok(Some(bytes)),
         Err(_) if status == NOT_FOUND => Ok(None),
-        Err(refused) => Err(refused),
+        _ => Err(Refused),
     }
 }
 
