@@ -24,9 +24,9 @@ test: build lint check-generated ## Check everything, with real PostgreSQL, NATS
 	go run ./test/cmd/check-input -examples 5
 
 .PHONY: lint
-lint: ## Check format, vet and schema
+lint: ## Check format, code and schema
 	@test -z "$$(scripts/tool gofumpt -l pkg services test bpf)" || { scripts/tool gofumpt -l pkg services test bpf; echo 'not formatted: make fmt'; exit 1; }
-	go vet $(MODULES:%=./%/...)
+	@set -e; for m in $(MODULES); do (cd $$m && ../scripts/tool golangci-lint run --timeout 15m ./...); done
 	scripts/protovalidate-schema
 	scripts/tool buf lint
 	scripts/breaking

@@ -175,7 +175,7 @@ func LastCommit(ctx context.Context, js jetstream.JetStream) (c Commit, last uin
 		return c, last, false, fmt.Errorf("last commit: %w", err)
 	}
 	if err := json.Unmarshal(m.Data, &c); err != nil {
-		return c, last, false, nil // not ours, or altered: repaired like a missing one
+		return c, last, false, nil //nolint:nilerr // not ours, or altered: repaired like a missing one
 	}
 	return c, last, true, nil
 }

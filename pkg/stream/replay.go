@@ -52,7 +52,7 @@ func Replay(ctx context.Context, js jetstream.JetStream, opt Options) error {
 		var fatal *fatalError
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it was told to end
 		case errors.As(err, &fatal):
 			return fatal.err
 		}
@@ -189,7 +189,7 @@ func (s *session) look(ctx context.Context, created time.Time) error {
 		return errors.New("the stream is gone")
 	}
 	if err != nil {
-		return nil //nolint:nilerr // NATS is away: the consumer goes on when it is back
+		return nil // NATS is away: the consumer goes on when it is back
 	}
 	info := st.CachedInfo()
 	if !info.Created.Equal(created) {
@@ -200,7 +200,7 @@ func (s *session) look(ctx context.Context, created time.Time) error {
 	}
 	m, err := st.GetLastMsgForSubject(limit, RevisionSubject)
 	if err != nil {
-		return nil //nolint:nilerr // purged: the relay will publish again, and then there is something to compare
+		return nil // purged: the relay will publish again, and then there is something to compare
 	}
 	if m.Sequence > s.seq && time.Since(m.Time) > s.opt.Patience {
 		return errors.New("the stream has moved on without us")

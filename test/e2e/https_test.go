@@ -69,7 +69,7 @@ func (a *authority) issue(t *testing.T, names ...string) (chain, key string) {
 
 // browser is an HTTP/2 client that, as browsers do, uses one connection for every host; sni is the name
 // that it makes the connection for.
-func browser(s *harness.System, port string, a *authority, sni string, cert *tls.Certificate) *http.Client {
+func browser(a *authority, sni string, cert *tls.Certificate) *http.Client {
 	roots := x509.NewCertPool()
 	roots.AddCert(a.cert)
 	cfg := &tls.Config{RootCAs: roots, ServerName: sni, MinVersion: tls.VersionTLS12}
@@ -133,7 +133,7 @@ func TestHTTPS(t *testing.T) {
 	}}, 200)
 	port := big.NewInt(int64(ports[0])).String()
 
-	one := browser(s, port, a, "a.example.com", nil)
+	one := browser(a, "a.example.com", nil)
 	for i, host := range []string{"a", "b"} {
 		status, body, cn, reused, proto := fetch(t, one, port, host+".example.com")
 		if status != 200 || body != host || cn != "a.example.com" || proto != "HTTP/2.0" || reused != (i == 1) {
@@ -144,13 +144,13 @@ func TestHTTPS(t *testing.T) {
 	if status, body, _, _, _ := fetch(t, one, port, "strict.example.com"); status != 421 {
 		t.Fatalf("strict host on another's connection: %d %q", status, body)
 	}
-	if status, body, cn, _, _ := fetch(t, browser(s, port, a, "other.test", nil), port, "other.test"); status != 200 || body != "other" || cn != "other.test" {
+	if status, body, cn, _, _ := fetch(t, browser(a, "other.test", nil), port, "other.test"); status != 200 || body != "other" || cn != "other.test" {
 		t.Fatalf("other.test: %d %q certificate %s", status, body, cn)
 	}
-	if status, body, _, _, _ := fetch(t, browser(s, port, a, "strict.example.com", &client), port, "strict.example.com"); status != 200 || body != "strict" {
+	if status, body, _, _, _ := fetch(t, browser(a, "strict.example.com", &client), port, "strict.example.com"); status != 200 || body != "strict" {
 		t.Fatalf("strict host with a client certificate: %d %q", status, body)
 	}
-	without := browser(s, port, a, "strict.example.com", nil)
+	without := browser(a, "strict.example.com", nil)
 	if resp, err := without.Get("https://127.0.0.1:" + port + "/"); err == nil {
 		_ = resp.Body.Close()
 		t.Fatalf("strict host without a client certificate: %d", resp.StatusCode)
@@ -166,7 +166,7 @@ func TestHTTPS(t *testing.T) {
 	if _, _, _, reused, _ := fetch(t, one, port, "a.example.com"); !reused {
 		t.Error("the connection was lost when the certificate changed")
 	}
-	if _, _, cn, _, _ := fetch(t, browser(s, port, a, "a.example.com", nil), port, "a.example.com"); cn != "renewed.example.com" {
+	if _, _, cn, _, _ := fetch(t, browser(a, "a.example.com", nil), port, "a.example.com"); cn != "renewed.example.com" {
 		t.Errorf("a new connection gets the certificate of %s", cn)
 	}
 	// The key is never shown, and what was read can be written back.

@@ -4,10 +4,12 @@ package probe
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -73,7 +75,7 @@ func (c *Conn) Idle() bool {
 		return false
 	}
 	_, err := c.r.Peek(1)
-	if ne, ok := err.(net.Error); ok && ne.Timeout() {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return true
 	}
 	c.Close()

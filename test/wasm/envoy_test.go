@@ -73,7 +73,7 @@ func noFailures(t *testing.T, p *envoy.Proxy) {
 
 func get(t *testing.T, p *envoy.Proxy, path string, headers ...string) *http.Response {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "GET", p.URL+path, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.URL+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

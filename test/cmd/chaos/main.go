@@ -40,7 +40,6 @@ const writers = 4
 // writer writes pairs of routes, each pair in one transaction with one mark, so that a half would show.
 type writer struct {
 	n    int
-	rng  *rand.Rand
 	last int // the last mark that was acknowledged
 	// maybe are marks after it whose outcome is not known.
 	maybe []int
@@ -107,7 +106,7 @@ func run(ctx context.Context, seed uint64, kills int) (err error) {
 	wg.Wait()
 	fmt.Printf("%d writes acknowledged, %d steady requests, %d failed\n", acked.Load(), served.Load(), failed.Load())
 	if failed.Load() > 0 {
-		return errors.New("Envoy did not serve throughout")
+		return errors.New("envoy did not serve throughout")
 	}
 	return check(ctx, s, all)
 }

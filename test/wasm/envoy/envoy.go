@@ -104,7 +104,7 @@ func (p *Proxy) ready(ctx context.Context, admin string) error {
 			return ctx.Err()
 		case err := <-p.done:
 			p.done <- err
-			return fmt.Errorf("Envoy ended: %w", errors.Join(err, io.EOF))
+			return fmt.Errorf("envoy ended: %w", errors.Join(err, io.EOF))
 		case <-tick.C:
 		}
 		address, err := os.ReadFile(admin)
@@ -139,8 +139,8 @@ func (p *Proxy) Get(path string) (string, error) {
 
 // Stop ends Envoy and gives what it wrote to its log.
 func (p *Proxy) Stop() string {
-	_ = p.cmd.Process.Kill()
-	<-p.done
+	_ = p.cmd.Process.Kill() // it may have ended by itself
+	p.done <- <-p.done
 	_ = os.RemoveAll(p.dir)
 	return p.log.String()
 }

@@ -6,6 +6,7 @@ package openapi
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -143,7 +144,7 @@ func (o Operation) entry(path string, schemas object, replace *strings.Replacer)
 	}
 	if o.Request != "" {
 		media := "application/json"
-		if o.Method == "PATCH" {
+		if o.Method == http.MethodPatch {
 			media = "application/merge-patch+json"
 		}
 		ref, err := refer(replace.Replace(o.Request), schemas)
@@ -221,7 +222,7 @@ func (o Operation) problems() []int {
 	if slices.Contains(o.Headers, "If-Match") {
 		out = append(out, 412)
 	}
-	if o.Tag == "Tokens" && o.Method != "GET" {
+	if o.Tag == "Tokens" && o.Method != http.MethodGet {
 		out = append(out, 409)
 	}
 	slices.Sort(out)

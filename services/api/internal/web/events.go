@@ -81,10 +81,10 @@ func (a *API) events(c echo.Context) error {
 	for {
 		committed, reported := a.Committed.Wait(), a.Board.Changed()
 		if err := f.send(); err != nil {
-			return nil //nolint:nilerr // the client is gone, or the database is: the client comes back with its last id
+			return nil // the client is gone, or the database is: the client comes back with its last id
 		}
 		if err := rc.Flush(); err != nil {
-			return nil //nolint:nilerr // the client is gone
+			return nil // the client is gone
 		}
 		select {
 		case <-committed:

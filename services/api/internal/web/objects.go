@@ -400,7 +400,7 @@ func (a *API) remove(c echo.Context) error {
 		if before == nil {
 			return nil, store.ErrNotFound
 		}
-		return nil, nil //nolint:nilnil // nothing is what is desired
+		return nil, nil // nothing is what is desired
 	})
 }
 

@@ -82,7 +82,7 @@ func (s *stream) collect(t translate.Type, ts *typeState, now time.Time) []item 
 		it, ok := s.consider(t, ts, name, d, now)
 		switch e := s.g.entries[t][name]; {
 		case !ok:
-			if retry == nil && s.mayRetry(t, ts, e, now) {
+			if retry == nil && s.mayRetry(ts, e, now) {
 				retry = &item{name: name, resource: e.desired, revision: e.revision}
 			}
 		case it.resource == nil:
@@ -160,7 +160,7 @@ func (s *stream) elsewhere(t translate.Type, name string) bool {
 }
 
 // mayRetry says whether it is time to try a refused version again, alone.
-func (s *stream) mayRetry(t translate.Type, ts *typeState, e *entry, now time.Time) bool {
+func (s *stream) mayRetry(ts *typeState, e *entry, now time.Time) bool {
 	if e == nil || e.desired == nil || e.bad == nil || (!ts.wildcard && !ts.names[e.desired.Name]) {
 		return false
 	}

@@ -65,6 +65,7 @@ type withContext struct {
 	ctx context.Context
 }
 
+// Context is the stream's own, or what it was replaced with.
 func (w withContext) Context() context.Context { return w.ctx }
 
 // Admit finds the gateway that a node belongs to (node.cluster; "default" where empty) and checks the

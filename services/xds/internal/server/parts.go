@@ -113,6 +113,7 @@ func (k *keeper) Close() error {
 // client is the façade's way to the api.
 type client struct{ nc *nats.Conn }
 
+// Apply hands a document over.
 func (c client) Apply(ctx context.Context, body []byte, who facade.Caller, wait time.Duration) (int, []byte, error) {
 	r, err := rpc.Apply(ctx, c.nc, rpc.Request{
 		Body: body, Authorization: who.Authorization, Remote: who.Remote, Host: who.Host, Origin: who.Origin, Wait: wait,
@@ -123,6 +124,7 @@ func (c client) Apply(ctx context.Context, body []byte, who facade.Caller, wait 
 // view is what the façade asks of the fleet.
 type view struct{ f *fleet.Fleet }
 
+// Head is the revision served, and the one that every Envoy serves.
 func (v view) Head() (revision, live int64, ok bool) {
 	c, ok := v.f.Head()
 	live = c.Revision
@@ -132,6 +134,7 @@ func (v view) Head() (revision, live int64, ok bool) {
 	return c.Revision, live, ok
 }
 
+// Proxies counts the connected Envoys.
 func (v view) Proxies() int { return len(v.f.Status(time.Time{}).Proxies) }
 
 // registry are the server's metrics.
