@@ -60,6 +60,10 @@ check-hitless: build ## Prove that no change costs a request: 500 requests a sec
 check-input: build ## Send the API what Schemathesis makes of its OpenAPI document
 	go run ./test/cmd/check-input $(ARGS)
 
+.PHONY: fuzz
+fuzz: ## Fuzz the decoders, the translator and what opens sealed values, FUZZTIME (30s) each
+	scripts/fuzz $(FUZZTIME)
+
 .PHONY: chaos
 chaos: build ## Kill every part under load and look for what was lost
 	go run ./test/cmd/chaos $(ARGS)
