@@ -25,7 +25,7 @@ test: build lint check-generated ## Check everything, with real PostgreSQL, NATS
 
 .PHONY: lint
 lint: ## Check format, code and schema
-	@test -z "$$(scripts/tool gofumpt -l pkg services test bpf)" || { scripts/tool gofumpt -l pkg services test bpf; echo 'not formatted: make fmt'; exit 1; }
+	@test -z "$$(scripts/tool gofumpt -l pkg services test bpf docs)" || { scripts/tool gofumpt -l pkg services test bpf docs; echo 'not formatted: make fmt'; exit 1; }
 	@set -e; for m in $(MODULES); do (cd $$m && ../scripts/tool golangci-lint run --timeout 15m ./...); done
 	scripts/protovalidate-schema
 	scripts/tool buf lint
@@ -33,7 +33,7 @@ lint: ## Check format, code and schema
 
 .PHONY: fmt
 fmt: ## Format Go and schema
-	scripts/tool gofumpt -w pkg services test bpf
+	scripts/tool gofumpt -w pkg services test bpf docs
 	scripts/tool buf format -w proto
 
 .PHONY: generate
