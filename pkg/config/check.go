@@ -73,6 +73,8 @@ func (s *State) Check(changes []Change) []Problem {
 			out = append(out, s.checkRoute(c.After, m)...)
 		case *configv1.Gateway:
 			out = append(out, s.checkGateway(c.After, m)...)
+		case *configv1.RateLimitPolicy:
+			out = append(out, s.checkRateLimit(c.After, m)...)
 		}
 	}
 	return out
@@ -171,7 +173,7 @@ func (s *State) checkGateway(o *resource.Object, g *configv1.Gateway) []Problem 
 		}
 	}
 	for _, user := range s.Users(o.Ref()) {
-		if r := s.Get(user); r != nil {
+		if r := s.Get(user); r != nil && r.Kind == resource.KindRoute {
 			route := r.Message().(*configv1.Route)
 			for _, l := range route.GetListeners() {
 				if !s.anyListener(Gateways(route), l) {

@@ -50,6 +50,10 @@ func References(o *resource.Object) []Reference {
 			}
 		}
 		add(resource.KindService, m.GetTracing().GetService(), "$.tracing.service")
+	case *configv1.RateLimitPolicy:
+		for i, g := range m.GetGateways() {
+			add(resource.KindGateway, g, "$.gateways[%d]", i)
+		}
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -35,6 +36,8 @@ type State struct {
 	users  map[resource.Ref]map[resource.Ref]int
 	// claims are the routes of one host with one match.
 	claims map[claim]map[string]*resource.Object
+	// cidrs are the rate limit policies by what they limit; those without CIDRs under the zero prefix.
+	cidrs map[netip.Prefix]map[string]*resource.Object
 }
 
 // New returns the empty state.
@@ -45,6 +48,7 @@ func New() *State {
 		byHost:  map[HostKey]map[string]*resource.Object{},
 		users:   map[resource.Ref]map[resource.Ref]int{},
 		claims:  map[claim]map[string]*resource.Object{},
+		cidrs:   map[netip.Prefix]map[string]*resource.Object{},
 	}
 }
 
@@ -159,15 +163,18 @@ func (s *State) index(o *resource.Object, by int) {
 			}
 		}
 	}
-	route, ok := o.Message().(*configv1.Route)
-	if !ok {
-		return
-	}
-	match := matchKey(route)
-	for _, gw := range Gateways(route) {
-		for _, host := range Hosts(route) {
-			put(s.byHost, HostKey{gw, host}, o, by)
-			put(s.claims, claim{HostKey{gw, host}, match}, o, by)
+	switch m := o.Message().(type) {
+	case *configv1.Route:
+		match := matchKey(m)
+		for _, gw := range Gateways(m) {
+			for _, host := range Hosts(m) {
+				put(s.byHost, HostKey{gw, host}, o, by)
+				put(s.claims, claim{HostKey{gw, host}, match}, o, by)
+			}
+		}
+	case *configv1.RateLimitPolicy:
+		for _, p := range claimed(m) {
+			put(s.cidrs, p, o, by)
 		}
 	}
 }

@@ -25,6 +25,7 @@ const (
 	KindService     = "Service"
 	KindRoute       = "Route"
 	KindCertificate = "Certificate"
+	KindRateLimit   = "RateLimitPolicy"
 )
 
 // Kinds lists every kind, in the order in which resources are applied: what others refer to first.
@@ -33,6 +34,7 @@ var Kinds = []Kind{
 	{Name: KindService, Path: "services", Token: "service", New: func() proto.Message { return new(configv1.Service) }},
 	{Name: KindGateway, Path: "gateways", Token: "gateway", New: func() proto.Message { return new(configv1.Gateway) }},
 	{Name: KindRoute, Path: "routes", Token: "route", New: func() proto.Message { return new(configv1.Route) }},
+	{Name: KindRateLimit, Path: "rate-limit-policies", Token: "rate_limit_policy", New: func() proto.Message { return new(configv1.RateLimitPolicy) }},
 }
 
 // KindByName finds a kind by its name, KindByPath by its path and KindByToken by its subject token.

@@ -148,6 +148,8 @@ func (w *work) affected(c config.Change) {
 				w.services[u.Name] = true
 			}
 		}
+	case resource.KindRateLimit:
+		w.listener = w.listener || limitsRequests(w.st, c)
 	case resource.KindGateway:
 		if c.Ref().Name == w.gateway {
 			w.listener = true

@@ -30,6 +30,8 @@ func Check(st *config.State, changes []config.Change) []config.Problem {
 			k.service(c.After.Name, m)
 		case *configv1.Gateway:
 			k.gateway(c.After.Name, m)
+		case *configv1.RateLimitPolicy:
+			k.limit(c.After.Name, m)
 		}
 		out = append(out, k.found...)
 	}
@@ -233,6 +235,14 @@ func anyFirst(s *configv1.Service) bool {
 	return false
 }
 
+func (k *checker) limit(name string, p *configv1.RateLimitPolicy) {
+	if p.GetRequestsPerSecond() > 0 {
+		if err := localLimit(name, p).ValidateAll(); err != nil {
+			k.add("$", "envoy.schema", "would be refused by Envoy: %v", err)
+		}
+	}
+}
+
 func (k *checker) gateway(name string, g *configv1.Gateway) {
 	for i, l := range g.GetListeners() {
 		if a := l.GetAddress(); a != "" {
@@ -241,7 +251,7 @@ func (k *checker) gateway(name string, g *configv1.Gateway) {
 				continue
 			}
 		}
-		if err := listener(name, g, l).ValidateAll(); err != nil {
+		if err := listener(name, g, l, nil).ValidateAll(); err != nil {
 			k.add(fmt.Sprintf("$.listeners[%d]", i), "envoy.schema", "would be refused by Envoy: %v", err)
 		}
 		hosts := map[string]bool{}

@@ -30,6 +30,7 @@ import (
 // Names of the HTTP filters, in their order.
 const (
 	filterCORS          = "envoy.filters.http.cors"
+	filterRequestLimits = "marchproxy.request_limits"
 	filterListenerLimit = "marchproxy.listener_rate_limit"
 	filterRouteLimit    = "marchproxy.route_rate_limit"
 	filterRouter        = "envoy.filters.http.router"
@@ -44,6 +45,7 @@ func (w *work) listeners() {
 	ref := resource.Ref{Kind: resource.KindGateway, Name: w.gateway}
 	wanted := map[string]bool{}
 	certs := map[string]certUse{}
+	limits, policies := requestLimits(w.st, w.gateway)
 	for _, l := range w.gw.GetListeners() {
 		wanted[l.GetName()] = true
 		listenerCerts(l, certs)
@@ -51,7 +53,7 @@ func (w *work) listeners() {
 		if s := w.gw.GetTracing().GetService(); s != "" {
 			clusters = []string{s}
 		}
-		w.put(Key{TypeListener, l.GetName()}, newResource(l.GetName(), listener(w.gateway, w.gw, l), clusters, ref))
+		w.put(Key{TypeListener, l.GetName()}, newResource(l.GetName(), listener(w.gateway, w.gw, l, limits), clusters, append([]resource.Ref{ref}, policies...)...))
 	}
 	for k := range w.out {
 		if k.Type == TypeListener && !wanted[k.Name] {
@@ -61,7 +63,8 @@ func (w *work) listeners() {
 	w.useCerts("gateway", certs)
 }
 
-func listener(gateway string, g *configv1.Gateway, l *configv1.Listener) *listenerv3.Listener {
+// listener builds a listener; limits is the filter of the rate limit policies, nil without any.
+func listener(gateway string, g *configv1.Gateway, l *configv1.Listener, limits *hcmv3.HttpFilter) *listenerv3.Listener {
 	bind := l.GetAddress()
 	if bind == "" {
 		bind = "0.0.0.0"
@@ -71,7 +74,7 @@ func listener(gateway string, g *configv1.Gateway, l *configv1.Listener) *listen
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(32 << 10),
 	}
 	if l.GetProtocol() != configv1.Listener_https {
-		out.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: networkFilters(gateway, g, l)}}
+		out.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: networkFilters(gateway, g, l, limits)}}
 		return out
 	}
 	out.ListenerFilters = []*listenerv3.ListenerFilter{{
@@ -83,14 +86,14 @@ func listener(gateway string, g *configv1.Gateway, l *configv1.Listener) *listen
 			certs = l.GetCertificates()
 		}
 		out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{
-			Name: fmt.Sprintf("client-auth-%d", i), Filters: networkFilters(gateway, g, l),
+			Name: fmt.Sprintf("client-auth-%d", i), Filters: networkFilters(gateway, g, l, limits),
 			FilterChainMatch: &listenerv3.FilterChainMatch{ServerNames: a.GetHosts()},
 			TransportSocket:  downstreamTLS(certs, a.GetCaCertificate()),
 		})
 	}
 	// All other hosts share one chain: Envoy picks the certificate by server name, and a connection may be
 	// reused for every host that its certificate covers.
-	out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{Name: "https", Filters: networkFilters(gateway, g, l), TransportSocket: downstreamTLS(l.GetCertificates(), "")})
+	out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{Name: "https", Filters: networkFilters(gateway, g, l, limits), TransportSocket: downstreamTLS(l.GetCertificates(), "")})
 	return out
 }
 
@@ -110,7 +113,7 @@ func downstreamTLS(certs []string, ca string) *corev3.TransportSocket {
 	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(out)}}
 }
 
-func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener) []*listenerv3.Filter {
+func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener, limits *hcmv3.HttpFilter) []*listenerv3.Filter {
 	var out []*listenerv3.Filter
 	if n := g.GetLimits().GetMaxConnections(); n > 0 {
 		out = append(out, &listenerv3.Filter{Name: "envoy.filters.network.connection_limit", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(&connlimitv3.ConnectionLimit{
@@ -118,12 +121,12 @@ func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener) [
 		})}})
 	}
 	return append(out, &listenerv3.Filter{
-		Name: "envoy.filters.network.http_connection_manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(connectionManager(gateway, g, l))},
+		Name: "envoy.filters.network.http_connection_manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(connectionManager(gateway, g, l, limits))},
 	})
 }
 
 // connectionManager follows Envoy's own advice for proxies at the edge.
-func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener) *hcmv3.HttpConnectionManager {
+func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener, limits *hcmv3.HttpFilter) *hcmv3.HttpConnectionManager {
 	lim := g.GetLimits()
 	h := &hcmv3.HttpConnectionManager{
 		StatPrefix: l.GetName(), CodecType: hcmv3.HttpConnectionManager_AUTO, ServerName: "marchproxy",
@@ -146,6 +149,9 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 		HttpFilters:         []*hcmv3.HttpFilter{hostFilter(l), filter(filterCORS, &corsv3.Cors{})},
 		AccessLog:           accessLog(g.GetAccessLog()),
 		Tracing:             tracing(gateway, g.GetTracing()),
+	}
+	if limits != nil {
+		h.HttpFilters = append(h.HttpFilters, limits)
 	}
 	if lim.GetLocalRateLimit() != nil {
 		h.HttpFilters = append(h.HttpFilters, filter(filterListenerLimit, rateLimit("listener", lim.GetLocalRateLimit())))

@@ -150,9 +150,10 @@ func TestContract(t *testing.T) {
 		{"Service", "services", "web", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":1}]},"labels":{"team":"a"},"owner":"me"}`, `{"labels":{"team":null,"tier":"1"}}`},
 		{"Certificate", "certificates", "tls", string(pem), `{"owner":"me"}`},
 		{"Gateway", "gateways", "edge", `{"spec":{"listeners":[{"name":"http","port":` + fmt.Sprint(s.ProxyPort+1) + `}]}}`, `{"spec":{"limits":{"max_request_headers":50}}}`},
+		{"RateLimitPolicy", "rate-limit-policies", "limits", `{"spec":{"cidrs":["10.0.0.0/8"],"packets_per_second":100,"deny":["192.0.2.1"]}}`, `{"spec":{"deny":null,"action":"observe"}}`},
 		{"Route", "routes", "r", `{"spec":{"hosts":["a.test"],"backends":[{"service":"web"}],"timeout":"1.5s"}}`, `{"spec":{"timeout":null,"methods":["GET"]}}`},
 	} {
-		kinds, one := strings.ToUpper(k.path[:1])+k.path[1:], "/v1/"+k.path+"/"+k.name
+		kinds, one := plural(k.path), "/v1/"+k.path+"/"+k.name
 		c.do(t, exchange{op: "get" + k.kind, method: "GET", path: one, status: 404})
 		c.do(t, exchange{op: "put" + k.kind, method: "PUT", path: one + "?dry_run=true", body: k.body, status: 200})
 		made, h := c.do(t, exchange{op: "put" + k.kind, method: "PUT", path: one + "?message=made", body: k.body, status: 201, header: map[string]string{"If-None-Match": "*", "Idempotency-Key": "make-" + k.name}})
@@ -197,7 +198,7 @@ func TestContract(t *testing.T) {
 	c.do(t, exchange{op: "getRevision", method: "GET", path: "/v1/revisions/999999", status: 404})
 	c.do(t, exchange{op: "diffRevisions", method: "GET", path: "/v1/revisions/" + rev + "/diff?against=1", status: 200})
 	c.do(t, exchange{op: "rollback", method: "POST", path: "/v1/revisions/" + rev + "/rollback", status: 200})
-	for _, k := range []string{"Route r routes", "Service web services", "Gateway edge gateways", "Certificate tls certificates"} {
+	for _, k := range []string{"Route r routes", "Service web services", "Gateway edge gateways", "Certificate tls certificates", "RateLimitPolicy limits rate-limit-policies"} {
 		f := strings.Fields(k)
 		c.do(t, exchange{op: "delete" + f[0], method: "DELETE", path: "/v1/" + f[2] + "/" + f[1], status: 200})
 	}
@@ -214,6 +215,15 @@ func TestContract(t *testing.T) {
 	for op := range c.success {
 		t.Errorf("not replayed: %s", op)
 	}
+}
+
+// plural is a kind's plural in operation ids: RateLimitPolicies of rate-limit-policies.
+func plural(path string) string {
+	out := ""
+	for word := range strings.SplitSeq(path, "-") {
+		out += strings.ToUpper(word[:1]) + word[1:]
+	}
+	return out
 }
 
 func (c *contract) tokens(t *testing.T) {

@@ -29,7 +29,7 @@ const (
 // A resource as HTTP, files and events write it.
 type Object struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Gateway, Service, Route, Certificate.
+	// A kind: Gateway, Service, Route, ...
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// An RFC 1123 label, unique in its kind.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`

@@ -28,7 +28,7 @@ const (
 // published enter the state's hash.
 type ResourceEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Gateway, Service, Route, Certificate.
+	// A kind: Gateway, Service, Route, ...
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Its name.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`

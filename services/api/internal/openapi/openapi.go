@@ -77,7 +77,7 @@ func Document(operations []Operation) ([]byte, error) {
 		"info": object{
 			"title":       "MarchProxy",
 			"version":     "v1",
-			"description": "Describes gateways, services, routes and certificates; every accepted write is one revision, and Envoys serve it milliseconds later.",
+			"description": "Describes gateways, services, routes and what belongs to them; every accepted write is one revision, and Envoys serve it milliseconds later.",
 			"license":     object{"name": "Apache-2.0", "identifier": "Apache-2.0"},
 		},
 		"paths": paths,
@@ -95,7 +95,21 @@ func replacer(k resource.Kind) *strings.Replacer {
 	if k.Name == "" {
 		return strings.NewReplacer("{Kinds}", "Unknown", "{Kind}", "Unknown")
 	}
-	return strings.NewReplacer("{Kinds}", strings.ToUpper(k.Path[:1])+k.Path[1:], "{Kind}", k.Name, "{kinds}", k.Path, "{kind}", strings.ToLower(k.Name))
+	words := strings.Split(k.Path, "-")
+	plural := ""
+	for _, w := range words {
+		plural += strings.ToUpper(w[:1]) + w[1:]
+	}
+	many := strings.Join(words, " ")
+	return strings.NewReplacer("{Kinds}", plural, "{Kind}", k.Name, "{kinds}", many, "{kind}", singular(many))
+}
+
+// singular of a kind's plural.
+func singular(plural string) string {
+	if stem, ok := strings.CutSuffix(plural, "ies"); ok {
+		return stem + "y"
+	}
+	return strings.TrimSuffix(plural, "s")
 }
 
 // IDOf is the operationId of an operation of every kind for one of them.

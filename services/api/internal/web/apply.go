@@ -80,7 +80,7 @@ func (d *applyDocument) desired() ([]writer.Desired, error) {
 		}
 		k, ok := resource.KindByName(*r.Kind)
 		if !ok {
-			add(".kind", "must be Gateway, Service, Route or Certificate", "kind")
+			add(".kind", "must be one of "+kindNames(), "kind")
 			continue
 		}
 		if msg := resource.CheckName(*r.Name); msg != "" {
@@ -113,6 +113,14 @@ func (d *applyDocument) desired() ([]writer.Desired, error) {
 		return nil, violations(http.StatusUnprocessableEntity, "nothing has been changed", all)
 	}
 	return out, nil
+}
+
+func kindNames() string {
+	names := make([]string, len(resource.Kinds))
+	for i, k := range resource.Kinds {
+		names[i] = k.Name
+	}
+	return strings.Join(names, ", ")
 }
 
 // plan adds what prune deletes, and refuses to take what another owner has.

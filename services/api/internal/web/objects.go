@@ -32,7 +32,7 @@ import (
 func named(c echo.Context) (resource.Kind, resource.Ref, error) {
 	k, ok := resource.KindByPath(c.Param("kind"))
 	if !ok {
-		return k, resource.Ref{}, wrong(http.StatusNotFound, "there is no %s here; kinds: gateways, services, routes, certificates", c.Param("kind"))
+		return k, resource.Ref{}, wrong(http.StatusNotFound, "there is no %s here; kinds: %s", c.Param("kind"), kindPaths())
 	}
 	if name := c.Param("name"); name != "" {
 		if msg := resource.CheckName(name); msg != "" {
@@ -40,6 +40,14 @@ func named(c echo.Context) (resource.Kind, resource.Ref, error) {
 		}
 	}
 	return k, resource.Ref{Kind: k.Name, Name: c.Param("name")}, nil
+}
+
+func kindPaths() string {
+	paths := make([]string, len(resource.Kinds))
+	for i, k := range resource.Kinds {
+		paths[i] = k.Path
+	}
+	return strings.Join(paths, ", ")
 }
 
 func etag(revision int64) string { return strconv.Quote(strconv.FormatInt(revision, 10)) }
