@@ -16,7 +16,7 @@ run: build ## Run the whole system on this machine
 	bin/marchproxy dev $(ARGS)
 
 .PHONY: test
-test: build lint check-generated ## Check everything, with real PostgreSQL, NATS and Envoy
+test: build lint check-generated check-wasm ## Check everything, with real PostgreSQL, NATS and Envoy
 	go test -count=1 $(MODULES:%=./%/...)
 	go run ./test/cmd/check-live -changes 300
 	go run ./test/cmd/check-hitless -rounds 120
@@ -67,3 +67,15 @@ fuzz: ## Fuzz the decoders, the translator and what opens sealed values, FUZZTIM
 .PHONY: chaos
 chaos: build ## Kill every part under load and look for what was lost
 	go run ./test/cmd/chaos $(ARGS)
+
+.PHONY: wasm
+wasm: ## Build the filters into wasm-filters/dist (running them needs no Rust)
+	scripts/wasm
+
+.PHONY: check-wasm
+check-wasm: ## Check the filters' Rust code, and that wasm-filters/dist is what it gives, byte for byte
+	scripts/rust cargo fmt --all --check
+	scripts/rust cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+	scripts/rust cargo clippy --quiet --locked --workspace --target wasm32-unknown-unknown -- -D warnings
+	scripts/rust cargo test --quiet --locked --workspace
+	scripts/wasm --check
