@@ -157,6 +157,8 @@ func TestClaims(t *testing.T) {
 		{object{"sub": "a\r\nx-evil: 1"}, "claim_forward"},
 		{object{"sub": "a\x00"}, "claim_forward"},
 		{object{"sub": object{}}, "claim_forward"},
+		{object{"sub": " ann"}, "claim_forward"},
+		{object{"sub": "ann "}, "claim_forward"},
 		{object{"sub": nil}, ""},
 		{object{"sub": 12.5}, ""},
 		{object{"roles": []string{"admin", "a,b"}}, "claim_forward"},
@@ -305,6 +307,25 @@ func TestRotation(t *testing.T) {
 	expect(t, vm, bearer(sign("new", secret256)), "signature")
 }
 
+// TestTypes: the part of a type that may be left out makes no difference; another type does.
+func TestTypes(t *testing.T) {
+	vm := start(t, "auth", object{"default_policy": "p", "policies": []object{{"name": "p", "jwt": object{
+		"keys": []jwk{{"k1", "HS256", b64(secret256)}}, "types": []string{"at+jwt"},
+	}}}})
+	payload := fmt.Sprintf(`{"exp":%d}`, now.Unix()+9)
+	for header, reason := range map[string]string{
+		`{"alg":"HS256","typ":"at+jwt"}`:               "",
+		`{"alg":"HS256","typ":"AT+JWT"}`:               "",
+		`{"alg":"HS256","typ":"application/at+jwt"}`:   "",
+		`{"alg":"HS256","typ":"JWT"}`:                  "type",
+		`{"alg":"HS256","typ":"application/a/at+jwt"}`: "type",
+		`{"alg":"HS256","typ":["at+jwt"]}`:             "type",
+		`{"alg":"HS256"}`:                              "type",
+	} {
+		expect(t, vm, bearer(raw(header, payload)), reason)
+	}
+}
+
 const routeAuth = "xds\x00route_metadata\x00filter_metadata\x00marchproxy\x00auth"
 
 func TestRoutePolicy(t *testing.T) {
@@ -339,11 +360,11 @@ func TestRoutePolicy(t *testing.T) {
 func TestIdentityCannotBeForged(t *testing.T) {
 	vm := start(t, "auth", authUsers())
 	tok := token(t, "k1", claims(now, object{"sub": nil}))
-	h := append(bearer(tok), [2]string{"x-auth-sub", "root"}, [2]string{"X-Auth-Roles", "owner"}, [2]string{"x-auth-sub", "root2"}, [2]string{"x-other", "1"})
+	h := append(bearer(tok), [2]string{"x-auth-sub", "root"}, [2]string{"X-Auth-Roles", "owner"}, [2]string{"x-auth-sub", "root2"}, [2]string{"X_auth_sub", "root3"}, [2]string{"x-other", "1"})
 	o := expect(t, vm, h, "")
 	var got []string
 	for _, kv := range o.Headers {
-		if strings.HasPrefix(strings.ToLower(kv[0]), "x-") || kv[0] == "authorization" {
+		if strings.HasPrefix(strings.ToLower(kv[0]), "x") || kv[0] == "authorization" {
 			got = append(got, kv[0]+"="+kv[1])
 		}
 	}

@@ -5,9 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,15 +25,7 @@ func echo(t *testing.T) int {
 		_, _ = io.WriteString(w, "hello")
 	}))
 	t.Cleanup(s.Close)
-	u, err := url.Parse(s.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	port, err := strconv.Atoi(u.Port())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	return portOf(t, s.URL)
 }
 
 // runEnvoy runs the whole chain in the order of production; at the end no wasm failure may be counted.

@@ -13,7 +13,7 @@ type (
 // capabilities are the host calls and callbacks of each filter, and nothing else: what Envoy lets it do.
 var capabilities = map[string][]string{
 	"metrics": {
-		"proxy_on_configure", "proxy_on_request_headers", "proxy_on_log", "proxy_on_memory_allocate", "proxy_log",
+		"proxy_on_context_create", "proxy_on_configure", "proxy_on_log", "proxy_on_memory_allocate", "proxy_log",
 		"proxy_get_buffer_bytes", "proxy_get_property", "proxy_define_metric", "proxy_increment_metric", "proxy_record_metric",
 	},
 	"license": {
@@ -122,6 +122,7 @@ func bootstrap(c Config, dist string) (object, error) {
 					"typed_config": object{
 						"@type":                            "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
 						"stat_prefix":                      "main",
+						"upgrade_configs":                  list{object{"upgrade_type": "websocket"}},
 						"normalize_path":                   true,
 						"merge_slashes":                    true,
 						"path_with_escaped_slashes_action": "REJECT_REQUEST",

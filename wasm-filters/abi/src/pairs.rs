@@ -53,6 +53,13 @@ impl<'a> Iterator for Pairs<'a> {
     }
 }
 
+/// Whether a header has that name for any server behind: CGI and its heirs (WSGI, Rack, PHP) cannot tell
+/// `x_a` from `x-a`, nor an upper case letter from a lower case one.
+pub fn named(name: &[u8], want: &[u8]) -> bool {
+    let plain = |c: &u8| if *c == b'_' { b'-' } else { c.to_ascii_lowercase() };
+    name.len() == want.len() && name.iter().map(plain).eq(want.iter().map(plain))
+}
+
 fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let (head, rest) = bytes.split_first_chunk::<4>()?;
     Some((u32::from_le_bytes(*head), rest))
@@ -111,6 +118,13 @@ mod tests {
             let cut = Pairs::parse(&bytes[..n]);
             assert!(n == 0 || cut.is_err(), "{n}");
         }
+    }
+
+    #[test]
+    fn names() {
+        assert!(named(b"X_Auth-sub", b"x-auth-sub"));
+        assert!(!named(b"x-auth-su", b"x-auth-sub"));
+        assert!(!named(b"x-auth.sub", b"x-auth-sub"));
     }
 
     #[test]

@@ -6,13 +6,22 @@
 
 use alloc::vec::Vec;
 
-/// Configurations kept in one VM; the oldest goes first. The callback that would tell when one has ended
-/// is called for every request too and costs about a microsecond.
-const KEPT: usize = 32;
+/// Configurations kept in one VM, and the bytes of text they were read from; what was used least recently
+/// goes first. The callback that would tell when one has ended is called for every request too and costs
+/// about a microsecond. A host that goes back to a text whose root a long request still holds (a WebSocket)
+/// uses that root again without configuring it, so that few are dropped.
+const KEPT: usize = 1024;
+const BYTES: usize = 16 << 20;
 
-/// The configurations of a VM by their root context.
+struct Kept<T> {
+    root: u32,
+    size: usize,
+    config: T,
+}
+
+/// The configurations of a VM by their root context, the one used last at the end.
 pub struct Roots<T> {
-    kept: Vec<(u32, T)>,
+    kept: Vec<Kept<T>>,
     stream: u32,
     root: u32,
 }
@@ -36,36 +45,46 @@ impl<T> Roots<T> {
         }
     }
 
-    /// A root has a configuration from now on.
-    pub fn configured(&mut self, root: u32, config: T) -> Result<(), mem::Full> {
-        if let Some(same) = self.kept.iter_mut().find(|(id, _)| *id == root) {
-            same.1 = config;
-            return Ok(());
+    /// A root has a configuration from now on, read from a text of `size` bytes.
+    pub fn configured(&mut self, root: u32, size: usize, config: T) -> Result<(), mem::Full> {
+        let new = Kept { root, size, config };
+        match self.touch(root) {
+            Some(same) => *same = new,
+            None => mem::push(&mut self.kept, new)?,
         }
-        if self.kept.len() >= KEPT {
-            // The vector is not empty, and `Vec::remove` would bring a panic with it.
+        let mut bytes: usize = self.kept.iter().map(|k| k.size).sum();
+        while self.kept.len() > KEPT || (bytes > BYTES && self.kept.len() > 1) {
+            bytes -= self.kept.first().map_or(0, |k| k.size);
+            // `Vec::remove` would bring a panic with it.
             self.kept.rotate_left(1);
-            self.kept.truncate(KEPT - 1);
+            self.kept.truncate(self.kept.len() - 1);
         }
-        mem::push(&mut self.kept, (root, config))
+        Ok(())
     }
 
-    /// The configurations before the newest one.
+    /// The configurations before the newest one, directly after it was configured.
     pub fn older(&mut self) -> impl Iterator<Item = &mut T> {
-        self.kept.iter_mut().rev().skip(1).map(|(_, config)| config)
+        self.kept.iter_mut().rev().skip(1).map(|k| &mut k.config)
+    }
+
+    fn touch(&mut self, root: u32) -> Option<&mut Kept<T>> {
+        let at = self.kept.iter().rposition(|k| k.root == root)?;
+        if let Some(later @ [_, _, ..]) = self.kept.get_mut(at..) {
+            later.rotate_left(1);
+        }
+        self.kept.last_mut()
     }
 
     /// The configuration of a request's context; nothing if it was never told or is gone, and a filter
     /// that decides must then refuse.
     pub fn of(&mut self, stream: u32) -> Option<&mut T> {
-        if stream != self.stream {
-            return match self.kept.as_mut_slice() {
-                [(_, only)] => Some(only),
-                _ => None,
-            };
+        if stream == self.stream {
+            return self.touch(self.root).map(|k| &mut k.config);
         }
-        let root = self.root;
-        self.kept.iter_mut().rev().find(|(id, _)| *id == root).map(|(_, config)| config)
+        match self.kept.as_mut_slice() {
+            [only] => Some(&mut only.config),
+            _ => None,
+        }
     }
 }
 
@@ -78,20 +97,37 @@ mod tests {
         let mut r = Roots::new();
         assert!(r.of(9).is_none());
         r.created(1, 0);
-        r.configured(1, 'a').unwrap();
+        r.configured(1, 1, 'a').unwrap();
         assert_eq!(r.of(9), Some(&mut 'a'));
         r.created(2, 0);
-        r.configured(2, 'b').unwrap();
+        r.configured(2, 1, 'b').unwrap();
         r.created(3, 1);
         assert_eq!(r.of(3), Some(&mut 'a'));
         r.created(4, 2);
         assert_eq!(r.of(4), Some(&mut 'b'));
         assert_eq!(r.of(3), None);
-        r.configured(2, 'c').unwrap();
+        r.configured(2, 1, 'c').unwrap();
         assert_eq!(r.of(4), Some(&mut 'c'));
-        for id in 10..50 {
-            r.configured(id, 'x').unwrap();
+        // A request holds 1 while 900 others come; then the host goes back to it without a word.
+        r.created(5, 1);
+        assert_eq!(r.of(5), Some(&mut 'a'));
+        for id in 10..910 {
+            r.configured(id, 1, 'x').unwrap();
         }
+        r.created(6, 1);
+        assert_eq!(r.of(6), Some(&mut 'a'));
+        // What is used stays, whatever comes; what is not goes.
+        for id in 1000..3000 {
+            r.configured(id, 1, 'x').unwrap();
+            r.created(7, 1);
+            assert_eq!(r.of(7), Some(&mut 'a'));
+        }
+        r.created(4, 2);
         assert_eq!(r.of(4), None);
+        r.configured(9000, 20 << 20, 'l').unwrap();
+        r.created(8, 9000);
+        assert_eq!(r.of(8), Some(&mut 'l'));
+        r.created(7, 1);
+        assert_eq!(r.of(7), None);
     }
 }

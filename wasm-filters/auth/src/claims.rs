@@ -148,7 +148,9 @@ impl Rules {
 /// Writes one header as [`Rules::headers`] does.
 pub fn header(rule: usize, value: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
     let control = value.iter().any(|c| *c < b' ' || *c == 0x7f);
-    if control || out.len() + value.len() > FORWARDED {
+    // Servers trim values: " root" must not become "root" behind the proxy.
+    let trimmed = value.first() == Some(&b' ') || value.last() == Some(&b' ');
+    if control || trimmed || out.len() + value.len() > FORWARDED {
         return Err(Reason::ClaimForward);
     }
     let [low, high] = (value.len() as u16).to_le_bytes();

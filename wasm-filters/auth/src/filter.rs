@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use abi::host::{self, Action, Metric, MetricKind};
-use abi::pairs::{Pairs, Writer};
+use abi::pairs::{Pairs, Writer, named};
 use abi::roots::Roots;
 use abi::vm::Vm;
 
@@ -107,7 +107,7 @@ impl Filter {
                 *metric = Metric::define(MetricKind::Counter, &name(*reason));
             }
         }
-        self.roots.configured(root, config).map_err(|_| Wrong("too large"))?;
+        self.roots.configured(root, bytes.len(), config).map_err(|_| Wrong("too large"))?;
         self.roots.older().for_each(|old| old.cache.empty());
         Ok(())
     }
@@ -182,7 +182,7 @@ impl Config {
     }
 
     fn is_identity(&self, name: &[u8]) -> bool {
-        self.identity.iter().any(|h| name.eq_ignore_ascii_case(h))
+        self.identity.iter().any(|h| named(name, h))
     }
 
     /// Whether the client sent a header that only this filter may set.

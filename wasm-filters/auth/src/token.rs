@@ -31,7 +31,15 @@ fn typed(doc: &Doc<'_>, types: &[Vec<u8>]) -> bool {
     }
     let mut text = Vec::new();
     typ.and_then(|v| v.str()).is_some_and(|s| s.write(&mut text).is_ok())
-        && types.iter().any(|t| t.eq_ignore_ascii_case(&text))
+        && types.iter().any(|t| media(t).eq_ignore_ascii_case(media(&text)))
+}
+
+/// A media type without the part that may be left out (RFC 7515 §4.1.9).
+fn media(typ: &[u8]) -> &[u8] {
+    match typ.split_at_checked(12) {
+        Some((whole, rest)) if whole.eq_ignore_ascii_case(b"application/") && !rest.contains(&b'/') => rest,
+        _ => typ,
+    }
 }
 
 /// Checks the signature and writes the payload's bytes.

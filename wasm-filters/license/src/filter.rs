@@ -104,7 +104,7 @@ impl Filter {
                 *metric = Metric::define(MetricKind::Counter, &mem::join(&name)?);
             }
         }
-        Ok(self.roots.configured(root, config)?)
+        Ok(self.roots.configured(root, bytes.len(), config)?)
     }
 }
 

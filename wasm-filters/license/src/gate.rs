@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use abi::pairs::named;
 use json::Limits;
 use json::fields::{Result, Wrong, count, flag, list, only, string, text, texts};
 
@@ -165,8 +166,7 @@ impl Config {
 
     /// Whether a client's header is dropped here.
     pub fn drops(&self, name: &[u8]) -> bool {
-        name.get(..10).is_some_and(|p| p.eq_ignore_ascii_case(b"x-license-"))
-            || self.strip.iter().any(|h| name.eq_ignore_ascii_case(h))
+        name.get(..10).is_some_and(|p| named(p, b"x-license-")) || self.strip.iter().any(|h| named(name, h))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The filter as Envoy sees it.
 
-use abi::host::{self, Action, Metric, MetricKind, Refused};
+use abi::host::{self, Metric, MetricKind, Refused};
 use abi::vm::Vm;
 use json::Limits;
 use json::fields::{Wrong, count, only};
@@ -42,11 +42,14 @@ extern "C" fn proxy_on_configure(_root: u32, _size: usize) -> u32 {
     }
 }
 
+/// A request begins here and not with its headers: the host answers some requests (a path it does not take)
+/// before any filter sees headers, and tells of their end all the same.
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_request_headers(_context: u32, _headers: u32, _end: u32) -> Action {
-    // Safety: exported.
-    unsafe { FILTER.lend() }.in_flight.add(1);
-    Action::Continue
+extern "C" fn proxy_on_context_create(_context: u32, parent: u32) {
+    if parent != 0 {
+        // Safety: exported.
+        unsafe { FILTER.lend() }.in_flight.add(1);
+    }
 }
 
 #[unsafe(no_mangle)]
