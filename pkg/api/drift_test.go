@@ -31,10 +31,12 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 			"Status": api.Status{}, "LiveStatus": api.LiveStatus{}, "KindState": api.KindState{}, "Rejection": api.Rejection{},
 			"XdsServer": api.XdsServer{}, "Proxy": api.Proxy{}, "ProxyList": api.ProxyList{}, "Token": api.Token{},
 			"TokenList": api.TokenList{}, "Problem": api.Problem{}, "Violation": api.Violation{},
+			"RateLimitStatus": api.RateLimitStatus{}, "RateLimitNode": api.RateLimitNode{}, "LimitedSource": api.LimitedSource{},
 		}},
 		{eventsv1.File_marchproxy_events_v1_events_proto, map[string]any{
 			"ResourceEvent": resource.Object{}, "Commit": stream.Commit{}, "KindState": resource.KindState{}, "ChangedResource": stream.ChangedResource{},
 			"XdsStatus": status.XdsStatus{}, "ProxyStatus": status.ProxyStatus{}, "RejectedResource": status.RejectedResource{}, "ObjectRef": status.ObjectRef{},
+			"AgentStatus": status.AgentStatus{}, "PolicyStatus": status.PolicyStatus{}, "LimitedSource": status.LimitedSource{},
 		}},
 	} {
 		messages := c.file.Messages()

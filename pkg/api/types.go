@@ -29,11 +29,12 @@ type ObjectStatus struct {
 // Live is how far a revision has come.
 type Live struct {
 	Live bool `json:"live"`
-	// State is live, rejected, timeout or no_proxies.
+	// State is live, rejected, timeout, no_proxies or no_agents.
 	State    string  `json:"state"`
 	Reason   string  `json:"reason,omitempty"`
 	Proxies  int32   `json:"proxies"`
 	WaitedMS float64 `json:"waited_ms"`
+	Agents   int32   `json:"agents,omitempty"`
 }
 
 // ObjectList is a page of objects.
@@ -204,4 +205,33 @@ type Violation struct {
 	Path    string `json:"path"`
 	Message string `json:"message"`
 	Rule    string `json:"rule,omitempty"`
+}
+
+// RateLimitStatus is what the nodes make of a rate limit policy.
+type RateLimitStatus struct {
+	Name     string          `json:"name"`
+	Revision int64           `json:"revision"`
+	Nodes    []RateLimitNode `json:"nodes"`
+}
+
+// RateLimitNode is one node that a policy selects.
+type RateLimitNode struct {
+	ID              string           `json:"id"`
+	Live            bool             `json:"live"`
+	Interface       string           `json:"interface,omitempty"`
+	Mode            string           `json:"mode,omitempty"`
+	Reason          string           `json:"reason,omitempty"`
+	AppliedRevision int64            `json:"applied_revision,omitempty"`
+	Passed          int64            `json:"passed"`
+	Limited         int64            `json:"limited"`
+	Dropped         map[string]int64 `json:"dropped,omitempty"`
+	Sources         []LimitedSource  `json:"sources,omitempty"`
+	Warnings        []string         `json:"warnings,omitempty"`
+	At              string           `json:"at"`
+}
+
+// LimitedSource is a source above its limit.
+type LimitedSource struct {
+	Address string `json:"address"`
+	Limited int64  `json:"limited"`
 }

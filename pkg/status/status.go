@@ -1,7 +1,7 @@
 // Package status is the way back: each xDS server says on NATS which revision its Envoys serve and what
-// they refused, and the api adds the servers up.
+// they refused, each agent what its node's kernel enforces, and the api adds them up.
 //
-// A report is the last value of its server's subject, in a memory stream: it is about now, and after a
+// A report is the last value of its sender's subject, in a memory stream: it is about now, and after a
 // restart of NATS it is said again within the heartbeat. Reports are coalesced: while one is on its way
 // the next ones become one.
 package status
@@ -23,7 +23,7 @@ const (
 	xdsPrefix     = SubjectPrefix + "xds."
 )
 
-// Heartbeat is the longest time between two reports of a server; one that has been silent for three of
+// Heartbeat is the longest time between two reports of a sender; one that has been silent for three of
 // them is taken for gone.
 const Heartbeat = 5 * time.Second
 
@@ -85,9 +85,24 @@ func Ensure(ctx context.Context, js jetstream.JetStream) error {
 	return nil
 }
 
+// report is what is sent: M itself.
+type report[M any] interface {
+	prefix() string
+	id() string
+	last() M
+}
+
+func (XdsStatus) prefix() string { return xdsPrefix }
+func (s XdsStatus) id() string   { return s.ID }
+
+func (s XdsStatus) last() XdsStatus {
+	s.Stopping = true
+	return s
+}
+
 // Report publishes what current returns whenever changed is signalled, and at each heartbeat, until the
 // context ends; then once more, as stopping.
-func Report(ctx context.Context, nc *nats.Conn, changed <-chan struct{}, current func(now time.Time) XdsStatus) error {
+func Report[M report[M]](ctx context.Context, nc *nats.Conn, changed <-chan struct{}, current func(now time.Time) M) error {
 	beat := time.NewTicker(Heartbeat)
 	defer beat.Stop()
 	for {
@@ -102,32 +117,31 @@ func Report(ctx context.Context, nc *nats.Conn, changed <-chan struct{}, current
 		case <-changed:
 		case <-beat.C:
 		case <-ctx.Done():
-			s := current(time.Now())
-			s.Stopping = true
-			_ = publish(nc, s) // its silence will say so too
+			_ = publish(nc, current(time.Now()).last()) // its silence will say so too
 			_ = nc.FlushTimeout(time.Second)
 			return nil
 		}
 	}
 }
 
-func publish(nc *nats.Conn, s XdsStatus) error {
+func publish[M report[M]](nc *nats.Conn, s M) error {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("report status: %w", err)
 	}
-	return nc.Publish(xdsPrefix+s.ID, b)
+	return nc.Publish(s.prefix()+s.id(), b)
 }
 
-// Watch hands over every report, beginning with the last known ones, until the context ends.
-func Watch(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, report func(XdsStatus)) error {
-	take := func(data []byte) {
-		var s XdsStatus
-		if json.Unmarshal(data, &s) == nil && s.ID != "" {
-			report(s)
+// Watch hands over every report of a sort, beginning with the last known ones, until the context ends.
+func Watch[M report[M]](ctx context.Context, nc *nats.Conn, js jetstream.JetStream, take func(M)) error {
+	var sort M
+	receive := func(data []byte) {
+		var s M
+		if json.Unmarshal(data, &s) == nil && s.id() != "" {
+			take(s)
 		}
 	}
-	sub, err := nc.Subscribe(xdsPrefix+"*", func(m *nats.Msg) { take(m.Data) })
+	sub, err := nc.Subscribe(sort.prefix()+"*", func(m *nats.Msg) { receive(m.Data) })
 	if err != nil {
 		return fmt.Errorf("watch status: %w", err)
 	}
@@ -146,10 +160,10 @@ func Watch(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, report fu
 		}
 	}
 	if s, err := js.Stream(ctx, StreamName); err == nil {
-		if info, err := s.Info(ctx, jetstream.WithSubjectFilter(xdsPrefix+"*")); err == nil {
+		if info, err := s.Info(ctx, jetstream.WithSubjectFilter(sort.prefix()+"*")); err == nil {
 			for subject := range info.State.Subjects {
 				if m, err := s.GetLastMsgForSubject(ctx, subject); err == nil {
-					take(m.Data)
+					receive(m.Data)
 				}
 			}
 		}

@@ -192,6 +192,8 @@ func TestContract(t *testing.T) {
 	applied, _ := c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply?wait=live", status: 200, body: `{"owner":"team","prune":true,"message":"m","resources":[{"kind":"Route","name":"t","spec":{"hosts":["t.test"],"direct_response":{"status":200}}}]}`})
 	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply", status: 422, body: `{"prune":true,"resources":[]}`})
 	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply", status: 413, body: `{"message":"` + strings.Repeat("x", 64<<20) + `","resources":[]}`, invalid: true})
+	c.do(t, exchange{op: "rateLimitStatus", method: "GET", path: "/v1/rate-limit-policies/limits/status", status: 200})
+	c.do(t, exchange{op: "rateLimitStatus", method: "GET", path: "/v1/rate-limit-policies/none/status", status: 404})
 	rev := fmt.Sprint(applied["revision"])
 	c.do(t, exchange{op: "listRevisions", method: "GET", path: "/v1/revisions?limit=2", status: 200})
 	c.do(t, exchange{op: "getRevision", method: "GET", path: "/v1/revisions/" + rev, status: 200})

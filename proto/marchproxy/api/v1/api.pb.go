@@ -221,16 +221,19 @@ func (x *ObjectStatus) GetReason() string {
 // How far a revision has come.
 type Live struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether every connected Envoy of the gateways concerned serves it.
+	// Whether every connected Envoy of the gateways concerned serves it, and every node that a changed rate
+	// limit policy selects enforces it.
 	Live bool `protobuf:"varint,1,opt,name=live,proto3" json:"live,omitempty"`
-	// live, rejected (by an Envoy, reason says why), timeout, or no_proxies.
+	// live, rejected (by an Envoy or a node, reason says why), timeout, no_proxies, or no_agents.
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// What is being waited for, or why it was rejected.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Connected Envoys of the gateways concerned.
 	Proxies int32 `protobuf:"varint,4,opt,name=proxies,proto3" json:"proxies,omitempty"`
 	// Time spent waiting, in milliseconds.
-	WaitedMs      float64 `protobuf:"fixed64,5,opt,name=waited_ms,json=waitedMs,proto3" json:"waited_ms,omitempty"`
+	WaitedMs float64 `protobuf:"fixed64,5,opt,name=waited_ms,json=waitedMs,proto3" json:"waited_ms,omitempty"`
+	// Connected nodes that a changed rate limit policy selects.
+	Agents        int32 `protobuf:"varint,6,opt,name=agents,proto3" json:"agents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -296,6 +299,13 @@ func (x *Live) GetProxies() int32 {
 func (x *Live) GetWaitedMs() float64 {
 	if x != nil {
 		return x.WaitedMs
+	}
+	return 0
+}
+
+func (x *Live) GetAgents() int32 {
+	if x != nil {
+		return x.Agents
 	}
 	return 0
 }
@@ -1832,6 +1842,271 @@ func (x *Violation) GetRule() string {
 	return ""
 }
 
+// What the nodes make of a rate limit policy.
+type RateLimitStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The policy.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its revision.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The connected nodes that it selects, by id.
+	Nodes         []*RateLimitNode `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimitStatus) Reset() {
+	*x = RateLimitStatus{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimitStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimitStatus) ProtoMessage() {}
+
+func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
+func (*RateLimitStatus) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RateLimitStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RateLimitStatus) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RateLimitStatus) GetNodes() []*RateLimitNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// One node that a policy selects.
+type RateLimitNode struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's name.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Whether its kernel enforces the policy's revision.
+	Live bool `protobuf:"varint,2,opt,name=live,proto3" json:"live,omitempty"`
+	// The interface that is guarded.
+	Interface string `protobuf:"bytes,3,opt,name=interface,proto3" json:"interface,omitempty"`
+	// How the program runs, as achieved: native, skb or hw; absent while nothing is enforced.
+	Mode string `protobuf:"bytes,4,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Why nothing is enforced, or not all of it, and what to do.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The revision of the policy that is enforced; absent before the first.
+	AppliedRevision int64 `protobuf:"varint,6,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
+	// Packets below the policy's limit, since the node's program was loaded.
+	Passed int64 `protobuf:"varint,7,opt,name=passed,proto3" json:"passed,omitempty"`
+	// Packets above it: dropped, or let through where the action is observe.
+	Limited int64 `protobuf:"varint,8,opt,name=limited,proto3" json:"limited,omitempty"`
+	// All packets that the node dropped, by reason, whichever policy asked for it.
+	Dropped map[string]int64 `protobuf:"bytes,9,rep,name=dropped,proto3" json:"dropped,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// The sources that lost most packets to this policy's limit: a sample, of those that the kernel follows
+	// one by one.
+	Sources []*LimitedSource `protobuf:"bytes,10,rep,name=sources,proto3" json:"sources,omitempty"`
+	// What the node's operator should know.
+	Warnings []string `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// When the node last reported, RFC 3339.
+	At            string `protobuf:"bytes,12,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimitNode) Reset() {
+	*x = RateLimitNode{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimitNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimitNode) ProtoMessage() {}
+
+func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimitNode.ProtoReflect.Descriptor instead.
+func (*RateLimitNode) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RateLimitNode) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RateLimitNode) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *RateLimitNode) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *RateLimitNode) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *RateLimitNode) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RateLimitNode) GetAppliedRevision() int64 {
+	if x != nil {
+		return x.AppliedRevision
+	}
+	return 0
+}
+
+func (x *RateLimitNode) GetPassed() int64 {
+	if x != nil {
+		return x.Passed
+	}
+	return 0
+}
+
+func (x *RateLimitNode) GetLimited() int64 {
+	if x != nil {
+		return x.Limited
+	}
+	return 0
+}
+
+func (x *RateLimitNode) GetDropped() map[string]int64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return nil
+}
+
+func (x *RateLimitNode) GetSources() []*LimitedSource {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *RateLimitNode) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *RateLimitNode) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+// A source above its limit.
+type LimitedSource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its address; of IPv6 the network that is one source.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Packets above the limit since the kernel follows it.
+	Limited       int64 `protobuf:"varint,2,opt,name=limited,proto3" json:"limited,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitedSource) Reset() {
+	*x = LimitedSource{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitedSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitedSource) ProtoMessage() {}
+
+func (x *LimitedSource) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
+func (*LimitedSource) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *LimitedSource) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *LimitedSource) GetLimited() int64 {
+	if x != nil {
+		return x.Limited
+	}
+	return 0
+}
+
 var File_marchproxy_api_v1_api_proto protoreflect.FileDescriptor
 
 const file_marchproxy_api_v1_api_proto_rawDesc = "" +
@@ -1857,13 +2132,14 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
 	"\fObjectStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x7f\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x97\x01\n" +
 	"\x04Live\x12\x12\n" +
 	"\x04live\x18\x01 \x01(\bR\x04live\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
 	"\aproxies\x18\x04 \x01(\x05R\aproxies\x12\x1b\n" +
-	"\twaited_ms\x18\x05 \x01(\x01R\bwaitedMs\"z\n" +
+	"\twaited_ms\x18\x05 \x01(\x01R\bwaitedMs\x12\x16\n" +
+	"\x06agents\x18\x06 \x01(\x05R\x06agents\"z\n" +
 	"\n" +
 	"ObjectList\x12/\n" +
 	"\x05items\x18\x01 \x03(\v2\x19.marchproxy.api.v1.ObjectR\x05items\x12\x1f\n" +
@@ -1985,7 +2261,31 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\tViolation\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
-	"\x04rule\x18\x03 \x01(\tR\x04ruleB\xc7\x01\n" +
+	"\x04rule\x18\x03 \x01(\tR\x04rule\"y\n" +
+	"\x0fRateLimitStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x126\n" +
+	"\x05nodes\x18\x03 \x03(\v2 .marchproxy.api.v1.RateLimitNodeR\x05nodes\"\xc7\x03\n" +
+	"\rRateLimitNode\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04live\x18\x02 \x01(\bR\x04live\x12\x1c\n" +
+	"\tinterface\x18\x03 \x01(\tR\tinterface\x12\x12\n" +
+	"\x04mode\x18\x04 \x01(\tR\x04mode\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12)\n" +
+	"\x10applied_revision\x18\x06 \x01(\x03R\x0fappliedRevision\x12\x16\n" +
+	"\x06passed\x18\a \x01(\x03R\x06passed\x12\x18\n" +
+	"\alimited\x18\b \x01(\x03R\alimited\x12G\n" +
+	"\adropped\x18\t \x03(\v2-.marchproxy.api.v1.RateLimitNode.DroppedEntryR\adropped\x12:\n" +
+	"\asources\x18\n" +
+	" \x03(\v2 .marchproxy.api.v1.LimitedSourceR\asources\x12\x1a\n" +
+	"\bwarnings\x18\v \x03(\tR\bwarnings\x12\x0e\n" +
+	"\x02at\x18\f \x01(\tR\x02at\x1a:\n" +
+	"\fDroppedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"C\n" +
+	"\rLimitedSource\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
+	"\alimited\x18\x02 \x01(\x03R\alimitedB\xc7\x01\n" +
 	"\x15com.marchproxy.api.v1B\bApiProtoP\x01Z>github.com/marchproxy/marchproxy/proto/marchproxy/api/v1;apiv1\xa2\x02\x03MAX\xaa\x02\x11Marchproxy.Api.V1\xca\x02\x11Marchproxy\\Api\\V1\xe2\x02\x1dMarchproxy\\Api\\V1\\GPBMetadata\xea\x02\x13Marchproxy::Api::V1b\x06proto3"
 
 var (
@@ -2000,7 +2300,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),          // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),    // 1: marchproxy.api.v1.ObjectStatus
@@ -2025,39 +2325,46 @@ var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*TokenList)(nil),       // 20: marchproxy.api.v1.TokenList
 	(*Problem)(nil),         // 21: marchproxy.api.v1.Problem
 	(*Violation)(nil),       // 22: marchproxy.api.v1.Violation
-	nil,                     // 23: marchproxy.api.v1.Object.LabelsEntry
-	nil,                     // 24: marchproxy.api.v1.Status.StateEntry
-	(*structpb.Struct)(nil), // 25: google.protobuf.Struct
+	(*RateLimitStatus)(nil), // 23: marchproxy.api.v1.RateLimitStatus
+	(*RateLimitNode)(nil),   // 24: marchproxy.api.v1.RateLimitNode
+	(*LimitedSource)(nil),   // 25: marchproxy.api.v1.LimitedSource
+	nil,                     // 26: marchproxy.api.v1.Object.LabelsEntry
+	nil,                     // 27: marchproxy.api.v1.Status.StateEntry
+	nil,                     // 28: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	(*structpb.Struct)(nil), // 29: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	25, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	23, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	29, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	26, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	2,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
 	0,  // 4: marchproxy.api.v1.ObjectList.items:type_name -> marchproxy.api.v1.Object
 	0,  // 5: marchproxy.api.v1.ApplyRequest.resources:type_name -> marchproxy.api.v1.Object
 	6,  // 6: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	2,  // 7: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
-	25, // 8: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	25, // 9: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	29, // 8: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	29, // 9: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
 	6,  // 10: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
 	7,  // 11: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
 	6,  // 12: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
 	10, // 13: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
 	15, // 14: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
 	16, // 15: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	24, // 16: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	27, // 16: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
 	15, // 17: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
 	15, // 18: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
 	17, // 19: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
 	19, // 20: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
 	22, // 21: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	14, // 22: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	24, // 22: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	28, // 23: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	25, // 24: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	14, // 25: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -2071,7 +2378,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

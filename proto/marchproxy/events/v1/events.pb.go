@@ -728,6 +728,306 @@ func (x *ObjectRef) GetRevision() int64 {
 	return 0
 }
 
+// The payload of marchproxy.status.v1.agent.ID: what one node's kernel enforces.
+type AgentStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The agent's id: the node's name.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The epoch of what it has applied.
+	Epoch string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The revision up to which it has applied everything.
+	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// RFC 3339.
+	At string `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	// The node's labels.
+	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The interface that it guards; empty where it has none to guard (XDP_INTERFACE).
+	Interface string `protobuf:"bytes,6,opt,name=interface,proto3" json:"interface,omitempty"`
+	// How the program runs, as achieved: native, skb or hw; empty while nothing is enforced.
+	Mode string `protobuf:"bytes,7,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Why nothing is enforced, or not all of it, and what to do.
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What it is to know all the same: a peer that a deny list names, say.
+	Warnings []string `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// The policies that select the node.
+	Policies []*PolicyStatus `protobuf:"bytes,10,rep,name=policies,proto3" json:"policies,omitempty"`
+	// Packets that were let through, by reason.
+	Passed map[string]int64 `protobuf:"bytes,11,rep,name=passed,proto3" json:"passed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Packets that were dropped, by reason.
+	Dropped map[string]int64 `protobuf:"bytes,12,rep,name=dropped,proto3" json:"dropped,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// The sources that lost most packets to their limit, of those that the kernel follows one by one.
+	Sources []*LimitedSource `protobuf:"bytes,13,rep,name=sources,proto3" json:"sources,omitempty"`
+	// True in the last message of an agent that stops; the kernel goes on enforcing.
+	Stopping      bool `protobuf:"varint,14,opt,name=stopping,proto3" json:"stopping,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentStatus) Reset() {
+	*x = AgentStatus{}
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentStatus) ProtoMessage() {}
+
+func (x *AgentStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentStatus.ProtoReflect.Descriptor instead.
+func (*AgentStatus) Descriptor() ([]byte, []int) {
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AgentStatus) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *AgentStatus) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *AgentStatus) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *AgentStatus) GetPolicies() []*PolicyStatus {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *AgentStatus) GetPassed() map[string]int64 {
+	if x != nil {
+		return x.Passed
+	}
+	return nil
+}
+
+func (x *AgentStatus) GetDropped() map[string]int64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return nil
+}
+
+func (x *AgentStatus) GetSources() []*LimitedSource {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *AgentStatus) GetStopping() bool {
+	if x != nil {
+		return x.Stopping
+	}
+	return false
+}
+
+// What a node's kernel made of one policy.
+type PolicyStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The policy.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The revision of it that is enforced.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Packets below the limit.
+	Passed int64 `protobuf:"varint,3,opt,name=passed,proto3" json:"passed,omitempty"`
+	// Packets above the limit: dropped, or let through by a policy that observes.
+	Limited       int64 `protobuf:"varint,4,opt,name=limited,proto3" json:"limited,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyStatus) Reset() {
+	*x = PolicyStatus{}
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyStatus) ProtoMessage() {}
+
+func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
+func (*PolicyStatus) Descriptor() ([]byte, []int) {
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PolicyStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PolicyStatus) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *PolicyStatus) GetPassed() int64 {
+	if x != nil {
+		return x.Passed
+	}
+	return 0
+}
+
+func (x *PolicyStatus) GetLimited() int64 {
+	if x != nil {
+		return x.Limited
+	}
+	return 0
+}
+
+// A source above its limit.
+type LimitedSource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its address; of IPv6 the network that is one source.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The policy that limits it.
+	Policy string `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Packets above the limit since the kernel follows it.
+	Limited       int64 `protobuf:"varint,3,opt,name=limited,proto3" json:"limited,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitedSource) Reset() {
+	*x = LimitedSource{}
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitedSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitedSource) ProtoMessage() {}
+
+func (x *LimitedSource) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
+func (*LimitedSource) Descriptor() ([]byte, []int) {
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LimitedSource) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *LimitedSource) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *LimitedSource) GetLimited() int64 {
+	if x != nil {
+		return x.Limited
+	}
+	return 0
+}
+
 var File_marchproxy_events_v1_events_proto protoreflect.FileDescriptor
 
 const file_marchproxy_events_v1_events_proto_rawDesc = "" +
@@ -799,7 +1099,41 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\tObjectRef\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevisionB\xdf\x01\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"\xea\x05\n" +
+	"\vAgentStatus\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x0e\n" +
+	"\x02at\x18\x04 \x01(\tR\x02at\x12E\n" +
+	"\x06labels\x18\x05 \x03(\v2-.marchproxy.events.v1.AgentStatus.LabelsEntryR\x06labels\x12\x1c\n" +
+	"\tinterface\x18\x06 \x01(\tR\tinterface\x12\x12\n" +
+	"\x04mode\x18\a \x01(\tR\x04mode\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12\x1a\n" +
+	"\bwarnings\x18\t \x03(\tR\bwarnings\x12>\n" +
+	"\bpolicies\x18\n" +
+	" \x03(\v2\".marchproxy.events.v1.PolicyStatusR\bpolicies\x12E\n" +
+	"\x06passed\x18\v \x03(\v2-.marchproxy.events.v1.AgentStatus.PassedEntryR\x06passed\x12H\n" +
+	"\adropped\x18\f \x03(\v2..marchproxy.events.v1.AgentStatus.DroppedEntryR\adropped\x12=\n" +
+	"\asources\x18\r \x03(\v2#.marchproxy.events.v1.LimitedSourceR\asources\x12\x1a\n" +
+	"\bstopping\x18\x0e \x01(\bR\bstopping\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vPassedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a:\n" +
+	"\fDroppedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"p\n" +
+	"\fPolicyStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x16\n" +
+	"\x06passed\x18\x03 \x01(\x03R\x06passed\x12\x18\n" +
+	"\alimited\x18\x04 \x01(\x03R\alimited\"[\n" +
+	"\rLimitedSource\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x18\n" +
+	"\alimited\x18\x03 \x01(\x03R\alimitedB\xdf\x01\n" +
 	"\x18com.marchproxy.events.v1B\vEventsProtoP\x01ZDgithub.com/marchproxy/marchproxy/proto/marchproxy/events/v1;eventsv1\xa2\x02\x03MEX\xaa\x02\x14Marchproxy.Events.V1\xca\x02\x14Marchproxy\\Events\\V1\xe2\x02 Marchproxy\\Events\\V1\\GPBMetadata\xea\x02\x16Marchproxy::Events::V1b\x06proto3"
 
 var (
@@ -814,7 +1148,7 @@ func file_marchproxy_events_v1_events_proto_rawDescGZIP() []byte {
 	return file_marchproxy_events_v1_events_proto_rawDescData
 }
 
-var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_marchproxy_events_v1_events_proto_goTypes = []any{
 	(*ResourceEvent)(nil),    // 0: marchproxy.events.v1.ResourceEvent
 	(*Commit)(nil),           // 1: marchproxy.events.v1.Commit
@@ -824,26 +1158,37 @@ var file_marchproxy_events_v1_events_proto_goTypes = []any{
 	(*ProxyStatus)(nil),      // 5: marchproxy.events.v1.ProxyStatus
 	(*RejectedResource)(nil), // 6: marchproxy.events.v1.RejectedResource
 	(*ObjectRef)(nil),        // 7: marchproxy.events.v1.ObjectRef
-	nil,                      // 8: marchproxy.events.v1.ResourceEvent.LabelsEntry
-	nil,                      // 9: marchproxy.events.v1.Commit.StateEntry
-	nil,                      // 10: marchproxy.events.v1.XdsStatus.LiveEntry
-	(*structpb.Struct)(nil),  // 11: google.protobuf.Struct
+	(*AgentStatus)(nil),      // 8: marchproxy.events.v1.AgentStatus
+	(*PolicyStatus)(nil),     // 9: marchproxy.events.v1.PolicyStatus
+	(*LimitedSource)(nil),    // 10: marchproxy.events.v1.LimitedSource
+	nil,                      // 11: marchproxy.events.v1.ResourceEvent.LabelsEntry
+	nil,                      // 12: marchproxy.events.v1.Commit.StateEntry
+	nil,                      // 13: marchproxy.events.v1.XdsStatus.LiveEntry
+	nil,                      // 14: marchproxy.events.v1.AgentStatus.LabelsEntry
+	nil,                      // 15: marchproxy.events.v1.AgentStatus.PassedEntry
+	nil,                      // 16: marchproxy.events.v1.AgentStatus.DroppedEntry
+	(*structpb.Struct)(nil),  // 17: google.protobuf.Struct
 }
 var file_marchproxy_events_v1_events_proto_depIdxs = []int32{
-	8,  // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
-	11, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
-	9,  // 2: marchproxy.events.v1.Commit.state:type_name -> marchproxy.events.v1.Commit.StateEntry
+	11, // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
+	17, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
+	12, // 2: marchproxy.events.v1.Commit.state:type_name -> marchproxy.events.v1.Commit.StateEntry
 	3,  // 3: marchproxy.events.v1.Commit.changes:type_name -> marchproxy.events.v1.ChangedResource
 	5,  // 4: marchproxy.events.v1.XdsStatus.proxies:type_name -> marchproxy.events.v1.ProxyStatus
 	6,  // 5: marchproxy.events.v1.XdsStatus.rejected:type_name -> marchproxy.events.v1.RejectedResource
-	10, // 6: marchproxy.events.v1.XdsStatus.live:type_name -> marchproxy.events.v1.XdsStatus.LiveEntry
+	13, // 6: marchproxy.events.v1.XdsStatus.live:type_name -> marchproxy.events.v1.XdsStatus.LiveEntry
 	7,  // 7: marchproxy.events.v1.RejectedResource.objects:type_name -> marchproxy.events.v1.ObjectRef
-	2,  // 8: marchproxy.events.v1.Commit.StateEntry.value:type_name -> marchproxy.events.v1.KindState
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	14, // 8: marchproxy.events.v1.AgentStatus.labels:type_name -> marchproxy.events.v1.AgentStatus.LabelsEntry
+	9,  // 9: marchproxy.events.v1.AgentStatus.policies:type_name -> marchproxy.events.v1.PolicyStatus
+	15, // 10: marchproxy.events.v1.AgentStatus.passed:type_name -> marchproxy.events.v1.AgentStatus.PassedEntry
+	16, // 11: marchproxy.events.v1.AgentStatus.dropped:type_name -> marchproxy.events.v1.AgentStatus.DroppedEntry
+	10, // 12: marchproxy.events.v1.AgentStatus.sources:type_name -> marchproxy.events.v1.LimitedSource
+	2,  // 13: marchproxy.events.v1.Commit.StateEntry.value:type_name -> marchproxy.events.v1.KindState
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_events_v1_events_proto_init() }
@@ -857,7 +1202,7 @@ func file_marchproxy_events_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_events_v1_events_proto_rawDesc), len(file_marchproxy_events_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,5 +1,5 @@
-// Package live adds up what the xDS servers report: which revision the Envoys of each gateway serve in
-// full, and what they refused.
+// Package live adds up what the xDS servers and the agents report: which revision the Envoys of each
+// gateway serve in full, what they refused, and what the nodes' kernels enforce.
 package live
 
 import (
@@ -20,6 +20,8 @@ type Target struct {
 	Revision int64
 	// Gateways concerned.
 	Gateways []string
+	// Limits are the rate limit policies concerned.
+	Limits []Limit
 	// Objects that were written: if one of them is refused, that is the answer.
 	Objects map[resource.Ref]bool
 }
@@ -35,12 +37,13 @@ type Board struct {
 
 	mu      sync.Mutex
 	servers map[string]server
+	agents  map[string]agent
 	changed chan struct{} // closed, and replaced, at each report
 }
 
 // NewBoard returns an empty board; now is time.Now outside tests.
 func NewBoard(now func() time.Time) *Board {
-	return &Board{now: now, servers: map[string]server{}, changed: make(chan struct{})}
+	return &Board{now: now, servers: map[string]server{}, agents: map[string]agent{}, changed: make(chan struct{})}
 }
 
 // Report takes a server's report.
@@ -52,6 +55,10 @@ func (b *Board) Report(s status.XdsStatus) {
 	} else {
 		b.servers[s.ID] = server{s, b.now()}
 	}
+	b.tell()
+}
+
+func (b *Board) tell() {
 	close(b.changed)
 	b.changed = make(chan struct{})
 }
@@ -75,8 +82,9 @@ func (b *Board) fresh() []server {
 	})
 }
 
-// Wait answers when every connected Envoy of the gateways serves the revision, when one of the objects
-// is refused, when no Envoy is connected, or when the context ends.
+// Wait answers when every connected Envoy of the gateways serves the revision and every connected node that
+// the policies select enforces them, when one of them refuses, when none is connected, or when the context
+// ends.
 func (b *Board) Wait(ctx context.Context, t Target) api.Live {
 	start := b.now()
 	recheck := time.NewTicker(time.Second)
@@ -112,6 +120,24 @@ func (b *Board) Now(t Target) api.Live {
 }
 
 func (b *Board) judge(t Target) (l api.Live, done bool) {
+	agents, agentsDone := b.judgeAgents(t)
+	if len(t.Gateways) == 0 && len(t.Limits) > 0 {
+		return agents, agentsDone
+	}
+	l, done = b.judgeProxies(t)
+	l.Agents = agents.Agents
+	switch {
+	case !done || l.State == "rejected" || agents.Agents == 0:
+		return l, done
+	case !agentsDone || agents.State == "rejected":
+		agents.Proxies = l.Proxies
+		return agents, agentsDone
+	}
+	l.Live, l.State, l.Reason = true, "live", "" // no Envoy is connected, but nodes are
+	return l, true
+}
+
+func (b *Board) judgeProxies(t Target) (l api.Live, done bool) {
 	servers := b.fresh()
 	if len(servers) == 0 {
 		l.Reason = "no xDS server has reported in the last 15 seconds"

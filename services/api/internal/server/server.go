@@ -125,6 +125,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return nil
 	})
 	group.Add("status", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.Report) })
+	group.Add("agents", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.ReportAgent) })
 	group.Add("http", func(ctx context.Context) error { return web.Serve(ctx, lis, h) })
 	group.Add("rpc", func(ctx context.Context) error { return rpc.Serve(ctx, nc, web.RPC(h)) })
 	log.Info("serving", zap.String("http", lis.Addr().String()))

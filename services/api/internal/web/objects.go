@@ -117,6 +117,11 @@ func (a *API) target(revision int64, changes []config.Change) live.Target {
 			}
 		case resource.KindGateway:
 			gateways[x.Ref().Name] = true
+		case resource.KindRateLimit:
+			t.Limits = append(t.Limits, limitOf(x))
+			for _, g := range known {
+				gateways[g] = gateways[g] || limitsRequests(x, g)
+			}
 		default:
 			for _, g := range known {
 				gateways[g] = true
@@ -593,7 +598,7 @@ func (a *API) wait(ctx context.Context, o options, res writer.Result) *api.Live 
 }
 
 func statusOf(status int, l *api.Live) int {
-	if l != nil && !l.Live && l.State != "no_proxies" {
+	if l != nil && !l.Live && l.State != "no_proxies" && l.State != "no_agents" {
 		return http.StatusAccepted
 	}
 	if status == 0 {

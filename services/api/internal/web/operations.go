@@ -60,6 +60,12 @@ func (a *API) operations() []operation {
 			Answers: map[int]string{200: "ProxyList"},
 		}, a.proxies},
 		{op{
+			ID: "rateLimitStatus", Method: "GET", Path: "/v1/rate-limit-policies/:name/status", Role: auth.Viewer, Tag: "Status", Summary: "What each node makes of a rate limit policy",
+			Description: "The connected nodes that the policy selects: how their program runs, the revision that they enforce, packets, and the sources that lost most. " +
+				"Counters are at most five seconds old.",
+			Answers: map[int]string{200: "RateLimitStatus"},
+		}, a.limitStatus},
+		{op{
 			ID: "events", Method: "GET", Path: "/v1/events", Role: auth.Viewer, Tag: "Status", Summary: "Follow every change (server-sent events)",
 			Description: "`event: revision`, with the revision as id and the commit (as on NATS, docs/events.md) as data: every one of them, gapless; " +
 				"a client that comes back with Last-Event-ID gets what it missed, without it what comes from now on. " +

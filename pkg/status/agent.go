@@ -1,0 +1,49 @@
+package status
+
+const agentPrefix = SubjectPrefix + "agent."
+
+// AgentStatus is one node's report: what its kernel enforces.
+type AgentStatus struct {
+	// ID of the node, a NATS token.
+	ID       string `json:"id"`
+	Epoch    string `json:"epoch"`
+	Revision int64  `json:"revision"`
+	// At in RFC 3339.
+	At     string            `json:"at"`
+	Labels map[string]string `json:"labels,omitempty"`
+	// Interface that is guarded; "" where there is none to guard: such a node enforces nothing, on purpose.
+	Interface string `json:"interface,omitempty"`
+	// Mode as achieved: native, skb or hw; "" while nothing is enforced, and Reason says why.
+	Mode     string           `json:"mode,omitempty"`
+	Reason   string           `json:"reason,omitempty"`
+	Warnings []string         `json:"warnings,omitempty"`
+	Policies []PolicyStatus   `json:"policies,omitempty"`
+	Passed   map[string]int64 `json:"passed,omitempty"`
+	Dropped  map[string]int64 `json:"dropped,omitempty"`
+	Sources  []LimitedSource  `json:"sources,omitempty"`
+	// Stopping is true in an agent's last report.
+	Stopping bool `json:"stopping,omitempty"`
+}
+
+// PolicyStatus is what a node's kernel made of one policy.
+type PolicyStatus struct {
+	Name     string `json:"name"`
+	Revision int64  `json:"revision"`
+	Passed   int64  `json:"passed"`
+	Limited  int64  `json:"limited"`
+}
+
+// LimitedSource is a source above its limit.
+type LimitedSource struct {
+	Address string `json:"address"`
+	Policy  string `json:"policy,omitempty"`
+	Limited int64  `json:"limited"`
+}
+
+func (AgentStatus) prefix() string { return agentPrefix }
+func (s AgentStatus) id() string   { return s.ID }
+
+func (s AgentStatus) last() AgentStatus {
+	s.Stopping = true
+	return s
+}

@@ -1,0 +1,51 @@
+package web
+
+import (
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/services/api/internal/live"
+)
+
+// limitOf is what to wait for at the nodes after a policy's change.
+func limitOf(c config.Change) live.Limit {
+	l := live.Limit{Name: c.Ref().Name}
+	for _, o := range []*resource.Object{c.Before, c.After} {
+		if o != nil {
+			l.Selectors = append(l.Selectors, o.Message().(*configv1.RateLimitPolicy).GetNodeSelector())
+		}
+	}
+	if c.After != nil {
+		l.Revision = c.After.Revision
+	}
+	return l
+}
+
+// limitsRequests says whether a policy's change can change what a gateway's Envoys count.
+func limitsRequests(c config.Change, gateway string) bool {
+	for _, o := range []*resource.Object{c.Before, c.After} {
+		if o == nil {
+			continue
+		}
+		p := o.Message().(*configv1.RateLimitPolicy)
+		if config.LimitsGateway(p, gateway) || len(p.GetAllow()) > 0 { // whom one allows none counts
+			return true
+		}
+	}
+	return false
+}
+
+func (a *API) limitStatus(c echo.Context) error {
+	o, err := a.Store.Object(c.Request().Context(), resource.Ref{Kind: resource.KindRateLimit, Name: c.Param("name")})
+	if err != nil {
+		return err
+	}
+	selector := o.Message().(*configv1.RateLimitPolicy).GetNodeSelector()
+	return c.JSON(http.StatusOK, api.RateLimitStatus{Name: o.Name, Revision: o.Revision, Nodes: a.Board.Nodes(o.Name, o.Revision, selector)})
+}
