@@ -133,6 +133,11 @@ func call(ctx context.Context, s *harness.System, method, path string, body any)
 }
 
 func changes(ctx context.Context, s *harness.System, sites []*site, rounds int) error {
+	free, err := harness.FreePorts(1)
+	if err != nil {
+		return err
+	}
+	second := free[0]
 	for k := range rounds {
 		x := sites[k%len(sites)]
 		switch k / len(sites) % 3 {
@@ -151,7 +156,11 @@ func changes(ctx context.Context, s *harness.System, sites []*site, rounds int) 
 		if err := call(ctx, s, http.MethodPost, "/v1/apply"+wait, x.document()); err != nil {
 			return fmt.Errorf("round %d: %w", k, err)
 		}
-		spec := map[string]any{"listeners": []any{map[string]any{"name": "http", "port": s.ProxyPort}}, "limits": map[string]any{"max_request_headers_kb": 60 + k%2}}
+		listeners := []any{map[string]any{"name": "http", "port": s.ProxyPort}}
+		if k%5 < 2 { // a second one comes and goes, with every host's table
+			listeners = append(listeners, map[string]any{"name": "second", "port": second})
+		}
+		spec := map[string]any{"listeners": listeners, "limits": map[string]any{"max_request_headers_kb": 60 + k%2}}
 		if err := call(ctx, s, http.MethodPatch, "/v1/gateways/default"+wait, map[string]any{"spec": spec}); err != nil {
 			return fmt.Errorf("round %d: gateway: %w", k, err)
 		}
