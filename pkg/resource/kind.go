@@ -1,6 +1,9 @@
 package resource
 
 import (
+	"slices"
+	"strings"
+
 	"google.golang.org/protobuf/proto"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -46,6 +49,16 @@ func KindByPath(path string) (Kind, bool) { return find(func(k Kind) bool { retu
 // KindByToken finds a kind by its token in NATS subjects.
 func KindByToken(token string) (Kind, bool) {
 	return find(func(k Kind) bool { return k.Token == token })
+}
+
+// KindNames lists the kinds' names, for sentences.
+func KindNames() string {
+	names := make([]string, len(Kinds))
+	for i, k := range Kinds {
+		names[i] = k.Name
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 func find(is func(Kind) bool) (Kind, bool) {

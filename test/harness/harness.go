@@ -207,6 +207,13 @@ func (s *System) NATS() (string, error) {
 // ClusterKey is the key that the gateway default is opened with.
 func (s *System) ClusterKey() (string, error) { return s.secret("ClusterKey") }
 
+// CLI is a call of the command line against this system.
+func (s *System) CLI(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, s.bin, args...)
+	cmd.Env = append(os.Environ(), "MARCHPROXY_API="+s.API, "MARCHPROXY_XDS="+s.XDS, "MARCHPROXY_ENVOY_ADMIN="+s.Admin)
+	return cmd
+}
+
 // Doctor runs `marchproxy doctor` until all parts agree, or fails with its last words.
 func (s *System) Doctor(ctx context.Context, patience time.Duration) error {
 	url, err := s.NATS()
@@ -214,8 +221,8 @@ func (s *System) Doctor(ctx context.Context, patience time.Duration) error {
 		return err
 	}
 	for t0 := time.Now(); ; {
-		cmd := exec.CommandContext(ctx, s.bin, "doctor", "--api", s.API, "--xds", s.XDS, "--admin", s.Admin)
-		cmd.Env = append(os.Environ(), "NATS_URL="+url)
+		cmd := s.CLI(ctx, "doctor")
+		cmd.Env = append(cmd.Env, "NATS_URL="+url)
 		out, err := cmd.CombinedOutput()
 		if err == nil {
 			return nil

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
 // Parameter describes one parameter, the same wherever it appears. What the document says of it is what
@@ -105,7 +107,7 @@ var Parameters = map[string]Parameter{
 	"host":     text("Only routes that list this host.", 253),
 	"service":  text("Only routes that send requests to this service.", 63),
 	"against":  number("The revision to compare with; the one before where absent.", 0, maxRevision),
-	"kind":     text("Only this kind: Gateway, Service, Route and so on, or Token.", 63),
+	"kind":     text("Only this kind: "+resource.KindNames()+"; or Token.", 63),
 	"object":   text("Only what has this name.", 63),
 	"actor":    text("Only what this token did.", 63),
 

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -80,7 +81,7 @@ func (d *applyDocument) desired() ([]writer.Desired, error) {
 		}
 		k, ok := resource.KindByName(*r.Kind)
 		if !ok {
-			add(".kind", "must be one of "+kindNames(), "kind")
+			add(".kind", "must be one of "+resource.KindNames(), "kind")
 			continue
 		}
 		if msg := resource.CheckName(*r.Name); msg != "" {
@@ -100,9 +101,7 @@ func (d *applyDocument) desired() ([]writer.Desired, error) {
 		all = append(all, v...)
 		out = append(out, x)
 	}
-	if !ownerName.MatchString(d.Owner) {
-		all = append(all, badOwner("$"))
-	}
+	all = append(all, resource.CheckOwner(d.Owner)...)
 	if d.Prune && d.Owner == "" {
 		all = append(all, resource.Violation{Path: "$.owner", Message: "is needed with prune: only what an owner has is deleted", Rule: "owner"})
 	}
@@ -113,14 +112,6 @@ func (d *applyDocument) desired() ([]writer.Desired, error) {
 		return nil, violations(http.StatusUnprocessableEntity, "nothing has been changed", all)
 	}
 	return out, nil
-}
-
-func kindNames() string {
-	names := make([]string, len(resource.Kinds))
-	for i, k := range resource.Kinds {
-		names[i] = k.Name
-	}
-	return strings.Join(names, ", ")
 }
 
 // plan adds what prune deletes, and refuses to take what another owner has.
@@ -307,7 +298,7 @@ func (a *API) diff(c echo.Context) error {
 	}
 	out := api.Diff{Revision: n, Against: against, Changes: []api.Change{}}
 	for ref, o := range now {
-		if old := was[ref]; old == nil || string(old.Spec) != string(o.Spec) || old.Owner != o.Owner {
+		if old := was[ref]; old == nil || string(old.Spec) != string(o.Spec) || old.Owner != o.Owner || !maps.Equal(old.Labels, o.Labels) {
 			out.Changes = append(out.Changes, change(old, o))
 		}
 	}

@@ -263,13 +263,6 @@ func nulls(path string, value any, found resource.Violations) resource.Violation
 	return found
 }
 
-// ownerName is what api.proto says of Object.owner.
-var ownerName = regexp.MustCompile(`^[A-Za-z0-9._:/-]{0,63}$`)
-
-func badOwner(path string) resource.Violation {
-	return resource.Violation{Path: path + ".owner", Message: "must be at most 63 letters, digits and any of . _ : / -", Rule: "owner"}
-}
-
 // desired decodes and checks an object's own rules.
 func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner string, labels map[string]string, path string) (writer.Desired, resource.Violations) {
 	d := writer.Desired{Ref: ref, Owner: owner, Labels: labels, Path: path, SpecPath: path + ".spec"}
@@ -282,17 +275,7 @@ func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner stri
 	}
 	d.Spec = m
 	v = v.Under(d.SpecPath)
-	if !ownerName.MatchString(owner) {
-		v = append(v, badOwner(path))
-	}
-	if len(labels) > 32 {
-		v = append(v, resource.Violation{Path: path + ".labels", Message: "are more than 32", Rule: "labels"})
-	}
-	for name, value := range labels {
-		if name == "" || utf8.RuneCountInString(name) > 63 || utf8.RuneCountInString(value) > 256 || strings.ContainsRune(name+value, 0) {
-			v = append(v, resource.Violation{Path: fmt.Sprintf("%s.labels[%q]", path, name), Message: "has a name of 1 to 63 and a value of at most 256 characters", Rule: "labels"})
-		}
-	}
+	v = append(v, resource.CheckEnvelope(owner, labels).Under(path)...)
 	return d, v
 }
 

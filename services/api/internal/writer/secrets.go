@@ -2,17 +2,14 @@ package writer
 
 import (
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
-	"errors"
 	"strconv"
 
 	"google.golang.org/protobuf/proto"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
+	"github.com/marchproxy/marchproxy/pkg/certificate"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
 )
@@ -55,7 +52,7 @@ func (w *Writer) certificate(d Desired, c, old *configv1.Certificate) (proto.Mes
 	fail := func(field, message string) (proto.Message, resource.Violations) {
 		return nil, resource.Violations{{Path: d.SpecPath + field, Message: message, Rule: "certificate"}}
 	}
-	leaf, err := parseChain(c.GetChain())
+	leaf, err := certificate.Leaf(c.GetChain())
 	if err != nil {
 		return fail(".chain", err.Error())
 	}
@@ -64,14 +61,14 @@ func (w *Writer) certificate(d Desired, c, old *configv1.Certificate) (proto.Mes
 	case seal.Sealed(key):
 		return fail(".private_key", "must be a PEM key, or absent to keep the stored one")
 	case key != "":
-		if _, err := tls.X509KeyPair([]byte(c.GetChain()), []byte(key)); err != nil {
-			return fail(".private_key", "does not belong to the chain, or is not a PEM private key")
+		if err := certificate.CheckKey(c.GetChain(), key); err != nil {
+			return fail(".private_key", err.Error())
 		}
 	case old.GetPrivateKey() != "":
 		if key, err = w.box.Open(old.GetPrivateKey(), d.Ref.Kind, d.Ref.Name, "private_key"); err != nil {
 			return fail(".private_key", "the stored key cannot be opened ("+err.Error()+"); send it again")
 		}
-		if _, err := tls.X509KeyPair([]byte(c.GetChain()), []byte(key)); err != nil {
+		if certificate.CheckKey(c.GetChain(), key) != nil {
 			return fail(".private_key", "is needed: the stored key does not belong to this chain")
 		}
 	}
@@ -90,31 +87,6 @@ func (w *Writer) certificate(d Desired, c, old *configv1.Certificate) (proto.Mes
 		Fingerprint: hex.EncodeToString(sum[:]), HasPrivateKey: key != "",
 	}
 	return c, nil
-}
-
-func parseChain(chain string) (*x509.Certificate, error) {
-	var leaf *x509.Certificate
-	rest := []byte(chain)
-	for {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			return nil, errors.New("holds a PEM block of type " + block.Type + "; only certificates belong here")
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, errors.New("holds a certificate that cannot be read")
-		}
-		if leaf == nil {
-			leaf = c
-		}
-	}
-	if leaf == nil {
-		return nil, errors.New("holds no PEM certificate (-----BEGIN CERTIFICATE-----)")
-	}
-	return leaf, nil
 }
 
 // Public is a spec as readers see it: without what is sealed.

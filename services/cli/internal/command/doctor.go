@@ -10,7 +10,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 
@@ -22,39 +21,46 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
 	_ "github.com/marchproxy/marchproxy/pkg/translate" // Envoy's messages, for reading its dump
+	"github.com/marchproxy/marchproxy/services/cli/internal/client"
 )
 
 // doctorCommand compares what each part believes the configuration to be.
-func (c *client) doctorCommand() *cobra.Command {
+func (c *cli) doctorCommand() *cobra.Command {
 	var xds, admin, natsURL, gateway string
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Compare database, stream, xDS server and Envoy, and say where they differ", Args: cobra.NoArgs,
 		Long: "Compare the state in the database (by the api), in the event stream (--nats or NATS_URL), in the xDS server (--xds)\n" +
 			"and in an Envoy's own dump (--admin). A change under way shows as a difference: run it again.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			d := &doctor{client: c, out: cmd.OutOrStdout()}
-			if err := d.run(cmd.Context(), xds, admin, natsURL, gateway); err != nil {
+			a, err := c.api()
+			if err != nil {
+				return err
+			}
+			d := &doctor{api: a, out: c.out}
+			env := process.NewEnv(c.env)
+			if err := d.run(cmd.Context(), or(xds, env.String("MARCHPROXY_XDS", "http://127.0.0.1:19000")), or(admin, env.String("MARCHPROXY_ENVOY_ADMIN", "http://127.0.0.1:9901")), or(natsURL, env.Secret("NATS_URL")), gateway); err != nil {
 				return err
 			}
 			if d.differences > 0 {
-				return &exitError{2, fmt.Sprintf("%d differences", d.differences)}
+				return &codeError{exitDrift, plural(d.differences, "difference")}
 			}
 			fmt.Fprintln(d.out, "all agree")
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&xds, "xds", env("MARCHPROXY_XDS", "http://127.0.0.1:19000"), "the xDS server's HTTP port")
-	cmd.Flags().StringVar(&admin, "admin", env("MARCHPROXY_ENVOY_ADMIN", "http://127.0.0.1:9901"), "Envoy's admin interface")
-	cmd.Flags().StringVar(&natsURL, "nats", os.Getenv("NATS_URL"), "NATS; without it the stream is not looked at")
+	cmd.Flags().StringVar(&xds, "xds", "", "the xDS server's HTTP address (MARCHPROXY_XDS, otherwise http://127.0.0.1:19000)")
+	cmd.Flags().StringVar(&admin, "admin", "", "Envoy's admin interface (MARCHPROXY_ENVOY_ADMIN, otherwise http://127.0.0.1:9901)")
+	cmd.Flags().StringVar(&natsURL, "nats", "", "NATS (NATS_URL); without it the stream is not looked at")
 	cmd.Flags().StringVar(&gateway, "gateway", resource.DefaultGateway, "the Envoy's gateway")
 	return cmd
 }
 
 type doctor struct {
-	*client
+	api         *client.Client
 	out         io.Writer
 	differences int
 }
@@ -73,7 +79,7 @@ type served struct {
 
 func (d *doctor) run(ctx context.Context, xds, admin, natsURL, gateway string) error {
 	var truth api.Status
-	if err := d.call(ctx, http.MethodGet, "/v1/status", nil, &truth); err != nil {
+	if _, err := d.api.Do(ctx, client.Request{Method: http.MethodGet, Path: "/v1/status"}, &truth); err != nil {
 		return err
 	}
 	fmt.Fprintf(d.out, "database  revision %d\n", truth.Revision)

@@ -1,6 +1,7 @@
 package dev
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -19,9 +20,11 @@ type child struct {
 	// ready answers nil when the child serves.
 	ready func(context.Context) error
 
-	mu   sync.Mutex
-	pid  int
-	done chan struct{}
+	mu  sync.Mutex
+	pid int
+	// failures is how often it has ended by itself since it began.
+	failures int
+	done     chan struct{}
 }
 
 // start runs the child until the context ends, again and again.
@@ -38,7 +41,8 @@ func (c *child) start(ctx context.Context, logs string, say func(string), change
 			if time.Since(began) > 10*time.Second {
 				pause = 50 * time.Millisecond
 			}
-			say(fmt.Sprintf("%s ended (%v); starting it again. Its log: %s", c.name, err, filepath.Join(logs, c.name+".log")))
+			c.failed()
+			say(fmt.Sprintf("%s ended (%v); starting it again. Its log: %s%s", c.name, err, c.log(logs), c.lastWords(logs)))
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():
@@ -50,7 +54,7 @@ func (c *child) start(ctx context.Context, logs string, say func(string), change
 
 func (c *child) once(ctx context.Context, logs string, changed func()) error {
 	cmd := c.make()
-	log, err := os.OpenFile(filepath.Join(logs, c.name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(c.log(logs), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -105,22 +109,65 @@ func (c *child) getPid() int {
 	return c.pid
 }
 
+func (c *child) failed() {
+	c.mu.Lock()
+	c.failures++
+	c.mu.Unlock()
+}
+
+func (c *child) hopeless() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failures >= maxFailures
+}
+
+func (c *child) log(dir string) string { return filepath.Join(dir, c.name+".log") }
+
+// lastWords is the last line of a child's log, which mostly says why it ended.
+func (c *child) lastWords(logs string) string {
+	raw, err := os.ReadFile(c.log(logs))
+	if err != nil {
+		return ""
+	}
+	raw = bytes.TrimSpace(raw[max(0, len(raw)-4096):])
+	if line := raw[bytes.LastIndexByte(raw, '\n')+1:]; len(line) > 0 {
+		return "\n    " + string(line)
+	}
+	return ""
+}
+
+const (
+	// maxFailures is how often a child may end, some seconds in all, before its start is given up: a
+	// database that was killed needs several attempts, a wrong setting will need all of them.
+	maxFailures = 8
+	// startLimit is for a slow network: on its first run PostgreSQL is fetched.
+	startLimit = 5 * time.Minute
+	// patience is how long nobody wonders what is going on.
+	patience = 3 * time.Second
+)
+
 // await asks until the child serves.
-func (c *child) await(ctx context.Context, logs string) error {
-	limit, cancel := context.WithTimeout(ctx, 90*time.Second)
+func (c *child) await(ctx context.Context, logs string, say func(string)) error {
+	limit, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
+	wonder := time.After(patience)
 	for {
 		err := c.ready(limit)
 		if err == nil {
 			return nil
 		}
+		if c.hopeless() {
+			return fmt.Errorf("%s does not start; its log: %s%s", c.name, c.log(logs), c.lastWords(logs))
+		}
 		select {
 		case <-time.After(20 * time.Millisecond):
+		case <-wonder:
+			say("waiting for " + c.name)
 		case <-limit.Done():
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return fmt.Errorf("%s does not get ready (%w); its log: %s", c.name, err, filepath.Join(logs, c.name+".log"))
+			return fmt.Errorf("%s does not get ready (%w); its log: %s", c.name, err, c.log(logs))
 		}
 	}
 }

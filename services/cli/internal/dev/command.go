@@ -13,23 +13,39 @@ type Options struct {
 	APIPort, GRPCPort, HTTPPort, ProxyPort, AdminPort, NatsPort, PGPort, BackendPort int
 	Concurrency                                                                      int
 	NoDemo                                                                           bool
-	LogLevel                                                                         string
+	// ProxyPortGiven says that the port was asked for, not just the default.
+	ProxyPortGiven bool
+	LogLevel       string
 }
+
+const defaultAPIPort = 8000
 
 // Command is `marchproxy dev`.
 func Command() *cobra.Command {
 	var o Options
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Run the whole system on this machine", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), o, cmd.OutOrStdout()) },
+		Long: "PostgreSQL, NATS, the api, the xDS server, Envoy and a demo backend, the same programs as in production, on loopback.\n" +
+			"What is not there is fetched once. Ctrl-C stops everything and loses nothing; the next run finds the configuration.\n" +
+			"DATABASE_URL, where set, is used instead of a PostgreSQL of its own; an envoy of the pinned version on PATH instead of a fetched one.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.StateDir == "" {
+				o.StateDir = stateDir()
+			}
+			if o.Cache == "" {
+				o.Cache = cacheDir()
+			}
+			o.ProxyPortGiven = cmd.Flags().Changed("proxy-port")
+			return run(cmd.Context(), o, cmd.OutOrStdout())
+		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.StateDir, "state-dir", stateDir(), "where everything is kept")
-	f.StringVar(&o.Cache, "cache-dir", cacheDir(), "where Envoy and PostgreSQL are kept")
-	f.IntVar(&o.APIPort, "api-port", 8000, "HTTP API")
+	f.StringVar(&o.StateDir, "state-dir", "", "where everything is kept (/var/lib/marchproxy/dev for root, otherwise ~/.local/state/marchproxy)")
+	f.StringVar(&o.Cache, "cache-dir", "", "where downloads are kept (MARCHPROXY_CACHE, otherwise /var/cache/marchproxy for root and ~/.cache/marchproxy)")
+	f.IntVar(&o.APIPort, "api-port", defaultAPIPort, "HTTP API")
 	f.IntVar(&o.GRPCPort, "xds-grpc-port", 18000, "xDS")
 	f.IntVar(&o.HTTPPort, "xds-http-port", 19000, "POST /v1/config")
-	f.IntVar(&o.ProxyPort, "proxy-port", 10000, "Envoy's listener, on the first run")
+	f.IntVar(&o.ProxyPort, "proxy-port", 10000, "Envoy's listener; where it is not given, the one of the last run")
 	f.IntVar(&o.AdminPort, "admin-port", 9901, "Envoy's admin interface")
 	f.IntVar(&o.NatsPort, "nats-port", 4222, "NATS")
 	f.IntVar(&o.PGPort, "postgres-port", 5432, "PostgreSQL, unless DATABASE_URL is set")

@@ -10,13 +10,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
@@ -31,7 +31,10 @@ type secrets struct {
 	SecretKey, ClusterKey, NatsToken, PGPassword string
 }
 
-// running is written to run.json at every start of a child, for tests and the curious.
+// runFile shows what runs; it is written at every start of a child, for tests and the curious.
+const runFile = "run.json"
+
+// running is what is in [runFile].
 type running struct {
 	Pids  map[string]int    `json:"pids"`
 	URLs  map[string]string `json:"urls"`
@@ -44,8 +47,11 @@ type system struct {
 	logs     string
 	secrets  secrets
 	children []*child
-	urls     map[string]string
-	ready    bool
+
+	// mu guards what run.json shows.
+	mu    sync.Mutex
+	urls  map[string]string
+	ready bool
 }
 
 func run(ctx context.Context, o Options, out io.Writer) error {
@@ -58,6 +64,7 @@ func run(ctx context.Context, o Options, out io.Writer) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }() // ends with the process anyway
+	s.recallProxyPort()
 	if err := s.ports(ctx); err != nil {
 		return err
 	}
@@ -85,27 +92,6 @@ func (s *system) lock() (*os.File, error) {
 	}
 	return f, nil
 }
-
-func (s *system) ports(ctx context.Context) error {
-	for flag, port := range map[string]int{
-		"--api-port": s.APIPort, "--xds-grpc-port": s.GRPCPort, "--xds-http-port": s.HTTPPort, "--proxy-port": s.ProxyPort,
-		"--admin-port": s.AdminPort, "--nats-port": s.NatsPort, "--postgres-port": s.PGPort, "--backend-port": s.BackendPort,
-	} {
-		if (flag == "--postgres-port" && os.Getenv("DATABASE_URL") != "") || (flag == "--backend-port" && s.NoDemo) {
-			continue
-		}
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", local(port))
-		if err != nil {
-			return fmt.Errorf("port %d is taken; %s chooses another", port, flag)
-		}
-		if err := l.Close(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 func (s *system) loadSecrets() error {
 	path := filepath.Join(s.StateDir, "secrets.json")
@@ -206,61 +192,6 @@ func (s *system) plan(envoy string) error {
 	return nil
 }
 
-func (s *system) planPostgres() error {
-	dir := filepath.Join(s.StateDir, "postgres")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	// The archive is shared by every state directory.
-	cache := filepath.Join(s.Cache, "postgres")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return err
-	}
-	if _, err := os.Lstat(filepath.Join(dir, "cache")); errors.Is(err, fs.ErrNotExist) {
-		if err := os.Symlink(cache, filepath.Join(dir, "cache")); err != nil {
-			return err
-		}
-	}
-	if err := os.Remove(filepath.Join(dir, readyMarker)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err // a run that was killed has left it
-	}
-	root := os.Geteuid() == 0
-	if root {
-		for _, d := range []string{dir, cache} {
-			if err := os.Chown(d, nobody, nobody); err != nil {
-				return err
-			}
-		}
-	}
-	start := self([]string{"MARCHPROXY_PG_PASSWORD=" + s.secrets.PGPassword, "HOME=" + dir}, "postgres", strconv.Itoa(s.PGPort), dir)
-	s.children = append(s.children, &child{name: "postgres", ready: postgresReady(dir, tcpOK(local(s.PGPort))), make: func() *exec.Cmd {
-		cmd := start()
-		cmd.Dir = dir
-		if root {
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-			if path, err := reachable(cmd.Path, s.StateDir); err == nil {
-				cmd.Path = path
-			}
-		}
-		return cmd
-	}})
-	return nil
-}
-
-// reachable is a copy of this program that an unprivileged user can execute: the original may lie below a
-// directory that is closed to others.
-func reachable(path, dir string) (string, error) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	to := filepath.Join(dir, "postgres-starter")
-	if err := os.WriteFile(to+".new", raw, 0o755); err != nil {
-		return "", err
-	}
-	return to, os.Rename(to+".new", to)
-}
-
 func (s *system) serve(ctx context.Context) error {
 	stops := make([]context.CancelFunc, 0, len(s.children))
 	defer func() {
@@ -278,23 +209,40 @@ func (s *system) serve(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := c.await(ctx, s.logs); err != nil {
+		err := c.await(ctx, s.logs, s.say)
+		if err == nil && c.name == "api" {
+			err = s.settleProxyPort(ctx)
+		}
+		if err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
 			return err
 		}
 	}
+	s.mu.Lock()
 	s.ready = true
+	s.mu.Unlock()
 	s.write()
-	s.say(fmt.Sprintf("MarchProxy is ready: proxy http://%s  api %s  admin %s", s.urls["proxy"], s.urls["api"], s.urls["admin"]))
-	s.say(fmt.Sprintf("Try:  curl http://localhost:%d/   ·   curl %s/v1/routes   ·   marchproxy status --api %s   ·   Ctrl-C stops", s.ProxyPort, s.urls["api"], s.urls["api"]))
+	s.greet()
 	<-ctx.Done()
-	s.say("stopping")
+	s.say("stopping; everything is kept in " + s.StateDir)
 	return nil
 }
 
+// greet says that everything is ready, and what to do with it.
+func (s *system) greet() {
+	s.say(fmt.Sprintf("MarchProxy is ready: proxy http://localhost:%d  api %s (docs at /docs)  Envoy's admin %s", s.ProxyPort, s.urls["api"], s.urls["admin"]))
+	status := os.Args[0] + " status"
+	if s.APIPort != defaultAPIPort {
+		status = "MARCHPROXY_API=" + s.urls["api"] + " " + status
+	}
+	s.say(fmt.Sprintf("Try:  curl http://localhost:%d/   ·   %s   ·   Ctrl-C stops, and the next run finds what you leave", s.ProxyPort, status))
+}
+
 func (s *system) write() {
+	s.mu.Lock() // children are started again each in its own time
+	defer s.mu.Unlock()
 	r := running{Pids: map[string]int{}, URLs: s.urls, Ready: s.ready}
 	for _, c := range s.children {
 		if pid := c.getPid(); pid != 0 {
@@ -305,10 +253,9 @@ func (s *system) write() {
 	if err != nil {
 		return
 	}
-	path := filepath.Join(s.StateDir, "run.json")
-	tmp := fmt.Sprintf("%s.%d", path, len(raw))
-	if err := os.WriteFile(tmp, raw, 0o600); err == nil {
-		_ = os.Rename(tmp, path) // the next start writes it again
+	path := filepath.Join(s.StateDir, runFile)
+	if err := os.WriteFile(path+".new", raw, 0o600); err == nil {
+		_ = os.Rename(path+".new", path) // the next start writes it again
 	}
 }
 

@@ -1,0 +1,121 @@
+// Package command is the command line: one file a command. Everything that talks to a running system does
+// so over its HTTP API.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/marchproxy/marchproxy/pkg/process"
+	"github.com/marchproxy/marchproxy/services/cli/internal/client"
+	"github.com/marchproxy/marchproxy/services/cli/internal/dev"
+)
+
+// Exit codes.
+const (
+	exitError   = 1 // the command failed, or was refused
+	exitDrift   = 2 // diff and doctor: there are differences
+	exitNotLive = 3 // what was asked for was stored, and an Envoy has refused it or does not serve it
+)
+
+// codeError is an error with an exit code of its own.
+type codeError struct {
+	code int
+	text string
+}
+
+func (e *codeError) Error() string { return e.text }
+
+// ExitCode is the process's exit code for an error.
+func ExitCode(err error) int {
+	var e *codeError
+	if errors.As(err, &e) {
+		return e.code
+	}
+	return exitError
+}
+
+// defaultAPI is where `marchproxy dev` serves.
+const defaultAPI = "http://127.0.0.1:8000"
+
+// cli is what all commands share: the global flags and the terminal.
+type cli struct {
+	url, tokenFile, output string
+	verbose                bool
+
+	in       io.Reader
+	out, err io.Writer
+	env      func(string) (string, bool)
+}
+
+// Root is the whole command tree.
+func Root() *cobra.Command {
+	c := &cli{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.LookupEnv}
+	root := &cobra.Command{
+		Use: "marchproxy", Short: "An L7 proxy platform for plain machines", SilenceUsage: true, SilenceErrors: true,
+		Long: "marchproxy runs the whole system on one machine (dev), and talks to a running one.\n\n" +
+			"Exit codes: 0 done; 1 an error, said on standard error; 2 differences (diff, doctor);\n" +
+			"3 stored, but an Envoy has refused it or does not serve it yet (--wait, status).",
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			c.in, c.out, c.err = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+			if c.output != "" && !slices.Contains(outputs, c.output) {
+				return fmt.Errorf("-o %s is not known; it is table, json or yaml", c.output)
+			}
+			return nil
+		},
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&c.url, "api", "", "the api's address (MARCHPROXY_API, otherwise "+defaultAPI+")")
+	f.StringVar(&c.tokenFile, "token-file", "", "file that holds the token (MARCHPROXY_TOKEN_FILE, or the token itself in MARCHPROXY_TOKEN)")
+	f.StringVarP(&c.output, "output", "o", "", "table for people, json or yaml for programs")
+	f.BoolVarP(&c.verbose, "verbose", "v", false, "say what is going on, also where standard error is no terminal")
+	root.AddCommand(
+		c.applyCommand(), c.diffCommand(), c.validateCommand(), c.exportCommand(),
+		c.getCommand(), c.deleteCommand(), c.statusCommand(), c.eventsCommand(),
+		c.revisionsCommand(), c.rollbackCommand(), c.auditCommand(), c.tokenCommand(),
+		c.doctorCommand(), c.versionCommand(), dev.Command(),
+	)
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
+	return root
+}
+
+// api returns a client for the address and the token that flags and environment name.
+func (c *cli) api() (*client.Client, error) {
+	env := process.NewEnv(c.env)
+	a := &client.Client{URL: c.url}
+	if p := c.progress(); p.on() {
+		a.Notify = func(reason string) { fmt.Fprintln(c.err, reason) }
+	}
+	if a.URL == "" {
+		a.URL = env.String("MARCHPROXY_API", defaultAPI)
+	}
+	if c.tokenFile != "" { // the flag goes before the environment
+		env = process.NewEnv(func(name string) (string, bool) { return c.tokenFile, name == "MARCHPROXY_TOKEN_FILE" })
+	}
+	a.Token = env.Secret("MARCHPROXY_TOKEN")
+	file := env.String("MARCHPROXY_TOKEN_FILE", "")
+	if err := env.Err(); err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o077 != 0 {
+		fmt.Fprintf(c.err, "marchproxy: the token in %s can be read by other users of this machine; chmod 600 keeps it to yourself\n", file)
+	}
+	return a, nil
+}
+
+// use runs f with a client.
+func (c *cli) use(f func(ctx context.Context, a *client.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		a, err := c.api()
+		if err != nil {
+			return err
+		}
+		return f(cmd.Context(), a, args)
+	}
+}
