@@ -93,6 +93,9 @@ func Start(ctx context.Context, args ...string) (*System, error) {
 	return s, s.Run(ctx)
 }
 
+// With adds flags to those that the next [System.Run] starts with; the last of two counts.
+func (s *System) With(flags ...string) { s.args = append(s.args, flags...) }
+
 // Run starts the system, again after [System.Stop] on the same state.
 func (s *System) Run(ctx context.Context) error {
 	s.cmd = exec.Command(s.bin, s.args...)

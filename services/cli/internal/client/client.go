@@ -88,8 +88,10 @@ func worthRepeating(err error, first bool) bool {
 	}
 	var u *Unreachable
 	var dial *net.OpError
-	nobody := errors.As(err, &dial) && dial.Op == "dial"
-	return errors.As(err, &u) && !(first && nobody)
+	if first && errors.As(err, &dial) && dial.Op == "dial" {
+		return false
+	}
+	return errors.As(err, &u)
 }
 
 func (c *Client) once(ctx context.Context, r Request, body []byte, key string, into any) (http.Header, error) {

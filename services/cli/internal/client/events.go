@@ -33,7 +33,7 @@ func (c *Client) Events(ctx context.Context, from string, take func(Event) error
 		var stop *stopError
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the end that was asked for
 		case errors.As(err, &stop):
 			return stop.err
 		case errors.As(err, &p) && p.Status < 500:

@@ -31,7 +31,7 @@ func (p *Problem) Error() string {
 
 func problemOf(resp *http.Response, raw []byte, c *Client) error {
 	p := &Problem{}
-	if err := json.Unmarshal(raw, &p.Problem); err != nil || p.Problem.Status == 0 {
+	if err := json.Unmarshal(raw, &p.Problem); err != nil || p.Status == 0 {
 		p.Problem = api.Problem{Status: int32(resp.StatusCode), Detail: fmt.Sprintf("%s answers %s, and not as the api does; --api or MARCHPROXY_API names another address", c.URL, resp.Status)}
 		return p
 	}

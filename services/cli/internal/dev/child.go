@@ -32,6 +32,7 @@ func (c *child) start(ctx context.Context, logs string, say func(string), change
 	c.done = make(chan struct{})
 	go func() {
 		defer close(c.done)
+		said := "" // a child that cannot start says the same each time
 		for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 			began := time.Now()
 			err := c.once(ctx, logs, changed)
@@ -39,10 +40,13 @@ func (c *child) start(ctx context.Context, logs string, say func(string), change
 				return
 			}
 			if time.Since(began) > 10*time.Second {
-				pause = 50 * time.Millisecond
+				pause, said = 50*time.Millisecond, ""
 			}
 			c.failed()
-			say(fmt.Sprintf("%s ended (%v); starting it again. Its log: %s%s", c.name, err, c.log(logs), c.lastWords(logs)))
+			if line := fmt.Sprintf("%s ended (%v); starting it again. Its log: %s%s", c.name, err, c.log(logs), c.lastWords(logs)); line != said {
+				say(line)
+				said = line
+			}
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():

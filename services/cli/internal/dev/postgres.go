@@ -44,7 +44,7 @@ func (s *system) planPostgres() error {
 		}
 	}
 	if entries, err := os.ReadDir(cache); err == nil && len(entries) == 0 {
-		s.say("fetching PostgreSQL 17 (12 MB, once)")
+		s.say("fetching PostgreSQL 17 (15 MB, once)")
 	} else if _, err := os.Stat(filepath.Join(dir, "data")); errors.Is(err, fs.ErrNotExist) {
 		s.say("making the database (once)")
 	}
