@@ -66,6 +66,9 @@ func (b *Box) Seal(value, kind, name, field string) string {
 	return prefix + b.first + ":" + base64.RawStdEncoding.EncodeToString(out)
 }
 
+// Current says whether a value is sealed with the key that seals now, and not with an older one.
+func (b *Box) Current(sealed string) bool { return strings.HasPrefix(sealed, prefix+b.first+":") }
+
 // Open opens what [Box.Seal] sealed for the same object and field.
 func (b *Box) Open(sealed, kind, name, field string) (string, error) {
 	rest, ok := strings.CutPrefix(sealed, prefix)

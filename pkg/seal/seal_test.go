@@ -58,6 +58,9 @@ func TestRotation(t *testing.T) {
 		t.Error(got, err)
 	}
 	now := both.Seal("x", "K", "n", "f")
+	if both.Current(was) || !both.Current(now) || both.Current("") {
+		t.Error("the key that seals now is not told from the older one")
+	}
 	if got, err := box(t, fresh).Open(now, "K", "n", "f"); err != nil || got != "x" {
 		t.Error("what is sealed now needs the old key:", got, err)
 	}

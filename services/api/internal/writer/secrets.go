@@ -72,10 +72,11 @@ func (w *Writer) certificate(d Desired, c, old *configv1.Certificate) (proto.Mes
 			return fail(".private_key", "is needed: the stored key does not belong to this chain")
 		}
 	}
-	// The same key keeps its sealed form: sealing again would change bytes where nothing has changed.
+	// The same key keeps its sealed form: sealing again would change bytes where nothing has changed. One that
+	// an older SECRET_KEY sealed is sealed anew, so that writing everything once more ends a rotation.
 	c.PrivateKey = ""
 	if key != "" {
-		if stored, err := w.box.Open(old.GetPrivateKey(), d.Ref.Kind, d.Ref.Name, "private_key"); err == nil && stored == key {
+		if stored, err := w.box.Open(old.GetPrivateKey(), d.Ref.Kind, d.Ref.Name, "private_key"); err == nil && stored == key && w.box.Current(old.GetPrivateKey()) {
 			c.PrivateKey = old.GetPrivateKey()
 		} else {
 			c.PrivateKey = w.box.Seal(key, d.Ref.Kind, d.Ref.Name, "private_key")

@@ -148,7 +148,7 @@ func (c *cli) unified(pairs []pair, from, to string) error {
 		}
 		out := udiff.Unified(from, to, before, after)
 		if out == "" {
-			out = fmt.Sprintf("--- %s\n+++ %s\nonly owner or labels differ\n", from, to)
+			out = fmt.Sprintf("--- %s\n+++ %s\nthe difference is in what is not shown here: a secret, the owner or labels\n", from, to)
 		}
 		if colour {
 			out = coloured(out)
