@@ -16,7 +16,7 @@ run: build ## Run the whole system on this machine
 	bin/marchproxy dev $(ARGS)
 
 .PHONY: test
-test: build lint check-generated check-wasm ## Check everything, with real PostgreSQL, NATS and Envoy
+test: build lint check-generated check-wasm check-bpf ## Check everything, with real PostgreSQL, NATS and Envoy
 	go test -count=1 $(MODULES:%=./%/...)
 	go run ./test/cmd/check-live -changes 300
 	go run ./test/cmd/check-hitless -rounds 120
@@ -43,6 +43,14 @@ generate: ## Generate Go code and JSON Schema from proto/
 .PHONY: check-generated
 check-generated: ## Fail where generated code is not what proto/ gives
 	scripts/check-generated
+
+.PHONY: generate-bpf
+generate-bpf: ## Compile the XDP program and generate its Go bindings
+	scripts/bpf
+
+.PHONY: check-bpf
+check-bpf: ## Fail where the committed XDP object is not what bpf/c gives
+	scripts/bpf --check
 
 .PHONY: bench-propagation
 bench-propagation: build ## Measure how long a change takes to be live, beside Envoy's floor

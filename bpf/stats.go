@@ -1,0 +1,175 @@
+package bpf
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/cilium/ebpf"
+)
+
+// Reason is why a packet passed or was dropped. Every packet has one.
+type Reason string
+
+// Protocol is what a packet begins: an HTTP request, a TLS handshake. They are counted by single packets, so they
+// are starts and not connections.
+type Protocol string
+
+// reasons and protocols are in the order of enum stat in maps.h; TestNames holds them against it.
+var (
+	reasons = []Reason{
+		"not_ip", "allowed", "no_policy", "under_limit", "over_limit_passed", "syn_cookie",
+		"denied", "over_limit", "bad_ip", "bad_tcp", "bad_udp", "tcp_null", "tcp_xmas", "tcp_syn_fin",
+		"tcp_syn_rst", "land", "tiny_fragment", "fragment", "amplification", "error",
+	}
+	protocols = []Protocol{"http1", "websocket", "https", "https_alpn_http1", "https_alpn_h2", "http2", "grpc_maybe"}
+)
+
+const firstDropReason, firstErrorReason = 6, 19
+
+// Reasons lists all reasons, those that pass before those that drop.
+func Reasons() []Reason { return slices.Clone(reasons) }
+
+// Drops says whether packets with this reason were dropped. "syn_cookie" was answered; "error" passes.
+func (r Reason) Drops() bool {
+	i := slices.Index(reasons, r)
+	return i >= firstDropReason && i < firstErrorReason
+}
+
+// Count counts packets; Bytes are those of IP, or of the frame where it is not IP.
+type Count struct{ Packets, Bytes uint64 }
+
+// PolicyCount counts the packets that a policy judged.
+type PolicyCount struct {
+	Under uint64 // within the limit
+	Over  uint64 // beyond: dropped, or passed where the policy's action is Pass
+}
+
+// Stats are counters since the maps were made, summed over CPUs.
+type Stats struct {
+	Reasons   map[Reason]Count
+	Protocols map[Protocol]Count
+	Policies  map[uint32]PolicyCount // by id, those of the ruleset in force
+}
+
+// Dropped is the number of packets dropped, for whatever reason.
+func (s *Stats) Dropped() (n uint64) {
+	for r, c := range s.Reasons {
+		if r.Drops() {
+			n += c.Packets
+		}
+	}
+	return n
+}
+
+// Passed is the number of packets that went on, SYNs answered included.
+func (s *Stats) Passed() (n uint64) {
+	for r, c := range s.Reasons {
+		if !r.Drops() {
+			n += c.Packets
+		}
+	}
+	return n
+}
+
+// Stats reads the counters. Packets keep counting meanwhile, so sums over several counters may be off by those.
+func (p *Program) Stats() (Stats, error) {
+	s := Stats{map[Reason]Count{}, map[Protocol]Count{}, map[uint32]PolicyCount{}}
+	var perCPU []xdpStatValue
+	for i := range len(reasons) + len(protocols) {
+		if err := p.coll.Maps[xdpMapStatsMap].Lookup(uint32(i), &perCPU); err != nil {
+			return s, fmt.Errorf("read statistics: %w", err)
+		}
+		var c Count
+		for _, v := range perCPU {
+			c.Packets += v.Packets
+			c.Bytes += v.Bytes
+		}
+		if i < len(reasons) {
+			s.Reasons[reasons[i]] = c
+		} else {
+			s.Protocols[protocols[i-len(reasons)]] = c
+		}
+	}
+	for _, id := range p.policyIDs() {
+		var perCPU []xdpPolicyStat
+		if err := p.coll.Maps[xdpMapPolicyStatsMap].Lookup(id, &perCPU); err != nil {
+			return s, fmt.Errorf("read statistics of policy %d: %w", id, err)
+		}
+		var c PolicyCount
+		for _, v := range perCPU {
+			c.Under += v.Under
+			c.Over += v.Over
+		}
+		s.Policies[id] = c
+	}
+	return s, nil
+}
+
+func (p *Program) policyIDs() (ids []uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.current == nil {
+		return nil
+	}
+	for _, policy := range p.current.Policies {
+		ids = append(ids, policy.ID)
+	}
+	if p.current.Default != nil {
+		ids = append(ids, p.current.Default.ID)
+	}
+	return ids
+}
+
+// Source is an address (of IPv6, a prefix) that came near its limit.
+type Source struct {
+	Prefix netip.Prefix
+	Over   uint64 // packets beyond the limit since the source was last added
+}
+
+// TopSources gives the n sources with the most packets over their limit. Sources that stay below half of their
+// burst are not followed one by one and never appear.
+func (p *Program) TopSources(n int) ([]Source, error) {
+	bits := uint8(64)
+	p.mu.Lock()
+	if p.current != nil && p.current.IPv6PrefixLen != 0 {
+		bits = p.current.IPv6PrefixLen
+	}
+	p.mu.Unlock()
+	var all []Source
+	var cursor ebpf.MapBatchCursor
+	keys, values := make([][8]byte, 8192), make([]xdpSource, 8192)
+	for {
+		got, err := p.coll.Maps[xdpMapRateLimitMap].BatchLookup(&cursor, keys, values, nil)
+		for i := range got {
+			if values[i].Drops > 0 {
+				all = append(all, Source{sourcePrefix(keys[i], int(bits)), values[i].Drops})
+			}
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			break
+		} else if err != nil {
+			return nil, fmt.Errorf("read sources: %w", err)
+		}
+	}
+	slices.SortFunc(all, func(a, b Source) int {
+		return cmp.Or(cmp.Compare(b.Over, a.Over), a.Prefix.Addr().Compare(b.Prefix.Addr()))
+	})
+	return all[:min(n, len(all))], nil
+}
+
+// sourcePrefix undoes the key of rate_limit_map.
+func sourcePrefix(key [8]byte, bits int) netip.Prefix {
+	switch binary.BigEndian.Uint32(key[:]) {
+	case 0:
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte(key[4:])), 32)
+	case 0xffffffff:
+		clear(key[:4])
+	}
+	var a [16]byte
+	copy(a[:], key[:])
+	return netip.PrefixFrom(netip.AddrFrom16(a), bits)
+}
