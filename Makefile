@@ -22,6 +22,7 @@ test: build lint check-generated check-wasm check-bpf ## Check everything, with 
 	go run ./test/cmd/check-hitless -rounds 120
 	go run ./test/cmd/chaos -kills 6
 	go run ./test/cmd/check-input -examples 5
+	go run ./test/cmd/diff-auth -n 20000 -envoy 4000
 
 .PHONY: lint
 lint: ## Check format, code and schema
@@ -87,3 +88,7 @@ check-wasm: ## Check the filters' Rust code, and that wasm-filters/dist is what 
 	scripts/rust cargo clippy --quiet --locked --workspace --target wasm32-unknown-unknown -- -D warnings
 	scripts/rust cargo test --quiet --locked --workspace
 	scripts/wasm --check
+
+.PHONY: check-differential
+check-differential: build ## Hold the auth filter against golang-jwt, go-jose and jwt_authn: 1,000,000 cases
+	go run ./test/cmd/diff-auth $(ARGS)

@@ -81,7 +81,7 @@ func jwsCases(t *testing.T) map[jwk][]jwsCase {
 		}
 		for _, c := range g.Tests {
 			ran++
-			compact := false
+			var compact bool
 			if c.Text, compact = c.JWS.(string); !compact {
 				b, err := json.Marshal(c.JWS)
 				if err != nil {

@@ -102,7 +102,11 @@ func bootstrap(c Config, dist string) (object, error) {
 			"route":    object{"cluster": "backend"},
 		})
 	}
-	routes = append(routes, object{"match": object{"prefix": "/"}, "route": object{"cluster": "backend"}})
+	last := object{"match": object{"prefix": "/"}, "route": object{"cluster": "backend"}}
+	if c.Direct {
+		last = object{"match": object{"prefix": "/"}, "direct_response": object{"status": 200}}
+	}
+	routes = append(routes, last)
 	return object{
 		"admin":                object{"address": loopback(0)},
 		"stats_flush_interval": "0.1s",
@@ -144,4 +148,18 @@ func bootstrap(c Config, dist string) (object, error) {
 			}},
 		},
 	}, nil
+}
+
+// JWTAuthn is Envoy's own filter for tokens, as its documentation has it, with one provider.
+func JWTAuthn(provider map[string]any, keys []map[string]any) any {
+	jwks, err := json.Marshal(object{"keys": keys})
+	if err != nil {
+		panic(err) // strings and maps of strings
+	}
+	provider["local_jwks"] = object{"inline_string": string(jwks)}
+	return object{"name": "jwt_authn", "typed_config": object{
+		"@type":     "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+		"providers": object{"p": provider},
+		"rules":     list{object{"match": object{"prefix": "/"}, "requires": object{"provider_name": "p"}}},
+	}}
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -37,6 +38,8 @@ type Config struct {
 	// Native filters come before them, as Envoy's configuration has them.
 	Native []any
 	Routes []Route
+	// Direct lets Envoy answer 200 by itself; Backend is then not asked.
+	Direct bool
 	// Concurrency is the number of workers, 1 if it is 0.
 	Concurrency int
 }
@@ -135,6 +138,20 @@ func (p *Proxy) Get(path string) (string, error) {
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	return string(b), err
+}
+
+var failing = regexp.MustCompile(`(?m)^(wasm|http\.main\.wasm)\.[^ ]*(fail|error|crash|reload|missing|refused)[^ ]*: [1-9].*$`)
+
+// Failures lists the counters of failures of wasm that are not 0.
+func (p *Proxy) Failures() ([]string, error) {
+	stats, err := p.Get("/stats")
+	if err != nil {
+		return nil, err
+	}
+	if !strings.Contains(stats, "wasm.envoy.wasm.runtime.v8.created") {
+		return nil, errors.New("no counters of wasm in Envoy")
+	}
+	return failing.FindAllString(stats, -1), nil
 }
 
 // Stop ends Envoy and gives what it wrote to its log.

@@ -66,7 +66,7 @@ fn find<'a>(mut v: Value<'a>, path: &Path) -> Option<Value<'a>> {
 }
 
 impl Rules {
-    /// Checks the dates, the issuer and the audience.
+    /// Checks the dates, the issuer, the audience and the other registered names.
     pub fn check(&self, claims: Value<'_>, now: i64) -> Result<Span, Reason> {
         if claims.kind() != Kind::Object {
             return Err(Reason::Claims);
@@ -92,6 +92,12 @@ impl Rules {
         let issued = iat.unwrap_or(0) - self.leeway;
         if now < issued {
             return Err(Reason::IssuedLater);
+        }
+        // RFC 7519 §4.1.2, §4.1.7: strings. Readers behind would make different texts of anything else.
+        for name in [&b"sub"[..], b"jti"] {
+            if claims.get(name).is_some_and(|v| v.kind() != Kind::String) {
+                return Err(Reason::Claims);
+            }
         }
         self.issuer(claims)?;
         self.audience(claims)?;
