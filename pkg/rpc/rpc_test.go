@@ -12,7 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/marchproxy/marchproxy/pkg/internal/natstest"
+	"github.com/marchproxy/marchproxy/pkg/natstest"
 	"github.com/marchproxy/marchproxy/pkg/rpc"
 )
 

@@ -17,7 +17,7 @@ import (
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
-	"github.com/marchproxy/marchproxy/pkg/internal/natstest"
+	"github.com/marchproxy/marchproxy/pkg/natstest"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
 )

@@ -161,6 +161,8 @@ func (p *Publisher) resource(o *resource.Object, c Commit, expected uint64) *nat
 	if o.Deleted {
 		m.Header.Set("ce-type", "dev.marchproxy.config.v1.deleted")
 		m.Header.Set(jetstream.MsgTTLHeader, tombstoneTTL.String())
+		// Nothing may be left below a tombstone: when it expires, the version before would be the last again.
+		m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
 	}
 	return m
 }
@@ -206,6 +208,15 @@ func LastCommit(ctx context.Context, js jetstream.JetStream) (c Commit, last uin
 		return c, last, false, nil //nolint:nilerr // not ours, or altered: repaired like a missing one
 	}
 	return c, last, true, nil
+}
+
+// Messages counts what the stream holds.
+func Messages(ctx context.Context, js jetstream.JetStream) (uint64, error) {
+	s, err := js.Stream(ctx, Name)
+	if err != nil {
+		return 0, fmt.Errorf("count messages: %w", err)
+	}
+	return s.CachedInfo().State.Msgs, nil
 }
 
 // Table reads the last event of every resource, tombstones included.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/marchproxy/marchproxy/pkg/internal/natstest"
+	"github.com/marchproxy/marchproxy/pkg/natstest"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
 )
@@ -123,6 +123,10 @@ func TestAttributes(t *testing.T) {
 	}
 	if want := `{"kind":"Route","name":"a","revision":2,"deleted":true}`; string(msg.Data) != want {
 		t.Errorf("the tombstone is %s, not %s", msg.Data, want)
+	}
+	// When the tombstone expires nothing may come to light that it has covered.
+	if info, err := st.Info(t.Context(), jetstream.WithSubjectFilter("marchproxy.config.v1.resource.route.a")); err != nil || info.State.Subjects["marchproxy.config.v1.resource.route.a"] != 1 {
+		t.Errorf("beside the tombstone there are %v: %v", info.State.Subjects, err)
 	}
 	table, err := stream.Table(t.Context(), js)
 	if o := table[resource.Ref{Kind: resource.KindRoute, Name: "a"}]; err != nil || o == nil || !o.Deleted {

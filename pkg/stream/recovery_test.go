@@ -4,7 +4,7 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/marchproxy/marchproxy/pkg/internal/natstest"
+	"github.com/marchproxy/marchproxy/pkg/natstest"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
 )

@@ -48,6 +48,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, erro
 		Duplicates:         2 * time.Minute,
 		AllowAtomicPublish: true,
 		AllowMsgTTL:        true,
+		AllowRollup:        true,
 		AllowDirect:        true,
 	})
 	if err != nil {

@@ -161,8 +161,6 @@ func TestConsumers(t *testing.T) {
 			put(t, s, name+"-new", "new")
 			out, _ = consumer(t, program, url, state)
 			out.await(t, "Route", r, `"three"`)
-			out.await(t, "Route", name+"-away", `"away"`) // the stream still had what was in between
-			out.await(t, "Route", name+"-away", "deleted")
 			out.await(t, "Route", name+"-new", `"new"`)
 
 			// A forger's message is in the stream, but the state's hash speaks against it until the api has put
@@ -188,7 +186,7 @@ func TestConsumers(t *testing.T) {
 			}
 			put(t, s, r, "six")
 			out.await(t, "Route", r, `"six"`)
-			for _, never := range []string{"forged.example.com", `"one"`, `"two"`} {
+			for _, never := range []string{"forged.example.com", `"one"`, `"two"`, name + "-away"} {
 				if strings.Contains(out.String(), never) {
 					t.Errorf("it printed %s:\n%s", never, out)
 				}

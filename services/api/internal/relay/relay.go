@@ -2,9 +2,9 @@
 //
 // One api leads, by an advisory lock. Its cursor is the stream's own last commit, never a flag of its
 // own, so that a stream that was purged, lost or restored from an older copy repairs itself: what
-// differs is published again. A stream that is ahead of the database, or has another hash for the same
-// revision, tells that an older backup of the database was restored: the epoch is renewed, and the
-// difference published under the new one.
+// differs is published again. A stream or an xDS server that is ahead of the database, or has another
+// hash for the same revision, tells that an older backup of the database was restored: the epoch is
+// renewed, and the difference published under the new one.
 package relay
 
 import (
@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,9 @@ import (
 // poll is the backstop where no wake-up comes.
 const poll = time.Second
 
+// audit is the longest time between two looks at every message.
+const audit = time.Minute
+
 // coalesce is how many revisions behind are published as one difference rather than one by one.
 const coalesce = 1000
 
@@ -40,9 +44,25 @@ type Relay struct {
 	wake   chan struct{}
 	pubRev atomic.Int64
 
-	// The cursor, while leading.
+	mu     sync.Mutex
+	served served
+
+	// The cursor, while leading, and what the stream was when all of it was read last.
 	commit stream.Commit
 	seq    uint64
+	looked look
+}
+
+// served is the newest revision that an xDS server has reported.
+type served struct {
+	epoch    string
+	revision int64
+}
+
+// look is what tells cheaply that the stream may have lost something.
+type look struct {
+	seq, messages, reconnects uint64
+	at                        time.Time
 }
 
 // New returns a relay.
@@ -69,6 +89,23 @@ func (r *Relay) Wake() {
 
 // Published is the last revision that is known to be in the stream.
 func (r *Relay) Published() int64 { return r.pubRev.Load() }
+
+// Served takes note of what an xDS server serves: more than the database has tells that the database went
+// back.
+func (r *Relay) Served(epoch string, revision int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if epoch != r.served.epoch || revision > r.served.revision {
+		r.served = served{epoch, revision}
+	}
+}
+
+// ahead says whether somebody serves what the database does not have.
+func (r *Relay) ahead(head store.Head) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.served.epoch == head.Epoch && r.served.revision > head.Revision
+}
 
 // Run publishes while it leads, and waits to lead otherwise, until the context ends.
 func (r *Relay) Run(ctx context.Context) error {
@@ -167,7 +204,7 @@ func (r *Relay) behind(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if head.Epoch != r.commit.Epoch || head.Revision < r.commit.Revision || head.Revision > r.commit.Revision+coalesce {
+	if r.ahead(head) || head.Epoch != r.commit.Epoch || head.Revision < r.commit.Revision || head.Revision > r.commit.Revision+coalesce {
 		return r.catchUp(ctx)
 	}
 	for n := r.commit.Revision + 1; n <= head.Revision; n++ {
@@ -194,6 +231,25 @@ func (r *Relay) compare(ctx context.Context) error {
 	if !found || last != r.seq || c.Epoch != r.commit.Epoch || c.Revision != r.commit.Revision {
 		return r.catchUp(ctx)
 	}
+	// Messages can be lost from the middle: by a bad disk, which shows when NATS was restarted, or by hand.
+	messages, err := stream.Messages(ctx, r.js)
+	if err != nil {
+		return err
+	}
+	now := look{seq: r.seq, messages: messages, reconnects: r.js.Conn().Stats().Reconnects, at: time.Now()}
+	if was := r.looked; now.at.Sub(was.at) < audit && now.reconnects == was.reconnects && (now.seq != was.seq || now.messages == was.messages) {
+		now.at = was.at
+		r.looked = now
+		return nil
+	}
+	intact, err := r.intact(ctx, c)
+	if err != nil {
+		return err
+	}
+	r.looked = now
+	if !intact {
+		return r.repair(ctx)
+	}
 	return nil
 }
 
@@ -208,37 +264,32 @@ func (r *Relay) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if found && c.Epoch == head.Epoch && c.Revision <= head.Revision && c.Revision+coalesce >= head.Revision {
+	ours := found && c.Epoch == head.Epoch // not of another life of the database
+	fork := r.ahead(head) || (ours && c.Revision > head.Revision)
+	if ours && !fork {
 		same, err := r.sameHistory(ctx, c)
 		if err != nil {
 			return err
 		}
-		if same {
-			if intact, err := r.intact(ctx, c); err != nil || intact {
-				if err != nil {
-					return err
-				}
-				r.pubRev.Store(c.Revision)
-				return r.behind(ctx)
-			}
-		}
+		fork = !same
 	}
-	if found && c.Epoch == head.Epoch {
-		fork := c.Revision > head.Revision
-		if !fork {
-			same, err := r.sameHistory(ctx, c)
-			if err != nil {
-				return err
-			}
-			fork = !same
+	if fork {
+		epoch, err := r.store.RenewEpoch(ctx)
+		if err != nil {
+			return err
 		}
-		if fork {
-			epoch, err := r.store.RenewEpoch(ctx)
-			if err != nil {
-				return err
-			}
-			r.log.Warn("the stream has another history than the database: an older backup was restored; a new epoch begins",
-				zap.Int64("stream", c.Revision), zap.Int64("database", head.Revision), zap.String("epoch", epoch))
+		r.log.Warn("somebody has another history than the database: an older backup was restored; a new epoch begins",
+			zap.Int64("stream", c.Revision), zap.Int64("database", head.Revision), zap.String("epoch", epoch))
+		return r.repair(ctx)
+	}
+	if ours && c.Revision+coalesce >= head.Revision {
+		intact, err := r.intact(ctx, c)
+		if err != nil {
+			return err
+		}
+		if intact {
+			r.pubRev.Store(c.Revision)
+			return r.behind(ctx)
 		}
 	}
 	return r.repair(ctx)

@@ -121,10 +121,21 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	var group process.Group
 	group.Add("relay", rel.Run)
 	group.Add("listen", func(ctx context.Context) error {
-		st.Listen(ctx, func() { rel.Wake(); committed.Raise() })
+		st.Listen(ctx, func() {
+			rel.Wake()
+			if err := w.Look(ctx); err != nil {
+				log.Warn("the database cannot be read", zap.Error(err))
+			}
+			committed.Raise()
+		})
 		return nil
 	})
-	group.Add("status", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.Report) })
+	group.Add("status", func(ctx context.Context) error {
+		return status.Watch(ctx, nc, js, func(s status.XdsStatus) {
+			board.Report(s)
+			rel.Served(s.Epoch, s.Revision)
+		})
+	})
 	group.Add("agents", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.ReportAgent) })
 	group.Add("http", func(ctx context.Context) error { return web.Serve(ctx, lis, h) })
 	group.Add("rpc", func(ctx context.Context) error { return rpc.Serve(ctx, nc, web.RPC(h)) })

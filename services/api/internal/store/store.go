@@ -107,10 +107,10 @@ func (s *Store) Head(ctx context.Context) (Head, error) {
 	return h, nil
 }
 
-// RenewEpoch begins another life of the database.
+// RenewEpoch begins another life of the database, and wakes every api, this one too.
 func (s *Store) RenewEpoch(ctx context.Context) (string, error) {
 	epoch := uuid.New().String()
-	if _, err := s.pool.Exec(ctx, `UPDATE config_head SET epoch = $1`, epoch); err != nil {
+	if _, err := s.pool.Exec(ctx, `WITH renewed AS (UPDATE config_head SET epoch = $1 RETURNING epoch) SELECT pg_notify('`+NotifyChannel+`', '') FROM renewed`, epoch); err != nil {
 		return "", fmt.Errorf("renew epoch: %w", err)
 	}
 	return epoch, nil
@@ -229,7 +229,8 @@ func (s *Store) Lead(ctx context.Context) (release func(), alive func(context.Co
 	return release, raw.Ping, true, nil
 }
 
-// Listen signals wake at every commit that another api makes, until the context ends.
+// Listen signals wake at every commit that another api makes, at every renewed epoch, and whenever it has been
+// deaf in between, until the context ends.
 func (s *Store) Listen(ctx context.Context, wake func()) {
 	for ctx.Err() == nil {
 		_ = s.listenOnce(ctx, wake) // the database is away: the poll stands in
@@ -254,6 +255,7 @@ func (s *Store) listenOnce(ctx context.Context, wake func()) error {
 	if _, err := raw.Exec(ctx, "LISTEN "+NotifyChannel); err != nil {
 		return err
 	}
+	wake()
 	for {
 		n, err := raw.WaitForNotification(ctx)
 		if err != nil {

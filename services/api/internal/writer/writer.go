@@ -150,6 +150,18 @@ func (w *Writer) Epoch() string {
 	return ""
 }
 
+// Look reads the configuration again where the database lives another life than this api has seen. Other apis'
+// commits are read when they are needed, at the next write.
+func (w *Writer) Look(ctx context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	head, err := w.store.Head(ctx)
+	if err != nil || head.Epoch == w.head.Epoch {
+		return err
+	}
+	return w.reload(ctx)
+}
+
 // Write makes one revision of what plan wants. A plan's own error is handed back as it is.
 func (w *Writer) Write(ctx context.Context, meta Meta, plan func(st *config.State) (Plan, error)) (Result, error) {
 	w.mu.Lock()

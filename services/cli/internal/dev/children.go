@@ -126,6 +126,37 @@ func postgresCommand() *cobra.Command {
 	}}
 }
 
+// databaseCommand runs dev's PostgreSQL and nothing else, and prints its URL when it is ready: for tests.
+func databaseCommand() *cobra.Command {
+	var o Options
+	cmd := &cobra.Command{Use: "database", Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		s := &system{Options: o, logs: o.StateDir, say: func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }}
+		if err := os.MkdirAll(s.logs, 0o755); err != nil {
+			return err
+		}
+		if err := s.loadSecrets(); err != nil {
+			return err
+		}
+		if err := s.planPostgres(); err != nil {
+			return err
+		}
+		own, stop := context.WithCancel(context.WithoutCancel(cmd.Context()))
+		c := s.children[0]
+		c.start(own, s.logs, s.say, func() {})
+		defer func() { stop(); <-c.done }()
+		if err := c.await(cmd.Context(), s.logs, s.say); err != nil {
+			return err
+		}
+		fmt.Fprintln(cmd.OutOrStdout(), s.databaseURL())
+		<-cmd.Context().Done()
+		return nil
+	}}
+	cmd.Flags().StringVar(&o.StateDir, "state-dir", stateDir(), "where it is kept")
+	cmd.Flags().StringVar(&o.Cache, "cache-dir", cacheDir(), "where PostgreSQL's archive is kept")
+	cmd.Flags().IntVar(&o.PGPort, "postgres-port", 5432, "its port")
+	return cmd
+}
+
 // readyMarker is a file that is there while the database is: the port opens before the database is made.
 const readyMarker = "ready"
 

@@ -148,7 +148,7 @@ func (s *system) plan(envoy string) error {
 	}
 	database := os.Getenv("DATABASE_URL")
 	if database == "" {
-		database = fmt.Sprintf("postgresql://marchproxy:%s@%s/marchproxy?sslmode=disable", s.secrets.PGPassword, local(s.PGPort))
+		database = s.databaseURL()
 		if err := s.planPostgres(); err != nil {
 			return err
 		}
@@ -190,6 +190,10 @@ func (s *system) plan(envoy string) error {
 		return exec.Command(envoy, "-c", boot, "--concurrency", strconv.Itoa(s.Concurrency), "--log-level", "warning", "--use-dynamic-base-id", "--drain-time-s", "30")
 	}})
 	return nil
+}
+
+func (s *system) databaseURL() string {
+	return fmt.Sprintf("postgresql://marchproxy:%s@%s/marchproxy?sslmode=disable", s.secrets.PGPassword, local(s.PGPort))
 }
 
 func (s *system) serve(ctx context.Context) error {

@@ -1,4 +1,4 @@
-// Package natstest runs the real nats-server, with JetStream on disk, inside a test.
+// Package natstest runs the real nats-server, with JetStream on disk, inside a test of any module.
 package natstest
 
 import (

@@ -1,0 +1,134 @@
+// Package pgtest gives the tests of a package a real PostgreSQL, the one that `marchproxy dev` runs, and each
+// test a database of its own on it.
+package pgtest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// variable carries the server's URL from [Main] to the tests.
+const variable = "MARCHPROXY_PGTEST_URL"
+
+// Main runs a package's tests beside a server of their own: os.Exit(pgtest.Main(m)).
+func Main(m *testing.M) int {
+	stop, err := start()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "pgtest:", err)
+		return 1
+	}
+	code := m.Run()
+	if err := stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "pgtest:", err)
+		return 1
+	}
+	return code
+}
+
+func start() (stop func() error, err error) {
+	dir, err := os.MkdirTemp("", "marchproxy-pgtest-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // the server's user must get in
+		return nil, err
+	}
+	bin := filepath.Join(dir, "marchproxy")
+	if out, err := exec.Command("go", "build", "-o", bin, "github.com/marchproxy/marchproxy/services/cli/cmd/marchproxy").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, out)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := l.Close(); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(bin, "dev", "database", "--state-dir", dir, "--postgres-port", strconv.Itoa(port))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // a test that times out stops nothing itself
+	var complaints bytes.Buffer
+	cmd.Stderr = &complaints
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("the database does not start: %s", complaints.String()), cmd.Wait())
+	}
+	if err := os.Setenv(variable, strings.TrimSpace(line)); err != nil {
+		return nil, err
+	}
+	return func() error {
+		return errors.Join(cmd.Process.Signal(os.Interrupt), cmd.Wait(), os.RemoveAll(dir))
+	}, nil
+}
+
+// Database makes an empty database and returns its URL.
+func Database(t testing.TB) string {
+	t.Helper()
+	return create(t, "")
+}
+
+// Copy makes a database of what another holds at this moment: a backup. Connections to the other are cut.
+func Copy(t testing.TB, of string) string {
+	t.Helper()
+	return create(t, of)
+}
+
+// Exec runs a statement as the database's owner.
+func Exec(t testing.TB, database, sql string, args ...any) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if _, err := conn.Exec(ctx, sql, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func create(t testing.TB, template string) string {
+	t.Helper()
+	server := os.Getenv(variable)
+	u, err := url.Parse(server)
+	if err != nil || server == "" {
+		t.Fatal("pgtest: the package's TestMain does not call pgtest.Main")
+	}
+	name := "test_" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	statement := "CREATE DATABASE " + name
+	if template != "" {
+		old, err := url.Parse(template)
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := strings.TrimPrefix(old.Path, "/")
+		Exec(t, server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", from)
+		statement += " TEMPLATE " + from
+	}
+	Exec(t, server, statement)
+	u.Path = "/" + name
+	return u.String()
+}

@@ -1,0 +1,484 @@
+package relay_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/natstest"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/seal"
+	"github.com/marchproxy/marchproxy/pkg/stream"
+	"github.com/marchproxy/marchproxy/services/api/internal/pgtest"
+	"github.com/marchproxy/marchproxy/services/api/internal/relay"
+	"github.com/marchproxy/marchproxy/services/api/internal/store"
+	"github.com/marchproxy/marchproxy/services/api/internal/writer"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+// patience is how long a relay may take.
+const patience = 30 * time.Second
+
+// api is a database's store, its writer and its relay: what one api has of them.
+type api struct {
+	t     *testing.T
+	url   string
+	nats  *natstest.Server
+	nc    *nats.Conn
+	js    jetstream.JetStream
+	store *store.Store
+	w     *writer.Writer
+	relay *relay.Relay
+	stop  func()
+}
+
+// start runs one on a database.
+func start(t *testing.T, server *natstest.Server, url string) *api {
+	t.Helper()
+	a := &api{t: t, url: url, nats: server}
+	a.nc, a.js = server.Connect()
+	var err error
+	if a.store, err = store.Open(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	box, err := seal.New("a secret of the test's own")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.relay = relay.New(a.store, a.js, zap.NewNop())
+	if a.w, err = writer.New(t.Context(), a.store, box, a.relay.Committed); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.relay.Run(ctx) }()
+	stopped := false
+	a.stop = func() {
+		if !stopped {
+			stopped = true
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			a.store.Close()
+		}
+	}
+	t.Cleanup(a.stop)
+	return a
+}
+
+// put makes one revision with services of these names.
+func (a *api) put(body string, names ...string) {
+	a.t.Helper()
+	_, err := a.w.Write(a.t.Context(), writer.Meta{Actor: "test"}, func(*config.State) (writer.Plan, error) {
+		var p writer.Plan
+		for _, n := range names {
+			spec := &configv1.Service{Endpoints: []*configv1.Endpoint{{Host: "192.0.2.1", Port: 80, Zone: body}}}
+			p.Upserts = append(p.Upserts, writer.Desired{Ref: resource.Ref{Kind: resource.KindService, Name: n}, Spec: spec, Path: "$", SpecPath: "$"})
+		}
+		return p, nil
+	})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+func (a *api) remove(name string) {
+	a.t.Helper()
+	_, err := a.w.Write(a.t.Context(), writer.Meta{Actor: "test"}, func(*config.State) (writer.Plan, error) {
+		return writer.Plan{Deletes: []resource.Ref{{Kind: resource.KindService, Name: name}}}, nil
+	})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// agree waits until the stream is what the database is: its last commit the head, and its table the state.
+func (a *api) agree() store.Head {
+	a.t.Helper()
+	sub, err := a.nc.SubscribeSync(stream.RevisionSubject)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	for limit := time.Now().Add(patience); ; {
+		head, objects, err := a.store.Snapshot(a.t.Context())
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		amiss := a.differs(head, objects)
+		if amiss == "" {
+			return head
+		}
+		if time.Now().After(limit) {
+			a.t.Fatal(amiss)
+		}
+		// A commit may say that something has changed; and what is repaired without one shows soon.
+		if _, err := sub.NextMsg(100 * time.Millisecond); err != nil && a.t.Context().Err() != nil {
+			a.t.Fatal(err)
+		}
+	}
+}
+
+func (a *api) differs(head store.Head, objects []*resource.Object) string {
+	c, _, found, err := stream.LastCommit(a.t.Context(), a.js)
+	if err != nil || !found {
+		return fmt.Sprintf("no commit in the stream: %v", err)
+	}
+	if c.Epoch != head.Epoch || c.Revision != head.Revision || !maps.Equal(c.State, head.State) {
+		return fmt.Sprintf("the stream's commit is %d of %s, the head %d of %s", c.Revision, c.Epoch, head.Revision, head.Epoch)
+	}
+	table, err := stream.Table(a.t.Context(), a.js)
+	if err != nil {
+		return err.Error()
+	}
+	maps.DeleteFunc(table, func(_ resource.Ref, o *resource.Object) bool { return o.Deleted })
+	if len(table) != len(objects) {
+		return fmt.Sprintf("the stream has %d objects, the database %d", len(table), len(objects))
+	}
+	for _, o := range objects {
+		if got := table[o.Ref()]; got == nil || string(got.Payload()) != string(o.Payload()) {
+			return fmt.Sprintf("the stream has another %s", o.Ref())
+		}
+	}
+	return ""
+}
+
+// commits lists the commits that the stream holds, in order.
+func (a *api) commits() []stream.Commit {
+	a.t.Helper()
+	table, err := a.js.OrderedConsumer(a.t.Context(), stream.Name, jetstream.OrderedConsumerConfig{FilterSubjects: []string{stream.RevisionSubject}})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	var out []stream.Commit
+	for {
+		m, err := table.Next(jetstream.FetchMaxWait(5 * time.Second))
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		var c stream.Commit
+		if err := json.Unmarshal(m.Data(), &c); err != nil {
+			a.t.Fatal(err)
+		}
+		out = append(out, c)
+		if meta, err := m.Metadata(); err != nil || meta.NumPending == 0 {
+			return out
+		}
+	}
+}
+
+// once fails where revisions are missing, repeated or out of order among the last commits. The first one that a
+// stream ever holds is a repair.
+func (a *api) once() {
+	a.t.Helper()
+	all := a.commits()
+	for i, c := range all {
+		if c.Revision != all[0].Revision+int64(i) || (c.Actor == "relay" && i > 0) {
+			a.t.Fatalf("the commits are %+v", all)
+		}
+	}
+}
+
+func TestPublishes(t *testing.T) {
+	a := start(t, natstest.Start(t), pgtest.Database(t))
+	a.put("one", "a", "b")
+	a.remove("b")
+	a.put("two", "a")
+	a.agree()
+	a.once()
+}
+
+// TestRestarts: a relay that ends between publishing and whatever comes after publishes nothing twice.
+func TestRestarts(t *testing.T) {
+	server, url := natstest.Start(t), pgtest.Database(t)
+	for i := range 3 {
+		a := start(t, server, url)
+		a.put(fmt.Sprint(i), "a")
+		if i == 1 {
+			a.agree()
+		} // otherwise it is stopped in the middle of it
+		a.stop()
+	}
+	a := start(t, server, url)
+	a.agree()
+	a.once()
+}
+
+// TestLeaderChange: when the leader loses its database connection another api goes on, or itself; each revision
+// is published once, whoever wrote it.
+func TestLeaderChange(t *testing.T) {
+	server, url := natstest.Start(t), pgtest.Database(t)
+	apis := []*api{start(t, server, url), start(t, server, url)}
+	for i := range 6 {
+		apis[i%2].put(fmt.Sprint(i), "a", "b")
+		apis[i%2].agree()
+		pgtest.Exec(t, url, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()`)
+	}
+	apis[0].agree()
+	apis[0].once()
+	apis[0].stop()
+	apis[1].put("last", "a")
+	apis[1].agree()
+	apis[1].once()
+}
+
+// TestNATSAway: what is written while NATS is away is published when it is back.
+func TestNATSAway(t *testing.T) {
+	a := start(t, natstest.Start(t), pgtest.Database(t))
+	a.put("before", "a")
+	a.agree()
+	a.nats.Stop()
+	for i := range 5 {
+		a.put(fmt.Sprint("while away ", i), "a", "b")
+	}
+	a.nats.Start()
+	a.agree()
+	a.once()
+}
+
+// TestManyBehind: beyond some revisions only the difference is published.
+func TestManyBehind(t *testing.T) {
+	server, url := natstest.Start(t), pgtest.Database(t)
+	a := start(t, server, url)
+	a.put("before", "a", "gone")
+	a.agree()
+	a.nats.Stop()
+	a.remove("gone")
+	for i := range 1100 {
+		a.put(fmt.Sprint(i), "b")
+	}
+	a.nats.Start()
+	head := a.agree()
+	if all := a.commits(); all[len(all)-1].Actor != "relay" || all[len(all)-1].Revision != head.Revision {
+		t.Errorf("the last commit is %+v", all[len(all)-1])
+	}
+}
+
+func (a *api) stream() jetstream.Stream {
+	a.t.Helper()
+	s, err := a.js.Stream(a.t.Context(), stream.Name)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return s
+}
+
+// damages are what may befall a stream; after each it becomes what the database is.
+var damages = map[string]func(a *api){
+	"purged":         func(a *api) { a.must(a.stream().Purge(a.t.Context())) },
+	"deleted":        func(a *api) { a.must(a.js.DeleteStream(a.t.Context(), stream.Name)) },
+	"commits purged": func(a *api) { a.must(a.stream().Purge(a.t.Context(), jetstream.WithPurgeSubject(stream.RevisionSubject))) },
+	"message lost": func(a *api) {
+		m, err := a.stream().GetLastMsgForSubject(a.t.Context(), stream.Subject(resource.Ref{Kind: resource.KindService, Name: "a"}))
+		a.must(err)
+		a.must(a.stream().DeleteMsg(a.t.Context(), m.Sequence))
+	},
+	"last commit lost": func(a *api) {
+		m, err := a.stream().GetLastMsgForSubject(a.t.Context(), stream.RevisionSubject)
+		a.must(err)
+		a.must(a.stream().DeleteMsg(a.t.Context(), m.Sequence))
+	},
+	"tombstone lost": func(a *api) {
+		a.must(a.stream().Purge(a.t.Context(), jetstream.WithPurgeSubject(stream.Subject(resource.Ref{Kind: resource.KindService, Name: "gone"}))))
+	},
+	"forged object": func(a *api) {
+		_, err := a.js.Publish(a.t.Context(), stream.ResourcePrefix+"service.a", []byte(`{"kind":"Service","name":"a","revision":7,"spec":{}}`))
+		a.must(err)
+	},
+	"forged addition": func(a *api) {
+		_, err := a.js.Publish(a.t.Context(), stream.ResourcePrefix+"service.evil", []byte(`{"kind":"Service","name":"evil","revision":7,"spec":{}}`))
+		a.must(err)
+	},
+	"rubbish": func(a *api) {
+		for _, subject := range []string{stream.ResourcePrefix + "service.a", stream.RevisionSubject} {
+			_, err := a.js.Publish(a.t.Context(), subject, []byte("\x00rubbish"))
+			a.must(err)
+		}
+	},
+}
+
+func (a *api) must(err error) {
+	a.t.Helper()
+	if err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// TestDamaged: also what only the number of messages shows, or a look at every one of them.
+func TestDamaged(t *testing.T) {
+	for name, damage := range damages {
+		for _, running := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, relay running %v", name, running), func(t *testing.T) {
+				t.Parallel()
+				server, url := natstest.Start(t), pgtest.Database(t)
+				a := start(t, server, url)
+				a.put("one", "a", "b", "gone")
+				a.put("two", "a")
+				a.remove("gone")
+				before := a.agree()
+				if running {
+					if name == "message lost" { // the stream's end does not show it
+						a.looked()
+					}
+					damage(a)
+				} else {
+					a.stop()
+					damage(a)
+					a = start(t, server, url)
+				}
+				if after := a.agree(); after.Epoch != before.Epoch {
+					t.Error("damage to the stream has begun a new life of the database")
+				}
+				a.put("onwards", "b")
+				a.agree()
+			})
+		}
+	}
+}
+
+// looked waits until the relay has looked at the quiet stream twice, and knows how many messages it holds.
+func (a *api) looked() {
+	a.t.Helper()
+	sub, err := a.nc.SubscribeSync("$JS.API.STREAM.INFO." + stream.Name)
+	a.must(err)
+	defer func() { _ = sub.Unsubscribe() }()
+	for range 6 { // at most three questions a look
+		if _, err := sub.NextMsg(patience); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+}
+
+// TestOlderStream: the stream's disk is set back.
+func TestOlderStream(t *testing.T) {
+	server, url := natstest.Start(t), pgtest.Database(t)
+	a := start(t, server, url)
+	a.put("old", "a", "b")
+	a.agree()
+	server.Stop()
+	copied := server.Backup()
+	server.Start()
+	a.put("new", "a", "c")
+	a.remove("b")
+	before := a.agree()
+	server.Stop()
+	server.Restore(copied)
+	server.Start()
+	if after := a.agree(); after.Epoch != before.Epoch {
+		t.Error("an older stream has begun a new life of the database")
+	}
+}
+
+// backup is a database as it was, and then more was written and published.
+func backup(t *testing.T, server *natstest.Server, more int) (url string, before store.Head) {
+	t.Helper()
+	now := pgtest.Database(t)
+	a := start(t, server, now)
+	a.put("kept", "a", "b")
+	a.agree()
+	a.stop()
+	url = pgtest.Copy(t, now)
+	a = start(t, server, now)
+	for i := range more {
+		a.put(fmt.Sprint("lost ", i), "a", "lost")
+	}
+	before = a.agree()
+	a.stop()
+	return url, before
+}
+
+// TestOlderDatabase: the database is restored from an older backup. A new epoch tells a life of its own from
+// a delay, also where the restored database has written as much as the old one, or more, before anybody looked.
+func TestOlderDatabase(t *testing.T) {
+	for _, written := range []int{0, 1, 3, 5} {
+		t.Run(fmt.Sprint(written, " written"), func(t *testing.T) {
+			server := natstest.Start(t)
+			url, before := backup(t, server, 3)
+			server.Stop()
+			server.Start()
+			a := write(t, server, url, written)
+			if after := a.agree(); after.Epoch == before.Epoch || after.Revision != before.Revision-3+int64(written) {
+				t.Errorf("revision %d of epoch %s after %d of %s", after.Revision, after.Epoch, before.Revision, before.Epoch)
+			}
+			a.put("onwards", "a")
+			a.agree()
+		})
+	}
+}
+
+// write makes revisions while NATS is stopped, so that the relay comes late.
+func write(t *testing.T, server *natstest.Server, url string, n int) *api {
+	t.Helper()
+	a := start(t, server, url)
+	if n > 0 {
+		server.Stop()
+		for i := range n {
+			a.put(fmt.Sprint("another life ", i), "a")
+		}
+		server.Start()
+	}
+	return a
+}
+
+// TestBothOlder: database and stream are restored from backups at once, so that neither contradicts the other. An
+// xDS server that serves more than there is does.
+func TestBothOlder(t *testing.T) {
+	server := natstest.Start(t)
+	url, before := backup(t, server, 3)
+	_, js := server.Connect()
+	if err := js.DeleteStream(t.Context(), stream.Name); err != nil {
+		t.Fatal(err)
+	}
+	a := start(t, server, url)
+	if head := a.agree(); head.Epoch != before.Epoch {
+		t.Fatal("nobody knew")
+	}
+	a.relay.Served(before.Epoch, before.Revision)
+	sub, err := a.nc.SubscribeSync(stream.RevisionSubject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sub.NextMsg(patience); err != nil {
+		t.Fatal(err)
+	}
+	if head := a.agree(); head.Epoch == before.Epoch {
+		t.Error("no new epoch")
+	}
+	a.relay.Served(before.Epoch, before.Revision) // it has not heard of it yet
+	epoch := a.agree().Epoch
+	a.put("onwards", "a")
+	if got := a.agree().Epoch; got != epoch {
+		t.Error("an epoch for nothing")
+	}
+	if names := []string{"a", "b"}; !slices.Equal(names, a.names()) {
+		t.Errorf("the stream has %v", a.names())
+	}
+}
+
+func (a *api) names() []string {
+	a.t.Helper()
+	table, err := stream.Table(a.t.Context(), a.js)
+	a.must(err)
+	var out []string
+	for ref, o := range table {
+		if !o.Deleted {
+			out = append(out, ref.Name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
