@@ -27,7 +27,9 @@ const variable = "MARCHPROXY_PGTEST_URL"
 
 // Main runs a package's tests beside a server of their own: os.Exit(pgtest.Main(m)).
 func Main(m *testing.M) int {
-	stop, err := start()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stop, err := start(ctx)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "pgtest:", err)
 		return 1
@@ -40,7 +42,7 @@ func Main(m *testing.M) int {
 	return code
 }
 
-func start() (stop func() error, err error) {
+func start(ctx context.Context) (stop func() error, err error) {
 	dir, err := os.MkdirTemp("", "marchproxy-pgtest-")
 	if err != nil {
 		return nil, err
@@ -49,10 +51,10 @@ func start() (stop func() error, err error) {
 		return nil, err
 	}
 	bin := filepath.Join(dir, "marchproxy")
-	if out, err := exec.Command("go", "build", "-o", bin, "github.com/marchproxy/marchproxy/services/cli/cmd/marchproxy").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "github.com/marchproxy/marchproxy/services/cli/cmd/marchproxy").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, out)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +62,7 @@ func start() (stop func() error, err error) {
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(bin, "dev", "database", "--state-dir", dir, "--postgres-port", strconv.Itoa(port))
+	cmd := exec.CommandContext(ctx, bin, "dev", "database", "--state-dir", dir, "--postgres-port", strconv.Itoa(port))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // a test that times out stops nothing itself
 	var complaints bytes.Buffer
 	cmd.Stderr = &complaints

@@ -143,6 +143,27 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	return group.Run(ctx)
 }
 
+// NewEpoch begins a new life of the database, as after a restore from a backup: consumers follow it then,
+// whatever revision they have seen.
+func NewEpoch(ctx context.Context, lookup func(string) (string, bool)) error {
+	e := process.NewEnv(lookup)
+	url := e.Required("DATABASE_URL", "set it to postgresql://user:password@host:5432/marchproxy")
+	if err := e.Err(); err != nil {
+		return err
+	}
+	st, err := store.Open(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	epoch, err := st.RenewEpoch(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("The database's epoch is %s from now on.\n", epoch)
+	return nil
+}
+
 // firstBoot makes what must always be there: the gateway default, and a way in.
 func firstBoot(ctx context.Context, cfg Config, st *store.Store, w *writer.Writer) error {
 	ref := resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway}
