@@ -161,6 +161,17 @@ func TestMessages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// There is no agent here; this is what one would send.
+	agent, err := json.Marshal(status.AgentStatus{
+		ID: "node", Epoch: "11111111-1111-4111-8111-111111111111", Revision: 1, At: resource.Time(time.Now()), Labels: map[string]string{"zone": "a"}, Mode: "native",
+		Policies: []status.PolicyStatus{{Name: "p", Revision: 1, Limited: 3}}, Sources: []status.LimitedSource{{Address: "192.0.2.1", Policy: "p", Limited: 3}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), status.SubjectPrefix+"agent.node", agent); err != nil {
+		t.Fatal(err)
+	}
 	met := map[string]int{}
 	for _, name := range []string{stream.Name, status.StreamName} {
 		st, err := js.Stream(t.Context(), name)
