@@ -1,5 +1,7 @@
 package status
 
+import "slices"
+
 const agentPrefix = SubjectPrefix + "agent."
 
 // AgentStatus is one node's report: what its kernel enforces.
@@ -46,4 +48,10 @@ func (s AgentStatus) id() string   { return s.ID }
 func (s AgentStatus) last() AgentStatus {
 	s.Stopping = true
 	return s
+}
+
+// urgent: what wait=live waits for.
+func (s AgentStatus) urgent(since AgentStatus) bool {
+	return s.Epoch != since.Epoch || s.Revision != since.Revision || s.Mode != since.Mode || s.Reason != since.Reason || !slices.EqualFunc(s.Policies, since.Policies,
+		func(a, b PolicyStatus) bool { return a.Name == b.Name && a.Revision == b.Revision })
 }

@@ -10,6 +10,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -29,6 +31,10 @@ const Heartbeat = 5 * time.Second
 
 // Stale is how old a report may be.
 const Stale = 3 * Heartbeat
+
+// calm is how long news may wait that nobody waits for: a revision goes through several states on its way to
+// the Envoys, and each report costs every reader.
+const calm = 25 * time.Millisecond
 
 // XdsStatus is one xDS server's report.
 type XdsStatus struct {
@@ -90,6 +96,8 @@ type report[M any] interface {
 	prefix() string
 	id() string
 	last() M
+	// urgent says whether somebody may be waiting for what is new since another report.
+	urgent(since M) bool
 }
 
 func (XdsStatus) prefix() string { return xdsPrefix }
@@ -100,26 +108,46 @@ func (s XdsStatus) last() XdsStatus {
 	return s
 }
 
+// urgent: what wait=live waits for.
+func (s XdsStatus) urgent(since XdsStatus) bool {
+	return s.Epoch != since.Epoch || !maps.Equal(s.Live, since.Live) || len(s.Proxies) != len(since.Proxies) ||
+		!slices.EqualFunc(s.Rejected, since.Rejected, func(a, b RejectedResource) bool {
+			return a.Gateway == b.Gateway && a.Resource == b.Resource && a.Reason == b.Reason && slices.Equal(a.Objects, b.Objects)
+		})
+}
+
 // Report publishes what current returns whenever changed is signalled, and at each heartbeat, until the
-// context ends; then once more, as stopping.
+// context ends; then once more, as stopping. What is not urgent may come a little later.
 func Report[M report[M]](ctx context.Context, nc *nats.Conn, changed <-chan struct{}, current func(now time.Time) M) error {
 	beat := time.NewTicker(Heartbeat)
 	defer beat.Stop()
-	for {
-		if err := publish(nc, current(time.Now())); err != nil && ctx.Err() == nil {
+	for now := current(time.Now()); ; {
+		if err := publish(nc, now); err != nil && ctx.Err() == nil {
 			// NATS is away; the client buffers, and the heartbeat says it again.
 			select {
 			case <-time.After(100 * time.Millisecond):
 			case <-ctx.Done():
 			}
 		}
-		select {
-		case <-changed:
-		case <-beat.C:
-		case <-ctx.Done():
-			_ = publish(nc, current(time.Now()).last()) // its silence will say so too
-			_ = nc.FlushTimeout(time.Second)
-			return nil
+		said := now
+		var later <-chan time.Time
+		for due := false; !due; {
+			select {
+			case <-changed:
+			case <-later:
+				due = true
+			case <-beat.C:
+				due = true
+			case <-ctx.Done():
+				_ = publish(nc, current(time.Now()).last()) // its silence will say so too
+				_ = nc.FlushTimeout(time.Second)
+				return nil
+			}
+			now = current(time.Now())
+			due = due || now.urgent(said)
+			if later == nil {
+				later = time.After(calm)
+			}
 		}
 	}
 }
