@@ -107,7 +107,7 @@ var Parameters = map[string]Parameter{
 	"host":     text("Only routes that list this host.", 253),
 	"service":  text("Only routes that send requests to this service.", 63),
 	"against":  number("The revision to compare with; the one before where absent.", 0, maxRevision),
-	"kind":     text("Only this kind: "+resource.KindNames()+"; or Token.", 63),
+	"kind":     {Description: "Only this kind, or tokens.", Type: "string", Enum: append(strings.Split(resource.KindNames(), ", "), "Token")},
 	"object":   text("Only what has this name.", 63),
 	"actor":    text("Only what this token did.", 63),
 

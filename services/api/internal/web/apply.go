@@ -257,14 +257,14 @@ func (a *API) revision(c echo.Context) error {
 		return err
 	}
 	if n == math.MaxInt64 {
-		return store.ErrNotFound
+		return missing(store.ErrNotFound, "revision %d", n)
 	}
 	rows, err := a.Store.Revisions(c.Request().Context(), n+1, 1)
 	if err != nil {
 		return err
 	}
 	if len(rows) == 0 || rows[0].Revision != n {
-		return store.ErrNotFound
+		return missing(store.ErrNotFound, "revision %d", n)
 	}
 	changes, err := a.Store.Changes(c.Request().Context(), n)
 	if err != nil {
@@ -290,11 +290,11 @@ func (a *API) diff(c echo.Context) error {
 	}
 	now, err := a.Store.At(c.Request().Context(), n)
 	if err != nil {
-		return err
+		return missing(err, "revision %d", n)
 	}
 	was, err := a.Store.At(c.Request().Context(), against)
 	if err != nil {
-		return err
+		return missing(err, "revision %d", against)
 	}
 	out := api.Diff{Revision: n, Against: against, Changes: []api.Change{}}
 	for ref, o := range now {
@@ -324,7 +324,7 @@ func (a *API) rollback(c echo.Context) error {
 	}
 	then, err := a.Store.At(c.Request().Context(), n)
 	if err != nil {
-		return err
+		return missing(err, "revision %d", n)
 	}
 	if opt.message == "" {
 		opt.message = fmt.Sprintf("rollback to revision %d", n)

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -59,7 +60,7 @@ func (a *API) get(c echo.Context) error {
 	}
 	o, err := a.Store.Object(c.Request().Context(), ref)
 	if err != nil {
-		return err
+		return missing(err, "%s %q", ref.Kind, ref.Name)
 	}
 	c.Response().Header().Set("ETag", etag(o.Revision))
 	if matches(c.Request().Header.Get("If-None-Match"), etag(o.Revision)) {
@@ -72,6 +73,7 @@ func (a *API) get(c echo.Context) error {
 	return c.JSON(http.StatusOK, out)
 }
 
+// matches compares a header's tags with one weakly, as If-None-Match does.
 func matches(header, tag string) bool {
 	for t := range strings.SplitSeq(header, ",") {
 		if t = strings.TrimSpace(t); t == "*" || strings.TrimPrefix(t, "W/") == tag {
@@ -79,6 +81,28 @@ func matches(header, tag string) bool {
 		}
 	}
 	return false
+}
+
+// matchesStrongly is for If-Match, where a weak tag matches nothing (RFC 9110, 13.1.1).
+func matchesStrongly(header, tag string) bool {
+	for t := range strings.SplitSeq(header, ",") {
+		if t = strings.TrimSpace(t); t == "*" || t == tag {
+			return true
+		}
+	}
+	return false
+}
+
+// missing says what is not there, where that is all there is to say.
+func missing(err error, what string, args ...any) error {
+	if !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	return wrong(http.StatusNotFound, "there is no "+what, args...)
+}
+
+func missingObject(ref resource.Ref) error {
+	return missing(store.ErrNotFound, "%s %q", ref.Kind, ref.Name)
 }
 
 // object is an object as readers see it, with what the Envoys make of it.
@@ -211,6 +235,9 @@ type document struct {
 
 // decode reads one JSON document strictly.
 func decode(raw []byte, into any) error {
+	if len(bytes.TrimSpace(raw)) == 0 {
+		return violations(http.StatusBadRequest, "the body is not JSON that can be taken", resource.Violations{{Path: "$", Message: "is empty; send a JSON object", Rule: "json.syntax"}})
+	}
 	if v := resource.CheckJSON(raw); len(v) > 0 {
 		return violations(http.StatusBadRequest, "the body is not JSON that can be taken", v)
 	}
@@ -326,7 +353,7 @@ func (a *API) patch(c echo.Context) error {
 	}
 	return a.write(c, ref, raw, func(before *resource.Object) (*writer.Desired, error) {
 		if before == nil {
-			return nil, store.ErrNotFound
+			return nil, missingObject(ref)
 		}
 		shown, err := writer.Public(before)
 		if err != nil {
@@ -394,7 +421,7 @@ func (a *API) remove(c echo.Context) error {
 	}
 	return a.write(c, ref, nil, func(before *resource.Object) (*writer.Desired, error) {
 		if before == nil {
-			return nil, store.ErrNotFound
+			return nil, missingObject(ref)
 		}
 		return nil, nil // nothing is what is desired
 	})
@@ -513,7 +540,7 @@ func precondition(r *http.Request, before *resource.Object) error {
 	if before != nil {
 		tag = etag(before.Revision)
 	}
-	if h := r.Header.Get("If-Match"); h != "" && (before == nil || !matches(h, tag)) {
+	if h := r.Header.Get("If-Match"); h != "" && (before == nil || !matchesStrongly(h, tag)) {
 		return &problem{api.Problem{Status: http.StatusPreconditionFailed, Detail: "the resource is not what If-Match expects; read it again and decide anew", CurrentETag: tag}}
 	}
 	if h := r.Header.Get("If-None-Match"); h != "" && before != nil && matches(h, tag) {

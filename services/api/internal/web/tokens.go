@@ -65,12 +65,12 @@ func (a *API) createToken(c echo.Context) error {
 func (a *API) deleteToken(c echo.Context) error {
 	name := c.Param("name")
 	if resource.CheckName(name) != "" {
-		return store.ErrNotFound
+		return missing(store.ErrNotFound, "token %q", name)
 	}
 	actor, _ := c.Get(keyActor).(string)
 	row, err := a.Store.DeleteToken(c.Request().Context(), name, actor, requestID(c))
 	if err != nil {
-		return err
+		return missing(err, "token %q", name)
 	}
 	return c.JSON(http.StatusOK, tokenOf(row))
 }

@@ -67,8 +67,13 @@ func (a *API) Handler() (http.Handler, error) {
 	}}))
 	allowed := map[string][]string{}
 	for _, op := range a.operations() {
-		e.Add(op.Method, op.Path, a.measure(op.ID, a.guard(op)))
+		h := a.measure(op.ID, a.guard(op))
+		e.Add(op.Method, op.Path, h)
 		allowed[op.Path] = append(allowed[op.Path], op.Method)
+		if op.Method == http.MethodGet && op.ID != "events" { // which would not end
+			e.HEAD(op.Path, h) // net/http leaves the body out
+			allowed[op.Path] = append(allowed[op.Path], http.MethodHead)
+		}
 	}
 	for path, methods := range allowed {
 		notAllowed(e, path, methods)
@@ -83,7 +88,7 @@ func notAllowed(e *echo.Echo, path string, methods []string) {
 		c.Response().Header().Set("Allow", allow)
 		return c.NoContent(http.StatusNoContent)
 	})
-	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} {
 		if !slices.Contains(methods, method) {
 			e.Add(method, path, func(c echo.Context) error {
 				c.Response().Header().Set("Allow", allow)
@@ -218,6 +223,8 @@ func (a *API) explain(err error, id string) api.Problem {
 		return api.Problem{Status: http.StatusConflict, Detail: err.Error()}
 	case errors.Is(err, store.ErrNotFound):
 		return api.Problem{Status: http.StatusNotFound, Detail: "there is no such thing"}
+	case errors.As(err, &he) && he.Code == http.StatusNotFound:
+		return api.Problem{Status: http.StatusNotFound, Detail: "there is nothing at this path; /docs lists what there is"}
 	case errors.As(err, &he):
 		return api.Problem{Status: int32(he.Code), Detail: fmt.Sprint(he.Message)}
 	case errors.Is(err, writer.ErrUnknown):
