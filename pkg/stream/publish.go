@@ -59,24 +59,16 @@ func (p *Publisher) Publish(ctx context.Context, objects []*resource.Object, c C
 
 // pair publishes the one object of a transaction and its commit without waiting in between. One object is
 // whole by itself, and a batch would keep it from the consumers for 4 ms: docs/adr/0005. The commit expects
-// the object's id before it, so that it is never stored without it; an object whose commit was lost is
-// repaired like any other difference.
+// the object's id before it, so that it is never stored without it, and its answer speaks for both; an object
+// whose commit was lost is repaired like any other difference.
 func (p *Publisher) pair(ctx context.Context, object, commit *nats.Msg, expected uint64) (uint64, error) {
 	object.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(expected, 10))
 	commit.Header.Set(jetstream.ExpectedLastMsgIDHeader, object.Header.Get(jetstream.MsgIDHeader))
-	first, err := p.js.PublishMsgAsync(object)
-	if err != nil {
+	if err := p.js.Conn().PublishMsg(object); err != nil {
 		return expected, publishError(err)
 	}
 	ack, err := p.js.PublishMsg(ctx, commit)
 	if err != nil {
-		// Why the commit was not taken is said best by what happened to the object.
-		select {
-		case <-first.Ok():
-		case firstErr := <-first.Err():
-			err = firstErr
-		case <-ctx.Done():
-		}
 		return expected, publishError(err)
 	}
 	return ack.Sequence, nil

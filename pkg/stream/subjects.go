@@ -68,6 +68,8 @@ func isLastSequence(err error) bool {
 	switch api.APIError().ErrorCode {
 	case 10071, 10164: // the latter on replicated streams
 		return true
+	case 10070: // the object before a commit was not stored
+		return true
 	case 10201: // a batch sent again: its message ids hold the sequence that it expects, which is past
 		return true
 	}
