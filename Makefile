@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine: make run, make test.
 .DEFAULT_GOAL := help
 export GOFLAGS := -buildvcs=false
-MODULES := proto pkg bpf services test
+MODULES := proto pkg bpf services test wasm-filters
 
 .PHONY: help
 help: ## Show the targets
@@ -26,7 +26,7 @@ test: build lint check-generated check-wasm check-bpf ## Check everything, with 
 
 .PHONY: lint
 lint: ## Check format, code and schema
-	@test -z "$$(scripts/tool gofumpt -l pkg services test bpf docs)" || { scripts/tool gofumpt -l pkg services test bpf docs; echo 'not formatted: make fmt'; exit 1; }
+	@test -z "$$(scripts/tool gofumpt -l pkg services test bpf docs wasm-filters)" || { scripts/tool gofumpt -l pkg services test bpf docs wasm-filters; echo 'not formatted: make fmt'; exit 1; }
 	@set -e; for m in $(MODULES); do (cd $$m && ../scripts/tool golangci-lint run --timeout 15m ./...); done
 	scripts/protovalidate-schema
 	scripts/tool buf lint
@@ -34,7 +34,7 @@ lint: ## Check format, code and schema
 
 .PHONY: fmt
 fmt: ## Format Go and schema
-	scripts/tool gofumpt -w pkg services test bpf docs
+	scripts/tool gofumpt -w pkg services test bpf docs wasm-filters
 	scripts/tool buf format -w proto
 
 .PHONY: generate

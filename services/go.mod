@@ -43,6 +43,7 @@ require (
 	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/labstack/gommon v0.5.0 // indirect
 	github.com/lib/pq v1.10.9 // indirect
+	github.com/marchproxy/marchproxy/wasm-filters v0.0.0
 	github.com/mattn/go-colorable v0.1.15 // indirect
 	github.com/mfridman/interpolate v0.0.2 // indirect
 	github.com/minio/highwayhash v1.0.4 // indirect
@@ -75,3 +76,5 @@ require (
 replace github.com/marchproxy/marchproxy/proto => ../proto
 
 replace github.com/marchproxy/marchproxy/pkg => ../pkg
+
+replace github.com/marchproxy/marchproxy/wasm-filters => ../wasm-filters

@@ -35,6 +35,7 @@ require (
 	github.com/go-openapi/jsonpointer v1.0.2 // indirect
 	github.com/google/go-tpm v0.9.8 // indirect
 	github.com/klauspost/compress v1.20.3 // indirect
+	github.com/marchproxy/marchproxy/wasm-filters v0.0.0
 	github.com/minio/highwayhash v1.0.4 // indirect
 	github.com/nats-io/jwt/v2 v2.8.2 // indirect
 	github.com/nats-io/nkeys v0.4.16 // indirect
@@ -64,3 +65,5 @@ replace github.com/marchproxy/marchproxy/proto => ../proto
 replace github.com/marchproxy/marchproxy/pkg => ../pkg
 
 replace github.com/marchproxy/marchproxy/services => ../services
+
+replace github.com/marchproxy/marchproxy/wasm-filters => ../wasm-filters

@@ -73,6 +73,8 @@ func (s *State) Check(changes []Change) []Problem {
 			out = append(out, s.checkRoute(c.After, m)...)
 		case *configv1.Gateway:
 			out = append(out, s.checkGateway(c.After, m)...)
+		case *configv1.AuthPolicy:
+			out = append(out, s.checkAuthPolicy(c.After, m)...)
 		case *configv1.RateLimitPolicy:
 			out = append(out, s.checkRateLimit(c.After, m)...)
 		}

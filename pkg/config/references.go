@@ -34,6 +34,11 @@ func References(o *resource.Object) []Reference {
 		for i, g := range Gateways(m) {
 			add(resource.KindGateway, g, "$.gateways[%d]", i)
 		}
+		if p := m.GetAuthPolicy(); p != NoPolicy {
+			add(resource.KindAuthPolicy, p, "$.auth_policy")
+		}
+	case *configv1.AuthPolicy:
+		add(resource.KindService, m.GetJwt().GetRemoteJwks().GetService(), "$.jwt.remote_jwks.service")
 	case *configv1.Service:
 		add(resource.KindCertificate, m.GetTls().GetCaCertificate(), "$.tls.ca_certificate")
 		add(resource.KindCertificate, m.GetTls().GetClientCertificate(), "$.tls.client_certificate")
@@ -50,6 +55,8 @@ func References(o *resource.Object) []Reference {
 			}
 		}
 		add(resource.KindService, m.GetTracing().GetService(), "$.tracing.service")
+		add(resource.KindAuthPolicy, m.GetAuthPolicy(), "$.auth_policy")
+		add(resource.KindLicense, m.GetLicense(), "$.license")
 	case *configv1.RateLimitPolicy:
 		for i, g := range m.GetGateways() {
 			add(resource.KindGateway, g, "$.gateways[%d]", i)

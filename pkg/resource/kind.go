@@ -29,12 +29,16 @@ const (
 	KindRoute       = "Route"
 	KindCertificate = "Certificate"
 	KindRateLimit   = "RateLimitPolicy"
+	KindAuthPolicy  = "AuthPolicy"
+	KindLicense     = "License"
 )
 
 // Kinds lists every kind, in the order in which resources are applied: what others refer to first.
 var Kinds = []Kind{
 	{Name: KindCertificate, Path: "certificates", Token: "certificate", New: func() proto.Message { return new(configv1.Certificate) }},
 	{Name: KindService, Path: "services", Token: "service", New: func() proto.Message { return new(configv1.Service) }},
+	{Name: KindAuthPolicy, Path: "auth-policies", Token: "auth_policy", New: func() proto.Message { return new(configv1.AuthPolicy) }},
+	{Name: KindLicense, Path: "licenses", Token: "license", New: func() proto.Message { return new(configv1.License) }},
 	{Name: KindGateway, Path: "gateways", Token: "gateway", New: func() proto.Message { return new(configv1.Gateway) }},
 	{Name: KindRoute, Path: "routes", Token: "route", New: func() proto.Message { return new(configv1.Route) }},
 	{Name: KindRateLimit, Path: "rate-limit-policies", Token: "rate_limit_policy", New: func() proto.Message { return new(configv1.RateLimitPolicy) }},

@@ -25,6 +25,10 @@ type Builder struct {
 	dns map[string]map[string]bool
 	// certs are the certificates that are in use, by name, and how.
 	certs map[string]certUse
+	// policies are the scopes whose routes name a policy, by policy; featured are those with routes that
+	// need a feature.
+	policies map[string]map[Key]bool
+	featured map[Key]bool
 }
 
 // NewBuilder returns a builder without resources.
@@ -32,6 +36,7 @@ func NewBuilder(gateway string, opt Options) *Builder {
 	return &Builder{
 		gateway: gateway, opt: opt, out: map[Key]*Resource{}, uses: map[string]int{}, traits: map[string]string{},
 		dns: map[string]map[string]bool{}, certs: map[string]certUse{},
+		policies: map[string]map[Key]bool{}, featured: map[Key]bool{},
 	}
 }
 
@@ -56,6 +61,7 @@ type work struct {
 	services map[string]bool
 	certs    map[string]bool
 	listener bool
+	slotted  bool              // the slots are to be built again
 	before   map[Key]*Resource // of what was touched
 	problems []config.Problem
 }
@@ -83,7 +89,7 @@ func (b *Builder) Update(st *config.State, changes []config.Change) (Delta, []co
 // Rebuild builds everything; the delta is to what there was before.
 func (b *Builder) Rebuild(st *config.State) (Delta, []config.Problem) {
 	w := b.begin(st)
-	w.listener = true
+	w.listener, w.slotted = true, true
 	w.everyScope()
 	for k := range b.out {
 		switch k.Type {
@@ -148,11 +154,15 @@ func (w *work) affected(c config.Change) {
 				w.services[u.Name] = true
 			}
 		}
+	case resource.KindAuthPolicy:
+		w.repolicy(c)
+	case resource.KindLicense:
+		w.slotted = w.slotted || c.Ref().Name == w.gw.GetLicense()
 	case resource.KindRateLimit:
 		w.listener = w.listener || limitsRequests(w.st, c)
 	case resource.KindGateway:
 		if c.Ref().Name == w.gateway {
-			w.listener = true
+			w.listener, w.slotted = true, true
 			if listenerNames(c.Before) != listenerNames(c.After) {
 				w.everyScope()
 			}
@@ -186,12 +196,31 @@ func (w *work) retrait(c config.Change) {
 	}
 }
 
+// repolicy has the slots built again where a policy is in use, and the routes that name it where they look
+// another way.
+func (w *work) repolicy(c config.Change) {
+	name := c.Ref().Name
+	users := w.policies[name]
+	if len(users) == 0 && name != w.gw.GetAuthPolicy() {
+		return
+	}
+	w.slotted = true
+	if routeForm(c.Before) != routeForm(c.After) {
+		for k := range users {
+			w.scopes[scopeOf(k.Name)] = true
+		}
+	}
+}
+
 func (w *work) run() (Delta, []config.Problem) {
 	if w.listener {
 		w.listeners()
 	}
 	for host := range w.scopes {
 		w.scope(host)
+	}
+	if w.slotted {
+		w.slots()
 	}
 	for name := range w.services {
 		w.service(name)
@@ -205,7 +234,7 @@ func (w *work) run() (Delta, []config.Problem) {
 		switch {
 		case now == nil && was != nil:
 			d.Removes = append(d.Removes, k)
-		case now != nil && (was == nil || was.Version != now.Version):
+		case now != nil && !now.Same(was):
 			d.Upserts = append(d.Upserts, now)
 		}
 	}

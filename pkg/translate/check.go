@@ -28,6 +28,11 @@ func Check(st *config.State, changes []config.Change) []config.Problem {
 			k.route(st, c.After.Name, m)
 		case *configv1.Service:
 			k.service(c.After.Name, m)
+		case *configv1.AuthPolicy:
+			k.authPolicy(m)
+			k.native(st, k.o, m)
+		case *configv1.License:
+			k.license(m)
 		case *configv1.Gateway:
 			k.gateway(c.After.Name, m)
 		case *configv1.RateLimitPolicy:
@@ -49,7 +54,7 @@ func (k *checker) add(path, rule, message string, args ...any) {
 
 func (k *checker) route(st *config.State, name string, r *configv1.Route) {
 	b := NewBuilder("", Options{})
-	t := tableBuilder{work: b.begin(st), clusters: map[string]bool{}, listener: &configv1.Listener{}}
+	t := tableBuilder{work: b.begin(st), clusters: map[string]bool{}, policies: map[string]bool{}, listener: &configv1.Listener{}}
 	for _, built := range t.route(name, r) {
 		if err := built.ValidateAll(); err != nil {
 			k.add("$", "envoy.schema", "would be refused by Envoy: %v", err)

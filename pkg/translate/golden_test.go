@@ -79,7 +79,11 @@ func show(t testing.TB, b *translate.Builder) []byte {
 		return strings.Compare(string(x.Type)+x.Name, string(y.Type)+y.Name)
 	})
 	var out bytes.Buffer
-	for _, r := range all {
+	for i := 0; i < len(all); i++ { // a resource's other form comes after it
+		r := all[i]
+		if r.Surplus != nil {
+			all = slices.Insert(all, i+1, r.Surplus)
+		}
 		raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(r.Body)
 		if err != nil {
 			t.Fatal(err)

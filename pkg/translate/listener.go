@@ -146,7 +146,7 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 			MaxConcurrentStreams: wrapperspb.UInt32(100), InitialStreamWindowSize: wrapperspb.UInt32(64 << 10), InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
 		},
 		MaxRequestHeadersKb: positive(lim.GetMaxRequestHeadersKb()),
-		HttpFilters:         []*hcmv3.HttpFilter{hostFilter(l), filter(filterCORS, &corsv3.Cors{})},
+		HttpFilters:         []*hcmv3.HttpFilter{hostFilter(l), slotBefore(), filter(filterCORS, &corsv3.Cors{})},
 		AccessLog:           accessLog(g.GetAccessLog()),
 		Tracing:             tracing(gateway, g.GetTracing()),
 	}
@@ -156,7 +156,8 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 	if lim.GetLocalRateLimit() != nil {
 		h.HttpFilters = append(h.HttpFilters, filter(filterListenerLimit, rateLimit("listener", lim.GetLocalRateLimit())))
 	}
-	h.HttpFilters = append(h.HttpFilters, filter(filterRouteLimit, &limitv3.LocalRateLimit{StatPrefix: "route"}), filter(filterRouter, &routerv3.Router{}))
+	h.HttpFilters = append(h.HttpFilters, filter(filterRouteLimit, &limitv3.LocalRateLimit{StatPrefix: "route"}))
+	h.HttpFilters = append(append(h.HttpFilters, slotsAfter()...), filter(filterRouter, &routerv3.Router{}))
 	return h
 }
 

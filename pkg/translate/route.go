@@ -22,7 +22,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// route builds a user's route: one of Envoy's, or one a method.
+// route builds a user's route: one of Envoy's, after those for its paths that need no credentials.
 func (t *tableBuilder) route(name string, r *configv1.Route) []*routev3.Route {
 	out := &routev3.Route{
 		Name: name, Match: match(r),
@@ -53,10 +53,12 @@ func (t *tableBuilder) route(name string, r *configv1.Route) []*routev3.Route {
 	if r.GetLocalRateLimit() != nil {
 		perFilter[filterRouteLimit] = pack(rateLimit("route_"+strings.ReplaceAll(name, "-", "_"), r.GetLocalRateLimit()))
 	}
+	t.tell(out, name, r)
+	free := t.protect(perFilter, out, r)
 	if len(perFilter) > 0 {
 		out.TypedPerFilterConfig = perFilter
 	}
-	return []*routev3.Route{out}
+	return append(free, out)
 }
 
 func match(r *configv1.Route) *routev3.RouteMatch {

@@ -20,29 +20,32 @@ const noRoute = "marchproxy-no-route"
 func (w *work) scope(host string) {
 	wanted := map[string]bool{}
 	for _, l := range w.gw.GetListeners() {
-		r := w.scopeOn(l, host)
+		r, t := w.scopeOn(l, host)
 		wanted[l.GetName()] = r != nil
-		w.put(Key{TypeScope, scopeName(l.GetName(), host)}, r)
+		k := Key{TypeScope, scopeName(l.GetName(), host)}
+		w.usePolicies(k, t.policies, t.featured)
+		w.put(k, r)
 	}
 	// Listeners that are gone.
 	for k := range w.out {
 		if w.listener && k.Type == TypeScope && scopeOf(k.Name) == host {
 			if name := k.Name[:len(k.Name)-len(host)-1]; !wanted[name] {
+				w.usePolicies(k, nil, false)
 				w.put(k, nil)
 			}
 		}
 	}
 }
 
-func (w *work) scopeOn(l *configv1.Listener, host string) *Resource {
+func (w *work) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuilder) {
 	table := &routev3.RouteConfiguration{
 		Name: scopeName(l.GetName(), host), ValidateClusters: wrapperspb.Bool(false), RequestHeadersToRemove: []string{scopeHeader},
 	}
-	t := tableBuilder{work: w, clusters: map[string]bool{}, listener: l}
+	t := tableBuilder{work: w, clusters: map[string]bool{}, policies: map[string]bool{}, listener: l}
 	if host != wildcardScope {
 		routes := t.routes(host)
 		if len(routes) == 0 {
-			return nil
+			return nil, t
 		}
 		table.VirtualHosts = []*routev3.VirtualHost{t.virtualHost(host, "*", routes)}
 		if lean(l) != "" {
@@ -62,7 +65,9 @@ func (w *work) scopeOn(l *configv1.Listener, host string) *Resource {
 			Type: &routev3.ScopedRouteConfiguration_Key_Fragment_StringKey{StringKey: scopeKey(l.GetName(), host)},
 		}}},
 	}
-	return newResource(scope.GetName(), scope, slices.Sorted(maps.Keys(t.clusters)), t.objects...)
+	r := newResource(scope.GetName(), scope, slices.Sorted(maps.Keys(t.clusters)), t.objects...)
+	r.Needs = t.needs()
+	return r, t
 }
 
 func wildcards(st *config.State, gateway string) map[string]bool {
@@ -80,6 +85,8 @@ type tableBuilder struct {
 	*work
 	listener *configv1.Listener
 	clusters map[string]bool
+	policies map[string]bool
+	featured bool
 	objects  []resource.Ref
 }
 

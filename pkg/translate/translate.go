@@ -19,6 +19,8 @@ const (
 	TypeCluster  Type = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	TypeEndpoint Type = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 	TypeSecret   Type = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+	// TypeExtension are the contents of the filter chain's slots (ECDS).
+	TypeExtension Type = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 )
 
 // Key names an xDS resource of a gateway.
@@ -37,8 +39,26 @@ type Resource struct {
 	// Clusters are the clusters that it sends traffic to (scopes, and listeners with tracing): they must
 	// be there before it and stay until it is gone.
 	Clusters []string
+	// Needs are the slots that an Envoy must have in the version that goes with this resource, before it:
+	// a route that names a policy may not be there before the policy.
+	Needs []Key
+	// Surplus is its form for an Envoy that has no seat under the license; nil where there is no other.
+	Surplus *Resource
 	// Objects are the user's objects that it was built from, the likely culprit of a refusal first.
 	Objects []resource.Ref
+}
+
+// Same says whether two resources are served alike, in either form.
+func (r *Resource) Same(o *Resource) bool {
+	if r == nil || o == nil {
+		return r == o
+	}
+	return r.Version == o.Version && (r.Surplus == nil) == (o.Surplus == nil) && (r.Surplus == nil || r.Surplus.Version == o.Surplus.Version)
+}
+
+// Is says whether a version is this resource's, in either form.
+func (r *Resource) Is(version string) bool {
+	return r != nil && (r.Version == version || (r.Surplus != nil && r.Surplus.Version == version))
 }
 
 // Delta is what a change did to a gateway's resources.
@@ -54,6 +74,9 @@ type Options struct {
 	// Resolve returns the addresses of a DNS name of a service's endpoint. Not ok means not known yet: the
 	// service's endpoints are then withheld until the next [Builder.Resolved].
 	Resolve func(host string) (addrs []netip.Addr, ok bool)
-	// Open unseals a certificate's private key; nil where sealed keys cannot occur.
+	// Open unseals private keys and shared secrets; nil where none is sealed.
 	Open func(r resource.Ref, field, sealed string) (string, error)
+	// Module is the file, where the Envoys are, of one of our filters: metrics, license or auth. Where nil,
+	// NAME.wasm where the images have them.
+	Module func(filter string) string
 }

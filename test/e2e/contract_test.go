@@ -15,6 +15,7 @@ import (
 	"github.com/pb33f/libopenapi"
 	validator "github.com/pb33f/libopenapi-validator"
 
+	"github.com/marchproxy/marchproxy/pkg/license"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
@@ -151,6 +152,8 @@ func TestContract(t *testing.T) {
 		{"Certificate", "certificates", "tls", string(pem), `{"owner":"me"}`},
 		{"Gateway", "gateways", "edge", `{"spec":{"listeners":[{"name":"http","port":` + fmt.Sprint(s.ProxyPort+1) + `}]}}`, `{"spec":{"limits":{"max_request_headers":50}}}`},
 		{"RateLimitPolicy", "rate-limit-policies", "limits", `{"spec":{"cidrs":["10.0.0.0/8"],"packets_per_second":100,"deny":["192.0.2.1"]}}`, `{"spec":{"deny":null,"action":"observe"}}`},
+		{"AuthPolicy", "auth-policies", "staff", `{"spec":{"jwt":{"keys":[{"kid":"k1","algorithm":"HS256","secret":"a secret of at least thirty-two bytes"}]},"tokens":[{"name":"ci","value":"b3BhcXVlLXRva2VuLW9mLWNp"}]}}`, `{"spec":{"strip":true,"exempt_paths":[{"path":"/health"}]}}`},
+		{"License", "licenses", "main", `{"spec":{"key":"PENG-ABCD-EFGH-IJKL-MNOP-` + license.Checksum("PENG-ABCD-EFGH-IJKL-MNOP") + `","features":["multi-cloud"],"gates":[{"feature":"multi-cloud","paths":["/api/v1/multi-cloud"]}],"max_proxies":2}}`, `{"spec":{"expires_at":"2030-01-01T00:00:00Z"}}`},
 		{"Route", "routes", "r", `{"spec":{"hosts":["a.test"],"backends":[{"service":"web"}],"timeout":"1.5s"}}`, `{"spec":{"timeout":null,"methods":["GET"]}}`},
 	} {
 		kinds, one := plural(k.path), "/v1/"+k.path+"/"+k.name
@@ -200,7 +203,7 @@ func TestContract(t *testing.T) {
 	c.do(t, exchange{op: "getRevision", method: "GET", path: "/v1/revisions/999999", status: 404})
 	c.do(t, exchange{op: "diffRevisions", method: "GET", path: "/v1/revisions/" + rev + "/diff?against=1", status: 200})
 	c.do(t, exchange{op: "rollback", method: "POST", path: "/v1/revisions/" + rev + "/rollback", status: 200})
-	for _, k := range []string{"Route r routes", "Service web services", "Gateway edge gateways", "Certificate tls certificates", "RateLimitPolicy limits rate-limit-policies"} {
+	for _, k := range []string{"Route r routes", "Service web services", "Gateway edge gateways", "Certificate tls certificates", "RateLimitPolicy limits rate-limit-policies", "AuthPolicy staff auth-policies", "License main licenses"} {
 		f := strings.Fields(k)
 		c.do(t, exchange{op: "delete" + f[0], method: "DELETE", path: "/v1/" + f[2] + "/" + f[1], status: 200})
 	}

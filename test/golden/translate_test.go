@@ -69,6 +69,11 @@ func documents(t testing.TB, raw string) []object {
 // assemble makes a bootstrap of xDS resources, each with its @type.
 func assemble(t testing.TB, resources []object, roots string) object {
 	t.Helper()
+	root, err := harness.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules := filepath.Join(root, "wasm-filters", "dist")
 	byType := map[string][]object{}
 	for _, o := range resources {
 		typ, ok := strings.CutPrefix(o["@type"].(string), typePrefix)
@@ -76,7 +81,7 @@ func assemble(t testing.TB, resources []object, roots string) object {
 			t.Fatalf("type %v", o["@type"])
 		}
 		delete(o, "@type")
-		local(o, roots)
+		local(o, roots, modules)
 		typ = typ[strings.LastIndexByte(typ, '.')+1:]
 		byType[typ] = append(byType[typ], o)
 	}
@@ -85,6 +90,13 @@ func assemble(t testing.TB, resources []object, roots string) object {
 		endpoints[e["cluster_name"].(string)] = e
 	}
 	b := base(t)
+	slots := map[string]any{}
+	for _, e := range byType["TypedExtensionConfig"] {
+		slots[e["name"].(string)] = e["typed_config"]
+	}
+	for _, l := range byType["Listener"] {
+		fillSlots(l, slots)
+	}
 	static := b["static_resources"].(object)
 	clusters := static["clusters"].([]any)
 	for _, c := range byType["Cluster"] {
@@ -117,6 +129,24 @@ func assemble(t testing.TB, resources []object, roots string) object {
 	return b
 }
 
+// fillSlots puts the contents of a listener's slots where it would get them by xDS.
+func fillSlots(v any, slots map[string]any) {
+	switch v := v.(type) {
+	case object:
+		if _, slot := v["config_discovery"]; slot {
+			delete(v, "config_discovery")
+			v["typed_config"] = slots[v["name"].(string)]
+		}
+		for x := range maps.Values(v) {
+			fillSlots(x, slots)
+		}
+	case []any:
+		for _, x := range v {
+			fillSlots(x, slots)
+		}
+	}
+}
+
 // withTable is a listener with one scope's table in the place of all its scopes, on a port of its own.
 func withTable(listener, scope object, n int) object {
 	out := deepCopy(listener).(object)
@@ -136,7 +166,7 @@ func withTable(listener, scope object, n int) object {
 
 // local has secrets come from the bootstrap, and the system's certificate authorities from here: the
 // machine may have none.
-func local(v any, roots string) {
+func local(v any, roots, modules string) {
 	switch v := v.(type) {
 	case object:
 		if _, named := v["name"]; named {
@@ -146,12 +176,15 @@ func local(v any, roots string) {
 			delete(v, "filename")
 			v["inline_string"] = roots
 		}
+		if f, ok := v["filename"].(string); ok && strings.HasSuffix(f, ".wasm") {
+			v["filename"] = filepath.Join(modules, filepath.Base(f))
+		}
 		for x := range maps.Values(v) {
-			local(x, roots)
+			local(x, roots, modules)
 		}
 	case []any:
 		for _, x := range v {
-			local(x, roots)
+			local(x, roots, modules)
 		}
 	}
 }

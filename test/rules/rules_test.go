@@ -27,7 +27,7 @@ func packages(t *testing.T) []pkg {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Doc,Dir,Imports,TestImports,XTestImports,GoFiles,TestGoFiles,XTestGoFiles", "./proto/...", "./pkg/...", "./bpf/...", "./services/...", "./test/...")
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Doc,Dir,Imports,TestImports,XTestImports,GoFiles,TestGoFiles,XTestGoFiles", "./proto/...", "./pkg/...", "./bpf/...", "./wasm-filters/...", "./services/...", "./test/...")
 	cmd.Dir = root
 	out, err := cmd.Output()
 	if err != nil {
@@ -58,11 +58,12 @@ func TestPackageComments(t *testing.T) {
 var layers = []struct{ part, may string }{
 	{"proto/", "proto/"},
 	{"bpf", "bpf"},
+	{"wasm-filters", "wasm-filters"},
 	{"pkg/", "proto/ pkg/"},
 	{"services/api/", "proto/ pkg/ services/api/"},
-	{"services/xds/", "proto/ pkg/ services/xds/"},
-	{"services/cli/", "proto/ pkg/ services/cli/"},
-	{"test/", "proto/ pkg/ test/"},
+	{"services/xds/", "proto/ pkg/ wasm-filters services/xds/"},
+	{"services/cli/", "proto/ pkg/ wasm-filters services/cli/"},
+	{"test/", "proto/ pkg/ wasm-filters test/"},
 }
 
 // only lists libraries that few packages may see, and why.

@@ -3,30 +3,17 @@ package envoy
 import (
 	"encoding/json"
 	"path/filepath"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	boot "github.com/marchproxy/marchproxy/pkg/bootstrap"
+	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
 type (
 	object = map[string]any
 	list   = []any
 )
-
-// capabilities are the host calls and callbacks of each filter, and nothing else: what Envoy lets it do.
-var capabilities = map[string][]string{
-	"metrics": {
-		"proxy_on_context_create", "proxy_on_configure", "proxy_on_log", "proxy_on_memory_allocate", "proxy_log",
-		"proxy_get_buffer_bytes", "proxy_get_property", "proxy_define_metric", "proxy_increment_metric", "proxy_record_metric",
-	},
-	"license": {
-		"proxy_on_context_create", "proxy_on_configure", "proxy_on_request_headers", "proxy_on_memory_allocate", "proxy_log",
-		"proxy_get_buffer_bytes", "proxy_get_property", "proxy_define_metric", "proxy_increment_metric",
-		"proxy_get_header_map_pairs", "proxy_set_header_map_pairs", "proxy_get_current_time_nanoseconds", "proxy_send_local_response",
-	},
-	"auth": {
-		"proxy_on_context_create", "proxy_on_configure", "proxy_on_request_headers", "proxy_on_memory_allocate", "proxy_log",
-		"proxy_get_buffer_bytes", "proxy_get_property", "proxy_define_metric", "proxy_increment_metric",
-		"proxy_get_header_map_pairs", "proxy_set_header_map_pairs", "proxy_get_current_time_nanoseconds", "proxy_send_local_response",
-	},
-}
 
 // Filter is one filter of the chain: its configuration goes to Envoy as it is.
 type Filter struct {
@@ -36,46 +23,22 @@ type Filter struct {
 	Configuration any
 }
 
-// wasm is the filter's place in the chain.
+// wasm is the filter's place in the chain, as the control plane makes it.
 func (f Filter) wasm(dist string) (object, error) {
 	configuration, err := json.Marshal(f.Configuration)
 	if err != nil {
 		return nil, err
 	}
-	allowed := object{}
-	for _, c := range capabilities[f.Name] {
-		allowed[c] = object{}
+	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(translate.Wasm(f.Name, filepath.Join(dist, f.Name+".wasm"), configuration))
+	if err != nil {
+		return nil, err
 	}
-	policy := "FAIL_RELOAD"
-	if f.Name == "metrics" {
-		policy = "FAIL_OPEN"
+	config := object{}
+	if err := json.Unmarshal(text, &config); err != nil {
+		return nil, err
 	}
-	return object{"name": "marchproxy." + f.Name, "typed_config": object{
-		"@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
-		"config": object{
-			"name":           "marchproxy." + f.Name,
-			"root_id":        "marchproxy." + f.Name,
-			"failure_policy": policy,
-			"vm_config": object{
-				"vm_id":   "marchproxy." + f.Name,
-				"runtime": "envoy.wasm.runtime.v8",
-				"code":    object{"local": object{"filename": filepath.Join(dist, f.Name+".wasm")}},
-				"capability_restriction_config": object{
-					"allowed_capabilities": allowed,
-				},
-			},
-			"configuration": object{"@type": "type.googleapis.com/google.protobuf.StringValue", "value": string(configuration)},
-		},
-	}}, nil
-}
-
-// tags are the labels of the filters' figures. A figure's name carries them as `;label=value;`.
-func tags() list {
-	var out list
-	for _, label := range []string{"service", "route", "method", "status", "decision", "reason"} {
-		out = append(out, object{"tag_name": label, "regex": `^wasmcustom\.marchproxy_[^;]+.*?(;` + label + `=([^;]*);)`})
-	}
-	return out
+	config["@type"] = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"
+	return object{"name": "marchproxy." + f.Name, "typed_config": config}, nil
 }
 
 // bootstrap is a static configuration: one listener, one backend, the filters and then the router.
@@ -111,11 +74,7 @@ func bootstrap(c Config, dist string) (object, error) {
 		"admin":                object{"address": loopback(0)},
 		"stats_flush_interval": "0.1s",
 		"stats_config": object{
-			"stats_tags": tags(),
-			"histogram_bucket_settings": list{object{
-				"match":   object{"prefix": "wasmcustom.marchproxy_request_duration_us"},
-				"buckets": list{100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500000, 5000000, 10000000, 60000000},
-			}},
+			"stats_tags": boot.Tags(), "histogram_bucket_settings": boot.Buckets(),
 		},
 		"static_resources": object{
 			"listeners": list{object{

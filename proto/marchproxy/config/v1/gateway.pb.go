@@ -89,7 +89,14 @@ type Gateway struct {
 	// Access log; off where absent.
 	AccessLog *AccessLog `protobuf:"bytes,4,opt,name=access_log,json=accessLog,proto3" json:"access_log,omitempty"`
 	// Tracing by OpenTelemetry; off where absent.
-	Tracing       *Tracing `protobuf:"bytes,5,opt,name=tracing,proto3" json:"tracing,omitempty"`
+	Tracing *Tracing `protobuf:"bytes,5,opt,name=tracing,proto3" json:"tracing,omitempty"`
+	// The AuthPolicy of the routes that name none; none where empty.
+	AuthPolicy string `protobuf:"bytes,6,opt,name=auth_policy,json=authPolicy,proto3" json:"auth_policy,omitempty"`
+	// The License; where empty no feature is licensed, and the number of Envoys is not limited.
+	License string `protobuf:"bytes,7,opt,name=license,proto3" json:"license,omitempty"`
+	// Requests, bytes and durations by route and service, in Envoy's statistics as marchproxy_*; on where
+	// absent.
+	Metrics       *bool `protobuf:"varint,8,opt,name=metrics,proto3,oneof" json:"metrics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -157,6 +164,27 @@ func (x *Gateway) GetTracing() *Tracing {
 		return x.Tracing
 	}
 	return nil
+}
+
+func (x *Gateway) GetAuthPolicy() string {
+	if x != nil {
+		return x.AuthPolicy
+	}
+	return ""
+}
+
+func (x *Gateway) GetLicense() string {
+	if x != nil {
+		return x.License
+	}
+	return ""
+}
+
+func (x *Gateway) GetMetrics() bool {
+	if x != nil && x.Metrics != nil {
+		return *x.Metrics
+	}
+	return false
 }
 
 // One address on which the Envoys of a gateway accept connections.
@@ -585,7 +613,7 @@ var File_marchproxy_config_v1_gateway_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\"marchproxy/config/v1/gateway.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\"\xcc\x02\n" +
+	"\"marchproxy/config/v1/gateway.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\"\xc4\x03\n" +
 	"\aGateway\x12H\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x1e.marchproxy.config.v1.ListenerB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10@R\tlisteners\x12H\n" +
@@ -593,7 +621,13 @@ const file_marchproxy_config_v1_gateway_proto_rawDesc = "" +
 	"\x06limits\x18\x03 \x01(\v2\x1c.marchproxy.config.v1.LimitsR\x06limits\x12>\n" +
 	"\n" +
 	"access_log\x18\x04 \x01(\v2\x1f.marchproxy.config.v1.AccessLogR\taccessLog\x127\n" +
-	"\atracing\x18\x05 \x01(\v2\x1d.marchproxy.config.v1.TracingR\atracing\"\xb0\x03\n" +
+	"\atracing\x18\x05 \x01(\v2\x1d.marchproxy.config.v1.TracingR\atracing\x12(\n" +
+	"\vauth_policy\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18?R\n" +
+	"authPolicy\x12!\n" +
+	"\alicense\x18\a \x01(\tB\a\xbaH\x04r\x02\x18?R\alicense\x12\x1d\n" +
+	"\ametrics\x18\b \x01(\bH\x00R\ametrics\x88\x01\x01B\n" +
+	"\n" +
+	"\b_metrics\"\xb0\x03\n" +
 	"\bListener\x12>\n" +
 	"\x04name\x18\x01 \x01(\tB*\xbaH'r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$R\x04name\x12\x1f\n" +
 	"\x04port\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\x04port\x12M\n" +
@@ -688,6 +722,7 @@ func file_marchproxy_config_v1_gateway_proto_init() {
 		return
 	}
 	file_marchproxy_config_v1_common_proto_init()
+	file_marchproxy_config_v1_gateway_proto_msgTypes[0].OneofWrappers = []any{}
 	file_marchproxy_config_v1_gateway_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

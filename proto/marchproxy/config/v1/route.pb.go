@@ -68,7 +68,11 @@ type Route struct {
 	// The gateways that serve it; ["default"] where empty.
 	Gateways []string `protobuf:"bytes,19,rep,name=gateways,proto3" json:"gateways,omitempty"`
 	// The listeners of those gateways that serve it; all where empty.
-	Listeners     []string `protobuf:"bytes,20,rep,name=listeners,proto3" json:"listeners,omitempty"`
+	Listeners []string `protobuf:"bytes,20,rep,name=listeners,proto3" json:"listeners,omitempty"`
+	// The AuthPolicy that requests must satisfy; the gateway's where empty, and none at all where `none`.
+	AuthPolicy string `protobuf:"bytes,21,opt,name=auth_policy,json=authPolicy,proto3" json:"auth_policy,omitempty"`
+	// Features that the gateway's license must have for this route; it is answered 402 otherwise.
+	Features      []string `protobuf:"bytes,22,rep,name=features,proto3" json:"features,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -239,6 +243,20 @@ func (x *Route) GetGateways() []string {
 func (x *Route) GetListeners() []string {
 	if x != nil {
 		return x.Listeners
+	}
+	return nil
+}
+
+func (x *Route) GetAuthPolicy() string {
+	if x != nil {
+		return x.AuthPolicy
+	}
+	return ""
+}
+
+func (x *Route) GetFeatures() []string {
+	if x != nil {
+		return x.Features
 	}
 	return nil
 }
@@ -925,7 +943,7 @@ var File_marchproxy_config_v1_route_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_route_proto_rawDesc = "" +
 	"\n" +
-	" marchproxy/config/v1/route.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\"\x91\f\n" +
+	" marchproxy/config/v1/route.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\"\x8e\r\n" +
 	"\x05Route\x12\x8f\x01\n" +
 	"\x05hosts\x18\x01 \x03(\tBy\xbaHv\x92\x01s\x10\x90N\x18\x01\"lrj\x10\x01\x18\xfd\x012c^(\\*|(\\*\\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*|\\[[0-9a-f:.]+\\])$R\x05hosts\x123\n" +
 	"\x04path\x18\x02 \x01(\v2\x1f.marchproxy.config.v1.PathMatchR\x04path\x12@\n" +
@@ -947,7 +965,10 @@ const file_marchproxy_config_v1_route_proto_rawDesc = "" +
 	"\twebsocket\x18\x11 \x01(\bR\twebsocket\x12N\n" +
 	"\x10local_rate_limit\x18\x12 \x01(\v2$.marchproxy.config.v1.LocalRateLimitR\x0elocalRateLimit\x12.\n" +
 	"\bgateways\x18\x13 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\x18\x01\"\x06r\x04\x10\x01\x18?R\bgateways\x120\n" +
-	"\tlisteners\x18\x14 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\x18\x01\"\x06r\x04\x10\x01\x18?R\tlisteners:\xc7\x01\xbaH\xc3\x01\x1a\xc0\x01\n" +
+	"\tlisteners\x18\x14 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\x18\x01\"\x06r\x04\x10\x01\x18?R\tlisteners\x12(\n" +
+	"\vauth_policy\x18\x15 \x01(\tB\a\xbaH\x04r\x02\x18?R\n" +
+	"authPolicy\x12Q\n" +
+	"\bfeatures\x18\x16 \x03(\tB5\xbaH2\x92\x01/\x10\x10\x18\x01\")r'\x10\x01\x18@2!^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$R\bfeatures:\xc7\x01\xbaH\xc3\x01\x1a\xc0\x01\n" +
 	"\froute.action\x12Cexactly one of backends, redirect and direct_response must be given\x1ak(size(this.backends) > 0 ? 1 : 0) + (has(this.redirect) ? 1 : 0) + (has(this.direct_response) ? 1 : 0) == 1\"\x9f\x01\n" +
 	"\tPathMatch\x12/\n" +
 	"\x06prefix\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x18\x80 2\v^/[^?#\\s]*$H\x00R\x06prefix\x12-\n" +

@@ -279,9 +279,11 @@ func (a *api) stream() jetstream.Stream {
 
 // damages are what may befall a stream; after each it becomes what the database is.
 var damages = map[string]func(a *api){
-	"purged":         func(a *api) { a.must(a.stream().Purge(a.t.Context())) },
-	"deleted":        func(a *api) { a.must(a.js.DeleteStream(a.t.Context(), stream.Name)) },
-	"commits purged": func(a *api) { a.must(a.stream().Purge(a.t.Context(), jetstream.WithPurgeSubject(stream.RevisionSubject))) },
+	"purged":  func(a *api) { a.must(a.stream().Purge(a.t.Context())) },
+	"deleted": func(a *api) { a.must(a.js.DeleteStream(a.t.Context(), stream.Name)) },
+	"commits purged": func(a *api) {
+		a.must(a.stream().Purge(a.t.Context(), jetstream.WithPurgeSubject(stream.RevisionSubject)))
+	},
 	"message lost": func(a *api) {
 		m, err := a.stream().GetLastMsgForSubject(a.t.Context(), stream.Subject(resource.Ref{Kind: resource.KindService, Name: "a"}))
 		a.must(err)

@@ -17,6 +17,7 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/license"
 	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/rpc"
@@ -42,6 +43,8 @@ type Config struct {
 	Addr string
 	// ClusterKey becomes a key of the gateway default on the first boot (CLUSTER_API_KEY).
 	ClusterKey string
+	// LicenseKey is the key of licenses that bring none (LICENSE_KEY).
+	LicenseKey string
 	// DefaultPort of the gateway default on the first boot (MARCHPROXY_DEFAULT_PORT; 10000).
 	DefaultPort int
 	// Dev lets programs on this machine in without a token (MARCHPROXY_DEV).
@@ -58,9 +61,15 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		SecretKey:   e.Required("SECRET_KEY", "set it to at least 16 random characters, for instance from: openssl rand -hex 32"),
 		Addr:        e.Addr("API_ADDR", ":8000"),
 		ClusterKey:  e.Secret("CLUSTER_API_KEY"),
+		LicenseKey:  e.Secret("LICENSE_KEY"),
 		DefaultPort: e.Int("MARCHPROXY_DEFAULT_PORT", 10000, 1, 65535),
 		Dev:         e.Bool("MARCHPROXY_DEV", false),
 		LogLevel:    e.String("LOGLEVEL", "info"),
+	}
+	if c.LicenseKey != "" {
+		if err := license.CheckKey(c.LicenseKey); err != nil {
+			e.Fail("LICENSE_KEY", "%s", err.Error())
+		}
 	}
 	return c, e.Err()
 }
@@ -97,7 +106,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	}
 	rel := relay.New(st, js, log)
 	var committed web.Signal
-	w, err := writer.New(ctx, st, box, func(c store.Committed) {
+	w, err := writer.New(ctx, st, box, cfg.LicenseKey, func(c store.Committed) {
 		rel.Committed(c)
 		committed.Raise()
 	})

@@ -30,6 +30,18 @@ func (w *Writer) prepare(d Desired, before *resource.Object) (proto.Message, res
 		return w.certificate(d, proto.CloneOf(m), old)
 	case *configv1.Gateway:
 		return gateway(d, proto.CloneOf(m))
+	case *configv1.AuthPolicy:
+		var old *configv1.AuthPolicy
+		if before != nil {
+			old = before.Message().(*configv1.AuthPolicy)
+		}
+		return w.authPolicy(d, proto.CloneOf(m), old)
+	case *configv1.License:
+		var old *configv1.License
+		if before != nil {
+			old = before.Message().(*configv1.License)
+		}
+		return w.license(d, proto.CloneOf(m), old)
 	default:
 		return d.Spec, nil
 	}
@@ -72,16 +84,7 @@ func (w *Writer) certificate(d Desired, c, old *configv1.Certificate) (proto.Mes
 			return fail(".private_key", "is needed: the stored key does not belong to this chain")
 		}
 	}
-	// The same key keeps its sealed form: sealing again would change bytes where nothing has changed. One that
-	// an older SECRET_KEY sealed is sealed anew, so that writing everything once more ends a rotation.
-	c.PrivateKey = ""
-	if key != "" {
-		if stored, err := w.box.Open(old.GetPrivateKey(), d.Ref.Kind, d.Ref.Name, "private_key"); err == nil && stored == key && w.box.Current(old.GetPrivateKey()) {
-			c.PrivateKey = old.GetPrivateKey()
-		} else {
-			c.PrivateKey = w.box.Seal(key, d.Ref.Kind, d.Ref.Name, "private_key")
-		}
-	}
+	c.PrivateKey = w.seal(key, old.GetPrivateKey(), d.Ref, "private_key")
 	sum := sha256.Sum256(leaf.Raw)
 	c.Facts = &configv1.CertificateFacts{
 		NotBefore: resource.Time(leaf.NotBefore), NotAfter: resource.Time(leaf.NotAfter), DnsNames: leaf.DNSNames,
@@ -90,18 +93,56 @@ func (w *Writer) certificate(d Desired, c, old *configv1.Certificate) (proto.Mes
 	return c, nil
 }
 
+// seal seals a secret. The same secret keeps its sealed form: sealing again would change bytes where
+// nothing has changed. One that an older SECRET_KEY sealed is sealed anew, so that writing everything once
+// more ends a rotation.
+func (w *Writer) seal(secret, stored string, r resource.Ref, field string) string {
+	if secret == "" {
+		return ""
+	}
+	if was, err := w.box.Open(stored, r.Kind, r.Name, field); err == nil && was == secret && w.box.Current(stored) {
+		return stored
+	}
+	return w.box.Seal(secret, r.Kind, r.Name, field)
+}
+
 // Public is a spec as readers see it: without what is sealed.
 func Public(o *resource.Object) (*resource.Object, error) {
-	c, ok := o.Message().(*configv1.Certificate)
-	if !ok || c.GetPrivateKey() == "" {
+	shown := redacted(o.Message())
+	if shown == nil {
 		return o, nil
 	}
-	shown := proto.CloneOf(c)
-	shown.PrivateKey = ""
 	out, err := resource.New(o.Ref(), shown)
 	if err != nil {
 		return nil, err
 	}
 	out.UID, out.Revision, out.Owner, out.Labels, out.CreatedAt, out.UpdatedAt = o.UID, o.Revision, o.Owner, o.Labels, o.CreatedAt, o.UpdatedAt
 	return out, nil
+}
+
+// redacted is a copy without secrets; nil where there are none.
+func redacted(m proto.Message) proto.Message {
+	switch m := m.(type) {
+	case *configv1.Certificate:
+		if m.GetPrivateKey() != "" {
+			shown := proto.CloneOf(m)
+			shown.PrivateKey = ""
+			return shown
+		}
+	case *configv1.AuthPolicy:
+		if len(m.GetJwt().GetKeys()) > 0 {
+			shown := proto.CloneOf(m)
+			for _, k := range shown.GetJwt().GetKeys() {
+				k.Secret = ""
+			}
+			return shown
+		}
+	case *configv1.License:
+		if m.GetKey() != "" {
+			shown := proto.CloneOf(m)
+			shown.Key = ""
+			return shown
+		}
+	}
+	return nil
 }

@@ -94,6 +94,8 @@ type Writer struct {
 	store  *store.Store
 	box    *seal.Box
 	notify func(store.Committed)
+	// licenseKey is that of licenses which bring none.
+	licenseKey string
 
 	mu    sync.Mutex
 	state *config.State
@@ -104,9 +106,10 @@ type Writer struct {
 	revision atomic.Int64
 }
 
-// New reads the configuration. notify is handed each revision right after its commit, in order.
-func New(ctx context.Context, s *store.Store, box *seal.Box, notify func(store.Committed)) (*Writer, error) {
-	w := &Writer{store: s, box: box, notify: notify, head: store.Head{Revision: -1}}
+// New reads the configuration. licenseKey is the key of licenses that bring none, "" for none. notify is
+// handed each revision right after its commit, in order.
+func New(ctx context.Context, s *store.Store, box *seal.Box, licenseKey string, notify func(store.Committed)) (*Writer, error) {
+	w := &Writer{store: s, box: box, notify: notify, licenseKey: licenseKey, head: store.Head{Revision: -1}}
 	return w, w.reload(ctx)
 }
 

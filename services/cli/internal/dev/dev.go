@@ -21,6 +21,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/services/cli/internal/envoybin"
+	filters "github.com/marchproxy/marchproxy/wasm-filters"
 )
 
 // nobody is the user that PostgreSQL runs as where dev is root: Debian's nobody, and its group.
@@ -75,11 +76,17 @@ func run(ctx context.Context, o Options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := filters.Install(s.wasmDir()); err != nil {
+		return err
+	}
 	if err := s.plan(envoy); err != nil {
 		return err
 	}
 	return s.serve(ctx)
 }
+
+// wasmDir is where this machine's Envoy has the filters; every state directory shares it.
+func (s *system) wasmDir() string { return filepath.Join(s.Cache, "wasm") }
 
 // lock keeps a second dev from the same state.
 func (s *system) lock() (*os.File, error) {
@@ -157,7 +164,7 @@ func (s *system) plan(envoy string) error {
 	env := []string{
 		"DATABASE_URL=" + database, "NATS_URL=" + natsURL, "SECRET_KEY=" + s.secrets.SecretKey, "CLUSTER_API_KEY=" + s.secrets.ClusterKey,
 		"API_ADDR=" + local(s.APIPort), "XDS_GRPC_ADDR=" + local(s.GRPCPort), "XDS_HTTP_ADDR=" + local(s.HTTPPort), "XDS_ID=dev",
-		"MARCHPROXY_DEV=true", "MARCHPROXY_DEFAULT_PORT=" + strconv.Itoa(s.ProxyPort), "MARCHPROXY_STATE_DIR=" + filepath.Join(s.StateDir, "xds"), "LOGLEVEL=" + s.LogLevel,
+		"MARCHPROXY_DEV=true", "MARCHPROXY_DEFAULT_PORT=" + strconv.Itoa(s.ProxyPort), "MARCHPROXY_STATE_DIR=" + filepath.Join(s.StateDir, "xds"), "MARCHPROXY_WASM_DIR=" + s.wasmDir(), "LOGLEVEL=" + s.LogLevel,
 	}
 	service := func(path string) func() *exec.Cmd {
 		return func() *exec.Cmd {

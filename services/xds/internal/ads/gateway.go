@@ -116,7 +116,7 @@ func NewGateway(name string, opt Options) *Gateway {
 
 // order is that in which types are looked at for something to send.
 var order = []translate.Type{
-	translate.TypeCluster, translate.TypeEndpoint, translate.TypeSecret, translate.TypeListener, translate.TypeScope,
+	translate.TypeCluster, translate.TypeEndpoint, translate.TypeSecret, translate.TypeExtension, translate.TypeListener, translate.TypeScope,
 }
 
 // Apply makes a delta, the result of a revision, what the Envoys should have. A revision below the
@@ -169,7 +169,7 @@ func (g *Gateway) put(r *translate.Resource, revision int64) {
 		e = &entry{}
 		byName[r.Name] = e
 	}
-	if e.desired != nil && e.desired.Version == r.Version {
+	if r.Same(e.desired) {
 		return
 	}
 	e.desired, e.bad, e.revision = r, nil, revision
@@ -201,8 +201,8 @@ func (g *Gateway) accept(r *translate.Resource, revision int64) {
 	if e == nil {
 		return
 	}
-	if e.desired != nil && e.desired.Version == r.Version {
-		e.bad = nil
+	if e.desired.Is(r.Version) {
+		e.bad, r = nil, e.desired
 	} else if e.good != nil && revision < e.goodRevision {
 		return // a slower Envoy: a later version is known to be good
 	}
@@ -212,9 +212,10 @@ func (g *Gateway) accept(r *translate.Resource, revision int64) {
 // refuse notes that an Envoy has refused a version, and has every stream look at the resource again.
 func (g *Gateway) refuse(r *translate.Resource, reason string, now time.Time) {
 	e := g.entries[r.Type][r.Name]
-	if e == nil || e.desired == nil || e.desired.Version != r.Version {
+	if e == nil || !e.desired.Is(r.Version) {
 		return // it has been replaced in the meantime
 	}
+	r = e.desired
 	tries := 0
 	if e.bad != nil {
 		tries = e.bad.tries + 1
@@ -275,7 +276,7 @@ func (g *Gateway) Refusals() []Refusal {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var out []Refusal
-	clusters := false
+	holding := false
 	for k := range g.refused {
 		e := g.entries[k.Type][k.Name]
 		if e == nil || e.desired == nil || e.bad == nil {
@@ -283,16 +284,17 @@ func (g *Gateway) Refusals() []Refusal {
 			continue
 		}
 		out = append(out, *e.bad)
-		clusters = clusters || k.Type == translate.TypeCluster
+		holding = holding || k.Type == translate.TypeCluster || k.Type == translate.TypeExtension
 	}
-	if clusters {
+	if holding {
 		out = append(out, g.heldBack()...)
 	}
 	slices.SortFunc(out, func(a, b Refusal) int { return compare(a.Resource.Name, b.Resource.Name) })
 	return out
 }
 
-// heldBack are the routes and listeners that cannot be sent because a cluster of theirs was refused.
+// heldBack are the routes and listeners that cannot be sent because a cluster or a slot of theirs was
+// refused.
 func (g *Gateway) heldBack() []Refusal {
 	var out []Refusal
 	for _, t := range []translate.Type{translate.TypeListener, translate.TypeScope} {
@@ -303,7 +305,7 @@ func (g *Gateway) heldBack() []Refusal {
 			if c := g.blocker(e.desired); c != nil {
 				out = append(out, Refusal{
 					Resource: e.desired, Revision: e.revision,
-					Reason: "held back: it sends traffic to cluster " + c.Resource.Name + ", which was refused: " + c.Reason,
+					Reason: "held back: it relies on " + c.Resource.Name + ", which was refused: " + c.Reason,
 				})
 			}
 		}
@@ -311,8 +313,14 @@ func (g *Gateway) heldBack() []Refusal {
 	return out
 }
 
-// blocker is the refusal of a cluster that a resource cannot do without.
+// blocker is the refusal of what a resource cannot do without: a cluster, or what a slot should hold. A
+// route that names a policy would otherwise be served without it.
 func (g *Gateway) blocker(r *translate.Resource) *Refusal {
+	for _, k := range r.Needs {
+		if e := g.entries[k.Type][k.Name]; e != nil && e.desired != nil && e.bad != nil {
+			return e.bad
+		}
+	}
 	for _, c := range r.Clusters {
 		if e := g.entries[translate.TypeCluster][c]; e != nil && e.desired != nil && e.bad != nil && e.good == nil {
 			return e.bad

@@ -83,7 +83,7 @@ func (s *stream) collect(t translate.Type, ts *typeState, now time.Time) []item 
 		switch e := s.g.entries[t][name]; {
 		case !ok:
 			if retry == nil && s.mayRetry(ts, e, now) {
-				retry = &item{name: name, resource: e.desired, revision: e.revision}
+				retry = &item{name: name, resource: s.form(e.desired), revision: e.revision}
 			}
 		case it.resource == nil:
 			removals = append(removals, it)
@@ -115,7 +115,7 @@ func sorted(items []item) []item {
 // consider says whether a dirty resource may be sent now, and forgets dirt that is settled.
 func (s *stream) consider(t translate.Type, ts *typeState, name string, d *dirt, now time.Time) (item, bool) {
 	e := s.g.entries[t][name]
-	eff := e.effective()
+	eff := s.form(e.effective())
 	have, has := ts.known[name]
 	if eff == nil {
 		if !has {
@@ -146,7 +146,26 @@ func (s *stream) consider(t translate.Type, ts *typeState, name string, d *dirt,
 			return item{}, false
 		}
 	}
+	if !s.slotted(e, eff) {
+		return item{}, false
+	}
 	return item{name: name, resource: eff, revision: e.revision}, true
+}
+
+// slotted says whether the Envoy's slots hold what a resource needs. What some Envoy has accepted before
+// a slot's new content was refused goes with the old one.
+func (s *stream) slotted(e *entry, r *translate.Resource) bool {
+	if len(r.Needs) > 0 && !e.accepted() && s.g.blocker(r) != nil {
+		return false
+	}
+	for _, k := range r.Needs {
+		ts := s.types[k.Type]
+		want := s.effective(k)
+		if ts.names[k.Name] && want != nil && ts.known[k.Name].version != want.Version {
+			return false
+		}
+	}
+	return true
 }
 
 // elsewhere says whether another stream still has or gets the resource.
@@ -183,7 +202,7 @@ func (s *stream) ready(cluster string) bool {
 
 // mayRemove says whether nothing speaks against a removal.
 func (s *stream) mayRemove(t translate.Type, ts *typeState, name string, now time.Time) bool {
-	if t == translate.TypeEndpoint || t == translate.TypeSecret {
+	if t == translate.TypeEndpoint || t == translate.TypeSecret || t == translate.TypeExtension {
 		// They go with what names them: the Envoy unsubscribes.
 		delete(ts.dirty, name)
 		return false

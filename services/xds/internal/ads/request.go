@@ -47,7 +47,7 @@ func (s *stream) subscribe(t translate.Type, ts *typeState, r *discoveryv3.Delta
 		}
 		ts.names[name] = true
 		have, has := ts.known[name]
-		eff := s.g.effective(translate.Key{Type: t, Name: name})
+		eff := s.effective(translate.Key{Type: t, Name: name})
 		if has && eff != nil && have.version == eff.Version && r.GetInitialResourceVersions()[name] != "" {
 			continue
 		}
@@ -77,17 +77,17 @@ func (s *stream) adopt(t translate.Type, ts *typeState, name, version string) {
 	e := s.g.entries[t][name]
 	h := held{version: version}
 	switch {
-	case e != nil && e.desired != nil && e.desired.Version == version:
+	case e != nil && e.desired.Is(version):
 		// It has accepted it: an Envoy names only versions that it has taken.
 		s.g.accept(e.desired, e.revision)
 		h.clusters = e.desired.Clusters
-	case e != nil && e.good != nil && e.good.Version == version:
+	case e != nil && e.good.Is(version):
 		h.clusters = e.good.Clusters
 	default:
 		h.unknown = t == translate.TypeScope || t == translate.TypeListener
 	}
 	s.hold(ts, name, h)
-	if e.effective() == nil || e.effective().Version != version {
+	if eff := s.form(e.effective()); eff == nil || eff.Version != version {
 		if ts.dirty[name] == nil {
 			ts.dirty[name] = &dirt{first: s.g.revision}
 		}
@@ -151,7 +151,7 @@ func (s *stream) settle(t translate.Type, ts *typeState, name string) {
 	if d == nil {
 		return
 	}
-	eff := s.g.effective(translate.Key{Type: t, Name: name})
+	eff := s.effective(translate.Key{Type: t, Name: name})
 	have, has := ts.known[name]
 	if (eff == nil && !has) || (eff != nil && has && eff.Version == have.version && !d.force) {
 		if e := s.g.entries[t][name]; e == nil || e.bad == nil {

@@ -85,7 +85,9 @@ type stream struct {
 	version string
 	since   time.Time
 
-	types map[translate.Type]*typeState
+	// surplus says that the Envoy has no seat under its gateway's license.
+	surplus bool
+	types   map[translate.Type]*typeState
 	// uses counts, by cluster, the routes and listeners that the Envoy holds or may be about to hold.
 	uses map[string]int
 	// unknown counts the held versions whose clusters are not known.
@@ -134,6 +136,16 @@ func (s *stream) wakeUp() {
 	default:
 	}
 }
+
+// form is a resource as this Envoy gets it.
+func (s *stream) form(r *translate.Resource) *translate.Resource {
+	if s.surplus && r != nil && r.Surplus != nil {
+		return r.Surplus
+	}
+	return r
+}
+
+func (s *stream) effective(k translate.Key) *translate.Resource { return s.form(s.g.effective(k)) }
 
 // touch notes that a revision changed a resource.
 func (s *stream) touch(k translate.Key, revision int64) {
@@ -252,7 +264,7 @@ func (s *stream) applied() int64 {
 
 func (s *stream) counts(t translate.Type, ts *typeState, name string) bool {
 	e := s.g.entries[t][name]
-	eff := e.effective()
+	eff := s.form(e.effective())
 	have, has := ts.known[name]
 	if eff == nil && !has && !ts.isInflight(name) {
 		return false // it never had it, and needs it no more; or it was refused, without a predecessor
@@ -265,7 +277,7 @@ func (s *stream) counts(t translate.Type, ts *typeState, name string) bool {
 		return eff != nil
 	case translate.TypeEndpoint:
 		return eff != nil && s.g.effective(translate.Key{Type: translate.TypeCluster, Name: name}) != nil
-	case translate.TypeSecret:
+	case translate.TypeSecret, translate.TypeExtension:
 		return eff != nil && ts.names[name]
 	default:
 		return eff == nil || s.g.blocker(eff) == nil

@@ -35,6 +35,8 @@ type Options struct {
 	Open bool
 	// Unseal opens sealed private keys.
 	Unseal func(r resource.Ref, field, sealed string) (string, error)
+	// Module is the file of one of our filters, where the Envoys are.
+	Module func(filter string) string
 	// ADS tunes the gateways; its OnChange is set here.
 	ADS ads.Options
 	// Resolver tunes the resolver.
@@ -135,7 +137,7 @@ func (f *Fleet) manage(changes []config.Change) {
 		}
 		if m == nil {
 			m = &member{
-				builder:  translate.NewBuilder(name, translate.Options{Resolve: f.resolver.Resolve, Open: f.opt.Unseal}),
+				builder:  translate.NewBuilder(name, translate.Options{Resolve: f.resolver.Resolve, Open: f.opt.Unseal, Module: f.opt.Module}),
 				gateway:  ads.NewGateway(name, f.opt.ADS),
 				problems: map[resource.Ref]config.Problem{},
 			}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/process"
+	filters "github.com/marchproxy/marchproxy/wasm-filters"
 )
 
 // Config is everything that the environment says.
@@ -28,6 +29,8 @@ type Config struct {
 	TLSCert, TLSKey string
 	// StateDir holds the last good state (MARCHPROXY_STATE_DIR).
 	StateDir string
+	// WasmDir is where the Envoys have the filters' modules (MARCHPROXY_WASM_DIR; /var/lib/envoy/wasm).
+	WasmDir string
 	// ID names this server in its status (XDS_ID; the host's name).
 	ID string
 	// Linger is how long a cluster outlives its last route (XDS_CLUSTER_LINGER).
@@ -55,6 +58,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		TLSCert:    e.String("XDS_TLS_CERT", ""),
 		TLSKey:     e.String("XDS_TLS_KEY", ""),
 		StateDir:   e.String("MARCHPROXY_STATE_DIR", "/var/lib/marchproxy/xds"),
+		WasmDir:    e.String("MARCHPROXY_WASM_DIR", filters.Dir),
 		ID:         strings.Trim(notToken.ReplaceAllString(e.String("XDS_ID", host), "-"), "-"),
 		Linger:     e.Duration("XDS_CLUSTER_LINGER", 5*time.Second),
 		Dev:        e.Bool("MARCHPROXY_DEV", false),

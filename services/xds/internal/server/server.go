@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -27,6 +28,7 @@ import (
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
 	"github.com/marchproxy/marchproxy/services/xds/internal/facade"
 	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
+	filters "github.com/marchproxy/marchproxy/wasm-filters"
 )
 
 // Run serves until the context ends.
@@ -44,12 +46,17 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
+	modules, err := filters.Files()
+	if err != nil {
+		return err
+	}
 	f := fleet.New(fleet.Options{
 		ID: cfg.ID, KeyHash: keyHash(cfg.ClusterKey), Open: cfg.Dev,
 		Unseal: func(r resource.Ref, field, sealed string) (string, error) {
 			return box.Open(sealed, r.Kind, r.Name, field)
 		},
-		ADS: ads.Options{Linger: cfg.Linger}, Log: log,
+		Module: func(filter string) string { return filepath.Join(cfg.WasmDir, modules[filter]) },
+		ADS:    ads.Options{Linger: cfg.Linger}, Log: log,
 	})
 	keep, err := openKeeper(cfg, f, log)
 	if err != nil {

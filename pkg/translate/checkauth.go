@@ -1,0 +1,96 @@
+package translate
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// authPolicy checks what the engines, ours and Envoy's, would refuse.
+func (k *checker) authPolicy(p *configv1.AuthPolicy) {
+	j := p.GetJwt()
+	for i, key := range j.GetKeys() {
+		if !config.IsHMAC(key) {
+			if _, err := publicKey(key); err != nil {
+				k.add(config.KeyPath(i)+".public_key", "auth_policy.public_key", "%s", err.Error())
+			}
+		}
+	}
+	if j.GetJwks() != "" {
+		k.jwks(j.GetJwks())
+	}
+	for i, f := range j.GetForwardClaims() {
+		at := fmt.Sprintf("$.jwt.forward_claims[%d]", i)
+		switch f.GetHeader() {
+		case "authorization", "host", scopeHeader, "content-length", "transfer-encoding", "connection", "upgrade", "te":
+			k.add(at+".header", "header.protected", "is %q, which no claim may replace", f.GetHeader())
+		}
+		if strings.HasPrefix(f.GetHeader(), "x-envoy-") || strings.HasPrefix(f.GetHeader(), "x-license-") {
+			k.add(at+".header", "header.protected", "is %q, which Envoy or MarchProxy uses itself", f.GetHeader())
+		}
+		if isNative(p) && strings.Contains(strings.Join(f.GetClaim(), ""), ".") {
+			k.add(at+".claim", "auth_policy.claim", "has a dot in a name, which cannot be forwarded in a policy with public keys")
+		}
+	}
+	if isNative(p) && len(p.GetTokens()) > 0 {
+		k.add("$.tokens", "auth_policy.engine", "cannot stand in one policy with public keys; make a policy of their own for them, and a route for each")
+	}
+	for i, t := range p.GetTokens() {
+		k.timestamp(fmt.Sprintf("$.tokens[%d].not_after", i), t.GetNotAfter())
+	}
+}
+
+// jwks checks a key set: public keys only, of kinds that Envoy knows.
+func (k *checker) jwks(text string) {
+	var set struct {
+		Keys []map[string]json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal([]byte(text), &set); err != nil || len(set.Keys) == 0 {
+		k.add("$.jwt.jwks", "auth_policy.jwks", `must be a JSON Web Key Set: {"keys":[...]} with at least one key`)
+		return
+	}
+	for i, key := range set.Keys {
+		var kty string
+		_ = json.Unmarshal(key["kty"], &kty) // what cannot be read is none of the kinds
+		if kty != "RSA" && kty != "EC" && kty != "OKP" {
+			k.add("$.jwt.jwks", "auth_policy.jwks", "has as key %d one that is neither RSA, EC nor OKP; shared secrets belong under keys, where they are sealed", i)
+		}
+		if _, private := key["d"]; private {
+			k.add("$.jwt.jwks", "auth_policy.jwks", "has as key %d a private key; give the public one, and take the private one for known", i)
+		}
+	}
+}
+
+func (k *checker) timestamp(path, text string) {
+	if text == "" {
+		return
+	}
+	if _, err := time.Parse(time.RFC3339, text); err != nil {
+		k.add(path, "timestamp", "is no time in RFC 3339, such as 2027-01-31T00:00:00Z")
+	}
+}
+
+func (k *checker) license(l *configv1.License) {
+	k.timestamp("$.expires_at", l.GetExpiresAt())
+}
+
+// native builds what Envoy's own filter would get, for Envoy's own schema rules. Secrets are of no
+// interest to them.
+func (k *checker) native(st *config.State, ref resource.Ref, p *configv1.AuthPolicy) {
+	if len(k.found) > 0 || !isNative(p) {
+		return
+	}
+	b := NewBuilder("", Options{Open: func(resource.Ref, string, string) (string, error) { return "", nil }})
+	n := nativeAuth{work: b.begin(st), identity: map[string]bool{}}
+	n.add(ref, p)
+	n.everywhere(ref.Name, p)
+	if err := n.jwt.ValidateAll(); err != nil {
+		k.add("$", "envoy.schema", "would be refused by Envoy: %v", err)
+	}
+}

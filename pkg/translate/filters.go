@@ -1,0 +1,143 @@
+package translate
+
+import (
+	"maps"
+	"slices"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	httpwasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/wasm/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// Slots are places in the filter chain whose content comes by ECDS. Every listener has all of them, in
+// use or not, so that the first policy of a gateway changes as little as its hundredth key: no listener,
+// no connection. A slot that is not in use lets requests through at the price of an empty native filter.
+const (
+	slotMetrics = "marchproxy.metrics"
+	slotLicense = "marchproxy.license"
+	slotAuth    = "marchproxy.auth"   // our filter: HMAC keys, opaque tokens
+	slotJWT     = "marchproxy.jwt"    // Envoy's own: public keys
+	slotClaims  = "marchproxy.claims" // the claims that tokens of slotJWT must have
+)
+
+// slot is a place in the chain. Until its content has come, or where it cannot be had, those that protect
+// something let nothing through.
+func slot(name string, closed bool, types ...proto.Message) *hcmv3.HttpFilter {
+	source := &corev3.ExtensionConfigSource{ConfigSource: ads(), DefaultConfig: pack(passThrough())}
+	if closed {
+		source.DefaultConfig = pack(unavailable())
+	}
+	urls := map[string]bool{source.DefaultConfig.GetTypeUrl(): true}
+	for _, t := range types {
+		urls[pack(t).GetTypeUrl()] = true
+	}
+	source.TypeUrls = slices.Sorted(maps.Keys(urls))
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: source}}
+}
+
+func slotBefore() *hcmv3.HttpFilter {
+	return slot(slotMetrics, false, &httpwasmv3.Wasm{}, passThrough())
+}
+
+func slotsAfter() []*hcmv3.HttpFilter {
+	return []*hcmv3.HttpFilter{
+		slot(slotLicense, true, &httpwasmv3.Wasm{}, passThrough()),
+		slot(slotAuth, true, &httpwasmv3.Wasm{}, passThrough()),
+		slot(slotJWT, true, &jwtv3.JwtAuthentication{}, passThrough()),
+		slot(slotClaims, true, &rbacv3.RBAC{}, passThrough()),
+	}
+}
+
+func passThrough() proto.Message { return &mutationv3.HeaderMutation{} }
+
+// unavailable answers 503 to everything.
+func unavailable() proto.Message {
+	return &faultv3.HTTPFault{Abort: &faultv3.FaultAbort{
+		ErrorType:  &faultv3.FaultAbort_HttpStatus{HttpStatus: 503},
+		Percentage: &typev3.FractionalPercent{Numerator: 100, Denominator: typev3.FractionalPercent_HUNDRED},
+	}}
+}
+
+// capabilities are the host calls and callbacks of each filter: what Envoy lets it do, and nothing else.
+var capabilities = map[string][]string{
+	"metrics": {
+		"proxy_on_configure", "proxy_on_request_headers", "proxy_on_log", "proxy_on_memory_allocate", "proxy_log",
+		"proxy_get_buffer_bytes", "proxy_get_property", "proxy_define_metric", "proxy_increment_metric", "proxy_record_metric",
+	},
+	"license": decides,
+	"auth":    decides,
+}
+
+// decides is what a filter needs that lets requests through or not.
+var decides = []string{
+	"proxy_on_context_create", "proxy_on_configure", "proxy_on_request_headers", "proxy_on_memory_allocate", "proxy_log",
+	"proxy_get_buffer_bytes", "proxy_get_property", "proxy_define_metric", "proxy_increment_metric",
+	"proxy_get_header_map_pairs", "proxy_set_header_map_pairs", "proxy_get_current_time_nanoseconds", "proxy_send_local_response",
+}
+
+// Wasm is the configuration of one of our filters (metrics, license, auth) as Envoy has it: the module's
+// file and the filter's own configuration in JSON. The VM is the same for every configuration, so that a
+// change costs no new one; each filter has one of its own.
+func Wasm(name, file string, configuration []byte) *httpwasmv3.Wasm {
+	allowed := map[string]*wasmv3.SanitizationConfig{}
+	for _, c := range capabilities[name] {
+		allowed[c] = &wasmv3.SanitizationConfig{}
+	}
+	policy := wasmv3.FailurePolicy_FAIL_RELOAD // and closed, until it runs again
+	if name == "metrics" {
+		policy = wasmv3.FailurePolicy_FAIL_OPEN
+	}
+	id := "marchproxy." + name
+	return &httpwasmv3.Wasm{Config: &wasmv3.PluginConfig{
+		Name: id, RootId: id, FailurePolicy: policy, Configuration: pack(wrapperspb.String(string(configuration))),
+		Vm: &wasmv3.PluginConfig_VmConfig{VmConfig: &wasmv3.VmConfig{
+			VmId: id, Runtime: "envoy.wasm.runtime.v8", CapabilityRestrictionConfig: &wasmv3.CapabilityRestrictionConfig{AllowedCapabilities: allowed},
+			Code: &corev3.AsyncDataSource{Specifier: &corev3.AsyncDataSource_Local{Local: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: file}}}},
+		}},
+	}}
+}
+
+func (w *work) module(name string) string {
+	if w.opt.Module == nil {
+		return "/var/lib/envoy/wasm/" + name + ".wasm"
+	}
+	return w.opt.Module(name)
+}
+
+// fill puts something into a slot; objects are what it was built from.
+func (w *work) fill(slot string, content proto.Message, clusters []string, objects ...resource.Ref) {
+	r := extension(slot, content, clusters, objects...)
+	w.put(r.Key, r)
+}
+
+func extension(slot string, content proto.Message, clusters []string, objects ...resource.Ref) *Resource {
+	return newResource(slot, &corev3.TypedExtensionConfig{Name: slot, TypedConfig: pack(content)}, clusters, objects...)
+}
+
+// slots builds the content of the gateway's slots.
+func (w *work) slots() {
+	gw := resource.Ref{Kind: resource.KindGateway, Name: w.gateway}
+	if w.gw == nil {
+		for _, name := range []string{slotMetrics, slotLicense, slotAuth, slotJWT, slotClaims} {
+			w.put(Key{TypeExtension, name}, nil)
+		}
+		return
+	}
+	var metrics proto.Message = Wasm("metrics", w.module("metrics"), []byte("{}"))
+	if w.gw.Metrics != nil && !w.gw.GetMetrics() {
+		metrics = passThrough()
+	}
+	w.fill(slotMetrics, metrics, nil, gw)
+	w.license(gw)
+	w.auth(gw)
+}

@@ -1,0 +1,120 @@
+package translate
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"math/big"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// jwk is a JSON Web Key (RFC 7517, RFC 7518 §6, RFC 8037).
+type jwk struct {
+	KTY string `json:"kty"`
+	KID string `json:"kid,omitempty"`
+	Alg string `json:"alg,omitempty"`
+	Crv string `json:"crv,omitempty"`
+	N   string `json:"n,omitempty"`
+	E   string `json:"e,omitempty"`
+	X   string `json:"x,omitempty"`
+	Y   string `json:"y,omitempty"`
+	K   string `json:"k,omitempty"`
+}
+
+func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+// keySet is a policy's keys and its own set as one set.
+func (n *nativeAuth) keySet(ref resource.Ref, j *configv1.Jwt) (string, bool) {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if j.GetJwks() != "" {
+		if err := json.Unmarshal([]byte(j.GetJwks()), &set); err != nil {
+			return "", false // was checked when written
+		}
+	}
+	for i, k := range j.GetKeys() {
+		var key jwk
+		if config.IsHMAC(k) {
+			secret, ok := n.secret(ref, k, i)
+			if !ok {
+				return "", false
+			}
+			key = jwk{KTY: "oct", K: b64(secret)}
+		} else {
+			var err error
+			if key, err = publicKey(k); err != nil {
+				return "", false // was checked when written
+			}
+		}
+		key.KID, key.Alg = k.GetKid(), k.GetAlgorithm().String()
+		set.Keys = append(set.Keys, encode(key))
+	}
+	return string(encode(set)), true
+}
+
+// publicKey reads a key's PEM; the error says what is wrong in words that go after the field's name.
+func publicKey(k *configv1.JwtKey) (jwk, error) {
+	block, rest := pem.Decode([]byte(k.GetPublicKey()))
+	if block == nil || len(bytes.TrimSpace(rest)) > 0 {
+		return jwk{}, errors.New("must be one PEM block, -----BEGIN PUBLIC KEY----- or -----BEGIN CERTIFICATE-----")
+	}
+	var key any
+	var err error
+	switch block.Type {
+	case "PUBLIC KEY":
+		key, err = x509.ParsePKIXPublicKey(block.Bytes)
+	case "CERTIFICATE":
+		var c *x509.Certificate
+		if c, err = x509.ParseCertificate(block.Bytes); err == nil {
+			key = c.PublicKey
+		}
+	default:
+		return jwk{}, errors.New("holds a PEM block of type " + block.Type + "; a public key belongs here")
+	}
+	if err != nil {
+		return jwk{}, errors.New("cannot be read as a public key")
+	}
+	wrong := errors.New("is a key of another kind than algorithm " + k.GetAlgorithm().String() + " needs")
+	switch key := key.(type) {
+	case *rsa.PublicKey:
+		if a := k.GetAlgorithm(); a < configv1.JwtKey_RS256 || a > configv1.JwtKey_RS512 {
+			return jwk{}, wrong
+		}
+		if key.N.BitLen() < 2048 {
+			return jwk{}, errors.New("is an RSA key of fewer than 2048 bits, which RFC 7518 forbids")
+		}
+		return jwk{KTY: "RSA", N: b64(key.N.Bytes()), E: b64(big.NewInt(int64(key.E)).Bytes())}, nil
+	case *ecdsa.PublicKey:
+		curve := map[configv1.JwtKey_Algorithm]elliptic.Curve{
+			configv1.JwtKey_ES256: elliptic.P256(), configv1.JwtKey_ES384: elliptic.P384(), configv1.JwtKey_ES512: elliptic.P521(),
+		}[k.GetAlgorithm()]
+		if key.Curve != curve {
+			return jwk{}, wrong
+		}
+		point, err := key.Bytes() // 4, x, y
+		if err != nil {
+			return jwk{}, errors.New("is no point of its curve")
+		}
+		half := len(point) / 2
+		return jwk{KTY: "EC", Crv: curve.Params().Name, X: b64(point[1 : 1+half]), Y: b64(point[1+half:])}, nil
+	case ed25519.PublicKey:
+		if k.GetAlgorithm() != configv1.JwtKey_EdDSA {
+			return jwk{}, wrong
+		}
+		return jwk{KTY: "OKP", Crv: "Ed25519", X: b64(key)}, nil
+	default:
+		return jwk{}, wrong
+	}
+}

@@ -1,0 +1,67 @@
+package translate
+
+import (
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/license"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// The filter's configuration; wasm-filters/license/src/gate.rs reads it. The key is not in it: the
+// control plane has checked it.
+type (
+	licenseConfig struct {
+		Surplus      bool          `json:"surplus,omitempty"`
+		PerRoute     bool          `json:"per_route,omitempty"`
+		Features     []string      `json:"features,omitempty"`
+		ExpiresAt    int64         `json:"expires_at,omitempty"`
+		GraceSeconds int64         `json:"grace_seconds,omitempty"`
+		Gates        []licenseGate `json:"gates,omitempty"`
+	}
+	licenseGate struct {
+		Path    string `json:"path"`
+		Feature string `json:"feature"`
+	}
+)
+
+// license builds the slot of the license filter, in use where the gateway has a license or a route needs
+// a feature.
+func (w *work) license(gw resource.Ref) {
+	name := w.gw.GetLicense()
+	if name == "" && len(w.featured) == 0 {
+		w.fill(slotLicense, passThrough(), nil, gw)
+		return
+	}
+	ref := resource.Ref{Kind: resource.KindLicense, Name: name}
+	c := licenseConfig{PerRoute: len(w.featured) > 0}
+	objects := []resource.Ref{gw}
+	var l *configv1.License
+	if o := w.st.Get(ref); o != nil {
+		l = o.Message().(*configv1.License)
+		objects = []resource.Ref{ref, gw}
+	}
+	if l.GetFacts().GetHasKey() {
+		c.Features = l.GetFeatures()
+	}
+	if end, grace, ends := license.Ends(l); ends {
+		// The filter reads 0 as no end at all: what ended then has ended.
+		c.ExpiresAt, c.GraceSeconds = max(end.Unix(), 1), int64(grace/time.Second)
+	}
+	for _, g := range l.GetGates() {
+		for _, p := range g.GetPaths() {
+			c.Gates = append(c.Gates, licenseGate{p, g.GetFeature()})
+		}
+	}
+	slices.SortFunc(c.Gates, func(a, b licenseGate) int { return compareAll(compare(a.Path, b.Path), compare(a.Feature, b.Feature)) })
+	build := func(c licenseConfig) proto.Message { return Wasm("license", w.module("license"), encode(c)) }
+	r := extension(slotLicense, build(c), nil, objects...)
+	if l.GetMaxProxies() > 0 {
+		r.Surplus = extension(slotLicense, build(licenseConfig{Surplus: true}), nil, objects...)
+	}
+	w.put(r.Key, r)
+}

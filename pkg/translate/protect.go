@@ -1,0 +1,126 @@
+package translate
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// tell writes what the filters must know of a route into its metadata: its name and service for the
+// figures, and the features that it needs.
+func (t *tableBuilder) tell(out *routev3.Route, name string, r *configv1.Route) {
+	service := ""
+	switch len(r.GetBackends()) {
+	case 0:
+	case 1:
+		service = r.GetBackends()[0].GetService()
+	default:
+		service = "weighted"
+	}
+	fields := map[string]*structpb.Value{"metrics": structpb.NewStringValue(service + "|" + name)}
+	if len(r.GetFeatures()) > 0 {
+		t.featured = true
+		fields["features"] = structpb.NewStringValue(strings.Join(r.GetFeatures(), ","))
+	}
+	out.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{metadataSpace: {Fields: fields}}}
+}
+
+// protect has both engines ask for what the route's policy says. A route that says nothing has the
+// gateway's policy, which stands in the engines' own configuration. It returns the routes that go before
+// this one: those of paths that need no credentials, where the engine cannot tell them by itself.
+func (t *tableBuilder) protect(perFilter map[string]*anypb.Any, out *routev3.Route, r *configv1.Route) []*routev3.Route {
+	name := r.GetAuthPolicy()
+	if name == "" {
+		return nil
+	}
+	fields := out.GetMetadata().GetFilterMetadata()[metadataSpace].GetFields()
+	fields["auth"] = structpb.NewStringValue("")
+	off := pack(jwtOff())
+	perFilter[slotJWT] = off
+	if name == config.NoPolicy {
+		return nil
+	}
+	t.policies[name] = true
+	p := t.policy(name)
+	if p == nil || !isNative(p) {
+		fields["auth"] = structpb.NewStringValue(name)
+		return nil
+	}
+	var free []*routev3.Route
+	for _, e := range p.GetExemptPaths() {
+		f := proto.CloneOf(out)
+		f.Match = exempt(f.GetMatch(), e)
+		f.TypedPerFilterConfig = maps.Clone(perFilter)
+		free = append(free, f)
+	}
+	perFilter[slotJWT] = pack(jwtOn(name))
+	return free
+}
+
+// routeForm is what of a policy stands in the routes that name it.
+func routeForm(o *resource.Object) string {
+	if o == nil {
+		return ""
+	}
+	p := o.Message().(*configv1.AuthPolicy)
+	if !isNative(p) {
+		return "ours"
+	}
+	form := "native"
+	for _, e := range p.GetExemptPaths() {
+		form += " " + e.GetPath()
+		if e.GetPrefix() {
+			form += "..."
+		}
+	}
+	return form
+}
+
+// needs are the slots without which the table's routes must not be served.
+func (t *tableBuilder) needs() []Key {
+	var out []Key
+	if t.featured {
+		out = append(out, Key{TypeExtension, slotLicense})
+	}
+	if len(t.policies) > 0 {
+		out = append(out, Key{TypeExtension, slotAuth}, Key{TypeExtension, slotJWT}, Key{TypeExtension, slotClaims})
+	}
+	return out
+}
+
+// usePolicies replaces what a scope's routes name.
+func (w *work) usePolicies(scope Key, policies map[string]bool, featured bool) {
+	for name, users := range w.policies {
+		if !users[scope] || policies[name] {
+			continue
+		}
+		if delete(users, scope); len(users) == 0 {
+			delete(w.policies, name)
+			w.slotted = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(policies)) {
+		if w.policies[name] == nil {
+			w.policies[name] = map[Key]bool{}
+			w.slotted = true
+		}
+		w.policies[name][scope] = true
+	}
+	if was := len(w.featured) > 0; featured {
+		w.featured[scope] = true
+		w.slotted = w.slotted || !was
+	} else if delete(w.featured, scope); was && len(w.featured) == 0 {
+		w.slotted = true
+	}
+}
