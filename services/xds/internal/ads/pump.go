@@ -35,6 +35,7 @@ func (s *stream) response(t translate.Type, ts *typeState, items []item) *discov
 			if t == translate.TypeCluster {
 				// A cluster of this name that comes back starts from nothing.
 				delete(s.types[translate.TypeEndpoint].known, it.name)
+				s.types[translate.TypeEndpoint].leaving[it.name] = true
 			}
 			continue
 		}
@@ -138,7 +139,7 @@ func (s *stream) consider(t translate.Type, ts *typeState, name string, d *dirt,
 		}
 		return item{}, false
 	}
-	if !ts.wildcard && !ts.names[name] {
+	if !ts.wants(name) {
 		return item{}, false
 	}
 	for _, c := range eff.Clusters {
@@ -180,7 +181,7 @@ func (s *stream) elsewhere(t translate.Type, name string) bool {
 
 // mayRetry says whether it is time to try a refused version again, alone.
 func (s *stream) mayRetry(ts *typeState, e *entry, now time.Time) bool {
-	if e == nil || e.desired == nil || e.bad == nil || (!ts.wildcard && !ts.names[e.desired.Name]) {
+	if e == nil || e.desired == nil || e.bad == nil || !ts.wants(e.desired.Name) {
 		return false
 	}
 	for _, c := range e.desired.Clusters {

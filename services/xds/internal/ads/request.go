@@ -46,6 +46,7 @@ func (s *stream) subscribe(t translate.Type, ts *typeState, r *discoveryv3.Delta
 			continue
 		}
 		ts.names[name] = true
+		delete(ts.leaving, name)
 		have, has := ts.known[name]
 		eff := s.effective(translate.Key{Type: t, Name: name})
 		if has && eff != nil && have.version == eff.Version && r.GetInitialResourceVersions()[name] != "" {
@@ -66,6 +67,7 @@ func (s *stream) subscribe(t translate.Type, ts *typeState, r *discoveryv3.Delta
 	}
 	for _, name := range r.GetResourceNamesUnsubscribe() {
 		delete(ts.names, name)
+		delete(ts.leaving, name)
 		if !ts.wildcard {
 			delete(ts.known, name)
 		}
@@ -136,6 +138,10 @@ func (s *stream) acked(t translate.Type, ts *typeState, in *response) {
 			continue
 		}
 		s.g.accept(it.resource, it.revision)
+		if !ts.wants(it.name) {
+			s.release(it.resource.Clusters)
+			continue // it was dropped; if it is wanted again, it is asked for again
+		}
 		s.hold(ts, it.name, held{version: it.resource.Version, clusters: it.resource.Clusters})
 		s.release(it.resource.Clusters) // counted when it was sent, and again as held
 		if d := ts.dirty[it.name]; d != nil {
@@ -173,6 +179,9 @@ func (s *stream) refused(ts *typeState, in *response, reason string) {
 	var upserts []item
 	for _, it := range in.items {
 		if it.resource == nil {
+			if ts == s.types[translate.TypeCluster] {
+				delete(s.types[translate.TypeEndpoint].leaving, it.name) // the removal may not have been done
+			}
 			continue
 		}
 		upserts = append(upserts, it)

@@ -62,9 +62,12 @@ type typeState struct {
 	subscribed bool
 	wildcard   bool
 	names      map[string]bool
-	known      map[string]held
-	dirty      map[string]*dirt
-	inflight   *response
+	// leaving are endpoints whose cluster is being removed: the Envoy will forget them, and ask again if the
+	// cluster comes back. What is sent in between it acknowledges and drops.
+	leaving  map[string]bool
+	known    map[string]held
+	dirty    map[string]*dirt
+	inflight *response
 	// groups are sent one after the other, each by itself: the parts of a refused response.
 	groups [][]string
 	// answer is owed even where there is nothing to say.
@@ -105,7 +108,7 @@ func newStream(g *Gateway, conn deltaStream, cancel context.CancelFunc, now time
 		wakes: make(chan struct{}, 1),
 	}
 	for _, t := range order {
-		s.types[t] = &typeState{names: map[string]bool{}, known: map[string]held{}, dirty: map[string]*dirt{}}
+		s.types[t] = &typeState{names: map[string]bool{}, leaving: map[string]bool{}, known: map[string]held{}, dirty: map[string]*dirt{}}
 	}
 	return s
 }
@@ -165,6 +168,11 @@ func (s *stream) retouch(k translate.Key) {
 	if ts.dirty[k.Name] == nil {
 		ts.dirty[k.Name] = &dirt{first: s.g.revision}
 	}
+}
+
+// wants says whether the Envoy follows a resource.
+func (ts *typeState) wants(name string) bool {
+	return ts.wildcard || (ts.names[name] && !ts.leaving[name])
 }
 
 func (ts *typeState) isInflight(name string) bool {
@@ -278,7 +286,7 @@ func (s *stream) counts(t translate.Type, ts *typeState, name string) bool {
 	case translate.TypeEndpoint:
 		return eff != nil && s.g.effective(translate.Key{Type: translate.TypeCluster, Name: name}) != nil
 	case translate.TypeSecret, translate.TypeExtension:
-		return eff != nil && ts.names[name]
+		return eff != nil && ts.wants(name)
 	default:
 		return eff == nil || s.g.blocker(eff) == nil
 	}

@@ -1,0 +1,385 @@
+package ads_test
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/translate"
+	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
+)
+
+// TestOrder: a route is sent when its clusters, with their endpoints, have been acknowledged; one that needs
+// nothing, at once.
+func TestOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway()
+		apply(g, 1, append(service("web", "1"), res(listener, "http", "1"), res(scope, "http/needs", "1", "web"), res(scope, "http/free", "1")))
+		e := connect(t, g, "e")
+		e.sent("Cluster web", "Listener http", "ScopedRouteConfiguration http/free")
+		if got := g.Proxies()[0].Applied; got != 0 {
+			t.Errorf("applied %d before anything was acknowledged", got)
+		}
+		for e.answer() && e.has[endpoint]["web"] == nil {
+			if slices.Contains(e.log, "ScopedRouteConfiguration http/needs") {
+				t.Error("the route came before the endpoints were acknowledged")
+			}
+		}
+		e.settle()
+		e.want(scope, map[string]string{"http/needs": "1", "http/free": "1"})
+		if got := g.Proxies()[0].Applied; got != 1 {
+			t.Errorf("applied %d, want 1", got)
+		}
+	})
+}
+
+// TestReplace: a route moves from one service to another, which is deleted: first the new cluster, then the route,
+// and the old cluster goes a while after the route has left it, for the requests in flight.
+func TestReplace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway()
+		apply(g, 1, append(service("old", "1"), res(listener, "http", "1"), res(scope, "http/a", "1", "old")))
+		e := connect(t, g, "e")
+		e.settle()
+		e.log = nil
+		apply(g, 2, append(service("new", "2"), res(scope, "http/a", "2", "new")), key(cluster, "old"), key(endpoint, "old"))
+		e.sent("Cluster new")
+		e.answer()
+		e.sent("ClusterLoadAssignment new")
+		e.answer()
+		e.sent("ScopedRouteConfiguration http/a")
+		time.Sleep(time.Minute) // the bubble's: however long the Envoy takes to answer, the old cluster stays
+		e.sent()
+		e.answer()
+		if got := g.Live(); got != 2 {
+			t.Errorf("live %d, want 2: nobody sees a cluster that lingers", got)
+		}
+		time.Sleep(5*time.Second - time.Millisecond)
+		e.sent()
+		time.Sleep(20 * time.Millisecond)
+		e.sent("Cluster -old")
+		e.settle()
+		e.want(cluster, map[string]string{"new": "2"})
+	})
+}
+
+// TestContainment: of many new routes one is bad. The others are live, the bad one is known with Envoy's text, its
+// last good version stays, and correcting it clears that.
+func TestContainment(t *testing.T) {
+	for kind, refusal := range map[string]func(string) string{
+		"text without a name": func(string) string { return "malformed" },
+		"text with its name":  func(bad string) string { return "Error in '" + bad + "': malformed" },
+	} {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGateway()
+				apply(g, 1, []*translate.Resource{res(listener, "http", "1"), res(scope, name("r", 5), "1")})
+				e := connect(t, g, "e")
+				e.refusal = refusal
+				e.settle()
+				e.log = nil
+				var all []*translate.Resource
+				want := map[string]string{}
+				for i := range 64 {
+					all = append(all, res(scope, name("r", i), "2"))
+					want[name("r", i)] = "2"
+				}
+				all[5], want[name("r", 5)] = res(scope, name("r", 5), "bad"), "1"
+				apply(g, 2, all)
+				e.settle()
+				e.want(scope, want)
+				if len(e.log) > 14 {
+					t.Errorf("%d responses for 64 resources:\n%s", len(e.log), strings.Join(e.log, "\n"))
+				}
+				r := g.Refusals()
+				if len(r) != 1 || r[0].Resource.Name != name("r", 5) || !strings.Contains(r[0].Reason, "malformed") || r[0].Revision != 2 {
+					t.Fatalf("refusals %+v", r)
+				}
+				if got := g.Live(); got != 2 {
+					t.Errorf("live %d, want 2: the last good version is served in the bad one's place", got)
+				}
+				apply(g, 3, []*translate.Resource{res(scope, name("r", 5), "3")})
+				e.settle()
+				want[name("r", 5)] = "3"
+				e.want(scope, want)
+				if r := g.Refusals(); len(r) != 0 {
+					t.Errorf("still refused: %+v", r)
+				}
+			})
+		})
+	}
+}
+
+// TestRefusedTravelsAlone: who joins after a refusal gets everything else without it, and a new try is alone.
+func TestRefusedTravelsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway()
+		apply(g, 1, []*translate.Resource{res(listener, "http", "1"), res(scope, "a", "1"), res(scope, "b", "bad"), res(scope, "c", "1")})
+		first := connect(t, g, "first")
+		first.settle()
+		second := connect(t, g, "second")
+		second.settle()
+		for _, line := range second.log {
+			if strings.Contains(line, " b") {
+				t.Errorf("the second Envoy was sent %q", line)
+			}
+		}
+		second.want(scope, map[string]string{"a": "1", "c": "1"})
+		first.log, second.log = nil, nil
+		apply(g, 2, []*translate.Resource{res(scope, "a", "2"), res(scope, "c", "2")})
+		first.settle()
+		second.settle()
+		first.sent("ScopedRouteConfiguration a c")
+		second.sent("ScopedRouteConfiguration a c")
+		time.Sleep(16 * time.Second)
+		first.read()
+		second.read()
+		if tries := strings.Join(append(first.log, second.log...), "|"); tries != "ScopedRouteConfiguration b" {
+			t.Errorf("after a pause the refused one is tried again, alone, on one Envoy; sent: %s", tries)
+		}
+	})
+}
+
+// TestRefusedCluster: the routes to a refused cluster are held back and say why; they come when it is corrected.
+func TestRefusedCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway()
+		apply(g, 1, append(append(service("good", "1"), res(cluster, "web", "bad"), res(endpoint, "web", "1")), res(listener, "http", "1"), res(scope, "a", "1", "web"), res(scope, "b", "1", "good")))
+		e := connect(t, g, "e")
+		e.settle()
+		e.want(scope, map[string]string{"b": "1"})
+		var names []string
+		for _, r := range g.Refusals() {
+			names = append(names, r.Resource.Name)
+		}
+		if !slices.Equal(names, []string{"a", "web"}) {
+			t.Errorf("refusals %v", names)
+		}
+		apply(g, 2, []*translate.Resource{res(cluster, "web", "2")})
+		e.settle()
+		e.want(scope, map[string]string{"a": "1", "b": "1"})
+		if r := g.Refusals(); len(r) != 0 {
+			t.Errorf("still refused: %+v", r)
+		}
+	})
+}
+
+// TestReconnect: an Envoy that says what it has is sent what differs, also by a server that has just started.
+func TestReconnect(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGateway()
+			all := append(append(service("web", "1"), service("old", "1")...), res(listener, "http", "1"), res(scope, "a", "1", "web"), res(scope, "b", "1", "old"))
+			apply(g, 1, all)
+			e := connect(t, g, "e")
+			e.settle()
+			e.hangUp()
+			if restarted {
+				g = newGateway()
+				apply(g, 1, all)
+			}
+			e.log = nil
+			e.dial(g)
+			e.settle()
+			e.sent("Cluster ", "Listener ", "ScopedRouteConfiguration ")
+			if got := g.Live(); got != 1 {
+				t.Errorf("live %d, want 1", got)
+			}
+
+			e.hangUp()
+			if restarted {
+				g = newGateway()
+			}
+			apply(g, 2, append(service("web", "2"), res(listener, "http", "1"), res(scope, "a", "1", "web"), res(scope, "c", "2", "web")), key(scope, "b"), key(cluster, "old"), key(endpoint, "old"))
+			e.dial(g)
+			e.settle()
+			e.want(scope, map[string]string{"a": "1", "c": "2"})
+			e.want(endpoint, map[string]string{"web": "2", "old": "1"})
+			time.Sleep(6 * time.Second)
+			e.settle()
+			e.want(cluster, map[string]string{"web": "2"})
+			for _, line := range e.log {
+				if strings.HasPrefix(line, "Listener http") || line == "ScopedRouteConfiguration a" {
+					t.Errorf("it was sent again what it had: %q", line)
+				}
+			}
+		})
+	}
+}
+
+// TestSlow: an Envoy that does not answer holds up itself and the count of what is live, and nobody else; what it
+// has missed comes at once.
+func TestSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway()
+		apply(g, 1, []*translate.Resource{res(listener, "http", "1"), res(scope, "a", "1")})
+		quick, slow := connect(t, g, "quick"), connect(t, g, "slow")
+		quick.settle()
+		slow.settle()
+		slow.log = nil
+		for rev := int64(2); rev < 12; rev++ {
+			apply(g, rev, []*translate.Resource{res(scope, "a", name("v", int(rev))), res(scope, name("r", int(rev)), "1")})
+			quick.settle()
+			if p := g.Proxies(); p[0].ID != "quick" || p[0].Applied != rev || p[1].Applied != 1 {
+				t.Fatalf("at revision %d: %+v", rev, p)
+			}
+			if g.Live() != 1 {
+				t.Fatalf("live %d at revision %d", g.Live(), rev)
+			}
+		}
+		slow.read()
+		if len(slow.log) != 1 {
+			t.Errorf("the slow one was sent %q before it answered", slow.log)
+		}
+		slow.settle()
+		if len(slow.log) != 2 {
+			t.Errorf("the slow one was sent %q", slow.log)
+		}
+		if g.Live() != 11 {
+			t.Errorf("live %d, want 11", g.Live())
+		}
+		if !maps.Equal(slow.texts(scope), quick.texts(scope)) {
+			t.Errorf("%v and %v", slow.texts(scope), quick.texts(scope))
+		}
+	})
+}
+
+// TestRandom: whatever changes, whatever is bad, whoever comes, goes, answers late: no Envoy is sent what would cost
+// a request (envoy.put and envoy.remove watch over that), and in the end everybody has what there is, with the last
+// good version of what is bad.
+func TestRandom(t *testing.T) {
+	for seed := range uint64(150) {
+		synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			w := &world{rng: rng, g: newGateway(), services: map[string]string{}, routes: map[string]route{}}
+			apply(w.g, 1, []*translate.Resource{res(listener, "http", "1")})
+			w.revision = 1
+			envoys := []*envoy{connect(t, w.g, "a"), connect(t, w.g, "b"), connect(t, w.g, "c")}
+			for range 60 {
+				switch e := envoys[rng.IntN(3)]; rng.IntN(8) {
+				case 0, 1, 2:
+					w.change()
+				case 3:
+					time.Sleep(time.Duration(rng.IntN(8000)) * time.Millisecond)
+				case 4:
+					e.hangUp()
+					e.dial(w.g)
+				default:
+					for range rng.IntN(4) {
+						e.answer()
+					}
+				}
+			}
+			w.correct()
+			for range 6 { // lingering clusters and retries take their time
+				for _, e := range envoys {
+					e.settle()
+				}
+				time.Sleep(10 * time.Second)
+			}
+			scopes, clusters := map[string]string{}, map[string]string{}
+			for n, r := range w.routes {
+				scopes[n] = r.text
+			}
+			maps.Copy(clusters, w.services)
+			for _, e := range envoys {
+				e.want(scope, scopes)
+				e.want(cluster, clusters)
+				e.want(endpoint, clusters)
+			}
+			if r := w.g.Refusals(); len(r) > 0 {
+				t.Errorf("refused: %+v", r)
+			}
+			if w.g.Live() != w.revision {
+				t.Errorf("live %d, want %d", w.g.Live(), w.revision)
+			}
+			if t.Failed() {
+				t.Logf("seed %d", seed)
+			}
+			for _, e := range envoys {
+				e.hangUp()
+			}
+		})
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+type route struct {
+	text string
+	to   []string
+}
+
+// world is a configuration that changes at random, and always makes sense.
+type world struct {
+	rng      *rand.Rand
+	g        *ads.Gateway
+	revision int64
+	services map[string]string
+	routes   map[string]route
+}
+
+func (w *world) text() string {
+	if w.rng.IntN(6) == 0 {
+		return name("bad", int(w.revision))
+	}
+	return name("v", int(w.revision))
+}
+
+// change makes one revision of some changes: services and routes come, change and go, and no route is without its
+// services.
+func (w *world) change() {
+	w.revision++
+	var up []*translate.Resource
+	var gone []translate.Key
+	for range 1 + w.rng.IntN(4) {
+		n := name("s", w.rng.IntN(5))
+		w.services[n] = name("v", int(w.revision))
+		up = append(up, service(n, w.services[n])...)
+	}
+	for range w.rng.IntN(6) {
+		n := name("r", w.rng.IntN(8))
+		all := slices.Sorted(maps.Keys(w.services))
+		r := route{text: w.text(), to: []string{all[w.rng.IntN(len(all))]}}
+		w.routes[n] = r
+		up = append(up, res(scope, n, r.text, r.to...))
+	}
+	for n := range w.routes {
+		if w.rng.IntN(6) == 0 {
+			delete(w.routes, n)
+			gone = append(gone, key(scope, n))
+			up = slices.DeleteFunc(up, func(r *translate.Resource) bool { return r.Key == key(scope, n) })
+		}
+	}
+	used := map[string]bool{}
+	for _, r := range w.routes {
+		used[r.to[0]] = true
+	}
+	for n := range w.services {
+		if !used[n] && w.rng.IntN(2) == 0 {
+			delete(w.services, n)
+			gone = append(gone, key(cluster, n), key(endpoint, n))
+			up = slices.DeleteFunc(up, func(r *translate.Resource) bool { return r.Name == n })
+		}
+	}
+	apply(w.g, w.revision, up, gone...)
+}
+
+// correct makes everything good.
+func (w *world) correct() {
+	w.revision++
+	var up []*translate.Resource
+	for n, r := range w.routes {
+		if strings.Contains(r.text, "bad") {
+			r.text = "good"
+			w.routes[n] = r
+			up = append(up, res(scope, n, r.text, r.to...))
+		}
+	}
+	apply(w.g, w.revision, up)
+}

@@ -1,0 +1,279 @@
+package ads_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.uber.org/zap"
+	statusv3 "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/translate"
+	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
+)
+
+const (
+	cluster  = translate.TypeCluster
+	endpoint = translate.TypeEndpoint
+	listener = translate.TypeListener
+	scope    = translate.TypeScope
+)
+
+// res makes a resource whose content is a text. An Envoy of this test refuses what has "bad" in it.
+func res(t translate.Type, name, text string, clusters ...string) *translate.Resource {
+	return &translate.Resource{
+		Key: translate.Key{Type: t, Name: name}, Body: &anypb.Any{TypeUrl: string(t), Value: []byte(strings.Join(clusters, ",") + ";" + text)},
+		Version: text + "<" + strings.Join(clusters, ","), Clusters: clusters, Objects: []resource.Ref{{Kind: resource.KindRoute, Name: name}},
+	}
+}
+
+// service is a cluster with its endpoints.
+func service(name, text string) []*translate.Resource {
+	return []*translate.Resource{res(cluster, name, text), res(endpoint, name, text)}
+}
+
+func newGateway() *ads.Gateway {
+	return ads.NewGateway("default", ads.Options{OnChange: func() {}, Log: zap.NewNop()})
+}
+
+// directory has one gateway.
+type directory struct{ g *ads.Gateway }
+
+func (d directory) Gateway(string) (*ads.Gateway, bool) { return d.g, true }
+func (d directory) Admit(string, string) bool           { return true }
+
+// envoy is a delta client written by hand: it subscribes as Envoy does, acknowledges, refuses, and fails the test
+// when it is sent what would cost requests: a scope or listener before its clusters with their endpoints, or the
+// removal of a cluster that it uses.
+type envoy struct {
+	grpc.ServerStream
+	t    *testing.T
+	name string
+	ctx  context.Context
+	in   chan *discoveryv3.DeltaDiscoveryRequest
+	out  chan *discoveryv3.DeltaDiscoveryResponse
+	stop context.CancelFunc
+	done chan error
+
+	has map[translate.Type]map[string]*discoveryv3.Resource
+	// waiting are responses that have neither been accepted nor refused, in order.
+	waiting []*discoveryv3.DeltaDiscoveryResponse
+	// refusal is what it says of a bad resource.
+	refusal func(bad string) string
+	// refused are resources that it has refused on their own, by content.
+	refused map[string]bool
+	log     []string
+}
+
+func (e *envoy) Context() context.Context { return e.ctx }
+
+func (e *envoy) Send(r *discoveryv3.DeltaDiscoveryResponse) error {
+	e.out <- r
+	return nil
+}
+
+func (e *envoy) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
+	select {
+	case r := <-e.in:
+		return r, nil
+	case <-e.ctx.Done():
+		return nil, e.ctx.Err()
+	}
+}
+
+// connect is a new Envoy that asks for everything that Envoys ask for.
+func connect(t *testing.T, g *ads.Gateway, name string) *envoy {
+	e := &envoy{t: t, name: name, has: map[translate.Type]map[string]*discoveryv3.Resource{}, refused: map[string]bool{}}
+	for _, typ := range []translate.Type{cluster, endpoint, listener, scope} {
+		e.has[typ] = map[string]*discoveryv3.Resource{}
+	}
+	e.refusal = func(string) string { return "something is wrong with one of them" }
+	e.dial(g)
+	return e
+}
+
+// dial opens a stream, and says on it what the Envoy has.
+func (e *envoy) dial(g *ads.Gateway) {
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	e.in, e.out, e.done = make(chan *discoveryv3.DeltaDiscoveryRequest, 10000), make(chan *discoveryv3.DeltaDiscoveryResponse, 10000), make(chan error, 1)
+	e.waiting = nil
+	go func() { e.done <- ads.NewServer(directory{g}).DeltaAggregatedResources(e) }()
+	e.t.Cleanup(e.stop)
+	for _, typ := range []translate.Type{cluster, listener, scope} {
+		e.in <- &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: e.name}, TypeUrl: string(typ), InitialResourceVersions: e.versions(typ)}
+	}
+	if names := e.versions(cluster); len(names) > 0 { // of every cluster, whether their endpoints ever came or not
+		e.in <- &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(endpoint), ResourceNamesSubscribe: slices.Sorted(maps.Keys(names)), InitialResourceVersions: e.versions(endpoint)}
+	}
+	e.read()
+}
+
+func (e *envoy) versions(typ translate.Type) map[string]string {
+	out := map[string]string{}
+	for name, r := range e.has[typ] {
+		out[name] = r.GetVersion()
+	}
+	return out
+}
+
+// hangUp ends the stream; what the Envoy has stays.
+func (e *envoy) hangUp() {
+	e.stop()
+	_ = <-e.done // says that it was cut
+	synctest.Wait()
+}
+
+// read takes in what has been sent.
+func (e *envoy) read() {
+	synctest.Wait()
+	for {
+		select {
+		case r := <-e.out:
+			var names []string
+			for _, x := range r.GetResources() {
+				names = append(names, x.GetName())
+			}
+			for _, n := range r.GetRemovedResources() {
+				names = append(names, "-"+n)
+			}
+			e.log = append(e.log, ads.ShortType(translate.Type(r.GetTypeUrl()))+" "+strings.Join(names, " "))
+			e.waiting = append(e.waiting, r)
+		default:
+			return
+		}
+	}
+}
+
+// answer accepts or refuses the oldest response; not ok where there is none.
+func (e *envoy) answer() bool {
+	e.read()
+	if len(e.waiting) == 0 {
+		return false
+	}
+	r := e.waiting[0]
+	e.waiting = e.waiting[1:]
+	typ := translate.Type(r.GetTypeUrl())
+	bad := ""
+	for _, x := range r.GetResources() {
+		if strings.Contains(string(x.GetResource().GetValue()), "bad") {
+			bad = x.GetName()
+			if content := string(x.GetResource().GetValue()); len(r.GetResources()) == 1 {
+				e.refused[x.GetName()+content] = true
+			} else if e.refused[x.GetName()+content] {
+				e.t.Errorf("%s was sent again among others after it had been refused", x.GetName())
+			}
+		}
+	}
+	reply := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()}
+	if bad != "" {
+		reply.ErrorDetail = &statusv3.Status{Message: e.refusal(bad)}
+		e.in <- reply
+		synctest.Wait()
+		return true
+	}
+	for _, x := range r.GetResources() {
+		e.put(typ, x)
+	}
+	for _, n := range r.GetRemovedResources() {
+		e.remove(typ, n)
+	}
+	e.in <- reply
+	synctest.Wait()
+	return true
+}
+
+func (e *envoy) put(typ translate.Type, x *discoveryv3.Resource) {
+	if typ == scope || typ == listener {
+		for _, c := range uses(x) {
+			if e.has[cluster][c] == nil || e.has[endpoint][c] == nil {
+				e.t.Errorf("%s was sent %s before cluster %s with its endpoints:\n%s", e.name, x.GetName(), c, strings.Join(e.log, "\n"))
+			}
+		}
+	}
+	if typ == endpoint && e.has[cluster][x.GetName()] == nil {
+		return // sent before the Envoy's word came that it has no such cluster any more
+	}
+	if typ == cluster {
+		// A request of its own type, as Envoy makes it. For a changed cluster, whose warming waits for endpoints
+		// too, it makes none: it has asked already.
+		if e.has[cluster][x.GetName()] == nil {
+			e.in <- &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(endpoint), ResourceNamesSubscribe: []string{x.GetName()}}
+		}
+	}
+	e.has[typ][x.GetName()] = x
+}
+
+func (e *envoy) remove(typ translate.Type, name string) {
+	if typ == cluster {
+		for _, t := range []translate.Type{scope, listener} {
+			for _, x := range e.has[t] {
+				if slices.Contains(uses(x), name) {
+					e.t.Errorf("%s was told to remove cluster %s, which %s uses:\n%s", e.name, name, x.GetName(), strings.Join(e.log, "\n"))
+				}
+			}
+		}
+		if e.has[cluster][name] != nil {
+			e.in <- &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(endpoint), ResourceNamesUnsubscribe: []string{name}}
+		}
+		delete(e.has[endpoint], name)
+	}
+	delete(e.has[typ], name)
+}
+
+func uses(x *discoveryv3.Resource) []string {
+	list, _, _ := strings.Cut(string(x.GetResource().GetValue()), ";")
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, ",")
+}
+
+// settle answers everything until nothing comes any more.
+func (e *envoy) settle() {
+	for e.answer() {
+	}
+}
+
+// texts are the contents that the Envoy has, without the clusters.
+func (e *envoy) texts(typ translate.Type) map[string]string {
+	out := map[string]string{}
+	for name, x := range e.has[typ] {
+		_, out[name], _ = strings.Cut(string(x.GetResource().GetValue()), ";")
+	}
+	return out
+}
+
+// want fails unless the Envoy has exactly these.
+func (e *envoy) want(typ translate.Type, want map[string]string) {
+	e.t.Helper()
+	if got := e.texts(typ); !maps.Equal(got, want) {
+		e.t.Errorf("%s has %s %v, want %v; it was sent:\n%s", e.name, ads.ShortType(typ), got, want, strings.Join(e.log, "\n"))
+	}
+}
+
+// sent fails unless exactly these responses came since the last call.
+func (e *envoy) sent(want ...string) {
+	e.t.Helper()
+	e.read()
+	if !slices.Equal(e.log, want) {
+		e.t.Errorf("%s was sent %q, want %q", e.name, e.log, want)
+	}
+	e.log = nil
+}
+
+func apply(g *ads.Gateway, revision int64, upserts []*translate.Resource, removes ...translate.Key) {
+	g.Apply(revision, translate.Delta{Upserts: upserts, Removes: removes})
+}
+
+func key(t translate.Type, name string) translate.Key { return translate.Key{Type: t, Name: name} }
+
+func name(prefix string, i int) string { return fmt.Sprintf("%s%02d", prefix, i) }
