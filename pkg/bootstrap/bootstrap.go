@@ -22,6 +22,9 @@ type Config struct {
 	APIKey string
 	// AdminAddr is host:port of Envoy's admin interface, which must not be reachable by clients.
 	AdminAddr string
+	// MaxHeap is how much memory Envoy may use, in bytes: near it, Envoy gives memory back, then refuses
+	// requests, rather than being killed. No limit where 0.
+	MaxHeap uint64
 }
 
 type object = map[string]any
@@ -71,19 +74,45 @@ func Render(c Config) ([]byte, error) {
 			{"prefix": "vhost."}, {"contains": ".rds."}, {"contains": ".circuit_breakers."}, {"contains": ".zone."}, {"suffix": ".version_text"},
 		}}}},
 		"deferred_stat_options": object{"enable_deferred_creation_stats": true},
-		"overload_manager": object{"resource_monitors": []object{{
-			"name": "envoy.resource_monitors.global_downstream_max_connections",
-			"typed_config": object{
-				"@type":                             "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-				"max_active_downstream_connections": 100000,
-			},
-		}}},
+		"overload_manager":      overload(c.MaxHeap),
 		"layered_runtime": object{"layers": []object{
 			{"name": "static", "static_layer": object{"re2.max_program_size.error_level": 2000}},
 			{"name": "admin", "admin_layer": object{}}, // POST /runtime_modify, on the admin interface
 		}},
 	})
 	return out.Bytes(), err
+}
+
+// overload refuses connections beyond 100,000, the number that the rest is dimensioned for, and requests
+// when memory is running out.
+func overload(maxHeap uint64) object {
+	const monitors = "type.googleapis.com/envoy.extensions.resource_monitors."
+	out := object{"resource_monitors": []object{{
+		"name": "envoy.resource_monitors.global_downstream_max_connections",
+		"typed_config": object{
+			"@type":                             monitors + "downstream_connections.v3.DownstreamConnectionsConfig",
+			"max_active_downstream_connections": 100000,
+		},
+	}}}
+	if maxHeap == 0 {
+		return out
+	}
+	const heap = "envoy.resource_monitors.fixed_heap"
+	out["refresh_interval"] = "0.25s"
+	out["resource_monitors"] = append(out["resource_monitors"].([]object), object{
+		"name": heap, "typed_config": object{"@type": monitors + "fixed_heap.v3.FixedHeapConfig", "max_heap_size_bytes": maxHeap},
+	})
+	var actions []object
+	for _, a := range []struct {
+		name string
+		at   float64
+	}{{"shrink_heap", 0.95}, {"stop_accepting_requests", 0.98}} {
+		actions = append(actions, object{
+			"name": "envoy.overload_actions." + a.name, "triggers": []object{{"name": heap, "threshold": object{"value": a.at}}},
+		})
+	}
+	out["actions"] = actions
+	return out
 }
 
 func address(hostPort string) (object, error) {

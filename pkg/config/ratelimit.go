@@ -178,6 +178,9 @@ func (c *limitCheck) effects(p *configv1.RateLimitPolicy) {
 	if p.GetBurst() > 0 && !packets {
 		c.add("$.burst", "has no effect without packets_per_second")
 	}
+	if day := uint64(p.GetPacketsPerSecond()) * 86400; packets && uint64(p.GetBurst()) > day {
+		c.add("$.burst", "is more than a day's worth of packets_per_second; at most %d", day)
+	}
 	if !requests {
 		if p.GetRequestsBurst() > 0 {
 			c.add("$.requests_burst", "has no effect without requests_per_second")

@@ -42,6 +42,7 @@ func TestRateLimitPolicy(t *testing.T) {
 		{`{}`, "$", "does nothing"},
 		{`{"cidrs":["1.2.3.4"],"deny":["5.6.7.8"]}`, "$.cidrs", "have no effect"},
 		{`{"burst":5,"requests_per_second":1}`, "$.burst", "packets_per_second"},
+		{`{"burst":86401,"packets_per_second":1}`, "$.burst", "day's worth"},
 		{`{"requests_burst":5,"packets_per_second":1}`, "$.requests_burst", "requests_per_second"},
 		{`{"packets_per_second":1,"max_clients":5}`, "$.max_clients", "requests_per_second"},
 		{`{"requests_per_second":1,"gateways":["none"]}`, "$.gateways[0]", "does not exist"},

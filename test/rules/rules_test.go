@@ -63,6 +63,7 @@ var layers = []struct{ part, may string }{
 	{"services/api/", "proto/ pkg/ services/api/"},
 	{"services/xds/", "proto/ pkg/ wasm-filters services/xds/"},
 	{"services/cli/", "proto/ pkg/ wasm-filters services/cli/"},
+	{"services/agent/", "proto/ pkg/ bpf services/agent/"},
 	{"test/", "proto/ pkg/ wasm-filters test/"},
 }
 

@@ -80,7 +80,7 @@ func (RateLimitPolicy_Action) EnumDescriptor() ([]byte, []int) {
 //
 // The policies that select a node are added up there. A packet is first looked up in all their allow and
 // deny lists, then in their filters; then the policy with the longest CIDR that holds its source limits
-// it. The same CIDR in two policies that can select the same node is refused.
+// it. The node's own peers (NATS, the xDS server, its resolvers) are always allowed. The same CIDR in two policies that can select the same node is refused.
 type RateLimitPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whose sources are limited: IPv4 and IPv6 networks (203.0.113.0/24) or addresses (203.0.113.7).
@@ -88,7 +88,8 @@ type RateLimitPolicy struct {
 	Cidrs []string `protobuf:"bytes,1,rep,name=cidrs,proto3" json:"cidrs,omitempty"`
 	// Packets a second that a source may send; 0 leaves its packets unlimited.
 	PacketsPerSecond uint32 `protobuf:"varint,2,opt,name=packets_per_second,json=packetsPerSecond,proto3" json:"packets_per_second,omitempty"`
-	// Packets that a source may send at once after a pause; equal to `packets_per_second` where 0.
+	// Packets that a source may send at once after a pause, at most a day's worth; equal to
+	// `packets_per_second` where 0.
 	Burst uint32 `protobuf:"varint,3,opt,name=burst,proto3" json:"burst,omitempty"`
 	// What happens to packets above the limit; drop where absent. Requests above theirs are answered 429
 	// either way.
@@ -96,10 +97,11 @@ type RateLimitPolicy struct {
 	// Labels that a node must have, all of them (NODE_LABELS of its agent); every node where empty. It
 	// selects for packets; `gateways` does for requests.
 	NodeSelector map[string]string `protobuf:"bytes,5,rep,name=node_selector,json=nodeSelector,proto3" json:"node_selector,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Sources that no policy limits, denies or filters: monitoring, load balancers, peers. Addresses can
-	// be forged: what is listed here is let in whoever sends it.
+	// Sources that no policy limits or filters: monitoring, load balancers, peers. Addresses can be forged:
+	// what is listed here is let in whoever sends it.
 	Allow []string `protobuf:"bytes,6,rep,name=allow,proto3" json:"allow,omitempty"`
-	// Sources whose every packet is dropped.
+	// Sources whose every packet is dropped. Of an allow and a deny that both hold a source the longer one
+	// counts; of the same network in both, allow does.
 	Deny []string `protobuf:"bytes,7,rep,name=deny,proto3" json:"deny,omitempty"`
 	// Packets that no honest client sends, dropped by their headers alone; none where absent.
 	Filters *AttackFilters `protobuf:"bytes,8,opt,name=filters,proto3" json:"filters,omitempty"`
@@ -258,9 +260,9 @@ type AttackFilters struct {
 	TcpFlags bool `protobuf:"varint,1,opt,name=tcp_flags,json=tcpFlags,proto3" json:"tcp_flags,omitempty"`
 	// The source is the destination (land).
 	Land bool `protobuf:"varint,2,opt,name=land,proto3" json:"land,omitempty"`
-	// Lengths in the headers that contradict each other or the packet.
+	// Lengths in the headers that contradict each other or the packet, and fragments that hide a TCP header.
 	BadLengths bool `protobuf:"varint,3,opt,name=bad_lengths,json=badLengths,proto3" json:"bad_lengths,omitempty"`
-	// IP fragments. Turn it on where no client's path fragments.
+	// All IP fragments. Turn it on where no client's path fragments.
 	Fragments bool `protobuf:"varint,4,opt,name=fragments,proto3" json:"fragments,omitempty"`
 	// UDP from these source ports: reflected answers to questions that nobody asked (DNS 53, NTP 123, SSDP
 	// 1900, memcached 11211). Answers to the node's own questions come from the same ports: list its
@@ -343,7 +345,7 @@ const file_marchproxy_config_v1_rate_limit_policy_proto_rawDesc = "" +
 	"\x0fRateLimitPolicy\x12K\n" +
 	"\x05cidrs\x18\x01 \x03(\tB5\xbaH2\x92\x01/\x10\xa0\x9c\x01\")r'\x18+2#^[0-9A-Fa-f:.]{2,39}(/[0-9]{1,3})?$R\x05cidrs\x128\n" +
 	"\x12packets_per_second\x18\x02 \x01(\rB\n" +
-	"\xbaH\a*\x05\x18\x80\xc2\xd7/R\x10packetsPerSecond\x12 \n" +
+	"\xbaH\a*\x05\x18\x80\xad\xe2\x04R\x10packetsPerSecond\x12 \n" +
 	"\x05burst\x18\x03 \x01(\rB\n" +
 	"\xbaH\a*\x05\x18\x80\xc2\xd7/R\x05burst\x12N\n" +
 	"\x06action\x18\x04 \x01(\x0e2,.marchproxy.config.v1.RateLimitPolicy.ActionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06action\x12\x9c\x01\n" +

@@ -735,7 +735,7 @@ type AgentStatus struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The epoch of what it has applied.
 	Epoch string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// The revision up to which it has applied everything.
+	// The revision up to which it has applied everything, or that reason is about.
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// RFC 3339.
 	At string `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`

@@ -1,0 +1,287 @@
+package enforce
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/bpf"
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/stream"
+)
+
+// Options of an enforcer.
+type Options struct {
+	ID     string
+	Labels map[string]string
+	// Interface to guard; "" for a node that follows the policies but enforces nothing.
+	Interface string
+	Mode      bpf.Mode
+	// Required makes a failure to guard the interface the end of [Enforcer.Run].
+	Required bool
+	// Kernel says where the program is pinned, and how large its maps are.
+	Kernel   bpf.Options
+	StateDir string
+	// Peers are the addresses that no policy may lock out, asked for now and then.
+	Peers func(context.Context) []netip.Addr
+	Log   *zap.Logger
+}
+
+// recheck is how often what failed is tried again, and the interface is looked at.
+const recheck = 5 * time.Second
+
+// applyTimeout is how long the kernel may take for one ruleset; a million networks take a few seconds.
+const applyTimeout = 30 * time.Second
+
+// Enforcer keeps the kernel equal to the policies. Its methods may be used by several goroutines.
+type Enforcer struct {
+	opt      Options
+	changed  chan struct{} // something to report
+	dirty    chan struct{} // something to write down
+	attached chan struct{} // closed when the interface is guarded for the first time
+
+	mu       sync.Mutex
+	policies map[string]*policy // those that select this node
+	all      map[string]*resource.Object
+	numbers  ids
+	commit   stream.Commit
+	known    bool // a state has been read, from disk or NATS
+	peers    []netip.Addr
+	warnings []string
+	program  *bpf.Program
+	on       bpf.Attached
+	failure  error
+	// applied are the revisions in force, by policy.
+	applied map[string]int64
+	// upTo is the commit that is in force in full, or that failure is about.
+	upTo stream.Commit
+	// sample and sources are what the kernel has counted.
+	sample  bpf.Stats
+	sources []bpf.Source
+}
+
+// New returns an enforcer with the last good policies; nothing is enforced before [Enforcer.Run].
+func New(opt Options) *Enforcer {
+	e := &Enforcer{
+		opt: opt, changed: make(chan struct{}, 1), dirty: make(chan struct{}, 1), attached: make(chan struct{}),
+		policies: map[string]*policy{}, all: map[string]*resource.Object{}, numbers: ids{}, applied: map[string]int64{},
+	}
+	s, objects, found, err := load(opt.StateDir)
+	if err != nil {
+		// Envoy must not be down for want of this. The kernel has what it was told, or NATS says it again.
+		opt.Log.Error("the last good policies cannot be read; waiting for NATS", zap.Error(err))
+	}
+	if found {
+		maps.Copy(e.numbers, s.Numbers)
+		e.take(stream.Update{Commit: s.Commit, Changed: objects})
+		opt.Log.Info("beginning with the last good policies", zap.Int64("revision", s.Commit.Revision), zap.Int("policies", len(objects)))
+	}
+	return e
+}
+
+// Initial is what the replay begins with.
+func (e *Enforcer) Initial() ([]*resource.Object, stream.Commit) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Collect(maps.Values(e.all)), e.commit
+}
+
+// Changed signals that there is something new to report.
+func (e *Enforcer) Changed() <-chan struct{} { return e.changed }
+
+// Attached is closed when the interface is guarded for the first time.
+func (e *Enforcer) Attached() <-chan struct{} { return e.attached }
+
+func raise(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // raised already
+	}
+}
+
+// take puts an update into the state.
+func (e *Enforcer) take(u stream.Update) {
+	for _, o := range u.Changed {
+		if o.Deleted {
+			delete(e.all, o.Name)
+			delete(e.policies, o.Name)
+			continue
+		}
+		e.all[o.Name] = o
+		if config.Selects(o.Message().(*configv1.RateLimitPolicy).GetNodeSelector(), e.opt.Labels) {
+			e.policies[o.Name] = parse(o)
+		} else {
+			delete(e.policies, o.Name)
+		}
+	}
+	e.numbers.assign(slices.Sorted(maps.Keys(e.policies)))
+	e.commit, e.known = u.Commit, true
+}
+
+// Update takes what the stream says and puts it in force. It never fails: what the kernel does not take is
+// tried again, and the status says why.
+func (e *Enforcer) Update(u stream.Update) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	first := !e.known
+	e.take(u)
+	if len(u.Changed) == 0 && !first && e.failure == nil && e.upTo.Epoch == u.Commit.Epoch {
+		e.upTo = u.Commit // of other kinds: nothing to do, and the next report is soon enough to say so
+		return nil
+	}
+	e.save() // before it is in force: an agent that is killed must not come back with what was before
+	e.enforce()
+	raise(e.changed)
+	return nil
+}
+
+// enforce brings the kernel to where the policies are, as far as it can.
+func (e *Enforcer) enforce() {
+	if !e.known {
+		return // NATS will tell
+	}
+	if err := e.try(); err != nil {
+		if e.failure == nil || e.failure.Error() != err.Error() {
+			e.opt.Log.Error("packets are not limited as the policies say: "+err.Error(), zap.String("interface", e.opt.Interface))
+		}
+		e.failure, e.upTo = err, e.commit
+		return
+	}
+	if e.failure != nil {
+		e.opt.Log.Info("packets are limited again", zap.String("interface", e.opt.Interface))
+	}
+	e.failure = nil
+}
+
+func (e *Enforcer) try() error {
+	if e.opt.Interface == "" {
+		e.upTo = e.commit
+		return nil
+	}
+	if e.program == nil {
+		p, err := bpf.Open(e.opt.Kernel)
+		if err != nil {
+			return err
+		}
+		e.program = p
+	}
+	rules, warnings := combine(e.policies, e.numbers, e.peers)
+	ctx, cancel := context.WithTimeout(context.Background(), applyTimeout)
+	defer cancel()
+	if err := e.program.Apply(ctx, rules); err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		if !slices.Contains(e.warnings, w) {
+			e.opt.Log.Warn(w)
+		}
+	}
+	e.warnings, e.upTo = warnings, e.commit
+	clear(e.applied)
+	for name, p := range e.policies {
+		e.applied[name] = p.object.Revision
+	}
+	return e.attach()
+}
+
+// attach guards the interface, again where it was made anew.
+func (e *Enforcer) attach() error {
+	if e.on.Mode != "" {
+		if i, err := net.InterfaceByName(e.opt.Interface); err == nil && i.Index == e.on.Index {
+			return nil
+		}
+		e.on = bpf.Attached{}
+	}
+	on, err := e.program.Attach(e.opt.Interface, e.opt.Mode)
+	if err != nil {
+		return err
+	}
+	e.on = on
+	e.opt.Log.Info("the interface is guarded", zap.String("interface", on.Interface), zap.String("mode", string(on.Mode)), zap.Uint32("program", on.ProgramID))
+	select {
+	case <-e.attached:
+	default:
+		close(e.attached)
+	}
+	return nil
+}
+
+// Run keeps the interface guarded until the context ends. The kernel goes on enforcing after that.
+func (e *Enforcer) Run(ctx context.Context) error {
+	tick := time.NewTicker(recheck)
+	defer tick.Stop()
+	for {
+		peers := e.opt.Peers(ctx)
+		e.mu.Lock()
+		again := e.failure != nil || e.program == nil || !slices.Equal(peers, e.peers)
+		e.peers = peers
+		if again {
+			e.enforce()
+		} else if e.opt.Interface != "" {
+			if err := e.attach(); err != nil {
+				e.failure = err
+				e.opt.Log.Error("the interface is not guarded any more: " + err.Error())
+			}
+		}
+		failure := e.failure
+		e.mu.Unlock()
+		e.Sample()
+		raise(e.changed)
+		if e.opt.Required && failure != nil {
+			return errors.Join(failure, e.close()) // XDP_REQUIRED says so
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return e.close()
+		}
+	}
+}
+
+func (e *Enforcer) close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.program == nil {
+		return nil
+	}
+	err := e.program.Close()
+	e.program, e.on = nil, bpf.Attached{}
+	return err
+}
+
+// save writes the last good state.
+func (e *Enforcer) save() {
+	s := saved{Commit: e.commit, Numbers: e.numbers}
+	for _, name := range slices.Sorted(maps.Keys(e.all)) {
+		s.Policies = append(s.Policies, json.RawMessage(e.all[name].Payload()))
+	}
+	if err := save(e.opt.StateDir, s); err != nil {
+		e.opt.Log.Error("the last good policies cannot be written; a restart would find older ones until NATS answers", zap.Error(err))
+	}
+	raise(e.dirty)
+}
+
+// Persist waits for the disk after each change, until the context ends, so that nobody else has to.
+func (e *Enforcer) Persist(ctx context.Context) error {
+	for {
+		select {
+		case <-e.dirty:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := durable(e.opt.StateDir); err != nil {
+			e.opt.Log.Error("the last good policies may not be on the disk", zap.Error(err))
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package enforce
+
+import (
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/bpf"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/status"
+)
+
+// topSources is how many sources a report names.
+const topSources = 20
+
+// Status is the report of now, with the counters of the last [Enforcer.Sample].
+func (e *Enforcer) Status(now time.Time) status.AgentStatus {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := status.AgentStatus{
+		ID: e.opt.ID, Epoch: e.upTo.Epoch, Revision: e.upTo.Revision, At: resource.Time(now), Labels: e.opt.Labels,
+		Interface: e.opt.Interface, Mode: string(e.on.Mode), Warnings: e.warnings,
+	}
+	if e.failure != nil {
+		s.Reason = e.failure.Error()
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.applied)) {
+		p := status.PolicyStatus{Name: name, Revision: e.applied[name]}
+		if e.policies[name] != nil && e.policies[name].spec.GetPacketsPerSecond() > 0 {
+			c := e.sample.Policies[e.numbers[name]]
+			p.Passed, p.Limited = int64(c.Under), int64(c.Over)
+		}
+		s.Policies = append(s.Policies, p)
+	}
+	s.Passed, s.Dropped = map[string]int64{}, map[string]int64{}
+	for reason, c := range e.sample.Reasons {
+		switch {
+		case c.Packets == 0:
+		case reason.Drops():
+			s.Dropped[string(reason)] = int64(c.Packets)
+		default:
+			s.Passed[string(reason)] = int64(c.Packets)
+		}
+	}
+	for _, x := range e.sources {
+		s.Sources = append(s.Sources, status.LimitedSource{Address: shown(x.Prefix), Policy: e.limiter(x.Prefix), Limited: int64(x.Over)})
+	}
+	return s
+}
+
+// Sample reads the kernel's counters for the next [Enforcer.Status]. It goes through every source that the
+// kernel follows, which is too much to do at each change.
+func (e *Enforcer) Sample() {
+	e.mu.Lock()
+	p := e.program
+	e.mu.Unlock()
+	if p == nil {
+		return
+	}
+	stats, err := p.Stats()
+	if err == nil {
+		var sources []bpf.Source
+		if sources, err = p.TopSources(topSources); err == nil {
+			e.mu.Lock()
+			e.sample, e.sources = stats, sources
+			e.mu.Unlock()
+		}
+	}
+	if err != nil {
+		e.opt.Log.Warn("the kernel's counters cannot be read", zap.Error(err))
+	}
+}
+
+// shown is a source as people write it.
+func shown(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+// limiter is the policy that limits a source: that with the longest network around it.
+func (e *Enforcer) limiter(source netip.Prefix) string {
+	found, longest := "", -1
+	for name, p := range e.policies {
+		if p.spec.GetPacketsPerSecond() == 0 {
+			continue
+		}
+		if len(p.cidrs) == 0 && longest < 0 {
+			found = name
+		}
+		for _, c := range p.cidrs {
+			if c.Bits() > longest && c.Contains(source.Addr()) {
+				found, longest = name, c.Bits()
+			}
+		}
+	}
+	return found
+}
+
+// Check compares the kernel's maps with the policies, each difference a sentence.
+func (e *Enforcer) Check() ([]string, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.program == nil {
+		return nil, errors.New("the program is not loaded")
+	}
+	rules, _ := combine(e.policies, e.numbers, e.peers)
+	return e.program.Differences(rules)
+}

@@ -1,0 +1,193 @@
+package envoy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+)
+
+// Options of a supervisor.
+type Options struct {
+	// Path of the program.
+	Path      string
+	Bootstrap bootstrap.Config
+	// Dir is where the bootstrap, which holds the API key, is written for Envoy alone.
+	Dir string
+	// LogLevel is one of debug, info, warn and error.
+	LogLevel string
+	// Concurrency is how many workers Envoy has; one a CPU where 0.
+	Concurrency int
+	// Drain is how long requests in flight may take when the supervisor is stopped.
+	Drain time.Duration
+	// Output takes what Envoy logs.
+	Output io.Writer
+	Log    *zap.Logger
+}
+
+// State is what an operator wants to know.
+type State struct {
+	// Pid is 0 while Envoy is down.
+	Pid int
+	// Ready says whether Envoy serves; if not, Reason says why.
+	Ready  bool
+	Reason string
+	// Restarts counts how often Envoy ended by itself.
+	Restarts int
+}
+
+// Supervisor keeps one Envoy running.
+type Supervisor struct {
+	opt   Options
+	admin admin
+	xds   *rejection
+
+	mu    sync.Mutex
+	state State
+}
+
+// New returns a supervisor. An error says what is wrong with the options.
+func New(opt Options) (*Supervisor, error) {
+	raw, err := bootstrap.Render(opt.Bootstrap)
+	if err != nil {
+		return nil, err
+	}
+	if opt.Path, err = exec.LookPath(opt.Path); err != nil {
+		return nil, fmt.Errorf("ENVOY_PATH: %w; install Envoy, or name it", err)
+	}
+	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("directory of the bootstrap: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(opt.Dir, "envoy.json"), raw, 0o600); err != nil {
+		return nil, fmt.Errorf("write the bootstrap: %w", err)
+	}
+	return &Supervisor{opt: opt, admin: newAdmin(opt.Bootstrap.AdminAddr), xds: &rejection{out: opt.Output}, state: State{Reason: "Envoy is being started"}}, nil
+}
+
+// State of the Envoy now.
+func (s *Supervisor) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// Run keeps Envoy running until the context ends, and then drains and stops it.
+func (s *Supervisor) Run(ctx context.Context) error {
+	const shortest, longest = 100 * time.Millisecond, 10 * time.Second
+	for pause := shortest; ; pause = min(2*pause, longest) {
+		began := time.Now()
+		err := s.once(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > longest {
+			pause = shortest
+		}
+		s.set(func(st *State) {
+			st.Ready, st.Reason, st.Restarts = false, fmt.Sprint("Envoy has ended: ", err), st.Restarts+1
+		})
+		s.opt.Log.Error("envoy ended and is started again", zap.Error(err), zap.Duration("after", pause))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s *Supervisor) set(f func(*State)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(&s.state)
+}
+
+// envoyLevels are Envoy's names of our log levels.
+var envoyLevels = map[string]string{"debug": "debug", "info": "info", "warn": "warning", "error": "error"}
+
+// command is Envoy's. Its word on why the xDS server hung up is a warning of the logger "config", which is
+// therefore on at every level.
+func (s *Supervisor) command() *exec.Cmd {
+	args := []string{
+		"-c", filepath.Join(s.opt.Dir, "envoy.json"), "--log-level", envoyLevels[s.opt.LogLevel], "--use-dynamic-base-id",
+	}
+	if s.opt.LogLevel == "error" {
+		args = append(args, "--component-log-level", "config:warning")
+	}
+	if s.opt.Concurrency > 0 {
+		args = append(args, "--concurrency", strconv.Itoa(s.opt.Concurrency))
+	}
+	cmd := exec.Command(s.opt.Path, args...)
+	cmd.Stdout, cmd.Stderr = s.opt.Output, s.xds
+	// Signals of the terminal and of the container are for the agent, which drains Envoy first. An Envoy
+	// that outlived the agent would share its port with the next one.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+func (s *Supervisor) once(ctx context.Context) error {
+	s.xds.clear()
+	cmd := s.command()
+	started, exited := make(chan error, 1), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // the kernel ties the death signal to the thread that starts the child
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			exited <- cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("start %s: %w", s.opt.Path, err)
+	}
+	s.set(func(st *State) { st.Pid = cmd.Process.Pid })
+	defer s.set(func(st *State) { st.Pid, st.Ready = 0, false })
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	go s.watch(watching)
+	select {
+	case err := <-exited:
+		return said(err)
+	case <-ctx.Done():
+	}
+	return s.shutdown(context.WithoutCancel(ctx), cmd.Process, exited)
+}
+
+// said is how a child ended, in words: it should not have, not even with status 0.
+func said(err error) error {
+	if err == nil {
+		return errors.New("it exited by itself")
+	}
+	return err
+}
+
+// shutdown drains Envoy and ends it.
+func (s *Supervisor) shutdown(ctx context.Context, p *os.Process, exited <-chan error) error {
+	began := time.Now()
+	s.set(func(st *State) { st.Ready, st.Reason = false, "Envoy is being drained" })
+	limit, cancel := context.WithTimeout(ctx, s.opt.Drain)
+	defer cancel()
+	if err := s.drain(limit, exited); err != nil {
+		s.opt.Log.Warn("envoy was stopped before it was idle", zap.Error(err), zap.Duration("drain_timeout", s.opt.Drain))
+	}
+	_ = p.Signal(syscall.SIGTERM) // it may have ended by itself
+	select {
+	case <-exited:
+	case <-time.After(5 * time.Second):
+		_ = p.Kill() // it had its time
+		<-exited
+	}
+	s.opt.Log.Info("envoy has stopped", zap.Duration("after", time.Since(began)))
+	return nil
+}

@@ -1,0 +1,139 @@
+// Package server puts the agent's parts together: the replay of rate limit policies into the kernel,
+// Envoy's supervisor, the status report, and the HTTP door.
+package server
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+	"github.com/marchproxy/marchproxy/pkg/process"
+)
+
+// Config is everything that the environment says.
+type Config struct {
+	// ID names this node in its status (AGENT_ID; the host's name).
+	ID string
+	// Labels are what policies select the node by (NODE_LABELS: zone=a,tier=edge).
+	Labels map[string]string
+	// NatsURL is where policies come from (NATS_URL); "" for an agent that only supervises Envoy.
+	NatsURL string
+	// Interface to guard (XDP_INTERFACE); none where empty.
+	Interface string
+	// Mode wanted: native, skb or hw (XDP_MODE; native).
+	Mode string
+	// Required stops the agent, and with it Envoy, where the interface cannot be guarded (XDP_REQUIRED).
+	Required bool
+	// PinDir on a BPF file system keeps the program and its maps while no agent runs (XDP_PIN_DIR).
+	PinDir string
+	// Sources is how many sources near their limit the kernel follows one by one (XDP_SOURCES).
+	Sources int
+	// StateDir holds the last good policies (MARCHPROXY_STATE_DIR).
+	StateDir string
+	// HTTPAddr serves /metrics, /healthz, /readyz and /v1/state (AGENT_HTTP_ADDR; loopback).
+	HTTPAddr string
+	// LogLevel is LOGLEVEL.
+	LogLevel string
+
+	// Envoy is supervised where XDS_SERVER is set.
+	Envoy bootstrap.Config
+	// EnvoyPath is its program (ENVOY_PATH), EnvoyConcurrency its workers (ENVOY_CONCURRENCY; one a CPU).
+	EnvoyPath        string
+	EnvoyConcurrency int
+	// RunDir is where Envoy's bootstrap is written (MARCHPROXY_RUN_DIR).
+	RunDir string
+	// Drain is how long requests in flight may take at the end (DRAIN_TIMEOUT).
+	Drain time.Duration
+}
+
+// supervises says whether there is an Envoy to keep running.
+func (c Config) supervises() bool { return c.Envoy.XDSServer != "" }
+
+var (
+	notToken   = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
+	labelName  = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,63}$`)
+	labelValue = regexp.MustCompile(`^[A-Za-z0-9._/-]{0,63}$`)
+)
+
+func readConfig(lookup func(string) (string, bool)) (Config, error) {
+	e := process.NewEnv(lookup)
+	host, err := os.Hostname()
+	if err != nil {
+		host = "node"
+	}
+	c := Config{
+		ID:        strings.Trim(notToken.ReplaceAllString(e.String("AGENT_ID", host), "-"), "-"),
+		Labels:    labels(e),
+		NatsURL:   e.Secret("NATS_URL"),
+		Interface: e.String("XDP_INTERFACE", ""),
+		Mode:      e.String("XDP_MODE", "native"),
+		Required:  e.Bool("XDP_REQUIRED", false),
+		PinDir:    e.String("XDP_PIN_DIR", "/sys/fs/bpf/marchproxy"),
+		Sources:   e.Int("XDP_SOURCES", 131072, 10000, 1<<24),
+		StateDir:  e.String("MARCHPROXY_STATE_DIR", "/var/lib/marchproxy/agent"),
+		HTTPAddr:  e.Addr("AGENT_HTTP_ADDR", "127.0.0.1:9902"),
+		LogLevel:  e.String("LOGLEVEL", "info"),
+		Envoy: bootstrap.Config{
+			NodeID:    e.String("NODE_ID", "marchproxy-node"),
+			Gateway:   e.String("GATEWAY", "default"),
+			XDSServer: e.Addr("XDS_SERVER", ""),
+			APIKey:    e.Secret("CLUSTER_API_KEY"),
+			AdminAddr: e.Addr("ENVOY_ADMIN_ADDR", "127.0.0.1:9901"),
+			MaxHeap:   memoryLimit("/sys/fs/cgroup/memory.max"),
+		},
+		EnvoyPath:        e.String("ENVOY_PATH", "envoy"),
+		EnvoyConcurrency: e.Int("ENVOY_CONCURRENCY", 0, 0, 1024),
+		RunDir:           e.String("MARCHPROXY_RUN_DIR", filepath.Join(os.TempDir(), "marchproxy-agent")),
+		Drain:            e.Duration("DRAIN_TIMEOUT", 8*time.Second),
+	}
+	if c.Envoy.NodeID == "auto" {
+		c.Envoy.NodeID = "marchproxy-node-" + c.ID
+	}
+	if c.Mode != "native" && c.Mode != "skb" && c.Mode != "hw" {
+		e.Fail("XDP_MODE", "is %q; it must be native, skb or hw", c.Mode)
+	}
+	if c.NatsURL == "" && !c.supervises() {
+		e.Fail("NATS_URL", "is not set, and neither is XDS_SERVER: set the first to limit packets, the second to run Envoy, or both")
+	}
+	if c.NatsURL == "" && c.Interface != "" {
+		e.Fail("NATS_URL", "is not set; the policies for XDP_INTERFACE come from there, such as nats://host:4222")
+	}
+	if c.Required && c.Interface == "" {
+		e.Fail("XDP_INTERFACE", "is not set, but XDP_REQUIRED is; name the interface to guard, such as eth0")
+	}
+	return c, e.Err()
+}
+
+func labels(e *process.Env) map[string]string {
+	out := map[string]string{}
+	for part := range strings.SplitSeq(e.String("NODE_LABELS", ""), ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		name, value, ok := strings.Cut(part, "=")
+		if !ok || !labelName.MatchString(name) || !labelValue.MatchString(value) {
+			e.Fail("NODE_LABELS", "has %q; it must be a list of name=value, such as zone=a,tier=edge", part)
+			continue
+		}
+		out[name] = value
+	}
+	return out
+}
+
+// memoryLimit is nine tenths of what the control group allows, 0 where it sets no limit: the rest is for
+// what Envoy does not count, and for the agent.
+func memoryLimit(path string) uint64 {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
+	if err != nil { // "max"
+		return 0
+	}
+	return n / 10 * 9
+}

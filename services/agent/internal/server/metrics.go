@@ -1,0 +1,62 @@
+package server
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// collector reads the figures when they are asked for: the kernel counts, the agent keeps nothing.
+type collector struct{ a *agent }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("marchproxy_agent_"+name, help, labels, nil)
+}
+
+var (
+	descAttached = desc("xdp_attached", "1 where the interface is guarded.", "interface", "mode")
+	descRevision = desc("revision", "The revision up to which the policies are applied.")
+	descPackets  = desc("packets_total", "Packets by what became of them and why.", "verdict", "reason")
+	descPolicy   = desc("policy_packets_total", "Packets by policy, below and above its limit.", "policy", "limit")
+	descUp       = desc("envoy_up", "1 where Envoy serves.")
+	descRestarts = desc("envoy_restarts_total", "How often Envoy ended by itself.")
+)
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descAttached, descRevision, descPackets, descPolicy, descUp, descRestarts} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	count := func(d *prometheus.Desc, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	truth := map[bool]float64{true: 1}
+	if c.a.enforcer != nil {
+		c.a.enforcer.Sample()
+		s := c.a.enforcer.Status(time.Now())
+		gauge(descAttached, truth[s.Mode != ""], s.Interface, s.Mode)
+		gauge(descRevision, float64(s.Revision))
+		for reason, n := range s.Passed {
+			count(descPackets, n, "passed", reason)
+		}
+		for reason, n := range s.Dropped {
+			count(descPackets, n, "dropped", reason)
+		}
+		for _, p := range s.Policies {
+			count(descPolicy, p.Passed, p.Name, "below")
+			count(descPolicy, p.Limited, p.Name, "above")
+		}
+	}
+	if c.a.envoy != nil {
+		s := c.a.envoy.State()
+		gauge(descUp, truth[s.Ready])
+		count(descRestarts, int64(s.Restarts))
+	}
+}

@@ -1,0 +1,114 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/bpf"
+	"github.com/marchproxy/marchproxy/pkg/process"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/status"
+	"github.com/marchproxy/marchproxy/pkg/stream"
+	"github.com/marchproxy/marchproxy/services/agent/internal/enforce"
+	"github.com/marchproxy/marchproxy/services/agent/internal/envoy"
+)
+
+// agent is the parts; each is nil where the environment does not ask for it.
+type agent struct {
+	cfg      Config
+	log      *zap.Logger
+	enforcer *enforce.Enforcer
+	envoy    *envoy.Supervisor
+}
+
+// Run serves until the context ends, or until Envoy must not go on because the interface cannot be guarded.
+func Run(ctx context.Context, lookup func(string) (string, bool)) error {
+	cfg, err := readConfig(lookup)
+	if err != nil {
+		return err
+	}
+	log, err := process.Logger(cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Sync() }()
+	a := &agent{cfg: cfg, log: log}
+	var group process.Group
+	lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.HTTPAddr)
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s (%w); change it with AGENT_HTTP_ADDR", cfg.HTTPAddr, err)
+	}
+	if cfg.NatsURL != "" {
+		nc, err := nats.Connect(cfg.NatsURL, nats.Name("marchproxy-agent "+cfg.ID), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
+			nats.ReconnectWait(100*time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond), nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2))
+		if err != nil {
+			return fmt.Errorf("NATS_URL: %w", err)
+		}
+		defer nc.Close()
+		if err := a.follow(&group, nc); err != nil {
+			return err
+		}
+	}
+	if cfg.supervises() {
+		if err := a.supervise(&group); err != nil {
+			return err
+		}
+	}
+	group.Add("http", func(ctx context.Context) error { return serveHTTP(ctx, lis, a.door()) })
+	log.Info("serving", zap.String("http", lis.Addr().String()), zap.String("id", cfg.ID), zap.String("interface", cfg.Interface), zap.Any("labels", cfg.Labels))
+	return group.Run(ctx)
+}
+
+// follow adds what keeps the kernel equal to the policies.
+func (a *agent) follow(group *process.Group, nc *nats.Conn) error {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("jetstream: %w", err)
+	}
+	a.enforcer = enforce.New(enforce.Options{
+		ID: a.cfg.ID, Labels: a.cfg.Labels, Interface: a.cfg.Interface, Mode: bpf.Mode(a.cfg.Mode), Required: a.cfg.Required,
+		Kernel: bpf.Options{PinDir: a.cfg.PinDir, Sources: uint32(a.cfg.Sources)}, StateDir: a.cfg.StateDir, Log: a.log,
+		Peers: newPeers(a.cfg, nc).addresses,
+	})
+	e := a.enforcer
+	initial, commit := e.Initial()
+	group.Add("status", func(ctx context.Context) error { return status.Report(ctx, nc, e.Changed(), e.Status) })
+	group.Add("last good state", e.Persist)
+	group.Add("xdp", e.Run)
+	group.Add("replay", func(ctx context.Context) error {
+		return stream.Replay(ctx, js, stream.Options{
+			Kinds: []string{resource.KindRateLimit}, Initial: initial, InitialCommit: commit, OnUpdate: e.Update, Log: a.log,
+		})
+	})
+	return nil
+}
+
+// supervise adds Envoy. Where the interface must be guarded it begins when it is.
+func (a *agent) supervise(group *process.Group) error {
+	s, err := envoy.New(envoy.Options{
+		Path: a.cfg.EnvoyPath, Bootstrap: a.cfg.Envoy, Dir: a.cfg.RunDir, LogLevel: a.cfg.LogLevel, Concurrency: a.cfg.EnvoyConcurrency,
+		Drain: a.cfg.Drain, Output: os.Stderr, Log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	a.envoy = s
+	group.Add("envoy", func(ctx context.Context) error {
+		if a.cfg.Required {
+			select {
+			case <-a.enforcer.Attached():
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		return s.Run(ctx)
+	})
+	return nil
+}
