@@ -125,6 +125,22 @@ type Status struct {
 	Xds               []XdsServer `json:"xds"`
 	// State is count and hash of the state in the database, by kind.
 	State map[string]KindState `json:"state"`
+	// Licenses are in the order of their names.
+	Licenses []LicenseStatus `json:"licenses,omitempty"`
+}
+
+// LicenseStatus is what a license is worth now.
+type LicenseStatus struct {
+	Name string `json:"name"`
+	// State is valid, grace, expired or no_key.
+	State string `json:"state"`
+	// Warning is what should be done; empty where nothing.
+	Warning    string `json:"warning,omitempty"`
+	ExpiresAt  string `json:"expires_at,omitempty"`
+	WorksUntil string `json:"works_until,omitempty"`
+	Proxies    int32  `json:"proxies"`
+	MaxProxies int32  `json:"max_proxies,omitempty"`
+	Surplus    int32  `json:"surplus,omitempty"`
 }
 
 // LiveStatus is the data of a status event of GET /v1/events.
@@ -169,6 +185,8 @@ type Proxy struct {
 	Version         string      `json:"version,omitempty"`
 	ConnectedAt     string      `json:"connected_at,omitempty"`
 	Rejected        []Rejection `json:"rejected,omitempty"`
+	// Surplus says that it has no seat under its gateway's license.
+	Surplus bool `json:"surplus,omitempty"`
 }
 
 // ProxyList is the Envoys that are known.

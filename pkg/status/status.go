@@ -60,6 +60,8 @@ type ProxyStatus struct {
 	AppliedRevision int64  `json:"applied_revision"`
 	Version         string `json:"version,omitempty"`
 	ConnectedAt     string `json:"connected_at,omitempty"`
+	// Surplus says that it has no seat under its gateway's license.
+	Surplus bool `json:"surplus,omitempty"`
 }
 
 // RejectedResource is an Envoy resource that was refused.

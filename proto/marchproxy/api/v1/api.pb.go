@@ -1021,7 +1021,9 @@ type Status struct {
 	// The xDS servers that report.
 	Xds []*XdsServer `protobuf:"bytes,7,rep,name=xds,proto3" json:"xds,omitempty"`
 	// Count and hash of the state in the database, by kind; docs/events.md says what is hashed.
-	State         map[string]*KindState `protobuf:"bytes,8,rep,name=state,proto3" json:"state,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	State map[string]*KindState `protobuf:"bytes,8,rep,name=state,proto3" json:"state,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The licenses, in the order of their names.
+	Licenses      []*LicenseStatus `protobuf:"bytes,9,rep,name=licenses,proto3" json:"licenses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1112,6 +1114,123 @@ func (x *Status) GetState() map[string]*KindState {
 	return nil
 }
 
+func (x *Status) GetLicenses() []*LicenseStatus {
+	if x != nil {
+		return x.Licenses
+	}
+	return nil
+}
+
+// What a license is worth now.
+type LicenseStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The License.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// valid, grace (it has ended, and everything still works), expired (what needs a feature is refused) or
+	// no_key (no feature is licensed).
+	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// What should be done; empty where nothing.
+	Warning string `protobuf:"bytes,3,opt,name=warning,proto3" json:"warning,omitempty"`
+	// When it ends, RFC 3339; empty for never.
+	ExpiresAt string `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// Until when everything works, RFC 3339; empty for ever.
+	WorksUntil string `protobuf:"bytes,5,opt,name=works_until,json=worksUntil,proto3" json:"works_until,omitempty"`
+	// Connected Envoys of the gateways with this license.
+	Proxies int32 `protobuf:"varint,6,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	// How many are licensed; 0 for any number.
+	MaxProxies int32 `protobuf:"varint,7,opt,name=max_proxies,json=maxProxies,proto3" json:"max_proxies,omitempty"`
+	// How many have no seat, and answer 429.
+	Surplus       int32 `protobuf:"varint,8,opt,name=surplus,proto3" json:"surplus,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LicenseStatus) Reset() {
+	*x = LicenseStatus{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LicenseStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LicenseStatus) ProtoMessage() {}
+
+func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LicenseStatus.ProtoReflect.Descriptor instead.
+func (*LicenseStatus) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LicenseStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LicenseStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *LicenseStatus) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
+}
+
+func (x *LicenseStatus) GetExpiresAt() string {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return ""
+}
+
+func (x *LicenseStatus) GetWorksUntil() string {
+	if x != nil {
+		return x.WorksUntil
+	}
+	return ""
+}
+
+func (x *LicenseStatus) GetProxies() int32 {
+	if x != nil {
+		return x.Proxies
+	}
+	return 0
+}
+
+func (x *LicenseStatus) GetMaxProxies() int32 {
+	if x != nil {
+		return x.MaxProxies
+	}
+	return 0
+}
+
+func (x *LicenseStatus) GetSurplus() int32 {
+	if x != nil {
+		return x.Surplus
+	}
+	return 0
+}
+
 // The data of a status event of GET /v1/events.
 type LiveStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1127,7 +1246,7 @@ type LiveStatus struct {
 
 func (x *LiveStatus) Reset() {
 	*x = LiveStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1258,7 @@ func (x *LiveStatus) String() string {
 func (*LiveStatus) ProtoMessage() {}
 
 func (x *LiveStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1271,7 @@ func (x *LiveStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveStatus.ProtoReflect.Descriptor instead.
 func (*LiveStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{13}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LiveStatus) GetLiveRevision() int64 {
@@ -1189,7 +1308,7 @@ type KindState struct {
 
 func (x *KindState) Reset() {
 	*x = KindState{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1320,7 @@ func (x *KindState) String() string {
 func (*KindState) ProtoMessage() {}
 
 func (x *KindState) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1333,7 @@ func (x *KindState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindState.ProtoReflect.Descriptor instead.
 func (*KindState) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{14}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KindState) GetCount() int64 {
@@ -1252,7 +1371,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1383,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1396,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Rejection) GetKind() string {
@@ -1339,7 +1458,7 @@ type XdsServer struct {
 
 func (x *XdsServer) Reset() {
 	*x = XdsServer{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1470,7 @@ func (x *XdsServer) String() string {
 func (*XdsServer) ProtoMessage() {}
 
 func (x *XdsServer) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1483,7 @@ func (x *XdsServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XdsServer.ProtoReflect.Descriptor instead.
 func (*XdsServer) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *XdsServer) GetId() string {
@@ -1415,14 +1534,16 @@ type Proxy struct {
 	// Since when, RFC 3339.
 	ConnectedAt string `protobuf:"bytes,8,opt,name=connected_at,json=connectedAt,proto3" json:"connected_at,omitempty"`
 	// What it refused.
-	Rejected      []*Rejection `protobuf:"bytes,9,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	Rejected []*Rejection `protobuf:"bytes,9,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	// Whether it has no seat under its gateway's license, and answers 429.
+	Surplus       bool `protobuf:"varint,10,opt,name=surplus,proto3" json:"surplus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1555,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1568,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Proxy) GetId() string {
@@ -1513,6 +1634,13 @@ func (x *Proxy) GetRejected() []*Rejection {
 	return nil
 }
 
+func (x *Proxy) GetSurplus() bool {
+	if x != nil {
+		return x.Surplus
+	}
+	return false
+}
+
 // The Envoys that are known.
 type ProxyList struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1524,7 +1652,7 @@ type ProxyList struct {
 
 func (x *ProxyList) Reset() {
 	*x = ProxyList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1664,7 @@ func (x *ProxyList) String() string {
 func (*ProxyList) ProtoMessage() {}
 
 func (x *ProxyList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1677,7 @@ func (x *ProxyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyList.ProtoReflect.Descriptor instead.
 func (*ProxyList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProxyList) GetItems() []*Proxy {
@@ -1576,7 +1704,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1716,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1729,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Token) GetName() string {
@@ -1643,7 +1771,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1783,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1796,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -1701,7 +1829,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1841,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1854,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Problem) GetType() string {
@@ -1793,7 +1921,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1933,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1946,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Violation) GetPath() string {
@@ -1857,7 +1985,7 @@ type RateLimitStatus struct {
 
 func (x *RateLimitStatus) Reset() {
 	*x = RateLimitStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +1997,7 @@ func (x *RateLimitStatus) String() string {
 func (*RateLimitStatus) ProtoMessage() {}
 
 func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2010,7 @@ func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
 func (*RateLimitStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RateLimitStatus) GetName() string {
@@ -1940,7 +2068,7 @@ type RateLimitNode struct {
 
 func (x *RateLimitNode) Reset() {
 	*x = RateLimitNode{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2080,7 @@ func (x *RateLimitNode) String() string {
 func (*RateLimitNode) ProtoMessage() {}
 
 func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2093,7 @@ func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitNode.ProtoReflect.Descriptor instead.
 func (*RateLimitNode) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RateLimitNode) GetId() string {
@@ -2065,7 +2193,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2205,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2218,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -2195,7 +2323,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\tAuditList\x123\n" +
 	"\x05items\x18\x01 \x03(\v2\x1d.marchproxy.api.v1.AuditEntryR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
-	"nextCursor\"\xa6\x03\n" +
+	"nextCursor\"\xe4\x03\n" +
 	"\x06Status\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12-\n" +
@@ -2204,11 +2332,24 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\aproxies\x18\x05 \x01(\x05R\aproxies\x128\n" +
 	"\brejected\x18\x06 \x03(\v2\x1c.marchproxy.api.v1.RejectionR\brejected\x12.\n" +
 	"\x03xds\x18\a \x03(\v2\x1c.marchproxy.api.v1.XdsServerR\x03xds\x12:\n" +
-	"\x05state\x18\b \x03(\v2$.marchproxy.api.v1.Status.StateEntryR\x05state\x1aV\n" +
+	"\x05state\x18\b \x03(\v2$.marchproxy.api.v1.Status.StateEntryR\x05state\x12<\n" +
+	"\blicenses\x18\t \x03(\v2 .marchproxy.api.v1.LicenseStatusR\blicenses\x1aV\n" +
 	"\n" +
 	"StateEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x122\n" +
-	"\x05value\x18\x02 \x01(\v2\x1c.marchproxy.api.v1.KindStateR\x05value:\x028\x01\"\x85\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\x1c.marchproxy.api.v1.KindStateR\x05value:\x028\x01\"\xe8\x01\n" +
+	"\rLicenseStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
+	"\awarning\x18\x03 \x01(\tR\awarning\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x04 \x01(\tR\texpiresAt\x12\x1f\n" +
+	"\vworks_until\x18\x05 \x01(\tR\n" +
+	"worksUntil\x12\x18\n" +
+	"\aproxies\x18\x06 \x01(\x05R\aproxies\x12\x1f\n" +
+	"\vmax_proxies\x18\a \x01(\x05R\n" +
+	"maxProxies\x12\x18\n" +
+	"\asurplus\x18\b \x01(\x05R\asurplus\"\x85\x01\n" +
 	"\n" +
 	"LiveStatus\x12#\n" +
 	"\rlive_revision\x18\x01 \x01(\x03R\fliveRevision\x12\x18\n" +
@@ -2228,7 +2369,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x18\n" +
 	"\aproxies\x18\x03 \x01(\x05R\aproxies\x12\x0e\n" +
-	"\x02at\x18\x04 \x01(\tR\x02at\"\x9d\x02\n" +
+	"\x02at\x18\x04 \x01(\tR\x02at\"\xb7\x02\n" +
 	"\x05Proxy\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x10\n" +
@@ -2238,7 +2379,9 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x10applied_revision\x18\x06 \x01(\x03R\x0fappliedRevision\x12\x18\n" +
 	"\aversion\x18\a \x01(\tR\aversion\x12!\n" +
 	"\fconnected_at\x18\b \x01(\tR\vconnectedAt\x128\n" +
-	"\brejected\x18\t \x03(\v2\x1c.marchproxy.api.v1.RejectionR\brejected\";\n" +
+	"\brejected\x18\t \x03(\v2\x1c.marchproxy.api.v1.RejectionR\brejected\x12\x18\n" +
+	"\asurplus\x18\n" +
+	" \x01(\bR\asurplus\";\n" +
 	"\tProxyList\x12.\n" +
 	"\x05items\x18\x01 \x03(\v2\x18.marchproxy.api.v1.ProxyR\x05items\"\xae\x01\n" +
 	"\x05Token\x12>\n" +
@@ -2300,7 +2443,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),          // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),    // 1: marchproxy.api.v1.ObjectStatus
@@ -2315,56 +2458,58 @@ var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*AuditEntry)(nil),      // 10: marchproxy.api.v1.AuditEntry
 	(*AuditList)(nil),       // 11: marchproxy.api.v1.AuditList
 	(*Status)(nil),          // 12: marchproxy.api.v1.Status
-	(*LiveStatus)(nil),      // 13: marchproxy.api.v1.LiveStatus
-	(*KindState)(nil),       // 14: marchproxy.api.v1.KindState
-	(*Rejection)(nil),       // 15: marchproxy.api.v1.Rejection
-	(*XdsServer)(nil),       // 16: marchproxy.api.v1.XdsServer
-	(*Proxy)(nil),           // 17: marchproxy.api.v1.Proxy
-	(*ProxyList)(nil),       // 18: marchproxy.api.v1.ProxyList
-	(*Token)(nil),           // 19: marchproxy.api.v1.Token
-	(*TokenList)(nil),       // 20: marchproxy.api.v1.TokenList
-	(*Problem)(nil),         // 21: marchproxy.api.v1.Problem
-	(*Violation)(nil),       // 22: marchproxy.api.v1.Violation
-	(*RateLimitStatus)(nil), // 23: marchproxy.api.v1.RateLimitStatus
-	(*RateLimitNode)(nil),   // 24: marchproxy.api.v1.RateLimitNode
-	(*LimitedSource)(nil),   // 25: marchproxy.api.v1.LimitedSource
-	nil,                     // 26: marchproxy.api.v1.Object.LabelsEntry
-	nil,                     // 27: marchproxy.api.v1.Status.StateEntry
-	nil,                     // 28: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	(*structpb.Struct)(nil), // 29: google.protobuf.Struct
+	(*LicenseStatus)(nil),   // 13: marchproxy.api.v1.LicenseStatus
+	(*LiveStatus)(nil),      // 14: marchproxy.api.v1.LiveStatus
+	(*KindState)(nil),       // 15: marchproxy.api.v1.KindState
+	(*Rejection)(nil),       // 16: marchproxy.api.v1.Rejection
+	(*XdsServer)(nil),       // 17: marchproxy.api.v1.XdsServer
+	(*Proxy)(nil),           // 18: marchproxy.api.v1.Proxy
+	(*ProxyList)(nil),       // 19: marchproxy.api.v1.ProxyList
+	(*Token)(nil),           // 20: marchproxy.api.v1.Token
+	(*TokenList)(nil),       // 21: marchproxy.api.v1.TokenList
+	(*Problem)(nil),         // 22: marchproxy.api.v1.Problem
+	(*Violation)(nil),       // 23: marchproxy.api.v1.Violation
+	(*RateLimitStatus)(nil), // 24: marchproxy.api.v1.RateLimitStatus
+	(*RateLimitNode)(nil),   // 25: marchproxy.api.v1.RateLimitNode
+	(*LimitedSource)(nil),   // 26: marchproxy.api.v1.LimitedSource
+	nil,                     // 27: marchproxy.api.v1.Object.LabelsEntry
+	nil,                     // 28: marchproxy.api.v1.Status.StateEntry
+	nil,                     // 29: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	(*structpb.Struct)(nil), // 30: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	29, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	26, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	30, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	27, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	2,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
 	0,  // 4: marchproxy.api.v1.ObjectList.items:type_name -> marchproxy.api.v1.Object
 	0,  // 5: marchproxy.api.v1.ApplyRequest.resources:type_name -> marchproxy.api.v1.Object
 	6,  // 6: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	2,  // 7: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
-	29, // 8: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	29, // 9: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	30, // 8: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	30, // 9: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
 	6,  // 10: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
 	7,  // 11: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
 	6,  // 12: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
 	10, // 13: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
-	15, // 14: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
-	16, // 15: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	27, // 16: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
-	15, // 17: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
-	15, // 18: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
-	17, // 19: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	19, // 20: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	22, // 21: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	24, // 22: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	28, // 23: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	25, // 24: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	14, // 25: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	16, // 14: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
+	17, // 15: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
+	28, // 16: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	13, // 17: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
+	16, // 18: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
+	16, // 19: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
+	18, // 20: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
+	20, // 21: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	23, // 22: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	25, // 23: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	29, // 24: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	26, // 25: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	15, // 26: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -2378,7 +2523,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -514,7 +514,9 @@ type ProxyStatus struct {
 	// Envoy's version.
 	Version string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	// RFC 3339.
-	ConnectedAt   string `protobuf:"bytes,6,opt,name=connected_at,json=connectedAt,proto3" json:"connected_at,omitempty"`
+	ConnectedAt string `protobuf:"bytes,6,opt,name=connected_at,json=connectedAt,proto3" json:"connected_at,omitempty"`
+	// Whether it has no seat under its gateway's license, and answers 429.
+	Surplus       bool `protobuf:"varint,7,opt,name=surplus,proto3" json:"surplus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -589,6 +591,13 @@ func (x *ProxyStatus) GetConnectedAt() string {
 		return x.ConnectedAt
 	}
 	return ""
+}
+
+func (x *ProxyStatus) GetSurplus() bool {
+	if x != nil {
+		return x.Surplus
+	}
+	return false
 }
 
 // An Envoy resource that was refused.
@@ -1083,14 +1092,15 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x04live\x18\b \x03(\v2).marchproxy.events.v1.XdsStatus.LiveEntryR\x04live\x1a7\n" +
 	"\tLiveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xb9\x01\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xd3\x01\n" +
 	"\vProxyStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12)\n" +
 	"\x10applied_revision\x18\x04 \x01(\x03R\x0fappliedRevision\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12!\n" +
-	"\fconnected_at\x18\x06 \x01(\tR\vconnectedAt\"\x9b\x01\n" +
+	"\fconnected_at\x18\x06 \x01(\tR\vconnectedAt\x12\x18\n" +
+	"\asurplus\x18\a \x01(\bR\asurplus\"\x9b\x01\n" +
 	"\x10RejectedResource\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12\x16\n" +

@@ -195,7 +195,7 @@ func (b *Board) Summary() (servers []api.XdsServer, proxies []api.Proxy, rejecte
 		for _, p := range s.Proxies {
 			out := api.Proxy{
 				ID: p.ID, Gateway: p.Gateway, Xds: s.ID, Connected: true, Address: p.Address,
-				AppliedRevision: p.AppliedRevision, Version: p.Version, ConnectedAt: p.ConnectedAt,
+				AppliedRevision: p.AppliedRevision, Version: p.Version, ConnectedAt: p.ConnectedAt, Surplus: p.Surplus,
 			}
 			for _, r := range rejected {
 				if r.Gateway == p.Gateway {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
@@ -194,6 +195,11 @@ func (a *API) status(c echo.Context) error {
 		out.Xds = []api.XdsServer{}
 	}
 	out.LiveRevision = liveRevision(proxies)
+	if out.State[resource.KindLicense].Count > 0 {
+		if out.Licenses, err = a.licenses(c.Request().Context(), proxies, time.Now()); err != nil {
+			return err
+		}
+	}
 	return c.JSON(http.StatusOK, out)
 }
 

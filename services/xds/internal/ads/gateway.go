@@ -23,6 +23,8 @@ type Options struct {
 	Retry time.Duration
 	// OnChange is called, without locks held, when what the Envoys have applied or refused has changed.
 	OnChange func()
+	// Seats are those of all gateways; no license has a limit where nil.
+	Seats *Seats
 	// Log must not be nil.
 	Log *zap.Logger
 }
@@ -80,6 +82,8 @@ type Proxy struct {
 	ConnectedAt time.Time
 	// Applied is the revision that it serves in full.
 	Applied int64
+	// Surplus says that it has no seat under its gateway's license.
+	Surplus bool
 }
 
 // Gateway is the resources of one fleet of Envoys, and its streams.
@@ -106,6 +110,9 @@ func NewGateway(name string, opt Options) *Gateway {
 	}
 	if opt.Retry == 0 {
 		opt.Retry = 15 * time.Second
+	}
+	if opt.Seats == nil {
+		opt.Seats = NewSeats()
 	}
 	g := &Gateway{name: name, opt: opt, entries: map[translate.Type]map[string]*entry{}, streams: map[*stream]struct{}{}, refused: map[translate.Key]struct{}{}, watchers: map[chan struct{}]struct{}{}}
 	for _, t := range order {
@@ -249,7 +256,7 @@ func (g *Gateway) Proxies() []Proxy {
 	defer g.mu.Unlock()
 	out := make([]Proxy, 0, len(g.streams))
 	for s := range g.streams {
-		out = append(out, Proxy{ID: s.id, Address: s.address, Version: s.version, ConnectedAt: s.since, Applied: s.applied()})
+		out = append(out, Proxy{ID: s.id, Address: s.address, Version: s.version, ConnectedAt: s.since, Applied: s.applied(), Surplus: s.surplus})
 	}
 	slices.SortFunc(out, func(a, b Proxy) int {
 		if a.ID != b.ID {

@@ -12,6 +12,9 @@ import (
 
 // handle takes one request of the Envoy: a subscription, an ACK, a NACK, or several of these at once.
 func (s *stream) handle(r *discoveryv3.DeltaDiscoveryRequest) {
+	if s.stoodBefore(r) {
+		s.g.opt.Seats.stood(s)
+	}
 	s.g.mu.Lock()
 	defer s.g.mu.Unlock()
 	t := translate.Type(r.GetTypeUrl())
@@ -29,6 +32,21 @@ func (s *stream) handle(r *discoveryv3.DeltaDiscoveryRequest) {
 		}
 	}
 	s.subscribe(t, ts, r)
+}
+
+// stoodBefore says whether the Envoy comes back with a form that those without a seat get.
+func (s *stream) stoodBefore(r *discoveryv3.DeltaDiscoveryRequest) bool {
+	if translate.Type(r.GetTypeUrl()) != translate.TypeExtension {
+		return false
+	}
+	s.g.mu.Lock()
+	defer s.g.mu.Unlock()
+	for name, version := range r.GetInitialResourceVersions() {
+		if e := s.g.effective(translate.Key{Type: translate.TypeExtension, Name: name}); e != nil && e.Surplus != nil && e.Surplus.Version == version {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *stream) subscribe(t translate.Type, ts *typeState, r *discoveryv3.DeltaDiscoveryRequest) {

@@ -88,9 +88,10 @@ type stream struct {
 	version string
 	since   time.Time
 
-	// surplus says that the Envoy has no seat under its gateway's license.
-	surplus bool
-	types   map[translate.Type]*typeState
+	// surplus says that the Envoy has no seat under its gateway's license; stood, that it had none when it
+	// came. The lock of the seats guards both, and that of the gateway the first as well.
+	surplus, stood bool
+	types          map[translate.Type]*typeState
 	// uses counts, by cluster, the routes and listeners that the Envoy holds or may be about to hold.
 	uses map[string]int
 	// unknown counts the held versions whose clusters are not known.
@@ -191,8 +192,10 @@ func (ts *typeState) isInflight(name string) bool {
 func (s *stream) run(first *discoveryv3.DeltaDiscoveryRequest) error {
 	defer s.cancel()
 	s.join()
+	s.g.opt.Seats.join(s)
 	s.g.opt.OnChange()
 	defer s.g.opt.OnChange()
+	defer s.g.opt.Seats.leave(s)
 	defer s.leave()
 	requests := make(chan *discoveryv3.DeltaDiscoveryRequest, 16)
 	failed := make(chan error, 1)

@@ -55,6 +55,7 @@ type member struct {
 // Fleet is safe for concurrent use.
 type Fleet struct {
 	opt      Options
+	seats    *ads.Seats
 	resolver *resolver.Resolver
 	// Both are signalled when the status may be another.
 	changed, judged chan struct{}
@@ -68,8 +69,8 @@ type Fleet struct {
 
 // New returns a fleet without configuration.
 func New(opt Options) *Fleet {
-	f := &Fleet{opt: opt, changed: make(chan struct{}, 1), judged: make(chan struct{}, 1), state: config.New(), members: map[string]*member{}}
-	f.opt.ADS.Log = opt.Log
+	f := &Fleet{opt: opt, changed: make(chan struct{}, 1), judged: make(chan struct{}, 1), state: config.New(), members: map[string]*member{}, seats: ads.NewSeats()}
+	f.opt.ADS.Log, f.opt.ADS.Seats = opt.Log, f.seats
 	f.opt.ADS.OnChange = f.signal
 	f.opt.Resolver.Log = opt.Log
 	f.resolver = resolver.New(f.opt.Resolver, f.resolved)
@@ -109,6 +110,7 @@ func (f *Fleet) Apply(u stream.Update) error {
 	changes, _ := f.state.Apply(u.Changed)
 	f.commit, f.ready = u.Commit, true
 	f.manage(changes)
+	f.deal()
 	for _, m := range f.members {
 		delta, problems := m.builder.Update(f.state, changes)
 		m.note(changes, problems)
@@ -151,6 +153,25 @@ func (f *Fleet) manage(changes []config.Change) {
 			m.keys[k.GetSha256()] = true
 		}
 	}
+}
+
+// deal tells the seats of the gateways' licenses. It goes before the new form of a license is sent, so
+// that an Envoy without a seat does not serve a while.
+func (f *Fleet) deal() {
+	license, limits := map[string]string{}, map[string]int{}
+	for name := range f.members {
+		o := f.state.Get(resource.Ref{Kind: resource.KindGateway, Name: name})
+		if o == nil || o.Message().(*configv1.Gateway).GetLicense() == "" {
+			continue
+		}
+		license[name] = o.Message().(*configv1.Gateway).GetLicense()
+		if l := f.state.Get(resource.Ref{Kind: resource.KindLicense, Name: license[name]}); l != nil {
+			if n := l.Message().(*configv1.License).GetMaxProxies(); n > 0 {
+				limits[license[name]] = int(n)
+			}
+		}
+	}
+	f.seats.Configure(license, limits)
 }
 
 // note keeps what could not be translated: the api checks it before it commits, so that this is a
@@ -244,7 +265,7 @@ func (f *Fleet) Status(now time.Time) status.XdsStatus {
 		s.Live[name] = m.gateway.Live()
 		for _, p := range m.gateway.Proxies() {
 			s.Proxies = append(s.Proxies, status.ProxyStatus{
-				ID: p.ID, Gateway: name, Address: p.Address, AppliedRevision: p.Applied, Version: p.Version, ConnectedAt: resource.Time(p.ConnectedAt),
+				ID: p.ID, Gateway: name, Address: p.Address, AppliedRevision: p.Applied, Version: p.Version, ConnectedAt: resource.Time(p.ConnectedAt), Surplus: p.Surplus,
 			})
 		}
 		for _, r := range m.gateway.Refusals() {
