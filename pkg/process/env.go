@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -68,6 +69,19 @@ func (e *Env) Required(name, hint string) string {
 	v := e.Secret(name)
 	if v == "" && len(e.errs) == before {
 		e.Fail(name, "is not set; %s", hint)
+	}
+	return v
+}
+
+// URL is a secret that must be there and read as a URL, or as several with commas between them: parsers repeat
+// what they cannot read, with the password in it.
+func (e *Env) URL(name, hint string) string {
+	v := e.Required(name, hint)
+	for one := range strings.SplitSeq(v, ",") {
+		if _, err := url.Parse(strings.TrimSpace(one)); err != nil {
+			e.Fail(name, "cannot be read as a URL; %s", hint)
+			break
+		}
 	}
 	return v
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
@@ -19,8 +20,9 @@ func live(t *testing.T, s *harness.System, name, body string) {
 	t.Helper()
 	eventually(t, func() string {
 		got, raw, err := s.Call(t.Context(), "PUT", s.API+"/v1/routes/"+name+"?wait=live&timeout=5s", direct(name, body, nil))
-		if err != nil || got > 201 {
-			return fmt.Sprintf("put %s: %d %s %v", name, got, raw, err)
+		var answer struct{ Live struct{ Live bool } }
+		if err != nil || got > 201 || json.Unmarshal(raw, &answer) != nil || !answer.Live.Live {
+			return fmt.Sprintf("put %s: %d %s %v", name, got, raw, err) // no_proxies, for one
 		}
 		return ""
 	})

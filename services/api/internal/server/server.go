@@ -57,7 +57,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 	e := process.NewEnv(lookup)
 	c := Config{
 		DatabaseURL: e.Required("DATABASE_URL", "set it to postgresql://user:password@host:5432/marchproxy"),
-		NatsURL:     e.Required("NATS_URL", "set it to nats://host:4222"),
+		NatsURL:     e.URL("NATS_URL", "set it to nats://host:4222"),
 		SecretKey:   e.Required("SECRET_KEY", "set it to at least 16 random characters, for instance from: openssl rand -hex 32"),
 		Addr:        e.Addr("API_ADDR", ":8000"),
 		ClusterKey:  e.Secret("CLUSTER_API_KEY"),

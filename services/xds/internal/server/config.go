@@ -50,7 +50,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		host = "xds"
 	}
 	c := Config{
-		NatsURL:    e.Required("NATS_URL", "set it to nats://host:4222"),
+		NatsURL:    e.URL("NATS_URL", "set it to nats://host:4222"),
 		GRPCAddr:   e.Addr("XDS_GRPC_ADDR", fmt.Sprintf(":%d", e.Int("XDS_GRPC_PORT", 18000, 0, 65535))),
 		HTTPAddr:   e.Addr("XDS_HTTP_ADDR", fmt.Sprintf(":%d", e.Int("XDS_HTTP_PORT", 19000, 0, 65535))),
 		SecretKey:  e.Required("SECRET_KEY", "set it to the api's, at least 16 characters"),

@@ -1,0 +1,120 @@
+package live_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/status"
+	"github.com/marchproxy/marchproxy/services/api/internal/live"
+)
+
+var hello = resource.Ref{Kind: resource.KindRoute, Name: "hello"}
+
+func target(rev int64) live.Target {
+	return live.Target{Epoch: "e", Revision: rev, Gateways: []string{"default"}, Objects: map[resource.Ref]bool{hello: true}}
+}
+
+// report is one server's, with an Envoy where proxies says so.
+func report(id string, rev, served int64, proxies int) status.XdsStatus {
+	s := status.XdsStatus{ID: id, Epoch: "e", Revision: rev, Live: map[string]int64{"default": served}}
+	for range proxies {
+		s.Proxies = append(s.Proxies, status.ProxyStatus{ID: id + "-envoy", Gateway: "default", AppliedRevision: served})
+	}
+	return s
+}
+
+// TestJudge: when a revision is live, by what the servers say.
+func TestJudge(t *testing.T) {
+	refused := func(rev int64, name string) status.XdsStatus {
+		s := report("a", 7, 7, 1)
+		s.Rejected = []status.RejectedResource{{Gateway: "default", Reason: "why", Objects: []status.ObjectRef{{Kind: hello.Kind, Name: name, Revision: rev}}}}
+		return s
+	}
+	other := report("a", 7, 7, 1)
+	other.Epoch = "before the restore"
+	elsewhere := report("a", 7, 7, 1)
+	elsewhere.Proxies[0].Gateway = "edge"
+	for name, c := range map[string]struct {
+		reports []status.XdsStatus
+		state   string
+	}{
+		"nobody reports":                        {nil, "pending"},
+		"no envoy":                              {[]status.XdsStatus{report("a", 7, 7, 0)}, "no_proxies"},
+		"an envoy of another gateway":           {[]status.XdsStatus{elsewhere}, "no_proxies"},
+		"live":                                  {[]status.XdsStatus{report("a", 7, 7, 1)}, "live"},
+		"a later one is":                        {[]status.XdsStatus{report("a", 9, 8, 1)}, "live"},
+		"the server has not read it":            {[]status.XdsStatus{report("a", 6, 6, 1)}, "pending"},
+		"its envoys have not all confirmed":     {[]status.XdsStatus{report("a", 7, 6, 2)}, "pending"},
+		"one of two servers has not read it":    {[]status.XdsStatus{report("a", 7, 7, 1), report("b", 6, 6, 1)}, "pending"},
+		"also where it has no envoys":           {[]status.XdsStatus{report("a", 7, 7, 1), report("b", 6, 6, 0)}, "pending"},
+		"another life of the database":          {[]status.XdsStatus{other}, "pending"},
+		"refused":                               {[]status.XdsStatus{refused(7, "hello")}, "rejected"},
+		"refused by one of two":                 {[]status.XdsStatus{refused(7, "hello"), report("b", 7, 7, 1)}, "rejected"},
+		"an earlier version of it was refused":  {[]status.XdsStatus{refused(6, "hello")}, "live"},
+		"something else was refused":            {[]status.XdsStatus{refused(7, "other")}, "live"},
+		"the later report of a server counts":   {[]status.XdsStatus{report("a", 6, 6, 1), report("a", 7, 7, 1)}, "live"},
+		"a server that stops is asked no more":  {[]status.XdsStatus{report("a", 7, 7, 1), report("b", 6, 6, 1), {ID: "b", Stopping: true}}, "live"},
+		"a gateway that the server has not got": {[]status.XdsStatus{{ID: "a", Epoch: "e", Revision: 7}}, "no_proxies"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := live.NewBoard(time.Now)
+			for _, r := range c.reports {
+				b.Report(r)
+			}
+			if l := b.Now(target(7)); l.State != c.state || l.Live != (c.state == "live") {
+				t.Errorf("%+v, want %s", l, c.state)
+			}
+		})
+	}
+}
+
+// TestWait: the answer comes with the report that makes it so, or when the time is over, with the reason.
+func TestWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := live.NewBoard(time.Now)
+		b.Report(report("a", 6, 6, 1))
+		answers := make(chan api.Live, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		go func() { answers <- b.Wait(ctx, target(7)) }()
+		time.Sleep(1500 * time.Millisecond)
+		b.Report(report("a", 7, 6, 1))
+		synctest.Wait()
+		select {
+		case l := <-answers:
+			t.Fatalf("%+v before the Envoy has confirmed", l)
+		default:
+		}
+		b.Report(report("a", 7, 7, 1))
+		if l := <-answers; !l.Live || l.WaitedMS != 1500 {
+			t.Errorf("%+v", l)
+		}
+		if l := b.Wait(ctx, target(8)); l.State != "timeout" || l.Reason == "" {
+			t.Errorf("%+v", l)
+		}
+	})
+}
+
+// TestSilent: a server that is silent for three heartbeats is gone, and holds up nobody.
+func TestSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := live.NewBoard(time.Now)
+		b.Report(report("dead", 6, 6, 1))
+		time.Sleep(status.Stale)
+		b.Report(report("a", 7, 7, 1))
+		if l := b.Now(target(7)); l.State != "pending" {
+			t.Errorf("%+v while it may still live", l)
+		}
+		time.Sleep(time.Millisecond)
+		if l := b.Now(target(7)); !l.Live || l.Proxies != 1 {
+			t.Errorf("%+v", l)
+		}
+		if servers, _, _ := b.Summary(); len(servers) != 1 {
+			t.Errorf("servers %+v", servers)
+		}
+	})
+}
