@@ -92,3 +92,7 @@ check-wasm: ## Check the filters' Rust code, and that wasm-filters/dist is what 
 .PHONY: check-differential
 check-differential: build ## Hold the auth filter against golang-jwt, go-jose and jwt_authn: 1,000,000 cases
 	go run ./test/cmd/diff-auth $(ARGS)
+
+.PHONY: bench-agent
+bench-agent: build ## Measure how long a policy takes until the kernel enforces it (root)
+	go run ./test/cmd/bench-agent $(ARGS)
