@@ -20,6 +20,7 @@ test: build lint check-generated check-wasm check-bpf ## Check everything, with 
 	go test -count=1 $(MODULES:%=./%/...)
 	go run ./test/cmd/check-live -changes 300
 	go run ./test/cmd/check-hitless -rounds 120
+	go run ./test/cmd/check-auth -trials 300
 	go run ./test/cmd/chaos -kills 6
 	go run ./test/cmd/check-input -examples 5
 	go run ./test/cmd/diff-auth -n 20000 -envoy 4000
@@ -64,6 +65,14 @@ check-live: build ## Prove that wait=live means live: 5,000 changes, two request
 .PHONY: check-hitless
 check-hitless: build ## Prove that no change costs a request: 500 requests a second under 1,000 changes
 	go run ./test/cmd/check-hitless $(ARGS)
+
+.PHONY: check-auth
+check-auth: build ## Prove that a revoked key stops working when wait=live returns: 2,000 revocations
+	go run ./test/cmd/check-auth $(ARGS)
+
+.PHONY: walkthrough
+walkthrough: ## Ask a running system (make run) what the integration guide asks, with its status codes
+	scripts/walkthrough
 
 .PHONY: check-input
 check-input: build ## Send the API what Schemathesis makes of its OpenAPI document

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -30,9 +31,9 @@ type Answer struct {
 // New returns a connection that is made at the first question.
 func New(addr string) *Conn { return &Conn{addr: addr} }
 
-// Get asks for a path of a host. After an error the next question makes a new connection. Reused says
+// Get asks for a path of a host; headers are lines. After an error the next question makes a new connection. Reused says
 // whether the question went out on a connection that had answered before.
-func (c *Conn) Get(host, path string) (a Answer, reused bool, err error) {
+func (c *Conn) Get(host, path string, headers ...string) (a Answer, reused bool, err error) {
 	reused = c.conn != nil
 	if c.conn == nil {
 		conn, err := net.DialTimeout("tcp", c.addr, 5*time.Second)
@@ -44,7 +45,7 @@ func (c *Conn) Get(host, path string) (a Answer, reused bool, err error) {
 	if err := c.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return a, reused, err
 	}
-	if _, err := fmt.Fprintf(c.conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, host); err != nil {
+	if _, err := fmt.Fprintf(c.conn, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", path, host, lines(headers)); err != nil {
 		c.Close()
 		return a, reused, err
 	}
@@ -63,6 +64,13 @@ func (c *Conn) Get(host, path string) (a Answer, reused bool, err error) {
 		c.Close()
 	}
 	return Answer{resp.StatusCode, resp.Header, string(body)}, reused, nil
+}
+
+func lines(headers []string) string {
+	if len(headers) == 0 {
+		return ""
+	}
+	return strings.Join(headers, "\r\n") + "\r\n"
 }
 
 // Idle says whether the connection may be used: the proxy has not closed it since the last answer. An

@@ -1,0 +1,166 @@
+package e2e
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// signer is an asymmetric key.
+type signer struct {
+	kid    string
+	method jwt.SigningMethod
+	key    crypto.Signer
+}
+
+func signers(t *testing.T) []signer {
+	t.Helper()
+	r, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, d, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []signer{{"r", jwt.SigningMethodRS256, r}, {"e", jwt.SigningMethodES256, e}, {"d", jwt.SigningMethodEdDSA, d}}
+}
+
+func (s signer) token(t *testing.T, changes jwt.MapClaims) string {
+	t.Helper()
+	claims := jwt.MapClaims{"iss": "joe", "aud": "shop", "sub": "ann", "exp": time.Now().Add(5 * time.Minute).Unix(), "realm_access": map[string]any{"roles": []string{"user", "admin"}}, "scope": "read write"}
+	maps.Copy(claims, changes)
+	maps.DeleteFunc(claims, func(_ string, v any) bool { return v == nil })
+	token := jwt.NewWithClaims(s.method, claims)
+	token.Header["kid"] = s.kid
+	text, err := token.SignedString(s.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func (s signer) pem(t *testing.T) string {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(s.key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+}
+
+// TestPublicKeys: a policy with public keys behaves as one with shared secrets, though Envoy's own filter
+// serves it; keys given by PEM, and fetched.
+func TestPublicKeys(t *testing.T) {
+	s := start(t, "--no-demo")
+	all := signers(t)
+	var keys []any
+	for _, x := range all {
+		keys = append(keys, map[string]any{"kid": x.kid, "algorithm": x.method.Alg(), "public_key": x.pem(t)})
+	}
+	rules := func(more map[string]any) map[string]any {
+		j := map[string]any{
+			"issuers": []string{"joe", "old"}, "audiences": []string{"shop"},
+			"required_claims": []any{
+				map[string]any{"claim": []string{"realm_access", "roles"}, "values": []string{"admin", "owner"}},
+				map[string]any{"claim": []string{"scope"}, "values": []string{"read"}, "words": true},
+			},
+			"forward_claims": []any{map[string]any{"claim": []string{"sub"}, "header": "x-user"}},
+		}
+		maps.Copy(j, more)
+		return map[string]any{"spec": map[string]any{"jwt": j, "strip": true, "exempt_paths": []any{map[string]any{"path": "/public", "prefix": true}}}}
+	}
+	call(t, s, "PUT", s.API+"/v1/services/web", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":`+echo(t)+`}]}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/auth-policies/partners", rules(map[string]any{"keys": keys}), 201)
+	call(t, s, "PUT", s.API+"/v1/routes/private?wait=live", `{"spec":{"hosts":["a.test"],"auth_policy":"partners","backends":[{"service":"web"}]}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/open?wait=live", `{"spec":{"hosts":["a.test"],"path":{"prefix":"/open"},"backends":[{"service":"web"}]}}`, 201)
+	v := visit(t, s, "a.test")
+	for _, x := range all {
+		if got := v.want(200, "/x", x.token(t, nil), "X-User: root"); got != "Authorization=;X-User=ann;X-License-Key=;" {
+			t.Errorf("%s: the backend gets %s", x.kid, got)
+		}
+		v.want(200, "/x", x.token(t, jwt.MapClaims{"iss": "old"}))
+		v.want(401, "/x", x.token(t, jwt.MapClaims{"iss": "mallory"}))
+		v.want(401, "/x", x.token(t, jwt.MapClaims{"exp": nil}))
+		v.want(401, "/x", x.token(t, jwt.MapClaims{"exp": time.Now().Add(-2 * time.Minute).Unix()}))
+		v.want(403, "/x", x.token(t, jwt.MapClaims{"realm_access": map[string]any{"roles": []string{"user"}}}))
+		v.want(403, "/x", x.token(t, jwt.MapClaims{"realm_access": nil}))
+		v.want(403, "/x", x.token(t, jwt.MapClaims{"scope": "readers write"}))
+		v.want(200, "/x", x.token(t, jwt.MapClaims{"scope": "write read", "realm_access": map[string]any{"roles": "owner"}}))
+	}
+	v.want(401, "/x", "")
+	v.want(401, "/x?access_token="+all[0].token(t, nil), "")
+	v.want(401, "/x", signed(t, "r", all[0].pem(t), jwt.MapClaims{"iss": "joe", "aud": "shop"})) // the public key as a shared secret
+	v.want(200, "/public/x?y", "")
+	v.want(401, "/publicx", "")
+	v.want(307, "/public/..%2fx", "") // Envoy has the client write it plainly
+	if got := v.want(200, "/open", "", "X-User: root"); !strings.Contains(got, "X-User=;") {
+		t.Errorf("a client forges an identity where there is no policy: %s", got)
+	}
+	for i := range all { // one key is taken away
+		call(t, s, "PUT", s.API+"/v1/auth-policies/partners?wait=live", rules(map[string]any{"keys": []any{keys[i]}}), 200)
+		for j, x := range all {
+			want := 401
+			if i == j {
+				want = 200
+			}
+			v.want(want, "/x", x.token(t, nil))
+		}
+	}
+
+	// The same, fetched from an identity provider.
+	var fetched atomic.Int32
+	var set jose.JSONWebKeySet
+	for _, x := range all {
+		set.Keys = append(set.Keys, jose.JSONWebKey{Key: x.key.Public(), KeyID: x.kid, Algorithm: x.method.Alg(), Use: "sig"})
+	}
+	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/keys" || r.Host != "id.test" {
+			http.Error(w, "not here", http.StatusNotFound)
+			return
+		}
+		fetched.Add(1)
+		_ = json.NewEncoder(w).Encode(set) // the client is gone: nobody is left to tell
+	}))
+	defer idp.Close()
+	call(t, s, "PUT", s.API+"/v1/services/idp", fmt.Sprintf(`{"spec":{"endpoints":[{"host":"127.0.0.1","port":%s}]}}`, idp.URL[strings.LastIndexByte(idp.URL, ':')+1:]), 201)
+	remote := rules(map[string]any{"remote_jwks": map[string]any{"service": "idp", "path": "/keys", "host": "id.test"}})
+	call(t, s, "PUT", s.API+"/v1/auth-policies/partners?wait=live", remote, 200)
+	for _, x := range all {
+		v.want(200, "/x", x.token(t, nil))
+		v.want(403, "/x", x.token(t, jwt.MapClaims{"scope": "write"}))
+	}
+	if fetched.Load() == 0 {
+		t.Error("the key set was not fetched")
+	}
+	// As the gateway's policy it holds for routes that say nothing, and for no others.
+	call(t, s, "PATCH", s.API+"/v1/gateways/default?wait=live", `{"spec":{"auth_policy":"partners"}}`, 200)
+	call(t, s, "PUT", s.API+"/v1/routes/free?wait=live", `{"spec":{"hosts":["a.test"],"path":{"prefix":"/free"},"auth_policy":"none","backends":[{"service":"web"}]}}`, 201)
+	v = visit(t, s, "a.test")
+	v.want(401, "/open", "")
+	v.want(200, "/open", all[1].token(t, nil))
+	v.want(403, "/open", all[1].token(t, jwt.MapClaims{"scope": "write"}))
+	v.want(200, "/free", "")
+	v.want(200, "/public/x", "")
+}
