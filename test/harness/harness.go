@@ -207,6 +207,9 @@ func (s *System) NATS() (string, error) {
 	return fmt.Sprintf("nats://%s@127.0.0.1:%d", token, s.natsPort), err
 }
 
+// SecretKey is what its services seal with.
+func (s *System) SecretKey() (string, error) { return s.secret("SecretKey") }
+
 // ClusterKey is the key that the gateway default is opened with.
 func (s *System) ClusterKey() (string, error) { return s.secret("ClusterKey") }
 

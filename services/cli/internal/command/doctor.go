@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -84,10 +85,25 @@ func (d *doctor) run(ctx context.Context, xds, admin, natsURL, gateway string) e
 	}
 	fmt.Fprintf(d.out, "database  revision %d\n", truth.Revision)
 	if natsURL != "" {
-		if err := d.stream(ctx, natsURL, truth); err != nil {
-			return err
-		}
+		d.part(ctx, "the stream", func(ctx context.Context) error { return d.stream(ctx, natsURL, truth) })
 	}
+	d.part(ctx, "the xDS server", func(ctx context.Context) error { return d.xds(ctx, xds, admin, gateway, truth) })
+	return ctx.Err()
+}
+
+// patience is how long one part may take to answer.
+const patience = 15 * time.Second
+
+// part looks at one part. One that does not answer is a difference like any other, and the next is looked at.
+func (d *doctor) part(ctx context.Context, name string, look func(context.Context) error) {
+	limit, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := look(limit); err != nil {
+		d.differ("%s cannot be looked at: %v", name, err)
+	}
+}
+
+func (d *doctor) xds(ctx context.Context, xds, admin, gateway string, truth api.Status) error {
 	var s served
 	if err := getJSON(ctx, xds+"/v1/resources?gateway="+gateway, &s); err != nil {
 		return err
@@ -97,7 +113,8 @@ func (d *doctor) run(ctx context.Context, xds, admin, natsURL, gateway string) e
 		d.differ("xds serves revision %d of epoch %s, the database has %d of %s", s.Revision, s.Epoch, truth.Revision, truth.Epoch)
 	}
 	d.states("xds", s.State, truth.State)
-	return d.envoy(ctx, admin, s)
+	d.part(ctx, "Envoy", func(ctx context.Context) error { return d.envoy(ctx, admin, s) })
+	return nil
 }
 
 func (d *doctor) states(who string, got, want map[string]api.KindState) {
