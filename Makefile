@@ -21,7 +21,7 @@ test: build lint check-generated check-wasm check-bpf ## Check everything, with 
 	go run ./test/cmd/check-live -changes 300
 	go run ./test/cmd/check-hitless -rounds 120
 	go run ./test/cmd/check-auth -trials 300
-	go run ./test/cmd/chaos -kills 6
+	go run ./test/cmd/chaos -kills 9
 	go run ./test/cmd/check-input -examples 5
 	go run ./test/cmd/diff-auth -n 20000 -envoy 4000
 

@@ -1,7 +1,8 @@
 // Command chaos kills the api, xds, NATS and PostgreSQL with SIGKILL, singly and in pairs, at moments that
-// a seed decides, under a load of writes, and then checks that every acknowledged write is in the database
-// and on Envoy, that no half of an unacknowledged one is, that revisions are gapless, and that Envoy served
-// throughout.
+// a seed decides, under a load of writes; between the kills the stream is purged, and stream and database come
+// back from older copies. Then it checks that every acknowledged write is in the database and on Envoy (of those
+// after a backup that was restored only that all parts agree), that no half of an unacknowledged one is, that
+// revisions are gapless, and that Envoy served throughout.
 package main
 
 import (
@@ -13,10 +14,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
@@ -26,7 +25,7 @@ import (
 
 func main() {
 	seed := flag.Uint64("seed", 1, "decides what is killed, when")
-	kills := flag.Int("kills", 20, "kills, of one or two parts each")
+	kills := flag.Int("kills", 20, "kills, of one or two parts each; after every third, something rarer")
 	flag.Parse()
 	fmt.Printf("seed %d, %d kills\n", *seed, *kills)
 	if err := run(context.Background(), *seed, *kills); err != nil {
@@ -39,10 +38,17 @@ const writers = 4
 
 // writer writes pairs of routes, each pair in one transaction with one mark, so that a half would show.
 type writer struct {
-	n    int
+	n int
+	// mu is held during a write, so that nobody takes a copy of what is known in the middle of it.
+	mu   sync.Mutex
 	last int // the last mark that was acknowledged
 	// maybe are marks after it whose outcome is not known.
 	maybe []int
+	// old is the same as of the backup.
+	old struct {
+		last  int
+		maybe []int
+	}
 }
 
 func (w *writer) document(mark int) map[string]any {
@@ -58,18 +64,27 @@ func (w *writer) document(mark int) map[string]any {
 
 func (w *writer) run(ctx context.Context, s *harness.System, acked *atomic.Int64) {
 	for mark := 1; ctx.Err() == nil; mark++ {
-		status, _, err := s.Call(ctx, http.MethodPost, s.API+"/v1/apply", w.document(mark))
-		if err == nil && status == 200 {
-			w.last, w.maybe = mark, nil
+		if w.write(ctx, s, mark) {
 			acked.Add(1)
 			continue
 		}
-		w.maybe = append(w.maybe, mark)
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 		}
 	}
+}
+
+func (w *writer) write(ctx context.Context, s *harness.System, mark int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	status, _, err := s.Call(ctx, http.MethodPost, s.API+"/v1/apply", w.document(mark))
+	if err == nil && status == 200 {
+		w.last, w.maybe = mark, nil
+		return true
+	}
+	w.maybe = append(w.maybe, mark)
+	return false
 }
 
 func run(ctx context.Context, seed uint64, kills int) (err error) {
@@ -92,18 +107,13 @@ func run(ctx context.Context, seed uint64, kills int) (err error) {
 		wg.Go(func() { all[n].run(load, s, &acked) })
 	}
 	wg.Go(func() { steady(load, s.Proxy, &served, &failed) })
-	parts := []string{"api", "xds", "nats", "postgres"}
-	for k := range kills {
-		time.Sleep(time.Duration(300+rng.IntN(1500)) * time.Millisecond) // the moment is part of the experiment
-		rng.Shuffle(len(parts), func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
-		chosen := parts[:1+k%2]
-		for _, p := range chosen {
-			kill(s, p)
-		}
-	}
+	err = follow(ctx, plan(rng, kills), s, all)
 	time.Sleep(2 * time.Second)
 	stop()
 	wg.Wait()
+	if err != nil {
+		return err
+	}
 	fmt.Printf("%d writes acknowledged, %d steady requests, %d failed\n", acked.Load(), served.Load(), failed.Load())
 	if failed.Load() > 0 {
 		return errors.New("envoy did not serve throughout")
@@ -111,20 +121,16 @@ func run(ctx context.Context, seed uint64, kills int) (err error) {
 	return check(ctx, s, all)
 }
 
-// kill ends a part; PostgreSQL's server is a child of its starter.
-func kill(s *harness.System, part string) {
-	pid := s.Pid(part)
-	if part == "postgres" {
-		if raw, err := os.ReadFile(s.Dir + "/postgres/data/postmaster.pid"); err == nil {
-			line, _, _ := strings.Cut(string(raw), "\n")
-			if _, err := fmt.Sscan(line, &pid); err != nil {
-				return
-			}
+// follow does what was planned, at its moments.
+func follow(ctx context.Context, steps []step, s *harness.System, all []*writer) error {
+	for _, st := range steps {
+		time.Sleep(st.after) // the moment is part of the experiment
+		fmt.Println(st)
+		if err := st.do(ctx, s, all); err != nil {
+			return fmt.Errorf("%s: %w", st, err)
 		}
 	}
-	if pid > 1 {
-		_ = syscall.Kill(pid, syscall.SIGKILL) // it may be down already
-	}
+	return nil
 }
 
 func steady(ctx context.Context, addr string, served, failed *atomic.Int64) {
