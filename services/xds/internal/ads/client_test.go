@@ -128,7 +128,9 @@ func (e *envoy) versions(typ translate.Type) map[string]string {
 // hangUp ends the stream; what the Envoy has stays.
 func (e *envoy) hangUp() {
 	e.stop()
-	_ = <-e.done // says that it was cut
+	if err := <-e.done; err == nil {
+		e.t.Error("the stream ended without being cut")
+	}
 	synctest.Wait()
 }
 
