@@ -95,6 +95,7 @@ func (w *work) auth(gw resource.Ref) {
 	for name := range w.policies {
 		names[name] = true
 	}
+	now := map[string]*configv1.AuthPolicy{}
 	var objects []resource.Ref
 	ours := authConfig{PerRoute: true}
 	native := nativeAuth{work: w, identity: map[string]bool{}}
@@ -105,12 +106,22 @@ func (w *work) auth(gw resource.Ref) {
 		}
 		ref := resource.Ref{Kind: resource.KindAuthPolicy, Name: name}
 		objects = append(objects, ref)
+		now[name] = p
 		if isNative(p) {
 			native.add(ref, p)
 		} else {
 			ours.Policies = append(ours.Policies, w.ours(ref, p))
 		}
 	}
+	for name, p := range w.retired(now) {
+		ref := resource.Ref{Kind: resource.KindAuthPolicy, Name: name}
+		if isNative(p) {
+			native.add(ref, p)
+		} else {
+			ours.Policies = append(ours.Policies, w.ours(ref, p))
+		}
+	}
+	slices.SortFunc(ours.Policies, func(a, b authPolicy) int { return compare(a.Name, b.Name) })
 	if d := w.gw.GetAuthPolicy(); d != "" {
 		if p := w.policy(d); p != nil && isNative(p) {
 			native.everywhere(d, p)
@@ -130,6 +141,23 @@ func (w *work) auth(gw resource.Ref) {
 	}
 	w.fill(slotAuth, content, nil, objects...)
 	native.fill(objects)
+}
+
+// retired are policies that no route names any more, or that have changed engines: the slots come to an
+// Envoy before the routes, and what those it still has name must stay there.
+func (w *work) retired(now map[string]*configv1.AuthPolicy) map[string]*configv1.AuthPolicy {
+	for name, p := range w.inSlots {
+		if n := now[name]; n == nil || isNative(n) != isNative(p) {
+			w.retiring[name] = p
+		}
+	}
+	for name, p := range now {
+		if r := w.retiring[name]; r != nil && isNative(r) == isNative(p) {
+			delete(w.retiring, name) // it is back
+		}
+	}
+	w.inSlots = now
+	return w.retiring
 }
 
 func encode(v any) []byte {

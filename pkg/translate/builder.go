@@ -29,6 +29,8 @@ type Builder struct {
 	// need a feature.
 	policies map[string]map[Key]bool
 	featured map[Key]bool
+	// inSlots are the policies in the slots, and retiring those that nothing names any more.
+	inSlots, retiring map[string]*configv1.AuthPolicy
 }
 
 // NewBuilder returns a builder without resources.
@@ -37,6 +39,7 @@ func NewBuilder(gateway string, opt Options) *Builder {
 		gateway: gateway, opt: opt, out: map[Key]*Resource{}, uses: map[string]int{}, traits: map[string]string{},
 		dns: map[string]map[string]bool{}, certs: map[string]certUse{},
 		policies: map[string]map[Key]bool{}, featured: map[Key]bool{},
+		inSlots: map[string]*configv1.AuthPolicy{}, retiring: map[string]*configv1.AuthPolicy{},
 	}
 }
 
@@ -114,6 +117,18 @@ func (b *Builder) Resolved(st *config.State, hosts []string) Delta {
 			w.services[s] = true
 		}
 	}
+	d, _ := w.run()
+	return d
+}
+
+// Retiring says whether policies stay in the slots only for routes that an Envoy may still have.
+func (b *Builder) Retiring() bool { return len(b.retiring) > 0 }
+
+// Retire takes them out. Call it when the Envoys have the new routes.
+func (b *Builder) Retire(st *config.State) Delta {
+	clear(b.retiring)
+	w := b.begin(st)
+	w.slotted = true
 	d, _ := w.run()
 	return d
 }

@@ -3,6 +3,7 @@ package translate
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -128,7 +129,8 @@ func (n *nativeAuth) fill(objects []resource.Ref) {
 		n.work.fill(slotClaims, passThrough(), nil, objects...)
 		return
 	}
-	n.work.fill(slotJWT, &n.jwt, n.clusters, objects...)
+	slices.Sort(n.clusters)
+	n.work.fill(slotJWT, &n.jwt, slices.Compact(n.clusters), objects...)
 	if len(n.claims) == 0 {
 		n.work.fill(slotClaims, passThrough(), nil, objects...)
 		return

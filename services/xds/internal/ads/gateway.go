@@ -12,6 +12,9 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
+// DefaultLinger is [Options.Linger] where it is 0.
+const DefaultLinger = 5 * time.Second
+
 // Options tune a gateway. The zero value is good for production.
 type Options struct {
 	// Linger is how long a cluster stays after the last route left it, for requests in flight and their
@@ -106,7 +109,7 @@ type Gateway struct {
 // NewGateway returns a gateway without resources.
 func NewGateway(name string, opt Options) *Gateway {
 	if opt.Linger == 0 {
-		opt.Linger = 5 * time.Second
+		opt.Linger = DefaultLinger
 	}
 	if opt.Retry == 0 {
 		opt.Retry = 15 * time.Second

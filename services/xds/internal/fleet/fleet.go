@@ -4,6 +4,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -115,11 +116,26 @@ func (f *Fleet) Apply(u stream.Update) error {
 		delta, problems := m.builder.Update(f.state, changes)
 		m.note(changes, problems)
 		m.gateway.Apply(u.Commit.Revision, delta)
+		if m.builder.Retiring() {
+			time.AfterFunc(f.retireAfter(), func() { f.retire(m) })
+		}
 	}
 	f.keepNames()
 	f.mu.Unlock()
 	f.signal()
 	return nil
+}
+
+// retireAfter is how long a policy outlives its last route, and a cluster its own.
+func (f *Fleet) retireAfter() time.Duration { return cmp.Or(f.opt.ADS.Linger, ads.DefaultLinger) }
+
+// retire takes the policies that no route names any more from the Envoys.
+func (f *Fleet) retire(m *member) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if m.builder.Retiring() {
+		m.gateway.Apply(f.commit.Revision, m.builder.Retire(f.state))
+	}
 }
 
 // manage starts and ends gateways, and reads their keys.

@@ -1,0 +1,135 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/marchproxy/marchproxy/test/probe"
+)
+
+// TestPoliciesComeAndGo: a policy and the route that names it come and go in one write, again and again,
+// under requests that are good with it and without: none fails.
+func TestPoliciesComeAndGo(t *testing.T) {
+	s := start(t, "--no-demo", "--concurrency", "2")
+	token := signed(t, "k1", firstSecret, nil)
+	apply := func(k int, protected bool) {
+		t.Helper()
+		resources := `{"kind":"Route","name":"r","spec":{"hosts":["a.test"],"direct_response":{"status":200,"body":"ok"}}}`
+		if protected {
+			resources = fmt.Sprintf(`{"kind":"AuthPolicy","name":"p%d","spec":{"jwt":{"keys":[%s]}}},
+				{"kind":"Route","name":"r","spec":{"hosts":["a.test"],"auth_policy":"p%d","direct_response":{"status":200,"body":"ok"}}}`, k, hmacKey("k1", firstSecret), k)
+		}
+		answer := call(t, s, "POST", s.API+"/v1/apply?wait=live", `{"owner":"test","prune":true,"resources":[`+resources+`]}`, 200)
+		if l := answer["live"].(map[string]any); l["state"] != "live" {
+			t.Fatalf("round %d: %v", k, l)
+		}
+	}
+	apply(0, false)
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		c := probe.New(s.Proxy)
+		defer c.Close()
+		var wrong error
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				if n < 100 {
+					wrong = errors.Join(wrong, fmt.Errorf("only %d requests were sent", n))
+				}
+				done <- wrong
+				return
+			default:
+			}
+			if a, _, err := c.Get("a.test", "/", "Authorization: Bearer "+token); err != nil || a.Status != 200 {
+				wrong = errors.Join(wrong, fmt.Errorf("request %d: %d %s %w", n, a.Status, a.Body, err))
+			}
+		}
+	}()
+	bare := visit(t, s, "a.test")
+	for k := range 40 {
+		apply(k, k%2 == 0)
+		want := 200
+		if k%2 == 0 {
+			want = 401
+		}
+		bare.want(want, "/", "")
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRefusedSlot: where Envoy cannot load the filter, no route is served without its policy, the policy
+// says why, and all comes right when the cause is gone.
+func TestRefusedSlot(t *testing.T) {
+	cache := cacheWithoutFilters(t)
+	s := start(t, "--no-demo", "--cache-dir", cache)
+	found, err := filepath.Glob(filepath.Join(cache, "wasm", "auth-*.wasm"))
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	if err := os.Rename(found[0], found[0]+".away"); err != nil {
+		t.Fatal(err)
+	}
+	call(t, s, "PUT", s.API+"/v1/routes/open?wait=live", `{"spec":{"hosts":["open.test"],"direct_response":{"status":200,"body":"ok"}}}`, 201)
+	answer := call(t, s, "POST", s.API+"/v1/apply?wait=live", `{"resources":[{"kind":"AuthPolicy","name":"staff","spec":{"jwt":{"keys":[`+hmacKey("k1", firstSecret)+`]}}},
+		{"kind":"Route","name":"private","spec":{"hosts":["private.test"],"auth_policy":"staff","direct_response":{"status":200,"body":"secret"}}}]}`, 202)
+	if l := answer["live"].(map[string]any); l["state"] != "rejected" {
+		t.Errorf("live: %v", l)
+	}
+	if status, body := proxied(t, s, "private.test", "/"); status != 404 {
+		t.Errorf("a route is served without its policy: %d %s", status, body)
+	}
+	if status, _ := proxied(t, s, "open.test", "/"); status != 200 {
+		t.Errorf("a route without a policy: %d", status)
+	}
+	for _, path := range []string{"/v1/auth-policies/staff", "/v1/routes/private"} {
+		if o := fmt.Sprint(call(t, s, "GET", s.API+path, nil, 200)["status"]); !strings.Contains(o, "rejected") || !strings.Contains(o, ".wasm") {
+			t.Errorf("%s: status %s", path, o)
+		}
+	}
+	if err := os.Rename(found[0]+".away", found[0]); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string {
+		if status, _ := proxied(t, s, "private.test", "/"); status != 401 {
+			return fmt.Sprintf("after the file is back: %d", status)
+		}
+		return ""
+	})
+}
+
+// cacheWithoutFilters shares dev's cache, except for the filters.
+func cacheWithoutFilters(t *testing.T) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), bin(t), "dev", "envoy-path").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	envoy := strings.TrimSpace(string(out))
+	shared := filepath.Dir(envoy)
+	dir, err := os.MkdirTemp("", "marchproxy-cache-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // a leftover does no harm
+	if err := os.Chmod(dir, 0o755); err != nil { // the database's user must get in
+		t.Fatal(err)
+	}
+	for _, name := range []string{filepath.Base(envoy), "postgres"} {
+		if _, err := os.Stat(filepath.Join(shared, name)); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := os.Symlink(filepath.Join(shared, name), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
