@@ -45,6 +45,14 @@ func slot(name string, closed bool, types ...proto.Message) *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: source}}
 }
 
+// Closed is a slot's content before it has any, as a resource.
+func Closed(name string) *Resource {
+	if name == slotMetrics {
+		return extension(name, passThrough(), nil)
+	}
+	return extension(name, unavailable(), nil)
+}
+
 func slotBefore() *hcmv3.HttpFilter {
 	return slot(slotMetrics, false, &httpwasmv3.Wasm{}, passThrough())
 }

@@ -17,12 +17,39 @@ func (s *stream) next(now time.Time) *discoveryv3.DeltaDiscoveryResponse {
 			continue
 		}
 		items := s.collect(t, ts, now)
+		if t == translate.TypeExtension {
+			items = s.alone(ts, items)
+		}
 		if len(items) == 0 && !ts.answer && len(ts.absent) == 0 {
 			continue
 		}
 		return s.response(t, ts, items)
 	}
 	return nil
+}
+
+// alone takes the first of some slots' contents. Envoy compares what a slot is sent with what it was sent
+// last, whether it took that or not: a refused content that is sent again is ACKed, and not applied.
+// So each goes alone, that a refusal need not be looked for by sending it again; and before a refused one
+// is tried again, the slot is sent something else.
+func (s *stream) alone(ts *typeState, items []item) []item {
+	if len(items) == 0 {
+		return items
+	}
+	it := items[0]
+	if it.resource != nil && it.resource.Version == ts.spoiled[it.name] {
+		other := translate.Closed(it.name)
+		if e := s.g.entries[translate.TypeExtension][it.name]; e != nil {
+			if e.good != nil && !e.good.Is(it.resource.Version) {
+				other = s.form(e.good)
+			}
+			if e.bad != nil {
+				e.bad.at = time.Time{} // the try itself follows at once
+			}
+		}
+		it.resource = other
+	}
+	return []item{it}
 }
 
 func (s *stream) response(t translate.Type, ts *typeState, items []item) *discoveryv3.DeltaDiscoveryResponse {

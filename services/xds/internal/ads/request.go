@@ -64,6 +64,9 @@ func (s *stream) subscribe(t translate.Type, ts *typeState, r *discoveryv3.Delta
 			continue
 		}
 		ts.names[name] = true
+		if e := s.g.entries[t][name]; e != nil && e.bad != nil {
+			ts.spoiled[name] = s.form(e.bad.Resource).Version // perhaps by this Envoy, on another stream
+		}
 		delete(ts.leaving, name)
 		have, has := ts.known[name]
 		eff := s.effective(translate.Key{Type: t, Name: name})
@@ -155,6 +158,9 @@ func (s *stream) acked(t translate.Type, ts *typeState, in *response) {
 			s.settle(t, ts, it.name)
 			continue
 		}
+		if ts.spoiled[it.name] != it.resource.Version {
+			delete(ts.spoiled, it.name)
+		}
 		s.g.accept(it.resource, it.revision)
 		if !ts.wants(it.name) {
 			s.release(it.resource.Clusters)
@@ -216,6 +222,7 @@ func (s *stream) refused(ts *typeState, in *response, reason string) {
 			delete(ts.dirty, it.name)
 		}
 	case 1:
+		ts.spoiled[upserts[0].name] = upserts[0].resource.Version
 		s.g.refuse(upserts[0].resource, reason, time.Now())
 	default:
 		ts.groups = append(split(upserts, reason), ts.groups...)

@@ -72,6 +72,8 @@ type typeState struct {
 	groups [][]string
 	// answer is owed even where there is nothing to say.
 	answer bool
+	// spoiled are versions that the Envoy has refused, and so takes the next time without looking.
+	spoiled map[string]string
 	// absent names were asked for and do not exist.
 	absent []string
 }
@@ -109,7 +111,7 @@ func newStream(g *Gateway, conn deltaStream, cancel context.CancelFunc, now time
 		wakes: make(chan struct{}, 1),
 	}
 	for _, t := range order {
-		s.types[t] = &typeState{names: map[string]bool{}, leaving: map[string]bool{}, known: map[string]held{}, dirty: map[string]*dirt{}}
+		s.types[t] = &typeState{names: map[string]bool{}, leaving: map[string]bool{}, known: map[string]held{}, dirty: map[string]*dirt{}, spoiled: map[string]string{}}
 	}
 	return s
 }
