@@ -119,7 +119,7 @@ func cacheWithoutFilters(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // a leftover does no harm
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })  // a leftover does no harm
 	if err := os.Chmod(dir, 0o755); err != nil { // the database's user must get in
 		t.Fatal(err)
 	}
