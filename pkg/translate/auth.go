@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/config"
@@ -135,7 +133,7 @@ func (w *work) auth(gw resource.Ref) {
 	})
 	objects = append(objects, gw)
 	ours.StripHeaders = slices.Sorted(maps.Keys(native.identity))
-	var content proto.Message = passThrough()
+	content := passThrough()
 	if len(ours.Policies)+len(ours.StripHeaders) > 0 {
 		content = Wasm("auth", w.module("auth"), encode(ours))
 	}

@@ -61,7 +61,7 @@ func slotsAfter() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		slot(slotLicense, true, &httpwasmv3.Wasm{}, passThrough()),
 		slot(slotAuth, true, &httpwasmv3.Wasm{}, passThrough()),
-		slot(slotJWT, true, &jwtv3.JwtAuthentication{}, passThrough()),
+		slot(slotJWT, true, &jwtv3.JwtAuthentication{}),
 		slot(slotClaims, true, &rbacv3.RBAC{}, passThrough()),
 	}
 }

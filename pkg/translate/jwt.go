@@ -124,11 +124,7 @@ func (n *nativeAuth) everywhere(name string, p *configv1.AuthPolicy) {
 
 // fill puts the filter, and the one for required claims, into their slots.
 func (n *nativeAuth) fill(objects []resource.Ref) {
-	if len(n.jwt.GetProviders()) == 0 {
-		n.work.fill(slotJWT, passThrough(), nil, objects...)
-		n.work.fill(slotClaims, passThrough(), nil, objects...)
-		return
-	}
+	// Also without any policy: it refuses a route that names one, where an empty place would let it pass.
 	slices.Sort(n.clusters)
 	n.work.fill(slotJWT, &n.jwt, slices.Compact(n.clusters), objects...)
 	if len(n.claims) == 0 {
