@@ -54,6 +54,16 @@ generate-bpf: ## Compile the XDP program and generate its Go bindings
 check-bpf: ## Fail where the committed XDP object is not what bpf/c gives
 	scripts/bpf --check
 
+.PHONY: fuzz-bpf
+fuzz-bpf: ## Hold the loaded XDP program against the Go model: 2,000,000 packets, then the fuzzer
+	cd bpf && go test -count=1 -run TestAgainstModel -v . -fuzz-cases 2000000 $(ARGS)
+	cd bpf && go test -run '^$$' -fuzz FuzzFrame -fuzztime 60s -parallel 1 .
+
+.PHONY: bench-xdp
+bench-xdp: ## Time the XDP program against a bare XDP_DROP and Debian's xdp-filter
+	scripts/bpf-peers
+	cd bpf && go test -count=1 -run TestSpeed -v . -speed-rounds 11 -speed-repeat 1000000 -speed-slack 1 $(ARGS)
+
 .PHONY: bench-propagation
 bench-propagation: build ## Measure how long a change takes to be live, beside Envoy's floor
 	go run ./test/cmd/bench-propagation $(ARGS)

@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 )
 
 // generation is what user space knows of one of the two.
 type generation struct {
-	tables         *tables
-	trie4, trie6   *ebpf.Map
-	portsUnchecked bool
+	tables *tables // nil: nothing was written yet
+	// trie4 is kept to have something to settle with.
+	trie4, trie6 *ebpf.Map
 }
 
 func (g *generation) close() {
@@ -24,8 +25,7 @@ func (g *generation) close() {
 }
 
 // Apply puts a ruleset in force: whole, for every packet that arrives after Apply returns, or, where it returns
-// an error, not at all. What sources have used stays theirs; a ruleset that differs little from the one before the
-// last costs little. Applying an unchanged ruleset is safe.
+// an error, not at all. What sources have used stays theirs; what did not change is not written again. Applying an unchanged ruleset is safe.
 func (p *Program) Apply(ctx context.Context, r Ruleset) error {
 	if err := r.Validate(); err != nil {
 		return err
@@ -40,9 +40,9 @@ func (p *Program) Apply(ctx context.Context, r Ruleset) error {
 	}
 	var control xdpControl
 	if err := p.coll.Maps[xdpMapControlMap].Lookup(uint32(0), &control); err != nil {
-		return fmt.Errorf("read the generation: %w", err)
+		return fmt.Errorf("read the sequence: %w", err)
 	}
-	slot := 1 - control.Generation&1
+	slot := 1 - control.Sequence&1
 	if err := p.write(ctx, slot, next); err != nil {
 		// Nobody reads this slot, but what it holds is not known any more.
 		if g := p.state[slot]; g != nil {
@@ -51,7 +51,7 @@ func (p *Program) Apply(ctx context.Context, r Ruleset) error {
 		}
 		return err
 	}
-	control.Generation = slot
+	control.Sequence++
 	if err := p.coll.Maps[xdpMapControlMap].Put(uint32(0), &control); err != nil {
 		return fmt.Errorf("switch the generation: %w", err)
 	}
@@ -73,25 +73,21 @@ func (p *Program) settle(slot uint32, trie *ebpf.Map, done chan<- struct{}) {
 func (p *Program) write(ctx context.Context, slot uint32, t *tables) error {
 	g := p.state[slot]
 	if g == nil {
-		g = &generation{tables: &tables{}}
-		var err error
-		if g.trie4, err = p.freshTrie(xdpMapPrefixes4, slot); err != nil {
-			return err
-		}
+		g = &generation{}
 		p.state[slot] = g
-		if g.trie6, err = p.freshTrie(xdpMapPrefixes6, slot); err != nil {
-			return err
-		}
-		g.portsUnchecked = true
 	}
-	if err := errors.Join(
-		update(ctx, g.trie4, g.tables.prefixes4, t.prefixes4),
-		update(ctx, g.trie6, g.tables.prefixes6, t.prefixes6),
-	); err != nil {
-		return fmt.Errorf("write prefixes: %w", err)
+	old := g.tables
+	if old == nil {
+		old = &tables{}
+	}
+	if err := p.writeTrie(ctx, &g.trie4, xdpMapPrefixes4, slot, old.trie4, t.trie4); err != nil {
+		return err
+	}
+	if err := p.writeTrie(ctx, &g.trie6, xdpMapPrefixes6, slot, old.trie6, t.trie6); err != nil {
+		return err
 	}
 	for id, policy := range t.policies {
-		if old, ok := g.tables.policies[id]; ok && old == policy {
+		if before, ok := old.policies[id]; ok && before == policy {
 			continue
 		}
 		if err := p.coll.Maps[xdpMapPolicyMap].Put(slot*MaxPolicies+id, &policy); err != nil {
@@ -99,14 +95,13 @@ func (p *Program) write(ctx context.Context, slot uint32, t *tables) error {
 		}
 	}
 	for i, word := range t.ports {
-		if !g.portsUnchecked && word == g.tables.ports[i] {
+		if g.tables != nil && word == old.ports[i] {
 			continue
 		}
 		if err := p.coll.Maps[xdpMapAmpPortMap].Put(slot*uint32(len(t.ports))+uint32(i), word); err != nil {
 			return fmt.Errorf("write amplification ports: %w", err)
 		}
 	}
-	g.portsUnchecked = false
 	if err := p.coll.Maps[xdpMapConfigMap].Put(slot, &t.config); err != nil {
 		return fmt.Errorf("write flags: %w", err)
 	}
@@ -114,58 +109,42 @@ func (p *Program) write(ctx context.Context, slot uint32, t *tables) error {
 	return nil
 }
 
-// freshTrie puts an empty trie into slot. The kernel frees the one before in the background.
-func (p *Program) freshTrie(outer string, slot uint32) (*ebpf.Map, error) {
-	m, err := ebpf.NewMap(innerSpec(p.spec, outer))
-	if err != nil {
-		return nil, fmt.Errorf("make a trie: %w", err)
-	}
-	if err := p.coll.Maps[outer].Put(slot, m); err != nil {
-		m.Close()
-		return nil, fmt.Errorf("place a trie: %w", err)
-	}
-	return m, nil
-}
-
-func innerSpec(spec *ebpf.CollectionSpec, outer string) *ebpf.MapSpec {
-	s := spec.Maps[outer].InnerMap.Copy()
-	s.Name = "mp_" + outer
-	return s
-}
-
-// chunk is how many prefixes one system call carries.
+// chunk is how many nodes of a trie one system call carries.
 const chunk = 4096
 
-// update turns what m holds, have, into want.
-func update[K comparable](ctx context.Context, m *ebpf.Map, have, want map[K]uint32) error {
-	var gone, keys []K
-	var values []uint32
-	for k := range have {
-		if _, ok := want[k]; !ok {
-			gone = append(gone, k)
+// writeTrie makes slot of outer hold want; m, which is there now, holds have. A trie that has outgrown its map gets
+// one of twice the size, and so few prefixes do not cost the memory of many.
+func (p *Program) writeTrie(ctx context.Context, m **ebpf.Map, outer string, slot uint32, have, want trie) error {
+	if *m == nil || int((*m).MaxEntries()) < len(want) {
+		spec := p.spec.Maps[outer].InnerMap.Copy()
+		spec.Name = "mp_" + outer
+		for int(spec.MaxEntries) < len(want) {
+			spec.MaxEntries *= 2
 		}
+		fresh, err := ebpf.NewMap(spec)
+		if err != nil {
+			return fmt.Errorf("make a trie of %d nodes: %w", spec.MaxEntries, err)
+		}
+		if err := p.coll.Maps[outer].Put(slot, fresh); err != nil {
+			return errors.Join(fmt.Errorf("place a trie: %w", err), fresh.Close())
+		}
+		if *m != nil {
+			(*m).Close()
+		}
+		*m, have = fresh, nil
 	}
-	for k, v := range want {
-		if old, ok := have[k]; !ok || old != v {
-			keys, values = append(keys, k), append(values, v)
+	for from := 0; from < len(want); from += chunk {
+		to := min(from+chunk, len(want))
+		if to <= len(have) && slices.Equal(have[from:to], want[from:to]) {
+			continue
 		}
-	}
-	for len(gone) > 0 {
-		n := min(chunk, len(gone))
-		if _, err := m.BatchDelete(gone[:n], nil); err != nil {
-			return errors.Join(err, ctx.Err())
+		keys := make([]uint32, 0, chunk)
+		for i := from; i < to; i++ {
+			keys = append(keys, uint32(i))
 		}
-		gone = gone[n:]
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if _, err := (*m).BatchUpdate(keys, want[from:to], nil); err != nil {
+			return fmt.Errorf("write prefixes: %w", err)
 		}
-	}
-	for len(keys) > 0 {
-		n := min(chunk, len(keys))
-		if _, err := m.BatchUpdate(keys[:n], values[:n], nil); err != nil {
-			return errors.Join(err, ctx.Err())
-		}
-		keys, values = keys[n:], values[n:]
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

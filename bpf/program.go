@@ -24,6 +24,9 @@ import (
 // DefaultPinDir is where an agent keeps maps and links between its lives.
 const DefaultPinDir = "/sys/fs/bpf/marchproxy"
 
+// lineWords is how many words of the sketch share a cache line (struct line).
+const lineWords = 8
+
 // layout is raised when the meaning of a configuration map changes without its size.
 const layout = 1
 
@@ -32,16 +35,17 @@ type Options struct {
 	// PinDir, a directory on a BPF file system (made if missing), keeps maps and links when the process ends.
 	// Empty: everything ends with the process.
 	PinDir string
-	// SketchSlots is the width of the sketch, a power of two; 0 means 65,536 (1 MiB). New sources are refused
-	// where all packets together exceed about the limit of one source times this: for limits far below 100
-	// packets a second under floods of many million, widen it.
-	SketchSlots uint32
+	// SketchWords is the size of the sketch, a power of two; 0 means 32,768 (256 KiB). New sources are refused
+	// where all packets together exceed about the limit of one source times half of this: for limits far below
+	// 100 packets a second under floods of many million, widen it.
+	SketchWords uint32
 	// Sources is how many sources near their limit are followed exactly; 0 means 131,072 (about 12 MiB).
 	Sources uint32
 	// InsertBudget bounds how many of them are added a second and CPU; 0 means 20,000.
 	InsertBudget uint32
 
-	testing bool // injected time and the test programs
+	testing   bool // the test programs too, and injected time
+	realClock bool // the kernel's time all the same
 }
 
 // Program is the loaded program and its maps. Its methods may be used by several goroutines.
@@ -64,7 +68,7 @@ type Program struct {
 // layout stays.
 var (
 	configMaps = []string{xdpMapControlMap, xdpMapConfigMap, xdpMapPolicyMap, xdpMapPrefixes4, xdpMapPrefixes6, xdpMapAmpPortMap}
-	stateMaps  = []string{xdpMapSketchMap, xdpMapRateLimitMap, xdpMapBudgetMap, xdpMapStatsMap, xdpMapPolicyStatsMap}
+	stateMaps  = []string{xdpMapSketchMap, xdpMapRateLimitMap, xdpMapRefusedMap, xdpMapBudgetMap, xdpMapStatsMap, xdpMapPolicyStatsMap}
 )
 
 // Open loads the program and its maps, the pinned ones where they fit. It attaches nothing and, on fresh maps,
@@ -72,8 +76,8 @@ var (
 //
 // Errors: [*Error] around [ErrPermission], [ErrNoBTF], [ErrKernel] or [ErrNoBPFFS].
 func Open(opts Options) (*Program, error) {
-	if opts.SketchSlots == 0 {
-		opts.SketchSlots = 65536
+	if opts.SketchWords == 0 {
+		opts.SketchWords = 32768
 	}
 	if opts.Sources == 0 {
 		opts.Sources = 131072
@@ -81,8 +85,8 @@ func Open(opts Options) (*Program, error) {
 	if opts.InsertBudget == 0 {
 		opts.InsertBudget = 20000
 	}
-	if opts.SketchSlots&(opts.SketchSlots-1) != 0 {
-		return nil, fmt.Errorf("sketch slots: %d is not a power of two", opts.SketchSlots)
+	if opts.SketchWords < lineWords || opts.SketchWords&(opts.SketchWords-1) != 0 {
+		return nil, fmt.Errorf("sketch words: %d is not a power of two from %d", opts.SketchWords, lineWords)
 	}
 	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11
 		return nil, loadError(err)
@@ -136,7 +140,7 @@ func (p *Program) prepare() error {
 		}
 		delete(p.spec.Maps, xdpMapTestCaseMap)
 	}
-	p.spec.Maps[xdpMapSketchMap].MaxEntries = 2 * p.opts.SketchSlots
+	p.spec.Maps[xdpMapSketchMap].MaxEntries = p.opts.SketchWords / lineWords
 	p.spec.Maps[xdpMapRateLimitMap].MaxEntries = p.opts.Sources
 
 	// The coarse clock's resolution is the length of a jiffy, and jiffies64 starts 300 s before it would
@@ -150,9 +154,9 @@ func (p *Program) prepare() error {
 	return errors.Join(
 		p.spec.Variables[xdpVarTickNs].Set(uint64(p.tick)),
 		p.spec.Variables[xdpVarInitialJiffies].Set(uint64(uint32(-300*hz))),
-		p.spec.Variables[xdpVarSketchMask].Set(p.opts.SketchSlots-1),
+		p.spec.Variables[xdpVarSketchMask].Set(p.opts.SketchWords/lineWords-1),
 		p.spec.Variables[xdpVarInsertBudget].Set(p.opts.InsertBudget),
-		p.spec.Variables[xdpVarTestClock].Set(p.opts.testing),
+		p.spec.Variables[xdpVarTestClock].Set(p.opts.testing && !p.opts.realClock),
 	)
 }
 

@@ -8,12 +8,8 @@ import (
 	"time"
 )
 
-// Values of the program's prefix tries that are not policies (maps.h).
-const (
-	prefixAllow = 0xffffffff
-	prefixDeny  = 0xfffffffe
-	noPolicy    = 0xffffffff
-)
+// noPolicy as config.default_policy lets sources without a policy pass (maps.h).
+const noPolicy = 0xffffffff
 
 // Bits of config.flags and policy.flags (maps.h).
 const (
@@ -36,28 +32,22 @@ const (
 // most an eighth of the burst, once, and never of the rate.
 const coarseTicks = 8
 
-type (
-	key4 [8]byte  // struct prefix4
-	key6 [20]byte // struct prefix6
-)
-
 // tables is a ruleset as the maps hold it.
 type tables struct {
-	prefixes4 map[key4]uint32
-	prefixes6 map[key6]uint32
-	policies  map[uint32]xdpPolicy
-	ports     [1024]uint64
-	config    xdpConfig
+	trie4, trie6 trie // nil: no prefix
+	policies     map[uint32]xdpPolicy
+	ports        [1024]uint64
+	config       xdpConfig
 }
 
 // resolve turns a valid ruleset into tables. tick is the length of a jiffy.
 func resolve(r *Ruleset, tick time.Duration) *tables {
-	t := &tables{prefixes4: map[key4]uint32{}, prefixes6: map[key6]uint32{}, policies: map[uint32]xdpPolicy{}}
+	t := &tables{policies: map[uint32]xdpPolicy{}}
 	resolvePrefixes(r, func(p netip.Prefix, v uint32) {
 		if p.Addr().Is4() {
-			t.prefixes4[packed4(p)] = v
+			t.trie4.insert(p, v)
 		} else {
-			t.prefixes6[packed6(p)] = v
+			t.trie6.insert(p, v)
 		}
 	})
 	t.config.DefaultPolicy = noPolicy
@@ -75,8 +65,8 @@ func resolve(r *Ruleset, tick time.Duration) *tables {
 		on  bool
 		bit uint32
 	}{
-		{len(t.prefixes4) > 0, flagPrefixes4},
-		{len(t.prefixes6) > 0, flagPrefixes6},
+		{t.trie4 != nil, flagPrefixes4},
+		{t.trie6 != nil, flagPrefixes6},
 		{r.Filters.Malformed, flagMalformed},
 		{r.Filters.TCPFlags, flagTCPFlags},
 		{r.Filters.Land, flagLand},
@@ -101,7 +91,7 @@ func resolve(r *Ruleset, tick time.Duration) *tables {
 }
 
 // resolvePrefixes makes one table of lists and policies: at each prefix, what the longest list entry that
-// covers it says, else its policy. A trie cannot answer "the longest of another kind" at run time.
+// covers it says, else its policy; shorter prefixes first. A trie cannot answer "the longest of another kind" at run time.
 func resolvePrefixes(r *Ruleset, emit func(netip.Prefix, uint32)) {
 	const none = uint64(1) << 32
 	type node struct {
@@ -118,14 +108,14 @@ func resolvePrefixes(r *Ruleset, emit func(netip.Prefix, uint32)) {
 	}
 	for _, p := range r.Policies {
 		for _, c := range p.CIDRs {
-			get(c).policy = uint64(p.ID)
+			get(c).policy = uint64(p.ID) + triePolicy
 		}
 	}
 	for _, p := range r.Allow {
-		get(p).list = prefixAllow
+		get(p).list = trieAllow
 	}
 	for _, p := range r.Deny {
-		get(p).list = prefixDeny
+		get(p).list = trieDeny
 	}
 	sorted := make([]*node, 0, len(at))
 	for _, n := range at {
@@ -155,20 +145,6 @@ func resolvePrefixes(r *Ruleset, emit func(netip.Prefix, uint32)) {
 			emit(n.Prefix, uint32(n.policy))
 		}
 	}
-}
-
-func packed4(p netip.Prefix) (k key4) {
-	binary.NativeEndian.PutUint32(k[:], uint32(p.Bits()))
-	a := p.Addr().As4()
-	copy(k[4:], a[:])
-	return k
-}
-
-func packed6(p netip.Prefix) (k key6) {
-	binary.NativeEndian.PutUint32(k[:], uint32(p.Bits()))
-	a := p.Addr().As16()
-	copy(k[4:], a[:])
-	return k
 }
 
 func packedPolicy(p *Policy, tick time.Duration) xdpPolicy {

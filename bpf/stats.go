@@ -139,14 +139,18 @@ func (p *Program) TopSources(n int) ([]Source, error) {
 		bits = p.current.IPv6PrefixLen
 	}
 	p.mu.Unlock()
+	waiting, err := p.refused()
+	if err != nil {
+		return nil, err
+	}
 	var all []Source
 	var cursor ebpf.MapBatchCursor
 	keys, values := make([][8]byte, 8192), make([]xdpSource, 8192)
 	for {
 		got, err := p.coll.Maps[xdpMapRateLimitMap].BatchLookup(&cursor, keys, values, nil)
 		for i := range got {
-			if values[i].Drops > 0 {
-				all = append(all, Source{sourcePrefix(keys[i], int(bits)), values[i].Drops})
+			if over := values[i].Drops + waiting[keys[i]]; over > 0 {
+				all = append(all, Source{sourcePrefix(keys[i], int(bits)), over})
 			}
 		}
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -159,6 +163,29 @@ func (p *Program) TopSources(n int) ([]Source, error) {
 		return cmp.Or(cmp.Compare(b.Over, a.Over), a.Prefix.Addr().Compare(b.Prefix.Addr()))
 	})
 	return all[:min(n, len(all))], nil
+}
+
+// refused are the drops that the program has not added to rate_limit_map yet, by its keys.
+func (p *Program) refused() (map[[8]byte]uint64, error) {
+	drops := map[[8]byte]uint64{}
+	var cursor ebpf.MapBatchCursor
+	m := p.coll.Maps[xdpMapRefusedMap]
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, err
+	}
+	keys, values := make([]uint32, m.MaxEntries()), make([]xdpRefused, int(m.MaxEntries())*cpus)
+	if _, err := m.BatchLookup(&cursor, keys, values, nil); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, fmt.Errorf("read sources: %w", err)
+	}
+	for _, v := range values {
+		if v.Drops > 0 {
+			var key [8]byte
+			binary.NativeEndian.PutUint64(key[:], v.Key)
+			drops[key] += v.Drops
+		}
+	}
+	return drops, nil
 }
 
 // sourcePrefix undoes the key of rate_limit_map.

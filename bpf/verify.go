@@ -1,7 +1,9 @@
 package bpf
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -21,27 +23,23 @@ func (p *Program) Differences(r Ruleset) ([]string, error) {
 	defer p.mu.Unlock()
 	var control xdpControl
 	if err := p.coll.Maps[xdpMapControlMap].Lookup(uint32(0), &control); err != nil {
-		return nil, fmt.Errorf("read the generation: %w", err)
+		return nil, fmt.Errorf("read the sequence: %w", err)
 	}
-	slot := control.Generation & 1
+	slot := control.Sequence & 1
 	out := []string{}
 	for _, family := range []struct {
-		outer   string
-		compare func(*ebpf.Map) ([]string, error)
-	}{
-		{xdpMapPrefixes4, func(m *ebpf.Map) ([]string, error) { return differ(m, want.prefixes4) }},
-		{xdpMapPrefixes6, func(m *ebpf.Map) ([]string, error) { return differ(m, want.prefixes6) }},
-	} {
-		trie, err := p.innerMap(family.outer, slot)
+		outer string
+		want  trie
+		bits  int
+	}{{xdpMapPrefixes4, want.trie4, 32}, {xdpMapPrefixes6, want.trie6, 128}} {
+		if family.want == nil {
+			continue // the flags say that nobody looks there
+		}
+		is, err := p.readTrie(family.outer, slot)
 		if err != nil {
 			return nil, err
 		}
-		found, err := family.compare(trie)
-		trie.Close()
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", family.outer, err)
-		}
-		out = append(out, found...)
+		out = append(out, family.want.differences(is, family.bits)...)
 	}
 	for id, policy := range want.policies {
 		var is xdpPolicy
@@ -72,8 +70,8 @@ func (p *Program) Differences(r Ruleset) ([]string, error) {
 	return out[:min(len(out), maxDifferences)], nil
 }
 
-// innerMap opens the trie that a slot of a map of maps points to.
-func (p *Program) innerMap(outer string, slot uint32) (*ebpf.Map, error) {
+// readTrie reads the trie that a slot of a map of maps points to.
+func (p *Program) readTrie(outer string, slot uint32) (trie, error) {
 	var id ebpf.MapID
 	if err := p.coll.Maps[outer].Lookup(slot, &id); err != nil {
 		return nil, fmt.Errorf("find the trie of %s: %w", outer, err)
@@ -82,30 +80,69 @@ func (p *Program) innerMap(outer string, slot uint32) (*ebpf.Map, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the trie of %s: %w", outer, err)
 	}
-	return m, nil
+	defer m.Close()
+	t := make(trie, m.MaxEntries())
+	var cursor ebpf.MapBatchCursor
+	n, err := m.BatchLookup(&cursor, make([]uint32, len(t)), t, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, fmt.Errorf("read the trie of %s: %w", outer, err)
+	}
+	return t[:n], nil
 }
 
-// differ compares a trie with what it should hold. Keys are shown as the trie has them: length and address.
-func differ[K key4 | key6](m *ebpf.Map, want map[K]uint32) ([]string, error) {
+// differences compares the answers of two tries, prefix by prefix.
+func (t trie) differences(is trie, bits int) []string {
 	var out []string
-	var key K
-	var value uint32
-	seen := 0
-	entries := m.Iterate()
-	for entries.Next(&key, &value) {
-		v, ok := want[key]
-		switch {
-		case !ok:
-			out = append(out, fmt.Sprintf("prefix %x is there and should not be", key))
-		case v != value:
-			out = append(out, fmt.Sprintf("prefix %x leads to %#x, not %#x", key, value, v))
-			seen++
-		default:
-			seen++
+	entry := func(t trie, e uint32, i int) uint32 {
+		if e&trieChild == 0 {
+			return e // an answer is the same in all of its prefix
+		}
+		if node := int(e &^ trieChild); node < len(t) {
+			return t[node][i]
+		}
+		return 0
+	}
+	var walk func(want, have uint32, addr [16]byte, depth int)
+	walk = func(want, have uint32, addr [16]byte, depth int) {
+		if (want|have)&trieChild == 0 || depth >= bits {
+			if want != have {
+				out = append(out, fmt.Sprintf("%s leads to %s, not to %s", prefixOf(addr, depth, bits), answer(have), answer(want)))
+			}
+			return
+		}
+		for i := range 16 {
+			if len(out) >= maxDifferences {
+				return
+			}
+			below := addr
+			below[depth/8] |= byte(i << (4 - depth%8))
+			walk(entry(t, want, i), entry(is, have, i), below, depth+4)
 		}
 	}
-	if missing := len(want) - seen; missing > 0 {
-		out = append(out, fmt.Sprintf("%d of %d prefixes are missing", missing, len(want)))
+	for root := range uint32(trieRoot) {
+		walk(root|trieChild, root|trieChild, [16]byte{byte(root >> 4), byte(root << 4)}, 12)
 	}
-	return out, entries.Err()
+	return out
+}
+
+func prefixOf(addr [16]byte, depth, bits int) netip.Prefix {
+	if bits == 32 {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte(addr[:4])), depth)
+	}
+	return netip.PrefixFrom(netip.AddrFrom16(addr), depth)
+}
+
+// answer names an entry of a trie.
+func answer(entry uint32) string {
+	switch {
+	case entry&trieChild != 0:
+		return "a node too deep"
+	case entry == 0:
+		return "the default policy"
+	case entry == trieAllow:
+		return "the allow list"
+	case entry == trieDeny:
+		return "the deny list"
+	}
+	return fmt.Sprintf("policy %d", entry-triePolicy)
 }

@@ -27,10 +27,15 @@ type xdpConfig struct {
 }
 
 type xdpControl struct {
-	_          structs.HostLayout
-	Generation uint32
-	TestCase   uint32
-	TestNow    uint64
+	_        structs.HostLayout
+	Sequence uint32
+	TestCase uint32
+	TestNow  uint64
+}
+
+type xdpLine struct {
+	_   structs.HostLayout
+	Tat [8]uint64
 }
 
 type xdpPolicy struct {
@@ -46,6 +51,15 @@ type xdpPolicyStat struct {
 	_     structs.HostLayout
 	Under uint64
 	Over  uint64
+}
+
+type xdpRefused struct {
+	_        structs.HostLayout
+	Key      uint64
+	Until    uint64
+	Drops    uint64
+	Sequence uint32
+	_        [4]byte
 }
 
 type xdpSource struct {
@@ -81,6 +95,7 @@ const (
 	xdpMapPrefixes4      = "prefixes4"
 	xdpMapPrefixes6      = "prefixes6"
 	xdpMapRateLimitMap   = "rate_limit_map"
+	xdpMapRefusedMap     = "refused_map"
 	xdpMapSketchMap      = "sketch_map"
 	xdpMapStatsMap       = "stats_map"
 	xdpMapTestCaseMap    = "test_case_map"
@@ -159,6 +174,7 @@ type xdpMapSpecs struct {
 	Prefixes4      *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6      *ebpf.MapSpec `ebpf:"prefixes6"`
 	RateLimitMap   *ebpf.MapSpec `ebpf:"rate_limit_map"`
+	RefusedMap     *ebpf.MapSpec `ebpf:"refused_map"`
 	SketchMap      *ebpf.MapSpec `ebpf:"sketch_map"`
 	StatsMap       *ebpf.MapSpec `ebpf:"stats_map"`
 	TestCaseMap    *ebpf.MapSpec `ebpf:"test_case_map"`
@@ -205,6 +221,7 @@ type xdpMaps struct {
 	Prefixes4      *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6      *ebpf.Map `ebpf:"prefixes6"`
 	RateLimitMap   *ebpf.Map `ebpf:"rate_limit_map"`
+	RefusedMap     *ebpf.Map `ebpf:"refused_map"`
 	SketchMap      *ebpf.Map `ebpf:"sketch_map"`
 	StatsMap       *ebpf.Map `ebpf:"stats_map"`
 	TestCaseMap    *ebpf.Map `ebpf:"test_case_map"`
@@ -221,6 +238,7 @@ func (m *xdpMaps) Close() error {
 		m.Prefixes4,
 		m.Prefixes6,
 		m.RateLimitMap,
+		m.RefusedMap,
 		m.SketchMap,
 		m.StatsMap,
 		m.TestCaseMap,

@@ -23,10 +23,9 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
-	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 };
-enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_F_NO_PREALLOC = 1, BPF_F_CURRENT_NETNS = -1 };
+enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_F_INNER_MAP = 1 << 12, BPF_F_CURRENT_NETNS = -1 };
 enum xdp_action { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX };
 
 struct xdp_md {
@@ -84,7 +83,7 @@ struct ethhdr {
 	__u8 dest[6];
 	__u8 source[6];
 	__be16 proto;
-} __attribute__((packed));
+};
 
 struct vlanhdr {
 	__be16 tci;

@@ -2,9 +2,9 @@
 /* The limit of a source: GCRA on one 64-bit word, the theoretical arrival time (TAT), moved by compare and
  * swap so that any number of CPUs admit what one would.
  *
- * Tier 1 is a sketch that absorbs everybody: two words by hash, the lower one decides, and it admits only up to
- * half of the burst. What is beyond goes to tier 2, an exact entry of the source alone. So
- * - a flood from random sources touches two words a packet, whatever their number;
+ * Tier 1 is a sketch that absorbs everybody: two words of one cache line by hash, the lower one decides, and it
+ * admits only up to half of the burst. What is beyond goes to tier 2, an exact entry of the source alone. So
+ * - a flood from random sources touches one line a packet, whatever their number;
  * - nobody gets more than the limit: the lower word is never below the source's own TAT, and where an entry is
  *   behind because its source was quiet in between, the sketch has admitted at most half a burst since;
  * - who shares both words with busier sources keeps its rate and half of its burst.
@@ -36,10 +36,14 @@ static __always_inline __u64 mix(__u64 key)
 	return key ^ key >> 32;
 }
 
-static __always_inline void raise(__u64 *word, __u64 seen, __u64 to)
+/* Raises a word of the sketch to at least this. A plain store: a CPU that raced it may lose the charge of a few
+ * packets, which costs less than a second locked instruction for every packet. No branch: who is higher is random
+ * in a flood. */
+static __always_inline void raise(__u64 *word, __u64 to)
 {
-	if (seen < to)
-		__sync_val_compare_and_swap(word, seen, to);
+	__u64 seen = READ_ONCE(*word), lower = -((seen - to) >> 63);
+
+	*(volatile __u64 *)word = seen ^ ((seen ^ to) & lower);
 }
 
 static __always_inline bool may_insert(__u64 now)
@@ -58,13 +62,23 @@ static __always_inline bool may_insert(__u64 now)
 }
 
 /* Tier 2. ahead is how far the sketch believes the source to be in front of now. */
-static __always_inline bool over_exact(struct policy *p, __u64 *a, __u64 *b, __u64 key, __u64 now, __u64 ahead)
+static __always_inline bool over_exact(struct policy *p, __u32 sequence, __u64 h, __u64 *a, __u64 *b, __u64 key, __u64 now,
+				       __u64 ahead)
 {
-	struct source *s = bpf_map_lookup_elem(&rate_limit_map, &key);
+	__u32 slot = h >> 48 & (REFUSED - 1);
+	struct refused *r = bpf_map_lookup_elem(&refused_map, &slot);
+	struct source *s;
 	__u64 most = p->near + p->period;
 	__u64 floor = now + (ahead < most ? ahead : most);
 	__u64 old, tat = 0;
 
+	if (unlikely(!r))
+		return false;
+	if (r->key == key && r->until > now && r->sequence == sequence) {
+		r->drops++;
+		return true;
+	}
+	s = bpf_map_lookup_elem(&rate_limit_map, &key);
 	if (!s && may_insert(now)) {
 		struct source fresh = { .tat = floor };
 
@@ -82,9 +96,15 @@ static __always_inline bool over_exact(struct policy *p, __u64 *a, __u64 *b, __u
 		tat = old > floor ? old : floor;
 		if (tat - now > p->burst) {
 			/* Further ahead than this policy lets anyone get: it was another policy's. */
-			if (old > now + p->burst + p->period)
-				__sync_val_compare_and_swap(&s->tat, old, now + p->burst + p->period);
-			__sync_fetch_and_add(&s->drops, 1);
+			most = now + p->burst + p->period;
+			if (old > most && __sync_val_compare_and_swap(&s->tat, old, most) == old)
+				old = most;
+			/* Statistics; not worth a locked instruction. */
+			s->drops += 1 + (r->key == key ? r->drops : 0);
+			r->key = key;
+			r->until = old > p->burst ? old - p->burst : 0;
+			r->drops = 0;
+			r->sequence = sequence;
 			return true;
 		}
 		tat += p->period;
@@ -93,61 +113,57 @@ static __always_inline bool over_exact(struct policy *p, __u64 *a, __u64 *b, __u
 	}
 	__sync_fetch_and_add(&s->tat, p->period);
 charge:
-	raise(a, READ_ONCE(*a), tat);
-	raise(b, READ_ONCE(*b), tat);
+	raise(a, tat);
+	raise(b, tat);
 	return false;
 }
 
-static __always_inline bool over_sketch(struct policy *p, __u64 key, __u64 now)
+static __always_inline bool over_sketch(struct policy *p, __u32 sequence, __u64 key, __u64 now)
 {
 	__u64 h = mix(key);
-	__u32 i = h & sketch_mask, j = (h >> 32 & sketch_mask) + sketch_mask + 1;
-	__u64 *a = bpf_map_lookup_elem(&sketch_map, &i);
-	__u64 *b = bpf_map_lookup_elem(&sketch_map, &j);
-	__u64 va, vb, tat, ahead = 0;
+	__u32 at = h & sketch_mask, i = h >> 32 & 7, j = (i + 1 + ((h >> 40 & 0xff) * 7 >> 8)) & 7, low;
+	struct line *line = bpf_map_lookup_elem(&sketch_map, &at);
+	__u64 va, vb, second, seen, tat, ahead;
 
-	if (unlikely(!a || !b))
+	if (unlikely(!line))
 		return false;
 	for (int n = 0; n < RACES; n++) {
-		va = READ_ONCE(*a);
-		vb = READ_ONCE(*b);
-		tat = va < vb ? va : vb;
-		tat = tat > now ? tat : now;
+		va = READ_ONCE(line->tat[i]);
+		vb = READ_ONCE(line->tat[j]);
+		/* The lower word decides, so its swap must win; the other is raised to match. Times stay below
+		 * 2^63, so the sign of the difference says which it is, without a branch that a flood would make
+		 * unpredictable. */
+		second = -((vb - va) >> 63);
+		seen = va ^ ((va ^ vb) & second);
+		low = (i ^ ((i ^ j) & (__u32)second)) & 7;
+		tat = seen > now ? seen : now;
 		ahead = tat - now;
 		if (ahead > p->near)
-			goto exact;
+			return over_exact(p, sequence, h, &line->tat[i], &line->tat[j], key, now, ahead);
 		tat += p->period;
-		/* The lower word decides, so its swap must win; the other is only raised to match. */
-		if (va <= vb) {
-			if (likely(__sync_val_compare_and_swap(a, va, tat) == va)) {
-				raise(b, vb, tat);
-				return false;
-			}
-		} else if (likely(__sync_val_compare_and_swap(b, vb, tat) == vb)) {
-			raise(a, va, tat);
+		if (likely(__sync_val_compare_and_swap(&line->tat[low], seen, tat) == seen)) {
+			raise(&line->tat[(i ^ j ^ low) & 7], tat);
 			return false;
 		}
 	}
-	__sync_fetch_and_add(a, p->period);
-	__sync_fetch_and_add(b, p->period);
+	__sync_fetch_and_add(&line->tat[i], p->period);
+	__sync_fetch_and_add(&line->tat[j], p->period);
 	return false;
-exact:
-	return over_exact(p, a, b, key, now, ahead);
 }
 
 enum { UNDER, OVER, OVER_PASS, NO_SUCH };
 
-/* What policy id of a generation says of a packet of source key. A global function: the verifier looks at it once. */
-__noinline int judge(__u32 generation, __u32 id, __u64 key)
+/* What policy id of the ruleset in force says of a packet of source key. A global function: the verifier looks at it once. */
+__noinline int judge(__u32 sequence, __u32 id, __u64 key)
 {
-	__u32 slot = generation * MAX_POLICIES + id;
+	__u32 slot = (sequence & 1) * MAX_POLICIES + id;
 	struct policy *p = bpf_map_lookup_elem(&policy_map, &slot);
 	struct policy_stat *stat;
 	bool over;
 
 	if (unlikely(!p))
 		return NO_SUCH;
-	over = over_sketch(p, key, clock_ns(p));
+	over = over_sketch(p, sequence, key, clock_ns(p));
 	stat = bpf_map_lookup_elem(&policy_stats_map, &id);
 	if (likely(stat)) {
 		if (over)

@@ -62,6 +62,8 @@ static __always_inline void parse_ipv4(struct xdp_md *ctx, struct iphdr *ip, str
 
 static __always_inline bool is_extension(__u8 header)
 {
+	if (likely(header == IPPROTO_TCP || header == IPPROTO_UDP))
+		return false;
 	switch (header) {
 	case IPPROTO_HOPOPTS:
 	case IPPROTO_ROUTING:

@@ -3,6 +3,7 @@
 #include "kernel.h"
 #include "maps.h"
 #include "parse.h"
+#include "prefix.h"
 #include "filter.h"
 #include "limit.h"
 #include "cookie.h"
@@ -26,16 +27,17 @@ int marchproxy_xdp(struct xdp_md *ctx)
 	void *data = (void *)(long)ctx->data;
 	struct ethhdr *eth = data;
 	struct packet p = { .end = (void *)(long)ctx->data_end };
-	__u32 zero = 0, generation, flags, class, *found = 0, reason;
+	__u32 zero = 0, sequence, generation, flags, class = TRIE_NONE, id, reason;
 	struct control *ctl = bpf_map_lookup_elem(&control_map, &zero);
 	struct config *cfg;
 	__be16 proto;
 	__u64 key;
-	void *pos = eth + 1, *trie;
+	void *pos = eth + 1;
 
 	if (unlikely(!ctl || pos > p.end))
 		return pass(S_ERROR, 0);
-	generation = READ_ONCE(ctl->generation) & 1;
+	sequence = READ_ONCE(ctl->sequence);
+	generation = sequence & 1;
 	cfg = bpf_map_lookup_elem(&config_map, &generation);
 	if (unlikely(!cfg))
 		return pass(S_ERROR, 0);
@@ -65,13 +67,8 @@ int marchproxy_xdp(struct xdp_md *ctx)
 			return pass(S_NO_POLICY, p.bytes);
 		}
 		key = (__u64)ip->saddr << 32;
-		if (flags & F_PREFIXES4) {
-			struct prefix4 k = { 32, ip->saddr };
-
-			trie = bpf_map_lookup_elem(&prefixes4, &generation);
-			if (likely(trie))
-				found = bpf_map_lookup_elem(trie, &k);
-		}
+		if (flags & F_PREFIXES4)
+			class = find4(generation, bpf_ntohl(ip->saddr));
 		parse_ipv4(ctx, ip, &p);
 	} else if (proto == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = pos;
@@ -87,31 +84,27 @@ int marchproxy_xdp(struct xdp_md *ctx)
 		key &= cfg->v6_mask;
 		if (unlikely(!(__u32)key))
 			key |= 0xffffffff;
-		if (flags & F_PREFIXES6) {
-			struct prefix6 k = { 128, { ip->saddr[0], ip->saddr[1], ip->saddr[2], ip->saddr[3] } };
-
-			trie = bpf_map_lookup_elem(&prefixes6, &generation);
-			if (likely(trie))
-				found = bpf_map_lookup_elem(trie, &k);
-		}
+		if (flags & F_PREFIXES6)
+			class = find6(generation, (__u64)bpf_ntohl(ip->saddr[0]) << 32 | bpf_ntohl(ip->saddr[1]),
+				      (__u64)bpf_ntohl(ip->saddr[2]) << 32 | bpf_ntohl(ip->saddr[3]));
 		parse_ipv6(ctx, ip, &p);
 	} else {
 		return pass(S_NOT_IP, distance(data, p.end));
 	}
 
-	class = found ? *found : cfg->default_policy;
-	if (found && class == PREFIX_ALLOW)
+	if (unlikely(class == TRIE_ALLOW))
 		return pass(S_ALLOWED, p.bytes);
-	if (found && class == PREFIX_DENY)
+	if (unlikely(class == TRIE_DENY))
 		return drop(S_DENIED, p.bytes);
 
 	reason = filter(&p, flags, generation);
 	if (unlikely(reason))
 		return drop(reason, p.bytes);
 
+	id = class == TRIE_NONE ? cfg->default_policy : class - TRIE_POLICY;
 	reason = S_NO_POLICY;
-	if (class != NO_POLICY) {
-		switch (judge(generation, class, key)) {
+	if (id != NO_POLICY) {
+		switch (judge(sequence, id, key)) {
 		case UNDER:
 			reason = S_UNDER_LIMIT;
 			break;

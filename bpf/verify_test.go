@@ -1,0 +1,26 @@
+package bpf
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestDifferences(t *testing.T) {
+	p := open(t, Options{})
+	rules := Ruleset{
+		Policies: []Policy{{ID: 7, Rate: 10, Burst: 10, CIDRs: prefixes("10.0.0.0/9", "192.0.2.7/32", "2001:db8::/33")}},
+		Allow:    prefixes("10.1.2.0/23"), Deny: prefixes("fd00::1/128", "0.0.0.0/0"),
+	}
+	for range 3 { // both generations, then one written again
+		apply(t, p, rules)
+		if got, err := p.Differences(rules); err != nil || len(got) > 0 {
+			t.Fatalf("differences right after Apply: %v %v", got, err)
+		}
+	}
+	other := rules
+	other.Deny = prefixes("fd00::1/128", "0.0.0.0/0", "10.1.2.128/28")
+	got, err := p.Differences(other)
+	if err != nil || len(got) != 1 || !strings.Contains(got[0], "10.1.2.128/28 leads to the allow list, not to the deny list") {
+		t.Errorf("differences: %q %v", got, err)
+	}
+}
