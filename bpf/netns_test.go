@@ -32,9 +32,8 @@ func (ns namespace) ip(t testing.TB, args string) string {
 	return command(t, "ip", append([]string{"-n", string(ns)}, strings.Fields(args)...)...)
 }
 
-// do calls f on a thread inside. f must not start goroutines that need the namespace too.
-func (ns namespace) do(t testing.TB, f func()) {
-	t.Helper()
+// start calls f on a thread inside. f must not start goroutines that need the namespace too.
+func (ns namespace) start(f func()) <-chan error {
 	done := make(chan error, 1)
 	go func() {
 		// Never unlocked: the thread ends with the goroutine, and nobody gets one in the wrong namespace.
@@ -49,7 +48,13 @@ func (ns namespace) do(t testing.TB, f func()) {
 		}
 		done <- err
 	}()
-	if err := <-done; err != nil {
+	return done
+}
+
+// do is start, waited for.
+func (ns namespace) do(t testing.TB, f func()) {
+	t.Helper()
+	if err := <-ns.start(f); err != nil {
 		t.Fatalf("enter %s: %v", ns, err)
 	}
 }
