@@ -18,7 +18,8 @@ type Reason string
 // are starts and not connections.
 type Protocol string
 
-// reasons and protocols are in the order of enum stat in maps.h; TestNames holds them against it.
+// reasons and protocols are in the order of enum stat in maps.h; TestAgainstModel and
+// TestStatNames hold them against it.
 var (
 	reasons = []Reason{
 		"not_ip", "allowed", "no_policy", "under_limit", "over_limit_passed", "syn_cookie",

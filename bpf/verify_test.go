@@ -24,3 +24,17 @@ func TestDifferences(t *testing.T) {
 		t.Errorf("differences: %q %v", got, err)
 	}
 }
+
+// TestStatNames: every counter of the program has a name here.
+func TestStatNames(t *testing.T) {
+	spec, err := loadXdp()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(reasons) + len(protocols); n != int(spec.Maps[xdpMapStatsMap].MaxEntries) {
+		t.Errorf("%d names for %d counters", n, spec.Maps[xdpMapStatsMap].MaxEntries)
+	}
+	if Reason("error").Drops() || !Reason("denied").Drops() || !Reason("amplification").Drops() || Reason("syn_cookie").Drops() {
+		t.Error("reasons that drop are not told from those that pass")
+	}
+}
