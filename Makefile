@@ -24,6 +24,7 @@ test: build lint check-generated check-wasm check-bpf ## Check everything, with 
 	go run ./test/cmd/chaos -kills 9
 	go run ./test/cmd/check-input -examples 5
 	go run ./test/cmd/diff-auth -n 20000 -envoy 4000
+	go run ./test/cmd/fuzz-filters -n 30000 -envoy 5000
 
 .PHONY: lint
 lint: ## Check format, code and schema
@@ -115,3 +116,11 @@ check-differential: build ## Hold the auth filter against golang-jwt, go-jose an
 .PHONY: bench-agent
 bench-agent: build ## Measure how long a policy takes until the kernel enforces it (root)
 	go run ./test/cmd/bench-agent $(ARGS)
+
+.PHONY: fuzz-filters
+fuzz-filters: build ## Feed the filters 10,000,000 broken inputs: natively, compiled, and in the real Envoy
+	scripts/fuzz-filters $(ARGS)
+
+.PHONY: bench-filters
+bench-filters: build ## Measure what the filters cost in the real Envoy, beside jwt_authn
+	go run ./test/cmd/bench-filters $(ARGS)

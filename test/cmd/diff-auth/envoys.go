@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -33,7 +30,7 @@ var errRefused = errors.New("refused")
 func envoys(ctx context.Context, seed, n uint64, t *tally) error {
 	var keys []map[string]any
 	for _, k := range forge.Keys {
-		keys = append(keys, object{"kty": "oct", "kid": k.Kid, "alg": k.Alg, "k": encode(k.Secret)})
+		keys = append(keys, object{"kty": "oct", "kid": k.Kid, "alg": k.Alg, "k": k.Base64()})
 	}
 	native, err := envoy.Start(ctx, envoy.Config{Direct: true, Native: []any{envoy.JWTAuthn(object{
 		"issuer": forge.Issuer, "audiences": []string{forge.Audience}, "clock_skew_seconds": forge.Leeway, "require_expiration": true,
@@ -62,7 +59,7 @@ func envoys(ctx context.Context, seed, n uint64, t *tally) error {
 				if err != nil {
 					return err
 				}
-				a := &asker{vm: vm, native: &client{proxy: native}, ours: &client{proxy: ours}}
+				a := &asker{vm: vm, native: &envoy.Client{Proxy: native}, ours: &envoy.Client{Proxy: ours}}
 				for first := uint64(w) * chunk; first < n; first += workers * chunk {
 					if err := a.chunk(ctx, seed, first, min(first+chunk, n), t); err != nil {
 						return err
@@ -85,7 +82,7 @@ func envoys(ctx context.Context, seed, n uint64, t *tally) error {
 
 type asker struct {
 	vm           *host.VM
-	native, ours *client
+	native, ours *envoy.Client
 }
 
 func (a *asker) chunk(ctx context.Context, seed, first, end uint64, t *tally) error {
@@ -102,7 +99,7 @@ func (a *asker) chunk(ctx context.Context, seed, first, end uint64, t *tally) er
 		if err != nil {
 			return fmt.Errorf("case %d: %w", i, err)
 		}
-		mine, err := a.ours.ask(ctx, sent)
+		mine, err := a.ours.Ask(ctx, sent.Target, sent.Headers)
 		if err != nil {
 			return fmt.Errorf("case %d: %w", i, err)
 		}
@@ -112,7 +109,7 @@ func (a *asker) chunk(ctx context.Context, seed, first, end uint64, t *tally) er
 		if (mine == http.StatusOK) != (reason == "") {
 			return fmt.Errorf("case %d: the filter in Envoy says %d, in the test host %q: %q", i, mine, reason, c.Headers)
 		}
-		theirs, err := a.native.ask(ctx, sent)
+		theirs, err := a.native.Ask(ctx, sent.Target, sent.Headers)
 		if err != nil {
 			return fmt.Errorf("case %d: %w", i, err)
 		}
@@ -154,50 +151,4 @@ func asSeen(c forge.Case) (forge.Case, bool) {
 		seen.Headers = append(seen.Headers, [2]string{kv[0], value})
 	}
 	return seen, true
-}
-
-// client asks one Envoy over one connection, as long as that is left open.
-type client struct {
-	proxy *envoy.Proxy
-	conn  net.Conn
-	r     *bufio.Reader
-}
-
-// ask gives the status of the answer.
-func (cl *client) ask(ctx context.Context, c forge.Case) (int, error) {
-	kept := cl.conn != nil
-	if !kept {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", strings.TrimPrefix(cl.proxy.URL, "http://"))
-		if err != nil {
-			return 0, err
-		}
-		cl.conn, cl.r = conn, bufio.NewReader(conn)
-	}
-	var b strings.Builder
-	b.WriteString("GET " + c.Target + " HTTP/1.1\r\nhost: x\r\n")
-	for _, kv := range c.Headers {
-		b.WriteString(kv[0] + ": " + kv[1] + "\r\n")
-	}
-	b.WriteString("\r\n")
-	_ = cl.conn.SetDeadline(time.Now().Add(10 * time.Second))
-	_, err := io.WriteString(cl.conn, b.String())
-	var resp *http.Response
-	if err == nil {
-		resp, err = http.ReadResponse(cl.r, nil)
-	}
-	if err != nil {
-		_ = cl.conn.Close()
-		cl.conn = nil
-		if kept { // Envoy closes a connection after some requests that it refused
-			return cl.ask(ctx, c)
-		}
-		return 0, fmt.Errorf("ask Envoy: %w", err)
-	}
-	_, err = io.Copy(io.Discard, resp.Body)
-	_ = resp.Body.Close()
-	if err != nil || resp.Close {
-		_ = cl.conn.Close()
-		cl.conn = nil
-	}
-	return resp.StatusCode, err
 }

@@ -26,7 +26,7 @@ type object = map[string]any
 func configuration() object {
 	var keys []object
 	for _, k := range forge.Keys {
-		keys = append(keys, object{"kid": k.Kid, "alg": k.Alg, "k": encode(k.Secret)})
+		keys = append(keys, object{"kid": k.Kid, "alg": k.Alg, "k": k.Base64()})
 	}
 	return object{"default_policy": "p", "policies": []object{{"name": "p", "jwt": object{
 		"keys": keys, "issuers": []string{forge.Issuer}, "audiences": []string{forge.Audience}, "leeway_seconds": forge.Leeway,

@@ -57,6 +57,10 @@ func bootstrap(c Config, dist string) (object, error) {
 	loopback := func(port int) object {
 		return object{"socket_address": object{"address": "127.0.0.1", "port_value": port}}
 	}
+	flush := "0.1s"
+	if c.Quiet {
+		flush = "5s"
+	}
 	var routes list
 	for _, r := range c.Routes {
 		routes = append(routes, object{
@@ -72,7 +76,7 @@ func bootstrap(c Config, dist string) (object, error) {
 	routes = append(routes, last)
 	return object{
 		"admin":                object{"address": loopback(0)},
-		"stats_flush_interval": "0.1s",
+		"stats_flush_interval": flush,
 		"stats_config": object{
 			"stats_tags": boot.Tags(), "histogram_bucket_settings": boot.Buckets(),
 		},

@@ -40,6 +40,8 @@ type Config struct {
 	Routes []Route
 	// Direct lets Envoy answer 200 by itself; Backend is then not asked.
 	Direct bool
+	// Quiet flushes statistics every 5 seconds, as Envoy does by default, and not 50 times as often.
+	Quiet bool
 	// Concurrency is the number of workers, 1 if it is 0.
 	Concurrency int
 }

@@ -27,6 +27,9 @@ var Keys = []Key{
 	{"k512", "HS512", []byte("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"), sha512.New},
 }
 
+// Base64 is the secret as a JWK has it.
+func (k Key) Base64() string { return b64(string(k.Secret)) }
+
 // What verifiers are told to want.
 const (
 	Issuer   = "https://issuer.example"

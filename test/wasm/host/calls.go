@@ -159,6 +159,9 @@ var huge = bytes.Repeat([]byte{0xff}, 9<<20)
 
 // give hands bytes over: it asks the module for memory, writes there, and tells where.
 func give(ctx context.Context, m api.Module, s *State, call string, b []byte, data, size uint64) uint64 {
+	if s.Garble != nil {
+		b = s.Garble(call, b)
+	}
 	claim := len(b)
 	var astray uint32
 	switch s.fault(call) {

@@ -46,6 +46,8 @@ type State struct {
 	Properties map[string]string
 	// Faults decides for each host call, by its name and its number in this request.
 	Faults func(call string, n int) Fault
+	// Garble, where it is set, changes what the host hands over, without telling.
+	Garble func(call string, b []byte) []byte
 	// Reroute is called when headers were changed, where Envoy would select the route again.
 	Reroute func(*State)
 	// Metrics are counters and gauges by name.
