@@ -62,6 +62,10 @@ var explained = []explanation{
 	{"golang-jwt", "", "more spaces"},
 	{"go-jose", "", "more spaces"},
 	{"go-jose", "", "has jwk"},
+	{"go-jose", "", "nonce no string"},
+	// It encodes the parts anew before it checks the signature.
+	{"go-jose", "signature", "leftover bits"},
+	{"go-jose", "algorithm", "leftover bits"},
 	{"jwt_authn", "", "scheme in other case"},
 }
 
