@@ -79,7 +79,7 @@ func unavailable() proto.Message {
 // capabilities are the host calls and callbacks of each filter: what Envoy lets it do, and nothing else.
 var capabilities = map[string][]string{
 	"metrics": {
-		"proxy_on_configure", "proxy_on_request_headers", "proxy_on_log", "proxy_on_memory_allocate", "proxy_log",
+		"proxy_on_context_create", "proxy_on_configure", "proxy_on_log", "proxy_on_memory_allocate", "proxy_log",
 		"proxy_get_buffer_bytes", "proxy_get_property", "proxy_define_metric", "proxy_increment_metric", "proxy_record_metric",
 	},
 	"license": decides,
