@@ -90,7 +90,7 @@ func (r *Ruleset) Validate() error {
 	fail := func(field, format string, a ...any) {
 		errs = append(errs, fmt.Errorf(field+": "+format, a...))
 	}
-	ids, owners := map[uint32]string{}, map[netip.Prefix]string{}
+	ids, owners := map[uint32]string{}, make(map[netip.Prefix]place, r.prefixes())
 	policy := func(field string, p *Policy) {
 		if p.ID >= MaxPolicies {
 			fail(field+".id", "%d is not below %d", p.ID, MaxPolicies)
@@ -108,19 +108,23 @@ func (r *Ruleset) Validate() error {
 			fail(field+".action", "%d is neither drop nor pass", p.Action)
 		}
 	}
-	prefixes := func(field string, list []netip.Prefix, owners map[netip.Prefix]string) {
+	prefixes := func(field string, list []netip.Prefix, owners map[netip.Prefix]place) {
 		for i, p := range list {
-			at := fmt.Sprintf("%s[%d]", field, i)
-			switch {
-			case !p.IsValid():
-				fail(at, "not a prefix")
-			case p.Addr().Is4In6():
-				fail(at, "%s is IPv4 written as IPv6; write it as IPv4", p)
-			case owners[p.Masked()] != "":
-				fail(at, "%s is already %s", p, owners[p.Masked()])
-			default:
-				owners[p.Masked()] = at
+			at := place{field, i} // in words only where they are needed: lists are long
+			if !p.IsValid() {
+				fail(at.String(), "not a prefix")
+				continue
 			}
+			if p.Addr().Is4In6() {
+				fail(at.String(), "%s is IPv4 written as IPv6; write it as IPv4", p)
+				continue
+			}
+			key := p.Masked()
+			if other, taken := owners[key]; taken {
+				fail(at.String(), "%s is already %s", p, other)
+				continue
+			}
+			owners[key] = at
 		}
 	}
 	for i := range r.Policies {
@@ -134,14 +138,14 @@ func (r *Ruleset) Validate() error {
 			fail("default.cidrs", "the default policy is for sources that no CIDR names")
 		}
 	}
-	listed := map[netip.Prefix]string{}
+	listed := make(map[netip.Prefix]place, len(r.Allow)+len(r.Deny))
 	prefixes("allow", r.Allow, listed)
 	prefixes("deny", r.Deny, listed)
 	if n := r.IPv6PrefixLen; n != 0 && (n < 16 || n > 64) {
 		fail("ipv6_prefix_len", "%d is not between 16 and 64", n)
 	}
 	v4, v6 := 0, 0
-	for _, m := range []map[netip.Prefix]string{owners, listed} {
+	for _, m := range []map[netip.Prefix]place{owners, listed} {
 		for p := range m {
 			if p.Addr().Is4() {
 				v4++
@@ -154,4 +158,20 @@ func (r *Ruleset) Validate() error {
 		fail("policies", "more than %d prefixes of one family", MaxPrefixes)
 	}
 	return errors.Join(errs...)
+}
+
+// place is where a prefix stands.
+type place struct {
+	field string
+	i     int
+}
+
+func (p place) String() string { return fmt.Sprintf("%s[%d]", p.field, p.i) }
+
+// prefixes counts those of the policies.
+func (r *Ruleset) prefixes() (n int) {
+	for i := range r.Policies {
+		n += len(r.Policies[i].CIDRs)
+	}
+	return n
 }

@@ -277,11 +277,31 @@ func TestCLINotLive(t *testing.T) {
 	}
 	out, _ := c.run(0, "apply", "-f", "r.yaml", "--wait")
 	c.says(out, "nothing to do", "live on 1 proxy")
+
+	// What an Envoy refuses (see strict) says so wherever it shows, until it is corrected.
+	strict(t, s)
+	c.file("bad.yaml", "kind: Route\nname: bad\nspec: {hosts: [bad.test], path: {regex: '"+tooLarge+"'}, direct_response: {status: 200}}\n")
+	out, e = c.run(3, "apply", "-f", "bad.yaml", "--wait")
+	c.says(out+e, "create Route/bad", "an Envoy refused it", "regex")
+	out, e = c.run(3, "status")
+	c.says(out+e, "refused: Route/bad on gateway default", "regex", "1 resource refused by an Envoy")
+	c.says(c.text("get", "routes"), "rejected", "Route/bad was refused by an Envoy")
+	c.file("bad.yaml", "kind: Route\nname: bad\nspec: {hosts: [bad.test], direct_response: {status: 200}}\n")
+	c.run(0, "apply", "-f", "bad.yaml", "--wait")
+	c.run(0, "status")
 }
 
-// TestCLIRepeats: a write whose answer is lost is sent again and acts once.
-func TestCLIRepeats(t *testing.T) {
+// TestCLIMore shares one system.
+func TestCLIMore(t *testing.T) {
 	s := start(t, "--no-demo")
+	t.Run("events", func(t *testing.T) { cliEvents(t, s) })
+	t.Run("repeats", func(t *testing.T) { cliRepeats(t, s) })
+	t.Run("tokens", func(t *testing.T) { cliTokens(t, s) })
+}
+
+// cliRepeats: a write whose answer is lost is sent again and acts once.
+func cliRepeats(t *testing.T, s *harness.System) {
+	t.Helper()
 	api, err := url.Parse(s.API)
 	if err != nil {
 		t.Fatal(err)
@@ -299,18 +319,18 @@ func TestCLIRepeats(t *testing.T) {
 	t.Cleanup(between.Close)
 	c := &terminalOf{T: t, s: s, dir: t.TempDir(), env: []string{"MARCHPROXY_API=" + between.URL}}
 	before := c.json("status")["revision"].(float64)
-	c.file("r.yaml", "kind: Route\nname: r\nspec: {hosts: [r.test], direct_response: {status: 200}}\n")
+	c.file("r.yaml", "kind: Route\nname: twice\nspec: {hosts: [twice.test], direct_response: {status: 200}}\n")
 	out, e := c.run(0, "apply", "-f", "r.yaml", "-v", "--wait")
 	c.says(e, "sending again")
-	c.says(out, "create Route/r", "live on 1 proxy")
+	c.says(out, "create Route/twice", "live on 1 proxy")
 	if now := c.json("status")["revision"].(float64); now != before+1 || sent.Load() != 3 {
 		t.Errorf("sent %d times, which made %v revisions", sent.Load(), now-before)
 	}
 }
 
-// TestCLIEvents: events are followed, and taken up again after a restart of the api without a gap.
-func TestCLIEvents(t *testing.T) {
-	s := start(t, "--no-demo")
+// cliEvents: events are followed, and taken up again after a restart of the api without a gap.
+func cliEvents(t *testing.T, s *harness.System) {
+	t.Helper()
 	c := &terminalOf{T: t, s: s, dir: t.TempDir()}
 	cmd := s.CLI(t.Context(), "events", "--after", "0", "--revisions", "-o", "json")
 	pipe, err := cmd.StdoutPipe()
@@ -365,9 +385,9 @@ func ready(t *testing.T, s *harness.System) {
 	}
 }
 
-// TestCLITokens: what a token may do, and what the refusal of another says.
-func TestCLITokens(t *testing.T) {
-	s := start(t, "--no-demo")
+// cliTokens: what a token may do, and what the refusal of another says.
+func cliTokens(t *testing.T, s *harness.System) {
+	t.Helper()
 	c := &terminalOf{T: t, s: s, dir: t.TempDir()}
 	secret, e := c.run(0, "token", "create", "reader", "--role", "viewer")
 	c.says(e, `token "reader" with the role viewer`)

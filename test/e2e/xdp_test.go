@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -198,6 +199,40 @@ func (g *guard) doctor(t *testing.T) {
 	var differences []string
 	if status, err := g.Agent.Get(t.Context(), "/v1/check", &differences); err != nil || status != 200 || len(differences) > 0 {
 		t.Errorf("the kernel's maps differ from the policies: %d %v %v", status, err, differences)
+	}
+}
+
+// TestGuideCommands: the integration guide's commands, from a client through the wire, XDP and Envoy.
+func TestGuideCommands(t *testing.T) {
+	g := newGuard(t)
+	root, err := harness.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	call(t, g.System, "PUT", g.API+"/v1/routes/r", `{"spec":{"direct_response":{"status":200,"body":"ok"}}}`, 201)
+	g.put(t, "everyone", `{"packets_per_second":1000000,"requests_per_second":1000}`, 201)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "xdp-check"), g.Interface, fmt.Sprintf("http://%s:%d/", g.Node, g.ProxyPort))
+	cmd.Env = append(os.Environ(), "XDP_CHECK_NETNS="+g.Namespace)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("xdp-check: %v\n%s", err, out)
+	}
+	var limited int
+	_, rest, found := strings.Cut(string(out), "Non-2xx responses:")
+	if _, err := fmt.Sscan(rest, &limited); !found || err != nil || limited < 10000 {
+		t.Errorf("%d of 100,000 requests were limited\n%s", limited, out)
+	}
+	if !strings.Contains(string(out), "Complete requests:      100000") || !strings.Contains(string(out), "packets") {
+		t.Errorf("%s", out)
+	}
+	counted := func() bool {
+		s := call(t, g.System, "GET", g.policies+"everyone/status", nil, 200)
+		nodes := s["nodes"].([]any)
+		n, _ := nodes[0].(map[string]any)["passed"].(float64)
+		return n > 100000
+	}
+	if err := harness.Await(within(t), counted); err != nil {
+		t.Errorf("the packets of 100,000 requests are not counted: %v", err)
 	}
 }
 

@@ -2,7 +2,6 @@ package enforce
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"maps"
 	"net"
@@ -263,10 +262,7 @@ func (e *Enforcer) close() error {
 // save writes the last good state.
 func (e *Enforcer) save() {
 	s := saved{Commit: e.commit, Numbers: e.numbers}
-	for _, name := range slices.Sorted(maps.Keys(e.all)) {
-		s.Policies = append(s.Policies, json.RawMessage(e.all[name].Payload()))
-	}
-	if err := save(e.opt.StateDir, s); err != nil {
+	if err := save(e.opt.StateDir, s, slices.Collect(maps.Values(e.all))); err != nil {
 		e.opt.Log.Error("the last good policies cannot be written; a restart would find older ones until NATS answers", zap.Error(err))
 	}
 	raise(e.dirty)

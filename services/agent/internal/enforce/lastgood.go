@@ -1,6 +1,7 @@
 package enforce
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,16 +13,15 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
-// saved is the last good state. Policies hold no secrets.
+// saved is the first line of the last good state; each other line is a policy as it was published, since
+// its bytes are hashed. Policies hold no secrets.
 type saved struct {
 	Commit stream.Commit `json:"commit"`
 	// Numbers of the policies in the kernel.
 	Numbers ids `json:"numbers"`
-	// Policies as they were published: their bytes are hashed.
-	Policies []json.RawMessage `json:"policies"`
 }
 
-func statePath(dir string) string { return filepath.Join(dir, "policies.json") }
+func statePath(dir string) string { return filepath.Join(dir, "policies.jsonl") }
 
 // load reads the last good state; found is false where there is none.
 func load(dir string) (s saved, objects []*resource.Object, found bool, err error) {
@@ -29,15 +29,16 @@ func load(dir string) (s saved, objects []*resource.Object, found bool, err erro
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil, false, nil
 	}
+	head, rest, _ := bytes.Cut(raw, []byte("\n"))
 	if err == nil {
-		err = json.Unmarshal(raw, &s)
+		err = json.Unmarshal(head, &s)
 	}
-	for i := range s.Policies {
-		if err != nil {
+	for line := range bytes.SplitSeq(bytes.TrimSpace(rest), []byte("\n")) {
+		if err != nil || len(line) == 0 {
 			break
 		}
 		var o *resource.Object
-		o, err = resource.ParsePayload(s.Policies[i])
+		o, err = resource.ParsePayload(line)
 		objects = append(objects, o)
 	}
 	if err != nil {
@@ -49,10 +50,13 @@ func load(dir string) (s saved, objects []*resource.Object, found bool, err erro
 // save writes the state so that a killed agent leaves the old file or the new one. It does not wait for the
 // disk: that is [durable]'s part. After a crash of the machine the kernel's maps are gone as well, and what
 // comes first is what NATS says.
-func save(dir string, s saved) error {
+func save(dir string, s saved, objects []*resource.Object) error {
 	raw, err := json.Marshal(s)
 	if err != nil {
 		return err
+	}
+	for _, o := range objects {
+		raw = append(append(raw, '\n'), o.Payload()...)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

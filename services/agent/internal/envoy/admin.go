@@ -83,7 +83,8 @@ func (s *Supervisor) drain(ctx context.Context, exited <-chan error) error {
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):
-		case <-exited:
+		case err := <-exited:
+			_ = err // it has ended, and how does not matter
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()

@@ -90,7 +90,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		began := time.Now()
 		err := s.once(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was told to end
 		}
 		if time.Since(began) > longest {
 			pause = shortest
@@ -146,6 +146,7 @@ func (s *Supervisor) once(ctx context.Context) error {
 		started <- err
 		if err == nil {
 			exited <- cmd.Wait()
+			close(exited) // whoever looks again, after an Envoy that ended while it was drained, does not wait
 		}
 	}()
 	if err := <-started; err != nil {
@@ -182,12 +183,13 @@ func (s *Supervisor) shutdown(ctx context.Context, p *os.Process, exited <-chan 
 		s.opt.Log.Warn("envoy was stopped before it was idle", zap.Error(err), zap.Duration("drain_timeout", s.opt.Drain))
 	}
 	_ = p.Signal(syscall.SIGTERM) // it may have ended by itself
+	var end error
 	select {
-	case <-exited:
+	case end = <-exited:
 	case <-time.After(5 * time.Second):
 		_ = p.Kill() // it had its time
-		<-exited
+		end = <-exited
 	}
-	s.opt.Log.Info("envoy has stopped", zap.Duration("after", time.Since(began)))
+	s.opt.Log.Info("envoy has stopped", zap.NamedError("exit", end), zap.Duration("after", time.Since(began)))
 	return nil
 }

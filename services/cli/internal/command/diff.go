@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -73,6 +72,9 @@ func pairsOf(changes []api.Change) []pair {
 	return out
 }
 
+// many is from how many objects on it is faster to list a kind than to ask for each.
+const many = 100
+
 // envelopes fills in owners and labels, which an api.Change does not tell.
 func envelopes(ctx context.Context, a *client.Client, p *progress, owner string, docs []*manifest.Document, pairs []pair) error {
 	defer p.done()
@@ -80,32 +82,56 @@ func envelopes(ctx context.Context, a *client.Client, p *progress, owner string,
 	for _, d := range docs {
 		wanted[d.Ref()] = d
 	}
-	for i, x := range pairs {
+	there := map[string][]string{}
+	for _, x := range pairs {
 		if d := wanted[x.ref]; d != nil && x.after != nil {
-			x.after.Owner, x.after.Labels = d.Owner, d.Labels
-			if owner != "" {
-				x.after.Owner = owner
-			}
+			x.after.Owner, x.after.Labels = or(owner, d.Owner), d.Labels
 		}
-		if x.before == nil {
+		if x.before != nil {
+			there[x.ref.Kind] = append(there[x.ref.Kind], x.ref.Name)
+		}
+	}
+	now := map[resource.Ref]api.Object{}
+	for _, k := range resource.Kinds {
+		names := there[k.Name]
+		if len(names) == 0 {
 			continue
 		}
-		p.say("reading %d of %d", i+1, len(pairs))
-		k, err := kindOf(x.ref.Kind)
+		p.say("reading %s", k.Path)
+		objects, err := some(ctx, a, k, names)
 		if err != nil {
 			return err
 		}
-		o, _, err := a.Get(ctx, k.Path, x.ref.Name)
-		var gone *client.Problem
-		if errors.As(err, &gone) && gone.Status == http.StatusNotFound {
-			continue // deleted since
+		for _, o := range objects {
+			now[resource.Ref{Kind: o.Kind, Name: o.Name}] = o
 		}
-		if err != nil {
-			return err
+	}
+	for _, x := range pairs {
+		if o, found := now[x.ref]; found && x.before != nil {
+			x.before.Owner, x.before.Labels = o.Owner, o.Labels
 		}
-		x.before.Owner, x.before.Labels = o.Owner, o.Labels
 	}
 	return nil
+}
+
+// some reads objects of a kind, those of the names and maybe more; what has been deleted since is left out.
+func some(ctx context.Context, a *client.Client, k resource.Kind, names []string) ([]api.Object, error) {
+	if len(names) >= many {
+		objects, _, _, err := a.List(ctx, k.Path, nil)
+		return objects, err
+	}
+	var out []api.Object
+	for _, name := range names {
+		o, _, err := a.Get(ctx, k.Path, name)
+		switch {
+		case gone(err):
+		case err != nil:
+			return nil, err
+		default:
+			out = append(out, o)
+		}
+	}
+	return out, nil
 }
 
 // differences shows changes; its error has the exit code for drift where there are any.

@@ -136,10 +136,9 @@ func or(s, otherwise string) string {
 	return s
 }
 
-// notFound says what is not there; the api only says that there is no such thing.
+// notFound says where to look for what is there.
 func notFound(err error, k resource.Kind, name string) error {
-	var p *client.Problem
-	if errors.As(err, &p) && p.Status == 404 {
+	if gone(err) {
 		return fmt.Errorf("there is no %s %q; marchproxy get %s lists them", k.Name, name, k.Path)
 	}
 	return err

@@ -73,6 +73,9 @@ func run(ctx context.Context, o Options, out io.Writer) error {
 		return err
 	}
 	envoy, err := envoybin.Find(ctx, o.Cache, s.say)
+	if ctx.Err() != nil {
+		return nil // Ctrl-C while it was fetched
+	}
 	if err != nil {
 		return err
 	}

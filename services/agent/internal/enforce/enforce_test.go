@@ -1,0 +1,103 @@
+package enforce
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/stream"
+)
+
+func object(t *testing.T, name string, p *configv1.RateLimitPolicy) *resource.Object {
+	t.Helper()
+	o, err := resource.New(resource.Ref{Kind: resource.KindRateLimit, Name: name}, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Revision = 7
+	return o
+}
+
+func newEnforcer(dir string) *Enforcer {
+	return New(Options{ID: "n", Labels: map[string]string{"zone": "a"}, StateDir: dir, Log: zap.NewNop(), Peers: func(context.Context) []netip.Addr { return nil }})
+}
+
+// TestLastGoodState: what was taken before is there again, also what is for other nodes: the stream's hash
+// is over all of it. A file that cannot be read does not stop the agent.
+func TestLastGoodState(t *testing.T) {
+	dir := t.TempDir()
+	e := newEnforcer(dir)
+	mine, theirs := object(t, "mine", &configv1.RateLimitPolicy{PacketsPerSecond: 5}), object(t, "theirs", &configv1.RateLimitPolicy{PacketsPerSecond: 5, NodeSelector: map[string]string{"zone": "b"}})
+	c := stream.Commit{Epoch: "e", Revision: 7}
+	if err := e.Update(stream.Update{Commit: c, Changed: []*resource.Object{mine, theirs}}); err != nil {
+		t.Fatal(err)
+	}
+	again := newEnforcer(dir)
+	objects, commit := again.Initial()
+	if commit.Revision != 7 || len(objects) != 2 {
+		t.Fatalf("revision %d, %v", commit.Revision, objects)
+	}
+	for _, o := range objects {
+		if was := map[string]*resource.Object{"mine": mine, "theirs": theirs}[o.Name]; string(was.Payload()) != string(o.Payload()) {
+			t.Errorf("%s came back as %s", was.Payload(), o.Payload())
+		}
+	}
+	if len(again.policies) != 1 || again.policies["mine"] == nil {
+		t.Errorf("policies of the node: %v", slices.Collect(maps.Keys(again.policies)))
+	}
+	if err := os.WriteFile(filepath.Join(dir, "policies.jsonl"), []byte(`{"commit":{"revision":9}}`+"\nnonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if objects, commit := newEnforcer(dir).Initial(); len(objects) > 0 || commit.Revision != 0 {
+		t.Errorf("half a file was taken: %v %v", objects, commit)
+	}
+}
+
+// TestNumbersStay: the kernel counts by a policy's number, which is its own while it exists.
+func TestNumbersStay(t *testing.T) {
+	n := ids{}
+	n.assign([]string{"a", "b", "c"})
+	b := n["b"]
+	n.assign([]string{"b", "c", "d"})
+	if n["b"] != b || n["d"] != 0 || len(n) != 3 {
+		t.Errorf("%v", n)
+	}
+}
+
+// TestCombine: policies are added up, and nobody locks the node's peers out.
+func TestCombine(t *testing.T) {
+	policies := map[string]*policy{}
+	numbers := ids{}
+	for name, p := range map[string]*configv1.RateLimitPolicy{
+		"all":     {PacketsPerSecond: 100, Filters: &configv1.AttackFilters{Land: true, AmplificationPorts: []uint32{53}}},
+		"few":     {Cidrs: []string{"10.0.0.0/8"}, PacketsPerSecond: 5, Burst: 9, Action: configv1.RateLimitPolicy_observe, SynCookies: true},
+		"lists":   {Allow: []string{"192.0.2.1"}, Deny: []string{"192.0.2.2", "198.51.100.0/24"}},
+		"lists-2": {Allow: []string{"192.0.2.1", "192.0.2.2"}},
+	} {
+		policies[name] = parse(object(t, name, p))
+	}
+	numbers.assign(slices.Sorted(maps.Keys(policies)))
+	r, warnings := combine(policies, numbers, []netip.Addr{netip.MustParseAddr("198.51.100.9")})
+	if err := r.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if r.Default == nil || r.Default.Rate != 100 || r.Default.Burst != 100 || len(r.Policies) != 1 || r.Policies[0].Burst != 9 {
+		t.Errorf("limits: %+v %+v", r.Default, r.Policies)
+	}
+	if len(r.Allow) != 3 || len(r.Deny) != 1 || !r.Filters.Land || !r.SYNCookies || len(r.Filters.AmplificationPorts) != 1 {
+		t.Errorf("%+v", r)
+	}
+	if len(warnings) != 2 || !strings.Contains(strings.Join(warnings, "\n"), "peer 198.51.100.9") {
+		t.Errorf("warnings: %q", warnings)
+	}
+}
