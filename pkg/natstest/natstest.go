@@ -24,6 +24,8 @@ type Server struct {
 	dir  string
 	port int
 	run  *server.Server
+	// conns are those that Connect has made.
+	conns []*nats.Conn
 }
 
 // Start starts a server on a free port of the loopback; the test's end stops it.
@@ -52,10 +54,20 @@ func (s *Server) Start() {
 	s.port = run.Addr().(*net.TCPAddr).Port
 }
 
-// Stop stops the server and waits until its files are closed.
+// Stop stops the server and waits until its files are closed and the connections of [Server.Connect] have
+// noticed.
 func (s *Server) Stop() {
+	gone := make([]<-chan nats.Status, 0, len(s.conns))
+	for _, nc := range s.conns {
+		if nc.IsConnected() {
+			gone = append(gone, nc.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED))
+		}
+	}
 	s.run.Shutdown()
 	s.run.WaitForShutdown()
+	for _, c := range gone { // what is written to a connection that has not noticed is lost
+		<-c
+	}
 }
 
 // Backup copies the directory of a stopped server, for [Server.Restore].
@@ -84,6 +96,7 @@ func (s *Server) Connect() (*nats.Conn, jetstream.JetStream) {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(nc.Close)
+	s.conns = append(s.conns, nc)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		s.t.Fatal(err)
