@@ -17,7 +17,7 @@ run: build ## Run the whole system on this machine
 
 .PHONY: test
 test: build lint check-generated check-wasm check-bpf ## Check everything, with real PostgreSQL, NATS and Envoy
-	go test -count=1 $(MODULES:%=./%/...)
+	go test -count=1 -timeout 20m $(MODULES:%=./%/...)
 	go run ./test/cmd/check-live -changes 300
 	go run ./test/cmd/check-hitless -rounds 120
 	go run ./test/cmd/check-auth -trials 300
