@@ -138,6 +138,8 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT,
 		RequestHeadersTimeout:        orElse(lim.GetRequestHeadersTimeout(), time.Minute),
 		StreamIdleTimeout:            durationpb.New(5 * time.Minute),
+		// HTTP/1.0 is what load balancers' checks and ab speak; Envoy alone would answer 426.
+		HttpProtocolOptions: &corev3.Http1ProtocolOptions{AcceptHttp_10: true},
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 			IdleTimeout: orElse(lim.GetIdleTimeout(), time.Hour), HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_ALLOW,
 			MaxHeadersCount: positive(lim.GetMaxRequestHeaders()),
