@@ -35,9 +35,10 @@ import (
 func main() {
 	sizes := flag.String("hosts", "100,1000,10000", "numbers of hosts")
 	changes := flag.Int("changes", 200, "changes at each size")
+	metrics := flag.Bool("metrics", true, "with the metrics filter, which each request of the measurement passes")
 	report := flag.Bool("report", false, "only report: missed bars are no failure")
 	flag.Parse()
-	if err := run(context.Background(), *sizes, *changes, *report); err != nil {
+	if err := run(context.Background(), *sizes, *changes, *metrics, *report); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-propagation:", err)
 		os.Exit(1)
 	}
@@ -51,14 +52,14 @@ type row struct {
 	apiCPU, xdsCPU, envoyCPU, floorCPU time.Duration
 }
 
-func run(ctx context.Context, sizes string, changes int, report bool) error {
+func run(ctx context.Context, sizes string, changes int, metrics, report bool) error {
 	var rows []row
 	for s := range strings.SplitSeq(sizes, ",") {
 		n, err := strconv.Atoi(s)
 		if err != nil {
 			return err
 		}
-		r, err := measure(ctx, n, changes)
+		r, err := measure(ctx, n, changes, metrics)
 		if err != nil {
 			return fmt.Errorf("%d hosts: %w", n, err)
 		}
@@ -132,7 +133,7 @@ func resources(n, port int) []map[string]any {
 	return out
 }
 
-func measure(ctx context.Context, n, changes int) (r row, err error) {
+func measure(ctx context.Context, n, changes int, metrics bool) (r row, err error) {
 	r.hosts = n
 	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
 	defer b.Close()
@@ -145,6 +146,12 @@ func measure(ctx context.Context, n, changes int) (r row, err error) {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	if !metrics {
+		spec := map[string]any{"listeners": []any{map[string]any{"name": "http", "port": s.ProxyPort}}, "metrics": false}
+		if status, raw, err := s.Call(ctx, http.MethodPatch, s.API+"/v1/gateways/default?wait=live", map[string]any{"spec": spec}); err != nil || status != http.StatusOK {
+			return r, fmt.Errorf("gateway: %d %s %w", status, raw, err)
+		}
+	}
 	objects := resources(n, port)
 	if err := bulk(ctx, s, objects, &r); err != nil {
 		return r, err
