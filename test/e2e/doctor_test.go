@@ -14,9 +14,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
@@ -57,19 +54,7 @@ func TestDoctorSees(t *testing.T) {
 	agree(t, s)
 
 	t.Run("a forged message in the stream", func(t *testing.T) {
-		url, err := s.NATS()
-		if err != nil {
-			t.Fatal(err)
-		}
-		nc, err := nats.Connect(url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer nc.Close()
-		js, err := jetstream.New(nc)
-		if err != nil {
-			t.Fatal(err)
-		}
+		js := s.JetStream(t)
 		eventually(t, func() string { // the api repairs it within a second: the doctor may come too late
 			if _, err := js.Publish(t.Context(), "marchproxy.config.v1.resource.route.r", []byte(`{"kind":"Route","name":"r","revision":9,"spec":{}}`)); err != nil {
 				t.Fatal(err)

@@ -6,9 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
@@ -35,19 +32,7 @@ func agree(t *testing.T, s *harness.System) {
 // served notices.
 func TestStreamLost(t *testing.T) {
 	s := start(t, "--no-demo")
-	url, err := s.NATS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := s.JetStream(t)
 	for i := range 20 {
 		put(t, s, fmt.Sprintf("r%d", i), "one")
 	}

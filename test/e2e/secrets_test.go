@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/marchproxy/marchproxy/pkg/status"
@@ -148,19 +147,7 @@ func TestSecretsStaySecret(t *testing.T) {
 // events is every message of both streams, with its subject and headers.
 func events(t *testing.T, s *harness.System) string {
 	t.Helper()
-	url, err := s.NATS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := s.JetStream(t)
 	var all strings.Builder
 	for _, name := range []string{stream.Name, status.StreamName} {
 		st, err := js.Stream(t.Context(), name)

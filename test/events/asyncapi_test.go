@@ -148,19 +148,7 @@ func TestMessages(t *testing.T) {
 	if st, raw, err := s.Call(t.Context(), "DELETE", s.API+"/v1/routes/made?wait=live", nil); err != nil || st != 200 {
 		t.Fatalf("delete: %d %s %v", st, raw, err)
 	}
-	url, err := s.NATS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := s.JetStream(t)
 	// There is no agent here; this is what one would send.
 	agent, err := json.Marshal(status.AgentStatus{
 		ID: "node", Epoch: "11111111-1111-4111-8111-111111111111", Revision: 1, At: resource.Time(time.Now()), Labels: map[string]string{"zone": "a"}, Mode: "native",
