@@ -127,10 +127,7 @@ func (w *work) auth(gw resource.Ref) {
 			ours.DefaultPolicy = d
 		}
 	}
-	// What was changed last is what Envoy refuses, if it refuses something.
-	slices.SortStableFunc(objects, func(a, b resource.Ref) int {
-		return int(w.st.Get(b).Revision - w.st.Get(a).Revision)
-	})
+	w.newestFirst(objects)
 	objects = append(objects, gw)
 	ours.StripHeaders = slices.Sorted(maps.Keys(native.identity))
 	content := passThrough()

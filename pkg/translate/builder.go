@@ -65,6 +65,7 @@ type work struct {
 	certs    map[string]bool
 	listener bool
 	slotted  bool              // the slots are to be built again
+	limited  bool              // that of the rate limit policies is
 	before   map[Key]*Resource // of what was touched
 	problems []config.Problem
 }
@@ -174,7 +175,7 @@ func (w *work) affected(c config.Change) {
 	case resource.KindLicense:
 		w.slotted = w.slotted || c.Ref().Name == w.gw.GetLicense()
 	case resource.KindRateLimit:
-		w.listener = w.listener || limitsRequests(w.st, c)
+		w.limited = w.limited || limitsRequests(w.st, c)
 	case resource.KindGateway:
 		if c.Ref().Name == w.gateway {
 			w.listener, w.slotted = true, true
@@ -236,6 +237,8 @@ func (w *work) run() (Delta, []config.Problem) {
 	}
 	if w.slotted {
 		w.slots()
+	} else if w.limited && w.gw != nil {
+		w.requests(resource.Ref{Kind: resource.KindGateway, Name: w.gateway})
 	}
 	for name := range w.services {
 		w.service(name)

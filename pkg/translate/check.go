@@ -256,7 +256,7 @@ func (k *checker) gateway(name string, g *configv1.Gateway) {
 				continue
 			}
 		}
-		if err := listener(name, g, l, nil).ValidateAll(); err != nil {
+		if err := listener(name, g, l).ValidateAll(); err != nil {
 			k.add(fmt.Sprintf("$.listeners[%d]", i), "envoy.schema", "would be refused by Envoy: %v", err)
 		}
 		hosts := map[string]bool{}

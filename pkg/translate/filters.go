@@ -1,10 +1,12 @@
 package translate
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
@@ -23,11 +25,12 @@ import (
 // use or not, so that the first policy of a gateway changes as little as its hundredth key: no listener,
 // no connection. A slot that is not in use lets requests through at the price of an empty native filter.
 const (
-	slotMetrics = "marchproxy.metrics"
-	slotLicense = "marchproxy.license"
-	slotAuth    = "marchproxy.auth"   // our filter: HMAC keys, opaque tokens
-	slotJWT     = "marchproxy.jwt"    // Envoy's own: public keys
-	slotClaims  = "marchproxy.claims" // the claims that tokens of slotJWT must have
+	slotMetrics  = "marchproxy.metrics"
+	slotRequests = "marchproxy.requests" // rate limit policies
+	slotLicense  = "marchproxy.license"
+	slotAuth     = "marchproxy.auth"   // our filter: HMAC keys, opaque tokens
+	slotJWT      = "marchproxy.jwt"    // Envoy's own: public keys
+	slotClaims   = "marchproxy.claims" // the claims that tokens of slotJWT must have
 )
 
 // slot is a place in the chain. Until its content has come, or where it cannot be had, those that protect
@@ -47,14 +50,20 @@ func slot(name string, closed bool, types ...proto.Message) *hcmv3.HttpFilter {
 
 // Closed is a slot's content before it has any, as a resource.
 func Closed(name string) *Resource {
-	if name == slotMetrics {
+	if name == slotMetrics || name == slotRequests {
 		return extension(name, passThrough(), nil)
 	}
 	return extension(name, unavailable(), nil)
 }
 
-func slotBefore() *hcmv3.HttpFilter {
+func slotOfMetrics() *hcmv3.HttpFilter {
 	return slot(slotMetrics, false, &httpwasmv3.Wasm{}, passThrough())
+}
+
+// slotOfRequests is open before its content has come, and where Envoy refuses it: a limit shares out what
+// there is, and no service at all is no fair share. A listener waits for its slots before it opens.
+func slotOfRequests() *hcmv3.HttpFilter {
+	return slot(slotRequests, false, &compositev3.Composite{}, passThrough())
 }
 
 func slotsAfter() []*hcmv3.HttpFilter {
@@ -128,6 +137,12 @@ func (w *work) fill(slot string, content proto.Message, clusters []string, objec
 	w.put(r.Key, r)
 }
 
+// newestFirst sorts what a slot is built from: what was changed last is what Envoy refuses, if it refuses
+// something.
+func (w *work) newestFirst(objects []resource.Ref) {
+	slices.SortStableFunc(objects, func(a, b resource.Ref) int { return cmp.Compare(w.st.Get(b).Revision, w.st.Get(a).Revision) })
+}
+
 func extension(slot string, content proto.Message, clusters []string, objects ...resource.Ref) *Resource {
 	return newResource(slot, &corev3.TypedExtensionConfig{Name: slot, TypedConfig: pack(content)}, clusters, objects...)
 }
@@ -136,7 +151,7 @@ func extension(slot string, content proto.Message, clusters []string, objects ..
 func (w *work) slots() {
 	gw := resource.Ref{Kind: resource.KindGateway, Name: w.gateway}
 	if w.gw == nil {
-		for _, name := range []string{slotMetrics, slotLicense, slotAuth, slotJWT, slotClaims} {
+		for _, name := range []string{slotMetrics, slotRequests, slotLicense, slotAuth, slotJWT, slotClaims} {
 			w.put(Key{TypeExtension, name}, nil)
 		}
 		return
@@ -146,6 +161,7 @@ func (w *work) slots() {
 		metrics = passThrough()
 	}
 	w.fill(slotMetrics, metrics, nil, gw)
+	w.requests(gw)
 	w.license(gw)
 	w.auth(gw)
 }

@@ -30,7 +30,6 @@ import (
 // Names of the HTTP filters, in their order.
 const (
 	filterCORS          = "envoy.filters.http.cors"
-	filterRequestLimits = "marchproxy.request_limits"
 	filterListenerLimit = "marchproxy.listener_rate_limit"
 	filterRouteLimit    = "marchproxy.route_rate_limit"
 	filterRouter        = "envoy.filters.http.router"
@@ -45,7 +44,6 @@ func (w *work) listeners() {
 	ref := resource.Ref{Kind: resource.KindGateway, Name: w.gateway}
 	wanted := map[string]bool{}
 	certs := map[string]certUse{}
-	limits, policies := requestLimits(w.st, w.gateway)
 	for _, l := range w.gw.GetListeners() {
 		wanted[l.GetName()] = true
 		listenerCerts(l, certs)
@@ -53,7 +51,7 @@ func (w *work) listeners() {
 		if s := w.gw.GetTracing().GetService(); s != "" {
 			clusters = []string{s}
 		}
-		w.put(Key{TypeListener, l.GetName()}, newResource(l.GetName(), listener(w.gateway, w.gw, l, limits), clusters, append([]resource.Ref{ref}, policies...)...))
+		w.put(Key{TypeListener, l.GetName()}, newResource(l.GetName(), listener(w.gateway, w.gw, l), clusters, ref))
 	}
 	for k := range w.out {
 		if k.Type == TypeListener && !wanted[k.Name] {
@@ -63,8 +61,7 @@ func (w *work) listeners() {
 	w.useCerts("gateway", certs)
 }
 
-// listener builds a listener; limits is the filter of the rate limit policies, nil without any.
-func listener(gateway string, g *configv1.Gateway, l *configv1.Listener, limits *hcmv3.HttpFilter) *listenerv3.Listener {
+func listener(gateway string, g *configv1.Gateway, l *configv1.Listener) *listenerv3.Listener {
 	bind := l.GetAddress()
 	if bind == "" {
 		bind = "0.0.0.0"
@@ -74,7 +71,7 @@ func listener(gateway string, g *configv1.Gateway, l *configv1.Listener, limits 
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(32 << 10),
 	}
 	if l.GetProtocol() != configv1.Listener_https {
-		out.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: networkFilters(gateway, g, l, limits)}}
+		out.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: networkFilters(gateway, g, l)}}
 		return out
 	}
 	out.ListenerFilters = []*listenerv3.ListenerFilter{{
@@ -86,14 +83,14 @@ func listener(gateway string, g *configv1.Gateway, l *configv1.Listener, limits 
 			certs = l.GetCertificates()
 		}
 		out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{
-			Name: fmt.Sprintf("client-auth-%d", i), Filters: networkFilters(gateway, g, l, limits),
+			Name: fmt.Sprintf("client-auth-%d", i), Filters: networkFilters(gateway, g, l),
 			FilterChainMatch: &listenerv3.FilterChainMatch{ServerNames: a.GetHosts()},
 			TransportSocket:  downstreamTLS(certs, a.GetCaCertificate()),
 		})
 	}
 	// All other hosts share one chain: Envoy picks the certificate by server name, and a connection may be
 	// reused for every host that its certificate covers.
-	out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{Name: "https", Filters: networkFilters(gateway, g, l, limits), TransportSocket: downstreamTLS(l.GetCertificates(), "")})
+	out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{Name: "https", Filters: networkFilters(gateway, g, l), TransportSocket: downstreamTLS(l.GetCertificates(), "")})
 	return out
 }
 
@@ -113,7 +110,7 @@ func downstreamTLS(certs []string, ca string) *corev3.TransportSocket {
 	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(out)}}
 }
 
-func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener, limits *hcmv3.HttpFilter) []*listenerv3.Filter {
+func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener) []*listenerv3.Filter {
 	var out []*listenerv3.Filter
 	if n := g.GetLimits().GetMaxConnections(); n > 0 {
 		out = append(out, &listenerv3.Filter{Name: "envoy.filters.network.connection_limit", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(&connlimitv3.ConnectionLimit{
@@ -121,12 +118,12 @@ func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener, l
 		})}})
 	}
 	return append(out, &listenerv3.Filter{
-		Name: "envoy.filters.network.http_connection_manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(connectionManager(gateway, g, l, limits))},
+		Name: "envoy.filters.network.http_connection_manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(connectionManager(gateway, g, l))},
 	})
 }
 
 // connectionManager follows Envoy's own advice for proxies at the edge.
-func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener, limits *hcmv3.HttpFilter) *hcmv3.HttpConnectionManager {
+func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener) *hcmv3.HttpConnectionManager {
 	lim := g.GetLimits()
 	h := &hcmv3.HttpConnectionManager{
 		StatPrefix: l.GetName(), CodecType: hcmv3.HttpConnectionManager_AUTO, ServerName: "marchproxy",
@@ -148,12 +145,9 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 			MaxConcurrentStreams: wrapperspb.UInt32(100), InitialStreamWindowSize: wrapperspb.UInt32(64 << 10), InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
 		},
 		MaxRequestHeadersKb: positive(lim.GetMaxRequestHeadersKb()),
-		HttpFilters:         []*hcmv3.HttpFilter{hostFilter(l), slotBefore(), filter(filterCORS, &corsv3.Cors{})},
+		HttpFilters:         []*hcmv3.HttpFilter{hostFilter(l), slotOfMetrics(), filter(filterCORS, &corsv3.Cors{}), slotOfRequests()},
 		AccessLog:           accessLog(g.GetAccessLog()),
 		Tracing:             tracing(gateway, g.GetTracing()),
-	}
-	if limits != nil {
-		h.HttpFilters = append(h.HttpFilters, limits)
 	}
 	if lim.GetLocalRateLimit() != nil {
 		h.HttpFilters = append(h.HttpFilters, filter(filterListenerLimit, rateLimit("listener", lim.GetLocalRateLimit())))

@@ -11,7 +11,6 @@ import (
 	limitcommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
 	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	networkinputsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/network/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
@@ -28,20 +27,24 @@ import (
 // and what is forgotten starts with a full bucket.
 const defaultClients = 65536
 
-// requestLimits is the filter that counts requests by client address; nil where no policy does on this
-// gateway. The client's address picks the policy, the longest network that holds it first, as the kernel
-// does; Envoy's local rate limit cannot do that by itself, so that each policy's filter stands behind a
-// match on the address. Within it a wildcard descriptor has a bucket for each client.
-func requestLimits(st *config.State, gateway string) (*hcmv3.HttpFilter, []resource.Ref) {
+// requests builds the slot that counts requests by client address. The client's address picks the policy,
+// the longest network that holds it first, as the kernel does; Envoy's local rate limit cannot do that by
+// itself, so that each policy's filter stands behind a match on the address. Within it a wildcard
+// descriptor has a bucket for each client.
+//
+// Envoy makes all of it anew when some of it changes, and forgets what the clients have used. Filters that
+// come by ECDS of their own within the slot, one a policy, would keep the others' counts, but Envoy 1.40
+// subscribes to such only while a listener starts.
+func (w *work) requests(gw resource.Ref) {
 	var objects []resource.Ref
 	var ranges []*xdsmatcherv3.IPMatcher_IPRangeMatcher
 	var everyone *xdsmatcherv3.Matcher_OnMatch
 	var allowed []netip.Prefix
-	for _, name := range st.Names(resource.KindRateLimit) {
+	for _, name := range w.st.Names(resource.KindRateLimit) {
 		ref := resource.Ref{Kind: resource.KindRateLimit, Name: name}
-		p := st.Get(ref).Message().(*configv1.RateLimitPolicy)
+		p := w.st.Get(ref).Message().(*configv1.RateLimitPolicy)
 		allowed = append(allowed, config.ParseCIDRs(p.GetAllow())...)
-		if !config.LimitsGateway(p, gateway) {
+		if !config.LimitsGateway(p, w.gateway) {
 			continue
 		}
 		objects = append(objects, ref)
@@ -53,7 +56,8 @@ func requestLimits(st *config.State, gateway string) (*hcmv3.HttpFilter, []resou
 		}
 	}
 	if len(objects) == 0 {
-		return nil, nil
+		w.fill(slotRequests, passThrough(), nil, gw)
+		return
 	}
 	limits := bySource(ranges, everyone)
 	if len(allowed) > 0 {
@@ -62,10 +66,11 @@ func requestLimits(st *config.State, gateway string) (*hcmv3.HttpFilter, []resou
 			&xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Matcher{Matcher: limits}},
 		)
 	}
-	return filter(filterRequestLimits, &compositev3.Composite{Matcher: limits}), objects
+	w.newestFirst(objects)
+	w.fill(slotRequests, &compositev3.Composite{Matcher: limits}, nil, append(objects, gw)...)
 }
 
-// limitsRequests says whether a changed policy can change what [requestLimits] returns.
+// limitsRequests says whether a changed policy can change what [work.requests] builds.
 func limitsRequests(st *config.State, c config.Change) bool {
 	requests, allow := false, false
 	for _, o := range []*resource.Object{c.Before, c.After} {

@@ -1,7 +1,7 @@
 // Command check-hitless proves that no change costs a request: while 500 requests a second go through the
 // proxy, services are created, renamed, moved to other endpoints and deleted, routes re-pointed, and the
-// gateway's listeners changed, services with DNS names and with active health checks among them. No
-// request may fail, and none may reach another host's backend.
+// gateway's listeners and rate limits changed, services with DNS names and with active health checks among
+// them. No request may fail, and none may reach another host's backend.
 package main
 
 import (
@@ -164,8 +164,20 @@ func changes(ctx context.Context, s *harness.System, sites []*site, rounds int) 
 		if err := call(ctx, s, http.MethodPatch, "/v1/gateways/default"+wait, map[string]any{"spec": spec}); err != nil {
 			return fmt.Errorf("round %d: gateway: %w", k, err)
 		}
+		if err := limit(ctx, s, k, wait); err != nil {
+			return fmt.Errorf("round %d: limit: %w", k, err)
+		}
 	}
 	return nil
+}
+
+// limit has a rate limit that nobody exceeds come, change and go.
+func limit(ctx context.Context, s *harness.System, k int, wait string) error {
+	const path = "/v1/rate-limit-policies/fair"
+	if k%10 == 9 {
+		return call(ctx, s, http.MethodDelete, path+wait, nil)
+	}
+	return call(ctx, s, http.MethodPut, path+wait, map[string]any{"spec": map[string]any{"requests_per_second": 100000 + k}})
 }
 
 // client sends a request every pause: nine on one connection, then one on a new one.
