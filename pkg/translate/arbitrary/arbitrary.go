@@ -37,7 +37,7 @@ var first = []resource.Ref{
 // object. Certificates are picked from certs, since they cannot be made up.
 func Objects(data []byte, certs []*configv1.Certificate) []*resource.Object {
 	s := &source{data}
-	kinds := []string{resource.KindRoute, resource.KindService, resource.KindRoute, resource.KindService, resource.KindGateway, resource.KindCertificate, resource.KindRoute}
+	kinds := []string{resource.KindRoute, resource.KindService, resource.KindRoute, resource.KindService, resource.KindGateway, resource.KindCertificate, resource.KindRoute, resource.KindRateLimit}
 	var out []*resource.Object
 	for len(s.data) > 0 && len(out) < maxObjects {
 		ref := resource.Ref{Kind: s.of(kinds)}

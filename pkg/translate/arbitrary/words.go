@@ -8,6 +8,7 @@ import (
 // names are few, so that objects meet each other.
 var names = map[string][]string{
 	"Route": {"r1", "r2", "r3", "r4"}, "Service": {"web", "api", "s-3"}, "Gateway": {"default", "edge"}, "Certificate": {"site", "authority"},
+	"RateLimitPolicy": {"everyone", "partners", "l-3"},
 }
 
 var (
@@ -20,6 +21,7 @@ var (
 		"%TRAILER(x)%", "%HOSTNAME%", "%GRPC_STATUS%", "%STREAM_ID%", "a%b", "%REQ()%", "%REQ(:authority)%", "%REQ(x-a):9999%", "%REQ(x-a):0%", "ä", "\t", " ", "%DURATION%%%", "%CONNECTION_ID%", "%VIRTUAL_CLUSTER_NAME%",
 		"%DOWNSTREAM_PEER_SERIAL%", "%RESP(x)%", "%PROTOCOL%", "{", "}", "%UPSTREAM_TRANSPORT_FAILURE_REASON%", strings.Repeat("x", 8192),
 	}
+	networks = []string{"203.0.113.0/24", "203.0.113.7", "203.0.113.0/25", "0.0.0.0/0", "10.0.0.0/8", "2001:db8::/32", "2001:db8::1", "::/0", "127.0.0.1/32", "::ffff:1.2.3.4", "10.0.0.1/8", "fe80::1", "255.255.255.255", "0.0.0.0/1", "::1/128", "1.2.3.4/33"}
 	oddities = []string{"", "x", "é", "\u2028", "\x01", "\x7f", "a b", "\n", "\\", "%", "\"", "'", "]]", "..", "*", "/", ":", strings.Repeat("a", 253), "\U0010ffff", "<script>", "-", "0"}
 )
 
@@ -35,6 +37,7 @@ var words = map[string][]string{
 	"conditions":    {"5xx", "gateway-error", "reset", "connect-failure", "retriable-4xx", "refused-stream", "retriable-status-codes", "cancelled", "unavailable"},
 	"allow_methods": {"GET", "PUT", "*"}, "allow_headers": {"x-a", "*", "X-B"}, "expose_headers": {"x-a", "*"}, "content_type": {"text/plain", "application/json; charset=utf-8", "a/b"},
 	"address": {"", "0.0.0.0", "127.0.0.1", "::", "::1", "1.2.3"}, "zone": {"a", "b", "é"}, "cloud": {"x", "y"}, "body": {"", "ok", "é", "%REQ(x)%", "\r\n"},
+	"cidrs": networks, "allow": networks, "deny": networks, "RateLimitPolicy.key": {"zone", "role"}, "RateLimitPolicy.value": {"a", "b", ""},
 	"StringMatch.exact": {"", "v", "é", "\x01", " "}, "StringMatch.prefix": {"v", "é", "\t"},
 }
 
@@ -45,7 +48,8 @@ var wanted = map[string]bool{
 	"marchproxy.config.v1.Backend.service": true, "marchproxy.config.v1.NamedMatch.name": true, "marchproxy.config.v1.NamedMatch.value": true,
 	"marchproxy.config.v1.HeaderValue.name": true, "marchproxy.config.v1.Mirror.service": true, "marchproxy.config.v1.LocalRateLimit.requests": true,
 	"marchproxy.config.v1.RegexRewrite.pattern": true, "marchproxy.config.v1.DirectResponse.status": true, "marchproxy.config.v1.Tracing.service": true,
-	"marchproxy.config.v1.HashCookie.name": true, "marchproxy.config.v1.ClientAuth.hosts": true, "marchproxy.config.v1.ClientAuth.ca_certificate": true,
+	"marchproxy.config.v1.RateLimitPolicy.requests_per_second": true,
+	"marchproxy.config.v1.HashCookie.name":                     true, "marchproxy.config.v1.ClientAuth.hosts": true, "marchproxy.config.v1.ClientAuth.ca_certificate": true,
 }
 
 var (
