@@ -9,6 +9,7 @@ package status
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -62,6 +63,9 @@ type ProxyStatus struct {
 	ConnectedAt     string `json:"connected_at,omitempty"`
 	// Surplus says that it has no seat under its gateway's license.
 	Surplus bool `json:"surplus,omitempty"`
+	// Since when it has its place where seats are dealt: when it first connected to any xDS server, short
+	// absences aside.
+	Since string `json:"since,omitempty"`
 }
 
 // RejectedResource is an Envoy resource that was refused.
@@ -160,6 +164,28 @@ func publish[M report[M]](nc *nats.Conn, s M) error {
 		return fmt.Errorf("report status: %w", err)
 	}
 	return nc.Publish(s.prefix()+s.id(), b)
+}
+
+// Last is a sender's last report; not ok where none is kept. It waits for NATS as long as the context lasts.
+func Last[M report[M]](ctx context.Context, js jetstream.JetStream, id string) (last M, ok bool) {
+	for {
+		s, err := js.Stream(ctx, StreamName)
+		if err == nil {
+			var m *jetstream.RawStreamMsg
+			if m, err = s.GetLastMsgForSubject(ctx, last.prefix()+id); err == nil {
+				err = json.Unmarshal(m.Data, &last)
+				return last, err == nil
+			}
+		}
+		if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrMsgNotFound) {
+			return last, false
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return last, false
+		}
+	}
 }
 
 // Watch hands over every report of a sort, beginning with the last known ones, until the context ends.

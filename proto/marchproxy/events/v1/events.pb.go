@@ -516,7 +516,10 @@ type ProxyStatus struct {
 	// RFC 3339.
 	ConnectedAt string `protobuf:"bytes,6,opt,name=connected_at,json=connectedAt,proto3" json:"connected_at,omitempty"`
 	// Whether it has no seat under its gateway's license, and answers 429.
-	Surplus       bool `protobuf:"varint,7,opt,name=surplus,proto3" json:"surplus,omitempty"`
+	Surplus bool `protobuf:"varint,7,opt,name=surplus,proto3" json:"surplus,omitempty"`
+	// RFC 3339. Since when it has its place where seats are dealt: when it first connected to any xDS server,
+	// short absences aside.
+	Since         string `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -598,6 +601,13 @@ func (x *ProxyStatus) GetSurplus() bool {
 		return x.Surplus
 	}
 	return false
+}
+
+func (x *ProxyStatus) GetSince() string {
+	if x != nil {
+		return x.Since
+	}
+	return ""
 }
 
 // An Envoy resource that was refused.
@@ -1092,7 +1102,7 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x04live\x18\b \x03(\v2).marchproxy.events.v1.XdsStatus.LiveEntryR\x04live\x1a7\n" +
 	"\tLiveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xd3\x01\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xe9\x01\n" +
 	"\vProxyStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x18\n" +
@@ -1100,7 +1110,8 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x10applied_revision\x18\x04 \x01(\x03R\x0fappliedRevision\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12!\n" +
 	"\fconnected_at\x18\x06 \x01(\tR\vconnectedAt\x12\x18\n" +
-	"\asurplus\x18\a \x01(\bR\asurplus\"\x9b\x01\n" +
+	"\asurplus\x18\a \x01(\bR\asurplus\x12\x14\n" +
+	"\x05since\x18\b \x01(\tR\x05since\"\x9b\x01\n" +
 	"\x10RejectedResource\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12\x16\n" +

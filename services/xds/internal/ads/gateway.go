@@ -10,6 +10,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/translate"
+	"github.com/marchproxy/marchproxy/services/xds/internal/seats"
 )
 
 // DefaultLinger is [Options.Linger] where it is 0.
@@ -27,7 +28,7 @@ type Options struct {
 	// OnChange is called, without locks held, when what the Envoys have applied or refused has changed.
 	OnChange func()
 	// Seats are those of all gateways; no license has a limit where nil.
-	Seats *Seats
+	Seats *seats.Seats
 	// Log must not be nil.
 	Log *zap.Logger
 }
@@ -85,8 +86,9 @@ type Proxy struct {
 	ConnectedAt time.Time
 	// Applied is the revision that it serves in full.
 	Applied int64
-	// Surplus says that it has no seat under its gateway's license.
+	// Surplus says that it has no seat under its gateway's license; Since is its place among all Envoys.
 	Surplus bool
+	Since   time.Time
 }
 
 // Gateway is the resources of one fleet of Envoys, and its streams.
@@ -115,7 +117,7 @@ func NewGateway(name string, opt Options) *Gateway {
 		opt.Retry = 15 * time.Second
 	}
 	if opt.Seats == nil {
-		opt.Seats = NewSeats()
+		opt.Seats = seats.New("")
 	}
 	g := &Gateway{name: name, opt: opt, entries: map[translate.Type]map[string]*entry{}, streams: map[*stream]struct{}{}, refused: map[translate.Key]struct{}{}, watchers: map[chan struct{}]struct{}{}}
 	for _, t := range order {
@@ -259,7 +261,7 @@ func (g *Gateway) Proxies() []Proxy {
 	defer g.mu.Unlock()
 	out := make([]Proxy, 0, len(g.streams))
 	for s := range g.streams {
-		out = append(out, Proxy{ID: s.id, Address: s.address, Version: s.version, ConnectedAt: s.since, Applied: s.applied(), Surplus: s.surplus})
+		out = append(out, Proxy{ID: s.id, Address: s.address, Version: s.version, ConnectedAt: s.since, Applied: s.applied(), Surplus: s.surplus, Since: s.place})
 	}
 	slices.SortFunc(out, func(a, b Proxy) int {
 		if a.ID != b.ID {

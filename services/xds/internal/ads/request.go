@@ -13,7 +13,7 @@ import (
 // handle takes one request of the Envoy: a subscription, an ACK, a NACK, or several of these at once.
 func (s *stream) handle(r *discoveryv3.DeltaDiscoveryRequest) {
 	if s.stoodBefore(r) {
-		s.g.opt.Seats.stood(s)
+		s.g.opt.Seats.Stood(s)
 	}
 	s.g.mu.Lock()
 	defer s.g.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/pkg/translate"
+	"github.com/marchproxy/marchproxy/services/xds/internal/seats"
 )
 
 func compare(a, b string) int { return cmp.Compare(a, b) }
@@ -90,10 +91,11 @@ type stream struct {
 	version string
 	since   time.Time
 
-	// surplus says that the Envoy has no seat under its gateway's license; stood, that it had none when it
-	// came. The lock of the seats guards both, and that of the gateway the first as well.
-	surplus, stood bool
-	types          map[translate.Type]*typeState
+	// surplus says that the Envoy has no seat under its gateway's license; place is since when it has the one
+	// that it has among all Envoys.
+	surplus bool
+	place   time.Time
+	types   map[translate.Type]*typeState
 	// uses counts, by cluster, the routes and listeners that the Envoy holds or may be about to hold.
 	uses map[string]int
 	// unknown counts the held versions whose clusters are not known.
@@ -194,10 +196,10 @@ func (ts *typeState) isInflight(name string) bool {
 func (s *stream) run(first *discoveryv3.DeltaDiscoveryRequest) error {
 	defer s.cancel()
 	s.join()
-	s.g.opt.Seats.join(s)
+	s.g.opt.Seats.Join(seats.Proxy{Gateway: s.g.name, ID: s.id, Address: s.address, Connected: s.since}, s)
 	s.g.opt.OnChange()
 	defer s.g.opt.OnChange()
-	defer s.g.opt.Seats.leave(s)
+	defer s.g.opt.Seats.Leave(s)
 	defer s.leave()
 	requests := make(chan *discoveryv3.DeltaDiscoveryRequest, 16)
 	failed := make(chan error, 1)

@@ -22,6 +22,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/translate"
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
 	"github.com/marchproxy/marchproxy/services/xds/internal/resolver"
+	"github.com/marchproxy/marchproxy/services/xds/internal/seats"
 )
 
 // Options tune a fleet.
@@ -56,7 +57,7 @@ type member struct {
 // Fleet is safe for concurrent use.
 type Fleet struct {
 	opt      Options
-	seats    *ads.Seats
+	seats    *seats.Seats
 	resolver *resolver.Resolver
 	// Both are signalled when the status may be another.
 	changed, judged chan struct{}
@@ -70,7 +71,7 @@ type Fleet struct {
 
 // New returns a fleet without configuration.
 func New(opt Options) *Fleet {
-	f := &Fleet{opt: opt, changed: make(chan struct{}, 1), judged: make(chan struct{}, 1), state: config.New(), members: map[string]*member{}, seats: ads.NewSeats()}
+	f := &Fleet{opt: opt, changed: make(chan struct{}, 1), judged: make(chan struct{}, 1), state: config.New(), members: map[string]*member{}, seats: seats.New(opt.ID)}
 	f.opt.ADS.Log, f.opt.ADS.Seats = opt.Log, f.seats
 	f.opt.ADS.OnChange = f.signal
 	f.opt.Resolver.Log = opt.Log
@@ -281,7 +282,8 @@ func (f *Fleet) Status(now time.Time) status.XdsStatus {
 		s.Live[name] = m.gateway.Live()
 		for _, p := range m.gateway.Proxies() {
 			s.Proxies = append(s.Proxies, status.ProxyStatus{
-				ID: p.ID, Gateway: name, Address: p.Address, AppliedRevision: p.Applied, Version: p.Version, ConnectedAt: resource.Time(p.ConnectedAt), Surplus: p.Surplus,
+				ID: p.ID, Gateway: name, Address: p.Address, AppliedRevision: p.Applied, Version: p.Version, ConnectedAt: resource.Time(p.ConnectedAt),
+				Surplus: p.Surplus, Since: resource.Time(p.Since),
 			})
 		}
 		for _, r := range m.gateway.Refusals() {

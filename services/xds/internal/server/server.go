@@ -93,7 +93,12 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		})
 	})
 	group.Add("resolver", f.Run)
-	group.Add("status", func(ctx context.Context) error { return status.Report(ctx, nc, f.Changed(), f.Status) })
+	group.Add("status", func(ctx context.Context) error {
+		remember(ctx, js, cfg.ID, f)
+		return status.Report(ctx, nc, f.Changed(), f.Status)
+	})
+	group.Add("peers", func(ctx context.Context) error { return status.Watch(ctx, nc, js, f.Hear) })
+	group.Add("places", func(ctx context.Context) error { return f.Age(ctx, func() bool { return !nc.IsConnected() }) })
 	group.Add("verdicts", keep.judge)
 	group.Add("grpc", func(ctx context.Context) error { return serveGRPC(ctx, g, grpcLis, f) })
 	group.Add("http", func(ctx context.Context) error {
@@ -101,6 +106,16 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	})
 	log.Info("serving", zap.String("grpc", grpcLis.Addr().String()), zap.String("http", httpLis.Addr().String()), zap.String("id", cfg.ID))
 	return errors.Join(group.Run(ctx), keep.Close())
+}
+
+// remember reads what this server reported before it was restarted, which its first report replaces. A NATS
+// that does not answer is not waited for.
+func remember(ctx context.Context, js jetstream.JetStream, id string, f *fleet.Fleet) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if last, ok := status.Last[status.XdsStatus](ctx, js, id); ok {
+		f.Remember(last)
+	}
 }
 
 func keyHash(key string) string {
