@@ -88,8 +88,10 @@ func unavailable() proto.Message {
 // capabilities are the host calls and callbacks of each filter: what Envoy lets it do, and nothing else.
 var capabilities = map[string][]string{
 	"metrics": {
-		"proxy_on_context_create", "proxy_on_configure", "proxy_on_log", "proxy_on_memory_allocate", "proxy_log",
-		"proxy_get_buffer_bytes", "proxy_get_property", "proxy_define_metric", "proxy_increment_metric", "proxy_record_metric",
+		"proxy_on_context_create", "proxy_on_configure", "proxy_on_request_body", "proxy_on_response_body", "proxy_on_log",
+		"proxy_on_tick", "proxy_on_memory_allocate", "proxy_log", "proxy_get_buffer_bytes", "proxy_get_header_map_pairs",
+		"proxy_get_property", "proxy_define_metric", "proxy_increment_metric", "proxy_record_metric",
+		"proxy_set_tick_period_milliseconds", "clock_time_get",
 	},
 	"license": decides,
 	"auth":    decides,

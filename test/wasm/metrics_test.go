@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/marchproxy/marchproxy/test/wasm/host"
 )
 
 const routeMetrics = "xds\x00route_metadata\x00filter_metadata\x00marchproxy\x00metrics"
@@ -16,18 +18,20 @@ func number(n uint64) string { return string(binary.LittleEndian.AppendUint64(ni
 
 func TestMetrics(t *testing.T) {
 	vm := start(t, "metrics", object{"max_series": 3})
-	ended := func(series, method string, code uint64) {
+	vm.Took = 1_500_000
+	ended := func(series, method, status string) {
 		t.Helper()
-		maps.Copy(vm.Properties, map[string]string{
-			routeMetrics: series, "request\x00method": method, "response\x00code": number(code),
-			"request\x00duration": number(1_500_000), "request\x00total_size": number(100), "response\x00total_size": number(2000),
-		})
-		send(t, vm, request("/"))
+		vm.Properties[routeMetrics] = series
+		vm.Answer, vm.Received, vm.Sent = nil, []int{30, 5}, nil
+		if status != "" {
+			vm.Answer, vm.Sent = host.Headers{{":status", status}}, []int{1000, 990}
+		}
+		send(t, vm, host.Headers{{":method", method}, {":path", strings.Repeat("x", 100-35-12-len(method))}})
 	}
-	ended("shop|open", "GET", 200)
-	ended("shop|open", "POST", 503)
-	ended("shop|open", "BREW", 0)
-	ended("sh;op|\xff|x", "GET", 204)
+	ended("shop|open", "GET", "200")
+	ended("shop|open", "POST", "503")
+	ended("shop|open", "BREW", "")
+	ended("sh;op|\xff|x", "GET", "204")
 	want := map[string]int64{
 		"marchproxy_requests_in_flight": 0,
 		"marchproxy_requests_total;service=shop;;route=open;;method=read;;status=2xx;":   1,
@@ -35,7 +39,7 @@ func TestMetrics(t *testing.T) {
 		"marchproxy_requests_total;service=shop;;route=open;;method=other;;status=none;": 1,
 		"marchproxy_requests_total;service=sh_op;;route=__x;;method=read;;status=2xx;":   1,
 		"marchproxy_request_bytes_total;service=shop;;route=open;":                       300,
-		"marchproxy_response_bytes_total;service=shop;;route=open;":                      6000,
+		"marchproxy_response_bytes_total;service=shop;;route=open;":                      4000,
 		"marchproxy_request_bytes_total;service=sh_op;;route=__x;":                       100,
 		"marchproxy_response_bytes_total;service=sh_op;;route=__x;":                      2000,
 	}
@@ -48,7 +52,7 @@ func TestMetrics(t *testing.T) {
 
 	// Labels are bounded whatever routes there are.
 	for i := range 500 {
-		ended(fmt.Sprintf("s%d|r", i), "GET", 200)
+		ended(fmt.Sprintf("s%d|r", i), "GET", "200")
 	}
 	names := make(map[string]bool)
 	for name := range vm.Metrics {
@@ -67,4 +71,46 @@ func TestMetrics(t *testing.T) {
 	if vm.Metrics["marchproxy_requests_in_flight"] != 0 {
 		t.Error("a request is in flight for ever")
 	}
+}
+
+// TestMetricsAreTold: the host gets what has come together when it is time, and when the last request has ended:
+// there is nothing to lose when a VM ends.
+func TestMetricsAreTold(t *testing.T) {
+	vm := start(t, "metrics", object{})
+	vm.Properties[routeMetrics], vm.Answer = "shop|open", host.Headers{{":status", "200"}}
+	const name = "marchproxy_requests_total;service=shop;;route=open;;method=read;;status=2xx;"
+	want := func(when string, requests, flying int64) {
+		t.Helper()
+		if vm.Metrics[name] != requests || vm.Metrics["marchproxy_requests_in_flight"] != flying {
+			t.Errorf("%s: %v, want %d requests and %d in flight", when, vm.Metrics, requests, flying)
+		}
+	}
+	var open []uint32
+	for range 100 {
+		id, err := vm.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, id)
+	}
+	for range 10 {
+		send(t, vm, request("/"))
+	}
+	want("before it is time", 0, 0)
+	if err := vm.Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want("when it is time", 10, 100)
+	for i, id := range open {
+		if i == len(open)-1 {
+			want("before the last one ends", 10, 100)
+		}
+		if err := vm.End(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if sum := vm.Metrics[name] + vm.Metrics["marchproxy_requests_total;service=shop;;route=open;;method=other;;status=2xx;"]; sum != 110 {
+		t.Errorf("%d requests after the last one has ended, want 110: %v", sum, vm.Metrics)
+	}
+	want("after the last one has ended", vm.Metrics[name], 0)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 
+	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 )
 
@@ -22,7 +23,8 @@ const (
 func (p *Program) hostModules(ctx context.Context) error {
 	type fn = func(context.Context, api.Module, *State, []uint64) uint64
 	env := p.runtime.NewHostModuleBuilder("env")
-	add := func(name string, params string, f fn) {
+	wasi := p.runtime.NewHostModuleBuilder("wasi_snapshot_preview1")
+	addTo := func(module wazero.HostModuleBuilder, name string, params string, f fn) {
 		var types []api.ValueType
 		for _, c := range params {
 			if c == 'l' {
@@ -31,7 +33,7 @@ func (p *Program) hostModules(ctx context.Context) error {
 				types = append(types, api.ValueTypeI32)
 			}
 		}
-		env.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(ctx context.Context, m api.Module, stack []uint64) {
+		module.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(ctx context.Context, m api.Module, stack []uint64) {
 			s := ctx.Value(stateKey{}).(*State)
 			for i, kind := range types {
 				if kind == api.ValueTypeI32 {
@@ -42,6 +44,20 @@ func (p *Program) hostModules(ctx context.Context) error {
 			stack[0] = f(ctx, m, s, stack)
 		}), types, []api.ValueType{api.ValueTypeI32}).Export(name)
 	}
+	add := func(name, params string, f fn) { addTo(env, name, params, f) }
+	// clock tells a time as the filter asked for it, or a wrong one.
+	clock := func(m api.Module, s *State, call string, now int64, at uint64) uint64 {
+		switch s.fault(call) {
+		case NoFault:
+			m.Memory().WriteUint64Le(uint32(at), uint64(now))
+		case Empty:
+		case Huge, Lies, Astray:
+			m.Memory().WriteUint64Le(uint32(at), ^uint64(0))
+		default:
+			return statusInternal
+		}
+		return statusOK
+	}
 
 	add("proxy_log", "iii", func(_ context.Context, m api.Module, s *State, a []uint64) uint64 {
 		if s.fault("proxy_log") != NoFault {
@@ -51,13 +67,16 @@ func (p *Program) hostModules(ctx context.Context) error {
 		return statusOK
 	})
 	add("proxy_get_current_time_nanoseconds", "i", func(_ context.Context, m api.Module, s *State, a []uint64) uint64 {
-		switch s.fault("proxy_get_current_time_nanoseconds") {
-		case NoFault:
-			m.Memory().WriteUint64Le(uint32(a[0]), uint64(s.Now))
-		case Empty:
-		case Huge, Lies, Astray:
-			m.Memory().WriteUint64Le(uint32(a[0]), ^uint64(0))
-		default:
+		return clock(m, s, "proxy_get_current_time_nanoseconds", s.Now, a[0])
+	})
+	addTo(wasi, "clock_time_get", "ili", func(_ context.Context, m api.Module, s *State, a []uint64) uint64 {
+		if a[0] != 1 {
+			return statusBad
+		}
+		return clock(m, s, "clock_time_get", s.Monotonic, a[2])
+	})
+	add("proxy_set_tick_period_milliseconds", "i", func(_ context.Context, _ api.Module, s *State, _ []uint64) uint64 {
+		if s.fault("proxy_set_tick_period_milliseconds") != NoFault {
 			return statusInternal
 		}
 		return statusOK
@@ -69,10 +88,13 @@ func (p *Program) hostModules(ctx context.Context) error {
 		return give(ctx, m, s, "proxy_get_buffer_bytes", s.configuration, a[3], a[4])
 	})
 	add("proxy_get_header_map_pairs", "iii", func(ctx context.Context, m api.Module, s *State, a []uint64) uint64 {
-		if a[0] != 0 {
-			return statusBad
+		switch a[0] {
+		case 0:
+			return give(ctx, m, s, "proxy_get_header_map_pairs", s.headers.encode(), a[1], a[2])
+		case 2:
+			return give(ctx, m, s, "proxy_get_header_map_pairs", s.Answer.encode(), a[1], a[2])
 		}
-		return give(ctx, m, s, "proxy_get_header_map_pairs", s.headers.encode(), a[1], a[2])
+		return statusBad
 	})
 	add("proxy_set_header_map_pairs", "iii", func(_ context.Context, m api.Module, s *State, a []uint64) uint64 {
 		if s.fault("proxy_set_header_map_pairs") != NoFault {
@@ -139,6 +161,9 @@ func (p *Program) hostModules(ctx context.Context) error {
 		s.Recorded[name] = append(s.Recorded[name], a[1])
 		return statusOK
 	})
+	if _, err := wasi.Instantiate(ctx); err != nil {
+		return err
+	}
 	_, err := env.Instantiate(ctx)
 	return err
 }

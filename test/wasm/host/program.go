@@ -145,6 +145,25 @@ type Response struct {
 	Headers Headers
 }
 
+// Begin lets a request begin that nothing more is heard of until End with what it gives.
+func (v *VM) Begin(ctx context.Context) (uint32, error) {
+	v.next++
+	_, err := v.call(ctx, "proxy_on_context_create", uint64(v.next), uint64(v.root))
+	return v.next, err
+}
+
+// End ends a request that Begin began.
+func (v *VM) End(ctx context.Context, id uint32) error {
+	_, err := v.call(ctx, "proxy_on_log", uint64(id))
+	return err
+}
+
+// Tick lets the time come that the filter asked to be told of.
+func (v *VM) Tick(ctx context.Context) error {
+	_, err := v.call(ctx, "proxy_on_tick", uint64(v.root))
+	return err
+}
+
 // Request runs one request through the filter, to its end. An error is a trap or the context's end.
 func (v *VM) Request(ctx context.Context, headers Headers) (Outcome, error) {
 	v.next++
@@ -159,6 +178,19 @@ func (v *VM) Request(ctx context.Context, headers Headers) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
+	for name, sizes := range map[string][]int{"proxy_on_request_body": v.Received, "proxy_on_response_body": v.Sent} {
+		for i, size := range sizes {
+			end := uint64(0)
+			if i == len(sizes)-1 {
+				end = 1
+			}
+			if _, err := v.call(ctx, name, id, uint64(size), end); err != nil {
+				return Outcome{}, err
+			}
+		}
+	}
+	v.Now += v.Took
+	v.Monotonic += v.Took
 	for _, name := range []string{"proxy_on_log", "proxy_on_done", "proxy_on_delete"} {
 		if _, err := v.call(ctx, name, id); err != nil {
 			return Outcome{}, err

@@ -40,12 +40,16 @@ var AllFaults = []Fault{Fails, Empty, Huge, Lies, Astray, Absent}
 
 // State is the host's side of a VM.
 type State struct {
-	// Now is the clock, in nanoseconds since 1970 and since some start.
-	Now int64
+	// Now and Monotonic are the clocks, in nanoseconds since 1970 and since some start. Requests take Took of them.
+	Now, Monotonic, Took int64
 	// Properties by path, the parts separated by zeros.
 	Properties map[string]string
 	// Faults decides for each host call, by its name and its number in this request.
 	Faults func(call string, n int) Fault
+	// Answer are the headers of the answer that comes to a request; none if there is no answer.
+	Answer Headers
+	// Received and Sent are the sizes of the pieces in which the bodies come.
+	Received, Sent []int
 	// Garble, where it is set, changes what the host hands over, without telling.
 	Garble func(call string, b []byte) []byte
 	// Reroute is called when headers were changed, where Envoy would select the route again.

@@ -2,14 +2,15 @@
 //! flight, their bytes and their time in microseconds.
 //!
 //! Labels are bounded: classes instead of methods and codes, names of the control plane instead of paths,
-//! and no more series than configured. There is no state for a request, so that none can be left behind:
-//! all is read when the request has ended.
+//! and no more series than configured. What a request adds is read when it has ended, added up here, and
+//! handed to the host twice a second and whenever no request is in flight.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 #![cfg_attr(not(target_arch = "wasm32"), forbid(unsafe_code))]
 
 extern crate alloc;
 
+pub mod flights;
 pub mod label;
 
 #[cfg(target_arch = "wasm32")]
