@@ -26,40 +26,71 @@ const workers = 8
 
 var errRefused = errors.New("refused")
 
-// envoys asks two Envoys about each case, one with jwt_authn and one with the filter, and everyone else too.
-func envoys(ctx context.Context, seed, n uint64, t *tally) error {
+// jury is two Envoys, one with jwt_authn and one with the filter, and the filter in the test host.
+type jury struct {
+	native, ours *envoy.Proxy
+	program      *host.Program
+}
+
+func newJury(ctx context.Context) (j *jury, err error) {
+	j = &jury{}
+	defer func() {
+		if err != nil {
+			j.stop(ctx)
+		}
+	}()
 	var keys []map[string]any
 	for _, k := range forge.Keys {
 		keys = append(keys, object{"kty": "oct", "kid": k.Kid, "alg": k.Alg, "k": k.Base64()})
 	}
-	native, err := envoy.Start(ctx, envoy.Config{Direct: true, Native: []any{envoy.JWTAuthn(object{
+	if j.native, err = envoy.Start(ctx, envoy.Config{Direct: true, Native: []any{envoy.JWTAuthn(object{
 		"issuer": forge.Issuer, "audiences": []string{forge.Audience}, "clock_skew_seconds": forge.Leeway, "require_expiration": true,
-	}, keys)}})
-	if err != nil {
-		return err
+	}, keys)}}); err != nil {
+		return j, err
 	}
-	defer native.Stop()
-	ours, err := envoy.Start(ctx, envoy.Config{Direct: true, Filters: []envoy.Filter{{Name: "auth", Configuration: configuration()}}})
-	if err != nil {
-		return err
+	if j.ours, err = envoy.Start(ctx, envoy.Config{Direct: true, Filters: []envoy.Filter{{Name: "auth", Configuration: configuration()}}}); err != nil {
+		return j, err
 	}
-	defer ours.Stop()
-	program, err := compileFilter(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = program.Close(ctx) }()
+	j.program, err = compileFilter(ctx)
+	return j, err
+}
 
+func (j *jury) stop(ctx context.Context) {
+	for _, p := range []*envoy.Proxy{j.native, j.ours} {
+		if p != nil {
+			p.Stop()
+		}
+	}
+	if j.program != nil {
+		_ = j.program.Close(ctx)
+	}
+}
+
+// asker has a connection to each, and a VM of its own.
+func (j *jury) asker(ctx context.Context) (*asker, error) {
+	vm, err := start(ctx, j.program, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return &asker{vm: vm, native: &envoy.Client{Proxy: j.native}, ours: &envoy.Client{Proxy: j.ours}}, nil
+}
+
+// envoys asks two Envoys about each case, and everyone else too.
+func envoys(ctx context.Context, seed, n uint64, t *tally) error {
+	j, err := newJury(ctx)
+	if err != nil {
+		return err
+	}
+	defer j.stop(ctx)
 	errs := make([]error, workers)
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
 			errs[w] = func() error {
-				vm, err := start(ctx, program, time.Now())
+				a, err := j.asker(ctx)
 				if err != nil {
 					return err
 				}
-				a := &asker{vm: vm, native: &envoy.Client{Proxy: native}, ours: &envoy.Client{Proxy: ours}}
 				for first := uint64(w) * chunk; first < n; first += workers * chunk {
 					if err := a.chunk(ctx, seed, first, min(first+chunk, n), t); err != nil {
 						return err
@@ -73,7 +104,7 @@ func envoys(ctx context.Context, seed, n uint64, t *tally) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	failures, err := ours.Failures()
+	failures, err := j.ours.Failures()
 	if err == nil && failures != nil {
 		err = fmt.Errorf("failures of wasm in Envoy: %q", failures)
 	}
@@ -90,39 +121,60 @@ func (a *asker) chunk(ctx context.Context, seed, first, end uint64, t *tally) er
 	a.vm.Now = now.UnixNano()
 	f := forge.New(now.Unix(), slack)
 	for i := first; i < end; i++ {
-		sent := f.Case(seed, i)
-		c, sendable := asSeen(sent)
-		if !sendable {
-			continue
-		}
-		reason, err := filter(ctx, a.vm, c)
+		v, err := a.ask(ctx, f.Case(seed, i), now)
 		if err != nil {
 			return fmt.Errorf("case %d: %w", i, err)
 		}
-		mine, err := a.ours.Ask(ctx, sent.Target, sent.Headers)
-		if err != nil {
-			return fmt.Errorf("case %d: %w", i, err)
+		if v.others != nil {
+			t.add(i, now.Unix(), v.seen, v.reason, v.others)
 		}
-		if mine == http.StatusBadRequest {
-			continue // refused before any filter
-		}
-		if (mine == http.StatusOK) != (reason == "") {
-			return fmt.Errorf("case %d: the filter in Envoy says %d, in the test host %q: %q", i, mine, reason, c.Headers)
-		}
-		theirs, err := a.native.Ask(ctx, sent.Target, sent.Headers)
-		if err != nil {
-			return fmt.Errorf("case %d: %w", i, err)
-		}
-		native := opinion{who: "jwt_authn"}
-		if theirs != http.StatusOK {
-			native.err = errRefused
-		}
-		t.add(i, now.Unix(), c, reason, []opinion{native, {"golang-jwt", golangJWT(c, now)}, {"go-jose", goJose(c, now)}})
 	}
 	if took := time.Since(now); took > slack*time.Second {
 		return fmt.Errorf("%d cases took %s, and their dates are good for %d s only: use a quieter machine", end-first, took, slack)
 	}
 	return nil
+}
+
+// verdict is what all say of one case.
+type verdict struct {
+	// seen is the case as Envoy's filters see it.
+	seen forge.Case
+	// reason is the filter's, "" where it lets pass.
+	reason string
+	// others is nil where HTTP cannot carry the case, or Envoy refuses it before any filter.
+	others []opinion
+}
+
+func (a *asker) ask(ctx context.Context, sent forge.Case, now time.Time) (verdict, error) {
+	c, sendable := asSeen(sent)
+	v := verdict{seen: c}
+	if !sendable {
+		return v, nil
+	}
+	var err error
+	if v.reason, err = filter(ctx, a.vm, c); err != nil {
+		return v, err
+	}
+	mine, err := a.ours.Ask(ctx, sent.Target, sent.Headers)
+	if err != nil {
+		return v, err
+	}
+	if mine == http.StatusBadRequest {
+		return v, nil
+	}
+	if (mine == http.StatusOK) != (v.reason == "") {
+		return v, fmt.Errorf("the filter in Envoy says %d, in the test host %q: %q", mine, v.reason, c.Headers)
+	}
+	theirs, err := a.native.Ask(ctx, sent.Target, sent.Headers)
+	if err != nil {
+		return v, err
+	}
+	native := opinion{who: "jwt_authn"}
+	if theirs != http.StatusOK {
+		native.err = errRefused
+	}
+	v.others = []opinion{native, {"golang-jwt", golangJWT(c, now)}, {"go-jose", goJose(c, now)}}
+	return v, nil
 }
 
 // asSeen gives the case as Envoy's filters see it: without the spaces that HTTP takes off, and with repeated

@@ -55,7 +55,6 @@ var explained = []explanation{
 	{"jwt_authn", "malformed", "not three parts"},
 	{"jwt_authn", "malformed", "junk after the token"},
 	{"jwt_authn", "scheme", "no scheme"},
-	{"jwt_authn", "scheme", "junk after the token"},
 	{"", "expired", "at the very second"},
 	{"", "not_yet", "at the very second"},
 	{"", "issued_later", "at the very second"},
@@ -67,6 +66,7 @@ var explained = []explanation{
 	{"go-jose", "signature", "leftover bits"},
 	{"go-jose", "algorithm", "leftover bits"},
 	{"jwt_authn", "", "scheme in other case"},
+	{"jwt_authn", "", "number beyond a double"},
 }
 
 type opinion struct {

@@ -6,12 +6,14 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,11 +26,12 @@ func main() {
 	native := flag.Uint64("envoy", 200_000, "`cases` of their own for Envoy, with jwt_authn and with the filter")
 	seed := flag.Uint64("seed", 1, "where the cases come from")
 	only := flag.Int64("case", -1, "show this case and what each says of it")
+	asEnvoy := flag.Bool("as-envoy", false, "with -case: as Envoy had it, whose cases have other dates")
 	flag.Parse()
 	ctx := context.Background()
 	var err error
 	if *only >= 0 {
-		err = show(ctx, *seed, uint64(*only))
+		err = show(ctx, *seed, uint64(*only), *asEnvoy)
 	} else {
 		err = run(ctx, *seed, *n, *native)
 	}
@@ -110,24 +113,60 @@ func libraries(ctx context.Context, seed, n uint64, t *tally) error {
 	return errors.Join(errs...)
 }
 
-func show(ctx context.Context, seed, i uint64) error {
-	program, err := compileFilter(ctx)
-	if err != nil {
-		return err
+// show tells what each says of one case: as the libraries had it, or as Envoy had it, with the dates of today.
+func show(ctx context.Context, seed, i uint64, asEnvoy bool) error {
+	now, keep := time.Unix(started, 0), int64(0)
+	if asEnvoy {
+		now, keep = time.Now(), slack
 	}
-	now := time.Unix(started, 0)
-	vm, err := start(ctx, program, now)
-	if err != nil {
-		return err
+	c := forge.New(now.Unix(), keep).Case(seed, i)
+	fmt.Printf("target %q\nheaders %q\ntoken %s\n", c.Target, c.Headers, plain(c.Token))
+	if asEnvoy {
+		j, err := newJury(ctx)
+		if err != nil {
+			return err
+		}
+		defer j.stop(ctx)
+		a, err := j.asker(ctx)
+		if err != nil {
+			return err
+		}
+		a.vm.Now = now.UnixNano()
+		v, err := a.ask(ctx, c, now)
+		fmt.Printf("filter: %q %v\n", v.reason, err)
+		for _, o := range v.others {
+			fmt.Printf("%s: %v\n", o.who, o.err)
+		}
+		c = v.seen
+	} else {
+		program, err := compileFilter(ctx)
+		if err != nil {
+			return err
+		}
+		vm, err := start(ctx, program, now)
+		if err != nil {
+			return err
+		}
+		reason, err := filter(ctx, vm, c)
+		fmt.Printf("filter: %q %v\ngolang-jwt: %v\ngo-jose: %v\n", reason, err, golangJWT(c, now), goJose(c, now))
 	}
-	c := forge.New(started, 0).Case(seed, i)
-	reason, err := filter(ctx, vm, c)
-	fmt.Printf("target %q\nheaders %q\n", c.Target, c.Headers)
-	for odd, is := range oddities(c, started) {
+	for odd, is := range oddities(c, now.Unix()) {
 		if is {
 			fmt.Println("oddity:", odd)
 		}
 	}
-	fmt.Printf("filter: %q %v\ngolang-jwt: %v\ngo-jose: %v\n", reason, err, golangJWT(c, now), goJose(c, now))
 	return nil
+}
+
+// plain is the token with its parts decoded, as far as they can be.
+func plain(token string) string {
+	var out []string
+	for part := range strings.SplitSeq(token, ".") {
+		b, err := base64.RawURLEncoding.DecodeString(part)
+		if err != nil {
+			b = []byte(part)
+		}
+		out = append(out, fmt.Sprintf("%q", b))
+	}
+	return strings.Join(out, " . ")
 }

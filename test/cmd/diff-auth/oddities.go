@@ -81,6 +81,24 @@ func document(odd map[string]bool, what string, text []byte, depth, values int) 
 	odd[what+" names a member twice"] = twice
 	odd[what+" too deep or too large"] = deepest > depth || count > values
 	odd[what+" lone surrogate"] = loneSurrogate(text)
+	odd["number beyond a double"] = odd["number beyond a double"] || beyondDouble(text)
+}
+
+// beyondDouble says whether a number, wherever it stands, is larger than the largest double.
+func beyondDouble(text []byte) bool {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	for {
+		t, err := d.Token()
+		if err != nil {
+			return false
+		}
+		if n, number := t.(json.Number); number {
+			if _, err := n.Float64(); err != nil {
+				return true
+			}
+		}
+	}
 }
 
 func walk(d *json.Decoder, depth int) (deepest, count int, twice bool, err error) {
