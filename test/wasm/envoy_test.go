@@ -130,6 +130,8 @@ func TestEnvoyChain(t *testing.T) {
 	}{
 		{"/api/test", "", 401, `{"error":"unauthorized","reason":"missing_credentials"}`, `Bearer realm="shop"`},
 		{"/api/test", "Bearer nonsense", 401, `{"error":"unauthorized","reason":"invalid_token"}`, `Bearer realm="shop", error="invalid_token"`},
+		{"/api/test", "Basic YW5uOnNlY3JldA==", 401, `{"error":"unauthorized","reason":"missing_credentials"}`, `Bearer realm="shop"`},
+		{"/api/test", "Bearer a b", 401, `{"error":"unauthorized","reason":"invalid_token"}`, `Bearer realm="shop", error="invalid_token"`},
 		{"/api/test", "Bearer " + token(t, "k1", object{"exp": 1}), 401, `{"error":"unauthorized","reason":"expired_token"}`, `Bearer realm="shop", error="invalid_token"`},
 		{"/api/test", "Bearer " + token(t, "k1", real(object{"roles": "reader"})), 403, `{"error":"forbidden","reason":"insufficient_claims"}`, `Bearer realm="shop", error="insufficient_scope"`},
 		{"/api/test", good, 200, "hello", ""},

@@ -216,9 +216,9 @@ fn refuse(reason: Reason, realm: &[u8]) -> Result<(), ()> {
     let mut add = |name: &[u8], value: &[u8]| headers.add(name, value).map_err(|_| ());
     add(b"content-type", b"application/json")?;
     add(b"cache-control", b"no-store")?;
-    // RFC 6750 §3: no error code for a request that brought no credentials.
+    // RFC 6750 §3.1: no error code for a request that brought no credentials.
     let error: &[u8] = match reason.status() {
-        401 if reason == Reason::Missing => b"",
+        401 if reason.without_credentials() => b"",
         401 => b", error=\"invalid_token\"",
         _ => b", error=\"insufficient_scope\"",
     };

@@ -106,7 +106,10 @@ impl Policy {
             Authorization::Many => return Reason::Ambiguous,
             Authorization::One(value) => value,
         };
-        let Some(token) = bearer(value) else { return Reason::Scheme };
+        let token = match bearer(value) {
+            Ok(token) => token,
+            Err(reason) => return reason,
+        };
         if token.len() > token::LONGEST {
             return Reason::TooLong;
         }
@@ -176,14 +179,14 @@ impl Signed {
 }
 
 /// The token of `Bearer <token68>` (RFC 6750 §2.1).
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, mut token) = value.split_at_checked(6)?;
-    if !scheme.eq_ignore_ascii_case(b"bearer") || token.first() != Some(&b' ') {
-        return None;
+fn bearer(value: &[u8]) -> Result<&[u8], Reason> {
+    let (scheme, mut token) = value.split_at_checked(6).ok_or(Reason::Scheme)?;
+    if !scheme.eq_ignore_ascii_case(b"bearer") || !matches!(token.first(), None | Some(b' ')) {
+        return Err(Reason::Scheme);
     }
     while let Some((b' ', rest)) = token.split_first() {
         token = rest;
     }
     let text = token.iter().all(|c| c.is_ascii_alphanumeric() || b"-._~+/=".contains(c));
-    (!token.is_empty() && text).then_some(token)
+    if token.is_empty() || !text { Err(Reason::Malformed) } else { Ok(token) }
 }

@@ -39,11 +39,11 @@ reasons! {
     Missing = 401 "missing",
     /// More than one Authorization header.
     Ambiguous = 401 "ambiguous",
-    /// Not `Bearer` and one token.
+    /// Another scheme than `Bearer`.
     Scheme = 401 "scheme",
     /// Longer than any token may be.
     TooLong = 401 "too_long",
-    /// Not three parts of Base64url, or a header that is not plain.
+    /// Not one token, not three parts of Base64url, or a header that is not plain.
     Malformed = 401 "malformed",
     /// The header names a key that the policy does not have.
     UnknownKey = 401 "unknown_key",
@@ -82,10 +82,16 @@ reasons! {
 }
 
 impl Reason {
+    /// Whether the request brought nothing that could be judged: RFC 6750 §3.1 counts a scheme that is not
+    /// supported among that.
+    pub fn without_credentials(self) -> bool {
+        matches!(self, Reason::Missing | Reason::Scheme)
+    }
+
     /// What the client is told: no more than it needs to help itself.
     pub fn public(self) -> &'static str {
         match self {
-            Reason::Missing => "missing_credentials",
+            _ if self.without_credentials() => "missing_credentials",
             Reason::Expired => "expired_token",
             _ => match self.status() {
                 401 => "invalid_token",
