@@ -148,6 +148,7 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 		HttpFilters:         []*hcmv3.HttpFilter{hostFilter(l), slotOfMetrics(), filter(filterCORS, &corsv3.Cors{}), slotOfRequests()},
 		AccessLog:           accessLog(g.GetAccessLog()),
 		Tracing:             tracing(gateway, g.GetTracing()),
+		LocalReplyConfig:    refusals(),
 	}
 	if lim.GetLocalRateLimit() != nil {
 		h.HttpFilters = append(h.HttpFilters, filter(filterListenerLimit, rateLimit("listener", lim.GetLocalRateLimit())))

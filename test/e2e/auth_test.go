@@ -91,13 +91,18 @@ func (v *visitor) get(path, token string, headers ...string) (int, string, http.
 	if token != "" {
 		headers = append(headers, "Authorization: Bearer "+token)
 	}
+	return v.ask("GET", path, headers...)
+}
+
+func (v *visitor) ask(method, path string, headers ...string) (int, string, http.Header) {
+	v.t.Helper()
 	_ = v.c.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := fmt.Fprintf(v.c, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", path, v.host, strings.Join(append(headers, ""), "\r\n")); err != nil {
+	if _, err := fmt.Fprintf(v.c, "%s %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", method, path, v.host, strings.Join(append(headers, ""), "\r\n")); err != nil {
 		v.t.Fatal(err)
 	}
 	resp, err := http.ReadResponse(v.r, nil)
 	if err != nil {
-		v.t.Fatalf("GET %s: %v", path, err)
+		v.t.Fatalf("%s %s: %v", method, path, err)
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return resp.StatusCode, "", resp.Header
@@ -107,7 +112,7 @@ func (v *visitor) get(path, token string, headers ...string) (int, string, http.
 		v.t.Fatal(err)
 	}
 	if resp.Close || resp.Header.Get("Connection") == "close" {
-		v.t.Errorf("GET %s: the connection is closed", path)
+		v.t.Errorf("%s %s: the connection is closed", method, path)
 	}
 	return resp.StatusCode, string(body), resp.Header
 }

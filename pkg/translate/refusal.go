@@ -1,0 +1,65 @@
+package translate
+
+import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// refusals has Envoy's own filters refuse as ours does (wasm-filters/auth/src/reason.rs): the same status, the same
+// JSON, the same challenge, for a client need not know which of them serves its policy. It touches only what
+// these filters answer, by the details that they leave and nobody else does: no backend's answer, and no
+// other one of Envoy's. It is the same in every listener, whatever its policies are, so that no policy ever changes
+// a listener.
+func refusals() *hcmv3.LocalReplyConfig {
+	const denied = "jwt_authn_access_denied{"
+	mapper := func(from, to uint32, details, challenge, title, reason string) *hcmv3.ResponseMapper {
+		return &hcmv3.ResponseMapper{
+			Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{
+				// The status first: it costs nothing, and most answers are let go by it.
+				Filters: []*accesslogv3.AccessLogFilter{status(from), expression(details)},
+			}}},
+			StatusCode: wrapperspb.UInt32(to),
+			// Without a format of the body the text would go where Envoy's own text goes, and be of its type.
+			BodyFormatOverride: &corev3.SubstitutionFormatString{
+				Format:      &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: inline(`{"error":"` + title + `","reason":"` + reason + `"}` + "\n")},
+				ContentType: "application/json",
+			},
+			HeadersToAdd: []*corev3.HeaderValueOption{
+				replace("www-authenticate", `Bearer realm="marchproxy"`+challenge), replace("cache-control", "no-store"),
+			},
+		}
+	}
+	const invalid = `, error="invalid_token"`
+	return &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{
+		// RFC 6750 §3.1: no error code for a request that brought no credentials.
+		mapper(401, 401, `== "`+denied+`Jwt_is_missing}"`, "", "unauthorized", "missing_credentials"),
+		mapper(401, 401, `== "`+denied+`Jwt_is_expired}"`, invalid, "unauthorized", "expired_token"),
+		// Nothing is wrong with the token that anybody knows: the keys cannot be had.
+		mapper(401, 503, `== "`+denied+`Jwks_remote_fetch_is_failed}"`, "", "unavailable", "unavailable"),
+		mapper(403, 503, `.startsWith("`+denied+`Wrong_requirement_name")`, "", "unavailable", "unavailable"),
+		mapper(401, 401, `.startsWith("`+denied+`")`, invalid, "unauthorized", "invalid_token"),
+		// The wrong audience.
+		mapper(403, 401, `.startsWith("`+denied+`")`, invalid, "unauthorized", "invalid_token"),
+		mapper(403, 403, `.startsWith("rbac_access_denied_matched_policy[")`, `, error="insufficient_scope"`, "forbidden", "insufficient_claims"),
+	}}
+}
+
+func status(code uint32) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
+		Comparison: &accesslogv3.ComparisonFilter{Op: accesslogv3.ComparisonFilter_EQ, Value: &corev3.RuntimeUInt32{DefaultValue: code, RuntimeKey: "marchproxy.refusal"}},
+	}}}
+}
+
+func expression(details string) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{ExtensionFilter: &accesslogv3.ExtensionFilter{
+		Name:       "envoy.access_loggers.extension_filters.cel",
+		ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: pack(&celv3.ExpressionFilter{Expression: "response.code_details" + details})},
+	}}}
+}
+
+func replace(name, value string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD}
+}
