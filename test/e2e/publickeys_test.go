@@ -10,7 +10,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -68,6 +67,31 @@ func (s signer) pem(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+}
+
+// keyServer is an identity provider that publishes keys under /keys, to whoever asks for id.test.
+func keyServer(t *testing.T, keys ...signer) (port string) {
+	t.Helper()
+	var set jose.JSONWebKeySet
+	for _, x := range keys {
+		set.Keys = append(set.Keys, jose.JSONWebKey{Key: x.key.Public(), KeyID: x.kid, Algorithm: x.method.Alg(), Use: "sig"})
+	}
+	var fetched atomic.Int32
+	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/keys" || r.Host != "id.test" {
+			http.Error(w, "not here", http.StatusNotFound)
+			return
+		}
+		fetched.Add(1)
+		_ = json.NewEncoder(w).Encode(set) // the client is gone: nobody is left to tell
+	}))
+	t.Cleanup(func() {
+		idp.Close()
+		if fetched.Load() == 0 {
+			t.Error("the key set was not fetched")
+		}
+	})
+	return idp.URL[strings.LastIndexByte(idp.URL, ':')+1:]
 }
 
 // TestPublicKeys: a policy with public keys behaves as one with shared secrets, though Envoy's own filter
@@ -130,29 +154,13 @@ func TestPublicKeys(t *testing.T) {
 	}
 
 	// The same, fetched from an identity provider.
-	var fetched atomic.Int32
-	var set jose.JSONWebKeySet
-	for _, x := range all {
-		set.Keys = append(set.Keys, jose.JSONWebKey{Key: x.key.Public(), KeyID: x.kid, Algorithm: x.method.Alg(), Use: "sig"})
-	}
-	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/keys" || r.Host != "id.test" {
-			http.Error(w, "not here", http.StatusNotFound)
-			return
-		}
-		fetched.Add(1)
-		_ = json.NewEncoder(w).Encode(set) // the client is gone: nobody is left to tell
-	}))
-	defer idp.Close()
-	call(t, s, "PUT", s.API+"/v1/services/idp", fmt.Sprintf(`{"spec":{"endpoints":[{"host":"127.0.0.1","port":%s}]}}`, idp.URL[strings.LastIndexByte(idp.URL, ':')+1:]), 201)
+	idp := keyServer(t, all...)
+	call(t, s, "PUT", s.API+"/v1/services/idp", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":`+idp+`}]}}`, 201)
 	remote := rules(map[string]any{"remote_jwks": map[string]any{"service": "idp", "path": "/keys", "host": "id.test"}})
 	call(t, s, "PUT", s.API+"/v1/auth-policies/partners?wait=live", remote, 200)
 	for _, x := range all {
 		v.want(200, "/x", x.token(t, nil))
 		v.want(403, "/x", x.token(t, jwt.MapClaims{"scope": "write"}))
-	}
-	if fetched.Load() == 0 {
-		t.Error("the key set was not fetched")
 	}
 	// As the gateway's policy it holds for routes that say nothing, and for no others.
 	call(t, s, "PATCH", s.API+"/v1/gateways/default?wait=live", `{"spec":{"auth_policy":"partners"}}`, 200)
