@@ -43,7 +43,7 @@ type Config struct {
 	Addr string
 	// ClusterKey becomes a key of the gateway default on the first boot (CLUSTER_API_KEY).
 	ClusterKey string
-	// LicenseKey is the key of licenses that bring none (LICENSE_KEY).
+	// LicenseKey is the key of the License default, and of others that bring none (LICENSE_KEY).
 	LicenseKey string
 	// DefaultPort of the gateway default on the first boot (MARCHPROXY_DEFAULT_PORT; 10000).
 	DefaultPort int
@@ -114,6 +114,9 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return err
 	}
 	if err := firstBoot(ctx, cfg, st, w); err != nil {
+		return err
+	}
+	if err := licenseKey(ctx, cfg.LicenseKey, w); err != nil {
 		return err
 	}
 	board := live.NewBoard(time.Now)
