@@ -43,8 +43,10 @@ type XdsStatus struct {
 	ID       string `json:"id"`
 	Epoch    string `json:"epoch"`
 	Revision int64  `json:"revision"`
-	// At in RFC 3339.
-	At       string             `json:"at"`
+	// At in RFC 3339, and when the server was started: in another one of its lives, its Envoys have to come
+	// back.
+	At        string             `json:"at"`
+	StartedAt string             `json:"started_at,omitempty"`
 	Proxies  []ProxyStatus      `json:"proxies,omitempty"`
 	Rejected []RejectedResource `json:"rejected,omitempty"`
 	// Stopping is true in a server's last report.

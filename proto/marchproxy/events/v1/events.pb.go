@@ -409,7 +409,9 @@ type XdsStatus struct {
 	Stopping bool `protobuf:"varint,7,opt,name=stopping,proto3" json:"stopping,omitempty"`
 	// The revision that each gateway's Envoys serve in full, by gateway, whether Envoys are connected or
 	// not: without any it is the server's own.
-	Live          map[string]int64 `protobuf:"bytes,8,rep,name=live,proto3" json:"live,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Live map[string]int64 `protobuf:"bytes,8,rep,name=live,proto3" json:"live,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// RFC 3339. When the server was started.
+	StartedAt     string `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -498,6 +500,13 @@ func (x *XdsStatus) GetLive() map[string]int64 {
 		return x.Live
 	}
 	return nil
+}
+
+func (x *XdsStatus) GetStartedAt() string {
+	if x != nil {
+		return x.StartedAt
+	}
+	return ""
 }
 
 // One Envoy.
@@ -1090,7 +1099,7 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x0fChangedResource\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\adeleted\x18\x03 \x01(\bR\adeleted\"\xf2\x02\n" +
+	"\adeleted\x18\x03 \x01(\bR\adeleted\"\x91\x03\n" +
 	"\tXdsStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -1099,7 +1108,9 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\aproxies\x18\x05 \x03(\v2!.marchproxy.events.v1.ProxyStatusR\aproxies\x12B\n" +
 	"\brejected\x18\x06 \x03(\v2&.marchproxy.events.v1.RejectedResourceR\brejected\x12\x1a\n" +
 	"\bstopping\x18\a \x01(\bR\bstopping\x12=\n" +
-	"\x04live\x18\b \x03(\v2).marchproxy.events.v1.XdsStatus.LiveEntryR\x04live\x1a7\n" +
+	"\x04live\x18\b \x03(\v2).marchproxy.events.v1.XdsStatus.LiveEntryR\x04live\x12\x1d\n" +
+	"\n" +
+	"started_at\x18\t \x01(\tR\tstartedAt\x1a7\n" +
 	"\tLiveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xe9\x01\n" +

@@ -57,7 +57,7 @@ func TestJudge(t *testing.T) {
 		"an earlier version of it was refused":  {[]status.XdsStatus{refused(6, "hello")}, "live"},
 		"something else was refused":            {[]status.XdsStatus{refused(7, "other")}, "live"},
 		"the later report of a server counts":   {[]status.XdsStatus{report("a", 6, 6, 1), report("a", 7, 7, 1)}, "live"},
-		"a server that stops is asked no more":  {[]status.XdsStatus{report("a", 7, 7, 1), report("b", 6, 6, 1), {ID: "b", Stopping: true}}, "live"},
+		"a server that stops is asked no more":  {[]status.XdsStatus{report("a", 7, 7, 1), report("b", 6, 6, 0), {ID: "b", Stopping: true}}, "live"},
 		"a gateway that the server has not got": {[]status.XdsStatus{{ID: "a", Epoch: "e", Revision: 7}}, "no_proxies"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -99,7 +99,51 @@ func TestWait(t *testing.T) {
 	})
 }
 
-// TestSilent: a server that is silent for three heartbeats is gone, and holds up nobody.
+// TestReturn: an Envoy whose server was restarted, has stopped or is silent still serves, and is waited
+// for, here or at another server; one that went by itself is not.
+func TestReturn(t *testing.T) {
+	life := func(s status.XdsStatus, started string) status.XdsStatus {
+		s.StartedAt = started
+		return s
+	}
+	other := report("b", 7, 7, 1)
+	other.Proxies[0].ID, other.Proxies[0].ConnectedAt = "a-envoy", "later"
+	for name, c := range map[string]struct {
+		reports []status.XdsStatus
+		state   string
+	}{
+		"restarted":                         {[]status.XdsStatus{life(report("a", 6, 6, 1), "1"), life(report("a", 7, 7, 0), "2")}, "pending"},
+		"restarted, and back":               {[]status.XdsStatus{life(report("a", 6, 6, 1), "1"), life(report("a", 7, 7, 0), "2"), life(report("a", 7, 7, 1), "2")}, "live"},
+		"restarted, and back at once":       {[]status.XdsStatus{life(report("a", 6, 6, 1), "1"), life(report("a", 7, 7, 1), "2")}, "live"},
+		"restarted, one of two back":        {[]status.XdsStatus{life(report("a", 6, 6, 2), "1"), life(report("a", 7, 7, 1), "2")}, "pending"},
+		"stopped":                           {[]status.XdsStatus{report("a", 6, 6, 1), {ID: "a", Stopping: true}, report("b", 7, 7, 0)}, "pending"},
+		"stopped, and back elsewhere":       {[]status.XdsStatus{report("a", 6, 6, 1), {ID: "a", Stopping: true}, other}, "live"},
+		"another one is no substitute":      {[]status.XdsStatus{report("a", 6, 6, 1), {ID: "a", Stopping: true}, report("b", 7, 7, 1)}, "pending"},
+		"the Envoy went":                    {[]status.XdsStatus{report("a", 6, 6, 1), report("a", 7, 7, 0)}, "no_proxies"},
+		"one of two went, and then restart": {[]status.XdsStatus{life(report("a", 6, 6, 2), "1"), life(report("a", 6, 6, 1), "1"), life(report("a", 7, 7, 1), "2")}, "live"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := live.NewBoard(time.Now)
+				for _, r := range c.reports {
+					b.Report(r)
+				}
+				if l := b.Now(target(7)); l.State != c.state {
+					t.Errorf("%+v, want %s", l, c.state)
+				}
+				time.Sleep(live.Return + time.Millisecond)
+				last := c.reports[len(c.reports)-1]
+				b.Report(last)
+				if l := b.Now(target(7)); l.State == "pending" {
+					t.Errorf("after %s: %+v", live.Return, l)
+				}
+			})
+		})
+	}
+}
+
+// TestSilent: a server that is silent for three heartbeats is gone, and its Envoys are when their time to
+// come back is over.
 func TestSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := live.NewBoard(time.Now)
@@ -110,11 +154,16 @@ func TestSilent(t *testing.T) {
 			t.Errorf("%+v while it may still live", l)
 		}
 		time.Sleep(time.Millisecond)
-		if l := b.Now(target(7)); !l.Live || l.Proxies != 1 {
-			t.Errorf("%+v", l)
-		}
 		if servers, _, _ := b.Summary(); len(servers) != 1 {
 			t.Errorf("servers %+v", servers)
+		}
+		if l := b.Now(target(7)); l.State != "pending" {
+			t.Errorf("%+v while its Envoy may come back", l)
+		}
+		time.Sleep(live.Return - status.Stale)
+		b.Report(report("a", 7, 7, 1))
+		if l := b.Now(target(7)); !l.Live || l.Proxies != 1 {
+			t.Errorf("%+v", l)
 		}
 	})
 }

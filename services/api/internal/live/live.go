@@ -38,6 +38,7 @@ type Board struct {
 	mu      sync.Mutex
 	servers map[string]server
 	agents  map[string]agent
+	awaited []awaited
 	changed chan struct{} // closed, and replaced, at each report
 }
 
@@ -50,10 +51,16 @@ func NewBoard(now func() time.Time) *Board {
 func (b *Board) Report(s status.XdsStatus) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	was := b.servers[s.ID]
+	if s.Stopping || s.StartedAt != was.StartedAt {
+		b.lost(was)
+		was.Proxies = nil
+	}
 	if s.Stopping {
 		delete(b.servers, s.ID)
 	} else {
 		b.servers[s.ID] = server{s, b.now()}
+		b.found(s.Proxies, was.Proxies)
 	}
 	b.tell()
 }
@@ -73,7 +80,13 @@ func (b *Board) Changed() <-chan struct{} {
 // fresh lists the servers that have reported lately, in the order of their ids.
 func (b *Board) fresh() []server {
 	now := b.now()
-	maps.DeleteFunc(b.servers, func(_ string, s server) bool { return now.Sub(s.seen) > status.Stale })
+	maps.DeleteFunc(b.servers, func(_ string, s server) bool {
+		silent := now.Sub(s.seen) > status.Stale
+		if silent {
+			b.lost(s)
+		}
+		return silent
+	})
 	return slices.SortedFunc(maps.Values(b.servers), func(x, y server) int {
 		if x.ID < y.ID {
 			return -1
@@ -168,6 +181,10 @@ func (b *Board) judgeProxies(t Target) (l api.Live, done bool) {
 				}
 			}
 		}
+	}
+	if p, any := b.missing(t.Gateways); any {
+		ready = false
+		l.Reason = "Envoy " + p.ID + " of gateway " + p.Gateway + " is not back yet since its xDS server went"
 	}
 	switch {
 	case !ready:

@@ -61,6 +61,7 @@ type Fleet struct {
 	resolver *resolver.Resolver
 	// Both are signalled when the status may be another.
 	changed, judged chan struct{}
+	started         time.Time
 
 	mu      sync.RWMutex
 	state   *config.State
@@ -71,7 +72,7 @@ type Fleet struct {
 
 // New returns a fleet without configuration.
 func New(opt Options) *Fleet {
-	f := &Fleet{opt: opt, changed: make(chan struct{}, 1), judged: make(chan struct{}, 1), state: config.New(), members: map[string]*member{}, seats: seats.New(opt.ID)}
+	f := &Fleet{opt: opt, started: time.Now(), changed: make(chan struct{}, 1), judged: make(chan struct{}, 1), state: config.New(), members: map[string]*member{}, seats: seats.New(opt.ID)}
 	f.opt.ADS.Log, f.opt.ADS.Seats = opt.Log, f.seats
 	f.opt.ADS.OnChange = f.signal
 	f.opt.Resolver.Log = opt.Log
@@ -276,7 +277,7 @@ func (f *Fleet) Object(r resource.Ref) *resource.Object {
 func (f *Fleet) Status(now time.Time) status.XdsStatus {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	s := status.XdsStatus{ID: f.opt.ID, Epoch: f.commit.Epoch, Revision: f.commit.Revision, At: resource.Time(now), Live: map[string]int64{}}
+	s := status.XdsStatus{ID: f.opt.ID, Epoch: f.commit.Epoch, Revision: f.commit.Revision, At: resource.Time(now), StartedAt: resource.Time(f.started), Live: map[string]int64{}}
 	for _, name := range slices.Sorted(maps.Keys(f.members)) {
 		m := f.members[name]
 		s.Live[name] = m.gateway.Live()
