@@ -31,6 +31,11 @@ func TestCheckRefuses(t *testing.T) {
 		{"Route", `{"path":{"regex":"("},"direct_response":{"status":200}}`, "$.path.regex regex"},
 		{"Route", `{"direct_response":{"status":200},"response_headers":{"set":[{"name":"a","value":"50%"}]}}`, "$.response_headers.set[0].value header.format"},
 		{"Route", `{"direct_response":{"status":200},"response_headers":{"remove":["Host"]}}`, "$.response_headers.remove[0] header.protected"},
+		{"AuthPolicy", `{"tokens":[{"name":"a"}],"exempt_paths":[{"path":"/a"},{"path":"/a/../b"}]}`, "$.exempt_paths[1].path path.dots"},
+		{"AuthPolicy", `{"tokens":[{"name":"a"}],"exempt_paths":[{"path":"/..."},{"path":"/a.b/..c"}]}`, ""},
+		{"License", `{"gates":[{"feature":"a","paths":["/a","/."]}]}`, "$.gates[0].paths[1] path.dots"},
+		{"AuthPolicy", `{"jwt":{"remote_jwks":{"service":"a","path":"/","host":"a:99999"}}}`, "$.jwt.remote_jwks.host auth_policy.host"},
+		{"AuthPolicy", `{"jwt":{"remote_jwks":{"service":"a","path":"/","host":"a:8443"}}}`, ""},
 	} {
 		k, _ := resource.KindByName(c.kind)
 		m, v := resource.DecodeSpec(k, []byte(c.spec))

@@ -3,6 +3,7 @@ package translate
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,6 +42,15 @@ func (k *checker) authPolicy(p *configv1.AuthPolicy) {
 	if isNative(p) && len(p.GetTokens()) > 0 {
 		k.add("$.tokens", "auth_policy.engine", "cannot stand in one policy with public keys; make a policy of their own for them, and a route for each")
 	}
+	for i, e := range p.GetExemptPaths() {
+		k.plainPath(fmt.Sprintf("$.exempt_paths[%d].path", i), e.GetPath())
+	}
+	if host := j.GetRemoteJwks().GetHost(); strings.Contains(host, ":") {
+		_, port, _ := strings.Cut(host, ":")
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			k.add("$.jwt.remote_jwks.host", "auth_policy.host", "has the port %s; a port is from 1 to 65535", port)
+		}
+	}
 	for i, t := range p.GetTokens() {
 		k.timestamp(fmt.Sprintf("$.tokens[%d].not_after", i), t.GetNotAfter())
 	}
@@ -78,6 +88,21 @@ func (k *checker) timestamp(path, text string) {
 
 func (k *checker) license(l *configv1.License) {
 	k.timestamp("$.expires_at", l.GetExpiresAt())
+	for i, g := range l.GetGates() {
+		for j, p := range g.GetPaths() {
+			k.plainPath(fmt.Sprintf("$.gates[%d].paths[%d]", i, j), p)
+		}
+	}
+}
+
+// plainPath refuses what the schema's pattern cannot: the filters take no path that means another one.
+func (k *checker) plainPath(at, path string) {
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "." || segment == ".." {
+			k.add(at, "path.dots", "has the segment %q, which no request has after Envoy's normalisation; write the path that is meant", segment)
+			return
+		}
+	}
 }
 
 // native builds what Envoy's own filter would get, for Envoy's own schema rules. Secrets are of no

@@ -30,6 +30,8 @@ var first = []resource.Ref{
 	{Kind: resource.KindService, Name: "web"},
 	{Kind: resource.KindService, Name: "api"},
 	{Kind: resource.KindService, Name: "s-3"},
+	{Kind: resource.KindAuthPolicy, Name: "staff"},
+	{Kind: resource.KindLicense, Name: "main"},
 	{Kind: resource.KindGateway, Name: resource.DefaultGateway},
 }
 
@@ -37,7 +39,10 @@ var first = []resource.Ref{
 // object. Certificates are picked from certs, since they cannot be made up.
 func Objects(data []byte, certs []*configv1.Certificate) []*resource.Object {
 	s := &source{data}
-	kinds := []string{resource.KindRoute, resource.KindService, resource.KindRoute, resource.KindService, resource.KindGateway, resource.KindCertificate, resource.KindRoute, resource.KindRateLimit}
+	kinds := []string{
+		resource.KindRoute, resource.KindService, resource.KindRoute, resource.KindService, resource.KindGateway, resource.KindCertificate, resource.KindRoute, resource.KindRateLimit,
+		resource.KindAuthPolicy, resource.KindLicense,
+	}
 	var out []*resource.Object
 	for len(s.data) > 0 && len(out) < maxObjects {
 		ref := resource.Ref{Kind: s.of(kinds)}
@@ -52,8 +57,11 @@ func Objects(data []byte, certs []*configv1.Certificate) []*resource.Object {
 		} else {
 			m = k.New()
 			s.fill(m.ProtoReflect(), 0)
-			if r, ok := m.(*configv1.Route); ok {
-				oneAction(r)
+			switch m := m.(type) {
+			case *configv1.Route:
+				oneAction(m)
+			case *configv1.AuthPolicy:
+				s.credentials(m)
 			}
 		}
 		for range tries {
@@ -192,9 +200,14 @@ func (s *source) scalar(f protoreflect.FieldDescriptor) protoreflect.Value {
 
 // text is a word for a field: mostly one that fits it.
 func (s *source) text(f protoreflect.FieldDescriptor, name string) string {
-	list, known := words[string(f.Parent().Name())+"."+name]
-	if !known {
-		list, known = words[name]
+	var list []string
+	var known bool
+	for _, key := range []string{string(f.Parent().Name()) + "." + name, name} {
+		for _, w := range []map[string][]string{words, credentialWords} {
+			if !known {
+				list, known = w[key]
+			}
+		}
 	}
 	if !known || s.below(16) == 15 {
 		list = oddities

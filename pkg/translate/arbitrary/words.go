@@ -9,6 +9,7 @@ import (
 var names = map[string][]string{
 	"Route": {"r1", "r2", "r3", "r4"}, "Service": {"web", "api", "s-3"}, "Gateway": {"default", "edge"}, "Certificate": {"site", "authority"},
 	"RateLimitPolicy": {"everyone", "partners", "l-3"},
+	"AuthPolicy":      {"staff", "partners", "p-3"}, "License": {"main", "trial"},
 }
 
 var (
@@ -48,8 +49,11 @@ var wanted = map[string]bool{
 	"marchproxy.config.v1.Backend.service": true, "marchproxy.config.v1.NamedMatch.name": true, "marchproxy.config.v1.NamedMatch.value": true,
 	"marchproxy.config.v1.HeaderValue.name": true, "marchproxy.config.v1.Mirror.service": true, "marchproxy.config.v1.LocalRateLimit.requests": true,
 	"marchproxy.config.v1.RegexRewrite.pattern": true, "marchproxy.config.v1.DirectResponse.status": true, "marchproxy.config.v1.Tracing.service": true,
-	"marchproxy.config.v1.RateLimitPolicy.requests_per_second": true,
-	"marchproxy.config.v1.HashCookie.name":                     true, "marchproxy.config.v1.ClientAuth.hosts": true, "marchproxy.config.v1.ClientAuth.ca_certificate": true,
+	"marchproxy.config.v1.RateLimitPolicy.requests_per_second": true, "marchproxy.config.v1.AuthPolicy.jwt": true, "marchproxy.config.v1.JwtKey.kid": true,
+	"marchproxy.config.v1.JwtKey.algorithm": true, "marchproxy.config.v1.Jwt.keys": true, "marchproxy.config.v1.RemoteJwks.service": true, "marchproxy.config.v1.RemoteJwks.path": true,
+	"marchproxy.config.v1.RequiredClaim.claim": true, "marchproxy.config.v1.ForwardedClaim.claim": true, "marchproxy.config.v1.ForwardedClaim.header": true,
+	"marchproxy.config.v1.OpaqueToken.name": true, "marchproxy.config.v1.ExemptPath.path": true, "marchproxy.config.v1.FeatureGate.feature": true, "marchproxy.config.v1.FeatureGate.paths": true,
+	"marchproxy.config.v1.HashCookie.name": true, "marchproxy.config.v1.ClientAuth.hosts": true, "marchproxy.config.v1.ClientAuth.ca_certificate": true,
 }
 
 var (
