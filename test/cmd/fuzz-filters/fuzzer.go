@@ -55,7 +55,10 @@ func newFuzzer(ctx context.Context, dist string) (*fuzzer, error) {
 func (f *fuzzer) request(ctx context.Context, seed, number uint64) error {
 	name := filters[int(number/2)%len(filters)]
 	vm := f.vms[name]
-	c := f.Nasty(seed, number)
+	headers := f.Nasty(seed, number).Request()
+	if f.IntN(16) == 0 {
+		headers = f.Everywhere(headers)
+	}
 	vm.Recorded, vm.Logs = make(map[string][]uint64), nil
 	f.host(vm.State)
 	ctx, cancel := context.WithTimeout(ctx, 10*longest)
@@ -70,18 +73,18 @@ func (f *fuzzer) request(ctx context.Context, seed, number uint64) error {
 		reset = true
 	}
 	honest := vm.Faults == nil && vm.Garble == nil
-	o, err := vm.Request(ctx, c.Request())
+	o, err := vm.Request(ctx, headers)
 	took := time.Since(from)
 	f.slowest = max(f.slowest, took)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%s: %w with %q", name, err, c.Request())
+		return fmt.Errorf("%s: %w with %q", name, err, headers)
 	case took > longest:
-		return fmt.Errorf("%s took %s for %.2000q", name, took, c.Request())
+		return fmt.Errorf("%s took %s for %.2000q", name, took, headers)
 	case name == "metrics" && !o.Passed:
 		return errors.New("metrics stopped a request")
 	case honest && !o.Passed && o.Response == nil:
-		return fmt.Errorf("%s neither passed nor answered %.2000q", name, c.Request())
+		return fmt.Errorf("%s neither passed nor answered %.2000q", name, headers)
 	case vm.Memory() > mostMemory:
 		return fmt.Errorf("%s has taken %d bytes of memory", name, vm.Memory())
 	}

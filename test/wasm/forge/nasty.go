@@ -40,7 +40,33 @@ func (f *Forge) Nasty(seed, number uint64) Case {
 	if f.one(4) {
 		c.Target = "/" + f.any(f.IntN(100))
 	}
+	if f.one(12) {
+		c.Target = f.noText(c.Target)
+		for i := range c.Headers {
+			c.Headers[i][1] = f.noText(c.Headers[i][1])
+		}
+	}
 	return c
+}
+
+// noText puts bytes into a value that make it invalid as UTF-8: a byte that never occurs, the start of a character
+// without its end, an end without a start, a character written too long, half a surrogate pair.
+func (f *Forge) noText(s string) string {
+	at := f.IntN(len(s) + 1)
+	return s[:at] + pick(f, "\xff", "\xc3", "\x80", "\xc0\xaf", "\xed\xa0\x80", "\xf0\x9f\x98") + s[at:]
+}
+
+// Everywhere makes every header invalid as UTF-8, the pseudo-headers and the names too.
+func (f *Forge) Everywhere(h host.Headers) host.Headers {
+	out := make(host.Headers, 0, len(h))
+	for _, kv := range h {
+		name := kv[0]
+		if f.one(4) && !strings.HasPrefix(name, ":") {
+			name = f.noText(name)
+		}
+		out = append(out, [2]string{name, f.noText(kv[1])})
+	}
+	return out
 }
 
 // any is n bytes of any kind, or n that are likely to matter.
