@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -162,6 +163,51 @@ func TestVectorsInEnvoy(t *testing.T) {
 		{Text: rfc7520Head + rfc7520Payload + rfc7520MAC, Result: "valid", Comment: "RFC 7520 4.4"},
 		{Text: rfc7520Head + rfc7520MAC, Result: "invalid", Comment: "RFC 7520 4.5"},
 	})
+}
+
+// TestOtherLibrariesInEnvoy: Wycheproof has no HS384 and HS512, so tokens of golang-jwt and go-jose go through the
+// real Envoy for each algorithm: as they are, with one bit off at either end of the signature, without it, under the
+// name of another algorithm's key, and too late.
+func TestOtherLibrariesInEnvoy(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	p, err := envoy.Start(ctx, envoy.Config{Backend: echo(t), Filters: []envoy.Filter{{Name: "auth", Configuration: authUsers()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Stop()
+	flip := func(token string, at int) string {
+		c := byte('A')
+		if token[at] == c {
+			c = 'B'
+		}
+		return token[:at] + string(c) + token[at+1:]
+	}
+	ran := 0
+	for kid := range methods {
+		other := map[string]string{"k1": "k384", "k384": "k512", "k512": "k1"}[kid]
+		for library, sign := range map[string]func(testing.TB, string, object) string{"golang-jwt": token, "go-jose": byGoJose} {
+			good := sign(t, kid, real(nil))
+			mac := strings.LastIndexByte(good, '.') + 1
+			elsewhere := sign(t, other, real(nil))
+			for what, c := range map[string]struct {
+				token string
+				want  int
+			}{
+				"as it is": {good, 200}, "again": {good, 200}, "the first bits": {flip(good, mac), 401}, "the last whole bits": {flip(good, len(good)-2), 401}, "no signature": {good[:mac], 401},
+				"another's signature": {good[:mac] + elsewhere[strings.LastIndexByte(elsewhere, '.')+1:], 401}, "too late": {sign(t, kid, real(object{"exp": time.Now().Unix() - 3600})), 401},
+			} {
+				ran++
+				if got := get(t, p, "/", "authorization", "Bearer "+c.token).StatusCode; got != c.want {
+					t.Errorf("%s, %s, %s: %d, want %d", kid, library, what, got, c.want)
+				}
+			}
+		}
+	}
+	if ran != 3*2*7 {
+		t.Errorf("ran %d cases", ran)
+	}
+	noFailures(t, p)
 }
 
 func TestWycheproofHMAC(t *testing.T) {
