@@ -47,8 +47,8 @@ type XdsStatus struct {
 	// back.
 	At        string             `json:"at"`
 	StartedAt string             `json:"started_at,omitempty"`
-	Proxies  []ProxyStatus      `json:"proxies,omitempty"`
-	Rejected []RejectedResource `json:"rejected,omitempty"`
+	Proxies   []ProxyStatus      `json:"proxies,omitempty"`
+	Rejected  []RejectedResource `json:"rejected,omitempty"`
 	// Stopping is true in a server's last report.
 	Stopping bool `json:"stopping,omitempty"`
 	// Live is the revision that every connected Envoy of a gateway serves; the server's own without any.
