@@ -122,12 +122,23 @@ func (b *Builder) Resolved(st *config.State, hosts []string) Delta {
 	return d
 }
 
-// Retiring says whether policies stay in the slots only for routes that an Envoy may still have.
-func (b *Builder) Retiring() bool { return len(b.retiring) > 0 }
+// Retiring are policies that stay in the slots only for routes that an Envoy may still have, by name.
+func (b *Builder) Retiring() map[string]*configv1.AuthPolicy { return maps.Clone(b.retiring) }
 
-// Retire takes them out. Call it when the Envoys have the new routes.
-func (b *Builder) Retire(st *config.State) Delta {
-	clear(b.retiring)
+// Retire takes them out, but those that are to stay. Call it when the Envoys have the new routes.
+func (b *Builder) Retire(st *config.State, stay map[string]bool) Delta {
+	maps.DeleteFunc(b.retiring, func(name string, _ *configv1.AuthPolicy) bool { return !stay[name] })
+	return b.reslot(st)
+}
+
+// Retain puts policies into the slots for routes that Envoys still have: what [Builder.Retiring] listed
+// before a restart.
+func (b *Builder) Retain(st *config.State, policies map[string]*configv1.AuthPolicy) Delta {
+	maps.Copy(b.retiring, policies)
+	return b.reslot(st)
+}
+
+func (b *Builder) reslot(st *config.State) Delta {
 	w := b.begin(st)
 	w.slotted = true
 	d, _ := w.run()

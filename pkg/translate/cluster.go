@@ -39,8 +39,11 @@ func (w *work) service(name string) {
 		return
 	}
 	s := o.Message().(*configv1.Service)
-	w.useCerts("service/"+name, serviceCerts(s))
-	w.put(ck, newResource(name, cluster(name, s), nil, ref))
+	certs := serviceCerts(s)
+	w.useCerts("service/"+name, certs)
+	r := newResource(name, cluster(name, s), nil, ref)
+	r.Secrets = secrets(certs)
+	w.put(ck, r)
 	if cla, ok := w.endpoints(name, s); ok {
 		w.put(ek, newResource(name, cla, nil, ref))
 	}

@@ -136,7 +136,7 @@ func same(t *testing.T, how string, got, want *translate.Builder) {
 	describe := func(b *translate.Builder) map[string]string {
 		out := map[string]string{}
 		for r := range b.All() {
-			out[string(r.Type)+" "+r.Name] = fmt.Sprint(r.Version, r.Clusters, r.Objects)
+			out[string(r.Type)+" "+r.Name] = fmt.Sprint(r.Version, r.Clusters, r.Secrets, r.Policies, r.Needs, r.Objects)
 		}
 		return out
 	}

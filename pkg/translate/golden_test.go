@@ -177,7 +177,7 @@ func TestUpdateEqualsRebuild(t *testing.T) {
 	b.Update(st, changes)
 	same := func(after string) {
 		t.Helper()
-		b.Retire(st)
+		b.Retire(st, nil)
 		fresh := translate.NewBuilder(resource.DefaultGateway, translate.Options{Resolve: resolve})
 		fresh.Rebuild(st)
 		if got, want := show(t, b), show(t, fresh); !bytes.Equal(got, want) {

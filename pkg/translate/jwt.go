@@ -126,7 +126,10 @@ func (n *nativeAuth) everywhere(name string, p *configv1.AuthPolicy) {
 func (n *nativeAuth) fill(objects []resource.Ref) {
 	// Also without any policy: it refuses a route that names one, where an empty place would let it pass.
 	slices.Sort(n.clusters)
-	n.work.fill(slotJWT, &n.jwt, slices.Compact(n.clusters), objects...)
+	r := extension(slotJWT, &n.jwt, slices.Compact(n.clusters), objects...)
+	// Keys must not be there without the claims that they are good for only.
+	r.Needs = []Key{{TypeExtension, slotClaims}}
+	n.put(r.Key, r)
 	if len(n.claims) == 0 {
 		n.work.fill(slotClaims, passThrough(), nil, objects...)
 		return

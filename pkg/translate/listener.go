@@ -46,12 +46,16 @@ func (w *work) listeners() {
 	certs := map[string]certUse{}
 	for _, l := range w.gw.GetListeners() {
 		wanted[l.GetName()] = true
+		own := map[string]certUse{}
+		listenerCerts(l, own)
 		listenerCerts(l, certs)
 		var clusters []string
 		if s := w.gw.GetTracing().GetService(); s != "" {
 			clusters = []string{s}
 		}
-		w.put(Key{TypeListener, l.GetName()}, newResource(l.GetName(), listener(w.gateway, w.gw, l), clusters, ref))
+		r := newResource(l.GetName(), listener(w.gateway, w.gw, l), clusters, ref)
+		r.Secrets = secrets(own)
+		w.put(r.Key, r)
 	}
 	for k := range w.out {
 		if k.Type == TypeListener && !wanted[k.Name] {

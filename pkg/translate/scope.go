@@ -66,7 +66,7 @@ func (w *work) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuild
 		}}},
 	}
 	r := newResource(scope.GetName(), scope, slices.Sorted(maps.Keys(t.clusters)), t.objects...)
-	r.Needs = t.needs()
+	r.Needs, r.Policies = t.needs(), slices.Sorted(maps.Keys(t.policies))
 	return r, t
 }
 

@@ -51,6 +51,21 @@ func listenerCerts(l *configv1.Listener, out map[string]certUse) {
 	}
 }
 
+// secrets are the names under which Envoy asks for certificates.
+func secrets(in map[string]certUse) []string {
+	var out []string
+	for name, u := range in {
+		if len(u.present) > 0 {
+			out = append(out, certSecret(name))
+		}
+		if len(u.trust) > 0 {
+			out = append(out, caSecret(name))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // useCerts replaces what a user (a service, or the gateway) uses.
 func (w *work) useCerts(user string, now map[string]certUse) {
 	for name, u := range w.Builder.certs {

@@ -39,6 +39,9 @@ type Resource struct {
 	// Clusters are the clusters that it sends traffic to (scopes, and listeners with tracing): they must
 	// be there before it and stay until it is gone.
 	Clusters []string
+	// Secrets are those that an Envoy asks for because of it (clusters and listeners), and Policies those
+	// that its routes name: they must stay until it is gone.
+	Secrets, Policies []string
 	// Needs are the slots that an Envoy must have in the version that goes with this resource, before it:
 	// a route that names a policy may not be there before the policy.
 	Needs []Key

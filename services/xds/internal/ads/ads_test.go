@@ -383,3 +383,70 @@ func (w *world) correct() {
 	}
 	apply(w.g, w.revision, up)
 }
+
+// TestSubstitutesKeepTheirNeeds: what is served in the place of something refused is served to an Envoy that
+// joins with all that it relies on: what relied on it before, secrets that are gone from the configuration;
+// and another life of the server knows of it all.
+func TestSubstitutesKeepTheirNeeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		needing := func(name, text string, clusters ...string) *translate.Resource {
+			r := res(scope, name, text, clusters...)
+			r.Needs, r.Policies = []translate.Key{{Type: slot, Name: "auth"}}, []string{"policy of " + name + text}
+			return r
+		}
+		secured := res(listener, "http", "1")
+		secured.Secrets = []string{"old"}
+		first := append(append(service("one", "1"), service("two", "1")...), secured, res(secret, "old", "1"), res(slot, "auth", "1"),
+			needing("moves", "1", "one"), needing("stays", "1", "two"), res(scope, "free", "1"))
+		second := []*translate.Resource{res(slot, "auth", "bad"), res(listener, "http", "bad"), needing("moves", "2", "two"), needing("new", "2", "two"), res(scope, "free", "2")}
+		gone := translate.Delta{Upserts: second, Removes: []translate.Key{{Type: cluster, Name: "one"}, {Type: endpoint, Name: "one"}, {Type: secret, Name: "old"}}}
+		served := func(g *ads.Gateway, when string) {
+			t.Helper()
+			e := connect(t, g, when)
+			e.ask(slot, "auth")
+			e.ask(secret, "old")
+			e.settle()
+			e.want(slot, map[string]string{"auth": "1"})
+			e.want(listener, map[string]string{"http": "1"})
+			e.want(secret, map[string]string{"old": "1"})
+			e.want(scope, map[string]string{"moves": "1", "stays": "1", "free": "2"})
+			e.want(cluster, map[string]string{"one": "1", "two": "1"})
+			if p := g.Policies(); !p["policy of moves1"] || len(p) != 1 {
+				t.Errorf("%s: policies %v", when, p)
+			}
+			if got := g.Live(); got != 2 {
+				t.Errorf("%s: live %d, want 2", when, got)
+			}
+		}
+		g := newGateway()
+		apply(g, 1, first)
+		e := connect(t, g, "first")
+		e.ask(slot, "auth")
+		e.ask(secret, "old")
+		e.settle()
+		g.Apply(2, gone)
+		e.settle()
+		served(g, "joins")
+		for _, r := range g.Refusals() {
+			if r.Good != 1 && r.Resource.Name != "new" {
+				t.Errorf("%s was good until %d", r.Resource.Name, r.Good)
+			}
+		}
+
+		again := newGateway()
+		apply(again, 2, append(slices.DeleteFunc(slices.Clone(first), func(r *translate.Resource) bool {
+			return slices.Contains(gone.Removes, r.Key)
+		}), second...))
+		again.Recall(g.Verdicts(), time.Now())
+		served(again, "joins after a restart")
+
+		apply(again, 3, []*translate.Resource{res(slot, "auth", "3"), res(listener, "http", "3")})
+		late := connect(t, again, "corrected")
+		late.ask(slot, "auth")
+		late.settle()
+		late.want(scope, map[string]string{"moves": "2", "stays": "1", "new": "2", "free": "2"})
+		if r := again.Refusals(); len(r) != 0 {
+			t.Errorf("still refused: %+v", r)
+		}
+	})
+}

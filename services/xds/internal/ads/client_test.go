@@ -26,6 +26,8 @@ const (
 	endpoint = translate.TypeEndpoint
 	listener = translate.TypeListener
 	scope    = translate.TypeScope
+	slot     = translate.TypeExtension
+	secret   = translate.TypeSecret
 )
 
 // res makes a resource whose content is a text. An Envoy of this test refuses what has "bad" in it.
@@ -93,7 +95,7 @@ func (e *envoy) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 // connect is a new Envoy that asks for everything that Envoys ask for.
 func connect(t *testing.T, g *ads.Gateway, name string) *envoy {
 	e := &envoy{t: t, name: name, has: map[translate.Type]map[string]*discoveryv3.Resource{}, refused: map[string]bool{}}
-	for _, typ := range []translate.Type{cluster, endpoint, listener, scope} {
+	for _, typ := range []translate.Type{cluster, endpoint, listener, scope, slot, secret} {
 		e.has[typ] = map[string]*discoveryv3.Resource{}
 	}
 	e.refusal = func(string) string { return "something is wrong with one of them" }
@@ -123,6 +125,12 @@ func (e *envoy) versions(typ translate.Type) map[string]string {
 		out[name] = r.GetVersion()
 	}
 	return out
+}
+
+// ask subscribes to what something refers to by name.
+func (e *envoy) ask(typ translate.Type, name string) {
+	e.in <- &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(typ), ResourceNamesSubscribe: []string{name}}
+	e.read()
 }
 
 // hangUp ends the stream; what the Envoy has stays.

@@ -14,8 +14,9 @@
 // One response of a type is in flight at a time. Its ACK makes every resource in it known good for the
 // whole gateway. Its NACK names no culprit, or does so in prose: a response with one resource is judged
 // by it, a larger one is sent again in halves until the culprits stand alone. A refused version is
-// never sent again among others; the last good version of that one resource stays, and the objects it
-// was built from are reported with Envoy's text.
+// never sent again among others; the last good version of that one resource stays, with all
+// that it relies on, what relies on the refused version waits, and the objects that were changed since are
+// reported with Envoy's text.
 //
 // An Envoy has applied a revision when it has ACKed every resource that the revision changed, or a
 // later version of it. An ACK is sent after the new routes were posted to every worker, and a worker

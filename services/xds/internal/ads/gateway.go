@@ -38,9 +38,10 @@ type entry struct {
 	desired *translate.Resource // nil: it is to be removed
 	good    *translate.Resource // the last version that an Envoy has accepted
 	bad     *Refusal            // set where the desired version was refused
-	// pinned keeps the good version although nothing is desired.
-	pinned bool
-	// revision that changed desired last, and the one that made the good version.
+	// pinned keeps the good version although nothing is desired; held, although the desired one is not at
+	// fault: what it relies on was refused.
+	pinned, held bool
+	// revision that changed desired last, and the last one whose version the good one is known to be.
 	revision, goodRevision int64
 }
 
@@ -54,12 +55,23 @@ func (e *entry) effective() *translate.Resource {
 			return e.good
 		}
 		return nil
-	case e.bad != nil:
+	case e.bad != nil, e.held && e.good != nil:
 		return e.good
 	default:
 		return e.desired
 	}
 }
+
+// lastGood is the revision of the good version, 0 where there is none.
+func (e *entry) lastGood() int64 {
+	if e.good == nil {
+		return 0
+	}
+	return e.goodRevision
+}
+
+// quarantined says whether the desired version is not what is served.
+func (e *entry) quarantined() bool { return e != nil && e.desired != nil && (e.bad != nil || e.held) }
 
 // accepted says whether some Envoy has taken the version that is served.
 func (e *entry) accepted() bool {
@@ -72,6 +84,9 @@ type Refusal struct {
 	Resource *translate.Resource
 	// Revision that made this version.
 	Revision int64
+	// Good is the last revision whose version was good, 0 where there is none: what has not been changed since
+	// is not at fault, and is served.
+	Good int64
 	// Reason in Envoy's words.
 	Reason string
 	at     time.Time
@@ -102,8 +117,8 @@ type Gateway struct {
 	streams  map[*stream]struct{}
 	// refused are the keys of entries that may be bad, so that nobody has to look at all the others.
 	refused map[translate.Key]struct{}
-	// pinned are the clusters that [Gateway.repin] keeps.
-	pinned map[string]bool
+	// held and pinned are what [Gateway.hold] and [Gateway.repin] hold and keep.
+	held, pinned map[translate.Key]bool
 	// watchers are the streams of state-of-the-world clients.
 	watchers map[chan struct{}]struct{}
 }
@@ -148,9 +163,7 @@ func (g *Gateway) Apply(revision int64, d translate.Delta) {
 			g.touch(k, revision)
 		}
 	}
-	if len(g.refused)+len(g.pinned) > 0 {
-		g.repin()
-	}
+	g.repin()
 	g.wake()
 	g.mu.Unlock()
 	g.opt.OnChange()
@@ -184,6 +197,9 @@ func (g *Gateway) put(r *translate.Resource, revision int64) {
 	if r.Same(e.desired) {
 		return
 	}
+	if e.good != nil && e.desired != nil && e.good.Version == e.desired.Version {
+		e.goodRevision = revision - 1
+	}
 	e.desired, e.bad, e.revision = r, nil, revision
 	g.touch(r.Key, revision)
 }
@@ -214,9 +230,13 @@ func (g *Gateway) accept(r *translate.Resource, revision int64) {
 		return
 	}
 	if e.desired.Is(r.Version) {
-		e.bad, r = nil, e.desired
-	} else if e.good != nil && revision < e.goodRevision {
-		return // a slower Envoy: a later version is known to be good
+		if r = e.desired; e.bad != nil {
+			e.bad = nil
+			defer g.wake() // for what it held back
+			defer g.repin()
+		}
+	} else if e.good != nil && (revision < e.goodRevision || e.good.Version == r.Version) {
+		return // a slower Envoy, where a later version is known to be good; or nothing new
 	}
 	e.good, e.goodRevision = r, revision
 }
@@ -283,62 +303,24 @@ func (g *Gateway) Live() int64 {
 	return live
 }
 
-// Refusals lists what is quarantined, and the routes that wait for a quarantined cluster.
+// Refusals lists what is quarantined, and what waits for a quarantined cluster or slot.
 func (g *Gateway) Refusals() []Refusal {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var out []Refusal
-	holding := false
 	for k := range g.refused {
 		e := g.entries[k.Type][k.Name]
 		if e == nil || e.desired == nil || e.bad == nil {
 			delete(g.refused, k)
 			continue
 		}
-		out = append(out, *e.bad)
-		holding = holding || k.Type == translate.TypeCluster || k.Type == translate.TypeExtension
+		r := *e.bad
+		r.Good = e.lastGood()
+		out = append(out, r)
 	}
-	if holding {
-		out = append(out, g.heldBack()...)
-	}
+	out = append(out, g.heldBack()...)
 	slices.SortFunc(out, func(a, b Refusal) int { return compare(a.Resource.Name, b.Resource.Name) })
 	return out
-}
-
-// heldBack are the routes and listeners that cannot be sent because a cluster or a slot of theirs was
-// refused.
-func (g *Gateway) heldBack() []Refusal {
-	var out []Refusal
-	for _, t := range []translate.Type{translate.TypeListener, translate.TypeScope} {
-		for _, e := range g.entries[t] {
-			if e.desired == nil || e.bad != nil || e.accepted() {
-				continue
-			}
-			if c := g.blocker(e.desired); c != nil {
-				out = append(out, Refusal{
-					Resource: e.desired, Revision: e.revision,
-					Reason: "held back: it relies on " + c.Resource.Name + ", which was refused: " + c.Reason,
-				})
-			}
-		}
-	}
-	return out
-}
-
-// blocker is the refusal of what a resource cannot do without: a cluster, or what a slot should hold. A
-// route that names a policy would otherwise be served without it.
-func (g *Gateway) blocker(r *translate.Resource) *Refusal {
-	for _, k := range r.Needs {
-		if e := g.entries[k.Type][k.Name]; e != nil && e.desired != nil && e.bad != nil {
-			return e.bad
-		}
-	}
-	for _, c := range r.Clusters {
-		if e := g.entries[translate.TypeCluster][c]; e != nil && e.desired != nil && e.bad != nil && e.good == nil {
-			return e.bad
-		}
-	}
-	return nil
 }
 
 // Resources lists what is served, as the state's checkers compare it with Envoy's own dump.
@@ -367,34 +349,6 @@ func (g *Gateway) Close() {
 
 func (g *Gateway) effective(k translate.Key) *translate.Resource {
 	return g.entries[k.Type][k.Name].effective()
-}
-
-// repin keeps clusters, with their endpoints, that the configuration no longer has but a last good route
-// or listener still sends traffic to: an Envoy that joins needs them.
-func (g *Gateway) repin() {
-	pinned := map[string]bool{}
-	for k := range g.refused {
-		if e := g.entries[k.Type][k.Name]; e != nil && e.desired != nil && e.bad != nil && e.good != nil {
-			for _, c := range e.good.Clusters {
-				pinned[c] = true
-			}
-		}
-	}
-	for _, t := range []translate.Type{translate.TypeCluster, translate.TypeEndpoint} {
-		for name := range g.pinned {
-			if e := g.entries[t][name]; e != nil && e.pinned && !pinned[name] {
-				e.pinned = false
-				g.retouch(translate.Key{Type: t, Name: name})
-			}
-		}
-		for name := range pinned {
-			if e := g.entries[t][name]; e != nil && !e.pinned {
-				e.pinned = true
-				g.retouch(translate.Key{Type: t, Name: name})
-			}
-		}
-	}
-	g.pinned = pinned
 }
 
 func (g *Gateway) retouch(k translate.Key) {

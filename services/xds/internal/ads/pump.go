@@ -147,7 +147,7 @@ func (s *stream) consider(t translate.Type, ts *typeState, name string, d *dirt,
 	have, has := ts.known[name]
 	if eff == nil {
 		if !has {
-			if e == nil || e.bad == nil {
+			if !e.quarantined() {
 				delete(ts.dirty, name)
 				if e != nil && e.desired == nil && !e.pinned && !s.elsewhere(t, name) {
 					delete(s.g.entries[t], name)
@@ -161,7 +161,7 @@ func (s *stream) consider(t translate.Type, ts *typeState, name string, d *dirt,
 		return item{name: name}, s.mayRemove(t, ts, name, now)
 	}
 	if has && have.version == eff.Version && !d.force {
-		if e.bad == nil {
+		if !e.quarantined() {
 			delete(ts.dirty, name)
 		}
 		return item{}, false

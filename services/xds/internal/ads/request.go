@@ -184,7 +184,7 @@ func (s *stream) settle(t translate.Type, ts *typeState, name string) {
 	eff := s.effective(translate.Key{Type: t, Name: name})
 	have, has := ts.known[name]
 	if (eff == nil && !has) || (eff != nil && has && eff.Version == have.version && !d.force) {
-		if e := s.g.entries[t][name]; e == nil || e.bad == nil {
+		if e := s.g.entries[t][name]; !e.quarantined() {
 			delete(ts.dirty, name)
 			if e != nil && e.desired == nil && !e.pinned && !s.elsewhere(t, name) {
 				delete(s.g.entries[t], name)

@@ -11,13 +11,16 @@ import (
 // served in its place.
 type Verdict struct {
 	Key translate.Key
-	// Version that was refused, the revision that made it, and the reason.
+	// Version that was refused, the revision that made it, and the reason, "" where it is only held back by
+	// the refusal of something else, or would be if it had not been accepted before.
 	Version  string
 	Revision int64
 	Reason   string
-	// Good is the last good version, nil where there is none.
+	// Good is the last good version, nil where there is none, or where it is the version above.
 	Good *translate.Resource
-	// Pinned are clusters, with their endpoints, that only the good version still uses.
+	// GoodRevision is the last one whose version that was.
+	GoodRevision int64
+	// Pinned are clusters, with their endpoints, and secrets that only the good version still uses.
 	Pinned []*translate.Resource
 }
 
@@ -31,17 +34,16 @@ func (g *Gateway) Verdicts() []Verdict {
 		if e == nil || e.desired == nil || e.bad == nil {
 			continue
 		}
-		v := Verdict{Key: k, Version: e.desired.Version, Revision: e.bad.Revision, Reason: e.bad.Reason, Good: e.good}
-		if e.good != nil {
-			for _, c := range e.good.Clusters {
-				for _, t := range []translate.Type{translate.TypeCluster, translate.TypeEndpoint} {
-					if p := g.entries[t][c]; p != nil && p.desired == nil && p.good != nil {
-						v.Pinned = append(v.Pinned, p.good)
-					}
-				}
-			}
-		}
+		v := Verdict{Key: k, Version: e.desired.Version, Revision: e.bad.Revision, Reason: e.bad.Reason, Good: e.good, GoodRevision: e.goodRevision, Pinned: g.pins(e.good)}
 		out = append(out, v)
+	}
+	for k := range g.held {
+		if e := g.entries[k.Type][k.Name]; e != nil && e.held && e.good != nil {
+			out = append(out, Verdict{Key: k, Version: e.desired.Version, Revision: e.revision, Good: e.good, GoodRevision: e.goodRevision, Pinned: g.pins(e.good)})
+		}
+	}
+	if len(out) > 0 {
+		out = append(out, g.relying()...)
 	}
 	slices.SortFunc(out, func(a, b Verdict) int {
 		if a.Key.Type != b.Key.Type {
@@ -49,6 +51,34 @@ func (g *Gateway) Verdicts() []Verdict {
 		}
 		return compare(a.Key.Name, b.Key.Name)
 	})
+	return out
+}
+
+// relying are those that some Envoy has accepted and that rely on something refused. Another life of this
+// server would hold them back if it did not know that they go with what is served in its place.
+func (g *Gateway) relying() []Verdict {
+	var out []Verdict
+	for _, t := range holders {
+		for name, e := range g.entries[t] {
+			if e.desired != nil && !e.quarantined() && e.accepted() && g.blocker(e.desired) != nil {
+				out = append(out, Verdict{Key: translate.Key{Type: t, Name: name}, Version: e.desired.Version, Revision: e.revision, GoodRevision: e.goodRevision})
+			}
+		}
+	}
+	return out
+}
+
+// pins are the resources that only what is served in another's place still uses.
+func (g *Gateway) pins(good *translate.Resource) []*translate.Resource {
+	if good == nil {
+		return nil
+	}
+	var out []*translate.Resource
+	for _, k := range g.uses(good) {
+		if p := g.entries[k.Type][k.Name]; p != nil && p.desired == nil && p.good != nil {
+			out = append(out, p.good)
+		}
+	}
 	return out
 }
 
@@ -62,9 +92,13 @@ func (g *Gateway) Recall(verdicts []Verdict, now time.Time) {
 		if e == nil || e.desired == nil || e.desired.Version != v.Version {
 			continue
 		}
-		e.good, e.goodRevision = v.Good, 0
-		e.bad = &Refusal{Resource: e.desired, Revision: v.Revision, Reason: v.Reason, at: now}
-		g.refused[v.Key] = struct{}{}
+		if e.good, e.goodRevision = v.Good, v.GoodRevision; v.Good == nil && v.Reason == "" {
+			e.good = e.desired
+		}
+		if v.Reason != "" {
+			e.bad = &Refusal{Resource: e.desired, Revision: v.Revision, Reason: v.Reason, at: now}
+			g.refused[v.Key] = struct{}{}
+		}
 		for _, p := range v.Pinned {
 			if g.entries[p.Type][p.Name] == nil {
 				g.entries[p.Type][p.Name] = &entry{good: p, revision: v.Revision}

@@ -118,7 +118,7 @@ func (f *Fleet) Apply(u stream.Update) error {
 		delta, problems := m.builder.Update(f.state, changes)
 		m.note(changes, problems)
 		m.gateway.Apply(u.Commit.Revision, delta)
-		if m.builder.Retiring() {
+		if len(m.builder.Retiring()) > 0 {
 			time.AfterFunc(f.retireAfter(), func() { f.retire(m) })
 		}
 	}
@@ -131,12 +131,13 @@ func (f *Fleet) Apply(u stream.Update) error {
 // retireAfter is how long a policy outlives its last route, and a cluster its own.
 func (f *Fleet) retireAfter() time.Duration { return cmp.Or(f.opt.ADS.Linger, ads.DefaultLinger) }
 
-// retire takes the policies that no route names any more from the Envoys.
+// retire takes the policies that no route names any more from the Envoys, but those of routes that are
+// served in the place of refused ones: the next update asks again.
 func (f *Fleet) retire(m *member) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if m.builder.Retiring() {
-		m.gateway.Apply(f.commit.Revision, m.builder.Retire(f.state))
+	if len(m.builder.Retiring()) > 0 {
+		m.gateway.Apply(f.commit.Revision, m.builder.Retire(f.state, m.gateway.Policies()))
 	}
 }
 
@@ -303,7 +304,12 @@ func (f *Fleet) Status(now time.Time) status.XdsStatus {
 func (f *Fleet) rejected(gateway string, r ads.Refusal) status.RejectedResource {
 	out := status.RejectedResource{Gateway: gateway, Resource: ads.ShortType(r.Resource.Type) + " " + r.Resource.Name, Reason: r.Reason}
 	for _, o := range r.Resource.Objects {
-		out.Objects = append(out.Objects, f.objectRef(o))
+		if ref := f.objectRef(o); ref.Revision > r.Good {
+			out.Objects = append(out.Objects, ref)
+		}
+	}
+	if len(out.Objects) == 0 && len(r.Resource.Objects) > 0 { // something was taken away
+		out.Objects = append(out.Objects, f.objectRef(r.Resource.Objects[0]))
 	}
 	return out
 }

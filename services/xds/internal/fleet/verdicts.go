@@ -5,7 +5,10 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/translate"
@@ -20,7 +23,7 @@ func (f *Fleet) Verdicts() []laststate.Record {
 	var out []laststate.Record
 	for _, name := range slices.Sorted(maps.Keys(f.members)) {
 		for _, v := range f.members[name].gateway.Verdicts() {
-			r := laststate.Record{Gateway: name, Type: string(v.Key.Type), Name: v.Key.Name, Version: v.Version, Reason: v.Reason, Revision: v.Revision}
+			r := laststate.Record{Gateway: name, Type: string(v.Key.Type), Name: v.Key.Name, Version: v.Version, Reason: v.Reason, Revision: v.Revision, GoodRevision: v.GoodRevision}
 			if v.Good != nil {
 				b := body(v.Good)
 				r.Good = &b
@@ -30,12 +33,22 @@ func (f *Fleet) Verdicts() []laststate.Record {
 			}
 			out = append(out, r)
 		}
+		stay := f.members[name].gateway.Policies()
+		retiring := f.members[name].builder.Retiring()
+		for _, policy := range slices.Sorted(maps.Keys(retiring)) {
+			if raw, err := (proto.MarshalOptions{Deterministic: true}).Marshal(retiring[policy]); err == nil && stay[policy] {
+				out = append(out, laststate.Record{Gateway: name, Type: resource.KindAuthPolicy, Name: policy, Good: &laststate.Body{Bytes: raw}})
+			}
+		}
 	}
 	return out
 }
 
 func body(r *translate.Resource) laststate.Body {
-	b := laststate.Body{Type: string(r.Type), Name: r.Name, Version: r.Version, Bytes: r.Body.GetValue(), Clusters: r.Clusters}
+	b := laststate.Body{Type: string(r.Type), Name: r.Name, Version: r.Version, Bytes: r.Body.GetValue(), Clusters: r.Clusters, Secrets: r.Secrets, Policies: r.Policies}
+	for _, k := range r.Needs {
+		b.Needs = append(b.Needs, string(k.Type), k.Name)
+	}
 	for _, o := range r.Objects {
 		b.Objects = append(b.Objects, o.Kind, o.Name)
 	}
@@ -44,8 +57,11 @@ func body(r *translate.Resource) laststate.Body {
 
 func unpack(b laststate.Body) *translate.Resource {
 	r := &translate.Resource{
-		Key: translate.Key{Type: translate.Type(b.Type), Name: b.Name}, Version: b.Version, Clusters: b.Clusters,
+		Key: translate.Key{Type: translate.Type(b.Type), Name: b.Name}, Version: b.Version, Clusters: b.Clusters, Secrets: b.Secrets, Policies: b.Policies,
 		Body: &anypb.Any{TypeUrl: b.Type, Value: b.Bytes},
+	}
+	for i := 0; i+1 < len(b.Needs); i += 2 {
+		r.Needs = append(r.Needs, translate.Key{Type: translate.Type(b.Needs[i]), Name: b.Needs[i+1]})
 	}
 	for i := 0; i+1 < len(b.Objects); i += 2 {
 		r.Objects = append(r.Objects, resource.Ref{Kind: b.Objects[i], Name: b.Objects[i+1]})
@@ -55,11 +71,22 @@ func unpack(b laststate.Body) *translate.Resource {
 
 // Recall takes what was refused before a restart; call it after the last good state has been applied.
 func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	byGateway := map[string][]ads.Verdict{}
+	policies := map[string]map[string]*configv1.AuthPolicy{}
 	for _, r := range records {
-		v := ads.Verdict{Key: translate.Key{Type: translate.Type(r.Type), Name: r.Name}, Version: r.Version, Revision: r.Revision, Reason: r.Reason}
+		if r.Type == resource.KindAuthPolicy {
+			p := &configv1.AuthPolicy{}
+			if r.Good != nil && proto.Unmarshal(r.Good.Bytes, p) == nil {
+				if policies[r.Gateway] == nil {
+					policies[r.Gateway] = map[string]*configv1.AuthPolicy{}
+				}
+				policies[r.Gateway][r.Name] = p
+			}
+			continue
+		}
+		v := ads.Verdict{Key: translate.Key{Type: translate.Type(r.Type), Name: r.Name}, Version: r.Version, Revision: r.Revision, Reason: r.Reason, GoodRevision: r.GoodRevision}
 		if r.Good != nil {
 			v.Good = unpack(*r.Good)
 		}
@@ -67,6 +94,11 @@ func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
 			v.Pinned = append(v.Pinned, unpack(p))
 		}
 		byGateway[r.Gateway] = append(byGateway[r.Gateway], v)
+	}
+	for name, p := range policies {
+		if m := f.members[name]; m != nil {
+			m.gateway.Apply(f.commit.Revision, m.builder.Retain(f.state, p))
+		}
 	}
 	for name, verdicts := range byGateway {
 		if m := f.members[name]; m != nil {

@@ -11,10 +11,13 @@ import (
 )
 
 // Record is one refused resource as it is kept on disk, by gateway; bodies are marshalled Envoy resources.
+// Without a reason it is one that is held back by another's refusal, and of the type AuthPolicy one of the
+// user's objects, which is gone and which routes still name that are served in the place of refused ones.
 type Record struct {
 	Gateway, Type, Name string
 	Version, Reason     string
 	Revision            int64
+	GoodRevision        int64
 	Good                *Body
 	Pinned              []Body
 }
@@ -24,6 +27,9 @@ type Body struct {
 	Type, Name, Version string
 	Bytes               []byte
 	Clusters            []string
+	Secrets, Policies   []string
+	// Needs are type and name, in turn.
+	Needs []string
 	// Objects are kind and name, in turn.
 	Objects []string
 }
