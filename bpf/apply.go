@@ -12,7 +12,7 @@ import (
 // generation is what user space knows of one of the two.
 type generation struct {
 	tables *tables // nil: nothing was written yet
-	// trie4 is kept to have something to settle with.
+	// Maps, so that the next change need not find them by their ids.
 	trie4, trie6 *ebpf.Map
 }
 
@@ -25,14 +25,19 @@ func (g *generation) close() {
 }
 
 // Apply puts a ruleset in force: whole, for every packet that arrives after Apply returns, or, where it returns
-// an error, not at all. What sources have used stays theirs; what did not change is not written again. Applying an unchanged ruleset is safe.
+// an error, not at all. What sources have used stays theirs. It costs what differs from the ruleset before: a list
+// of the same length in the same memory is taken to be the same, so lists must not be changed after they were given
+// to Apply. Applying an unchanged ruleset is safe.
 func (p *Program) Apply(ctx context.Context, r Ruleset) error {
-	if err := r.Validate(); err != nil {
-		return err
+	if err := r.validateLimits(); err != nil {
+		return errors.Join(err, r.validateNetworks())
 	}
-	next := resolve(&r, p.tick)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := p.networks.set(&r); err != nil {
+		return err
+	}
+	next := pack(&r, &p.networks, p.tick)
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -80,10 +85,10 @@ func (p *Program) write(ctx context.Context, slot uint32, t *tables) error {
 	if old == nil {
 		old = &tables{}
 	}
-	if err := p.writeTrie(ctx, &g.trie4, xdpMapPrefixes4, slot, old.trie4, t.trie4); err != nil {
+	if err := p.writeTrie(ctx, &g.trie4, xdpMapPrefixes4, slot, &p.networks.trie4); err != nil {
 		return err
 	}
-	if err := p.writeTrie(ctx, &g.trie6, xdpMapPrefixes6, slot, old.trie6, t.trie6); err != nil {
+	if err := p.writeTrie(ctx, &g.trie6, xdpMapPrefixes6, slot, &p.networks.trie6); err != nil {
 		return err
 	}
 	for id, policy := range t.policies {
@@ -112,13 +117,14 @@ func (p *Program) write(ctx context.Context, slot uint32, t *tables) error {
 // chunk is how many nodes of a trie one system call carries.
 const chunk = 4096
 
-// writeTrie makes slot of outer hold want; m, which is there now, holds have. A trie that has outgrown its map gets
-// one of twice the size, and so few prefixes do not cost the memory of many.
-func (p *Program) writeTrie(ctx context.Context, m **ebpf.Map, outer string, slot uint32, have, want trie) error {
-	if *m == nil || int((*m).MaxEntries()) < len(want) {
+// writeTrie makes m, which is that of slot in outer, hold t; it holds what t was when it was written last. A trie
+// that has outgrown its map gets one of at least twice the size, and so few prefixes do not cost the memory of many.
+func (p *Program) writeTrie(ctx context.Context, m **ebpf.Map, outer string, slot uint32, t *trie) error {
+	dirty := t.clean(slot)
+	if *m == nil || int((*m).MaxEntries()) < len(t.nodes) {
 		spec := p.spec.Maps[outer].InnerMap.Copy()
 		spec.Name = "mp_" + outer
-		for int(spec.MaxEntries) < len(want) {
+		for int(spec.MaxEntries) < len(t.nodes) {
 			spec.MaxEntries *= 2
 		}
 		fresh, err := ebpf.NewMap(spec)
@@ -131,18 +137,18 @@ func (p *Program) writeTrie(ctx context.Context, m **ebpf.Map, outer string, slo
 		if *m != nil {
 			(*m).Close()
 		}
-		*m, have = fresh, nil
+		*m, dirty = fresh, dirty[:0]
+		for i := range t.nodes {
+			dirty = append(dirty, uint32(i))
+		}
 	}
-	for from := 0; from < len(want); from += chunk {
-		to := min(from+chunk, len(want))
-		if to <= len(have) && slices.Equal(have[from:to], want[from:to]) {
-			continue
+	values := make([]node, 0, min(chunk, len(dirty)))
+	for keys := range slices.Chunk(dirty, chunk) {
+		values = values[:0]
+		for _, i := range keys {
+			values = append(values, t.nodes[i])
 		}
-		keys := make([]uint32, 0, chunk)
-		for i := from; i < to; i++ {
-			keys = append(keys, uint32(i))
-		}
-		if _, err := (*m).BatchUpdate(keys, want[from:to], nil); err != nil {
+		if _, err := (*m).BatchUpdate(keys, values, nil); err != nil {
 			return fmt.Errorf("write prefixes: %w", err)
 		}
 		if ctx.Err() != nil {

@@ -56,11 +56,12 @@ type Program struct {
 	spec *ebpf.CollectionSpec
 	prog *ebpf.Program
 
-	mu      sync.Mutex
-	state   [2]*generation // what the tries hold; nil: not known
-	current *Ruleset
-	settled chan struct{} // closed when no CPU can still be using the other generation
-	links   map[string]link.Link
+	mu       sync.Mutex
+	networks networks       // of the ruleset that Apply was given last
+	state    [2]*generation // what the maps hold; nil: not known
+	current  *Ruleset
+	settled  chan struct{} // closed when no CPU can still be using the other generation
+	links    map[string]link.Link
 }
 
 // configMaps are the maps that hold one configuration; they go together, so that a program of another layout

@@ -1,10 +1,7 @@
 package bpf
 
 import (
-	"cmp"
 	"encoding/binary"
-	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -32,24 +29,16 @@ const (
 // most an eighth of the burst, once, and never of the rate.
 const coarseTicks = 8
 
-// tables is a ruleset as the maps hold it.
+// tables is what a ruleset says besides networks, as the maps hold it.
 type tables struct {
-	trie4, trie6 trie // nil: no prefix
-	policies     map[uint32]xdpPolicy
-	ports        [1024]uint64
-	config       xdpConfig
+	policies map[uint32]xdpPolicy
+	ports    [1024]uint64
+	config   xdpConfig
 }
 
-// resolve turns a valid ruleset into tables. tick is the length of a jiffy.
-func resolve(r *Ruleset, tick time.Duration) *tables {
+// pack turns a valid ruleset, whose networks are in n, into tables. tick is the length of a jiffy.
+func pack(r *Ruleset, n *networks, tick time.Duration) *tables {
 	t := &tables{policies: map[uint32]xdpPolicy{}}
-	resolvePrefixes(r, func(p netip.Prefix, v uint32) {
-		if p.Addr().Is4() {
-			t.trie4.insert(p, v)
-		} else {
-			t.trie6.insert(p, v)
-		}
-	})
 	t.config.DefaultPolicy = noPolicy
 	for i := range r.Policies {
 		t.policies[r.Policies[i].ID] = packedPolicy(&r.Policies[i], tick)
@@ -65,8 +54,8 @@ func resolve(r *Ruleset, tick time.Duration) *tables {
 		on  bool
 		bit uint32
 	}{
-		{t.trie4 != nil, flagPrefixes4},
-		{t.trie6 != nil, flagPrefixes6},
+		{n.trie4.prefixes > 0, flagPrefixes4},
+		{n.trie6.prefixes > 0, flagPrefixes6},
 		{r.Filters.Malformed, flagMalformed},
 		{r.Filters.TCPFlags, flagTCPFlags},
 		{r.Filters.Land, flagLand},
@@ -88,63 +77,6 @@ func resolve(r *Ruleset, tick time.Duration) *tables {
 	binary.BigEndian.PutUint64(mask[:], ^uint64(0)<<(64-bits))
 	t.config.V6Mask = binary.NativeEndian.Uint64(mask[:])
 	return t
-}
-
-// resolvePrefixes makes one table of lists and policies: at each prefix, what the longest list entry that
-// covers it says, else its policy; shorter prefixes first. A trie cannot answer "the longest of another kind" at run time.
-func resolvePrefixes(r *Ruleset, emit func(netip.Prefix, uint32)) {
-	const none = uint64(1) << 32
-	type node struct {
-		netip.Prefix
-		list, policy uint64
-	}
-	at := map[netip.Prefix]*node{}
-	get := func(p netip.Prefix) *node {
-		p = p.Masked()
-		if at[p] == nil {
-			at[p] = &node{p, none, none}
-		}
-		return at[p]
-	}
-	for _, p := range r.Policies {
-		for _, c := range p.CIDRs {
-			get(c).policy = uint64(p.ID) + triePolicy
-		}
-	}
-	for _, p := range r.Allow {
-		get(p).list = trieAllow
-	}
-	for _, p := range r.Deny {
-		get(p).list = trieDeny
-	}
-	sorted := make([]*node, 0, len(at))
-	for _, n := range at {
-		sorted = append(sorted, n)
-	}
-	slices.SortFunc(sorted, func(a, b *node) int {
-		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
-	})
-	var above []*node // the chain of prefixes that cover the current one
-	for _, n := range sorted {
-		for len(above) > 0 && !above[len(above)-1].Contains(n.Addr()) {
-			above = above[:len(above)-1]
-		}
-		if len(above) > 0 {
-			parent := above[len(above)-1]
-			if n.list == none {
-				n.list = parent.list
-			}
-			if n.policy == none {
-				n.policy = parent.policy
-			}
-		}
-		above = append(above, n)
-		if n.list != none {
-			emit(n.Prefix, uint32(n.list))
-		} else {
-			emit(n.Prefix, uint32(n.policy))
-		}
-	}
 }
 
 func packedPolicy(p *Policy, tick time.Duration) xdpPolicy {

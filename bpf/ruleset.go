@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"time"
 )
@@ -86,11 +87,16 @@ type Ruleset struct {
 
 // Validate says everything that is wrong, each error beginning with the field.
 func (r *Ruleset) Validate() error {
+	return errors.Join(r.validateLimits(), r.validateNetworks())
+}
+
+// validateLimits checks all but the networks, of which there may be many.
+func (r *Ruleset) validateLimits() error {
 	var errs []error
 	fail := func(field, format string, a ...any) {
 		errs = append(errs, fmt.Errorf(field+": "+format, a...))
 	}
-	ids, owners := map[uint32]string{}, make(map[netip.Prefix]place, r.prefixes())
+	ids := map[uint32]string{}
 	policy := func(field string, p *Policy) {
 		if p.ID >= MaxPolicies {
 			fail(field+".id", "%d is not below %d", p.ID, MaxPolicies)
@@ -108,6 +114,29 @@ func (r *Ruleset) Validate() error {
 			fail(field+".action", "%d is neither drop nor pass", p.Action)
 		}
 	}
+	for i := range r.Policies {
+		policy(fmt.Sprintf("policies[%d]", i), &r.Policies[i])
+	}
+	if r.Default != nil {
+		policy("default", r.Default)
+		if len(r.Default.CIDRs) > 0 {
+			fail("default.cidrs", "the default policy is for sources that no CIDR names")
+		}
+	}
+	if n := r.IPv6PrefixLen; n != 0 && (n < 16 || n > 64) {
+		fail("ipv6_prefix_len", "%d is not between 16 and 64", n)
+	}
+	return errors.Join(errs...)
+}
+
+// validateNetworks checks every prefix against all others. [networks.set] finds the same faults among those that
+// changed, without words for them.
+func (r *Ruleset) validateNetworks() error {
+	var errs []error
+	fail := func(field, format string, a ...any) {
+		errs = append(errs, fmt.Errorf(field+": "+format, a...))
+	}
+	owners := make(map[netip.Prefix]place, r.prefixes())
 	prefixes := func(field string, list []netip.Prefix, owners map[netip.Prefix]place) {
 		for i, p := range list {
 			at := place{field, i} // in words only where they are needed: lists are long
@@ -128,30 +157,18 @@ func (r *Ruleset) Validate() error {
 		}
 	}
 	for i := range r.Policies {
-		field := fmt.Sprintf("policies[%d]", i)
-		policy(field, &r.Policies[i])
-		prefixes(field+".cidrs", r.Policies[i].CIDRs, owners)
-	}
-	if r.Default != nil {
-		policy("default", r.Default)
-		if len(r.Default.CIDRs) > 0 {
-			fail("default.cidrs", "the default policy is for sources that no CIDR names")
-		}
+		prefixes(fmt.Sprintf("policies[%d].cidrs", i), r.Policies[i].CIDRs, owners)
 	}
 	listed := make(map[netip.Prefix]place, len(r.Allow)+len(r.Deny))
 	prefixes("allow", r.Allow, listed)
 	prefixes("deny", r.Deny, listed)
-	if n := r.IPv6PrefixLen; n != 0 && (n < 16 || n > 64) {
-		fail("ipv6_prefix_len", "%d is not between 16 and 64", n)
-	}
 	v4, v6 := 0, 0
-	for _, m := range []map[netip.Prefix]place{owners, listed} {
-		for p := range m {
-			if p.Addr().Is4() {
-				v4++
-			} else {
-				v6++
-			}
+	maps.Copy(owners, listed) // one that is in both takes one place
+	for p := range owners {
+		if p.Addr().Is4() {
+			v4++
+		} else {
+			v6++
 		}
 	}
 	if v4 > MaxPrefixes || v6 > MaxPrefixes {

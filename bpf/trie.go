@@ -1,56 +1,269 @@
 package bpf
 
-import "net/netip"
+import (
+	"cmp"
+	"math/bits"
+	"net/netip"
+	"slices"
+)
 
-// A trie is what prefixes4 and prefixes6 hold (maps.h): the first 4,096 nodes for the first 16 bits of an address,
-// then a node for 4 bits each.
-type trie []node
+// nodes are what prefixes4 and prefixes6 hold (maps.h): the first 4,096 for the first 16 bits of an address, then
+// a node for 4 bits each.
+type nodes []node
 
 type node [16]uint32
 
 const (
 	trieRoot   = 4096
+	rootBits   = 12 // of an address choose the root node
 	trieChild  = 1 << 31
 	trieAllow  = 1
 	trieDeny   = 2
 	triePolicy = 3 // and above: the id + triePolicy
 )
 
-// insert makes v the answer below p. Shorter prefixes must come before longer ones inside of them.
-func (t *trie) insert(p netip.Prefix, v uint32) {
-	if *t == nil {
-		*t = make(trie, trieRoot)
+// A trie is nodes that can be changed: it knows which prefix said what, and so a change costs what lies below the
+// prefix that changed, whatever else is there. At each address the longest prefix of a list decides, and where
+// there is none the longest of a policy: two answers are carried down, because a trie cannot be asked for "the
+// longest of another kind" at run time. The zero value is empty.
+type trie struct {
+	nodes    nodes
+	shadows  []shadow       // of each node, what the kernel need not know
+	short    map[int]answer // prefixes of up to rootBits, by position
+	free     []uint32       // nodes that nothing leads to
+	prefixes int
+	// dirty are the nodes that each generation's map has not got as they are now.
+	dirty [2][]uint32
+}
+
+// answer is what a prefix says, or several together: an entry of each kind, 0 for none.
+type answer struct{ list, policy uint32 }
+
+// kind chooses one half of an answer.
+type kind bool
+
+const (
+	ofPolicy kind = false
+	ofList   kind = true
+)
+
+func (a *answer) of(k kind) *uint32 {
+	if k == ofList {
+		return &a.list
 	}
-	addr := p.Addr().AsSlice()
-	// Bits up to 12 select a root node; a shorter prefix fills several.
-	at, bits := int(addr[0])<<4|int(addr[1])>>4, p.Bits()
-	if bits < 12 {
-		for i := range 1 << (12 - bits) {
-			for j := range 16 {
-				(*t)[at+i][j] = v
-			}
+	return &a.policy
+}
+
+// below is a, as a longer prefix that says b changes it.
+func (a answer) below(b answer) answer {
+	return answer{cmp.Or(b.list, a.list), cmp.Or(b.policy, a.policy)}
+}
+
+func (a answer) entry() uint32 { return cmp.Or(a.list, a.policy) }
+
+type shadow struct {
+	inherited answer // from the prefixes above
+	// claims are the prefixes that end in this node, by position, and so shorter ones first.
+	claims   []claim
+	parent   uint32
+	slot     uint8 // of the parent
+	children uint8
+	dirty    [2]bool
+}
+
+// claim is a prefix. Its position is that of its last bits in a binary tree that is laid out in levels.
+type claim struct {
+	position int
+	answer
+}
+
+// change makes p say to where it said from; an answer of 0 is none. Where it said something else nothing happens, and
+// the result is false.
+func (t *trie) change(p netip.Prefix, k kind, from, to uint32) bool {
+	if t.nodes == nil {
+		t.plant()
+	}
+	addr, length := p.Addr().AsSlice(), p.Bits()
+	top := int(addr[0])<<4 | int(addr[1])>>4
+	if length <= rootBits {
+		position := 1<<length | top>>(rootBits-length)
+		said := t.short[position]
+		if !t.say(&said, k, from, to) {
+			return false
 		}
-		return
+		if t.short[position] = said; said == (answer{}) {
+			delete(t.short, position)
+		}
+		first := top >> (rootBits - length) << (rootBits - length)
+		for i := range 1 << (rootBits - length) {
+			t.inherit(uint32(first+i), t.above(first+i))
+		}
+		return true
 	}
-	for depth := 12; ; depth += 4 {
+	at := uint32(top)
+	for depth := rootBits; ; depth += 4 {
 		nibble := int(addr[depth/8]) >> (4 - depth%8) & 15
-		if bits <= depth+4 {
-			for i := range 1 << (depth + 4 - bits) {
-				(*t)[at][nibble+i] = v
+		if length > depth+4 {
+			next := t.nodes[at][nibble]
+			if next&trieChild == 0 {
+				if from != 0 {
+					return false
+				}
+				next = t.grow(at, nibble) | trieChild
 			}
-			return
+			at = next &^ trieChild
+			continue
 		}
-		entry := (*t)[at][nibble]
-		if entry&trieChild == 0 {
-			// What covers the new node answers in all of it.
-			var child node
-			for i := range child {
-				child[i] = entry
-			}
-			entry = uint32(len(*t)) | trieChild
-			*t = append(*t, child)
-			(*t)[at][nibble] = entry
+		if !t.claim(at, 1<<(length-depth)|nibble>>(depth+4-length), k, from, to) {
+			return false
 		}
-		at = int(entry &^ trieChild)
+		t.paint(at)
+		t.prune(at)
+		return true
 	}
+}
+
+// plant makes the root.
+func (t *trie) plant() {
+	t.nodes, t.shadows, t.short = make(nodes, trieRoot), make([]shadow, trieRoot), map[int]answer{}
+	for i := range uint32(trieRoot) {
+		t.touch(i)
+	}
+}
+
+// say changes what one prefix says.
+func (t *trie) say(said *answer, k kind, from, to uint32) bool {
+	v := said.of(k)
+	if *v != from {
+		return false
+	}
+	was := *said != answer{}
+	*v = to
+	switch is := *said != (answer{}); {
+	case is && !was:
+		t.prefixes++
+	case was && !is:
+		t.prefixes--
+	}
+	return true
+}
+
+// claim changes what the prefix at a position of a node says.
+func (t *trie) claim(at uint32, position int, k kind, from, to uint32) bool {
+	s := &t.shadows[at]
+	i, found := slices.BinarySearchFunc(s.claims, position, func(c claim, p int) int { return cmp.Compare(c.position, p) })
+	c := claim{position: position}
+	if found {
+		c = s.claims[i]
+	}
+	if !t.say(&c.answer, k, from, to) {
+		return false
+	}
+	switch none := c.answer == (answer{}); {
+	case found && none:
+		s.claims = slices.Delete(s.claims, i, i+1)
+	case found:
+		s.claims[i] = c
+	case !none:
+		s.claims = slices.Insert(s.claims, i, c)
+	}
+	return true
+}
+
+// above is what the short prefixes say of a root node.
+func (t *trie) above(root int) (a answer) {
+	for length := range rootBits + 1 {
+		a = a.below(t.short[1<<length|root>>(rootBits-length)])
+	}
+	return a
+}
+
+// slots are the answers of a node's entries, those included that lead on to another node.
+func (t *trie) slots(at uint32) (out [16]answer) {
+	s := &t.shadows[at]
+	for i := range out {
+		out[i] = s.inherited
+	}
+	for _, c := range s.claims {
+		level := bits.Len(uint(c.position)) - 1
+		width := 16 >> level
+		first := (c.position - 1<<level) * width
+		for i := first; i < first+width; i++ {
+			out[i] = out[i].below(c.answer)
+		}
+	}
+	return out
+}
+
+// paint writes a node's entries anew, and goes on where that changes what is below.
+func (t *trie) paint(at uint32) {
+	for i, a := range t.slots(at) {
+		switch was := t.nodes[at][i]; {
+		case was&trieChild != 0:
+			t.inherit(was&^trieChild, a)
+		case was != a.entry():
+			t.nodes[at][i] = a.entry()
+			t.touch(at)
+		}
+	}
+}
+
+func (t *trie) inherit(at uint32, a answer) {
+	if t.shadows[at].inherited != a {
+		t.shadows[at].inherited = a
+		t.paint(at)
+	}
+}
+
+// grow puts a node below an entry.
+func (t *trie) grow(parent uint32, slot int) uint32 {
+	at := uint32(len(t.nodes))
+	if n := len(t.free); n > 0 {
+		at, t.free = t.free[n-1], t.free[:n-1]
+	} else {
+		t.nodes, t.shadows = append(t.nodes, node{}), append(t.shadows, shadow{})
+	}
+	s := &t.shadows[at]
+	s.inherited, s.parent, s.slot = t.slots(parent)[slot], parent, uint8(slot)
+	for i := range t.nodes[at] {
+		t.nodes[at][i] = s.inherited.entry()
+	}
+	t.touch(at)
+	t.nodes[parent][slot] = at | trieChild
+	t.shadows[parent].children++
+	t.touch(parent)
+	return at
+}
+
+// prune takes away a node in which no prefix ends or goes on, and those above that it was the last of.
+func (t *trie) prune(at uint32) {
+	for s := &t.shadows[at]; at >= trieRoot && s.children == 0 && len(s.claims) == 0; s = &t.shadows[at] {
+		t.free = append(t.free, at)
+		s.claims = nil
+		at = s.parent
+		t.nodes[at][s.slot] = s.inherited.entry()
+		t.shadows[at].children--
+		t.touch(at)
+	}
+}
+
+// touch notes that a node has changed.
+func (t *trie) touch(at uint32) {
+	for slot, dirty := range t.shadows[at].dirty {
+		if !dirty {
+			t.shadows[at].dirty[slot] = true
+			t.dirty[slot] = append(t.dirty[slot], at)
+		}
+	}
+}
+
+// clean takes the changed nodes of a generation, in order.
+func (t *trie) clean(slot uint32) []uint32 {
+	out := t.dirty[slot]
+	t.dirty[slot] = nil
+	for _, at := range out {
+		t.shadows[at].dirty[slot] = false
+	}
+	slices.Sort(out)
+	return out
 }

@@ -15,10 +15,14 @@ const maxDifferences = 100
 // Differences reads the maps that packets see now and says how they differ from a ruleset, each difference a
 // sentence; none where the kernel does exactly what the ruleset says.
 func (p *Program) Differences(r Ruleset) ([]string, error) {
-	if err := r.Validate(); err != nil {
+	if err := r.validateLimits(); err != nil {
 		return nil, err
 	}
-	want := resolve(&r, p.tick)
+	var n networks // from nothing, so that what Apply keeps is checked too
+	if err := n.set(&r); err != nil {
+		return nil, err
+	}
+	want := pack(&r, &n, p.tick)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var control xdpControl
@@ -29,9 +33,9 @@ func (p *Program) Differences(r Ruleset) ([]string, error) {
 	out := []string{}
 	for _, family := range []struct {
 		outer string
-		want  trie
+		want  nodes
 		bits  int
-	}{{xdpMapPrefixes4, want.trie4, 32}, {xdpMapPrefixes6, want.trie6, 128}} {
+	}{{xdpMapPrefixes4, n.trie4.nodes, 32}, {xdpMapPrefixes6, n.trie6.nodes, 128}} {
 		if family.want == nil {
 			continue // the flags say that nobody looks there
 		}
@@ -71,7 +75,7 @@ func (p *Program) Differences(r Ruleset) ([]string, error) {
 }
 
 // readTrie reads the trie that a slot of a map of maps points to.
-func (p *Program) readTrie(outer string, slot uint32) (trie, error) {
+func (p *Program) readTrie(outer string, slot uint32) (nodes, error) {
 	var id ebpf.MapID
 	if err := p.coll.Maps[outer].Lookup(slot, &id); err != nil {
 		return nil, fmt.Errorf("find the trie of %s: %w", outer, err)
@@ -81,7 +85,7 @@ func (p *Program) readTrie(outer string, slot uint32) (trie, error) {
 		return nil, fmt.Errorf("open the trie of %s: %w", outer, err)
 	}
 	defer m.Close()
-	t := make(trie, m.MaxEntries())
+	t := make(nodes, m.MaxEntries())
 	var cursor ebpf.MapBatchCursor
 	n, err := m.BatchLookup(&cursor, make([]uint32, len(t)), t, nil)
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -91,9 +95,9 @@ func (p *Program) readTrie(outer string, slot uint32) (trie, error) {
 }
 
 // differences compares the answers of two tries, prefix by prefix.
-func (t trie) differences(is trie, bits int) []string {
+func (t nodes) differences(is nodes, bits int) []string {
 	var out []string
-	entry := func(t trie, e uint32, i int) uint32 {
+	entry := func(t nodes, e uint32, i int) uint32 {
 		if e&trieChild == 0 {
 			return e // an answer is the same in all of its prefix
 		}
@@ -106,7 +110,7 @@ func (t trie) differences(is trie, bits int) []string {
 	walk = func(want, have uint32, addr [16]byte, depth int) {
 		if (want|have)&trieChild == 0 || depth >= bits {
 			if want != have {
-				out = append(out, fmt.Sprintf("%s leads to %s, not to %s", prefixOf(addr, depth, bits), answer(have), answer(want)))
+				out = append(out, fmt.Sprintf("%s leads to %s, not to %s", prefixOf(addr, depth, bits), entryName(have), entryName(want)))
 			}
 			return
 		}
@@ -132,8 +136,8 @@ func prefixOf(addr [16]byte, depth, bits int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(addr), depth)
 }
 
-// answer names an entry of a trie.
-func answer(entry uint32) string {
+// entryName names an entry of a trie.
+func entryName(entry uint32) string {
 	switch {
 	case entry&trieChild != 0:
 		return "a node too deep"
