@@ -198,11 +198,11 @@ func licensed(t *testing.T, s *harness.System) {
 	call(t, s, "PUT", s.API+"/v1/routes/r?wait=live", `{"spec":{"direct_response":{"status":200,"body":"ok"}}}`, 201)
 }
 
-// restartXDS kills dev's xDS server and waits until its Envoys are back.
-func restartXDS(t *testing.T, s *harness.System, proxies int) {
+// restartXDS ends dev's xDS server and waits until its Envoys are back.
+func restartXDS(t *testing.T, s *harness.System, sig syscall.Signal, proxies int) {
 	t.Helper()
 	old := s.Pid("xds")
-	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(old, sig); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() string {
@@ -232,7 +232,7 @@ func TestProxyLimit(t *testing.T) {
 	f.want("with two seats", true, true)
 	limit(1)
 	f.want("with one seat again", true, false)
-	restartXDS(t, s, 2)
+	restartXDS(t, s, syscall.SIGKILL, 2)
 	call(t, s, "PATCH", s.API+"/v1/licenses/main?wait=live", `{"labels":{"after":"restart"}}`, 200)
 	f.want("after a restart of the xDS server", true, false)
 }
@@ -248,11 +248,13 @@ func TestProxyLimitOfTwoServers(t *testing.T) {
 	f.want("with one seat", true, false)
 	f.told(2, 1)
 
-	// The second Envoy's connection is the older one now.
-	restartXDS(t, s, 1)
-	call(t, s, "PATCH", s.API+"/v1/licenses/main?wait=live", `{"labels":{"after":"restart"}}`, 200)
-	f.want("after a restart of the first server", true, false)
-	f.told(2, 1)
+	// The second Envoy's connection is the older one then.
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		restartXDS(t, s, sig, 1)
+		call(t, s, "PATCH", s.API+"/v1/licenses/main?wait=live", `{"labels":{"after":"`+sig.String()+`"}}`, 200)
+		f.want("after a restart of the first server: "+sig.String(), true, false)
+		f.told(2, 1)
+	}
 
 	err := s.Down(t.Context(), func() error {
 		f.want("without NATS", true, false)

@@ -68,6 +68,7 @@ type Fleet struct {
 	commit  stream.Commit
 	ready   bool
 	members map[string]*member
+	last    *status.XdsStatus // when it is closed
 }
 
 // New returns a fleet without configuration.
@@ -98,10 +99,13 @@ func (f *Fleet) Judged() <-chan struct{} { return f.judged }
 // Run follows DNS names until the context ends.
 func (f *Fleet) Run(ctx context.Context) error { return f.resolver.Run(ctx) }
 
-// Close ends every Envoy's stream; the Envoys keep what they have.
+// Close ends every Envoy's stream; the Envoys keep what they have. The status stays what it was before: the
+// next life of this server learns from its last report which Envoys had their places here.
 func (f *Fleet) Close() {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
+	last := f.Status(time.Now())
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last = &last
 	for _, m := range f.members {
 		m.gateway.Close()
 	}
@@ -278,6 +282,9 @@ func (f *Fleet) Object(r resource.Ref) *resource.Object {
 func (f *Fleet) Status(now time.Time) status.XdsStatus {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
+	if f.last != nil {
+		return *f.last
+	}
 	s := status.XdsStatus{ID: f.opt.ID, Epoch: f.commit.Epoch, Revision: f.commit.Revision, At: resource.Time(now), StartedAt: resource.Time(f.started), Live: map[string]int64{}}
 	for _, name := range slices.Sorted(maps.Keys(f.members)) {
 		m := f.members[name]
