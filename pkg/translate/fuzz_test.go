@@ -126,8 +126,8 @@ func shuffled(of *config.State, gateway string, data []byte) *translate.Builder 
 // settle does what comes when the Envoys have the new routes: until then policies that these no longer name stay,
 // and what there is depends on what there was, on purpose.
 func settle(b *translate.Builder, st *config.State) {
-	if b.Retiring() {
-		b.Retire(st)
+	if len(b.Retiring()) > 0 {
+		b.Retire(st, nil)
 	}
 }
 
