@@ -63,6 +63,67 @@ func TestLastGoodState(t *testing.T) {
 	}
 }
 
+// TestLastGoodStateIsAdded: changes are added to the file, which is written anew before it grows without bounds. Cut
+// off anywhere it holds a state that there was, whole.
+func TestLastGoodStateIsAdded(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "policies.jsonl")
+	e := newEnforcer(dir)
+	want := map[int]map[string]int64{} // by the size of the file, the policies and their rates
+	var grown, rewritten int
+	last := int64(0)
+	for i := range int64(3000) {
+		o := object(t, string(rune('a'+i%7)), &configv1.RateLimitPolicy{PacketsPerSecond: uint32(i + 1), Deny: slices.Repeat([]string{"192.0.2.1"}, 100)})
+		if i%5 == 4 {
+			o = resource.Tombstone(o.Ref(), i)
+		}
+		if err := e.Update(stream.Update{Commit: stream.Commit{Epoch: "e", Revision: i + 1}, Changed: []*resource.Object{o}}); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() > last {
+			grown++
+		} else {
+			rewritten++
+			clear(want)
+		}
+		last = info.Size()
+		now := map[string]int64{}
+		for name, o := range e.all {
+			now[name] = int64(o.Message().(*configv1.RateLimitPolicy).GetPacketsPerSecond())
+		}
+		want[int(last)] = now
+	}
+	if last > 2<<20 || grown < 1000 || rewritten < 2 {
+		t.Errorf("%d bytes after %d additions, written anew %d times", last, grown, rewritten)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sizes := slices.Sorted(maps.Keys(want))
+	for _, cut := range []int{len(raw), len(raw) - 1, sizes[len(sizes)-2] + 1, sizes[len(sizes)-2], sizes[1] - 30, sizes[0]} {
+		if err := os.WriteFile(path, raw[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		i, whole := slices.BinarySearch(sizes, cut)
+		if !whole {
+			i--
+		}
+		again := newEnforcer(dir)
+		got := map[string]int64{}
+		for name, o := range again.all {
+			got[name] = int64(o.Message().(*configv1.RateLimitPolicy).GetPacketsPerSecond())
+		}
+		if !maps.Equal(got, want[sizes[i]]) {
+			t.Errorf("cut off at %d: %v, want %v", cut, got, want[sizes[i]])
+		}
+	}
+}
+
 // TestNumbersStay: the kernel counts by a policy's number, which is its own while it exists.
 func TestNumbersStay(t *testing.T) {
 	n := ids{}

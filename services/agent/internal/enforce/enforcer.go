@@ -51,6 +51,7 @@ type Enforcer struct {
 	attached chan struct{} // closed when the interface is guarded for the first time
 
 	mu       sync.Mutex
+	disk     *lastGood
 	policies map[string]*policy // those that select this node
 	all      map[string]*resource.Object
 	numbers  ids
@@ -74,9 +75,10 @@ type Enforcer struct {
 func New(opt Options) *Enforcer {
 	e := &Enforcer{
 		opt: opt, changed: make(chan struct{}, 1), dirty: make(chan struct{}, 1), attached: make(chan struct{}),
+		disk:     newLastGood(opt.StateDir),
 		policies: map[string]*policy{}, all: map[string]*resource.Object{}, numbers: ids{}, applied: map[string]int64{},
 	}
-	s, objects, found, err := load(opt.StateDir)
+	s, objects, found, err := e.disk.load()
 	if err != nil {
 		// Envoy must not be down for want of this. The kernel has what it was told, or NATS says it again.
 		opt.Log.Error("the last good policies cannot be read; waiting for NATS", zap.Error(err))
@@ -139,7 +141,7 @@ func (e *Enforcer) Update(u stream.Update) error {
 		e.upTo = u.Commit // of other kinds: nothing to do, and the next report is soon enough to say so
 		return nil
 	}
-	e.save() // before it is in force: an agent that is killed must not come back with what was before
+	e.save(u.Changed) // before it is in force: an agent that is killed must not come back with what was before
 	e.enforce()
 	raise(e.changed)
 	return nil
@@ -259,10 +261,9 @@ func (e *Enforcer) close() error {
 	return err
 }
 
-// save writes the last good state.
-func (e *Enforcer) save() {
-	s := saved{Commit: e.commit, Numbers: e.numbers}
-	if err := save(e.opt.StateDir, s, slices.Collect(maps.Values(e.all))); err != nil {
+// save writes down what has changed.
+func (e *Enforcer) save(changed []*resource.Object) {
+	if err := e.disk.save(e.commit, e.numbers, changed, e.all); err != nil {
 		e.opt.Log.Error("the last good policies cannot be written; a restart would find older ones until NATS answers", zap.Error(err))
 	}
 	raise(e.dirty)
@@ -276,7 +277,7 @@ func (e *Enforcer) Persist(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if err := durable(e.opt.StateDir); err != nil {
+		if err := e.disk.durable(); err != nil {
 			e.opt.Log.Error("the last good policies may not be on the disk", zap.Error(err))
 		}
 	}

@@ -6,73 +6,156 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
-// saved is the first line of the last good state; each other line is a policy as it was published, since
-// its bytes are hashed. Policies hold no secrets.
-type saved struct {
-	Commit stream.Commit `json:"commit"`
-	// Numbers of the policies in the kernel.
-	Numbers ids `json:"numbers"`
+// A lastGood is the file with the last good state: records, each of which leads from the state before to the
+// next. So a change costs what changed. When what is outdated is as much as what counts it is written anew.
+type lastGood struct {
+	path string
+	// size of the file as far as it is whole, and how large it was when it was written anew; 0: it must be now.
+	size, fresh int64
 }
 
-func statePath(dir string) string { return filepath.Join(dir, "policies.jsonl") }
+// record is the first line of a record; the other lines are policies as they were published, since their bytes
+// are hashed, and tombstones. Policies hold no secrets.
+type record struct {
+	Commit stream.Commit `json:"commit"`
+	// Numbers in the kernel of the policies that follow.
+	Numbers ids `json:"numbers"`
+	// Policies is how many lines follow.
+	Policies int `json:"policies"`
+}
 
-// load reads the last good state; found is false where there is none.
-func load(dir string) (s saved, objects []*resource.Object, found bool, err error) {
-	raw, err := os.ReadFile(statePath(dir))
+// outdatedAtLeast is how much outdated state is not worth to write the file anew for, in bytes.
+const outdatedAtLeast = 1 << 20
+
+func newLastGood(dir string) *lastGood { return &lastGood{path: filepath.Join(dir, "policies.jsonl")} }
+
+// load reads the last good state, each policy once; found is false where there is none. A record that is not whole
+// is what an agent was killed over.
+func (f *lastGood) load() (last record, objects []*resource.Object, found bool, err error) {
+	raw, err := os.ReadFile(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s, nil, false, nil
+		return last, nil, false, nil
 	}
-	head, rest, _ := bytes.Cut(raw, []byte("\n"))
-	if err == nil {
-		err = json.Unmarshal(head, &s)
+	if err != nil {
+		return last, nil, false, fmt.Errorf("read the last good state: %w", err)
 	}
-	for line := range bytes.SplitSeq(bytes.TrimSpace(rest), []byte("\n")) {
-		if err != nil || len(line) == 0 {
+	state, numbers := map[string]*resource.Object{}, ids{}
+	rest := raw
+	line := func() (out []byte, whole bool) {
+		out, rest, whole = bytes.Cut(rest, []byte("\n"))
+		return out, whole
+	}
+	for len(rest) > 0 {
+		head, whole := line()
+		if !whole {
 			break
 		}
-		var o *resource.Object
-		o, err = resource.ParsePayload(line)
-		objects = append(objects, o)
+		var r record
+		if err := json.Unmarshal(head, &r); err != nil || r.Commit.Epoch == "" {
+			return record{}, nil, false, fmt.Errorf("%s is damaged at byte %d", f.path, len(raw)-len(rest)-len(head)-1)
+		}
+		var changed []*resource.Object
+		for len(changed) < r.Policies && whole {
+			var payload []byte
+			if payload, whole = line(); !whole {
+				break
+			}
+			o, err := resource.ParsePayload(payload)
+			if err != nil {
+				return record{}, nil, false, fmt.Errorf("read %s: %w", f.path, err)
+			}
+			changed = append(changed, o)
+		}
+		if !whole {
+			break
+		}
+		for _, o := range changed {
+			if state[o.Name] = o; o.Deleted {
+				delete(state, o.Name)
+				delete(numbers, o.Name)
+			}
+		}
+		maps.Copy(numbers, r.Numbers)
+		last, found = r, true
 	}
-	if err != nil {
-		return s, nil, false, fmt.Errorf("read %s: %w", statePath(dir), err)
-	}
-	return s, objects, true, nil
+	last.Numbers, last.Policies = numbers, len(state)
+	return last, slices.Collect(maps.Values(state)), found, nil
 }
 
-// save writes the state so that a killed agent leaves the old file or the new one. It does not wait for the
-// disk: that is [durable]'s part. After a crash of the machine the kernel's maps are gone as well, and what
-// comes first is what NATS says.
-func save(dir string, s saved, objects []*resource.Object) error {
-	raw, err := json.Marshal(s)
+// save adds a change to the file, or writes all of it anew, so that a killed agent leaves the state before or
+// this one. It does not wait for the disk: that is [lastGood.durable]'s part. After a crash of the machine the
+// kernel's maps are gone as well, and what comes first is what NATS says.
+func (f *lastGood) save(c stream.Commit, numbers ids, changed []*resource.Object, all map[string]*resource.Object) error {
+	if f.fresh == 0 || f.size > 2*f.fresh+outdatedAtLeast {
+		return f.rewrite(c, numbers, all)
+	}
+	raw, err := encode(c, numbers, changed)
 	if err != nil {
 		return err
+	}
+	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND, 0)
+	if err == nil {
+		_, err = file.Write(raw)
+		err = errors.Join(err, file.Close())
+	}
+	if f.size += int64(len(raw)); err != nil {
+		return errors.Join(err, f.rewrite(c, numbers, all)) // it may end in half a record, or be gone
+	}
+	return nil
+}
+
+func (f *lastGood) rewrite(c stream.Commit, numbers ids, all map[string]*resource.Object) error {
+	f.fresh = 0
+	raw, err := encode(c, numbers, slices.Collect(maps.Values(all)))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
+		return err
+	}
+	next := f.path + ".new"
+	if err := os.WriteFile(next, raw, 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(next, f.path); err != nil {
+		return err
+	}
+	f.size, f.fresh = int64(len(raw)), int64(len(raw))
+	return nil
+}
+
+// encode makes a record.
+func encode(c stream.Commit, numbers ids, objects []*resource.Object) ([]byte, error) {
+	r := record{Commit: c, Numbers: ids{}, Policies: len(objects)}
+	for _, o := range objects {
+		if n, ok := numbers[o.Name]; ok {
+			r.Numbers[o.Name] = n
+		}
+	}
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
 	}
 	for _, o := range objects {
 		raw = append(append(raw, '\n'), o.Payload()...)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	next := statePath(dir) + ".new"
-	if err := os.WriteFile(next, raw, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(next, statePath(dir))
+	return append(raw, '\n'), nil
 }
 
 // durable waits until what was saved last is on the disk.
-func durable(dir string) error {
-	f, err := os.Open(statePath(dir))
+func (f *lastGood) durable() error {
+	file, err := os.Open(f.path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(file.Sync(), file.Close())
 }
