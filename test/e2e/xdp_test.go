@@ -173,6 +173,29 @@ func TestPoliciesAreEnforced(t *testing.T) {
 	}
 }
 
+// TestRepeatedPutWaits: a write that changes nothing waits for what it asks for all the same.
+func TestRepeatedPutWaits(t *testing.T) {
+	g := newGuard(t)
+	spec := `{"packets_per_second":1000000}`
+	g.put(t, "p", spec, 201)
+	g.put(t, "p", spec, 200)
+	if err := g.Agent.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	body := `{"spec":{"packets_per_second":1000001,"node_selector":{"wire":"` + g.Namespace + `"}}}`
+	call(t, g.System, "PUT", g.policies+"p", body, 200)
+	for range 2 {
+		l := call(t, g.System, "PUT", g.policies+"p?wait=live&timeout=300ms", body, 202)["live"].(map[string]any)
+		if l["state"] != "timeout" || !strings.Contains(fmt.Sprint(l["reason"]), "node "+g.Namespace+" has not applied the policy yet") {
+			t.Errorf("wait=live says %v while the agent is stopped", l)
+		}
+	}
+	if err := g.Agent.Cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	g.put(t, "p", `{"packets_per_second":1000001}`, 200)
+}
+
 // status holds GET …/status against what was sent.
 func (g *guard) status(t *testing.T) {
 	t.Helper()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
 )
 
@@ -20,6 +21,10 @@ type Limit struct {
 	Selectors []map[string]string
 }
 
+// Remember is how long a node is spoken of that reports no more. Its kernel goes on with the policies that it had
+// last, until the node is started again.
+const Remember = time.Hour
+
 type agent struct {
 	status.AgentStatus
 	seen time.Time
@@ -29,27 +34,40 @@ type agent struct {
 func (b *Board) ReportAgent(s status.AgentStatus) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if s.Stopping {
-		delete(b.agents, s.ID)
-	} else {
-		b.agents[s.ID] = agent{s, b.now()}
-	}
+	b.agents[s.ID] = agent{s, b.now()}
 	b.tell()
 }
 
 // freshAgents lists the nodes that have reported lately, in the order of their ids.
 func (b *Board) freshAgents() []agent {
+	fresh, _ := b.allAgents()
+	return fresh
+}
+
+// allAgents tells the nodes that have reported lately from those that have stopped or are silent.
+func (b *Board) allAgents() (fresh, gone []agent) {
 	now := b.now()
-	maps.DeleteFunc(b.agents, func(_ string, a agent) bool { return now.Sub(a.seen) > status.Stale })
-	return slices.SortedFunc(maps.Values(b.agents), func(x, y agent) int { return cmp.Compare(x.ID, y.ID) })
+	maps.DeleteFunc(b.agents, func(_ string, a agent) bool { return now.Sub(a.seen) > Remember })
+	for _, a := range slices.SortedFunc(maps.Values(b.agents), func(x, y agent) int { return cmp.Compare(x.ID, y.ID) }) {
+		if a.Stopping || now.Sub(a.seen) > status.Stale {
+			gone = append(gone, a)
+		} else {
+			fresh = append(fresh, a)
+		}
+	}
+	return fresh, gone
 }
 
 // judgeAgents looks at the nodes that the policies select. Those without an interface to guard enforce
 // nothing, on purpose, and are not waited for.
 func (b *Board) judgeAgents(t Target) (l api.Live, done bool) {
+	concerned := func(a agent) bool {
+		return a.Interface != "" && slices.ContainsFunc(t.Limits, func(x Limit) bool { return x.concerns(a.Labels) })
+	}
+	fresh, gone := b.allAgents()
 	done = true
-	for _, a := range b.freshAgents() {
-		if a.Interface == "" || !slices.ContainsFunc(t.Limits, func(x Limit) bool { return x.concerns(a.Labels) }) {
+	for _, a := range fresh {
+		if !concerned(a) {
 			continue
 		}
 		l.Agents++
@@ -60,13 +78,17 @@ func (b *Board) judgeAgents(t Target) (l api.Live, done bool) {
 			return api.Live{State: "rejected", Reason: "node " + a.ID + ": " + a.Reason, Agents: l.Agents}, true
 		}
 	}
+	behind := ""
+	if i := slices.IndexFunc(gone, func(a agent) bool { return concerned(a) && a.Mode != "" }); i >= 0 {
+		behind = "node " + gone[i].ID + " has not reported since " + resource.Time(gone[i].seen) + "; its kernel goes on with the policies that it had"
+	}
 	switch {
 	case !done:
 		return l, false
 	case l.Agents == 0:
-		return api.Live{State: "no_agents", Reason: "no node that the policy selects is connected with an interface to guard (XDP_INTERFACE)"}, true
+		return api.Live{State: "no_agents", Reason: cmp.Or(behind, "no node that the policy selects is connected with an interface to guard (XDP_INTERFACE)")}, true
 	default:
-		return api.Live{Live: true, State: "live", Agents: l.Agents}, true
+		return api.Live{Live: true, State: "live", Reason: behind, Agents: l.Agents}, true
 	}
 }
 

@@ -1,6 +1,7 @@
 package live_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +48,41 @@ func TestPoliciesAreLiveWhereTheySelect(t *testing.T) {
 		if l := b.Now(c.target); l.State != c.state || l.Live != (c.state == "live") {
 			t.Errorf("%s: %+v, want %s", c.what, l, c.state)
 		}
+	}
+}
+
+// TestSilentNodesAreNamed: a node that stopped or fell silent is not waited for, and the answer says that its kernel
+// may still do what it did; one that is back is waited for again.
+func TestSilentNodesAreNamed(t *testing.T) {
+	now := time.Now()
+	b := live.NewBoard(func() time.Time { return now })
+	target := live.Target{Epoch: "e", Revision: 5, Limits: []live.Limit{{Name: "p", Revision: 5, Selectors: []map[string]string{nil}}}}
+	node := func(id string, revision int64) status.AgentStatus {
+		return status.AgentStatus{ID: id, Epoch: "e", Revision: revision, Interface: "eth0", Mode: "native"}
+	}
+	b.ReportAgent(node("silent", 4))
+	now = now.Add(status.Stale + time.Second)
+	if l := b.Now(target); l.State != "no_agents" || !strings.Contains(l.Reason, "node silent has not reported since") {
+		t.Errorf("with a silent node alone: %+v", l)
+	}
+	b.ReportAgent(node("other", 5))
+	if l := b.Now(target); !l.Live || l.Agents != 1 || !strings.Contains(l.Reason, "node silent has not reported since") {
+		t.Errorf("with another node: %+v", l)
+	}
+	b.ReportAgent(node("silent", 4))
+	if l := b.Now(target); l.State != "pending" {
+		t.Errorf("it is back, and behind: %+v", l)
+	}
+	stopped := node("silent", 5)
+	stopped.Stopping = true
+	b.ReportAgent(stopped)
+	if l := b.Now(target); !l.Live || !strings.Contains(l.Reason, "silent") {
+		t.Errorf("it has stopped: %+v", l)
+	}
+	now = now.Add(live.Remember + time.Second)
+	b.ReportAgent(node("other", 5))
+	if l := b.Now(target); !l.Live || l.Reason != "" {
+		t.Errorf("it is forgotten: %+v", l)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 var hello = resource.Ref{Kind: resource.KindRoute, Name: "hello"}
 
 func target(rev int64) live.Target {
-	return live.Target{Epoch: "e", Revision: rev, Gateways: []string{"default"}, Objects: map[resource.Ref]bool{hello: true}}
+	return live.Target{Epoch: "e", Revision: rev, Gateways: []string{"default"}, Objects: map[resource.Ref]int64{hello: rev}}
 }
 
 // report is one server's, with an Envoy where proxies says so.

@@ -22,8 +22,8 @@ type Target struct {
 	Gateways []string
 	// Limits are the rate limit policies concerned.
 	Limits []Limit
-	// Objects that were written: if one of them is refused, that is the answer.
-	Objects map[resource.Ref]bool
+	// Objects that are to be live, and their revisions: if one of them is refused, that is the answer.
+	Objects map[resource.Ref]int64
 }
 
 type server struct {
@@ -146,7 +146,7 @@ func (b *Board) judge(t Target) (l api.Live, done bool) {
 		agents.Proxies = l.Proxies
 		return agents, agentsDone
 	}
-	l.Live, l.State, l.Reason = true, "live", "" // no Envoy is connected, but nodes are
+	l.Live, l.State, l.Reason = true, "live", agents.Reason // no Envoy is connected, but nodes are
 	return l, true
 }
 
@@ -176,7 +176,7 @@ func (b *Board) judgeProxies(t Target) (l api.Live, done bool) {
 		}
 		for _, r := range s.Rejected {
 			for _, o := range r.Objects {
-				if t.Objects[resource.Ref{Kind: o.Kind, Name: o.Name}] && o.Revision >= t.Revision && slices.Contains(t.Gateways, r.Gateway) {
+				if since, ours := t.Objects[resource.Ref{Kind: o.Kind, Name: o.Name}]; ours && o.Revision >= since && slices.Contains(t.Gateways, r.Gateway) {
 					return api.Live{State: "rejected", Reason: r.Reason, Proxies: l.Proxies}, true
 				}
 			}

@@ -118,10 +118,13 @@ func envelope(o *resource.Object) api.Object {
 
 // target is what has to be so for changes to be live.
 func (a *API) target(revision int64, changes []config.Change) live.Target {
-	t := live.Target{Epoch: a.Writer.Epoch(), Revision: revision, Objects: map[resource.Ref]bool{}}
+	t := live.Target{Epoch: a.Writer.Epoch(), Revision: revision, Objects: map[resource.Ref]int64{}}
 	known, gateways := a.Writer.Gateways(), map[string]bool{}
 	for _, x := range changes {
-		t.Objects[x.Ref()] = true
+		t.Objects[x.Ref()] = revision
+		if x.After != nil {
+			t.Objects[x.Ref()] = x.After.Revision
+		}
 		switch x.Ref().Kind {
 		case resource.KindRoute:
 			for _, o := range []*resource.Object{x.Before, x.After} {

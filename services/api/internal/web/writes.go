@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -15,6 +16,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/services/api/internal/store"
 	"github.com/marchproxy/marchproxy/services/api/internal/writer"
 )
 
@@ -187,9 +189,15 @@ func written(before *resource.Object, res writer.Result) (any, error) {
 // key remembers.
 func (a *API) answer(c echo.Context, opt options, raw []byte, plan func(*config.State) (writer.Plan, func(writer.Result) (any, error), error)) error {
 	var show func(writer.Result) (any, error)
+	var asked []*resource.Object // as they were, of those that are to be
 	res, err := a.Writer.Write(c.Request().Context(), a.meta(c, opt, raw), func(st *config.State) (writer.Plan, error) {
 		p, s, err := plan(st)
-		show = s
+		show, asked = s, nil
+		for _, d := range p.Upserts {
+			if o := st.Get(d.Ref); o != nil {
+				asked = append(asked, o)
+			}
+		}
 		p.Answer = func(r writer.Result) ([]byte, error) {
 			x, err := s(r)
 			if err != nil {
@@ -209,7 +217,7 @@ func (a *API) answer(c echo.Context, opt options, raw []byte, plan func(*config.
 	if err != nil {
 		return err
 	}
-	l := a.wait(c.Request().Context(), opt, res)
+	l := a.wait(c.Request().Context(), opt, res, asked)
 	switch x := out.(type) {
 	case api.Object:
 		x.Live = l
@@ -232,7 +240,11 @@ func (a *API) replay(c echo.Context, opt options, res writer.Result) error {
 	if err := json.Unmarshal(body["revision"], &res.Revision); err != nil {
 		return fmt.Errorf("read remembered answer: %w", err)
 	}
-	l := a.wait(c.Request().Context(), opt, res)
+	asked, err := a.remembered(c.Request().Context(), res.Replayed.Response)
+	if err != nil {
+		return err
+	}
+	l := a.wait(c.Request().Context(), opt, res, asked)
 	if l != nil {
 		raw, err := json.Marshal(l)
 		if err != nil {
@@ -245,6 +257,31 @@ func (a *API) replay(c echo.Context, opt options, res writer.Result) error {
 	}
 	c.Response().Header().Set("Idempotency-Replayed", "true")
 	return c.JSON(statusOf(res.Status, l), body)
+}
+
+// remembered are the objects that an answer speaks of, as they are now; without those that are gone.
+func (a *API) remembered(ctx context.Context, answer []byte) (out []*resource.Object, err error) {
+	var said struct {
+		resource.Ref
+		Changes []resource.Ref `json:"changes"`
+	}
+	if err := json.Unmarshal(answer, &said); err != nil {
+		return nil, fmt.Errorf("read remembered answer: %w", err)
+	}
+	for _, r := range append(said.Changes, said.Ref) {
+		if r.Kind == "" {
+			continue
+		}
+		o, err := a.Store.Object(ctx, r)
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, o)
+	}
+	return out, nil
 }
 
 func precondition(r *http.Request, before *resource.Object) error {
@@ -305,12 +342,24 @@ func (a *API) meta(c echo.Context, o options, raw []byte) writer.Meta {
 // traceparent is W3C's, version 00.
 var traceparent = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
 
-func (a *API) wait(ctx context.Context, o options, res writer.Result) *api.Live {
+// wait waits until what was asked for is live: what was changed, and what was so already, which may still be on
+// its way.
+func (a *API) wait(ctx context.Context, o options, res writer.Result, asked []*resource.Object) *api.Live {
 	if o.wait == 0 || o.dryRun {
 		return nil
 	}
-	t := a.target(res.Revision, res.Changes)
-	if len(res.Changes) == 0 { // as asked already: then it is to be live
+	changes := res.Changes
+	changed := make(map[resource.Ref]bool, len(changes))
+	for _, x := range changes {
+		changed[x.Ref()] = true
+	}
+	for _, o := range asked {
+		if !changed[o.Ref()] {
+			changes = append(changes[:len(changes):len(changes)], config.Change{Before: o, After: o})
+		}
+	}
+	t := a.target(res.Revision, changes)
+	if len(changes) == 0 { // nothing was named: then all of it
 		t.Gateways = a.Writer.Gateways()
 	}
 	limit, cancel := context.WithTimeout(ctx, o.wait)
