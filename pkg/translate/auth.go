@@ -134,7 +134,7 @@ func (w *work) auth(gw resource.Ref) {
 	if len(ours.Policies)+len(ours.StripHeaders) > 0 {
 		content = Wasm("auth", w.module("auth"), encode(ours))
 	}
-	w.fill(slotAuth, content, nil, objects...)
+	w.fill(slotAuth, content, objects...)
 	native.fill(objects)
 }
 

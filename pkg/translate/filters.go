@@ -134,8 +134,8 @@ func (w *work) module(name string) string {
 }
 
 // fill puts something into a slot; objects are what it was built from.
-func (w *work) fill(slot string, content proto.Message, clusters []string, objects ...resource.Ref) {
-	r := extension(slot, content, clusters, objects...)
+func (w *work) fill(slot string, content proto.Message, objects ...resource.Ref) {
+	r := extension(slot, content, nil, objects...)
 	w.put(r.Key, r)
 }
 
@@ -162,7 +162,7 @@ func (w *work) slots() {
 	if w.gw.Metrics != nil && !w.gw.GetMetrics() {
 		metrics = passThrough()
 	}
-	w.fill(slotMetrics, metrics, nil, gw)
+	w.fill(slotMetrics, metrics, gw)
 	w.requests(gw)
 	w.license(gw)
 	w.auth(gw)

@@ -131,10 +131,10 @@ func (n *nativeAuth) fill(objects []resource.Ref) {
 	r.Needs = []Key{{TypeExtension, slotClaims}}
 	n.put(r.Key, r)
 	if len(n.claims) == 0 {
-		n.work.fill(slotClaims, passThrough(), nil, objects...)
+		n.work.fill(slotClaims, passThrough(), objects...)
 		return
 	}
-	n.work.fill(slotClaims, &rbacv3.RBAC{Rules: &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_DENY, Policies: n.claims}}, nil, objects...)
+	n.work.fill(slotClaims, &rbacv3.RBAC{Rules: &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_DENY, Policies: n.claims}}, objects...)
 }
 
 // denyWithout denies what a policy has verified and what lacks one of the claims.

@@ -34,7 +34,7 @@ type (
 func (w *work) license(gw resource.Ref) {
 	name := w.gw.GetLicense()
 	if name == "" && len(w.featured) == 0 {
-		w.fill(slotLicense, passThrough(), nil, gw)
+		w.fill(slotLicense, passThrough(), gw)
 		return
 	}
 	ref := resource.Ref{Kind: resource.KindLicense, Name: name}

@@ -56,7 +56,7 @@ func (w *work) requests(gw resource.Ref) {
 		}
 	}
 	if len(objects) == 0 {
-		w.fill(slotRequests, passThrough(), nil, gw)
+		w.fill(slotRequests, passThrough(), gw)
 		return
 	}
 	limits := bySource(ranges, everyone)
@@ -67,7 +67,7 @@ func (w *work) requests(gw resource.Ref) {
 		)
 	}
 	w.newestFirst(objects)
-	w.fill(slotRequests, &compositev3.Composite{Matcher: limits}, nil, append(objects, gw)...)
+	w.fill(slotRequests, &compositev3.Composite{Matcher: limits}, append(objects, gw)...)
 }
 
 // limitsRequests says whether a changed policy can change what [work.requests] builds.
