@@ -200,19 +200,22 @@ func (s *source) scalar(f protoreflect.FieldDescriptor) protoreflect.Value {
 
 // text is a word for a field: mostly one that fits it.
 func (s *source) text(f protoreflect.FieldDescriptor, name string) string {
-	var list []string
-	var known bool
-	for _, key := range []string{string(f.Parent().Name()) + "." + name, name} {
-		for _, w := range []map[string][]string{words, credentialWords} {
-			if !known {
-				list, known = w[key]
-			}
-		}
+	list, known := wordsOf(string(f.Parent().Name()) + "." + name)
+	if !known {
+		list, known = wordsOf(name)
 	}
 	if !known || s.below(16) == 15 {
 		list = oddities
 	}
 	return s.of(list)
+}
+
+func wordsOf(key string) ([]string, bool) {
+	if list, known := words[key]; known {
+		return list, true
+	}
+	list, known := credentialWords[key]
+	return list, known
 }
 
 // clearAt removes what a violation's path names: the field itself, or the list that it stands in. Where

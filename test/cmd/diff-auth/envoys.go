@@ -17,7 +17,7 @@ import (
 // chunk is how many cases share one moment. No date in them is nearer to a change of the verdict than 20 seconds,
 // so that a chunk may take that long.
 const (
-	chunk = 250
+	chunk = 50
 	slack = 20
 )
 
