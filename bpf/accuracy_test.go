@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"time"
@@ -134,6 +135,54 @@ func TestSwapForbidsThroughout(t *testing.T) {
 			apply(t, p, a)
 			swaps += 2
 		}
+	}
+}
+
+// TestSwapKeepsLimit: a source far over its limit, on two CPUs, gets its limit and not more while rulesets with the same
+// limit for it are swapped without a pause, by other policies of other prefixes, among 10,000 other networks that
+// change too.
+func TestSwapKeepsLimit(t *testing.T) {
+	p := open(t, Options{testing: true, realClock: true})
+	const rate, burst = 10_000, 10_000
+	ruleset := func(id uint32, source string, others int) Ruleset {
+		r := loaded(others)
+		for i := range r.Policies {
+			r.Policies[i].ID += 10
+		}
+		r.Default = nil
+		r.Policies = append(r.Policies, Policy{ID: id, Rate: rate, Burst: burst, CIDRs: prefixes(source)})
+		return r
+	}
+	both := []Ruleset{ruleset(1, "192.0.2.0/24", 10_000), ruleset(2, "192.0.0.0/16", 9_900)}
+	apply(t, p, both[0])
+	pkt := packet{src: "192.0.2.1", dst: "10.0.0.2", proto: udp, sport: 1000, dport: 2000}.bytes()
+	done, ended, swaps := make(chan struct{}), make(chan struct{}), 0
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				swaps++
+				if err := p.Apply(context.Background(), both[swaps%2]); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	}()
+	took := offer(t, p, pkt, 5*time.Second)
+	close(done)
+	<-ended
+	s := stats(t, p)
+	got, want := float64(s.Reasons["under_limit"].Packets), burst+rate*took.Seconds()
+	t.Logf("admitted %.0f in %d swaps, the limit gives %.0f: %+.2f%%", got, swaps, want, 100*(got/want-1))
+	if got < 0.99*want || got > 1.01*want {
+		t.Errorf("admitted %.0f packets in %s, want %.0f within 1%%", got, took, want)
+	}
+	if others := s.Passed() - s.Reasons["under_limit"].Packets; others != 0 || swaps < 20 {
+		t.Errorf("%d packets passed by no limit in %d swaps", others, swaps)
 	}
 }
 

@@ -58,6 +58,9 @@ func (p *Program) Attach(ifname string, mode Mode) (Attached, error) {
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := p.inheritSources(); err != nil {
+		return fail(err, "")
+	}
 	if l, ok, err := p.takeOver(iface, mode); err != nil {
 		return fail(err, "")
 	} else if ok {
@@ -151,7 +154,7 @@ func (p *Program) attached(iface *net.Interface, l link.Link) (Attached, error) 
 	if id, ok := info.ID(); !ok || uint32(id) != a.ProgramID {
 		return a, &Error{Op: "read back", On: iface.Name, Err: fmt.Errorf("%w: %s", ErrOccupied, describe(a))}
 	}
-	return a, nil
+	return a, p.unpinOutdated()
 }
 
 // Detach takes the program off an interface, also where an earlier life put it there. What is not attached is

@@ -27,8 +27,11 @@ const DefaultPinDir = "/sys/fs/bpf/marchproxy"
 // lineWords is how many words of the sketch share a cache line (struct line).
 const lineWords = 8
 
-// layout is raised when the meaning of a configuration map changes without its size.
-const layout = 1
+// Raised when the meaning of a map of configuration, or of state, changes without its size.
+const (
+	configLayout = 1
+	stateLayout  = 1
+)
 
 // Options of [Open]. The zero value is good.
 type Options struct {
@@ -44,6 +47,7 @@ type Options struct {
 	// InsertBudget bounds how many of them are added a second and CPU; 0 means 20,000.
 	InsertBudget uint32
 
+	layout    int  // more than configLayout, for tests of upgrades
 	testing   bool // the test programs too, and injected time
 	realClock bool // the kernel's time all the same
 }
@@ -55,6 +59,8 @@ type Program struct {
 	coll *ebpf.Collection
 	spec *ebpf.CollectionSpec
 	prog *ebpf.Program
+	// freshSources says that what sources have used is still to be taken from an earlier life's map.
+	freshSources bool
 
 	mu       sync.Mutex
 	networks networks       // of the ruleset that Apply was given last
@@ -124,6 +130,7 @@ func Open(opts Options) (*Program, error) {
 	p.settled = make(chan struct{})
 	close(p.settled)
 	if opts.PinDir != "" {
+		p.freshSources = pinned[xdpMapRateLimitMap] == nil
 		if err := p.pin(pinned); err != nil {
 			return nil, errors.Join(err, p.Close())
 		}
@@ -165,16 +172,19 @@ func (p *Program) prepare() error {
 const seedMap = "seed"
 
 // pinPath is where a map of the present layout is pinned: a map of another layout is never picked up.
-func (p *Program) pinPath(name string) string {
+func (p *Program) pinPath(name string) string { return p.pinPathOf(name, p.spec.Maps) }
+
+// pinPathOf is where a map is pinned by a program with these maps.
+func (p *Program) pinPathOf(name string, maps map[string]*ebpf.MapSpec) string {
 	sum := sha256.New()
-	group := []string{name}
+	group, layout := []string{name}, stateLayout
 	if slices.Contains(configMaps, name) {
-		group = configMaps
+		group, layout = configMaps, configLayout+p.opts.layout
 	}
 	for _, n := range group {
-		m := p.spec.Maps[n]
+		m := maps[n]
 		if m == nil { // the seed belongs to its sketch
-			m = p.spec.Maps[xdpMapSketchMap]
+			m = maps[xdpMapSketchMap]
 		}
 		fmt.Fprintf(sum, "%d %s %d %d %d %d %d\n", layout, n, m.Type, m.KeySize, m.ValueSize, m.MaxEntries, m.Flags)
 	}

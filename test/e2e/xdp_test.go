@@ -299,7 +299,7 @@ func TestEnforcementOutlivesTheAgent(t *testing.T) {
 		guarded()
 		t.Logf("%s: %d after %s", sig, g.received[0].Load(), time.Since(began))
 	}
-	// Another layout of the maps, as after an upgrade: what the sources have used is read from the sketch.
+	// Another size of a map, as after an upgrade: what the sources have used is copied.
 	_ = g.Agent.Stop(syscall.SIGKILL)
 	g.Agent.Setenv("XDP_SOURCES=65536")
 	if err := g.Agent.Start(); err != nil {
@@ -309,7 +309,7 @@ func TestEnforcementOutlivesTheAgent(t *testing.T) {
 	elapsed := time.Since(began)
 	cancel()
 	n, got := <-sent, g.received[0].Load()
-	most := float64(burst)*2 + rate*elapsed.Seconds()*1.01 // a burst more after the change of the layout
+	most := float64(burst) + rate*elapsed.Seconds()*1.01 + 5 // a tick of the clock, and packets under way
 	if float64(got) > most {
 		t.Errorf("%d of %d packets got through in %s; the policy gives %.0f", got, n, elapsed, most)
 	}
