@@ -158,6 +158,9 @@ func TestCombine(t *testing.T) {
 	if len(r.Allow) != 3 || len(r.Deny) != 1 || !r.Filters.Land || !r.SYNCookies || len(r.Filters.AmplificationPorts) != 1 {
 		t.Errorf("%+v", r)
 	}
+	if !slices.IsSortedFunc(r.Allow, netip.Prefix.Compare) || slices.Contains(r.Deny, netip.MustParsePrefix("192.0.2.2/32")) {
+		t.Errorf("lists: %v %v", r.Allow, r.Deny)
+	}
 	if len(warnings) != 2 || !strings.Contains(strings.Join(warnings, "\n"), "peer 198.51.100.9") {
 		t.Errorf("warnings: %q", warnings)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/marchproxy/marchproxy/bpf"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/status"
 	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
@@ -68,7 +69,7 @@ type Enforcer struct {
 	upTo stream.Commit
 	// sample and sources are what the kernel has counted.
 	sample  bpf.Stats
-	sources []bpf.Source
+	sources []status.LimitedSource
 }
 
 // New returns an enforcer with the last good policies; nothing is enforced before [Enforcer.Run].

@@ -13,8 +13,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// policy is one that selects this node, its networks parsed: a ruleset is put together at every change of
-// any of them.
+// policy is one that selects this node, its networks parsed and its lists in order: a ruleset is put together at
+// every change of any of them.
 type policy struct {
 	object             *resource.Object
 	spec               *configv1.RateLimitPolicy
@@ -23,7 +23,7 @@ type policy struct {
 
 func parse(o *resource.Object) *policy {
 	p := o.Message().(*configv1.RateLimitPolicy)
-	return &policy{o, p, config.ParseCIDRs(p.GetCidrs()), config.ParseCIDRs(p.GetAllow()), config.ParseCIDRs(p.GetDeny())}
+	return &policy{o, p, config.ParseCIDRs(p.GetCidrs()), inOrder(config.ParseCIDRs(p.GetAllow())), inOrder(config.ParseCIDRs(p.GetDeny()))}
 }
 
 // ids gives each policy a number that stays its own while it exists: the kernel counts by it.
@@ -58,16 +58,11 @@ func combine(policies map[string]*policy, numbers ids, peers []netip.Addr) (bpf.
 	var r bpf.Ruleset
 	var warnings []string
 	names := slices.Sorted(maps.Keys(policies))
-	allow, deny := map[netip.Prefix]bool{}, map[netip.Prefix]string{}
+	allow, deny := [][]netip.Prefix{hosts(peers)}, [][]netip.Prefix(nil)
 	ports := map[uint16]bool{}
 	for _, name := range names {
 		p := policies[name]
-		for _, x := range p.allow {
-			allow[x] = true
-		}
-		for _, x := range p.deny {
-			deny[x] = name
-		}
+		allow, deny = append(allow, p.allow), append(deny, p.deny)
 		f := p.spec.GetFilters()
 		r.Filters.TCPFlags = r.Filters.TCPFlags || f.GetTcpFlags()
 		r.Filters.Land = r.Filters.Land || f.GetLand()
@@ -91,29 +86,84 @@ func combine(policies map[string]*policy, numbers ids, peers []netip.Addr) (bpf.
 			r.Policies = append(r.Policies, limit)
 		}
 	}
-	for _, ip := range peers {
-		host := netip.PrefixFrom(ip, ip.BitLen())
-		for x, name := range deny {
+	r.Allow, r.Deny = merge(allow), merge(deny)
+	denies := func(x netip.Prefix) string {
+		return names[slices.IndexFunc(names, func(name string) bool {
+			_, found := slices.BinarySearchFunc(policies[name].deny, x, netip.Prefix.Compare)
+			return found
+		})]
+	}
+	for _, x := range r.Deny {
+		for _, ip := range peers {
 			if x.Contains(ip) {
-				warnings = append(warnings, fmt.Sprintf("policy %q denies %s, which holds this node's peer %s; the peer is let in all the same", name, x, ip))
+				warnings = append(warnings, fmt.Sprintf("policy %q denies %s, which holds this node's peer %s; the peer is let in all the same", denies(x), x, ip))
 			}
 		}
-		allow[host] = true
 	}
-	for x := range allow {
-		if name, both := deny[x]; both {
-			warnings = append(warnings, fmt.Sprintf("policy %q denies %s, which is allowed as well; it is let in", name, x))
-			delete(deny, x)
+	if both := common(r.Allow, r.Deny); len(both) > 0 {
+		for _, x := range both {
+			warnings = append(warnings, fmt.Sprintf("policy %q denies %s, which is allowed as well; it is let in", denies(x), x))
 		}
+		r.Deny = slices.DeleteFunc(slices.Clone(r.Deny), func(x netip.Prefix) bool {
+			_, allowed := slices.BinarySearchFunc(both, x, netip.Prefix.Compare)
+			return allowed
+		})
 	}
-	r.Allow, r.Deny = sorted(maps.Keys(allow)), sorted(maps.Keys(deny))
 	r.Filters.AmplificationPorts = slices.Sorted(maps.Keys(ports))
 	slices.Sort(warnings)
 	return r, slices.Compact(warnings)
 }
 
-func sorted(in func(func(netip.Prefix) bool)) []netip.Prefix {
-	return slices.SortedFunc(in, netip.Prefix.Compare)
+func hosts(ips []netip.Addr) []netip.Prefix {
+	var out []netip.Prefix
+	for _, ip := range ips {
+		out = append(out, netip.PrefixFrom(ip, ip.BitLen()))
+	}
+	return inOrder(out)
+}
+
+func inOrder(list []netip.Prefix) []netip.Prefix {
+	slices.SortFunc(list, netip.Prefix.Compare)
+	return slices.Compact(list)
+}
+
+// merge makes one list in order of several, each network once. A list that is alone is the result itself, by which
+// the kernel's side knows it again.
+func merge(lists [][]netip.Prefix) []netip.Prefix {
+	lists = slices.DeleteFunc(lists, func(l []netip.Prefix) bool { return len(l) == 0 })
+	switch len(lists) {
+	case 0:
+		return nil
+	case 1:
+		return lists[0]
+	}
+	half := len(lists) / 2
+	a, b := merge(lists[:half]), merge(lists[half:])
+	out := make([]netip.Prefix, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		switch order := a[0].Compare(b[0]); {
+		case order < 0:
+			out, a = append(out, a[0]), a[1:]
+		case order > 0:
+			out, b = append(out, b[0]), b[1:]
+		default:
+			out, a, b = append(out, a[0]), a[1:], b[1:]
+		}
+	}
+	return append(append(out, a...), b...)
+}
+
+// common is what two lists in order share.
+func common(a, b []netip.Prefix) (out []netip.Prefix) {
+	if len(b) < len(a) {
+		a, b = b, a
+	}
+	for _, x := range a {
+		if _, found := slices.BinarySearchFunc(b, x, netip.Prefix.Compare); found {
+			out = append(out, x)
+		}
+	}
+	return out
 }
 
 func limitOf(name string, id uint32, p *policy) bpf.Policy {

@@ -46,17 +46,15 @@ func (e *Enforcer) Status(now time.Time) status.AgentStatus {
 			s.Passed[string(reason)] = int64(c.Packets)
 		}
 	}
-	for _, x := range e.sources {
-		s.Sources = append(s.Sources, status.LimitedSource{Address: shown(x.Prefix), Policy: e.limiter(x.Prefix), Limited: int64(x.Over)})
-	}
+	s.Sources = e.sources
 	return s
 }
 
 // Sample reads the kernel's counters for the next [Enforcer.Status]. It goes through every source that the
-// kernel follows, which is too much to do at each change.
+// kernel follows and every network of the policies, which is too much to do at each change.
 func (e *Enforcer) Sample() {
 	e.mu.Lock()
-	p := e.program
+	p, policies := e.program, maps.Clone(e.policies)
 	e.mu.Unlock()
 	if p == nil {
 		return
@@ -65,8 +63,12 @@ func (e *Enforcer) Sample() {
 	if err == nil {
 		var sources []bpf.Source
 		if sources, err = p.TopSources(topSources); err == nil {
+			var named []status.LimitedSource
+			for _, x := range sources {
+				named = append(named, status.LimitedSource{Address: shown(x.Prefix), Policy: limiter(policies, x.Prefix), Limited: int64(x.Over)})
+			}
 			e.mu.Lock()
-			e.sample, e.sources = stats, sources
+			e.sample, e.sources = stats, named
 			e.mu.Unlock()
 		}
 	}
@@ -84,9 +86,9 @@ func shown(p netip.Prefix) string {
 }
 
 // limiter is the policy that limits a source: that with the longest network around it.
-func (e *Enforcer) limiter(source netip.Prefix) string {
+func limiter(policies map[string]*policy, source netip.Prefix) string {
 	found, longest := "", -1
-	for name, p := range e.policies {
+	for name, p := range policies {
 		if p.spec.GetPacketsPerSecond() == 0 {
 			continue
 		}
