@@ -1,74 +1,70 @@
 package bpf
 
-import (
-	"io"
-	"net"
-	"os"
-	"testing"
-	"time"
-)
+import "testing"
 
 // TestSYNCookies: connections through answered SYNs work, over IPv4 and IPv6, with a real listener behind.
 func TestSYNCookies(t *testing.T) {
-	server, client := newNamespace(t), newNamespace(t)
-	pair(t, server, client)
-	p, peer := open(t, Options{}), open(t, Options{})
-	apply(t, p, Ruleset{SYNCookies: true, Filters: DefaultFilters()})
-	apply(t, peer, Ruleset{}) // veth sends XDP_TX only to a peer that has a program too
-	var listener net.Listener
-	server.do(t, func() {
-		// /proc/sys/net shows the namespace of the thread that opens it.
-		if err := os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte("2"), 0); err != nil {
-			t.Error(err)
+	s := newSite(t, Ruleset{SYNCookies: true, Filters: DefaultFilters()}, "2", "4096")
+	s.askAll(t)
+	if n := s.answered(t); n < 3 {
+		t.Errorf("%d SYNs answered, want 3", n)
+	}
+}
+
+func (s *site) askAll(t *testing.T) {
+	t.Helper()
+	s.client.do(t, func() {
+		for _, address := range []string{"10.9.0.1:8080", "10.9.0.1:8080", "[fd09::1]:8080"} {
+			ask(t, address, 1)
 		}
-		if _, err := p.Attach("in", Native); err != nil {
-			t.Error(err)
-		}
-		l, err := net.Listen("tcp", ":8080")
+	})
+}
+
+// TestSYNCookiesAdaptive: with net.ipv4.tcp_syncookies=1, Linux's default, the program leaves SYNs to the kernel in
+// peace, and answers them once a flood has filled the listener's queue; connections work before and meanwhile.
+func TestSYNCookiesAdaptive(t *testing.T) {
+	s := newSite(t, Ruleset{SYNCookies: true, Filters: DefaultFilters()}, "1", "64")
+	s.askAll(t)
+	if n := s.answered(t); n != 0 {
+		t.Errorf("%d SYNs answered in peace, want none", n)
+	}
+	s.floodQueue(t, 1000)
+	flooded := s.answered(t)
+	if flooded < 500 {
+		t.Errorf("%d of 1,000 SYNs answered, though the listener's queue holds 64", flooded)
+	}
+	s.askAll(t)
+	if n := s.answered(t) - flooded; n < 3 {
+		t.Errorf("%d SYNs of the client answered with the queue full, want 3", n)
+	}
+}
+
+// TestSYNCookiesOff: with net.ipv4.tcp_syncookies=0 the kernel makes no cookie and would take none, so the program
+// leaves every SYN to it.
+func TestSYNCookiesOff(t *testing.T) {
+	s := newSite(t, Ruleset{SYNCookies: true, Filters: DefaultFilters()}, "0", "64")
+	s.askAll(t)
+	s.floodQueue(t, 1000)
+	if n := s.answered(t); n != 0 {
+		t.Errorf("%d SYNs answered, want none", n)
+	}
+}
+
+// floodQueue sends n SYNs from as many sources over the client's own link.
+func (s *site) floodQueue(t *testing.T, n uint32) {
+	t.Helper()
+	// The kernel answers these by a route; without one it would not queue them.
+	s.server.ip(t, "route add 198.18.0.0/15 via 10.9.0.2 dev in")
+	mac := s.server.mac(t, "in")
+	s.client.do(t, func() {
+		f, err := newSender("out", mac)
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		listener = l
-	})
-	if listener == nil {
-		t.FailNow()
-	}
-	defer listener.Close()
-	go func() {
-		for {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c)
-			}()
-		}
-	}()
-	client.do(t, func() {
-		if _, err := peer.Attach("out", Native); err != nil {
+		defer f.prog.Close()
+		if err := f.send(n); err != nil {
 			t.Error(err)
 		}
-		for _, address := range []string{"10.9.0.1:8080", "10.9.0.1:8080", "[fd09::1]:8080"} {
-			c, err := net.DialTimeout("tcp", address, 5*time.Second)
-			if err != nil {
-				t.Error(err)
-				continue
-			}
-			got := make([]byte, 4)
-			_, err = c.Write([]byte("ping"))
-			if err == nil {
-				_, err = io.ReadFull(c, got)
-			}
-			if err != nil || string(got) != "ping" {
-				t.Errorf("%s: echoed %q %v", address, got, err)
-			}
-			c.Close()
-		}
 	})
-	if n := stats(t, p).Reasons["syn_cookie"].Packets; n < 3 {
-		t.Errorf("%d SYNs answered, want 3", n)
-	}
 }

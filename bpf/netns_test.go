@@ -2,8 +2,6 @@ package bpf
 
 import (
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -71,50 +69,6 @@ func pair(t testing.TB, server, client namespace) {
 	client.ip(t, "-6 addr add fd09::2/64 dev out nodad")
 	server.ip(t, "link set in up")
 	client.ip(t, "link set out up")
-}
-
-// echo puts the program on "in" and echoes what comes to port 8080 there, where the kernel takes nothing but cookies.
-// It returns the address of "in".
-func echo(t testing.TB, server namespace, p *Program) net.HardwareAddr {
-	t.Helper()
-	var mac net.HardwareAddr
-	server.do(t, func() {
-		// /proc/sys/net shows the namespace of the thread that opens it.
-		if err := os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte("2"), 0); err != nil {
-			t.Error(err)
-		}
-		if _, err := p.Attach("in", Native); err != nil {
-			t.Error(err)
-		}
-		in, err := net.InterfaceByName("in")
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		mac = in.HardwareAddr
-		l, err := net.Listen("tcp", ":8080")
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer c.Close()
-					_, _ = io.Copy(c, c)
-				}()
-			}
-		}()
-	})
-	if t.Failed() {
-		t.FailNow()
-	}
-	return mac
 }
 
 func command(t testing.TB, name string, args ...string) string {
