@@ -16,10 +16,10 @@ import (
 
 // Two engines check tokens, and the user need not know which: our filter has shared secrets and opaque
 // tokens, Envoy's jwt_authn has public keys, which may be fetched. A policy belongs to one of them as a
-// whole. A route tells our filter its policy by metadata, and jwt_authn by its configuration for that
+// whole. A route tells our filter its policy by its name, and jwt_authn by its configuration for that
 // route; each is told to let the other's routes alone.
 
-// metadataSpace is where the filters look for what the control plane says of a route.
+// metadataSpace is where a route's plain name stands, for access logs.
 const metadataSpace = "marchproxy"
 
 // The filter's configuration; wasm-filters/auth/src/config.rs reads it.

@@ -28,6 +28,25 @@ var (
 	fieldName = regexp.MustCompile(`^:?[!#$&'*+.^_|~0-9A-Za-z-]+(\?:?[!#$&'*+.^_|~0-9A-Za-z-]+)?$`)
 )
 
+// plainRoute has a format give the route's plain name where it asks for the one that Envoy knows, which is RouteName.
+// The format is one that checkFormat took.
+func plainRoute(format string) string {
+	var out strings.Builder
+	for {
+		before, rest, found := strings.Cut(format, "%")
+		out.WriteString(before)
+		if !found {
+			return out.String()
+		}
+		op, after, _ := strings.Cut(rest, "%") // empty for %%
+		if op == "ROUTE_NAME" {
+			op = "METADATA(ROUTE:" + metadataSpace + ":route)"
+		}
+		out.WriteString("%" + op + "%")
+		format = after
+	}
+}
+
 // checkFormat says what is wrong with a text that Envoy reads as a format, or returns "".
 func checkFormat(s string) string {
 	for {

@@ -178,13 +178,13 @@ func accessLog(a *configv1.AccessLog) []*accesslogv3.AccessLog {
 	}
 	format := &structpb.Struct{Fields: map[string]*structpb.Value{}}
 	for name, op := range logFields {
-		format.Fields[name] = structpb.NewStringValue(op)
+		format.Fields[name] = structpb.NewStringValue(plainRoute(op))
 	}
 	for name, op := range a.GetFields() {
 		if op == "" {
 			delete(format.Fields, name)
 		} else {
-			format.Fields[name] = structpb.NewStringValue(op)
+			format.Fields[name] = structpb.NewStringValue(plainRoute(op))
 		}
 	}
 	out := &accesslogv3.AccessLog{

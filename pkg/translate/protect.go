@@ -3,7 +3,6 @@ package translate
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -17,8 +16,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// tell writes what the filters must know of a route into its metadata: its name and service for the
-// figures, and the features that it needs.
+// tell writes what the filters must know of a route into its name. Its plain name goes into the metadata, for
+// access logs.
 func (t *tableBuilder) tell(out *routev3.Route, name string, r *configv1.Route) {
 	service := ""
 	switch len(r.GetBackends()) {
@@ -28,12 +27,17 @@ func (t *tableBuilder) tell(out *routev3.Route, name string, r *configv1.Route) 
 	default:
 		service = "weighted"
 	}
-	fields := map[string]*structpb.Value{"metrics": structpb.NewStringValue(service + "|" + name)}
 	if len(r.GetFeatures()) > 0 {
 		t.featured = true
-		fields["features"] = structpb.NewStringValue(strings.Join(r.GetFeatures(), ","))
 	}
-	out.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{metadataSpace: {Fields: fields}}}
+	policy := r.GetAuthPolicy()
+	if p := t.policy(policy); p != nil && isNative(p) {
+		policy = NoPolicy // of our filter's; the other engine asks
+	}
+	out.Name = RouteName(service, name, policy, r.GetFeatures())
+	out.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{metadataSpace: {Fields: map[string]*structpb.Value{
+		"route": structpb.NewStringValue(name),
+	}}}}
 }
 
 // protect has both engines ask for what the route's policy says. A route that says nothing has the
@@ -44,8 +48,6 @@ func (t *tableBuilder) protect(perFilter map[string]*anypb.Any, out *routev3.Rou
 	if name == "" {
 		return nil
 	}
-	fields := out.GetMetadata().GetFilterMetadata()[metadataSpace].GetFields()
-	fields["auth"] = structpb.NewStringValue("")
 	off := pack(jwtOff())
 	perFilter[slotJWT] = off
 	if name == config.NoPolicy {
@@ -54,7 +56,6 @@ func (t *tableBuilder) protect(perFilter map[string]*anypb.Any, out *routev3.Rou
 	t.policies[name] = true
 	p := t.policy(name)
 	if p == nil || !isNative(p) {
-		fields["auth"] = structpb.NewStringValue(name)
 		return nil
 	}
 	var free []*routev3.Route

@@ -25,7 +25,7 @@ import (
 // route builds a user's route: one of Envoy's, after those for its paths that need no credentials.
 func (t *tableBuilder) route(name string, r *configv1.Route) []*routev3.Route {
 	out := &routev3.Route{
-		Name: name, Match: match(r),
+		Match:               match(r),
 		RequestHeadersToAdd: headersToAdd(r.GetRequestHeaders()), RequestHeadersToRemove: r.GetRequestHeaders().GetRemove(),
 		ResponseHeadersToAdd: headersToAdd(r.GetResponseHeaders()), ResponseHeadersToRemove: r.GetResponseHeaders().GetRemove(),
 	}
@@ -133,10 +133,10 @@ func stringMatch(m *configv1.StringMatch) *matcherv3.StringMatcher {
 func headersToAdd(c *configv1.HeaderChanges) []*corev3.HeaderValueOption {
 	var out []*corev3.HeaderValueOption
 	for _, h := range c.GetSet() {
-		out = append(out, headerOption(h.GetName(), h.GetValue(), corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD))
+		out = append(out, headerOption(h.GetName(), plainRoute(h.GetValue()), corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD))
 	}
 	for _, h := range c.GetAdd() {
-		out = append(out, headerOption(h.GetName(), h.GetValue(), corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD))
+		out = append(out, headerOption(h.GetName(), plainRoute(h.GetValue()), corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD))
 	}
 	return out
 }

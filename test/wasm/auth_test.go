@@ -333,34 +333,32 @@ func TestTypes(t *testing.T) {
 	}
 }
 
-const routeAuth = "xds\x00route_metadata\x00filter_metadata\x00marchproxy\x00auth"
-
 func TestRoutePolicy(t *testing.T) {
 	vm := start(t, "auth", object{"per_route": true, "policies": []object{users, {"name": "m", "tokens": []object{{"sha256": digest("b25l")}}}}})
 	tok := token(t, "k1", claims(now, nil))
 	expect(t, vm, request("/x"), "") // no default policy
-	vm.Properties[routeAuth] = "users"
+	vm.Properties[routeName] = "shop|open|users|"
 	expect(t, vm, request("/x"), "missing")
 	expect(t, vm, bearer(tok), "")
-	vm.Properties[routeAuth] = "m"
+	vm.Properties[routeName] = "shop|open|m|"
 	expect(t, vm, bearer(tok), "unknown_token")
 	expect(t, vm, bearer("b25l"), "")
-	vm.Properties[routeAuth] = ""
+	vm.Properties[routeName] = "shop|open|-|"
 	expect(t, vm, request("/x"), "")
-	vm.Properties[routeAuth] = "gone"
+	vm.Properties[routeName] = "shop|open|gone|"
 	expect(t, vm, bearer(tok), "unknown_policy")
 
 	// A forged identity header chose an open route; without it the request is for a closed one.
-	vm.Properties[routeAuth] = ""
+	vm.Properties[routeName] = "shop|open|-|"
 	vm.Reroute = func(s *host.State) {
 		if _, forged := s.Header("x-auth-sub"); !forged {
-			s.Properties[routeAuth] = "users"
+			s.Properties[routeName] = "shop|open|users|"
 		}
 	}
 	expect(t, vm, request("/x", "x-auth-sub", "root"), "missing")
 	// The verified identity leads to a route of another policy, which nobody has asked.
-	vm.Properties[routeAuth] = "users"
-	vm.Reroute = func(s *host.State) { s.Properties[routeAuth] = "m" }
+	vm.Properties[routeName] = "shop|open|users|"
+	vm.Reroute = func(s *host.State) { s.Properties[routeName] = "shop|open|m|" }
 	expect(t, vm, bearer(tok), "route_changed")
 }
 

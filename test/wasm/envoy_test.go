@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/translate"
 	"github.com/marchproxy/marchproxy/test/wasm/envoy"
 )
 
@@ -116,11 +117,11 @@ func TestEnvoyChain(t *testing.T) {
 			users,
 			{"name": "machines", "tokens": []object{{"sha256": digest(opaqueToken), "subject": "ci"}}},
 		}},
-		envoy.Route{Match: object{"prefix": "/open"}, Metadata: object{"auth": "", "metrics": "shop|open"}},
-		envoy.Route{Match: object{"prefix": "/machines"}, Metadata: object{"auth": "machines", "metrics": "shop|machines"}},
-		envoy.Route{Match: object{"prefix": "/lost"}, Metadata: object{"auth": "nobody"}},
-		envoy.Route{Match: object{"prefix": "/blue"}, Metadata: object{"auth": "", "features": "traffic-shaping,blue-green"}},
-		envoy.Route{Match: object{"prefix": "/shaped"}, Metadata: object{"auth": "", "features": "traffic-shaping"}},
+		envoy.Route{Match: object{"prefix": "/open"}, Name: translate.RouteName("shop", "open", translate.NoPolicy, nil)},
+		envoy.Route{Match: object{"prefix": "/machines"}, Name: translate.RouteName("shop", "machines", "machines", nil)},
+		envoy.Route{Match: object{"prefix": "/lost"}, Name: translate.RouteName("shop", "lost", "nobody", nil)},
+		envoy.Route{Match: object{"prefix": "/blue"}, Name: translate.RouteName("shop", "blue", translate.NoPolicy, []string{"traffic-shaping", "blue-green"})},
+		envoy.Route{Match: object{"prefix": "/shaped"}, Name: translate.RouteName("shop", "shaped", translate.NoPolicy, []string{"traffic-shaping"})},
 	)
 	good := "Bearer " + token(t, "k1", real(object{"sub": "ann", "roles": []string{"reader", "admin"}}))
 	for _, c := range []struct {

@@ -8,7 +8,8 @@ import (
 	"github.com/marchproxy/marchproxy/test/wasm/host"
 )
 
-const routeFeatures = "xds\x00route_metadata\x00filter_metadata\x00marchproxy\x00features"
+// routeName is the property in which the filters find what is said of a route.
+const routeName = "xds\x00route_name"
 
 // gated is a license that ends in a minute, with two features, of which /multi-cloud needs one.
 func gated(changes object) object {
@@ -53,13 +54,13 @@ func TestLicense(t *testing.T) {
 	for _, path := range []string{"/api/v1/gpus", "/api/v1", "/x/api/v1/gpu", "/api/v1/GPU"} {
 		licensed(t, vm, request(path), 0, "", "")
 	}
-	vm.Properties[routeFeatures] = "f,blue"
+	vm.Properties[routeName] = "shop|open||f,blue"
 	licensed(t, vm, request("/"), 402, "feature_not_licensed", "blue")
-	vm.Properties[routeFeatures] = "f"
+	vm.Properties[routeName] = "shop|open||f"
 	licensed(t, vm, request("/"), 0, "", "")
-	vm.Properties[routeFeatures] = `a"b`
+	vm.Properties[routeName] = `shop|open||a"b`
 	licensed(t, vm, request("/"), 503, "unavailable", "")
-	delete(vm.Properties, routeFeatures)
+	delete(vm.Properties, routeName)
 
 	counted := func(decision, reason string) int64 {
 		return vm.Metrics["marchproxy_license_decisions_total;decision="+decision+";;reason="+reason+";"]

@@ -11,8 +11,6 @@ import (
 	"github.com/marchproxy/marchproxy/test/wasm/host"
 )
 
-const routeMetrics = "xds\x00route_metadata\x00filter_metadata\x00marchproxy\x00metrics"
-
 // number is a whole number as the host writes one.
 func number(n uint64) string { return string(binary.LittleEndian.AppendUint64(nil, n)) }
 
@@ -21,7 +19,7 @@ func TestMetrics(t *testing.T) {
 	vm.Took = 1_500_000
 	ended := func(series, method, status string) {
 		t.Helper()
-		vm.Properties[routeMetrics] = series
+		vm.Properties[routeName] = series
 		vm.Answer, vm.Received, vm.Sent = nil, []int{30, 5}, nil
 		if status != "" {
 			vm.Answer, vm.Sent = host.Headers{{":status", status}}, []int{1000, 990}
@@ -37,11 +35,11 @@ func TestMetrics(t *testing.T) {
 		"marchproxy_requests_total;service=shop;;route=open;;method=read;;status=2xx;":   1,
 		"marchproxy_requests_total;service=shop;;route=open;;method=write;;status=5xx;":  1,
 		"marchproxy_requests_total;service=shop;;route=open;;method=other;;status=none;": 1,
-		"marchproxy_requests_total;service=sh_op;;route=__x;;method=read;;status=2xx;":   1,
+		"marchproxy_requests_total;service=sh_op;;route=_;;method=read;;status=2xx;":     1,
 		"marchproxy_request_bytes_total;service=shop;;route=open;":                       300,
 		"marchproxy_response_bytes_total;service=shop;;route=open;":                      4000,
-		"marchproxy_request_bytes_total;service=sh_op;;route=__x;":                       100,
-		"marchproxy_response_bytes_total;service=sh_op;;route=__x;":                      2000,
+		"marchproxy_request_bytes_total;service=sh_op;;route=_;":                         100,
+		"marchproxy_response_bytes_total;service=sh_op;;route=_;":                        2000,
 	}
 	if !maps.Equal(vm.Metrics, want) {
 		t.Errorf("got %v\nwant %v", vm.Metrics, want)
@@ -77,7 +75,7 @@ func TestMetrics(t *testing.T) {
 // there is nothing to lose when a VM ends.
 func TestMetricsAreTold(t *testing.T) {
 	vm := start(t, "metrics", object{})
-	vm.Properties[routeMetrics], vm.Answer = "shop|open", host.Headers{{":status", "200"}}
+	vm.Properties[routeName], vm.Answer = "shop|open||", host.Headers{{":status", "200"}}
 	const name = "marchproxy_requests_total;service=shop;;route=open;;method=read;;status=2xx;"
 	want := func(when string, requests, flying int64) {
 		t.Helper()

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/translate"
 	"github.com/marchproxy/marchproxy/test/wasm/envoy"
 )
 
@@ -58,7 +59,7 @@ func run(ctx context.Context, rounds int, slice time.Duration) (int, error) {
 	}()
 	for _, s := range all {
 		p, err := envoy.Start(ctx, envoy.Config{Backend: port, Filters: s.filters, Native: s.native, Quiet: true, Routes: []envoy.Route{{
-			Match: object{"prefix": "/api"}, Metadata: object{"auth": "p", "features": "", "metrics": "shop|things"},
+			Match: object{"prefix": "/api"}, Name: translate.RouteName("shop", "things", "p", nil),
 		}}})
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", s.name, err)

@@ -100,16 +100,20 @@ func (f *fuzzer) request(ctx context.Context, seed, number uint64) error {
 // host makes the host forgetful, wrong or broken, half of the time.
 func (f *fuzzer) host(s *host.State) {
 	number := string(binary.LittleEndian.AppendUint64(nil, f.Uint64()))
-	s.Properties = map[string]string{
-		"request\x00method": "GET", "response\x00code": number, "request\x00duration": number, "request\x00total_size": number, "response\x00total_size": number,
-	}
-	for key, values := range map[string][]string{"auth": {"p", "", "q", "\xff"}, "features": {"f", "f,g", "", "a\"b", "\x00"}, "metrics": {"shop|open", "|", "", "\xff|\xff", fmt.Sprintf("s%d|r", f.IntN(100))}} {
+	s.Properties = map[string]string{"response\x00code": number}
+	s.Answer = []host.Headers{nil, {{":status", "200"}, {"server", "x"}}, {{":status", "\xff"}}}[f.IntN(3)]
+	name := ""
+	for i, values := range [][]string{{"shop", "", "\xff", fmt.Sprintf("s%d", f.IntN(100))}, {"open", "", "r", "\xff"}, {"p", "-", "", "q", "\xff"}, {"f", "f,g", "", "a\"b", "\x00"}} {
+		if i > 0 {
+			name += "|"
+		}
 		if f.IntN(4) > 0 {
-			s.Properties["xds\x00route_metadata\x00filter_metadata\x00marchproxy\x00"+key] = values[0]
+			name += values[0]
 		} else {
-			s.Properties["xds\x00route_metadata\x00filter_metadata\x00marchproxy\x00"+key] = values[f.IntN(len(values))]
+			name += values[f.IntN(len(values))]
 		}
 	}
+	s.Properties["xds\x00route_name"] = name
 	switch f.IntN(4) {
 	case 0:
 		kind, often := host.AllFaults[f.IntN(len(host.AllFaults))], 1+f.IntN(4)

@@ -63,11 +63,7 @@ func bootstrap(c Config, dist string) (object, error) {
 	}
 	var routes list
 	for _, r := range c.Routes {
-		routes = append(routes, object{
-			"match":    r.Match,
-			"metadata": object{"filter_metadata": object{"marchproxy": r.Metadata}},
-			"route":    object{"cluster": "backend"},
-		})
+		routes = append(routes, object{"name": r.Name, "match": r.Match, "route": object{"cluster": "backend"}})
 	}
 	last := object{"match": object{"prefix": "/"}, "route": object{"cluster": "backend"}}
 	if c.Direct {

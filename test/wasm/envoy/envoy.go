@@ -25,8 +25,8 @@ import (
 type Route struct {
 	// Match is Envoy's RouteMatch.
 	Match map[string]any
-	// Metadata is what the filters read: auth, features, metrics.
-	Metadata map[string]any
+	// Name is what the filters read: service|route|policy|features, as translate.RouteName has it.
+	Name string
 }
 
 // Config says what Envoy runs.

@@ -211,6 +211,11 @@ pub fn property(path: &[u8]) -> Result<Option<Bytes>, Refused> {
     }
 }
 
+/// The name of the request's route; nothing where it has none. [`crate::route::Route`] reads it.
+pub fn route_name() -> Result<Option<Bytes>, Refused> {
+    property(b"xds\0route_name")
+}
+
 /// A property that is a whole number.
 pub fn number(path: &[u8]) -> Result<Option<u64>, Refused> {
     let Some(bytes) = property(path)? else { return Ok(None) };

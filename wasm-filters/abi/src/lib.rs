@@ -13,6 +13,7 @@ extern crate alloc;
 
 pub mod pairs;
 pub mod roots;
+pub mod route;
 
 #[cfg(target_arch = "wasm32")]
 mod heap;

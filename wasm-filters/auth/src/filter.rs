@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use abi::host::{self, Action, Metric, MetricKind};
 use abi::pairs::{Pairs, Writer, named};
 use abi::roots::Roots;
+use abi::route::{self, Route};
 use abi::vm::Vm;
 
 use json::fields::Wrong;
@@ -15,8 +16,6 @@ use crate::policy::{Authorization, Config, Policy};
 use crate::reason::Reason;
 use crate::sha::{Algorithm, Key};
 
-/// The policy that a route names, in the metadata that the control plane writes.
-const ROUTE_POLICY: &[u8] = b"xds\0route_metadata\0filter_metadata\0marchproxy\0auth";
 const AUTHORIZATION: &[u8] = b"authorization";
 
 struct Filter {
@@ -171,10 +170,11 @@ impl Config {
         if !self.per_route {
             return Ok(self.default);
         }
-        match host::property(ROUTE_POLICY).map_err(|_| Reason::Unavailable)? {
-            None => Ok(self.default),
-            Some(name) if name.is_empty() => Ok(None),
-            Some(name) => match self.policies.iter().position(|p| p.name == *name) {
+        let name = host::route_name().map_err(|_| Reason::Unavailable)?;
+        match Route::parse(name.as_deref().unwrap_or_default()).policy {
+            route::Policy::Unsaid => Ok(self.default),
+            route::Policy::None => Ok(None),
+            route::Policy::Named(name) => match self.policies.iter().position(|p| p.name == name) {
                 None => Err(Reason::UnknownPolicy),
                 found => Ok(found),
             },

@@ -5,13 +5,11 @@ use alloc::vec::Vec;
 use abi::host::{self, Action, Metric, MetricKind};
 use abi::pairs::{Pairs, Writer};
 use abi::roots::Roots;
+use abi::route::Route;
 use abi::vm::Vm;
 use json::fields::Wrong;
 
 use crate::gate::{Config, Reason, is_feature};
-
-/// The features that a route needs, with commas between, in the metadata that the control plane writes.
-const ROUTE_FEATURES: &[u8] = b"xds\0route_metadata\0filter_metadata\0marchproxy\0features";
 
 struct Filter {
     roots: Roots<Config>,
@@ -136,9 +134,9 @@ impl Config {
         }
         let mut features = Vec::new();
         self.gated(target, &mut features)?;
-        let route = if self.per_route { host::property(ROUTE_FEATURES)? } else { None };
-        let named = route.as_deref().unwrap_or_default();
-        for f in named.split(|c| *c == b',').filter(|f| !f.is_empty()) {
+        let name = if self.per_route { host::route_name()? } else { None };
+        let route = Route::parse(name.as_deref().unwrap_or_default());
+        for f in route.features.split(|c| *c == b',').filter(|f| !f.is_empty()) {
             if !is_feature(f) {
                 return Err(Unable);
             }

@@ -2,6 +2,7 @@
 
 use abi::host::{self, Action, Metric, MetricKind, Refused};
 use abi::pairs::{Malformed, Pairs};
+use abi::route::Route;
 use abi::vm::Vm;
 use json::Limits;
 use json::fields::{Wrong, count, only};
@@ -10,8 +11,6 @@ use crate::flights::{Flight, Flights};
 use crate::label;
 use crate::series::Table;
 
-/// Service and route with a bar between, in the metadata that the control plane writes.
-const ROUTE_NAME: &[u8] = b"xds\0route_metadata\0filter_metadata\0marchproxy\0metrics";
 const CODE: &[u8] = b"response\0code";
 
 const SERIES: u64 = 1000;
@@ -168,8 +167,9 @@ impl Filter {
             Some(code) => code,
             None => host::number(CODE)?.unwrap_or(0),
         };
-        let name = host::property(ROUTE_NAME)?;
-        let series = self.table.of(name.as_deref().unwrap_or_default()).ok_or(Unknown)?;
+        let name = host::route_name()?;
+        let route = Route::parse(name.as_deref().unwrap_or_default());
+        let series = self.table.of(route.series).ok_or(Unknown)?;
         series.add(method, label::status(status), received, sent);
         if flight.is_some() {
             series.duration().record(host::since_start()?.saturating_sub(began) / 1000);
