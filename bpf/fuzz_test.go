@@ -217,7 +217,8 @@ func TestAgainstModel(t *testing.T) {
 }
 
 // FuzzFrame lets the fuzzer write the frames: many at once, since a call costs 16 ms whatever it carries. Input: for
-// each frame a length byte and the bytes.
+// each frame a length byte and the bytes. Run it with -fuzzminimizetime 1x: by default every new find is made smaller
+// for a minute, which at this price a call is all that would ever happen.
 func FuzzFrame(f *testing.F) {
 	p := open(f, Options{testing: true, SketchWords: 64})
 	rules := Ruleset{
