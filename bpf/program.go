@@ -151,17 +151,14 @@ func (p *Program) prepare() error {
 	p.spec.Maps[xdpMapSketchMap].MaxEntries = p.opts.SketchWords / lineWords
 	p.spec.Maps[xdpMapRateLimitMap].MaxEntries = p.opts.Sources
 
-	// The coarse clock's resolution is the length of a jiffy, and jiffies64 starts 300 s before it would
-	// overflow 32 bits (INITIAL_JIFFIES), so that the kernel's own bugs show early.
-	var res unix.Timespec
-	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &res); err != nil {
-		return fmt.Errorf("length of a jiffy: %w", err)
+	tick, initial, err := coarseClock()
+	if err != nil {
+		return err
 	}
-	p.tick = time.Duration(res.Nano())
-	hz := int32(time.Second / p.tick)
+	p.tick = tick
 	return errors.Join(
 		p.spec.Variables[xdpVarTickNs].Set(uint64(p.tick)),
-		p.spec.Variables[xdpVarInitialJiffies].Set(uint64(uint32(-300*hz))),
+		p.spec.Variables[xdpVarInitialJiffies].Set(initial),
 		p.spec.Variables[xdpVarSketchMask].Set(p.opts.SketchWords/lineWords-1),
 		p.spec.Variables[xdpVarInsertBudget].Set(p.opts.InsertBudget),
 		p.spec.Variables[xdpVarTestClock].Set(p.opts.testing && !p.opts.realClock),
