@@ -58,7 +58,7 @@ check-bpf: ## Fail where the committed XDP object is not what bpf/c gives
 .PHONY: fuzz-bpf
 fuzz-bpf: ## Hold the loaded XDP program against the Go model: 2,000,000 packets, then the fuzzer
 	cd bpf && go test -count=1 -run TestAgainstModel -v . -fuzz-cases 2000000 $(ARGS)
-	cd bpf && go test -run '^$$' -fuzz FuzzFrame -fuzztime 60s -fuzzminimizetime 1x -parallel 1 .
+	cd bpf && go test -run '^$$' -fuzz FuzzFrame -fuzztime 3000x -fuzzminimizetime 1x -parallel 1 .
 
 .PHONY: bench-xdp
 bench-xdp: ## Time the XDP program against a bare XDP_DROP and Debian's xdp-filter
