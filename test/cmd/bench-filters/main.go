@@ -22,8 +22,9 @@ func main() {
 	rounds := flag.Int("rounds", 25, "`times` that each configuration gets load")
 	slice := flag.Duration("slice", 400*time.Millisecond, "how long each time")
 	strict := flag.Bool("strict", false, "fail where a bar is missed")
+	floor := flag.Bool("floor", false, "measure also filters that only make ours' host calls (needs Rust)")
 	flag.Parse()
-	missed, err := run(context.Background(), *rounds, *slice)
+	missed, err := run(context.Background(), *rounds, *slice, *floor)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -38,7 +39,20 @@ type sample struct {
 	rps, cpu float64 // requests a second, microseconds a request
 }
 
-func run(ctx context.Context, rounds int, slice time.Duration) (int, error) {
+func run(ctx context.Context, rounds int, slice time.Duration, floor bool) (int, error) {
+	all := setups()
+	if floor {
+		dir, err := os.MkdirTemp("", "bench-filters")
+		if err != nil {
+			return 0, err
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		more, err := floors(ctx, dir)
+		if err != nil {
+			return 0, err
+		}
+		all = append(all, more...)
+	}
 	if runtime.NumCPU() > 1 {
 		if err := pin(os.Getpid(), 1); err != nil {
 			return 0, err
@@ -49,7 +63,6 @@ func run(ctx context.Context, rounds int, slice time.Duration) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	all := setups()
 	var proxies []*envoy.Proxy
 	var loads []*load
 	defer func() {
@@ -100,7 +113,11 @@ func run(ctx context.Context, rounds int, slice time.Duration) (int, error) {
 			}
 		}
 	}
-	missed := report(list, samples)
+	figures(list, samples)
+	missed := compare(list, samples, bars)
+	if floor {
+		compare(list, samples, floorBars)
+	}
 	return missed, memory(all, proxies)
 }
 

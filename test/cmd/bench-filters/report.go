@@ -24,16 +24,22 @@ var bars = []bar{
 	{"metrics, license, auth, 1000 tokens", "no filter, 1 token", 0.75},
 }
 
-// report prints the tables and gives the number of bars that the median misses.
-func report(list []variant, samples [][]sample) int {
-	at := make(map[string]int)
+// figures prints what each variant needs.
+func figures(list []variant, samples [][]sample) {
 	fmt.Println("| configuration | requests/s | CPU µs a request | CPU µs more than without a filter (5–95 %) | requests/s to no filter |\n|---|---|---|---|---|")
 	for i, v := range list {
-		at[v.name] = i
 		more, low, high := paired(samples[i], samples[0], func(a, b sample) float64 { return a.cpu - b.cpu })
 		ratio, rl, rh := paired(samples[i], samples[0], func(a, b sample) float64 { return a.rps / b.rps })
 		fmt.Printf("| %s | %.0f | %.1f | %.1f [%.1f–%.1f] | %.2f [%.2f–%.2f] |\n", v.name, median(column(samples[i], func(s sample) float64 { return s.rps })),
 			median(column(samples[i], func(s sample) float64 { return s.cpu })), more, low, high, ratio, rl, rh)
+	}
+}
+
+// compare prints variants beside others and gives the number of bars that the median misses.
+func compare(list []variant, samples [][]sample, bars []bar) int {
+	at := make(map[string]int)
+	for i, v := range list {
+		at[v.name] = i
 	}
 	fmt.Println("\n| requests/s of | to | bar | ratio (5–95 %) | CPU ratio | |\n|---|---|---|---|---|---|")
 	missed := 0

@@ -27,7 +27,9 @@ type variant struct {
 const rotating = 1000
 
 // setups gives the Envoys: the same policy for all that check tokens. jwt_authn takes the token off the request by
-// default, so the filter does it too where it says so.
+// default, so the filter does it too where it says so. The filters are configured as the control plane does it for
+// a gateway with one route that names its policy, and a license with a gated path: auth looks at the route, license
+// does not, since no route names a feature.
 func setups() []setup {
 	key := forge.Keys[0]
 	k := key.Base64()
@@ -45,7 +47,7 @@ func setups() []setup {
 		}}}}
 	}
 	metrics := envoy.Filter{Name: "metrics", Configuration: object{}}
-	license := envoy.Filter{Name: "license", Configuration: object{"per_route": true, "features": []string{"multi-cloud"}, "gates": []object{{"path": "/api/v1/multi-cloud", "feature": "multi-cloud"}}}}
+	license := envoy.Filter{Name: "license", Configuration: object{"features": []string{"multi-cloud"}, "gates": []object{{"path": "/api/v1/multi-cloud", "feature": "multi-cloud"}}}}
 	return []setup{
 		{name: "no filter"},
 		{name: "jwt_authn", native: provider(nil)},

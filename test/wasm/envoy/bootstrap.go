@@ -17,10 +17,12 @@ type (
 
 // Filter is one filter of the chain: its configuration goes to Envoy as it is.
 type Filter struct {
-	// Name is metrics, license or auth.
+	// Name is metrics, license or auth, or another one where Module is set.
 	Name string
 	// Configuration is what the filter gets, as JSON.
 	Configuration any
+	// Module is the file of a module that is not one of ours; Envoy lets it make every host call.
+	Module string
 }
 
 // wasm is the filter's place in the chain, as the control plane makes it.
@@ -29,7 +31,11 @@ func (f Filter) wasm(dist string) (object, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(translate.Wasm(f.Name, filepath.Join(dist, f.Name+".wasm"), configuration))
+	file := f.Module
+	if file == "" {
+		file = filepath.Join(dist, f.Name+".wasm")
+	}
+	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(translate.Wasm(f.Name, file, configuration))
 	if err != nil {
 		return nil, err
 	}
