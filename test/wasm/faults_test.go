@@ -52,7 +52,7 @@ func TestEveryHostCallFails(t *testing.T) {
 								t.Fatalf("%s: %v", label, err)
 							}
 							if enforces(name) && o.Passed {
-								judge(t, label, name, what, call, o)
+								judge(t, label, name, what, o)
 							}
 							// The next request finds a filter that works.
 							vm.Faults = nil
@@ -69,7 +69,7 @@ func TestEveryHostCallFails(t *testing.T) {
 }
 
 // judge complains of a request that passed though it should not have, and of one whose forged headers did.
-func judge(t *testing.T, label, name, what, call string, o host.Outcome) {
+func judge(t *testing.T, label, name, what string, o host.Outcome) {
 	t.Helper()
 	if name == "auth" && what != "good" {
 		t.Errorf("%s passed", label)
