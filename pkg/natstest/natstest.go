@@ -3,7 +3,6 @@ package natstest
 
 import (
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,6 +11,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/marchproxy/marchproxy/pkg/porttest"
 )
 
 // ready is how long a server may take to start.
@@ -31,7 +32,11 @@ type Server struct {
 // Start starts a server on a free port of the loopback; the test's end stops it.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{t: t, dir: filepath.Join(t.TempDir(), "nats"), port: server.RANDOM_PORT}
+	ports, err := porttest.Take(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{t: t, dir: filepath.Join(t.TempDir(), "nats"), port: ports[0]}
 	s.Start()
 	t.Cleanup(s.Stop)
 	return s
@@ -51,7 +56,6 @@ func (s *Server) Start() {
 		s.t.Fatal("nats-server does not start")
 	}
 	s.run = run
-	s.port = run.Addr().(*net.TCPAddr).Port
 }
 
 // Stop stops the server and waits until its files are closed and the connections of [Server.Connect] have

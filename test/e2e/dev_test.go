@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/test/harness"
 	"github.com/marchproxy/marchproxy/test/probe"
 )
@@ -37,7 +38,7 @@ func TestDev(t *testing.T) {
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	free, err := harness.FreePorts(1)
+	free, err := porttest.Take(1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
@@ -144,7 +145,7 @@ func secondServer(t *testing.T, s *harness.System) (url string, stop func()) {
 	}
 	addr := natsURL[strings.LastIndexByte(natsURL, '@')+1:]
 	wire, stop := cable(t, addr)
-	p, err := harness.FreePorts(2)
+	p, err := porttest.Take(2)
 	if err != nil {
 		t.Fatal(err)
 	}

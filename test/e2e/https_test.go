@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marchproxy/marchproxy/test/harness"
+	"github.com/marchproxy/marchproxy/pkg/porttest"
 )
 
 // authority is a certificate authority of the test's own.
@@ -103,7 +103,7 @@ func fetch(t *testing.T, c *http.Client, port, host string) (status int, body, s
 // client certificate, and a certificate renewed without a connection lost.
 func TestHTTPS(t *testing.T) {
 	s := start(t, "--no-demo")
-	ports, err := harness.FreePorts(1)
+	ports, err := porttest.Take(1)
 	if err != nil {
 		t.Fatal(err)
 	}

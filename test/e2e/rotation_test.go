@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/marchproxy/marchproxy/test/harness"
+	"github.com/marchproxy/marchproxy/pkg/porttest"
 )
 
 // TestSecretKey is the change of SECRET_KEY as docs/operations.md has it: what the old key sealed is
@@ -15,7 +15,7 @@ import (
 func TestSecretKey(t *testing.T) {
 	s := start(t, "--no-demo")
 	c := &terminalOf{T: t, s: s, dir: t.TempDir()}
-	ports, err := harness.FreePorts(1)
+	ports, err := porttest.Take(1)
 	if err != nil {
 		t.Fatal(err)
 	}

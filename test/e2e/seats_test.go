@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
@@ -38,7 +39,7 @@ func secondEnvoy(t *testing.T, s *harness.System, grpc string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ports, err := harness.FreePorts(1)
+	ports, err := porttest.Take(1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +63,7 @@ func secondEnvoy(t *testing.T, s *harness.System, grpc string) string {
 // secondXDS runs an xDS server beside that of dev, and returns its gRPC door.
 func secondXDS(t *testing.T, s *harness.System, cache string) string {
 	t.Helper()
-	ports, err := harness.FreePorts(2)
+	ports, err := porttest.Take(2)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/test/harness"
 	"github.com/marchproxy/marchproxy/test/probe"
 )
@@ -36,7 +37,7 @@ type edge struct {
 
 func startEdge(t *testing.T, s *harness.System, env ...string) edge {
 	t.Helper()
-	ports, err := harness.FreePorts(2)
+	ports, err := porttest.Take(2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +146,7 @@ func TestEnvoyIsSupervised(t *testing.T) {
 // TestWhyEnvoyIsNotReady: one line says what an operator has to look at.
 func TestWhyEnvoyIsNotReady(t *testing.T) {
 	s := start(t, "--no-demo")
-	free, err := harness.FreePorts(1)
+	free, err := porttest.Take(1)
 	if err != nil {
 		t.Fatal(err)
 	}

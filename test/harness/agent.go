@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/porttest"
 )
 
 // Agent is a running marchproxy-agent.
@@ -60,7 +62,7 @@ func EnvoyPath(ctx context.Context) (string, error) {
 // StartAgent runs bin/marchproxy-agent with an environment, and nothing else of this one's. wrap is a
 // command to run it under, such as ip netns exec NAME.
 func StartAgent(env []string, wrap ...string) (*Agent, error) {
-	ports, err := FreePorts(1)
+	ports, err := porttest.Take(1)
 	if err != nil {
 		return nil, err
 	}

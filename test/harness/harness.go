@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/porttest"
 )
 
 // System is a running system.
@@ -51,27 +53,13 @@ func Root() (string, error) {
 	return "", errors.New("not inside the repository")
 }
 
-// FreePorts finds loopback ports that nobody listens on. It reserves nothing: another program may take one in the meantime, and dev would say so.
-func FreePorts(n int) ([]int, error) {
-	out := make([]int, n)
-	for i := range out {
-		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = l.Close() }() // held until all are chosen
-		out[i] = l.Addr().(*net.TCPAddr).Port
-	}
-	return out, nil
-}
-
 // Start runs a fresh system from bin/, which `make build` makes, and waits until it is ready.
 func Start(ctx context.Context, args ...string) (*System, error) {
 	root, err := Root()
 	if err != nil {
 		return nil, err
 	}
-	p, err := FreePorts(8)
+	p, err := porttest.Take(8)
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/translate"
 	"github.com/marchproxy/marchproxy/test/floor"
@@ -261,7 +262,7 @@ type alone struct {
 }
 
 func newFloor(ctx context.Context, n int, objects []map[string]any) (*alone, error) {
-	ports, err := harness.FreePorts(2)
+	ports, err := porttest.Take(2)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/test/harness"
 	"github.com/marchproxy/marchproxy/test/probe"
 )
@@ -133,7 +134,7 @@ func call(ctx context.Context, s *harness.System, method, path string, body any)
 }
 
 func changes(ctx context.Context, s *harness.System, sites []*site, rounds int) error {
-	free, err := harness.FreePorts(1)
+	free, err := porttest.Take(1)
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -20,6 +19,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/marchproxy/marchproxy/pkg/porttest"
 )
 
 // variable carries the server's URL from [Main] to the tests.
@@ -54,15 +55,11 @@ func start(ctx context.Context) (stop func() error, err error) {
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "github.com/marchproxy/marchproxy/services/cli/cmd/marchproxy").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, out)
 	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	ports, err := porttest.Take(1)
 	if err != nil {
 		return nil, err
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, bin, "dev", "database", "--state-dir", dir, "--postgres-port", strconv.Itoa(port))
+	cmd := exec.CommandContext(ctx, bin, "dev", "database", "--state-dir", dir, "--postgres-port", strconv.Itoa(ports[0]))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // a test that times out stops nothing itself
 	var complaints bytes.Buffer
 	cmd.Stderr = &complaints
