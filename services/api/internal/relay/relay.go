@@ -288,6 +288,9 @@ func (r *Relay) catchUp(ctx context.Context) error {
 	}
 	if ours && c.Revision+coalesce >= head.Revision {
 		intact, err := r.intact(ctx, c)
+		if err == nil && !intact {
+			intact, err = r.begun(ctx, c, head)
+		}
 		if err != nil {
 			return err
 		}
@@ -297,6 +300,25 @@ func (r *Relay) catchUp(ctx context.Context) error {
 		}
 	}
 	return r.repair(ctx)
+}
+
+// begun says whether the stream lacks nothing but what the revisions after its last commit bring: a relay has
+// ended after it had published some of their objects. Published again, each is its author's, and no repair.
+func (r *Relay) begun(ctx context.Context, c stream.Commit, head store.Head) (bool, error) {
+	table, err := stream.Table(ctx, r.js)
+	if err != nil {
+		return false, err
+	}
+	for n := c.Revision + 1; n <= head.Revision; n++ {
+		next, err := r.store.Revision(ctx, n)
+		if err != nil {
+			return false, err
+		}
+		for _, o := range next.Objects {
+			table[o.Ref()] = o
+		}
+	}
+	return maps.Equal(summary(maps.Values(table)), head.State), nil
 }
 
 // sameHistory says whether the database had the commit's state at its revision.

@@ -218,6 +218,26 @@ func TestRestarts(t *testing.T) {
 	a.once()
 }
 
+// TestEndsBetween: a relay that ends after an object and before its commit leaves the commit to the next one,
+// which publishes it as its author's.
+func TestEndsBetween(t *testing.T) {
+	server, url := natstest.Start(t), pgtest.Database(t)
+	a := start(t, server, url)
+	a.put("one", "a")
+	a.agree()
+	a.put("two", "a")
+	head := a.agree()
+	a.stop()
+	damages["last commit lost"](a)
+	a = start(t, server, url)
+	a.agree()
+	a.once()
+	all := a.commits()
+	if last := all[len(all)-1]; last.Revision != head.Revision || last.Actor != "test" || len(last.Changes) != 1 {
+		t.Errorf("the last commit is %+v", last)
+	}
+}
+
 // TestLeaderChange: when the leader loses its database connection another api goes on, or itself; each revision
 // is published once, whoever wrote it.
 func TestLeaderChange(t *testing.T) {
