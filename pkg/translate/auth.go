@@ -25,7 +25,7 @@ const metadataSpace = "marchproxy"
 // The filter's configuration; wasm-filters/auth/src/config.rs reads it.
 type (
 	authConfig struct {
-		PerRoute      bool         `json:"per_route"`
+		PerRoute      bool         `json:"per_route,omitempty"`
 		DefaultPolicy string       `json:"default_policy,omitempty"`
 		Policies      []authPolicy `json:"policies,omitempty"`
 		StripHeaders  []string     `json:"strip_headers,omitempty"`
@@ -95,10 +95,14 @@ func (w *work) auth(gw resource.Ref) {
 	}
 	now := map[string]*configv1.AuthPolicy{}
 	var objects []resource.Ref
-	ours := authConfig{PerRoute: true}
+	var ours authConfig
 	native := nativeAuth{work: w, identity: map[string]bool{}}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		p := w.policy(name)
+		if name == config.NoPolicy {
+			now[name] = &configv1.AuthPolicy{} // so that it retires like a policy
+			continue
+		}
 		if p == nil {
 			continue
 		}
@@ -111,7 +115,13 @@ func (w *work) auth(gw resource.Ref) {
 			ours.Policies = append(ours.Policies, w.ours(ref, p))
 		}
 	}
-	for name, p := range w.retired(now) {
+	retired := w.retired(now)
+	// A route's name is read only where one may say something: reading it costs as much as all of the headers.
+	ours.PerRoute = len(w.policies)+len(retired) > 0
+	for name, p := range retired {
+		if name == config.NoPolicy {
+			continue
+		}
 		ref := resource.Ref{Kind: resource.KindAuthPolicy, Name: name}
 		if isNative(p) {
 			native.add(ref, p)

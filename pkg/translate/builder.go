@@ -25,8 +25,8 @@ type Builder struct {
 	dns map[string]map[string]bool
 	// certs are the certificates that are in use, by name, and how.
 	certs map[string]certUse
-	// policies are the scopes whose routes name a policy, by policy; featured are those with routes that
-	// need a feature.
+	// policies are the scopes whose routes name a policy, by policy, none being one; featured are those with routes
+	// that need a feature.
 	policies map[string]map[Key]bool
 	featured map[Key]bool
 	// inSlots are the policies in the slots, and retiring those that nothing names any more.

@@ -50,10 +50,10 @@ func (t *tableBuilder) protect(perFilter map[string]*anypb.Any, out *routev3.Rou
 	}
 	off := pack(jwtOff())
 	perFilter[slotJWT] = off
+	t.policies[name] = true
 	if name == config.NoPolicy {
 		return nil
 	}
-	t.policies[name] = true
 	p := t.policy(name)
 	if p == nil || !isNative(p) {
 		return nil
@@ -94,13 +94,13 @@ func (t *tableBuilder) needs() []Key {
 	if t.featured {
 		out = append(out, Key{TypeExtension, slotLicense})
 	}
-	if len(t.policies) > 0 {
+	if len(t.policies) > 1 || len(t.policies) == 1 && !t.policies[config.NoPolicy] {
 		out = append(out, Key{TypeExtension, slotAuth}, Key{TypeExtension, slotJWT}, Key{TypeExtension, slotClaims})
 	}
 	return out
 }
 
-// usePolicies replaces what a scope's routes name.
+// usePolicies replaces what a scope's routes name; [config.NoPolicy] is a name, too.
 func (w *work) usePolicies(scope Key, policies map[string]bool, featured bool) {
 	for name, users := range w.policies {
 		if !users[scope] || policies[name] {

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/marchproxy/marchproxy/test/probe"
 )
@@ -64,6 +66,86 @@ func TestPoliciesComeAndGo(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestExceptionsToTheGatewaysPolicy: the filter reads what routes say only while some route says something. The
+// route comes and goes between no policy, one of its own and the gateway's, under requests to its neighbour, and
+// each is in force when the write returns. An exception that goes on because Envoy refused its successor stays one.
+func TestExceptionsToTheGatewaysPolicy(t *testing.T) {
+	s := start(t, "--no-demo", "--concurrency", "2")
+	for name, key := range map[string]string{"everyone": hmacKey("k1", firstSecret), "admins": hmacKey("k2", secondSecret)} {
+		call(t, s, "PUT", s.API+"/v1/auth-policies/"+name, `{"spec":{"jwt":{"keys":[`+key+`]}}}`, 201)
+	}
+	call(t, s, "PATCH", s.API+"/v1/gateways/default", `{"spec":{"auth_policy":"everyone"}}`, 200)
+	call(t, s, "PUT", s.API+"/v1/routes/same?wait=live", direct("same", "ok", nil), 201)
+	everyone, admins := signed(t, "k1", firstSecret, nil), signed(t, "k2", secondSecret, nil)
+
+	stop, done := make(chan struct{}), make(chan string, 1)
+	go func() {
+		for n := 0; ; n++ {
+			wrong := answered(s, "same.example.com", everyone, 200, "ok") + answered(s, "same.example.com", admins, 401, "")
+			select {
+			case <-stop:
+				if n < 50 {
+					wrong += fmt.Sprintf("only %d rounds were asked", n)
+				}
+				done <- wrong
+				return
+			default:
+			}
+			if wrong != "" {
+				done <- wrong
+				return
+			}
+		}
+	}()
+	check := func(when any, policy string) {
+		t.Helper()
+		for token, passes := range map[string]bool{everyone: policy != "admins", admins: policy == "admins" || policy == "none"} {
+			status := 401
+			if passes {
+				status = 200
+			}
+			if wrong := answered(s, "x.example.com", token, status, ""); wrong != "" {
+				t.Errorf("%v, policy %q: %s", when, policy, wrong)
+			}
+		}
+	}
+	put := func(policy, body string, status int, more object) {
+		t.Helper()
+		spec := object{}
+		if policy != "" {
+			spec["auth_policy"] = policy
+		}
+		maps.Copy(spec, more)
+		call(t, s, "PUT", s.API+"/v1/routes/x?wait=live", direct("x", body, spec), status)
+	}
+	put("", "new", 201, nil)
+	for k := range 30 {
+		policy := []string{"none", "", "admins", "none", "admins", ""}[k%6]
+		put(policy, fmt.Sprint(k), 200, nil)
+		check(k, policy)
+	}
+	// Longer than what is read outlives the last route that said something.
+	for t0 := time.Now(); time.Since(t0) < 7*time.Second; {
+		check(time.Since(t0), "")
+	}
+	close(stop)
+	if wrong := <-done; wrong != "" {
+		t.Error(wrong)
+	}
+
+	strict(t, s)
+	put("none", "before", 200, nil)
+	put("", "after", 202, object{"path": object{"regex": tooLarge}})
+	for t0 := time.Now(); time.Since(t0) < 7*time.Second; {
+		check(time.Since(t0), "none")
+	}
+	again(t, s, "xds", "envoy")
+	settled(t, s, "x.example.com", admins, 200, "before")
+	check("after a restart", "none")
+	put("", "corrected", 200, nil)
+	check("corrected", "")
 }
 
 // TestRefusedSlot: where Envoy cannot load the filter, no route is served without its policy, the policy

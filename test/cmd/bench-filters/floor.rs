@@ -69,7 +69,6 @@ extern "C" fn proxy_on_context_create(_context: u32, _parent: u32) {
 extern "C" fn proxy_on_request_headers(_context: u32, _headers: u32, _end: u32) -> u32 {
     headers(0);
     if cfg!(auth) {
-        route();
         time();
     }
     if cfg!(any(auth, license)) {

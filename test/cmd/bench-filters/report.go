@@ -25,9 +25,11 @@ var bars = []bar{
 	{"auth, 1000 tokens", "jwt_authn, 1000 tokens", 1},
 	{"auth, 1 token", "jwt_authn, its cache on, 1 token", cachedBar},
 	{"auth, 1000 tokens", "jwt_authn, its cache on, 1000 tokens", cachedBar},
+	{"auth of the route, 1 token", "jwt_authn, its cache on, 1 token", cachedBar},
 	{"auth, strips, 1 token", "jwt_authn, strips, 1 token", 1},
 	{"metrics, license, auth, 1 token", "no filter, 1 token", chainBar},
 	{"metrics, license, auth, 1000 tokens", "no filter, 1 token", chainBar},
+	{"metrics, license, auth of the route, 1 token", "no filter, 1 token", chainBar},
 }
 
 // figures prints what each variant needs.

@@ -15,6 +15,8 @@ type setup struct {
 	name    string
 	filters []envoy.Filter
 	native  []any
+	// policy is the route's; without one it has the gateway's.
+	policy string
 }
 
 // variant is one line of the results: an Envoy and the requests it gets.
@@ -28,8 +30,8 @@ const rotating = 1000
 
 // setups gives the Envoys: the same policy for all that check tokens. jwt_authn takes the token off the request by
 // default, so the filter does it too where it says so. The filters are configured as the control plane does it for
-// a gateway with one route that names its policy, and a license with a gated path: auth looks at the route, license
-// does not, since no route names a feature.
+// a gateway with that policy, as jwt_authn has it for all paths, and a license with a gated path: neither auth nor
+// license looks at the route, since none names a policy or a feature; "of the route" is auth where one does.
 func setups() []setup {
 	key := forge.Keys[0]
 	k := key.Base64()
@@ -40,8 +42,8 @@ func setups() []setup {
 		}
 		return []any{envoy.JWTAuthn(p, []map[string]any{{"kty": "oct", "kid": key.Kid, "alg": key.Alg, "k": k}})}
 	}
-	auth := func(cache int, strip bool) envoy.Filter {
-		return envoy.Filter{Name: "auth", Configuration: object{"per_route": true, "default_policy": "p", "cache_entries": cache, "policies": []object{{
+	auth := func(cache int, strip, perRoute bool) envoy.Filter {
+		return envoy.Filter{Name: "auth", Configuration: object{"per_route": perRoute, "default_policy": "p", "cache_entries": cache, "policies": []object{{
 			"name": "p", "strip": strip,
 			"jwt": object{"keys": []object{{"kid": key.Kid, "alg": key.Alg, "k": k}}, "issuers": []string{forge.Issuer}, "audiences": []string{forge.Audience}},
 		}}}}
@@ -52,13 +54,15 @@ func setups() []setup {
 		{name: "no filter"},
 		{name: "jwt_authn", native: provider(nil)},
 		{name: "jwt_authn, its cache on", native: provider(object{"jwt_cache_config": object{"jwt_cache_size": 2 * rotating}})},
-		{name: "auth, no cache", filters: []envoy.Filter{auth(0, false)}},
-		{name: "auth", filters: []envoy.Filter{auth(2*rotating, false)}},
+		{name: "auth, no cache", filters: []envoy.Filter{auth(0, false, false)}},
+		{name: "auth", filters: []envoy.Filter{auth(2*rotating, false, false)}},
 		{name: "jwt_authn, strips", native: provider(object{"forward": false})},
-		{name: "auth, strips", filters: []envoy.Filter{auth(2*rotating, true)}},
+		{name: "auth, strips", filters: []envoy.Filter{auth(2*rotating, true, false)}},
 		{name: "metrics", filters: []envoy.Filter{metrics}},
 		{name: "license", filters: []envoy.Filter{license}},
-		{name: "metrics, license, auth", filters: []envoy.Filter{metrics, license, auth(2*rotating, false)}},
+		{name: "metrics, license, auth", filters: []envoy.Filter{metrics, license, auth(2*rotating, false, false)}},
+		{name: "auth of the route", filters: []envoy.Filter{auth(2*rotating, false, true)}, policy: "p"},
+		{name: "metrics, license, auth of the route", filters: []envoy.Filter{metrics, license, auth(2*rotating, false, true)}, policy: "p"},
 	}
 }
 
@@ -69,7 +73,7 @@ func variants(all []setup) []variant {
 	for i, s := range all {
 		out = append(out, variant{s.name + ", 1 token", i, one})
 		switch s.name {
-		case "no filter", "metrics", "license", "jwt_authn, strips", "auth, strips":
+		case "no filter", "metrics", "license", "auth of the route", "metrics, license, auth of the route", "jwt_authn, strips", "auth, strips":
 		default:
 			out = append(out, variant{fmt.Sprintf("%s, %d tokens", s.name, rotating), i, many})
 		}

@@ -122,31 +122,30 @@ fn name(reason: Reason) -> Vec<u8> {
     name
 }
 
+/// What a request's headers say.
+struct Read<'a> {
+    /// The client sent a header that only this filter may set.
+    claimed: bool,
+    authorization: Authorization<'a>,
+    target: &'a [u8],
+}
+
 impl Config {
     /// The decision about the present request, whose headers then are as they may go on.
     fn judge(&mut self) -> Result<Reason, Reason> {
         let unavailable = |_| Reason::Unavailable;
         let mut raw = host::pairs(host::REQUEST).map_err(unavailable)?;
-        if self.claimed(&raw)? {
+        let mut read = self.read(&raw)?;
+        if read.claimed {
             // Before the route is looked at: it may have been chosen by a forged header.
             let clean = self.rewrite(&raw, None, false, &[])?;
             host::set_pairs(host::REQUEST, &clean).map_err(unavailable)?;
             raw = host::pairs(host::REQUEST).map_err(unavailable)?;
+            read = self.read(&raw)?;
         }
+        let Read { authorization, target, .. } = read;
         let Some(index) = self.policy()? else { return Ok(Reason::NoPolicy) };
 
-        let mut authorization = Authorization::Missing;
-        let mut target: &[u8] = &[];
-        for (name, value) in Pairs::parse(&raw).map_err(|_| Reason::Unavailable)? {
-            if name.eq_ignore_ascii_case(AUTHORIZATION) {
-                authorization = match authorization {
-                    Authorization::Missing => Authorization::One(value),
-                    _ => Authorization::Many,
-                };
-            } else if name == b":path" {
-                target = value;
-            }
-        }
         let policy = self.policies.get(index).ok_or(Reason::UnknownPolicy)?;
         let mut headers = Vec::new();
         let reason = policy.decide(index, &mut self.cache, target, authorization, || host::now().ok(), &mut headers);
@@ -185,10 +184,20 @@ impl Config {
         self.identity.iter().any(|h| named(name, h))
     }
 
-    /// Whether the client sent a header that only this filter may set.
-    fn claimed(&self, raw: &[u8]) -> Result<bool, Reason> {
-        let mut pairs = Pairs::parse(raw).map_err(|_| Reason::Unavailable)?;
-        Ok(pairs.any(|(name, _)| self.is_identity(name)))
+    fn read<'a>(&self, raw: &'a [u8]) -> Result<Read<'a>, Reason> {
+        let mut read = Read { claimed: false, authorization: Authorization::Missing, target: &[] };
+        for (name, value) in Pairs::parse(raw).map_err(|_| Reason::Unavailable)? {
+            read.claimed |= self.is_identity(name);
+            if name.eq_ignore_ascii_case(AUTHORIZATION) {
+                read.authorization = match read.authorization {
+                    Authorization::Missing => Authorization::One(value),
+                    _ => Authorization::Many,
+                };
+            } else if name == b":path" {
+                read.target = value;
+            }
+        }
+        Ok(read)
     }
 
     fn rewrite(&self, raw: &[u8], policy: Option<&Policy>, strip: bool, headers: &[u8]) -> Result<Vec<u8>, Reason> {

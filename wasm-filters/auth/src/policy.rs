@@ -118,11 +118,15 @@ impl Policy {
         match &self.signed {
             Some(signed) if token.contains(&b'.') || self.tokens.is_empty() => {
                 let tag = cache.tag(index, token);
+                // Before its letters are looked at: a token in the cache has none but good ones.
                 if let Some(found) = cache.find(tag, now) {
                     return match mem::append(headers, found) {
                         Ok(()) => Reason::JwtCached,
                         Err(_) => Reason::Unavailable,
                     };
+                }
+                if !is_token68(token) {
+                    return Reason::Malformed;
                 }
                 match signed.decide(token, now, headers) {
                     Ok(span) => {
@@ -132,6 +136,7 @@ impl Policy {
                     Err(reason) => reason,
                 }
             }
+            _ if !is_token68(token) => Reason::Malformed,
             _ => self.opaque(token, now, headers).err().unwrap_or(Reason::Opaque),
         }
     }
@@ -178,7 +183,7 @@ impl Signed {
     }
 }
 
-/// The token of `Bearer <token68>` (RFC 6750 §2.1).
+/// What stands where `Bearer <token68>` (RFC 6750 §2.1) has its token.
 fn bearer(value: &[u8]) -> Result<&[u8], Reason> {
     let (scheme, mut token) = value.split_at_checked(6).ok_or(Reason::Scheme)?;
     if !scheme.eq_ignore_ascii_case(b"bearer") || !matches!(token.first(), None | Some(b' ')) {
@@ -187,6 +192,9 @@ fn bearer(value: &[u8]) -> Result<&[u8], Reason> {
     while let Some((b' ', rest)) = token.split_first() {
         token = rest;
     }
-    let text = token.iter().all(|c| c.is_ascii_alphanumeric() || b"-._~+/=".contains(c));
-    if token.is_empty() || !text { Err(Reason::Malformed) } else { Ok(token) }
+    if token.is_empty() { Err(Reason::Malformed) } else { Ok(token) }
+}
+
+fn is_token68(token: &[u8]) -> bool {
+    token.iter().all(|c| c.is_ascii_alphanumeric() || b"-._~+/=".contains(c))
 }
