@@ -183,9 +183,8 @@ pub fn configuration() -> Result<Bytes, Refused> {
     answer(status, data, size)
 }
 
-/// All headers of a map, serialised: see [`crate::pairs`]. Whatever a call hands over costs about as much as ten
-/// calls that hand over a number: for each, Envoy 1.40 first makes a set of the names of calls that are allowed
-/// while memory is asked for. One call for all headers is so cheaper than two for one header each.
+/// All headers of a map, serialised: see [`crate::pairs`]. The first set of a request costs about ten times the next
+/// one, and as much as one value does by itself: what is dear is bringing Envoy's code for it into the caches.
 pub fn pairs(map: u32) -> Result<Bytes, Refused> {
     let (mut data, mut size) = (null_mut(), 0);
     // Safety: as above.
