@@ -6,11 +6,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
@@ -163,5 +166,32 @@ func TestCombine(t *testing.T) {
 	}
 	if len(warnings) != 2 || !strings.Contains(strings.Join(warnings, "\n"), "peer 198.51.100.9") {
 		t.Errorf("warnings: %q", warnings)
+	}
+}
+
+// TestWithoutCookies: a policy that asks for SYN cookies where the kernel makes none is told of, as long as it makes
+// none.
+func TestWithoutCookies(t *testing.T) {
+	runtime.LockOSThread() // and never unlocked: the thread's network namespace goes with it
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	e := newEnforcer(t.TempDir())
+	if err := e.Update(stream.Update{Commit: stream.Commit{Epoch: "e", Revision: 7}, Changed: []*resource.Object{
+		object(t, "floods", &configv1.RateLimitPolicy{SynCookies: true}), object(t, "plain", &configv1.RateLimitPolicy{PacketsPerSecond: 5}),
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		value string
+		want  int
+	}{{"1", 0}, {"0", 1}, {"2", 0}} {
+		if err := os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte(c.value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got := e.Status(time.Now()).Warnings
+		if len(got) != c.want || (c.want > 0 && !strings.Contains(got[0], `"floods"`)) {
+			t.Errorf("tcp_syncookies=%s: warnings %q", c.value, got)
+		}
 	}
 }

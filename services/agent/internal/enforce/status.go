@@ -2,9 +2,12 @@ package enforce
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,7 +26,7 @@ func (e *Enforcer) Status(now time.Time) status.AgentStatus {
 	defer e.mu.Unlock()
 	s := status.AgentStatus{
 		ID: e.opt.ID, Epoch: e.upTo.Epoch, Revision: e.upTo.Revision, At: resource.Time(now), Labels: e.opt.Labels,
-		Interface: e.opt.Interface, Mode: string(e.on.Mode), Warnings: e.warnings,
+		Interface: e.opt.Interface, Mode: string(e.on.Mode), Warnings: append(slices.Clone(e.warnings), withoutCookies(e.policies)...),
 	}
 	if e.failure != nil {
 		s.Reason = e.failure.Error()
@@ -48,6 +51,23 @@ func (e *Enforcer) Status(now time.Time) status.AgentStatus {
 	}
 	s.Sources = e.sources
 	return s
+}
+
+// withoutCookies tells of policies that ask for SYN cookies where the kernel makes none. It is looked at anew for each
+// report: the setting is changed behind the agent's back.
+func withoutCookies(policies map[string]*policy) []string {
+	const setting = "net.ipv4.tcp_syncookies"
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(policies)) {
+		if !policies[name].spec.GetSynCookies() {
+			continue
+		}
+		raw, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(setting, ".", "/"))
+		if err == nil && strings.TrimSpace(string(raw)) == "0" {
+			out = append(out, fmt.Sprintf("policy %q asks for SYN cookies, which %s=0 turns off on this node; sysctl -w %s=1 turns them on", name, setting, setting))
+		}
+	}
+	return out
 }
 
 // Sample reads the kernel's counters for the next [Enforcer.Status]. It goes through every source that the
