@@ -99,10 +99,6 @@ func (w *work) auth(gw resource.Ref) {
 	native := nativeAuth{work: w, identity: map[string]bool{}}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		p := w.policy(name)
-		if name == config.NoPolicy {
-			now[name] = &configv1.AuthPolicy{} // so that it retires like a policy
-			continue
-		}
 		if p == nil {
 			continue
 		}
@@ -115,13 +111,7 @@ func (w *work) auth(gw resource.Ref) {
 			ours.Policies = append(ours.Policies, w.ours(ref, p))
 		}
 	}
-	retired := w.retired(now)
-	// A route's name is read only where one may say something: reading it costs as much as all of the headers.
-	ours.PerRoute = len(w.policies)+len(retired) > 0
-	for name, p := range retired {
-		if name == config.NoPolicy {
-			continue
-		}
+	for name, p := range w.retired(now) {
 		ref := resource.Ref{Kind: resource.KindAuthPolicy, Name: name}
 		if isNative(p) {
 			native.add(ref, p)
@@ -140,11 +130,19 @@ func (w *work) auth(gw resource.Ref) {
 	w.newestFirst(objects)
 	objects = append(objects, gw)
 	ours.StripHeaders = slices.Sorted(maps.Keys(native.identity))
-	content := passThrough()
+	r := extension(slotAuth, passThrough(), nil, objects...)
 	if len(ours.Policies)+len(ours.StripHeaders) > 0 {
-		content = Wasm("auth", w.module("auth"), encode(ours))
+		build := func(perRoute bool) *Resource {
+			c := ours
+			c.PerRoute = perRoute
+			return extension(slotAuth, Wasm("auth", w.module("auth"), encode(c)), nil, objects...)
+		}
+		// A route's name is read only where one says something: reading it costs as much as all of the headers.
+		if r = build(len(w.policies) > 0); len(w.policies) == 0 {
+			r.Careful = build(true)
+		}
 	}
-	w.fill(slotAuth, content, objects...)
+	w.put(r.Key, r)
 	native.fill(objects)
 }
 

@@ -47,21 +47,24 @@ type Resource struct {
 	Needs []Key
 	// Surplus is its form for an Envoy that has no seat under the license; nil where there is no other.
 	Surplus *Resource
+	// Careful is its form for an Envoy that may still have routes which name a policy, or none, where the
+	// configuration has such routes no more; nil where there is no other.
+	Careful *Resource
 	// Objects are the user's objects that it was built from, the likely culprit of a refusal first.
 	Objects []resource.Ref
 }
 
-// Same says whether two resources are served alike, in either form.
+// Same says whether two resources are served alike, in every form.
 func (r *Resource) Same(o *Resource) bool {
 	if r == nil || o == nil {
 		return r == o
 	}
-	return r.Version == o.Version && (r.Surplus == nil) == (o.Surplus == nil) && (r.Surplus == nil || r.Surplus.Version == o.Surplus.Version)
+	return r.Version == o.Version && r.Surplus.Same(o.Surplus) && r.Careful.Same(o.Careful)
 }
 
-// Is says whether a version is this resource's, in either form.
+// Is says whether a version is this resource's, in any form.
 func (r *Resource) Is(version string) bool {
-	return r != nil && (r.Version == version || (r.Surplus != nil && r.Surplus.Version == version))
+	return r != nil && (r.Version == version || r.Surplus.Is(version) || r.Careful.Is(version))
 }
 
 // Delta is what a change did to a gateway's resources.

@@ -126,10 +126,21 @@ func TestExceptionsToTheGatewaysPolicy(t *testing.T) {
 		put(policy, fmt.Sprint(k), 200, nil)
 		check(k, policy)
 	}
-	// Longer than what is read outlives the last route that said something.
-	for t0 := time.Now(); time.Since(t0) < 7*time.Second; {
-		check(time.Since(t0), "")
+	// looks says whether the filter reads what routes say.
+	looks := func() bool {
+		_, raw, err := s.Call(t.Context(), "GET", s.Admin+"/config_dump", nil)
+		if err != nil || !strings.Contains(string(raw), `\"everyone\"`) {
+			t.Fatalf("the filter's configuration is not in the dump (%v)", err)
+		}
+		return strings.Contains(string(raw), `\"per_route\":true`)
 	}
+	eventually(t, func() string {
+		if looks() {
+			return "the filter still looks at routes, of which none says anything"
+		}
+		return ""
+	})
+	check("at last", "")
 	close(stop)
 	if wrong := <-done; wrong != "" {
 		t.Error(wrong)
@@ -137,6 +148,9 @@ func TestExceptionsToTheGatewaysPolicy(t *testing.T) {
 
 	strict(t, s)
 	put("none", "before", 200, nil)
+	if !looks() {
+		t.Error("the filter does not look at a route that says something")
+	}
 	put("", "after", 202, object{"path": object{"regex": tooLarge}})
 	for t0 := time.Now(); time.Since(t0) < 7*time.Second; {
 		check(time.Since(t0), "none")
@@ -144,6 +158,9 @@ func TestExceptionsToTheGatewaysPolicy(t *testing.T) {
 	again(t, s, "xds", "envoy")
 	settled(t, s, "x.example.com", admins, 200, "before")
 	check("after a restart", "none")
+	if !looks() {
+		t.Error("after a restart the filter does not look at a route that says something")
+	}
 	put("", "corrected", 200, nil)
 	check("corrected", "")
 }

@@ -7,12 +7,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -67,11 +67,6 @@ func run(ctx context.Context, rounds, envoys int, slice time.Duration, floor boo
 		return 0, err
 	}
 	var processes [][]process
-	defer func() {
-		for _, p := range slices.Concat(processes...) {
-			p.Stop()
-		}
-	}()
 	for _, s := range all {
 		var same []process
 		for range envoys {
@@ -79,6 +74,7 @@ func run(ctx context.Context, rounds, envoys int, slice time.Duration, floor boo
 			if err != nil {
 				return 0, fmt.Errorf("%s: %w", s.name, err)
 			}
+			defer p.Stop()
 			same = append(same, p)
 		}
 		processes = append(processes, same)
@@ -118,11 +114,12 @@ func start(ctx context.Context, s setup, backend int) (process, error) {
 		return process{}, err
 	}
 	if runtime.NumCPU() > 1 {
-		if err := pin(p.PID, 0); err != nil {
-			return process{Proxy: p}, err
-		}
+		err = pin(p.PID, 0)
 	}
-	l, err := newLoad(ctx, strings.TrimPrefix(p.URL, "http://"))
+	l, dialed := newLoad(ctx, strings.TrimPrefix(p.URL, "http://"))
+	if err = errors.Join(err, dialed); err != nil {
+		p.Stop()
+	}
 	return process{p, l}, err
 }
 

@@ -55,7 +55,8 @@ func (d directory) Admit(string, string) bool           { return true }
 
 // envoy is a delta client written by hand: it subscribes as Envoy does, acknowledges, refuses, and fails the test
 // when it is sent what would cost requests: a scope or listener before its clusters with their endpoints, or the
-// removal of a cluster that it uses.
+// removal of a cluster that it uses; or what would let somebody in: a slot that does not look at what routes say while
+// it has one that says something.
 type envoy struct {
 	grpc.ServerStream
 	t    *testing.T
@@ -67,6 +68,8 @@ type envoy struct {
 	done chan error
 
 	has map[translate.Type]map[string]*discoveryv3.Resource
+	// slots are asked for when it dials: before its route tables.
+	slots []string
 	// waiting are responses that have neither been accepted nor refused, in order.
 	waiting []*discoveryv3.DeltaDiscoveryResponse
 	// refusal is what it says of a bad resource.
@@ -92,9 +95,9 @@ func (e *envoy) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 	}
 }
 
-// connect is a new Envoy that asks for everything that Envoys ask for.
-func connect(t *testing.T, g *ads.Gateway, name string) *envoy {
-	e := &envoy{t: t, name: name, has: map[translate.Type]map[string]*discoveryv3.Resource{}, refused: map[string]bool{}}
+// connect is a new Envoy that asks for everything that Envoys ask for, and for these slots.
+func connect(t *testing.T, g *ads.Gateway, name string, slots ...string) *envoy {
+	e := &envoy{t: t, name: name, slots: slots, has: map[translate.Type]map[string]*discoveryv3.Resource{}, refused: map[string]bool{}}
 	for _, typ := range []translate.Type{cluster, endpoint, listener, scope, slot, secret} {
 		e.has[typ] = map[string]*discoveryv3.Resource{}
 	}
@@ -110,8 +113,19 @@ func (e *envoy) dial(g *ads.Gateway) {
 	e.waiting = nil
 	go func() { e.done <- ads.NewServer(directory{g}).DeltaAggregatedResources(e) }()
 	e.t.Cleanup(e.stop)
-	for _, typ := range []translate.Type{cluster, listener, scope} {
-		e.in <- &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: e.name}, TypeUrl: string(typ), InitialResourceVersions: e.versions(typ)}
+	types := []translate.Type{cluster, listener, slot, scope}
+	if len(e.has[listener]) > 0 {
+		types = []translate.Type{slot, cluster, listener, scope} // it knows what it follows
+	}
+	for _, typ := range types {
+		r := &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: e.name}, TypeUrl: string(typ), InitialResourceVersions: e.versions(typ)}
+		if typ == slot {
+			r.ResourceNamesSubscribe = e.slots
+		}
+		if typ != slot || len(e.slots) > 0 {
+			e.in <- r
+			e.read()
+		}
 	}
 	if names := e.versions(cluster); len(names) > 0 { // of every cluster, whether their endpoints ever came or not
 		e.in <- &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(endpoint), ResourceNamesSubscribe: slices.Sorted(maps.Keys(names)), InitialResourceVersions: e.versions(endpoint)}
@@ -220,6 +234,11 @@ func (e *envoy) put(typ translate.Type, x *discoveryv3.Resource) {
 		}
 	}
 	e.has[typ][x.GetName()] = x
+	for name, text := range e.texts(scope) {
+		if strings.HasPrefix(text, "says") && e.texts(slot)["auth"] == "heedless" {
+			e.t.Errorf("%s has %s, which names a policy, with a slot that does not look:\n%s", e.name, name, strings.Join(e.log, "\n"))
+		}
+	}
 }
 
 func (e *envoy) remove(typ translate.Type, name string) {

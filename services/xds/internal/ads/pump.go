@@ -11,6 +11,7 @@ import (
 
 // next makes the next response that may be sent, or nil.
 func (s *stream) next(now time.Time) *discoveryv3.DeltaDiscoveryResponse {
+	s.reform()
 	for _, t := range order {
 		ts := s.types[t]
 		if !ts.subscribed || ts.inflight != nil {
@@ -67,9 +68,7 @@ func (s *stream) response(t translate.Type, ts *typeState, items []item) *discov
 			continue
 		}
 		msg.Resources = append(msg.Resources, &discoveryv3.Resource{Name: it.name, Version: it.resource.Version, Resource: it.resource.Body})
-		for _, c := range it.resource.Clusters {
-			s.uses[c]++
-		}
+		s.claim(it.resource)
 		if t == translate.TypeCluster {
 			// Envoy warms a changed cluster afresh and waits for its endpoints, which it has already asked for.
 			s.force(translate.Key{Type: translate.TypeEndpoint, Name: it.name}, it.revision)

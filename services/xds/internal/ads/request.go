@@ -55,6 +55,7 @@ func (s *stream) subscribe(t translate.Type, ts *typeState, r *discoveryv3.Delta
 		// Clusters, listeners and scopes are always asked for as a whole.
 		ts.wildcard = t == translate.TypeCluster || t == translate.TypeListener || t == translate.TypeScope
 		ts.answer = ts.wildcard
+		s.fresh = s.fresh || (t == translate.TypeListener && len(r.GetInitialResourceVersions()) == 0)
 		for name, version := range r.GetInitialResourceVersions() {
 			s.adopt(t, ts, name, version)
 		}
@@ -103,11 +104,12 @@ func (s *stream) adopt(t translate.Type, ts *typeState, name, version string) {
 	case e != nil && e.desired.Is(version):
 		// It has accepted it: an Envoy names only versions that it has taken.
 		s.g.accept(e.desired, e.revision)
-		h.clusters = e.desired.Clusters
+		h.clusters, h.says = e.desired.Clusters, says(e.desired)
 	case e != nil && e.good.Is(version):
-		h.clusters = e.good.Clusters
+		h.clusters, h.says = e.good.Clusters, says(e.good)
 	default:
 		h.unknown = t == translate.TypeScope || t == translate.TypeListener
+		h.says = t == translate.TypeScope
 	}
 	s.hold(ts, name, h)
 	if eff := s.form(e.effective()); eff == nil || eff.Version != version {
@@ -129,6 +131,9 @@ func (s *stream) hold(ts *typeState, name string, h held) {
 	if h.unknown {
 		s.unknown++
 	}
+	if h.says {
+		s.says++
+	}
 }
 
 func (s *stream) drop(ts *typeState, name string) {
@@ -137,13 +142,16 @@ func (s *stream) drop(ts *typeState, name string) {
 		return
 	}
 	delete(ts.known, name)
-	s.release(old.clusters)
+	s.unuse(old.clusters)
 	if old.unknown {
 		s.unknown--
 	}
+	if old.says {
+		s.says--
+	}
 }
 
-func (s *stream) release(clusters []string) {
+func (s *stream) unuse(clusters []string) {
 	for _, c := range clusters {
 		if s.uses[c]--; s.uses[c] <= 0 {
 			delete(s.uses, c)
@@ -163,11 +171,11 @@ func (s *stream) acked(t translate.Type, ts *typeState, in *response) {
 		}
 		s.g.accept(it.resource, it.revision)
 		if !ts.wants(it.name) {
-			s.release(it.resource.Clusters)
+			s.release(it.resource)
 			continue // it was dropped; if it is wanted again, it is asked for again
 		}
-		s.hold(ts, it.name, held{version: it.resource.Version, clusters: it.resource.Clusters})
-		s.release(it.resource.Clusters) // counted when it was sent, and again as held
+		s.hold(ts, it.name, held{version: it.resource.Version, clusters: it.resource.Clusters, says: says(it.resource)})
+		s.release(it.resource) // counted when it was sent, and again as held
 		if d := ts.dirty[it.name]; d != nil {
 			d.force, d.again = d.again, false
 		}
@@ -209,7 +217,7 @@ func (s *stream) refused(ts *typeState, in *response, reason string) {
 			continue
 		}
 		upserts = append(upserts, it)
-		s.release(it.resource.Clusters)
+		s.release(it.resource)
 		if d := ts.dirty[it.name]; d == nil {
 			ts.dirty[it.name] = &dirt{first: it.revision}
 		}

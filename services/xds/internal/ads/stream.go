@@ -44,6 +44,8 @@ type held struct {
 	// clusters that it uses; unknown where the version came from another server's life.
 	clusters []string
 	unknown  bool
+	// says is a route table that names a policy, or none, or whose content is not known.
+	says bool
 }
 
 // item is one resource in a response in flight.
@@ -100,6 +102,10 @@ type stream struct {
 	uses map[string]int
 	// unknown counts the held versions whose clusters are not known.
 	unknown int
+	// says counts the route tables that the Envoy holds or may be about to hold and that name a policy, or none;
+	// fresh is one that came without anything.
+	says  int
+	fresh bool
 	// free notes since when a cluster that is to be removed is unused.
 	free  map[string]time.Time
 	nonce uint64
@@ -150,7 +156,57 @@ func (s *stream) form(r *translate.Resource) *translate.Resource {
 	if s.surplus && r != nil && r.Surplus != nil {
 		return r.Surplus
 	}
+	if r != nil && r.Careful != nil && s.careful() {
+		return r.Careful
+	}
 	return r
+}
+
+// careful says whether the Envoy may have routes that name a policy, or none, or get some in the place of refused
+// ones.
+func (s *stream) careful() bool {
+	if s.says > 0 || (!s.fresh && !s.types[translate.TypeScope].subscribed) {
+		return true
+	}
+	for _, e := range s.g.substitutes {
+		if says(e.good) {
+			return true
+		}
+	}
+	return false
+}
+
+// says tells of a route table whether it names a policy, or none.
+func says(r *translate.Resource) bool {
+	return r != nil && r.Type == translate.TypeScope && len(r.Policies) > 0
+}
+
+// claim counts what a resource that is being sent relies on, until [stream.release] is called for it.
+func (s *stream) claim(r *translate.Resource) {
+	for _, c := range r.Clusters {
+		s.uses[c]++
+	}
+	if says(r) {
+		s.says++
+	}
+}
+
+func (s *stream) release(r *translate.Resource) {
+	s.unuse(r.Clusters)
+	if says(r) {
+		s.says--
+	}
+}
+
+// reform has slots looked at again whose other form is due: what it waited for may have changed by any message.
+func (s *stream) reform() {
+	ts := s.types[translate.TypeExtension]
+	for name, e := range s.g.entries[translate.TypeExtension] {
+		r := e.effective()
+		if have, has := ts.known[name]; has && r != nil && r.Careful != nil && have.version != s.form(r).Version {
+			s.retouch(r.Key)
+		}
+	}
 }
 
 func (s *stream) effective(k translate.Key) *translate.Resource { return s.form(s.g.effective(k)) }
