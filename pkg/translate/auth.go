@@ -141,6 +141,8 @@ func (w *work) auth(gw resource.Ref) {
 		if r = build(len(w.policies) > 0); len(w.policies) == 0 {
 			r.Careful = build(true)
 		}
+	} else {
+		r.Late = true
 	}
 	w.put(r.Key, r)
 	native.fill(objects)

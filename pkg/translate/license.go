@@ -34,7 +34,9 @@ type (
 func (w *work) license(gw resource.Ref) {
 	name := w.gw.GetLicense()
 	if name == "" && len(w.featured) == 0 {
-		w.fill(slotLicense, passThrough(), gw)
+		r := extension(slotLicense, passThrough(), nil, gw)
+		r.Late = true
+		w.put(r.Key, r)
 		return
 	}
 	ref := resource.Ref{Kind: resource.KindLicense, Name: name}
@@ -62,6 +64,10 @@ func (w *work) license(gw resource.Ref) {
 	r := extension(slotLicense, build(c), nil, objects...)
 	if l.GetMaxProxies() > 0 {
 		r.Surplus = extension(slotLicense, build(licenseConfig{Surplus: true}), nil, objects...)
+	}
+	if !c.PerRoute {
+		c.PerRoute = true
+		r.Careful = extension(slotLicense, build(c), nil, objects...)
 	}
 	w.put(r.Key, r)
 }

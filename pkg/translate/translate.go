@@ -47,9 +47,11 @@ type Resource struct {
 	Needs []Key
 	// Surplus is its form for an Envoy that has no seat under the license; nil where there is no other.
 	Surplus *Resource
-	// Careful is its form for an Envoy that may still have routes which name a policy, or none, where the
-	// configuration has such routes no more; nil where there is no other.
+	// Careful is its form for an Envoy that may still have routes which name something (a policy, none, a feature)
+	// where the configuration has such routes no more; nil where there is no other. Late takes the place of what
+	// such an Envoy has only when it has none of them any more.
 	Careful *Resource
+	Late    bool
 	// Objects are the user's objects that it was built from, the likely culprit of a refusal first.
 	Objects []resource.Ref
 }

@@ -466,6 +466,44 @@ func TestCareful(t *testing.T) {
 			has(e, "heedless", "2")
 		})
 	})
+	open := func() *translate.Resource {
+		r := res(slot, "auth", "open")
+		r.Late = true
+		return r
+	}
+	t.Run("the last policy goes while it is away", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGateway()
+			apply(g, 1, loud)
+			e := begin(t, g, "late")
+			e.hangUp()
+			apply(g, 2, []*translate.Resource{open(), res(scope, "r", "2", "c"), res(cluster, "c", "2")})
+			e.dial(g)
+			e.settle()
+			has(e, "strict", "says 1")
+			apply(g, 3, []*translate.Resource{res(endpoint, "c", "3")})
+			e.settle()
+			has(e, "open", "2")
+			if got := g.Live(); got != 3 {
+				t.Errorf("live %d, want 3", got)
+			}
+			e.hangUp()
+			g = newGateway()
+			apply(g, 4, append(loud, res(scope, "other", "4")))
+			e.dial(g)
+			e.settle()
+			e.hangUp()
+			g = newGateway() // which does not know what the Envoy has, and it takes nothing else
+			apply(g, 5, []*translate.Resource{res(listener, "http", "1"), open(), res(scope, "r", "bad"), res(scope, "other", "5")})
+			e.dial(g)
+			e.settle()
+			e.want(slot, map[string]string{"auth": "strict"})
+			e.want(scope, map[string]string{"r": "says 1", "other": "5"})
+			if got := g.Live(); got != 5 {
+				t.Errorf("live %d, want 5: nobody waits for what cannot come", got)
+			}
+		})
+	})
 	t.Run("refused", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := newGateway()

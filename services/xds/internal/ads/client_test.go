@@ -235,8 +235,8 @@ func (e *envoy) put(typ translate.Type, x *discoveryv3.Resource) {
 	}
 	e.has[typ][x.GetName()] = x
 	for name, text := range e.texts(scope) {
-		if strings.HasPrefix(text, "says") && e.texts(slot)["auth"] == "heedless" {
-			e.t.Errorf("%s has %s, which names a policy, with a slot that does not look:\n%s", e.name, name, strings.Join(e.log, "\n"))
+		if content := e.texts(slot)["auth"]; strings.HasPrefix(text, "says") && (content == "heedless" || content == "open") {
+			e.t.Errorf("%s has %s, which says something, with a slot that does not look:\n%s", e.name, name, strings.Join(e.log, "\n"))
 		}
 	}
 }

@@ -173,7 +173,7 @@ func (s *stream) consider(t translate.Type, ts *typeState, name string, d *dirt,
 			return item{}, false
 		}
 	}
-	if !s.slotted(e, eff) {
+	if !s.slotted(e, eff) || s.tooEarly(eff, has) {
 		return item{}, false
 	}
 	return item{name: name, resource: eff, revision: e.revision}, true

@@ -44,7 +44,7 @@ type held struct {
 	// clusters that it uses; unknown where the version came from another server's life.
 	clusters []string
 	unknown  bool
-	// says is a route table that names a policy, or none, or whose content is not known.
+	// says is a route table that names something, or whose content is not known.
 	says bool
 }
 
@@ -102,8 +102,8 @@ type stream struct {
 	uses map[string]int
 	// unknown counts the held versions whose clusters are not known.
 	unknown int
-	// says counts the route tables that the Envoy holds or may be about to hold and that name a policy, or none;
-	// fresh is one that came without anything.
+	// says counts the route tables that the Envoy holds or may be about to hold and that name something (a policy,
+	// none, a feature); fresh is one that came without anything.
 	says  int
 	fresh bool
 	// free notes since when a cluster that is to be removed is unused.
@@ -162,8 +162,7 @@ func (s *stream) form(r *translate.Resource) *translate.Resource {
 	return r
 }
 
-// careful says whether the Envoy may have routes that name a policy, or none, or get some in the place of refused
-// ones.
+// careful says whether the Envoy may have routes that name something, or get some in the place of refused ones.
 func (s *stream) careful() bool {
 	if s.says > 0 || (!s.fresh && !s.types[translate.TypeScope].subscribed) {
 		return true
@@ -176,9 +175,12 @@ func (s *stream) careful() bool {
 	return false
 }
 
-// says tells of a route table whether it names a policy, or none.
+// tooEarly says whether a slot's content has to wait until the Envoy has other routes; has is whether it has a content.
+func (s *stream) tooEarly(r *translate.Resource, has bool) bool { return has && r.Late && s.careful() }
+
+// says tells of a route table whether it names something.
 func says(r *translate.Resource) bool {
-	return r != nil && r.Type == translate.TypeScope && len(r.Policies) > 0
+	return r != nil && r.Type == translate.TypeScope && len(r.Policies)+len(r.Needs) > 0
 }
 
 // claim counts what a resource that is being sent relies on, until [stream.release] is called for it.
@@ -340,6 +342,9 @@ func (s *stream) counts(t translate.Type, ts *typeState, name string) bool {
 	if eff == nil && !has && !ts.isInflight(name) {
 		return false // it never had it, and needs it no more; or it was refused, without a predecessor
 	}
+	if eff == nil && e != nil && e.bad != nil {
+		return false // it was refused, and the Envoy keeps what another life of this server has sent
+	}
 	if eff != nil && has && have.version == eff.Version && !ts.dirty[name].force {
 		return false // it has what is served in place of what was refused
 	}
@@ -349,7 +354,7 @@ func (s *stream) counts(t translate.Type, ts *typeState, name string) bool {
 	case translate.TypeEndpoint:
 		return eff != nil && s.g.effective(translate.Key{Type: translate.TypeCluster, Name: name}) != nil
 	case translate.TypeSecret, translate.TypeExtension:
-		return eff != nil && ts.wants(name)
+		return eff != nil && ts.wants(name) && !s.tooEarly(eff, has)
 	default:
 		return eff == nil || s.g.blocker(eff) == nil
 	}
