@@ -130,7 +130,7 @@ func (w *work) auth(gw resource.Ref) {
 	w.newestFirst(objects)
 	objects = append(objects, gw)
 	ours.StripHeaders = slices.Sorted(maps.Keys(native.identity))
-	r := extension(slotAuth, passThrough(), nil, objects...)
+	r := unused(slotAuth, objects...)
 	if len(ours.Policies)+len(ours.StripHeaders) > 0 {
 		build := func(perRoute bool) *Resource {
 			c := ours
@@ -141,8 +141,6 @@ func (w *work) auth(gw resource.Ref) {
 		if r = build(len(w.policies) > 0); len(w.policies) == 0 {
 			r.Careful = build(true)
 		}
-	} else {
-		r.Late = true
 	}
 	w.put(r.Key, r)
 	native.fill(objects)

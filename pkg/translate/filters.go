@@ -139,6 +139,13 @@ func (w *work) fill(slot string, content proto.Message, objects ...resource.Ref)
 	w.put(r.Key, r)
 }
 
+// unused is a slot that protects nothing any more.
+func unused(slot string, objects ...resource.Ref) *Resource {
+	r := extension(slot, passThrough(), nil, objects...)
+	r.Late = true
+	return r
+}
+
 // newestFirst sorts what a slot is built from: what was changed last is what Envoy refuses, if it refuses
 // something.
 func (w *work) newestFirst(objects []resource.Ref) {

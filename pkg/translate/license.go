@@ -34,8 +34,7 @@ type (
 func (w *work) license(gw resource.Ref) {
 	name := w.gw.GetLicense()
 	if name == "" && len(w.featured) == 0 {
-		r := extension(slotLicense, passThrough(), nil, gw)
-		r.Late = true
+		r := unused(slotLicense, gw)
 		w.put(r.Key, r)
 		return
 	}

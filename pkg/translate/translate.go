@@ -69,6 +69,14 @@ func (r *Resource) Is(version string) bool {
 	return r != nil && (r.Version == version || r.Surplus.Is(version) || r.Careful.Is(version))
 }
 
+// Anywhere is the form that is right for an Envoy of which nothing is known.
+func (r *Resource) Anywhere() *Resource {
+	if r.Careful != nil {
+		return r.Careful
+	}
+	return r
+}
+
 // Delta is what a change did to a gateway's resources.
 type Delta struct {
 	// Upserts are new or have another version.

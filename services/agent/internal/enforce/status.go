@@ -57,13 +57,13 @@ func (e *Enforcer) Status(now time.Time) status.AgentStatus {
 // report: the setting is changed behind the agent's back.
 func withoutCookies(policies map[string]*policy) []string {
 	const setting = "net.ipv4.tcp_syncookies"
+	raw, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(setting, ".", "/"))
+	if err != nil || strings.TrimSpace(string(raw)) != "0" {
+		return nil
+	}
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(policies)) {
-		if !policies[name].spec.GetSynCookies() {
-			continue
-		}
-		raw, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(setting, ".", "/"))
-		if err == nil && strings.TrimSpace(string(raw)) == "0" {
+		if policies[name].spec.GetSynCookies() {
 			out = append(out, fmt.Sprintf("policy %q asks for SYN cookies, which %s=0 turns off on this node; sysctl -w %s=1 turns them on", name, setting, setting))
 		}
 	}

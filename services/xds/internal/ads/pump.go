@@ -68,7 +68,7 @@ func (s *stream) response(t translate.Type, ts *typeState, items []item) *discov
 			continue
 		}
 		msg.Resources = append(msg.Resources, &discoveryv3.Resource{Name: it.name, Version: it.resource.Version, Resource: it.resource.Body})
-		s.claim(it.resource)
+		s.claim(holding(it.resource))
 		if t == translate.TypeCluster {
 			// Envoy warms a changed cluster afresh and waits for its endpoints, which it has already asked for.
 			s.force(translate.Key{Type: translate.TypeEndpoint, Name: it.name}, it.revision)

@@ -99,18 +99,19 @@ func (s *stream) subscribe(t translate.Type, ts *typeState, r *discoveryv3.Delta
 // adopt takes over what an Envoy says it has, from another stream or another life of this server.
 func (s *stream) adopt(t translate.Type, ts *typeState, name, version string) {
 	e := s.g.entries[t][name]
-	h := held{version: version}
+	var h held
 	switch {
 	case e != nil && e.desired.Is(version):
 		// It has accepted it: an Envoy names only versions that it has taken.
 		s.g.accept(e.desired, e.revision)
-		h.clusters, h.says = e.desired.Clusters, says(e.desired)
+		h = holding(e.desired)
 	case e != nil && e.good.Is(version):
-		h.clusters, h.says = e.good.Clusters, says(e.good)
+		h = holding(e.good)
 	default:
 		h.unknown = t == translate.TypeScope || t == translate.TypeListener
 		h.says = t == translate.TypeScope
 	}
+	h.version = version // whichever form it is
 	s.hold(ts, name, h)
 	if eff := s.form(e.effective()); eff == nil || eff.Version != version {
 		if ts.dirty[name] == nil {
@@ -125,37 +126,13 @@ func (s *stream) adopt(t translate.Type, ts *typeState, name, version string) {
 func (s *stream) hold(ts *typeState, name string, h held) {
 	s.drop(ts, name)
 	ts.known[name] = h
-	for _, c := range h.clusters {
-		s.uses[c]++
-	}
-	if h.unknown {
-		s.unknown++
-	}
-	if h.says {
-		s.says++
-	}
+	s.claim(h)
 }
 
 func (s *stream) drop(ts *typeState, name string) {
-	old, has := ts.known[name]
-	if !has {
-		return
-	}
-	delete(ts.known, name)
-	s.unuse(old.clusters)
-	if old.unknown {
-		s.unknown--
-	}
-	if old.says {
-		s.says--
-	}
-}
-
-func (s *stream) unuse(clusters []string) {
-	for _, c := range clusters {
-		if s.uses[c]--; s.uses[c] <= 0 {
-			delete(s.uses, c)
-		}
+	if old, has := ts.known[name]; has {
+		delete(ts.known, name)
+		s.release(old)
 	}
 }
 
@@ -171,11 +148,11 @@ func (s *stream) acked(t translate.Type, ts *typeState, in *response) {
 		}
 		s.g.accept(it.resource, it.revision)
 		if !ts.wants(it.name) {
-			s.release(it.resource)
+			s.release(holding(it.resource))
 			continue // it was dropped; if it is wanted again, it is asked for again
 		}
-		s.hold(ts, it.name, held{version: it.resource.Version, clusters: it.resource.Clusters, says: says(it.resource)})
-		s.release(it.resource) // counted when it was sent, and again as held
+		s.hold(ts, it.name, holding(it.resource))
+		s.release(holding(it.resource)) // counted when it was sent, and again as held
 		if d := ts.dirty[it.name]; d != nil {
 			d.force, d.again = d.again, false
 		}
@@ -217,7 +194,7 @@ func (s *stream) refused(ts *typeState, in *response, reason string) {
 			continue
 		}
 		upserts = append(upserts, it)
-		s.release(it.resource)
+		s.release(holding(it.resource))
 		if d := ts.dirty[it.name]; d == nil {
 			ts.dirty[it.name] = &dirt{first: it.revision}
 		}

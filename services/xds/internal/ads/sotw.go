@@ -226,10 +226,7 @@ func (g *Gateway) world(t translate.Type, names []string) []*translate.Resource 
 	var out []*translate.Resource
 	for _, n := range names {
 		if r := g.entries[t][n].effective(); r != nil {
-			if r.Careful != nil {
-				r = r.Careful // what such a client has is not known
-			}
-			out = append(out, r)
+			out = append(out, r.Anywhere())
 		}
 	}
 	return out

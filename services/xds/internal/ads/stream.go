@@ -183,19 +183,34 @@ func says(r *translate.Resource) bool {
 	return r != nil && r.Type == translate.TypeScope && len(r.Policies)+len(r.Needs) > 0
 }
 
-// claim counts what a resource that is being sent relies on, until [stream.release] is called for it.
-func (s *stream) claim(r *translate.Resource) {
-	for _, c := range r.Clusters {
+// holding is what an Envoy has with a resource.
+func holding(r *translate.Resource) held {
+	return held{version: r.Version, clusters: r.Clusters, says: says(r)}
+}
+
+// claim counts what a version relies on that an Envoy has or is being sent, until [stream.release].
+func (s *stream) claim(h held) {
+	for _, c := range h.clusters {
 		s.uses[c]++
 	}
-	if says(r) {
+	if h.unknown {
+		s.unknown++
+	}
+	if h.says {
 		s.says++
 	}
 }
 
-func (s *stream) release(r *translate.Resource) {
-	s.unuse(r.Clusters)
-	if says(r) {
+func (s *stream) release(h held) {
+	for _, c := range h.clusters {
+		if s.uses[c]--; s.uses[c] <= 0 {
+			delete(s.uses, c)
+		}
+	}
+	if h.unknown {
+		s.unknown--
+	}
+	if h.says {
 		s.says--
 	}
 }

@@ -44,11 +44,8 @@ func (f *Fleet) Verdicts() []laststate.Record {
 	return out
 }
 
-// body is a resource in the form that is right for every Envoy.
 func body(r *translate.Resource) laststate.Body {
-	if r.Careful != nil {
-		r = r.Careful
-	}
+	r = r.Anywhere()
 	b := laststate.Body{Type: string(r.Type), Name: r.Name, Version: r.Version, Bytes: r.Body.GetValue(), Clusters: r.Clusters, Secrets: r.Secrets, Policies: r.Policies}
 	for _, k := range r.Needs {
 		b.Needs = append(b.Needs, string(k.Type), k.Name)
