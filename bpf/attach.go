@@ -69,14 +69,14 @@ func (p *Program) Attach(ifname string, mode Mode) (Attached, error) {
 	if other, err := attachedTo(iface.Index); err != nil {
 		return fail(err, "")
 	} else if other.ProgramID != 0 {
-		return fail(fmt.Errorf("%w: %s", ErrOccupied, describe(other)), "detach it, or use another interface; MarchProxy does not evict programs")
+		return fail(fmt.Errorf("%w: %s", ErrOccupied, describe(other)), occupied(ifname, other))
 	}
 	l, err := link.AttachXDP(link.XDPOptions{Program: p.prog, Interface: iface.Index, Flags: flag})
 	switch {
 	case err == nil:
 	case errors.Is(err, unix.EBUSY):
 		other, _ := attachedTo(iface.Index)
-		return fail(fmt.Errorf("%w: %s", ErrOccupied, describe(other)), "detach it, or use another interface; MarchProxy does not evict programs")
+		return fail(fmt.Errorf("%w: %s", ErrOccupied, describe(other)), occupied(ifname, other))
 	case errors.Is(err, unix.EPERM):
 		return fail(fmt.Errorf("%w: %w", ErrPermission, err), "run as root, or give CAP_BPF and CAP_NET_ADMIN")
 	case mode == Native:
@@ -179,6 +179,37 @@ func (p *Program) Detach(ifname string) error {
 		return &Error{Op: "detach", On: ifname, Err: err}
 	}
 	return nil
+}
+
+// occupied is what an operator can do about another program. One of MarchProxy's own is what an agent with another
+// XDP_PIN_DIR has left.
+func occupied(ifname string, other Attached) string {
+	for _, at := range bpfMounts() {
+		for _, pattern := range []string{at + "/link-" + ifname, at + "/*/link-" + ifname} {
+			found, err := filepath.Glob(pattern)
+			if err != nil {
+				continue
+			}
+			for _, path := range found {
+				if leadsTo(path, other.ProgramID) {
+					dir := filepath.Dir(path)
+					return "an agent with XDP_PIN_DIR=" + dir + " has left it: set XDP_PIN_DIR to that, or rm -r " + dir
+				}
+			}
+		}
+	}
+	return "detach it, or use another interface; MarchProxy does not evict programs"
+}
+
+// leadsTo says whether a pinned link is that of a program.
+func leadsTo(path string, program uint32) bool {
+	l, err := link.LoadPinnedLink(path, nil)
+	if err != nil {
+		return false
+	}
+	defer l.Close()
+	info, err := l.Info()
+	return err == nil && uint32(info.Program) == program
 }
 
 // describe names a program for an operator.

@@ -21,9 +21,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultPinDir is where an agent keeps maps and links between its lives.
-const DefaultPinDir = "/sys/fs/bpf/marchproxy"
-
 // lineWords is how many words of the sketch share a cache line (struct line).
 const lineWords = 8
 
@@ -35,8 +32,8 @@ const (
 
 // Options of [Open]. The zero value is good.
 type Options struct {
-	// PinDir, a directory on a BPF file system (made if missing), keeps maps and links when the process ends.
-	// Empty: everything ends with the process.
+	// PinDir, a directory on a BPF file system (made if missing), keeps maps and links when the process ends;
+	// [FindPinDir] finds one. Empty: everything ends with the process.
 	PinDir string
 	// SketchWords is the size of the sketch, a power of two; 0 means 32,768 (256 KiB). New sources are refused
 	// where all packets together exceed about the limit of one source times half of this: for limits far below
@@ -189,15 +186,8 @@ func (p *Program) pinPathOf(name string, maps map[string]*ebpf.MapSpec) string {
 }
 
 func (p *Program) openPinned() (map[string]*ebpf.Map, error) {
-	if err := os.MkdirAll(p.opts.PinDir, 0o700); err != nil {
-		return nil, &Error{Op: "pin", On: p.opts.PinDir, Err: err, Hint: "the directory must be on a BPF file system: mount -t bpf bpf /sys/fs/bpf"}
-	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(p.opts.PinDir, &fs); err != nil {
-		return nil, &Error{Op: "pin", On: p.opts.PinDir, Err: err}
-	}
-	if fs.Type != unix.BPF_FS_MAGIC {
-		return nil, &Error{Op: "pin", On: p.opts.PinDir, Err: ErrNoBPFFS, Hint: "mount -t bpf bpf /sys/fs/bpf, and in a container mount the host's /sys/fs/bpf"}
+	if err := makePinDir(p.opts.PinDir); err != nil {
+		return nil, err
 	}
 	found := map[string]*ebpf.Map{}
 	for _, name := range append(append([]string{seedMap}, configMaps...), stateMaps...) {

@@ -26,7 +26,6 @@ type guard struct {
 	// received counts the packets that got through, by client.
 	received [2]atomic.Int64
 	sinks    string
-	pins     string
 }
 
 // newGuard starts a system and an agent that guards the wire's end.
@@ -43,18 +42,12 @@ func newGuard(t *testing.T, env ...string) *guard {
 			t.Error(err)
 		}
 	})
-	g.pins = "/sys/fs/bpf/" + g.Namespace
-	t.Cleanup(func() {
-		if err := os.RemoveAll(g.pins); err != nil {
-			t.Error(err)
-		}
-	})
 	nats, err := g.NATS()
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.Agent, err = harness.StartAgent(append([]string{
-		"NATS_URL=" + nats, "XDP_INTERFACE=" + g.Interface, "XDP_PIN_DIR=" + g.pins, "MARCHPROXY_STATE_DIR=" + t.TempDir(),
+		"NATS_URL=" + nats, "XDP_INTERFACE=" + g.Interface, "XDP_PIN_DIR=" + g.Pins, "MARCHPROXY_STATE_DIR=" + t.TempDir(),
 		"AGENT_ID=" + g.Namespace, "NODE_LABELS=wire=" + g.Namespace,
 	}, env...))
 	if err != nil {
@@ -338,7 +331,7 @@ func TestWhatCannotBeGuarded(t *testing.T) {
 		{"XDP_PIN_DIR=" + filepath.Join(t.TempDir(), "pins"), "not a BPF file system"},
 	} {
 		env := []string{
-			"NATS_URL=" + nats, "XDP_INTERFACE=" + w.Interface, "XDP_PIN_DIR=/sys/fs/bpf/" + w.Namespace, "MARCHPROXY_STATE_DIR=" + t.TempDir(),
+			"NATS_URL=" + nats, "XDP_INTERFACE=" + w.Interface, "XDP_PIN_DIR=" + w.Pins, "MARCHPROXY_STATE_DIR=" + t.TempDir(),
 			"AGENT_ID=" + fmt.Sprint(w.Namespace, "-", i), c.env,
 		}
 		a, err := harness.StartAgent(env)
@@ -368,8 +361,5 @@ func TestWhatCannotBeGuarded(t *testing.T) {
 			t.Errorf("%s: an agent that must guard goes on\n%s", c.env, required.Log())
 			_ = required.Stop(syscall.SIGKILL) // it would go on
 		}
-	}
-	if err := os.RemoveAll("/sys/fs/bpf/" + w.Namespace); err != nil {
-		t.Error(err)
 	}
 }

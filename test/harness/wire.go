@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -26,6 +27,10 @@ type Wire struct {
 	Clients [2]netip.Addr
 	// Namespace is the other end's, for ip netns exec.
 	Namespace string
+	// Pins is a directory on a BPF file system of the wire's own, for XDP_PIN_DIR: the machine's may be missing,
+	// and what is in it is nobody's business here.
+	Pins  string
+	bpffs string
 }
 
 var wires atomic.Int32
@@ -56,15 +61,27 @@ func NewWire() (*Wire, error) {
 			return nil, errors.Join(fmt.Errorf("ip %s: %w: %s", c, err, out), w.Close())
 		}
 	}
+	dir, err := os.MkdirTemp("", "marchproxy-bpffs-")
+	if err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
+		return nil, errors.Join(fmt.Errorf("mount a BPF file system: %w", err), os.Remove(dir), w.Close())
+	}
+	w.bpffs, w.Pins = dir, filepath.Join(dir, "marchproxy")
 	return w, nil
 }
 
-// Close removes the namespace, and with it the wire.
+// Close removes the namespace, and with it the wire, and what is pinned.
 func (w *Wire) Close() error {
-	if out, err := exec.Command("ip", "netns", "del", w.Namespace).CombinedOutput(); err != nil {
-		return fmt.Errorf("ip netns del: %w: %s", err, out)
+	var errs []error
+	if w.bpffs != "" {
+		errs = append(errs, unix.Unmount(w.bpffs, unix.MNT_DETACH), os.Remove(w.bpffs))
 	}
-	return nil
+	if out, err := exec.Command("ip", "netns", "del", w.Namespace).CombinedOutput(); err != nil {
+		errs = append(errs, fmt.Errorf("ip netns del: %w: %s", err, out))
+	}
+	return errors.Join(errs...)
 }
 
 // Dial connects from a client's address. The connection stays in the client's namespace, whoever uses it.

@@ -54,15 +54,14 @@ func run(ctx context.Context, changes, loaded int) (err error) {
 	if b.Wire, err = harness.NewWire(); err != nil {
 		return err
 	}
-	pins := "/sys/fs/bpf/" + b.Namespace
-	defer func() { err = errors.Join(err, b.Wire.Close(), os.RemoveAll(pins)) }()
+	defer func() { err = errors.Join(err, b.Wire.Close()) }()
 	b.selector = map[string]string{"wire": b.Namespace}
 	nats, err := b.NATS()
 	if err != nil {
 		return err
 	}
 	agent, err := harness.StartAgent([]string{
-		"NATS_URL=" + nats, "XDP_INTERFACE=" + b.Interface, "XDP_PIN_DIR=" + pins, "MARCHPROXY_STATE_DIR=" + b.Dir + "/agent",
+		"NATS_URL=" + nats, "XDP_INTERFACE=" + b.Interface, "XDP_PIN_DIR=" + b.Pins, "MARCHPROXY_STATE_DIR=" + b.Dir + "/agent",
 		"AGENT_ID=bench", "NODE_LABELS=wire=" + b.Namespace,
 	})
 	if err != nil {

@@ -30,7 +30,9 @@ type Options struct {
 	Mode      bpf.Mode
 	// Required makes a failure to guard the interface the end of [Enforcer.Run].
 	Required bool
-	// Kernel says where the program is pinned, and how large its maps are.
+	// PinDir is where the program is pinned; "" for the usual place, see [bpf.FindPinDir].
+	PinDir string
+	// Kernel says how large the program's maps are.
 	Kernel   bpf.Options
 	StateDir string
 	// Peers are the addresses that no policy may lock out, asked for now and then.
@@ -61,6 +63,7 @@ type Enforcer struct {
 	peers    []netip.Addr
 	warnings []string
 	program  *bpf.Program
+	pins     bpf.PinPlace
 	on       bpf.Attached
 	failure  error
 	// applied are the revisions in force, by policy.
@@ -172,11 +175,9 @@ func (e *Enforcer) try() error {
 		return nil
 	}
 	if e.program == nil {
-		p, err := bpf.Open(e.opt.Kernel)
-		if err != nil {
+		if err := e.load(); err != nil {
 			return err
 		}
-		e.program = p
 	}
 	rules, warnings := combine(e.policies, e.numbers, e.peers)
 	ctx, cancel := context.WithTimeout(context.Background(), applyTimeout)
@@ -195,6 +196,25 @@ func (e *Enforcer) try() error {
 		e.applied[name] = p.object.Revision
 	}
 	return e.attach()
+}
+
+// load finds where to pin, and loads the program from there.
+func (e *Enforcer) load() error {
+	pins, err := bpf.FindPinDir(e.opt.PinDir)
+	if err != nil {
+		return err
+	}
+	if pins.Mounted != "" {
+		e.opt.Log.Info("mounted a BPF file system, which was not there", zap.String("at", pins.Mounted))
+	}
+	if pins.Warning != "" && pins.Warning != e.pins.Warning {
+		e.opt.Log.Warn(pins.Warning)
+	}
+	e.pins = pins
+	kernel := e.opt.Kernel
+	kernel.PinDir = pins.Dir
+	e.program, err = bpf.Open(kernel)
+	return err
 }
 
 // attach guards the interface, again where it was made anew.

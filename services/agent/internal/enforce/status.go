@@ -28,6 +28,9 @@ func (e *Enforcer) Status(now time.Time) status.AgentStatus {
 		ID: e.opt.ID, Epoch: e.upTo.Epoch, Revision: e.upTo.Revision, At: resource.Time(now), Labels: e.opt.Labels,
 		Interface: e.opt.Interface, Mode: string(e.on.Mode), Warnings: append(slices.Clone(e.warnings), withoutCookies(e.policies)...),
 	}
+	if e.pins.Warning != "" {
+		s.Warnings = append(s.Warnings, e.pins.Warning)
+	}
 	if e.failure != nil {
 		s.Reason = e.failure.Error()
 	}

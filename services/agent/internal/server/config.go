@@ -28,7 +28,8 @@ type Config struct {
 	Mode string
 	// Required stops the agent, and with it Envoy, where the interface cannot be guarded (XDP_REQUIRED).
 	Required bool
-	// PinDir on a BPF file system keeps the program and its maps while no agent runs (XDP_PIN_DIR).
+	// PinDir on a BPF file system keeps the program and its maps while no agent runs (XDP_PIN_DIR); "" for
+	// /sys/fs/bpf/marchproxy, or another place where that cannot be used.
 	PinDir string
 	// Sources is how many sources near their limit the kernel follows one by one (XDP_SOURCES).
 	Sources int
@@ -72,7 +73,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		Interface: e.String("XDP_INTERFACE", ""),
 		Mode:      e.String("XDP_MODE", "native"),
 		Required:  e.Bool("XDP_REQUIRED", false),
-		PinDir:    e.String("XDP_PIN_DIR", "/sys/fs/bpf/marchproxy"),
+		PinDir:    e.String("XDP_PIN_DIR", ""),
 		Sources:   e.Int("XDP_SOURCES", 131072, 10000, 1<<24),
 		StateDir:  e.String("MARCHPROXY_STATE_DIR", "/var/lib/marchproxy/agent"),
 		HTTPAddr:  e.Addr("AGENT_HTTP_ADDR", "127.0.0.1:9902"),

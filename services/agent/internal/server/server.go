@@ -74,7 +74,7 @@ func (a *agent) follow(group *process.Group, nc *nats.Conn) error {
 	}
 	a.enforcer = enforce.New(enforce.Options{
 		ID: a.cfg.ID, Labels: a.cfg.Labels, Interface: a.cfg.Interface, Mode: bpf.Mode(a.cfg.Mode), Required: a.cfg.Required,
-		Kernel: bpf.Options{PinDir: a.cfg.PinDir, Sources: uint32(a.cfg.Sources)}, StateDir: a.cfg.StateDir, Log: a.log,
+		PinDir: a.cfg.PinDir, Kernel: bpf.Options{Sources: uint32(a.cfg.Sources)}, StateDir: a.cfg.StateDir, Log: a.log,
 		Peers: newPeers(a.cfg, nc).addresses,
 	})
 	e := a.enforcer
