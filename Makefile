@@ -23,6 +23,7 @@ test: build lint check-generated check-wasm check-bpf ## Check everything, with 
 	go run ./test/cmd/check-auth -trials 300
 	go run ./test/cmd/chaos -kills 9
 	go run ./test/cmd/check-input -examples 5
+	go run ./test/cmd/check-clients
 	go run ./test/cmd/diff-auth -n 20000 -envoy 4000
 	go run ./test/cmd/fuzz-filters -n 30000 -envoy 5000
 
@@ -92,6 +93,10 @@ walkthrough: ## Ask a running system (make run) what the integration guide asks,
 .PHONY: check-input
 check-input: build ## Send the API what Schemathesis makes of its OpenAPI document
 	go run ./test/cmd/check-input $(ARGS)
+
+.PHONY: check-clients
+check-clients: build ## Make clients of the API in Python, TypeScript and Go, and use every kind with each
+	go run ./test/cmd/check-clients $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz the decoders, the translator and what opens sealed values, FUZZTIME (30s) each

@@ -25,6 +25,7 @@ type contract struct {
 	v        validator.Validator
 	patterns map[string]*regexp.Regexp // METHOD path, by operationId
 	success  map[string]bool           // operationId status: documented, to be seen
+	examples map[string]string         // of bodies, by operationId
 }
 
 type exchange struct {
@@ -45,18 +46,26 @@ func newContract(t *testing.T, s *harness.System) *contract {
 		Paths map[string]map[string]struct {
 			OperationID string         `json:"operationId"`
 			Responses   map[string]any `json:"responses"`
+			RequestBody struct {
+				Content map[string]struct {
+					Example json.RawMessage `json:"example"`
+				} `json:"content"`
+			} `json:"requestBody"`
 		} `json:"paths"`
 	}
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		t.Fatal(err)
 	}
-	c := &contract{System: s, patterns: map[string]*regexp.Regexp{}, success: map[string]bool{}}
+	c := &contract{System: s, patterns: map[string]*regexp.Regexp{}, success: map[string]bool{}, examples: map[string]string{}}
 	for path, item := range doc.Paths {
 		for method, op := range item {
 			if c.patterns[op.OperationID] != nil {
 				t.Errorf("operationId %s stands twice", op.OperationID)
 			}
 			c.patterns[op.OperationID] = regexp.MustCompile("^" + strings.ToUpper(method) + " " + regexp.MustCompile(`\\\{[a-z]+\\\}`).ReplaceAllString(regexp.QuoteMeta(path), `[^/]+`) + "$")
+			for _, body := range op.RequestBody.Content {
+				c.examples[op.OperationID] = string(body.Example)
+			}
 			for code := range op.Responses {
 				if code < "400" && code != "202" { // 202 is a matter of time
 					c.success[op.OperationID+" "+code] = true
@@ -194,6 +203,8 @@ func TestContract(t *testing.T) {
 	}
 	applied, _ := c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply?wait=live", status: 200, body: `{"owner":"team","prune":true,"message":"m","resources":[{"kind":"Route","name":"t","spec":{"hosts":["t.test"],"direct_response":{"status":200}}}]}`})
 	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply", status: 422, body: `{"prune":true,"resources":[]}`})
+	// The examples of the kinds are sent by check-clients.
+	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply?dry_run=true", status: 200, body: c.examples["apply"]})
 	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply", status: 413, body: `{"message":"` + strings.Repeat("x", 64<<20) + `","resources":[]}`, invalid: true})
 	c.do(t, exchange{op: "rateLimitStatus", method: "GET", path: "/v1/rate-limit-policies/limits/status", status: 200})
 	c.do(t, exchange{op: "rateLimitStatus", method: "GET", path: "/v1/rate-limit-policies/none/status", status: 404})
@@ -239,6 +250,7 @@ func (c *contract) tokens(t *testing.T) {
 	admin, _ := c.do(t, exchange{op: "createToken", method: "POST", path: "/v1/tokens", body: `{"name":"root","role":"admin"}`, status: 201})
 	viewer, _ := c.do(t, exchange{op: "createToken", method: "POST", path: "/v1/tokens", body: `{"name":"reader","role":"viewer"}`, status: 201, header: bearer(admin["token"])})
 	c.do(t, exchange{op: "createToken", method: "POST", path: "/v1/tokens", body: `{"name":"reader","role":"viewer"}`, status: 409})
+	c.do(t, exchange{op: "createToken", method: "POST", path: "/v1/tokens", body: c.examples["createToken"], status: 201})
 	c.do(t, exchange{op: "createToken", method: "POST", path: "/v1/tokens", body: `{"name":"x","role":"god"}`, status: 422, invalid: true})
 	c.do(t, exchange{op: "listTokens", method: "GET", path: "/v1/tokens", status: 200})
 	c.do(t, exchange{op: "listTokens", method: "GET", path: "/v1/tokens", status: 403, header: bearer(viewer["token"])})

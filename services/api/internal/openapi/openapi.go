@@ -36,6 +36,11 @@ type Operation struct {
 // Kinds says whether the operation exists once for every kind.
 func (o Operation) Kinds() bool { return strings.Contains(o.Path, ":kind") }
 
+// tagged says whether the answers carry the object's ETag: those to reading and writing one object.
+func (o Operation) tagged() bool {
+	return o.Kinds() && strings.HasSuffix(o.Path, ":name") && o.Method != http.MethodDelete
+}
+
 type object = map[string]any
 
 // Document is the whole document.
@@ -72,6 +77,10 @@ func Document(operations []Operation) ([]byte, error) {
 			}
 		}
 	}
+	tags, err := tags(operations, schemas)
+	if err != nil {
+		return nil, err
+	}
 	return json.MarshalIndent(object{
 		"openapi": "3.1.0",
 		"info": object{
@@ -80,6 +89,12 @@ func Document(operations []Operation) ([]byte, error) {
 			"description": "Describes gateways, services, routes and what belongs to them; every accepted write is one revision, and Envoys serve it milliseconds later.",
 			"license":     object{"name": "Apache-2.0", "identifier": "Apache-2.0"},
 		},
+		// The first is the one that tools take: where the document came from, behind a TLS proxy too.
+		"servers": []object{
+			{"url": "/", "description": "The server that this document came from."},
+			{"url": "http://localhost:8000", "description": "`marchproxy dev` (make run)."},
+		},
+		"tags":  tags,
 		"paths": paths,
 		"components": object{
 			"schemas": schemas,
@@ -131,6 +146,7 @@ func (o Operation) entry(path string, schemas object, replace *strings.Replacer)
 	if o.Description != "" {
 		e["description"] = replace.Replace(o.Description)
 	}
+	e["security"] = []object{} // open to everybody, said outright: absence would mean that nobody has thought of it
 	if o.Role != "" {
 		e["security"] = []object{{"token": []string{}}}
 		e["description"] = strings.TrimSpace(fmt.Sprint(replace.Replace(o.Description), "\n\nRole needed: ", o.Role, "."))
@@ -165,13 +181,23 @@ func (o Operation) entry(path string, schemas object, replace *strings.Replacer)
 		if err != nil {
 			return nil, fmt.Errorf("operation %s: %w", o.ID, err)
 		}
-		e["requestBody"] = object{"required": true, "content": object{media: object{"schema": ref}}}
+		example, err := exampleOf(replace.Replace(o.Request))
+		if err != nil {
+			return nil, fmt.Errorf("operation %s: %w", o.ID, err)
+		}
+		e["requestBody"] = object{"required": true, "content": object{media: object{"schema": ref, "example": example}}}
 	}
 	responses := object{}
 	for status, schema := range o.Answers {
 		r, err := response(status, replace.Replace(schema), schemas)
 		if err != nil {
 			return nil, fmt.Errorf("operation %s: %w", o.ID, err)
+		}
+		if o.tagged() {
+			r["headers"] = object{"ETag": object{
+				"description": "The object's revision, for If-Match and If-None-Match. Absent where nothing was read or written (dry_run).",
+				"schema":      object{"type": "string", "examples": []string{`"17"`}},
+			}}
 		}
 		responses[strconv.Itoa(status)] = r
 	}

@@ -93,7 +93,7 @@ const maxRevision = 1 << 53
 
 // Parameters are all parameters by name.
 var Parameters = map[string]Parameter{
-	"name":     pattern(text("The object's name, an RFC 1123 label.", 63), "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "web-1"),
+	"name":     pattern(text("The object's name, an RFC 1123 label.", 63), "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "web"),
 	"revision": number("A revision.", 0, maxRevision),
 	"wait":     {Description: "`live`: answer when every connected Envoy of the gateways concerned serves the change.", Type: "string", Enum: []string{"live", "false"}},
 	"timeout":  pattern(text("How long to wait at most, from 1ms to 60s; 10s where absent. After it the answer is 202.", 32), "^([0-9]+(\\.[0-9]+)?(ms|s|m))+$", "10s"),

@@ -42,6 +42,7 @@ func components() (object, error) {
 			if name := schemaName(id); name != "" {
 				o := simplifyObject(schema)
 				require(o, strings.TrimSuffix(id, ".schema.json"))
+				describe(o)
 				out[name] = o
 			}
 		}
@@ -56,9 +57,44 @@ func components() (object, error) {
 		out[k.Name+"List"] = replaceRefs(out["ObjectList"], "Object", k.Name)
 	}
 	delete(out, "ObjectList")
-	out["OpenAPI"] = object{"type": "object", "description": "An OpenAPI 3.1 document.", "required": []string{"openapi", "paths"}}
+	out["OpenAPI"] = object{"type": "object", "additionalProperties": true, "description": "An OpenAPI 3.1 document.", "required": []string{"openapi", "paths"}}
 	out["Health"] = object{"type": "object", "additionalProperties": false, "required": []string{"status"}, "properties": object{"status": object{"type": "string"}}}
+	for name, schema := range out {
+		schema.(object)["title"] = name
+	}
 	return out, nil
+}
+
+// describe folds titles into descriptions. The generator makes a title of a comment's first paragraph, or of
+// the message's name, which is then the same for Route and RouteSpec: programs that make clients name a class
+// by its title, and leave out the second of two. Components get their own names as titles instead.
+func describe(v any) {
+	switch v := v.(type) {
+	case []any:
+		for _, x := range v {
+			describe(x)
+		}
+	case object:
+		if title, ok := v["title"].(string); ok {
+			delete(v, "title")
+			if strings.HasSuffix(title, ".") { // a paragraph, not a name
+				rest, _ := v["description"].(string)
+				v["description"] = strings.TrimSpace(title + "\n\n" + rest)
+			}
+		}
+		if text, ok := v["description"].(string); ok {
+			v["description"] = strings.ReplaceAll(text, "\n ", "\n") // the blank after a comment's slashes
+		}
+		for k, x := range v {
+			if k == "properties" { // their names are not keywords: a field may be called title
+				for _, p := range x.(object) {
+					describe(p)
+				}
+				continue
+			}
+			describe(x)
+		}
+	}
 }
 
 // require lists the fields that cannot be left out: a field that knows no absence (it is zero then) and
@@ -119,9 +155,8 @@ func schemaName(id string) string {
 // kindSchema is Object with the spec of one kind.
 func kindSchema(generic object, k resource.Kind) object {
 	out, props := clone(generic)
-	out["title"] = k.Name
 	out["required"] = []string{"spec"} // the path says the rest
-	props["kind"] = object{"type": "string", "const": k.Name}
+	props["kind"] = object{"type": "string", "const": k.Name, "description": "Its kind, which the path has said already."}
 	props["spec"] = object{"$ref": "#/components/schemas/" + k.Name + "Spec"}
 	return out
 }
@@ -130,10 +165,10 @@ func kindSchema(generic object, k resource.Kind) object {
 func patchSchema(generic object, k resource.Kind) object {
 	_, props := clone(generic)
 	return object{
-		"title": k.Name + " Patch", "type": "object", "additionalProperties": false,
+		"type": "object", "additionalProperties": false,
 		"description": "An RFC 7396 merge patch of spec, owner and labels: what is given replaces, null removes.",
 		"properties": object{
-			"spec":   object{"type": "object", "description": "A part of " + k.Name + "Spec."},
+			"spec":   object{"type": "object", "additionalProperties": true, "description": "A part of " + k.Name + "Spec."},
 			"owner":  object{"anyOf": []any{props["owner"], object{"type": "null"}}},
 			"labels": object{"type": []string{"object", "null"}, "additionalProperties": object{"type": []string{"string", "null"}}},
 		},
@@ -223,7 +258,7 @@ func simplifyObject(v object) object {
 			id := strings.TrimPrefix(x.(string), "#/$defs/")
 			switch id {
 			case "google.protobuf.Struct.schema.json":
-				out["type"] = "object"
+				out["type"], out["additionalProperties"] = "object", true // without it, TypeScript's says: none
 			case "google.protobuf.Duration.schema.json":
 				out["type"], out["pattern"], out["examples"] = "string", duration, []string{"30s"}
 			default:
