@@ -71,8 +71,13 @@ func (s *State) Check(changes []Change) []Problem {
 		switch m := c.After.Message().(type) {
 		case *configv1.Route:
 			out = append(out, s.checkRoute(c.After, m)...)
+		case *configv1.Service:
+			out = append(out, s.checkPresented(c.After)...)
+		case *configv1.Certificate:
+			out = append(out, s.checkNeeded(c.After, m)...)
 		case *configv1.Gateway:
 			out = append(out, s.checkGateway(c.After, m)...)
+			out = append(out, s.checkPresented(c.After)...)
 		case *configv1.AuthPolicy:
 			out = append(out, s.checkAuthPolicy(c.After, m)...)
 		case *configv1.RateLimitPolicy:
@@ -170,9 +175,6 @@ func (s *State) checkGateway(o *resource.Object, g *configv1.Gateway) []Problem 
 		if !tls && (len(l.GetCertificates()) > 0 || len(l.GetClientAuth()) > 0) {
 			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d].protocol", i), "gateway.certificates", "must be https for certificates to have an effect"))
 		}
-		for j, c := range l.GetCertificates() {
-			out = append(out, s.checkKey(o, c, fmt.Sprintf("$.listeners[%d].certificates[%d]", i, j))...)
-		}
 	}
 	for _, user := range s.Users(o.Ref()) {
 		if r := s.Get(user); r != nil && r.Kind == resource.KindRoute {
@@ -187,10 +189,33 @@ func (s *State) checkGateway(o *resource.Object, g *configv1.Gateway) []Problem 
 	return out
 }
 
-func (s *State) checkKey(o *resource.Object, name, path string) []Problem {
-	c := s.Get(resource.Ref{Kind: resource.KindCertificate, Name: name})
-	if c == nil || c.Message().(*configv1.Certificate).GetPrivateKey() != "" {
+// presented are the certificates that an object has Envoys present, by the place where it names them.
+func presented(o *resource.Object) []Reference {
+	return slices.DeleteFunc(References(o), func(r Reference) bool {
+		return r.To.Kind != resource.KindCertificate || strings.HasSuffix(r.Path, ".ca_certificate")
+	})
+}
+
+// checkPresented refuses to present a certificate that is only there to be trusted.
+func (s *State) checkPresented(o *resource.Object) []Problem {
+	var out []Problem
+	for _, r := range presented(o) {
+		if c := s.Get(r.To); c != nil && c.Message().(*configv1.Certificate).GetPrivateKey() == "" {
+			out = append(out, problem(o, r.Path, "certificate.key", "names certificate %q, which has no private key and so cannot be presented; write the certificate again with its private_key", r.To.Name))
+		}
+	}
+	return out
+}
+
+// checkNeeded refuses a certificate without a key where something presents it.
+func (s *State) checkNeeded(o *resource.Object, c *configv1.Certificate) []Problem {
+	if c.GetPrivateKey() != "" {
 		return nil
 	}
-	return []Problem{problem(o, path, "gateway.certificates", "names certificate %q, which has no private key; a listener cannot present it", name)}
+	for _, user := range s.Users(o.Ref()) {
+		if u := s.Get(user); u != nil && slices.ContainsFunc(presented(u), func(r Reference) bool { return r.To == o.Ref() }) {
+			return []Problem{problem(o, "$.private_key", "certificate.key", "is missing, and %s presents this certificate; give it", user)}
+		}
+	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
+	"github.com/marchproxy/marchproxy/pkg/certificate"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
@@ -35,6 +36,8 @@ func Check(st *config.State, changes []config.Change) []config.Problem {
 			k.license(m)
 		case *configv1.Gateway:
 			k.gateway(c.After.Name, m)
+		case *configv1.Certificate:
+			k.certificate(m)
 		case *configv1.RateLimitPolicy:
 			k.limit(c.After.Name, m)
 		}
@@ -238,6 +241,19 @@ func anyFirst(s *configv1.Service) bool {
 		}
 	}
 	return false
+}
+
+func (k *checker) certificate(c *configv1.Certificate) {
+	if c.GetPrivateKey() == "" {
+		return // only trusted
+	}
+	leaf, err := certificate.Leaf(c.GetChain())
+	if err == nil {
+		err = certificate.Presentable(leaf)
+	}
+	if err != nil {
+		k.add("$.chain", "certificate", "%s", err.Error())
+	}
 }
 
 func (k *checker) limit(name string, p *configv1.RateLimitPolicy) {

@@ -36,6 +36,8 @@ func TestCheckRefuses(t *testing.T) {
 		{"License", `{"gates":[{"feature":"a","paths":["/a","/."]}]}`, "$.gates[0].paths[1] path.dots"},
 		{"AuthPolicy", `{"jwt":{"remote_jwks":{"service":"a","path":"/","host":"a:99999"}}}`, "$.jwt.remote_jwks.host auth_policy.host"},
 		{"AuthPolicy", `{"jwt":{"remote_jwks":{"service":"a","path":"/","host":"a:8443"}}}`, ""},
+		{"AuthPolicy", `{"tokens":[{"name":"a","not_after":"1969-12-31T23:59:59Z"}]}`, "$.tokens[0].not_after timestamp"},
+		{"AuthPolicy", `{"tokens":[{"name":"a","subject":"x"}],"jwt":{"jwks":"","remote_jwks":{"service":"a","path":"/"},"forward_claims":[{"claim":["sub"],"header":"cookie"}]}}`, "$.jwt.forward_claims[0].header header.protected; $.tokens auth_policy.engine"},
 	} {
 		k, _ := resource.KindByName(c.kind)
 		m, v := resource.DecodeSpec(k, []byte(c.spec))

@@ -29,7 +29,7 @@ func (k *checker) authPolicy(p *configv1.AuthPolicy) {
 	for i, f := range j.GetForwardClaims() {
 		at := fmt.Sprintf("$.jwt.forward_claims[%d]", i)
 		switch f.GetHeader() {
-		case "authorization", "host", scopeHeader, "content-length", "transfer-encoding", "connection", "upgrade", "te":
+		case "authorization", "host", scopeHeader, "content-length", "transfer-encoding", "connection", "cookie", "upgrade", "te":
 			k.add(at+".header", "header.protected", "is %q, which no claim may replace", f.GetHeader())
 		}
 		if strings.HasPrefix(f.GetHeader(), "x-envoy-") || strings.HasPrefix(f.GetHeader(), "x-license-") {
@@ -81,8 +81,11 @@ func (k *checker) timestamp(path, text string) {
 	if text == "" {
 		return
 	}
-	if _, err := time.Parse(time.RFC3339, text); err != nil {
+	switch at, err := time.Parse(time.RFC3339, text); {
+	case err != nil:
 		k.add(path, "timestamp", "is no time in RFC 3339, such as 2027-01-31T00:00:00Z")
+	case at.Unix() < 0: // the filters count seconds from then on
+		k.add(path, "timestamp", "is before 1970; give the time that is meant, such as 2027-01-31T00:00:00Z")
 	}
 }
 

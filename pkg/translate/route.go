@@ -41,7 +41,7 @@ func (t *tableBuilder) route(name string, r *configv1.Route) []*routev3.Route {
 			out.GetDirectResponse().Body = nil
 		}
 		if ct := r.GetDirectResponse().GetContentType(); ct != "" {
-			out.ResponseHeadersToAdd = append(out.ResponseHeadersToAdd, headerOption("content-type", ct, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD))
+			out.ResponseHeadersToAdd = append(out.ResponseHeadersToAdd, headerOption("content-type", strings.ReplaceAll(ct, "%", "%%"), corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD))
 		}
 	default:
 		out.Action = &routev3.Route_Route{Route: t.forward(r)}

@@ -16,6 +16,10 @@ import (
 // noRoute is the name of the last route of every table: the host is known, the path is not.
 const noRoute = "marchproxy-no-route"
 
+// maxBody is the schema's limit of a direct response's body, in bytes. Envoy's own is 4,096, and it refuses the
+// whole table of a longer one.
+const maxBody = 64 << 10
+
 // scope builds the scopes of a host, one a listener; host is [wildcardScope] for all wildcards.
 func (w *work) scope(host string) {
 	wanted := map[string]bool{}
@@ -40,6 +44,7 @@ func (w *work) scope(host string) {
 func (w *work) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuilder) {
 	table := &routev3.RouteConfiguration{
 		Name: scopeName(l.GetName(), host), ValidateClusters: wrapperspb.Bool(false), RequestHeadersToRemove: []string{scopeHeader},
+		MaxDirectResponseBodySizeBytes: wrapperspb.UInt32(maxBody),
 	}
 	t := tableBuilder{work: w, clusters: map[string]bool{}, policies: map[string]bool{}, listener: l}
 	if host != wildcardScope {

@@ -25,7 +25,10 @@ const (
 // TLS for a listener or towards an upstream.
 type Certificate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The certificate and its intermediates, PEM, the leaf first.
+	// The certificate and its intermediates, PEM, the leaf first. One with a private key must be such that
+	// Envoy can present it: RSA of 2,048 bits and more or ECDSA on P-256, P-384 or P-521, a key usage (if any)
+	// with digitalSignature for ECDSA, a name, and no must-staple. One that has ended, or ends soon, is taken
+	// with a warning. Without a key it may be a bundle of authorities.
 	Chain string `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
 	// The private key, PEM (PKCS #8, PKCS #1 or SEC 1). Write-only: sealed before it is stored and never
 	// shown. Absent for a chain that is only trusted; on a later write, absent keeps the stored key where
