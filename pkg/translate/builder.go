@@ -66,6 +66,7 @@ type work struct {
 	listener bool
 	slotted  bool              // the slots are to be built again
 	limited  bool              // that of the rate limit policies is
+	guards   map[string]guard  // by listener
 	before   map[Key]*Resource // of what was touched
 	problems []config.Problem
 }
@@ -73,7 +74,7 @@ type work struct {
 func (b *Builder) begin(st *config.State) *work {
 	w := &work{
 		Builder: b, st: st, scopes: map[string]bool{}, services: map[string]bool{}, certs: map[string]bool{},
-		before: map[Key]*Resource{},
+		before: map[Key]*Resource{}, guards: map[string]guard{},
 	}
 	if o := st.Get(resource.Ref{Kind: resource.KindGateway, Name: b.gateway}); o != nil {
 		w.gw = o.Message().(*configv1.Gateway)
@@ -192,6 +193,8 @@ func (w *work) affected(c config.Change) {
 			w.listener, w.slotted = true, true
 			if listenerNames(c.Before) != listenerNames(c.After) {
 				w.everyScope()
+			} else if c.Before != nil {
+				w.reguard(c.Before.Message().(*configv1.Gateway), c.After.Message().(*configv1.Gateway))
 			}
 		}
 	}

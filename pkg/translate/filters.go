@@ -8,8 +8,10 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	chainv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/filter_chain/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
+	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	httpwasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -25,57 +27,86 @@ import (
 // use or not, so that the first policy of a gateway changes as little as its hundredth key: no listener,
 // no connection. A slot that is not in use lets requests through at the price of an empty native filter.
 const (
+	slotHost     = "marchproxy.host" // host.go
 	slotMetrics  = "marchproxy.metrics"
 	slotRequests = "marchproxy.requests" // rate limit policies
 	slotLicense  = "marchproxy.license"
 	slotAuth     = "marchproxy.auth"   // our filter: HMAC keys, opaque tokens
 	slotJWT      = "marchproxy.jwt"    // Envoy's own: public keys
 	slotClaims   = "marchproxy.claims" // the claims that tokens of slotJWT must have
+	slotLimit    = "marchproxy.listener_rate_limit"
+	// slotConnections is a place among the network filters: connlimit.go.
+	slotConnections = "marchproxy.connections"
 )
+
+// slotNames are all of them.
+var slotNames = []string{
+	slotConnections, slotHost, slotMetrics, slotRequests, slotLimit, slotLicense, slotAuth, slotJWT, slotClaims,
+}
 
 // slot is a place in the chain. Until its content has come, or where it cannot be had, those that protect
 // something let nothing through.
-func slot(name string, closed bool, types ...proto.Message) *hcmv3.HttpFilter {
-	source := &corev3.ExtensionConfigSource{ConfigSource: ads(), DefaultConfig: pack(passThrough())}
-	if closed {
-		source.DefaultConfig = pack(unavailable())
-	}
+func slot(name string, types ...proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_ConfigDiscovery{
+		ConfigDiscovery: discovered(name, types...),
+	}}
+}
+
+// discovered is where a slot's content comes from, of one of the types.
+func discovered(name string, types ...proto.Message) *corev3.ExtensionConfigSource {
+	source := &corev3.ExtensionConfigSource{ConfigSource: ads(), DefaultConfig: pack(before(name))}
 	urls := map[string]bool{source.DefaultConfig.GetTypeUrl(): true}
 	for _, t := range types {
 		urls[pack(t).GetTypeUrl()] = true
 	}
 	source.TypeUrls = slices.Sorted(maps.Keys(urls))
-	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: source}}
+	return source
+}
+
+// before is a slot's content before it has any.
+func before(name string) proto.Message {
+	switch name {
+	case slotConnections:
+		return unlimited()
+	case slotMetrics, slotRequests:
+		return passThrough()
+	case slotLimit:
+		return asleep()
+	default:
+		return unavailable()
+	}
 }
 
 // Closed is a slot's content before it has any, as a resource.
-func Closed(name string) *Resource {
-	if name == slotMetrics || name == slotRequests {
-		return extension(name, passThrough(), nil)
-	}
-	return extension(name, unavailable(), nil)
-}
+func Closed(name string) *Resource { return extension(name, before(name), nil) }
 
 func slotOfMetrics() *hcmv3.HttpFilter {
-	return slot(slotMetrics, false, &httpwasmv3.Wasm{}, passThrough())
+	return slot(slotMetrics, &httpwasmv3.Wasm{}, passThrough())
 }
 
 // slotOfRequests is open before its content has come, and where Envoy refuses it: a limit shares out what
 // there is, and no service at all is no fair share. A listener waits for its slots before it opens.
 func slotOfRequests() *hcmv3.HttpFilter {
-	return slot(slotRequests, false, &compositev3.Composite{}, passThrough())
+	return slot(slotRequests, &compositev3.Composite{}, passThrough())
 }
+
+// slotOfLimit holds the local rate limit of the listener's requests.
+func slotOfLimit() *hcmv3.HttpFilter { return slot(slotLimit, &limitv3.LocalRateLimit{}, asleep()) }
 
 func slotsAfter() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
-		slot(slotLicense, true, &httpwasmv3.Wasm{}, passThrough()),
-		slot(slotAuth, true, &httpwasmv3.Wasm{}, passThrough()),
-		slot(slotJWT, true, &jwtv3.JwtAuthentication{}),
-		slot(slotClaims, true, &rbacv3.RBAC{}, passThrough()),
+		slot(slotLicense, &httpwasmv3.Wasm{}, passThrough()),
+		slot(slotAuth, &httpwasmv3.Wasm{}, passThrough()),
+		slot(slotJWT, &jwtv3.JwtAuthentication{}),
+		slot(slotClaims, &rbacv3.RBAC{}, passThrough()),
 	}
 }
 
 func passThrough() proto.Message { return &mutationv3.HeaderMutation{} }
+
+// asleep is an empty chain: Envoy puts nothing at all into the request's filters for it, so that a place
+// whose content is asleep costs next to nothing.
+func asleep() proto.Message { return &chainv3.FilterChainConfig{} }
 
 // unavailable answers 503 to everything.
 func unavailable() proto.Message {
@@ -160,7 +191,7 @@ func extension(slot string, content proto.Message, clusters []string, objects ..
 func (w *work) slots() {
 	gw := resource.Ref{Kind: resource.KindGateway, Name: w.gateway}
 	if w.gw == nil {
-		for _, name := range []string{slotMetrics, slotRequests, slotLicense, slotAuth, slotJWT, slotClaims} {
+		for _, name := range slotNames {
 			w.put(Key{TypeExtension, name}, nil)
 		}
 		return
@@ -170,6 +201,9 @@ func (w *work) slots() {
 		metrics = passThrough()
 	}
 	w.fill(slotMetrics, metrics, gw)
+	w.fill(slotHost, hostFilter(w.gw), gw)
+	w.fill(slotConnections, connectionLimit(w.gw.GetLimits().GetMaxConnections()), gw)
+	w.fill(slotLimit, listenerLimit(w.gw.GetLimits().GetLocalRateLimit()), gw)
 	w.requests(gw)
 	w.license(gw)
 	w.auth(gw)

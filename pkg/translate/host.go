@@ -2,6 +2,7 @@ package translate
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -27,10 +29,7 @@ import (
 // Every table removes the header again and ends in a route of its own, so that a path that is not known
 // never falls through to another table.
 
-const (
-	scopeHeader = "x-marchproxy-scope"
-	filterHost  = "marchproxy.host"
-)
+const scopeHeader = "x-marchproxy-scope"
 
 func scopeKey(listener, host string) string { return listener + "|" + host }
 
@@ -57,28 +56,38 @@ func scopedRoutes() *hcmv3.HttpConnectionManager_ScopedRoutes {
 }
 
 // hostScript is step 3, and the guard of hosts that demand a client certificate: their table is shared
-// with every connection, so a request for one that came in under another server name is sent away (421)
-// to make a connection of its own.
-func hostScript(l *configv1.Listener) string {
+// with every connection, so a request for one that came in under another server name, or on a connection from
+// before the host demanded a certificate, is sent away (421) to make a connection of its own. It is the same for all of a gateway's listeners and comes by ECDS, so that
+// a host which is to demand a certificate drains nobody else's connections.
+func hostScript(g *configv1.Gateway) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, `local listener = %s
-`, luaString(l.GetName()+"|"))
-	if lean(l) == "" {
-		b.WriteString("local exact, suffix = {}, {}\n")
+	b.WriteString("local exact, suffix = {}, {}\n")
+	guards := false
+	for _, l := range g.GetListeners() {
+		if len(l.GetClientAuth()) == 0 {
+			continue
+		}
+		guards = true
+		name := luaString(l.GetName() + "|")
+		fmt.Fprintf(&b, "exact[%s], suffix[%s] = {}, {}\n", name, name)
 		for i, a := range l.GetClientAuth() {
 			for _, h := range slices.Sorted(slices.Values(a.GetHosts())) {
 				if rest, ok := strings.CutPrefix(h, "*"); ok {
-					fmt.Fprintf(&b, "suffix[%s] = %d\n", luaString(rest), i+1)
+					fmt.Fprintf(&b, "suffix[%s][%s] = %d\n", name, luaString(rest), i+1)
 				} else {
-					fmt.Fprintf(&b, "exact[%s] = %d\n", luaString(h), i+1)
+					fmt.Fprintf(&b, "exact[%s][%s] = %d\n", name, luaString(h), i+1)
 				}
 			}
 		}
-		b.WriteString(`local function chain(name)
-  if exact[name] then return exact[name] end
+	}
+	if guards {
+		b.WriteString(`local function chain(listener, name)
+  local e, s = exact[listener], suffix[listener]
+  if not e then return 0 end
+  if e[name] then return e[name] end
   local dot = string.find(name, ".", 1, true)
   while dot do
-    local found = suffix[string.sub(name, dot)]
+    local found = s[string.sub(name, dot)]
     if found then return found end
     dot = string.find(name, ".", dot + 1, true)
   end
@@ -89,14 +98,19 @@ end
 	b.WriteString(`function envoy_on_request(handle)
   local info = handle:streamInfo()
   local headers = handle:headers()
+  local listener = string.match(headers:get("` + scopeHeader + `") or "", "^[^|]*|") or ""
   local host = string.lower(headers:get(":authority") or "")
   if string.sub(host, -1) == "." then host = string.sub(host, 1, -2) end
 `)
-	if lean(l) == "" {
-		b.WriteString(`  local wanted = chain(host)
-  if wanted ~= 0 and chain(string.lower(info:requestedServerName() or "")) ~= wanted then
-    handle:respond({[":status"] = "421", ["content-type"] = "text/plain"}, "this host needs a connection of its own\n")
-    return
+	if guards {
+		b.WriteString(`  local wanted = chain(listener, host)
+  if wanted ~= 0 then
+    local ssl = handle:connection():ssl()
+    local name = string.lower(info:requestedServerName() or "")
+    if not ssl or not ssl:peerCertificatePresented() or chain(listener, name) ~= wanted then
+      handle:respond({[":status"] = "421", ["content-type"] = "text/plain"}, "this host needs a connection of its own\n")
+      return
+    end
   end
 `)
 	}
@@ -114,18 +128,74 @@ end
 
 func luaString(s string) string { return strconv.QuoteToASCII(s) }
 
-func hostFilter(l *configv1.Listener) *hcmv3.HttpFilter {
-	return filter(filterHost, &luav3.Lua{DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: hostScript(l)}}})
+// hostFilter is the content of the slot of the host filter.
+func hostFilter(g *configv1.Gateway) proto.Message {
+	return &luav3.Lua{DefaultSourceCode: inline(hostScript(g))}
 }
 
-// lean is not empty where a request that has found its table needs the host filter no more.
-func lean(l *configv1.Listener) string {
-	if len(l.GetClientAuth()) == 0 {
-		return "+"
+func slotOfHost() *hcmv3.HttpFilter { return slot(slotHost, &luav3.Lua{}) }
+
+// guard are the hosts of a listener that demand a client certificate, wildcards as they are written. Only
+// requests for them need the host filter once they have found their table.
+type guard map[string]bool
+
+func guardOf(l *configv1.Listener) guard {
+	g := guard{}
+	for _, a := range l.GetClientAuth() {
+		for _, h := range a.GetHosts() {
+			g[h] = true
+		}
 	}
-	return ""
+	return g
+}
+
+// has finds a host as the script does, and Envoy with its filter chains.
+func (g guard) has(host string) bool {
+	if len(g) == 0 || g[host] {
+		return g[host]
+	}
+	for rest := host; ; {
+		_, after, ok := strings.Cut(rest, ".")
+		if !ok {
+			return false
+		}
+		if rest = after; g["*."+rest] {
+			return true
+		}
+	}
+}
+
+// guard is that of a listener, made once.
+func (w *work) guard(l *configv1.Listener) guard {
+	g, ok := w.guards[l.GetName()]
+	if !ok {
+		g = guardOf(l)
+		w.guards[l.GetName()] = g
+	}
+	return g
+}
+
+// reguard has the tables built again of hosts that begin or cease to demand a client certificate.
+func (w *work) reguard(before, after *configv1.Gateway) {
+	type pair struct{ was, is guard }
+	var changed []pair
+	for i, l := range after.GetListeners() {
+		if was, is := guardOf(before.GetListeners()[i]), w.guard(l); !maps.Equal(was, is) {
+			changed = append(changed, pair{was, is})
+		}
+	}
+	if len(changed) == 0 {
+		return
+	}
+	for _, h := range w.st.Hosts(w.gateway) {
+		for _, p := range changed {
+			if p.was.has(h) != p.is.has(h) {
+				w.scopes[scopeHost(h)] = true
+			}
+		}
+	}
 }
 
 func hostFilterOff() map[string]*anypb.Any {
-	return map[string]*anypb.Any{filterHost: pack(&routev3.FilterConfig{Disabled: true})}
+	return map[string]*anypb.Any{slotHost: pack(&routev3.FilterConfig{Disabled: true})}
 }

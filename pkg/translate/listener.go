@@ -1,7 +1,7 @@
 package translate
 
 import (
-	"fmt"
+	"slices"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -13,7 +13,6 @@ import (
 	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
-	connlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -29,10 +28,9 @@ import (
 
 // Names of the HTTP filters, in their order.
 const (
-	filterCORS          = "envoy.filters.http.cors"
-	filterListenerLimit = "marchproxy.listener_rate_limit"
-	filterRouteLimit    = "marchproxy.route_rate_limit"
-	filterRouter        = "envoy.filters.http.router"
+	filterCORS       = "envoy.filters.http.cors"
+	filterRouteLimit = "marchproxy.route_rate_limit"
+	filterRouter     = "envoy.filters.http.router"
 )
 
 func filter(name string, config proto.Message) *hcmv3.HttpFilter {
@@ -81,13 +79,14 @@ func listener(gateway string, g *configv1.Gateway, l *configv1.Listener) *listen
 	out.ListenerFilters = []*listenerv3.ListenerFilter{{
 		Name: "envoy.filters.listener.tls_inspector", ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&inspectorv3.TlsInspector{})},
 	}}
-	for i, a := range l.GetClientAuth() {
+	for _, a := range l.GetClientAuth() {
 		certs := a.GetCertificates()
 		if len(certs) == 0 {
 			certs = l.GetCertificates()
 		}
 		out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{
-			Name: fmt.Sprintf("client-auth-%d", i), Filters: networkFilters(gateway, g, l),
+			// Not numbered: a chain that changes its name is another one, whose connections drain.
+			Name: "client-auth " + slices.Min(a.GetHosts()), Filters: networkFilters(gateway, g, l),
 			FilterChainMatch: &listenerv3.FilterChainMatch{ServerNames: a.GetHosts()},
 			TransportSocket:  downstreamTLS(certs, a.GetCaCertificate()),
 		})
@@ -115,15 +114,9 @@ func downstreamTLS(certs []string, ca string) *corev3.TransportSocket {
 }
 
 func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener) []*listenerv3.Filter {
-	var out []*listenerv3.Filter
-	if n := g.GetLimits().GetMaxConnections(); n > 0 {
-		out = append(out, &listenerv3.Filter{Name: "envoy.filters.network.connection_limit", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(&connlimitv3.ConnectionLimit{
-			StatPrefix: l.GetName(), MaxConnections: wrapperspb.UInt64(uint64(n)),
-		})}})
-	}
-	return append(out, &listenerv3.Filter{
+	return []*listenerv3.Filter{slotOfConnections(), {
 		Name: "envoy.filters.network.http_connection_manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(connectionManager(gateway, g, l))},
-	})
+	}}
 }
 
 // connectionManager follows Envoy's own advice for proxies at the edge.
@@ -149,13 +142,10 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 			MaxConcurrentStreams: wrapperspb.UInt32(100), InitialStreamWindowSize: wrapperspb.UInt32(64 << 10), InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
 		},
 		MaxRequestHeadersKb: positive(lim.GetMaxRequestHeadersKb()),
-		HttpFilters:         []*hcmv3.HttpFilter{hostFilter(l), slotOfMetrics(), filter(filterCORS, &corsv3.Cors{}), slotOfRequests()},
+		HttpFilters:         []*hcmv3.HttpFilter{slotOfHost(), slotOfMetrics(), filter(filterCORS, &corsv3.Cors{}), slotOfRequests(), slotOfLimit()},
 		AccessLog:           accessLog(g.GetAccessLog()),
 		Tracing:             tracing(gateway, g.GetTracing()),
 		LocalReplyConfig:    refusals(),
-	}
-	if lim.GetLocalRateLimit() != nil {
-		h.HttpFilters = append(h.HttpFilters, filter(filterListenerLimit, rateLimit("listener", lim.GetLocalRateLimit())))
 	}
 	h.HttpFilters = append(h.HttpFilters, filter(filterRouteLimit, &limitv3.LocalRateLimit{StatPrefix: "route"}))
 	h.HttpFilters = append(append(h.HttpFilters, slotsAfter()...), filter(filterRouter, &routerv3.Router{}))

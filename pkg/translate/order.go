@@ -41,7 +41,7 @@ func listenerNames(o *resource.Object) string {
 	}
 	var names []string
 	for _, l := range o.Message().(*configv1.Gateway).GetListeners() {
-		names = append(names, l.GetName()+lean(l))
+		names = append(names, l.GetName())
 	}
 	return strings.Join(names, ",")
 }

@@ -46,6 +46,7 @@ func (w *work) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuild
 		Name: scopeName(l.GetName(), host), ValidateClusters: wrapperspb.Bool(false), RequestHeadersToRemove: []string{scopeHeader},
 		MaxDirectResponseBodySizeBytes: wrapperspb.UInt32(maxBody),
 	}
+	guarded := false
 	t := tableBuilder{work: w, clusters: map[string]bool{}, policies: map[string]bool{}, listener: l}
 	if host != wildcardScope {
 		routes := t.routes(host)
@@ -53,7 +54,7 @@ func (w *work) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuild
 			return nil, t
 		}
 		table.VirtualHosts = []*routev3.VirtualHost{t.virtualHost(host, "*", routes)}
-		if lean(l) != "" {
+		if guarded = w.guard(l).has(host); !guarded {
 			table.TypedPerFilterConfig = hostFilterOff()
 		}
 	} else {
@@ -72,6 +73,9 @@ func (w *work) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuild
 	}
 	r := newResource(scope.GetName(), scope, slices.Sorted(maps.Keys(t.clusters)), t.objects...)
 	r.Needs, r.Policies = t.needs(), slices.Sorted(maps.Keys(t.policies))
+	if guarded {
+		r.Needs = append(r.Needs, Key{TypeExtension, slotHost})
+	}
 	return r, t
 }
 

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"net/netip"
+	"slices"
 
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -62,6 +63,11 @@ func (r *Resource) Same(o *Resource) bool {
 		return r == o
 	}
 	return r.Version == o.Version && r.Surplus.Same(o.Surplus) && r.Careful.Same(o.Careful)
+}
+
+// Says is whether the routes of a table name something that a slot looks for: a policy, none, a feature.
+func (r *Resource) Says() bool {
+	return r.Type == TypeScope && (len(r.Policies) > 0 || slices.ContainsFunc(r.Needs, func(k Key) bool { return k.Name != slotHost }))
 }
 
 // Is says whether a version is this resource's, in any form.

@@ -410,7 +410,8 @@ func (x *ClusterApiKey) GetSha256() string {
 // Limits towards clients.
 type Limits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Connections of one listener in one Envoy; no limit of its own where 0.
+	// Connections in one Envoy of one listener, and of each client_auth of it; no limit of its own where 0. A
+	// new limit counts the connections that are made after it.
 	MaxConnections uint32 `protobuf:"varint,1,opt,name=max_connections,json=maxConnections,proto3" json:"max_connections,omitempty"`
 	// Size of all request headers in KiB; 60 where 0.
 	MaxRequestHeadersKb uint32 `protobuf:"varint,2,opt,name=max_request_headers_kb,json=maxRequestHeadersKb,proto3" json:"max_request_headers_kb,omitempty"`

@@ -179,9 +179,7 @@ func (s *stream) careful() bool {
 func (s *stream) tooEarly(r *translate.Resource, has bool) bool { return has && r.Late && s.careful() }
 
 // says tells of a route table whether it names something.
-func says(r *translate.Resource) bool {
-	return r != nil && r.Type == translate.TypeScope && len(r.Policies)+len(r.Needs) > 0
-}
+func says(r *translate.Resource) bool { return r != nil && r.Says() }
 
 // holding is what an Envoy has with a resource.
 func holding(r *translate.Resource) held {
