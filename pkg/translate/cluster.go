@@ -43,6 +43,7 @@ func (w *work) service(name string) {
 	w.useCerts("service/"+name, certs)
 	r := newResource(name, cluster(name, s), nil, ref)
 	r.Secrets = secrets(certs)
+	r.Together = together(r.Secrets)
 	w.put(ck, r)
 	if cla, ok := w.endpoints(name, s); ok {
 		w.put(ek, newResource(name, cla, nil, ref))
@@ -178,7 +179,7 @@ func upstreamTLS(s *configv1.Service) *corev3.TransportSocket {
 		common.AlpnProtocols = []string{"h2"}
 	}
 	if c := t.GetClientCertificate(); c != "" {
-		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{{Name: certSecret(c), SdsConfig: ads()}}
+		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{{Name: certSecret(c), SdsConfig: sds()}}
 	}
 	out := &tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: t.GetSni(), MaxSessionKeys: wrapperspb.UInt32(8)}
 	if t.GetSni() == "" { // the name sent, and verified, is that of the endpoint
@@ -194,7 +195,7 @@ func upstreamTLS(s *configv1.Service) *corev3.TransportSocket {
 		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{TrustChainVerification: tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED}}
 	case t.GetCaCertificate() != "":
 		common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-			DefaultValidationContext: own, ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: caSecret(t.GetCaCertificate()), SdsConfig: ads()},
+			DefaultValidationContext: own, ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: caSecret(t.GetCaCertificate()), SdsConfig: sds()},
 		}}
 	default:
 		own.TrustedCa = &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: systemRoots}}

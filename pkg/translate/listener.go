@@ -53,6 +53,7 @@ func (w *work) listeners() {
 		}
 		r := newResource(l.GetName(), listener(w.gateway, w.gw, l), clusters, ref)
 		r.Secrets = secrets(own)
+		r.Together = together(r.Secrets)
 		w.put(r.Key, r)
 	}
 	for k := range w.out {
@@ -103,12 +104,12 @@ func downstreamTLS(certs []string, ca string) *corev3.TransportSocket {
 		TlsParams:     &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},
 	}
 	for _, c := range certs {
-		common.TlsCertificateSdsSecretConfigs = append(common.TlsCertificateSdsSecretConfigs, &tlsv3.SdsSecretConfig{Name: certSecret(c), SdsConfig: ads()})
+		common.TlsCertificateSdsSecretConfigs = append(common.TlsCertificateSdsSecretConfigs, &tlsv3.SdsSecretConfig{Name: certSecret(c), SdsConfig: sds()})
 	}
 	out := &tlsv3.DownstreamTlsContext{CommonTlsContext: common}
 	if ca != "" {
 		out.RequireClientCertificate = wrapperspb.Bool(true)
-		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: caSecret(ca), SdsConfig: ads()}}
+		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: caSecret(ca), SdsConfig: sds()}}
 	}
 	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(out)}}
 }

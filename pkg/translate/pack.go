@@ -37,6 +37,14 @@ func ads() *corev3.ConfigSource {
 	return &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3, ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
 }
 
+// sds is where Envoy gets secrets. An xDS server answers at once, also for those that do not exist; where that
+// is lost, no listener waits for longer than this.
+func sds() *corev3.ConfigSource {
+	out := ads()
+	out.InitialFetchTimeout = durationpb.New(2 * time.Second)
+	return out
+}
+
 func address(host string, port uint32) *corev3.Address {
 	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},

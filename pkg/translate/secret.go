@@ -66,6 +66,14 @@ func secrets(in map[string]certUse) []string {
 	return out
 }
 
+// together is one TLS context with these secrets, nothing where there is only one.
+func together(secrets []string) [][]string {
+	if len(secrets) < 2 {
+		return nil
+	}
+	return [][]string{secrets}
+}
+
 // useCerts replaces what a user (a service, or the gateway) uses.
 func (w *work) useCerts(user string, now map[string]certUse) {
 	for name, u := range w.Builder.certs {

@@ -24,6 +24,9 @@ const (
 	TypeExtension Type = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 )
 
+// AnyName is the secret that is served for server names that no certificate has, and to clients that send none.
+const AnyName = "*"
+
 // Key names an xDS resource of a gateway.
 type Key struct {
 	Type Type
@@ -43,6 +46,12 @@ type Resource struct {
 	// Secrets are those that an Envoy asks for because of it (clusters and listeners), and Policies those
 	// that its routes name: they must stay until it is gone.
 	Secrets, Policies []string
+	// Together are those of the secrets that share a TLS context with others: Envoy judges them as one.
+	Together [][]string
+	// ByName is a secret that an Envoy asks for by the name that a client sends (SNI). The Envoy forgets it when
+	// it is told that it is gone. Carrier is the cluster that makes every Envoy ask for it before a client does.
+	ByName  bool
+	Carrier string
 	// Needs are the slots that an Envoy must have in the version that goes with this resource, before it:
 	// a route that names a policy may not be there before the policy.
 	Needs []Key

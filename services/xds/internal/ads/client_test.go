@@ -76,7 +76,11 @@ type envoy struct {
 	refusal func(bad string) string
 	// refused are resources that it has refused on their own, by content.
 	refused map[string]bool
-	log     []string
+	// stored are the contents of secrets that it was sent last, taken or not.
+	stored map[string]string
+	// together are the secrets of one TLS context, which it judges when it has them all.
+	together []string
+	log      []string
 }
 
 func (e *envoy) Context() context.Context { return e.ctx }
@@ -97,7 +101,7 @@ func (e *envoy) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 
 // connect is a new Envoy that asks for everything that Envoys ask for, and for these slots.
 func connect(t *testing.T, g *ads.Gateway, name string, slots ...string) *envoy {
-	e := &envoy{t: t, name: name, slots: slots, has: map[translate.Type]map[string]*discoveryv3.Resource{}, refused: map[string]bool{}}
+	e := &envoy{t: t, name: name, slots: slots, has: map[translate.Type]map[string]*discoveryv3.Resource{}, refused: map[string]bool{}, stored: map[string]string{}}
 	for _, typ := range []translate.Type{cluster, endpoint, listener, scope, slot, secret} {
 		e.has[typ] = map[string]*discoveryv3.Resource{}
 	}
@@ -126,6 +130,9 @@ func (e *envoy) dial(g *ads.Gateway) {
 			e.in <- r
 			e.read()
 		}
+	}
+	if names := e.versions(secret); len(names) > 0 {
+		e.in <- &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(secret), ResourceNamesSubscribe: slices.Sorted(maps.Keys(e.stored)), InitialResourceVersions: names}
 	}
 	if names := e.versions(cluster); len(names) > 0 { // of every cluster, whether their endpoints ever came or not
 		e.in <- &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(endpoint), ResourceNamesSubscribe: slices.Sorted(maps.Keys(names)), InitialResourceVersions: e.versions(endpoint)}
@@ -187,8 +194,20 @@ func (e *envoy) answer() bool {
 	e.waiting = e.waiting[1:]
 	typ := translate.Type(r.GetTypeUrl())
 	bad := ""
+	same := map[string]bool{}
 	for _, x := range r.GetResources() {
-		if strings.Contains(string(x.GetResource().GetValue()), "bad") {
+		if typ == secret {
+			// What it was sent last is what it compares with, and it takes the same again without a look.
+			content := string(x.GetResource().GetValue())
+			same[x.GetName()] = e.stored[x.GetName()] == content
+			if e.stored[x.GetName()] = content; same[x.GetName()] {
+				continue
+			}
+			if len(r.GetResources()) > 1 {
+				e.t.Errorf("%d secrets in one response", len(r.GetResources()))
+			}
+		}
+		if e.isBad(x) {
 			bad = x.GetName()
 			if content := string(x.GetResource().GetValue()); len(r.GetResources()) == 1 {
 				e.refused[x.GetName()+content] = true
@@ -205,7 +224,9 @@ func (e *envoy) answer() bool {
 		return true
 	}
 	for _, x := range r.GetResources() {
-		e.put(typ, x)
+		if !same[x.GetName()] {
+			e.put(typ, x)
+		}
 	}
 	for _, n := range r.GetRemovedResources() {
 		e.remove(typ, n)
@@ -213,6 +234,22 @@ func (e *envoy) answer() bool {
 	e.in <- reply
 	synctest.Wait()
 	return true
+}
+
+// isBad says whether it refuses a resource.
+func (e *envoy) isBad(x *discoveryv3.Resource) bool {
+	if !slices.Contains(e.together, x.GetName()) {
+		return strings.Contains(string(x.GetResource().GetValue()), "bad")
+	}
+	bad := false
+	for _, name := range e.together {
+		content, has := e.stored[name]
+		if !has {
+			return false
+		}
+		bad = bad || strings.Contains(content, weakMark)
+	}
+	return bad
 }
 
 func (e *envoy) put(typ translate.Type, x *discoveryv3.Resource) {

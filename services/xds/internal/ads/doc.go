@@ -18,6 +18,8 @@
 // that it relies on, what relies on the refused version waits, and the objects that were changed since are
 // reported with Envoy's text.
 //
+// Secrets go each alone, several at once, and are judged by their content: see secret.go.
+//
 // An Envoy has applied a revision when it has ACKed every resource that the revision changed, or a
 // later version of it. An ACK is sent after the new routes were posted to every worker, and a worker
 // runs what was posted before it reads a request that arrived later; so after the ACK no request sees

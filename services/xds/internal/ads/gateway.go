@@ -119,6 +119,10 @@ type Gateway struct {
 	refused map[translate.Key]struct{}
 	// held and pinned are what [Gateway.hold] and [Gateway.repin] hold and keep.
 	held, pinned map[translate.Key]bool
+	// together are the secrets that share a TLS context with a secret, by name; contested those of which one such
+	// context, but not they, was refused, with the refusal of what is at fault.
+	together  map[string]map[string]bool
+	contested map[string]*Refusal
 	// watchers are the streams of state-of-the-world clients.
 	watchers map[chan struct{}]struct{}
 }
@@ -134,7 +138,7 @@ func NewGateway(name string, opt Options) *Gateway {
 	if opt.Seats == nil {
 		opt.Seats = seats.New("")
 	}
-	g := &Gateway{name: name, opt: opt, entries: map[translate.Type]map[string]*entry{}, streams: map[*stream]struct{}{}, refused: map[translate.Key]struct{}{}, watchers: map[chan struct{}]struct{}{}}
+	g := &Gateway{name: name, opt: opt, entries: map[translate.Type]map[string]*entry{}, streams: map[*stream]struct{}{}, refused: map[translate.Key]struct{}{}, contested: map[string]*Refusal{}, watchers: map[chan struct{}]struct{}{}}
 	for _, t := range order {
 		g.entries[t] = map[string]*entry{}
 	}
@@ -159,6 +163,7 @@ func (g *Gateway) Apply(revision int64, d translate.Delta) {
 	}
 	for _, k := range d.Removes {
 		if e := g.entries[k.Type][k.Name]; e != nil && e.desired != nil {
+			g.regroup(e.desired, nil)
 			e.desired, e.bad, e.revision = nil, nil, revision
 			g.touch(k, revision)
 		}
@@ -200,6 +205,7 @@ func (g *Gateway) put(r *translate.Resource, revision int64) {
 	if e.good != nil && e.desired != nil && e.good.Version == e.desired.Version {
 		e.goodRevision = revision - 1
 	}
+	g.regroup(e.desired, r)
 	e.desired, e.bad, e.revision = r, nil, revision
 	g.touch(r.Key, revision)
 }
@@ -318,7 +324,7 @@ func (g *Gateway) Refusals() []Refusal {
 		r.Good = e.lastGood()
 		out = append(out, r)
 	}
-	out = append(out, g.heldBack()...)
+	out = append(append(out, g.heldBack()...), g.disputes()...)
 	slices.SortFunc(out, func(a, b Refusal) int { return compare(a.Resource.Name, b.Resource.Name) })
 	return out
 }

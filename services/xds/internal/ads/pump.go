@@ -14,10 +14,15 @@ func (s *stream) next(now time.Time) *discoveryv3.DeltaDiscoveryResponse {
 	s.reform()
 	for _, t := range order {
 		ts := s.types[t]
-		if !ts.subscribed || ts.inflight != nil {
+		if !ts.subscribed || ts.full() {
 			continue
 		}
-		items := s.collect(t, ts, now)
+		var items []item
+		if t == translate.TypeSecret {
+			items = s.secrets(ts, now)
+		} else {
+			items = s.collect(t, ts, now)
+		}
 		if t == translate.TypeExtension {
 			items = s.alone(ts, items)
 		}
@@ -54,10 +59,16 @@ func (s *stream) alone(ts *typeState, items []item) []item {
 }
 
 func (s *stream) response(t translate.Type, ts *typeState, items []item) *discoveryv3.DeltaDiscoveryResponse {
-	msg := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: string(t), Nonce: s.newNonce(), RemovedResources: ts.absent}
-	ts.inflight = &response{nonce: msg.Nonce, items: items}
+	msg := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: string(t), Nonce: s.newNonce()}
+	// Envoy refuses a response that has a name twice.
+	slices.Sort(ts.absent)
+	msg.RemovedResources = slices.DeleteFunc(slices.Compact(ts.absent), func(name string) bool {
+		return slices.ContainsFunc(items, func(it item) bool { return it.name == name })
+	})
+	ts.inflight = append(ts.inflight, &response{nonce: msg.Nonce, items: items})
 	ts.answer, ts.absent = false, nil
 	for _, it := range items {
+		ts.flying[it.name] = true
 		if it.resource == nil {
 			msg.RemovedResources = append(msg.RemovedResources, it.name)
 			if t == translate.TypeCluster {
@@ -82,7 +93,7 @@ func (s *stream) force(k translate.Key, revision int64) {
 	s.touch(k, revision)
 	ts := s.types[k.Type]
 	d := ts.dirty[k.Name]
-	d.again = ts.isInflight(k.Name)
+	d.again = ts.flying[k.Name]
 	d.force = true
 }
 
@@ -159,6 +170,9 @@ func (s *stream) consider(t translate.Type, ts *typeState, name string, d *dirt,
 		}
 		return item{name: name}, s.mayRemove(t, ts, name, now)
 	}
+	if d.anew && has {
+		return item{name: name}, true
+	}
 	if has && have.version == eff.Version && !d.force {
 		if !e.quarantined() {
 			delete(ts.dirty, name)
@@ -229,6 +243,9 @@ func (s *stream) ready(cluster string) bool {
 
 // mayRemove says whether nothing speaks against a removal.
 func (s *stream) mayRemove(t translate.Type, ts *typeState, name string, now time.Time) bool {
+	if t == translate.TypeSecret && ts.known[name].byName {
+		return true
+	}
 	if t == translate.TypeEndpoint || t == translate.TypeSecret || t == translate.TypeExtension {
 		// They go with what names them: the Envoy unsubscribes.
 		delete(ts.dirty, name)
@@ -261,6 +278,9 @@ func (s *stream) nextTimer(now time.Time) time.Duration {
 		wait = min(wait, since.Add(s.g.opt.Linger).Sub(now))
 	}
 	for _, t := range order {
+		if t == translate.TypeSecret {
+			continue // a refused one is not tried again
+		}
 		for name := range s.types[t].dirty {
 			if e := s.g.entries[t][name]; e != nil && e.bad != nil {
 				wait = min(wait, e.bad.at.Add(s.g.opt.Retry<<min(e.bad.tries, 5)).Sub(now))

@@ -1,6 +1,7 @@
 package ads
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -23,8 +24,7 @@ func (s *stream) handle(r *discoveryv3.DeltaDiscoveryRequest) {
 		s.log.Warn("envoy asks for a type that is not served", zap.String("type", r.GetTypeUrl()))
 		return
 	}
-	if in := ts.inflight; in != nil && r.GetResponseNonce() == in.nonce {
-		ts.inflight = nil
+	if in := ts.answered(r.GetResponseNonce()); in != nil {
 		if e := r.GetErrorDetail(); e != nil {
 			s.refused(ts, in, e.GetMessage())
 		} else {
@@ -32,6 +32,20 @@ func (s *stream) handle(r *discoveryv3.DeltaDiscoveryRequest) {
 		}
 	}
 	s.subscribe(t, ts, r)
+}
+
+// answered takes the response of a nonce out of those in flight; nil where there is none.
+func (ts *typeState) answered(nonce string) *response {
+	i := slices.IndexFunc(ts.inflight, func(in *response) bool { return in.nonce == nonce })
+	if i < 0 {
+		return nil
+	}
+	in := ts.inflight[i]
+	ts.inflight = slices.Delete(ts.inflight, i, i+1)
+	for _, it := range in.items {
+		delete(ts.flying, it.name)
+	}
+	return in
 }
 
 // stoodBefore says whether the Envoy comes back with a form that those without a seat get.
@@ -74,8 +88,14 @@ func (s *stream) subscribe(t translate.Type, ts *typeState, r *discoveryv3.Delta
 		if has && eff != nil && have.version == eff.Version && r.GetInitialResourceVersions()[name] != "" {
 			continue
 		}
+		if t == translate.TypeSecret && s.g.entries[t][name] == nil {
+			s.lend(ts, name)
+			continue
+		}
 		if eff == nil {
-			if s.g.entries[t][name] == nil && t != translate.TypeEndpoint {
+			// A secret that was refused has no other version to be served: without a word the Envoy would keep
+			// its listeners closed until the secret's initial_fetch_timeout.
+			if t == translate.TypeSecret || (s.g.entries[t][name] == nil && t != translate.TypeEndpoint) {
 				ts.absent = append(ts.absent, name)
 			}
 			continue
@@ -83,9 +103,9 @@ func (s *stream) subscribe(t translate.Type, ts *typeState, r *discoveryv3.Delta
 		d := ts.dirty[name]
 		if d == nil {
 			d = &dirt{first: s.g.entries[t][name].revision}
-			ts.dirty[name] = d
 		}
 		d.force = true
+		ts.mark(name, d)
 	}
 	for _, name := range r.GetResourceNamesUnsubscribe() {
 		delete(ts.names, name)
@@ -93,12 +113,16 @@ func (s *stream) subscribe(t translate.Type, ts *typeState, r *discoveryv3.Delta
 		if !ts.wildcard {
 			delete(ts.known, name)
 		}
+		ts.unlend(name)
 	}
 }
 
 // adopt takes over what an Envoy says it has, from another stream or another life of this server.
 func (s *stream) adopt(t translate.Type, ts *typeState, name, version string) {
 	e := s.g.entries[t][name]
+	if e == nil && t == translate.TypeSecret {
+		return // it is asked for, too
+	}
 	var h held
 	switch {
 	case e != nil && e.desired.Is(version):
@@ -115,7 +139,7 @@ func (s *stream) adopt(t translate.Type, ts *typeState, name, version string) {
 	s.hold(ts, name, h)
 	if eff := s.form(e.effective()); eff == nil || eff.Version != version {
 		if ts.dirty[name] == nil {
-			ts.dirty[name] = &dirt{first: s.g.revision}
+			ts.mark(name, &dirt{first: s.g.revision})
 		}
 	} else {
 		delete(ts.dirty, name)
@@ -140,6 +164,9 @@ func (s *stream) acked(t translate.Type, ts *typeState, in *response) {
 	for _, it := range in.items {
 		if it.resource == nil {
 			s.drop(ts, it.name)
+			if d := ts.dirty[it.name]; d != nil {
+				d.anew = false
+			}
 			s.settle(t, ts, it.name)
 			continue
 		}
@@ -157,6 +184,9 @@ func (s *stream) acked(t translate.Type, ts *typeState, in *response) {
 			d.force, d.again = d.again, false
 		}
 		s.settle(t, ts, it.name)
+		if t == translate.TypeSecret {
+			s.takenSecret(ts, it.name)
+		}
 	}
 }
 
@@ -180,6 +210,7 @@ func (s *stream) settle(t translate.Type, ts *typeState, name string) {
 	if d.next != 0 {
 		d.first, d.next = d.next, 0
 	}
+	ts.enqueue(name)
 }
 
 // refused finds the culprit of a NACK: the only resource of its response, or one that its halves will
@@ -196,7 +227,7 @@ func (s *stream) refused(ts *typeState, in *response, reason string) {
 		upserts = append(upserts, it)
 		s.release(holding(it.resource))
 		if d := ts.dirty[it.name]; d == nil {
-			ts.dirty[it.name] = &dirt{first: it.revision}
+			ts.mark(it.name, &dirt{first: it.revision})
 		}
 	}
 	switch len(upserts) {
@@ -208,7 +239,11 @@ func (s *stream) refused(ts *typeState, in *response, reason string) {
 		}
 	case 1:
 		ts.spoiled[upserts[0].name] = upserts[0].resource.Version
-		s.g.refuse(upserts[0].resource, reason, time.Now())
+		if ts == s.types[translate.TypeSecret] {
+			s.refusedSecret(ts, upserts[0], reason)
+		} else {
+			s.g.refuse(upserts[0].resource, reason, time.Now())
+		}
 	default:
 		ts.groups = append(split(upserts, reason), ts.groups...)
 	}

@@ -33,6 +33,8 @@ type dirt struct {
 	// first is the oldest revision that is not on the Envoy; next the first one that came after the
 	// version in flight was sent, 0 for none.
 	first, next int64
+	// anew is a cluster that the Envoy has to be without before it gets it again.
+	anew bool
 	// force sends it even where the Envoy has this version; again asks for that once more after the
 	// response in flight.
 	force, again bool
@@ -46,6 +48,8 @@ type held struct {
 	unknown  bool
 	// says is a route table that names something, or whose content is not known.
 	says bool
+	// byName is a secret that the Envoy forgets when it is told that it is gone.
+	byName bool
 }
 
 // item is one resource in a response in flight.
@@ -67,10 +71,13 @@ type typeState struct {
 	names      map[string]bool
 	// leaving are endpoints whose cluster is being removed: the Envoy will forget them, and ask again if the
 	// cluster comes back. What is sent in between it acknowledges and drops.
-	leaving  map[string]bool
-	known    map[string]held
-	dirty    map[string]*dirt
-	inflight *response
+	leaving map[string]bool
+	known   map[string]held
+	dirty   map[string]*dirt
+	// inflight are the responses that the Envoy has not answered, and flying the names in them. There is one of a
+	// type, and up to [window] of secrets, each of which goes alone.
+	inflight []*response
+	flying   map[string]bool
 	// groups are sent one after the other, each by itself: the parts of a refused response.
 	groups [][]string
 	// answer is owed even where there is nothing to say.
@@ -79,6 +86,23 @@ type typeState struct {
 	spoiled map[string]string
 	// absent names were asked for and do not exist.
 	absent []string
+	// queue are the secrets to look at: dirty ones whose turn has not come. It is nil for other types.
+	queue []string
+	// leases are the names that stand for no secret of their own, the oldest first.
+	leases []lease
+}
+
+// mark notes dirt.
+func (ts *typeState) mark(name string, d *dirt) {
+	ts.dirty[name] = d
+	ts.enqueue(name)
+}
+
+// enqueue has a secret looked at.
+func (ts *typeState) enqueue(name string) {
+	if ts.queue != nil {
+		ts.queue = append(ts.queue, name)
+	}
 }
 
 // stream is one Envoy's connection. Its state belongs to the gateway's lock; only its own goroutine
@@ -119,8 +143,12 @@ func newStream(g *Gateway, conn deltaStream, cancel context.CancelFunc, now time
 		wakes: make(chan struct{}, 1),
 	}
 	for _, t := range order {
-		s.types[t] = &typeState{names: map[string]bool{}, leaving: map[string]bool{}, known: map[string]held{}, dirty: map[string]*dirt{}, spoiled: map[string]string{}}
+		s.types[t] = &typeState{
+			names: map[string]bool{}, leaving: map[string]bool{}, known: map[string]held{}, dirty: map[string]*dirt{},
+			flying: map[string]bool{}, spoiled: map[string]string{},
+		}
 	}
+	s.types[translate.TypeSecret].queue = []string{}
 	return s
 }
 
@@ -131,7 +159,7 @@ func (s *stream) join() {
 	for t, byName := range s.g.entries {
 		for name, e := range byName {
 			if e.desired != nil || e.pinned {
-				s.types[t].dirty[name] = &dirt{first: 1}
+				s.types[t].mark(name, &dirt{first: 1})
 			}
 		}
 	}
@@ -183,7 +211,7 @@ func says(r *translate.Resource) bool { return r != nil && r.Says() }
 
 // holding is what an Envoy has with a resource.
 func holding(r *translate.Resource) held {
-	return held{version: r.Version, clusters: r.Clusters, says: says(r)}
+	return held{version: r.Version, clusters: r.Clusters, says: says(r), byName: r.ByName}
 }
 
 // claim counts what a version relies on that an Envoy has or is being sent, until [stream.release].
@@ -229,12 +257,17 @@ func (s *stream) effective(k translate.Key) *translate.Resource { return s.form(
 // touch notes that a revision changed a resource.
 func (s *stream) touch(k translate.Key, revision int64) {
 	ts := s.types[k.Type]
+	if k.Type == translate.TypeSecret {
+		s.changedSecret(ts, k.Name, revision)
+	}
 	d := ts.dirty[k.Name]
 	switch {
 	case d == nil:
-		ts.dirty[k.Name] = &dirt{first: revision}
-	case d.next == 0 && ts.isInflight(k.Name):
+		ts.mark(k.Name, &dirt{first: revision})
+	case d.next == 0 && ts.flying[k.Name]:
 		d.next = revision
+	default:
+		ts.enqueue(k.Name)
 	}
 }
 
@@ -242,25 +275,15 @@ func (s *stream) touch(k translate.Key, revision int64) {
 func (s *stream) retouch(k translate.Key) {
 	ts := s.types[k.Type]
 	if ts.dirty[k.Name] == nil {
-		ts.dirty[k.Name] = &dirt{first: s.g.revision}
+		ts.mark(k.Name, &dirt{first: s.g.revision})
+	} else {
+		ts.enqueue(k.Name)
 	}
 }
 
 // wants says whether the Envoy follows a resource.
 func (ts *typeState) wants(name string) bool {
 	return ts.wildcard || (ts.names[name] && !ts.leaving[name])
-}
-
-func (ts *typeState) isInflight(name string) bool {
-	if ts.inflight == nil {
-		return false
-	}
-	for _, it := range ts.inflight.items {
-		if it.name == name {
-			return true
-		}
-	}
-	return false
 }
 
 // run serves the stream until it ends.
@@ -352,7 +375,7 @@ func (s *stream) counts(t translate.Type, ts *typeState, name string) bool {
 	e := s.g.entries[t][name]
 	eff := s.form(e.effective())
 	have, has := ts.known[name]
-	if eff == nil && !has && !ts.isInflight(name) {
+	if eff == nil && !has && !ts.flying[name] {
 		return false // it never had it, and needs it no more; or it was refused, without a predecessor
 	}
 	if eff == nil && e != nil && e.bad != nil {
@@ -366,7 +389,12 @@ func (s *stream) counts(t translate.Type, ts *typeState, name string) bool {
 		return eff != nil
 	case translate.TypeEndpoint:
 		return eff != nil && s.g.effective(translate.Key{Type: translate.TypeCluster, Name: name}) != nil
-	case translate.TypeSecret, translate.TypeExtension:
+	case translate.TypeSecret:
+		if eff == nil {
+			return have.byName
+		}
+		return ts.wants(name) || s.carried(eff)
+	case translate.TypeExtension:
 		return eff != nil && ts.wants(name) && !s.tooEarly(eff, has)
 	default:
 		return eff == nil || s.g.blocker(eff) == nil

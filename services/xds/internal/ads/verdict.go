@@ -95,6 +95,9 @@ func (g *Gateway) Recall(verdicts []Verdict, now time.Time) {
 		if e.good, e.goodRevision = v.Good, v.GoodRevision; v.Good == nil && v.Reason == "" {
 			e.good = e.desired
 		}
+		if v.Good != nil { // what is no part of the content is not written down
+			e.good.ByName, e.good.Carrier, e.good.Together = e.desired.ByName, e.desired.Carrier, e.desired.Together
+		}
 		if v.Reason != "" {
 			e.bad = &Refusal{Resource: e.desired, Revision: v.Revision, Reason: v.Reason, at: now}
 			g.refused[v.Key] = struct{}{}
