@@ -46,11 +46,13 @@ type ObjectList struct {
 
 // ApplyRequest is many resources, one transaction, one revision.
 type ApplyRequest struct {
-	Owner     string   `json:"owner,omitempty"`
-	Prune     bool     `json:"prune,omitempty"`
-	DryRun    bool     `json:"dry_run,omitempty"`
-	Message   string   `json:"message,omitempty"`
-	Resources []Object `json:"resources"`
+	Owner      string   `json:"owner,omitempty"`
+	Prune      bool     `json:"prune,omitempty"`
+	TakeOver   bool     `json:"take_over,omitempty"`
+	AllowEmpty bool     `json:"allow_empty,omitempty"`
+	DryRun     bool     `json:"dry_run,omitempty"`
+	Message    string   `json:"message,omitempty"`
+	Resources  []Object `json:"resources"`
 }
 
 // ApplyResult is the answer to a write of many resources, or of a rollback.

@@ -35,9 +35,10 @@ type Object struct {
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// The kind's message.
 	Spec *structpb.Struct `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
-	// Who manages it: the scope of prune. Empty for nobody.
+	// Who manages it: the scope of prune. A write that leaves it out keeps it, an empty one gives it up, and
+	// another one than the present is refused, unless the write takes over. Empty for nobody.
 	Owner string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
-	// Free labels for filters; at most 32.
+	// Free labels for filters; at most 32. A write that leaves them out keeps them; empty ones go.
 	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// A UUID, the object's for life. Set by the server.
 	Uid string `protobuf:"bytes,6,opt,name=uid,proto3" json:"uid,omitempty"`
@@ -377,7 +378,8 @@ func (x *ObjectList) GetRevision() int64 {
 // Many resources, one transaction, one revision.
 type ApplyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Becomes the owner of the resources; required with prune.
+	// Becomes the owner of the resources; required with prune. Where it is left out, the resources say, and
+	// those that do not say keep theirs.
 	Owner string `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
 	// Deletes what this owner has and the list lacks.
 	Prune bool `protobuf:"varint,2,opt,name=prune,proto3" json:"prune,omitempty"`
@@ -385,8 +387,12 @@ type ApplyRequest struct {
 	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// Why, for the history.
 	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
-	// The resources; kind, name and spec are read, and labels.
-	Resources     []*Object `protobuf:"bytes,5,rep,name=resources,proto3" json:"resources,omitempty"`
+	// The resources; kind, name and spec are read, owner and labels.
+	Resources []*Object `protobuf:"bytes,5,rep,name=resources,proto3" json:"resources,omitempty"`
+	// Takes over what belongs to another owner; 409 otherwise.
+	TakeOver bool `protobuf:"varint,6,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"`
+	// Lets prune delete everything that the owner has, where resources is empty; 422 otherwise.
+	AllowEmpty    bool `protobuf:"varint,7,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -454,6 +460,20 @@ func (x *ApplyRequest) GetResources() []*Object {
 		return x.Resources
 	}
 	return nil
+}
+
+func (x *ApplyRequest) GetTakeOver() bool {
+	if x != nil {
+		return x.TakeOver
+	}
+	return false
+}
+
+func (x *ApplyRequest) GetAllowEmpty() bool {
+	if x != nil {
+		return x.AllowEmpty
+	}
+	return false
 }
 
 // The answer to a write of many resources, or of a rollback.
@@ -2273,13 +2293,16 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x05items\x18\x01 \x03(\v2\x19.marchproxy.api.v1.ObjectR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
 	"nextCursor\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\xce\x01\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"\x8c\x02\n" +
 	"\fApplyRequest\x122\n" +
 	"\x05owner\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x18?2\x13^[A-Za-z0-9._:/-]*$R\x05owner\x12\x14\n" +
 	"\x05prune\x18\x02 \x01(\bR\x05prune\x12\x17\n" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\"\n" +
 	"\amessage\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\x127\n" +
-	"\tresources\x18\x05 \x03(\v2\x19.marchproxy.api.v1.ObjectR\tresources\"\xc2\x01\n" +
+	"\tresources\x18\x05 \x03(\v2\x19.marchproxy.api.v1.ObjectR\tresources\x12\x1b\n" +
+	"\ttake_over\x18\x06 \x01(\bR\btakeOver\x12\x1f\n" +
+	"\vallow_empty\x18\a \x01(\bR\n" +
+	"allowEmpty\"\xc2\x01\n" +
 	"\vApplyResult\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x123\n" +

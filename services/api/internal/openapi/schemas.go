@@ -57,6 +57,9 @@ func components() (object, error) {
 		out[k.Name+"List"] = replaceRefs(out["ObjectList"], "Object", k.Name)
 	}
 	delete(out, "ObjectList")
+	if apply, ok := out["ApplyRequest"].(object); ok {
+		apply["required"] = []string{"resources"} // if only an empty list: absence may be a mistake
+	}
 	out["OpenAPI"] = object{"type": "object", "additionalProperties": true, "description": "An OpenAPI 3.1 document.", "required": []string{"openapi", "paths"}}
 	out["Health"] = object{"type": "object", "additionalProperties": false, "required": []string{"status"}, "properties": object{"status": object{"type": "string"}}}
 	for name, schema := range out {

@@ -29,7 +29,7 @@ func licenseKey(ctx context.Context, key string, w *writer.Writer) error {
 		if o := st.Get(ref); o != nil {
 			l := proto.CloneOf(o.Message().(*configv1.License))
 			l.Key = key
-			return writer.Plan{Upserts: []writer.Desired{{Ref: ref, Spec: l, Owner: o.Owner, Labels: o.Labels, Path: "$", SpecPath: "$"}}}, nil
+			return writer.Plan{Upserts: []writer.Desired{{Ref: ref, Spec: l, Path: "$", SpecPath: "$"}}}, nil
 		}
 		p := writer.Plan{Upserts: []writer.Desired{{Ref: ref, Spec: &configv1.License{Key: key}, Path: "$", SpecPath: "$"}}}
 		gw := st.Get(resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway})
@@ -38,7 +38,7 @@ func licenseKey(ctx context.Context, key string, w *writer.Writer) error {
 		}
 		g := proto.CloneOf(gw.Message().(*configv1.Gateway))
 		g.License = ref.Name
-		p.Upserts = append(p.Upserts, writer.Desired{Ref: gw.Ref(), Spec: g, Owner: gw.Owner, Labels: gw.Labels, Path: "$", SpecPath: "$"})
+		p.Upserts = append(p.Upserts, writer.Desired{Ref: gw.Ref(), Spec: g, Path: "$", SpecPath: "$"})
 		return p, nil
 	})
 	if err != nil {

@@ -26,11 +26,21 @@ import (
 )
 
 type applyDocument struct {
-	Owner     string     `json:"owner"`
-	Prune     bool       `json:"prune"`
-	DryRun    bool       `json:"dry_run"`
-	Message   string     `json:"message"`
-	Resources []document `json:"resources"`
+	Owner      *string    `json:"owner"`
+	Prune      bool       `json:"prune"`
+	TakeOver   bool       `json:"take_over"`
+	AllowEmpty bool       `json:"allow_empty"`
+	DryRun     bool       `json:"dry_run"`
+	Message    string     `json:"message"`
+	Resources  []document `json:"resources"`
+}
+
+// name of the owner that the document speaks for, "" for none.
+func (d *applyDocument) name() string {
+	if d.Owner == nil {
+		return ""
+	}
+	return *d.Owner
 }
 
 func (a *API) apply(c echo.Context) error {
@@ -46,6 +56,7 @@ func (a *API) apply(c echo.Context) error {
 	if err := decode(raw, &doc); err != nil {
 		return err
 	}
+	doc.TakeOver, doc.AllowEmpty = doc.TakeOver || opt.takeOver, doc.AllowEmpty || opt.allowEmpty
 	want, err := doc.desired()
 	if err != nil {
 		return err
@@ -54,7 +65,7 @@ func (a *API) apply(c echo.Context) error {
 	if doc.Message != "" {
 		opt.message = doc.Message
 	}
-	return a.applyPlan(c, opt, raw, func(st *config.State) (writer.Plan, error) { return doc.plan(st, want) })
+	return a.applyPlan(c, opt, raw, func(st *config.State) (writer.Plan, error) { return doc.plan(st, want), nil })
 }
 
 func (a *API) applyPlan(c echo.Context, opt options, raw []byte, plan func(*config.State) (writer.Plan, error)) error {
@@ -95,17 +106,14 @@ func (d *applyDocument) desired() ([]writer.Desired, error) {
 		}
 		seen[ref] = i
 		owner := d.Owner
-		if owner == "" {
+		if owner == nil {
 			owner = r.Owner
 		}
 		x, v := desired(k, ref, r.Spec, owner, r.Labels, path)
 		all = append(all, v...)
 		out = append(out, x)
 	}
-	all = append(all, resource.CheckOwner(d.Owner)...)
-	if d.Prune && d.Owner == "" {
-		all = append(all, resource.Violation{Path: "$.owner", Message: "is needed with prune: only what an owner has is deleted", Rule: "owner"})
-	}
+	all = append(all, d.check()...)
 	if utf8.RuneCountInString(d.Message) > 1024 || strings.ContainsRune(d.Message, 0) {
 		all = append(all, resource.Violation{Path: "$.message", Message: "is longer than 1024 characters, or has a zero byte", Rule: "message"})
 	}
@@ -115,32 +123,42 @@ func (d *applyDocument) desired() ([]writer.Desired, error) {
 	return out, nil
 }
 
-// plan adds what prune deletes, and refuses to take what another owner has.
-func (d *applyDocument) plan(st *config.State, want []writer.Desired) (writer.Plan, error) {
-	p := writer.Plan{Upserts: want, Status: http.StatusOK}
-	if d.Owner == "" {
-		return p, nil
+// check finds what is wrong with what stands around the resources. A list that is absent may be a mistake in
+// making it, and an empty one as well where prune would delete everything.
+func (d *applyDocument) check() resource.Violations {
+	all := resource.CheckOwner(d.name())
+	add := func(field, message, rule string) {
+		all = append(all, resource.Violation{Path: "$." + field, Message: message, Rule: rule})
+	}
+	switch {
+	case d.Resources == nil:
+		add("resources", "is missing; give a list", "required")
+	case len(d.Resources) == 0 && d.Prune && !d.AllowEmpty:
+		add("resources", "is empty, and prune would delete all that the owner has; allow_empty=true says that this is meant", "empty")
+	}
+	if d.Prune && d.name() == "" {
+		add("owner", "is needed with prune: only what an owner has is deleted", "owner")
+	}
+	return all
+}
+
+// plan adds what prune deletes.
+func (d *applyDocument) plan(st *config.State, want []writer.Desired) writer.Plan {
+	p := writer.Plan{Upserts: want, TakeOver: d.TakeOver, Status: http.StatusOK}
+	if !d.Prune {
+		return p
 	}
 	named := make(map[resource.Ref]bool, len(want))
-	var foreign resource.Violations
 	for _, w := range want {
 		named[w.Ref] = true
-		if o := st.Get(w.Ref); o != nil && o.Owner != "" && o.Owner != d.Owner {
-			foreign = append(foreign, resource.Violation{Path: w.Path, Message: fmt.Sprintf("belongs to owner %q; choose another name, or have that owner give it up", o.Owner), Rule: "owner"})
+	}
+	for o := range st.All {
+		if o.Owner == d.name() && !named[o.Ref()] {
+			p.Deletes = append(p.Deletes, o.Ref())
 		}
 	}
-	if len(foreign) > 0 {
-		return p, violations(http.StatusUnprocessableEntity, "nothing has been changed", foreign)
-	}
-	if d.Prune {
-		for o := range st.All {
-			if o.Owner == d.Owner && !named[o.Ref()] {
-				p.Deletes = append(p.Deletes, o.Ref())
-			}
-		}
-		slices.SortFunc(p.Deletes, resource.Ref.Compare)
-	}
-	return p, nil
+	slices.SortFunc(p.Deletes, resource.Ref.Compare)
+	return p
 }
 
 func applied(res writer.Result, opt options) api.ApplyResult {
@@ -336,9 +354,13 @@ func (a *API) rollback(c echo.Context) error {
 		opt.message = fmt.Sprintf("rollback to revision %d", n)
 	}
 	return a.applyPlan(c, opt, nil, func(st *config.State) (writer.Plan, error) {
-		p := writer.Plan{Status: http.StatusOK}
+		p := writer.Plan{TakeOver: true, Status: http.StatusOK} // owners are what they were, as all is
 		for ref, o := range then {
-			p.Upserts = append(p.Upserts, writer.Desired{Ref: ref, Spec: o.Message(), Owner: o.Owner, Labels: o.Labels, Path: "$", SpecPath: "$", Stored: true})
+			d := writer.Desired{Ref: ref, Spec: o.Message(), Owner: &o.Owner, Labels: o.Labels, Path: "$", SpecPath: "$", Stored: true}
+			if d.Labels == nil {
+				d.Labels = map[string]string{}
+			}
+			p.Upserts = append(p.Upserts, d)
 		}
 		for o := range st.All {
 			if then[o.Ref()] == nil {

@@ -19,7 +19,7 @@ type document struct {
 	Kind   *string           `json:"kind"`
 	Name   *string           `json:"name"`
 	Spec   json.RawMessage   `json:"spec"`
-	Owner  string            `json:"owner"`
+	Owner  *string           `json:"owner"`
 	Labels map[string]string `json:"labels"`
 	// Set by the server on reads; taken and ignored, so that what was read can be written.
 	UID       string            `json:"uid"`
@@ -87,8 +87,8 @@ func nulls(path string, value any, found resource.Violations) resource.Violation
 	return found
 }
 
-// desired decodes and checks an object's own rules.
-func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner string, labels map[string]string, path string) (writer.Desired, resource.Violations) {
+// desired decodes and checks an object's own rules. An owner and labels of nil were not said.
+func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner *string, labels map[string]string, path string) (writer.Desired, resource.Violations) {
 	d := writer.Desired{Ref: ref, Owner: owner, Labels: labels, Path: path, SpecPath: path + ".spec"}
 	if len(spec) == 0 || string(spec) == "null" {
 		return d, resource.Violations{{Path: d.SpecPath, Message: "is missing", Rule: "required"}}
@@ -99,6 +99,10 @@ func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner stri
 	}
 	d.Spec = m
 	v = v.Under(d.SpecPath)
-	v = append(v, resource.CheckEnvelope(owner, labels).Under(path)...)
+	name := ""
+	if owner != nil {
+		name = *owner
+	}
+	v = append(v, resource.CheckEnvelope(name, labels).Under(path)...)
 	return d, v
 }

@@ -19,6 +19,7 @@ type operation struct {
 func (a *API) operations() []operation {
 	type op = openapi.Operation
 	write := []string{"wait", "timeout", "dry_run", "message"}
+	object := append(write[:len(write):len(write)], "take_over")
 	page := []string{"limit", "cursor"}
 	guard := []string{"If-Match", "If-None-Match", "Idempotency-Key"}
 	once := []string{"Idempotency-Key"}
@@ -46,8 +47,9 @@ func (a *API) operations() []operation {
 
 		{op{
 			ID: "apply", Method: "POST", Path: "/v1/apply", Role: auth.Editor, Tag: "Apply", Summary: "Write many resources in one transaction, one revision",
-			Description: "All or nothing. With `owner` and `prune`, what the owner has and the list lacks is deleted; what belongs to another owner is refused.",
-			Query:       write, Headers: once, Request: "ApplyRequest",
+			Description: "All or nothing. Owner and labels of what is there stay where they are not given; empty ones take them away. " +
+				"What belongs to another owner than the one given is refused with 409, unless it is taken over. With `owner` and `prune`, what the owner has and the list lacks is deleted.",
+			Query: append(object[:len(object):len(object)], "allow_empty"), Headers: once, Request: "ApplyRequest",
 			Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
 		}, a.apply},
 
@@ -121,17 +123,18 @@ func (a *API) operations() []operation {
 		}, a.get},
 		{op{
 			ID: "put{Kind}", Method: "PUT", Path: "/v1/:kind/:name", Role: auth.Editor, Tag: "{Kinds}", Summary: "Make a {kind} what the body says",
-			Description: "Only `spec` is needed; what the server sets may be there and is ignored, so that what was read can be written. With dry_run the answer is an ApplyResult.",
-			Query:       write, Headers: guard, Request: "{Kind}", Answers: map[int]string{200: "{Kind}|ApplyResult", 201: "{Kind}", 202: "{Kind}"},
+			Description: "Only `spec` is needed; owner and labels stay where they are not given, and empty ones take them away. What the server sets may be there and is ignored, " +
+				"so that what was read can be written. Another owner than the present one is refused with 409, unless it takes over. With dry_run the answer is an ApplyResult.",
+			Query: object, Headers: guard, Request: "{Kind}", Answers: map[int]string{200: "{Kind}|ApplyResult", 201: "{Kind}", 202: "{Kind}"},
 		}, a.put},
 		{op{
 			ID: "patch{Kind}", Method: "PATCH", Path: "/v1/:kind/:name", Role: auth.Editor, Tag: "{Kinds}", Summary: "Change parts of a {kind}",
-			Query: write, Headers: guard, Request: "{Kind}Patch", Answers: map[int]string{200: "{Kind}|ApplyResult", 202: "{Kind}"},
+			Query: object, Headers: guard, Request: "{Kind}Patch", Answers: map[int]string{200: "{Kind}|ApplyResult", 202: "{Kind}"},
 		}, a.patch},
 		{op{
 			ID: "delete{Kind}", Method: "DELETE", Path: "/v1/:kind/:name", Role: auth.Editor, Tag: "{Kinds}", Summary: "Delete a {kind}",
-			Description: "Refused with 409 while something refers to it.",
-			Query:       write, Headers: guard, Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
+			Description: "Refused with 409 while something refers to it; with `owner` also where it belongs to another one.",
+			Query:       append(object[:len(object):len(object)], "owner"), Headers: guard, Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
 		}, a.remove},
 	}
 }

@@ -212,7 +212,7 @@ func (a *API) explain(err error, id string) api.Problem {
 		return p.Problem
 	case errors.As(err, &refused):
 		status := http.StatusUnprocessableEntity
-		if refused.InUse {
+		if refused.Conflict {
 			status = http.StatusConflict
 		}
 		errors.As(violations(status, "nothing has been changed", refused.Violations), &p)

@@ -85,7 +85,10 @@ func (a *API) patch(c echo.Context) error {
 		if err := decode(merged, &doc); err != nil {
 			return nil, err
 		}
-		d, v := desired(k, ref, doc.Spec, doc.Owner, doc.Labels, "$")
+		if doc.Labels == nil {
+			doc.Labels = map[string]string{} // taken away, since what stays has been merged in
+		}
+		d, v := desired(k, ref, doc.Spec, &doc.Owner, doc.Labels, "$")
 		if len(v) > 0 {
 			return nil, violations(http.StatusUnprocessableEntity, "nothing has been changed", v)
 		}
@@ -148,6 +151,11 @@ func (a *API) write(c echo.Context, ref resource.Ref, raw []byte, want func(befo
 		return err
 	}
 	var before *resource.Object
+	var owner *string
+	if c.Request().Method == http.MethodDelete && c.QueryParams().Has("owner") {
+		name := c.QueryParam("owner")
+		owner = &name
+	}
 	return a.answer(c, opt, raw, func(st *config.State) (writer.Plan, func(writer.Result) (any, error), error) {
 		before = st.Get(ref)
 		d, err := want(before)
@@ -159,9 +167,9 @@ func (a *API) write(c echo.Context, ref resource.Ref, raw []byte, want func(befo
 		}
 		show := func(res writer.Result) (any, error) { return applied(res, opt), nil }
 		if d == nil {
-			return writer.Plan{Deletes: []resource.Ref{ref}, Status: http.StatusOK}, show, nil
+			return writer.Plan{Deletes: []resource.Ref{ref}, Owner: owner, TakeOver: opt.takeOver, Status: http.StatusOK}, show, nil
 		}
-		plan := writer.Plan{Upserts: []writer.Desired{*d}, Status: http.StatusOK}
+		plan := writer.Plan{Upserts: []writer.Desired{*d}, TakeOver: opt.takeOver, Status: http.StatusOK}
 		if before == nil && !opt.dryRun {
 			plan.Status = http.StatusCreated
 		}
@@ -300,9 +308,9 @@ func precondition(r *http.Request, before *resource.Object) error {
 
 // options are the query parameters of a write.
 type options struct {
-	wait    time.Duration
-	dryRun  bool
-	message string
+	wait                         time.Duration
+	dryRun, takeOver, allowEmpty bool
+	message                      string
 }
 
 func readOptions(c echo.Context) (o options, err error) {
@@ -319,6 +327,8 @@ func readOptions(c echo.Context) (o options, err error) {
 		}
 	}
 	o.dryRun = c.QueryParam("dry_run") == "true"
+	o.takeOver = c.QueryParam("take_over") == "true"
+	o.allowEmpty = c.QueryParam("allow_empty") == "true"
 	o.message = c.QueryParam("message")
 	return o, nil
 }

@@ -41,9 +41,10 @@ type Meta struct {
 
 // Desired is an object as it should be.
 type Desired struct {
-	Ref    resource.Ref
-	Spec   proto.Message
-	Owner  string
+	Ref  resource.Ref
+	Spec proto.Message
+	// Owner and Labels stay as they are where they are nil; empty ones take them away.
+	Owner  *string
 	Labels map[string]string
 	// Path is where it stands in the request, for violations: $ or $.resources[3]; SpecPath where its spec
 	// does.
@@ -56,6 +57,10 @@ type Desired struct {
 type Plan struct {
 	Upserts []Desired
 	Deletes []resource.Ref
+	// Owner is whose objects the Deletes must be, if anybody's; nil where the write does not say.
+	Owner *string
+	// TakeOver lets the write change and delete what another owner has.
+	TakeOver bool
 	// Status is the answer's HTTP status, and Answer its body in JSON: what an idempotency key remembers.
 	Status int
 	Answer func(Result) ([]byte, error)
@@ -75,8 +80,9 @@ type Result struct {
 
 // Refused is why a write was not made.
 type Refused struct {
-	// InUse says that all that is wrong is that something deleted is still used.
-	InUse      bool
+	// Conflict says that all that is wrong is what is stored already: what is deleted is still used, or
+	// belongs to another owner.
+	Conflict   bool
 	Violations resource.Violations
 }
 
@@ -266,9 +272,13 @@ func committed(h store.Head, r store.Record) store.Committed {
 
 // objects makes the plan's objects, without those that are as asked already.
 func (w *Writer) objects(p Plan, revision int64, now time.Time) (out []*resource.Object, unchanged int, err error) {
+	if wrong := w.foreigners(p); len(wrong) > 0 {
+		return nil, 0, &Refused{Conflict: true, Violations: wrong[:min(len(wrong), 100)]}
+	}
 	var wrong resource.Violations
 	for _, d := range p.Upserts {
 		before := w.state.Get(d.Ref)
+		owner, labels := d.envelope(before)
 		spec, v := w.prepare(d, before)
 		if len(v) > 0 {
 			wrong = append(wrong, v...)
@@ -278,11 +288,11 @@ func (w *Writer) objects(p Plan, revision int64, now time.Time) (out []*resource
 		if err != nil {
 			return nil, 0, err
 		}
-		if before != nil && bytes.Equal(before.Spec, o.Spec) && before.Owner == d.Owner && maps.Equal(before.Labels, d.Labels) {
+		if before != nil && bytes.Equal(before.Spec, o.Spec) && before.Owner == owner && maps.Equal(before.Labels, labels) {
 			unchanged++
 			continue
 		}
-		o.Owner, o.Labels, o.Revision = d.Owner, d.Labels, revision
+		o.Owner, o.Labels, o.Revision = owner, labels, revision
 		o.UpdatedAt = resource.Time(now)
 		if before != nil {
 			o.UID, o.CreatedAt = before.UID, before.CreatedAt
@@ -313,7 +323,7 @@ func (w *Writer) check(changes []config.Change, p Plan) error {
 	for _, d := range p.Upserts {
 		paths[d.Ref] = d.SpecPath
 	}
-	e := &Refused{InUse: true}
+	e := &Refused{Conflict: true}
 	for _, x := range problems[:min(len(problems), 100)] {
 		v := x.Violation
 		if path, mine := paths[x.Object]; mine {
@@ -322,7 +332,7 @@ func (w *Writer) check(changes []config.Change, p Plan) error {
 			v.Path = "$"
 			v.Message = x.Object.String() + " " + v.Message
 		}
-		e.InUse = e.InUse && v.Rule == "reference.in_use"
+		e.Conflict = e.Conflict && v.Rule == "reference.in_use"
 		e.Violations = append(e.Violations, v)
 	}
 	slices.SortStableFunc(e.Violations, func(a, b resource.Violation) int { return strings.Compare(a.Path, b.Path) })
