@@ -24,6 +24,10 @@ type document struct {
 	Version  string            `json:"version"`
 	Services []documentService `json:"services"`
 	Routes   []documentRoute   `json:"routes"`
+	// AllowEmpty says that an empty list means what it says, and TakeOver that what belongs to another owner
+	// becomes this door's. Both may stand in the query as well.
+	AllowEmpty bool `json:"allow_empty"`
+	TakeOver   bool `json:"take_over"`
 }
 
 type documentService struct {
@@ -42,18 +46,17 @@ type documentRoute struct {
 	Timeout *float64 `json:"timeout"`
 }
 
-// parse reads a document strictly. What the words mean is checked here as far as it can be without the
-// rest of the configuration; malformed says that the JSON itself is wrong.
-func parse(raw []byte) (doc document, found resource.Violations, malformed bool) {
+// parse reads a document strictly.
+func parse(raw []byte) (doc document, found resource.Violations) {
 	if v := resource.CheckJSON(raw); len(v) > 0 {
-		return doc, v, true
+		return doc, v
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&doc); err != nil {
-		return doc, resource.Violations{decodeViolation(err)}, true
+		return doc, resource.Violations{decodeViolation(err)}
 	}
-	return doc, doc.check(), false
+	return doc, nil
 }
 
 func decodeViolation(err error) resource.Violation {
@@ -80,6 +83,7 @@ func plainType(goType string) string {
 	}
 }
 
+// check finds what is wrong as far as that can be seen without the rest of the configuration.
 func (d *document) check() resource.Violations {
 	var out resource.Violations
 	add := func(rule, path, message string, args ...any) {
@@ -96,6 +100,9 @@ func (d *document) check() resource.Violations {
 		services[s.Name] = true
 		if s.Port == 0 {
 			add("port", fmt.Sprintf("$.services[%d].port", i), "is missing; give the port that the hosts listen on")
+		}
+		if s.Port > 65535 {
+			add("port", fmt.Sprintf("$.services[%d].port", i), "is %d; a port is 1 to 65535", s.Port)
 		}
 		if len(s.Hosts) == 0 {
 			add("hosts", fmt.Sprintf("$.services[%d].hosts", i), "is empty; name at least one address")
@@ -118,6 +125,19 @@ func (d *document) check() resource.Violations {
 		}
 		if r.Timeout != nil && (*r.Timeout < 0 || *r.Timeout > 86400 || math.IsNaN(*r.Timeout)) {
 			add("timeout", fmt.Sprintf("$.routes[%d].timeout", i), "must be 0 to 86400 seconds")
+		}
+	}
+	// Everything of this door that the document lacks is deleted, so that a list must not be missing by mistake.
+	for _, l := range []struct {
+		name    string
+		missing bool
+		length  int
+	}{{"services", d.Services == nil, len(d.Services)}, {"routes", d.Routes == nil, len(d.Routes)}} {
+		switch {
+		case l.missing:
+			add("required", "$."+l.name, "is missing; give a list, if only an empty one with allow_empty=true")
+		case l.length == 0 && !d.AllowEmpty:
+			add("empty", "$."+l.name, "is empty, which deletes all %s of this door; allow_empty=true, in the document or the query, says that this is meant", l.name)
 		}
 	}
 	return out

@@ -116,8 +116,8 @@ type problem struct {
 }
 
 func (h *Handler) config(w http.ResponseWriter, r *http.Request) {
-	wait := defaultWait
-	if t := r.URL.Query().Get("timeout"); t != "" {
+	wait, query := defaultWait, r.URL.Query()
+	if t := query.Get("timeout"); t != "" {
 		d, err := time.ParseDuration(t)
 		if err != nil || d < 0 || d > time.Minute {
 			fail(w, http.StatusBadRequest, `timeout must be a duration from 0s to 60s, such as "5s"`, nil)
@@ -135,13 +135,24 @@ func (h *Handler) config(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "the body could not be read", nil)
 		return
 	}
-	doc, found, malformed := parse(raw)
+	const refused = "the document was not applied; nothing has changed"
+	doc, found := parse(raw)
 	if len(found) > 0 {
-		status := http.StatusUnprocessableEntity
-		if malformed {
-			status = http.StatusBadRequest
+		fail(w, http.StatusBadRequest, refused, found)
+		return
+	}
+	for name, set := range map[string]*bool{"allow_empty": &doc.AllowEmpty, "take_over": &doc.TakeOver} {
+		switch query.Get(name) {
+		case "true":
+			*set = true
+		case "", "false":
+		default:
+			fail(w, http.StatusBadRequest, name+" must be true or false", nil)
+			return
 		}
-		fail(w, status, "the document was not applied; nothing has changed", found)
+	}
+	if found := doc.check(); len(found) > 0 {
+		fail(w, http.StatusUnprocessableEntity, refused, found)
 		return
 	}
 	body, err := doc.body()
@@ -164,7 +175,9 @@ func (d *document) body() ([]byte, error) {
 	if len(message) > 1024 {
 		return nil, errors.New("version is longer than 1000 characters")
 	}
-	return json.Marshal(map[string]any{"owner": Owner, "prune": true, "message": message, "resources": resources})
+	return json.Marshal(map[string]any{
+		"owner": Owner, "prune": true, "take_over": d.TakeOver, "allow_empty": d.AllowEmpty, "message": message, "resources": resources,
+	})
 }
 
 func (h *Handler) apply(w http.ResponseWriter, r *http.Request, doc *document, body []byte, wait time.Duration) {
