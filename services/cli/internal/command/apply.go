@@ -17,17 +17,28 @@ import (
 
 // files are the flags of commands that read resources from files.
 type files struct {
-	paths []string
-	owner string
-	prune bool
-	empty bool
+	paths    []string
+	owner    string
+	prune    bool
+	empty    bool
+	takeOver bool
+
+	ownerGiven func() bool
+}
+
+// transaction is an api.ApplyRequest whose resources tell what they say from what they leave out.
+type transaction struct {
+	api.ApplyRequest
+	Resources []manifest.File `json:"resources"`
 }
 
 const fileUsage = "file or directory (all .yaml, .yml and .json below it, by name) of resources; - for standard input; may be repeated"
 
 func (f *files) flags(set *pflag.FlagSet) {
 	set.StringArrayVarP(&f.paths, "file", "f", nil, fileUsage)
-	set.StringVar(&f.owner, "owner", "", "becomes the owner of the resources; without it the files say")
+	set.StringVar(&f.owner, "owner", "", "becomes the owner of the resources; without it the files say, and what they do not say stays")
+	f.ownerGiven = func() bool { return set.Changed("owner") }
+	set.BoolVar(&f.takeOver, "take-over", false, "also change what belongs to another owner, which is refused otherwise")
 	set.BoolVar(&f.prune, "prune", false, "delete what --owner has and the files lack")
 	set.BoolVar(&f.empty, "allow-empty", false, "let --prune delete everything that the owner has, where the files hold nothing")
 }
@@ -46,12 +57,14 @@ func (c *cli) read(p *progress, paths []string) ([]*manifest.Document, error) {
 }
 
 // request makes the one transaction of the files.
-func (c *cli) request(p *progress, f files) ([]*manifest.Document, api.ApplyRequest, error) {
-	r := api.ApplyRequest{Owner: f.owner, Prune: f.prune, Resources: []api.Object{}}
+func (c *cli) request(p *progress, f files) ([]*manifest.Document, transaction, error) {
+	r := transaction{api.ApplyRequest{Owner: f.owner, Prune: f.prune, TakeOver: f.takeOver, AllowEmpty: f.empty}, []manifest.File{}}
 	docs, err := c.read(p, f.paths)
 	switch {
 	case err != nil:
 		return nil, r, err
+	case f.owner == "" && f.ownerGiven():
+		return nil, r, errors.New(`--owner is empty; leave it out to leave owners as they are. A file that says owner: "" gives its resource up`)
 	case f.prune && f.owner == "":
 		return nil, r, errors.New("--prune needs --owner: only what an owner has is deleted")
 	case len(docs) == 0 && f.prune && !f.empty:
@@ -60,7 +73,7 @@ func (c *cli) request(p *progress, f files) ([]*manifest.Document, api.ApplyRequ
 		return nil, r, errors.New("the files hold no resource")
 	}
 	for _, d := range docs {
-		r.Resources = append(r.Resources, d.Object)
+		r.Resources = append(r.Resources, d.Content())
 	}
 	return docs, r, nil
 }

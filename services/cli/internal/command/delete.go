@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -19,17 +20,20 @@ import (
 type target struct {
 	kind resource.Kind
 	name string
+	// owner that the resource must have, if any; "" where that is not said.
+	owner string
 }
 
 func (c *cli) deleteCommand() *cobra.Command {
 	var paths []string
 	var w waiting
-	var missing bool
+	var missing, takeOver bool
 	var message string
 	cmd := &cobra.Command{
 		Use: "delete KIND NAME... | -f FILE|DIR...", Short: "Delete resources, one revision each",
 		Long: "Each resource is read and deleted only if it is still as it was read. What others refer to is not deleted: with -f\n" +
-			"those that refer go first. To delete many in one revision: apply --owner OWNER --prune without them.",
+			"those that refer go first. To delete many in one revision: apply --owner OWNER --prune without them.\n" +
+			"A resource for which a file names an owner is not deleted where it belongs to another one.",
 		Example:           "  marchproxy delete route hello --wait\n  marchproxy delete -f routes/",
 		ValidArgsFunction: c.completeKinds,
 		RunE: c.use(func(ctx context.Context, a *client.Client, args []string) error {
@@ -43,6 +47,9 @@ func (c *cli) deleteCommand() *cobra.Command {
 			}
 			if message != "" {
 				q.Set("message", message)
+			}
+			if takeOver {
+				q.Set("take_over", "true")
 			}
 			all := api.ApplyResult{Changes: []api.Change{}}
 			p := c.progress()
@@ -72,6 +79,7 @@ func (c *cli) deleteCommand() *cobra.Command {
 	}
 	cmd.Flags().StringArrayVarP(&paths, "file", "f", nil, fileUsage)
 	cmd.Flags().BoolVar(&missing, "ignore-not-found", false, "what is not there is no error")
+	cmd.Flags().BoolVar(&takeOver, "take-over", false, "delete also what belongs to another owner than the file says")
 	cmd.Flags().StringVarP(&message, "message", "m", "", "why, for the history")
 	w.flags(cmd.Flags())
 	return cmd
@@ -90,7 +98,7 @@ func (c *cli) targets(args, paths []string) ([]target, error) {
 		for _, k := range slices.Backward(resource.Kinds) { // what refers to others first
 			for _, d := range docs {
 				if d.Kind == k.Name {
-					out = append(out, target{k, d.Name})
+					out = append(out, target{k, d.Name, d.Owner})
 				}
 			}
 		}
@@ -105,7 +113,7 @@ func (c *cli) targets(args, paths []string) ([]target, error) {
 			return nil, err
 		}
 		for _, name := range names {
-			out = append(out, target{k, name})
+			out = append(out, target{k, name, ""})
 		}
 	}
 	if len(out) == 0 {
@@ -119,6 +127,10 @@ func (c *cli) delete(ctx context.Context, a *client.Client, p *progress, w waiti
 	_, etag, err := a.Get(ctx, t.kind.Path, t.name)
 	if err != nil {
 		return res, err
+	}
+	if t.owner != "" {
+		q = maps.Clone(q)
+		q.Set("owner", t.owner)
 	}
 	r := client.Request{Method: http.MethodDelete, Path: "/v1/" + t.kind.Path + "/" + url.PathEscape(t.name), Query: q, IfMatch: etag, Once: true}
 	return res, c.write(ctx, a, p, w, r, &res)

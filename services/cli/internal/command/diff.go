@@ -78,15 +78,12 @@ const many = 100
 // envelopes fills in owners and labels, which an api.Change does not tell.
 func envelopes(ctx context.Context, a *client.Client, p *progress, owner string, docs []*manifest.Document, pairs []pair) error {
 	defer p.done()
-	wanted := make(map[resource.Ref]*manifest.Document, len(docs))
+	wanted := make(map[resource.Ref]manifest.File, len(docs))
 	for _, d := range docs {
-		wanted[d.Ref()] = d
+		wanted[d.Ref()] = d.Content()
 	}
 	there := map[string][]string{}
 	for _, x := range pairs {
-		if d := wanted[x.ref]; d != nil && x.after != nil {
-			x.after.Owner, x.after.Labels = or(owner, d.Owner), d.Labels
-		}
 		if x.before != nil {
 			there[x.ref.Kind] = append(there[x.ref.Kind], x.ref.Name)
 		}
@@ -107,11 +104,35 @@ func envelopes(ctx context.Context, a *client.Client, p *progress, owner string,
 		}
 	}
 	for _, x := range pairs {
-		if o, found := now[x.ref]; found && x.before != nil {
-			x.before.Owner, x.before.Labels = o.Owner, o.Labels
+		before := manifest.FileOf(now[x.ref])
+		if x.before != nil {
+			x.before.Owner, x.before.Labels = before.Owner, before.Labels
+		}
+		if x.after != nil {
+			x.after.Owner, x.after.Labels = envelope(owner, wanted[x.ref], before)
 		}
 	}
 	return nil
+}
+
+// envelope is what the api makes of an owner and labels: what is not said stays, and what is empty goes.
+func envelope(owner string, wanted, before manifest.File) (*string, map[string]string) {
+	if owner != "" {
+		wanted.Owner = &owner
+	}
+	if wanted.Owner == nil {
+		wanted.Owner = before.Owner
+	}
+	if wanted.Labels == nil {
+		wanted.Labels = before.Labels
+	}
+	if wanted.Owner != nil && *wanted.Owner == "" {
+		wanted.Owner = nil
+	}
+	if len(wanted.Labels) == 0 {
+		wanted.Labels = nil
+	}
+	return wanted.Owner, wanted.Labels
 }
 
 // some reads objects of a kind, those of the names and maybe more; what has been deleted since is left out.

@@ -87,6 +87,9 @@ func (p *parser) resource(n *yaml.Node) {
 		return
 	}
 	d := &Document{File: p.file, Number: p.number, node: n}
+	if owner := child(n, "owner"); owner != nil {
+		d.OwnerGiven = owner.ShortTag() != "!!null"
+	}
 	if err := json.Unmarshal(w.out.Bytes(), &d.Object); err != nil {
 		p.fail(n, "%s", strings.TrimPrefix(err.Error(), "json: "))
 		return

@@ -23,6 +23,8 @@ type Document struct {
 	File string
 	// Number of the YAML or JSON document in its file, from 1.
 	Number int
+	// OwnerGiven says that the document has an owner, if only an empty one.
+	OwnerGiven bool
 
 	node *yaml.Node
 }

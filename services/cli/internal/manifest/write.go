@@ -15,16 +15,30 @@ import (
 
 // File is a resource as files have it: what its author decides, without what the server sets.
 type File struct {
-	Kind   string            `json:"kind"`
-	Name   string            `json:"name"`
-	Owner  string            `json:"owner,omitempty"`
-	Labels map[string]string `json:"labels,omitempty"`
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+	// Owner and Labels are nil where they are not said; empty ones say that there are none.
+	Owner  *string           `json:"owner,omitempty"`
+	Labels map[string]string `json:"labels,omitzero"`
 	Spec   json.RawMessage   `json:"spec"`
 }
 
 // FileOf leaves out what the server sets.
 func FileOf(o api.Object) File {
-	return File{Kind: o.Kind, Name: o.Name, Owner: o.Owner, Labels: o.Labels, Spec: o.Spec}
+	f := File{Kind: o.Kind, Name: o.Name, Labels: o.Labels, Spec: o.Spec}
+	if o.Owner != "" {
+		f.Owner = &o.Owner
+	}
+	return f
+}
+
+// Content is the document's resource as its author wrote it.
+func (d *Document) Content() File {
+	f := FileOf(d.Object)
+	if d.OwnerGiven {
+		f.Owner = &d.Owner
+	}
+	return f
 }
 
 // YAML writes a JSON value as YAML, its members in their order.
