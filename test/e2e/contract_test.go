@@ -205,6 +205,11 @@ func TestContract(t *testing.T) {
 	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply", status: 422, body: `{"prune":true,"resources":[]}`})
 	// The examples of the kinds are sent by check-clients.
 	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply?dry_run=true", status: 200, body: c.examples["apply"]})
+	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply", status: 422, body: `{"owner":"team","prune":true}`, invalid: true})
+	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply?allow_empty=true", status: 200, body: `{"owner":"nobody-yet","prune":true,"take_over":true,"resources":[]}`})
+	c.do(t, exchange{op: "putRoute", method: "PUT", path: "/v1/routes/t", status: 409, body: `{"owner":"other","spec":{"hosts":["t.test"],"direct_response":{"status":200}}}`})
+	c.do(t, exchange{op: "putRoute", method: "PUT", path: "/v1/routes/t?take_over=true", status: 200, body: `{"owner":"other","spec":{"hosts":["t.test"],"direct_response":{"status":200}}}`})
+	c.do(t, exchange{op: "deleteRoute", method: "DELETE", path: "/v1/routes/t?owner=team", status: 409})
 	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply", status: 413, body: `{"message":"` + strings.Repeat("x", 64<<20) + `","resources":[]}`, invalid: true})
 	c.do(t, exchange{op: "rateLimitStatus", method: "GET", path: "/v1/rate-limit-policies/limits/status", status: 200})
 	c.do(t, exchange{op: "rateLimitStatus", method: "GET", path: "/v1/rate-limit-policies/none/status", status: 404})

@@ -33,7 +33,7 @@ func TestDocumentOwnsItsOwn(t *testing.T) {
 	}
 
 	// What another has written cannot be taken: nothing of the document is done.
-	refused := post("c", service("web", api), route("another", "web"), 422)
+	refused := post("c", service("web", api), route("another", "web"), 409)
 	if errs, ok := refused["errors"].([]any); !ok || errs[0].(map[string]any)["path"] != "$.routes[0]" {
 		t.Errorf("another's route: %v", refused)
 	}
@@ -66,7 +66,7 @@ func TestDocumentOwnsItsOwn(t *testing.T) {
 	}
 
 	// Without a version the revision is it; an empty document takes away what is this door's.
-	empty := call(t, s, "POST", s.XDS+"/v1/config", `{}`, 200)
+	empty := call(t, s, "POST", s.XDS+"/v1/config?allow_empty=true", `{"services":[],"routes":[]}`, 200)
 	if empty["version"] != fmt.Sprint(empty["revision"]) {
 		t.Errorf("version %v of revision %v", empty["version"], empty["revision"])
 	}

@@ -88,10 +88,10 @@ func TestRemovedTogether(t *testing.T) {
 	const doc = `{"services":[{"name":"keys","hosts":["127.0.0.1"],"port":%s,"protocol":"http"}],"routes":[{"name":"keys","prefix":"/","cluster_name":"keys","hosts":["keys.test"]}]}`
 	call(t, s, "POST", s.XDS+"/v1/config", fmt.Sprintf(doc, idp), 200)
 	call(t, s, "PUT", s.API+"/v1/auth-policies/late?wait=live", `{"spec":{"jwt":{"remote_jwks":{"service":"keys","path":"/keys"}}}}`, 201)
-	if text := fmt.Sprint(call(t, s, "POST", s.XDS+"/v1/config", `{}`, 409)); !strings.Contains(text, "late") {
+	if text := fmt.Sprint(call(t, s, "POST", s.XDS+"/v1/config?allow_empty=true", `{"services":[],"routes":[]}`, 409)); !strings.Contains(text, "late") {
 		t.Errorf("a document that takes a policy's service away is refused with %s", text)
 	}
 	call(t, s, "DELETE", s.API+"/v1/auth-policies/late?wait=live", nil, 200)
-	call(t, s, "POST", s.XDS+"/v1/config", `{}`, 200)
+	call(t, s, "POST", s.XDS+"/v1/config?allow_empty=true", `{"services":[],"routes":[]}`, 200)
 	left()
 }
