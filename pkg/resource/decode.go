@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -368,9 +369,15 @@ func numberError(t json.Token, k protoreflect.Kind) string {
 			return "must be a number"
 		}
 	default:
-		i, err := n.Int64()
-		if err != nil || (k == protoreflect.Uint32Kind && (i < 0 || i > 1<<32-1)) || (k == protoreflect.Int32Kind && (i < -1<<31 || i > 1<<31-1)) {
-			return "must be a whole number in range"
+		least, most := int64(math.MinInt64), int64(math.MaxInt64)
+		switch k {
+		case protoreflect.Uint32Kind:
+			least, most = 0, math.MaxUint32
+		case protoreflect.Int32Kind:
+			least, most = math.MinInt32, math.MaxInt32
+		}
+		if i, err := n.Int64(); err != nil || i < least || i > most {
+			return fmt.Sprintf("must be a whole number from %d to %d, in digits alone", least, most)
 		}
 	}
 	return ""

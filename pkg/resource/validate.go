@@ -47,6 +47,11 @@ func Validate(spec proto.Message) Violations {
 }
 
 func sentence(x *protovalidate.Violation) string {
+	if x.Proto.GetRuleId() == "string.pattern" && x.RuleValue.IsValid() {
+		if form, ok := forms[x.RuleValue.String()]; ok {
+			return form
+		}
+	}
 	if m := x.Proto.GetMessage(); m != "" {
 		return m
 	}

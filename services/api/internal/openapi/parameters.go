@@ -67,10 +67,7 @@ func (p Parameter) Check(value string) string {
 	case p.MaxLength > 0 && utf8.RuneCountInString(value) > p.MaxLength:
 		return fmt.Sprintf("must be at most %d characters", p.MaxLength)
 	case p.Pattern != "" && !regexp.MustCompile(p.Pattern).MatchString(value):
-		if p.Example != "" {
-			return "must look like " + p.Example
-		}
-		return "must match " + p.Pattern
+		return "must look like " + p.Example
 	}
 	return ""
 }
@@ -83,6 +80,7 @@ func number(description string, least, most int64) Parameter {
 	return Parameter{Description: description, Type: "integer", Min: least, Max: most}
 }
 
+// pattern adds a regular expression, and the example that a person is shown in its place.
 func pattern(p Parameter, expression, example string) Parameter {
 	p.Pattern, p.Example = expression, example
 	return p
@@ -115,7 +113,7 @@ var Parameters = map[string]Parameter{
 
 	"If-Match":        text("Write only if the object's ETag is this one (`*`: if it exists); 412 otherwise.", 256),
 	"If-None-Match":   text("Writes: `*` writes only if it does not exist, 412 otherwise. Reads: 304 if the ETag is this one.", 256),
-	"Idempotency-Key": pattern(text("Any printable characters without spaces. A repetition within 24 hours does nothing and is answered as the first request was.", 255), "^[!-~]*$", ""),
+	"Idempotency-Key": pattern(text("Any printable characters without spaces. A repetition within 24 hours does nothing and is answered as the first request was.", 255), "^[!-~]*$", "4f9d7a1c-deploy-17"),
 	"Last-Event-ID":   number("The id of the last event received: events after it follow.", 0, maxRevision),
 }
 

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/resource"
@@ -44,7 +43,7 @@ func decode(raw []byte, into any) error {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(into); err != nil {
-		return violations(http.StatusBadRequest, "the body does not have the expected form", resource.Violations{{Path: "$", Message: strings.TrimPrefix(err.Error(), "json: "), Rule: "json.type"}})
+		return violations(http.StatusBadRequest, "the body does not have the expected form", resource.Violations{resource.Misfit(raw, err)})
 	}
 	return nil
 }

@@ -54,33 +54,16 @@ func parse(raw []byte) (doc document, found resource.Violations) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&doc); err != nil {
-		return doc, resource.Violations{decodeViolation(err)}
+		return doc, resource.Violations{decodeViolation(raw, err)}
 	}
 	return doc, nil
 }
 
-func decodeViolation(err error) resource.Violation {
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) {
-		return resource.Violation{Path: "$." + wrong.Field, Message: fmt.Sprintf("must be %s, not a %s", plainType(wrong.Type.String()), wrong.Value), Rule: "json.type"}
-	}
+func decodeViolation(raw []byte, err error) resource.Violation {
 	if errors.Is(err, io.EOF) {
 		return resource.Violation{Path: "$", Message: "is empty; a document with services and routes is expected", Rule: "json.syntax"}
 	}
-	return resource.Violation{Path: "$", Message: strings.TrimPrefix(err.Error(), "json: "), Rule: "json.unknown_field"}
-}
-
-func plainType(goType string) string {
-	switch {
-	case strings.HasPrefix(goType, "[]"):
-		return "a list"
-	case goType == "string":
-		return "a string"
-	case strings.Contains(goType, "int"), strings.Contains(goType, "float"):
-		return "a number in range"
-	default:
-		return "an object"
-	}
+	return resource.Misfit(raw, err)
 }
 
 // check finds what is wrong as far as that can be seen without the rest of the configuration.
