@@ -33,6 +33,10 @@ func TestBadInput(t *testing.T) {
 		{"duplicate key", route, `{"spec":{"hosts":["a.test"],"hosts":["b.test"]}}`, 400, "$.spec.hosts"},
 		{"unknown field", route, `{"spec":{"host":"a.test"}}`, 422, "$.spec.host"},
 		{"unknown member", route, `{"spec":{},"color":"red"}`, 400, "$"},
+		{"number as label", route, `{"spec":{},"labels":{"team":"a","tier":1}}`, 400, "$.labels.tier"},
+		{"number as name", route, `{"spec":{},"name":7}`, 400, "$.name"},
+		{"list as owner", s.API + "/v1/apply", `{"resources":[{"kind":"Route","name":"r","spec":{}},{"kind":"Route","name":"s","spec":{},"owner":["a"]}]}`, 400, "$.resources[1].owner"},
+		{"number as façade host", s.XDS + "/v1/config", `{"version":"1","services":[{"name":"a","hosts":["a",7]}],"routes":[]}`, 400, "$.services[0].hosts[1]"},
 		{"invalid UTF-8", route, "{\"spec\":{\"hosts\":[\"\xff\"]}}", 400, "$"},
 		{"zero character", route, `{"spec":{"direct_response":{"status":200,"body":"\u0000"}}}`, 400, "$.spec.direct_response.body"},
 		{"half a surrogate", route, `{"spec":{"hosts":["\ud800.test"]}}`, 422, "$.spec.hosts[0]"},
@@ -51,7 +55,7 @@ func TestBadInput(t *testing.T) {
 		{"dangling façade document", s.XDS + "/v1/config", `{"version":"1","services":[],"routes":[{"name":"r","prefix":"/","cluster_name":"nowhere","hosts":["*"]}]}`, 422, "$.routes[0].cluster_name"},
 	} {
 		method := http.MethodPut
-		if strings.HasPrefix(c.url, s.XDS) {
+		if strings.HasPrefix(c.url, s.XDS) || strings.HasSuffix(c.url, "/v1/apply") {
 			method = http.MethodPost
 		}
 		t0 := time.Now()
@@ -62,6 +66,9 @@ func TestBadInput(t *testing.T) {
 		}
 		if status != c.status || (c.path != "" && !strings.Contains(string(raw), fmt.Sprintf(`"path":%q`, c.path))) {
 			t.Errorf("%s: status %d, want %d with path %s: %.400s", c.name, status, c.status, c.path, raw)
+		}
+		if strings.Contains(string(raw), "Go ") || strings.Contains(string(raw), "regex pattern") {
+			t.Errorf("%s: the words are not for people: %.400s", c.name, raw)
 		}
 		if d := time.Since(t0); d > 5*time.Second {
 			t.Errorf("%s: answered after %v", c.name, d)

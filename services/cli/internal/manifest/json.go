@@ -21,6 +21,7 @@ const (
 // jsonWriter writes a node as JSON, its members in their order.
 type jsonWriter struct {
 	out   bytes.Buffer
+	root  *yaml.Node
 	fail  func(n *yaml.Node, format string, args ...any)
 	nodes int
 	over  bool
@@ -93,6 +94,11 @@ func (w *jsonWriter) members(n *yaml.Node, seen map[string]bool, depth int) {
 }
 
 func (w *jsonWriter) scalar(n *yaml.Node) {
+	if readings := ambiguous(n); readings != "" {
+		path, _ := pathTo(w.root, n)
+		w.fail(n, "%s %s", path, readings)
+		return
+	}
 	switch tag := n.ShortTag(); tag {
 	case "!!str", "!!timestamp", "!!merge": // << is a key of that kind, and as a value just text
 		w.literal(n, n.Value)
@@ -191,7 +197,7 @@ func (r *jsonReader) value(depth int) (*yaml.Node, error) {
 		}
 		return n, err
 	case string:
-		n.Kind, n.Tag, n.Value = yaml.ScalarNode, "!!str", t
+		n.Kind, n.Tag, n.Value, n.Style = yaml.ScalarNode, "!!str", t, yaml.DoubleQuotedStyle
 	case json.Number:
 		n.Kind, n.Tag, n.Value = yaml.ScalarNode, "!!float", t.String()
 		if !strings.ContainsAny(n.Value, ".eE") {

@@ -67,6 +67,7 @@ kind: Route
 name: r
 spec: &all
   text: [yes, "1", '2', 2026-11-24, 1.2.3, "", ~x]
+  words: [no, on, Off, y, 2027-01-31T00:00:00Z, 127.0.0.1:80, "22:22", '010', !!str 010, "1_000", "0b1"]
   bool: [true, False]
   null: [~, null]
   numbers: [1, 0x10, 1.50, 1e3, 18446744073709551615, -1]
@@ -81,7 +82,7 @@ spec: &all
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"text":["yes","1","2","2026-11-24","1.2.3","","~x"],"bool":[true,false],"null":[null,null],` +
+	want := `{"text":["yes","1","2","2026-11-24","1.2.3","","~x"],"words":["no","on","Off","y","2027-01-31T00:00:00Z","127.0.0.1:80","22:22","010","010","1_000","0b1"],"bool":[true,false],"null":[null,null],` +
 		`"numbers":[1,16,1.50,1e3,18446744073709551615,-1],"404":"key","fold":"one two","twice":{"a":1,"b":1},"merge":{"y":3,"x":1}}`
 	if got := string(docs[0].Spec); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -97,22 +98,35 @@ func TestMistakes(t *testing.T) {
 		bomb += "  " + string(c) + ": &" + string(c) + " [" + strings.TrimSuffix(strings.Repeat("*"+p+",", 10), ",") + "]\n"
 	}
 	for name, c := range map[string]struct{ text, want string }{
-		"unknown member":   {named("a") + "---\n" + named("b") + "extra: 1\n", `f.yaml:10: document 2: "extra" is unknown; a resource has kind, name, spec, owner, labels,`},
-		"misspelt":         {"kind: Route\nnam: a\nspec: {}\n", `f.yaml:2: document 1: "nam" is unknown`},
-		"no kind":          {"name: a\nspec: {}\n", "f.yaml:1: document 1: kind is missing"},
-		"no spec":          {"kind: Route\nname: a\n", "f.yaml:1: document 1: spec is missing"},
-		"empty spec":       {"kind: Route\nname: a\nspec:\n", "f.yaml:1: document 1: spec is empty"},
-		"a text":           {"hello\n", "f.yaml:1: document 1: is no resource"},
-		"a key twice":      {"kind: Route\nname: a\nspec:\n  hosts: [a]\n  hosts: [b]\n", `f.yaml:5: document 1: "hosts" stands twice`},
-		"broken":           {named("a") + "---\nkind: [\n", "f.yaml:"},
-		"wrong type":       {"kind: [Route]\nname: a\nspec: {}\n", "f.yaml:1: document 1: cannot unmarshal array"},
-		"beside a list":    {"owner: me\nresources: []\n", `f.yaml:1: document 1: "owner" stands beside a list`},
-		"not a number":     {"kind: Route\nname: a\nspec: {weight: .inf}\n", `f.yaml:3: document 1: ".inf" has no form in JSON`},
-		"a tag":            {"kind: Route\nname: a\nspec: {weight: !secret x}\n", "f.yaml:3: document 1: has the tag !secret"},
-		"the same twice":   {named("a") + "---\n" + named("b") + "---\n" + named("a"), "f.yaml:12: document 3: Route/a is described twice; it stands in "},
-		"deep":             {deep, "f.yaml:3: document 1: nests too deeply"},
-		"aliases of bombs": {bomb, "nests too deeply, or its aliases make it too large"},
-		"itself":           {"kind: Route\nname: r\nspec: &s\n  a: *s\n", "f.yaml:"},
+		"unknown member":      {named("a") + "---\n" + named("b") + "extra: 1\n", `f.yaml:10: document 2: "extra" is unknown; a resource has kind, name, spec, owner, labels,`},
+		"misspelt":            {"kind: Route\nnam: a\nspec: {}\n", `f.yaml:2: document 1: "nam" is unknown`},
+		"no kind":             {"name: a\nspec: {}\n", "f.yaml:1: document 1: kind is missing"},
+		"no spec":             {"kind: Route\nname: a\n", "f.yaml:1: document 1: spec is missing"},
+		"empty spec":          {"kind: Route\nname: a\nspec:\n", "f.yaml:1: document 1: spec is empty"},
+		"a text":              {"hello\n", "f.yaml:1: document 1: is no resource"},
+		"a key twice":         {"kind: Route\nname: a\nspec:\n  hosts: [a]\n  hosts: [b]\n", `f.yaml:5: document 1: "hosts" stands twice`},
+		"broken":              {named("a") + "---\nkind: [\n", "f.yaml:"},
+		"wrong type":          {"kind: [Route]\nname: a\nspec: {}\n", "f.yaml:1: document 1: kind must be a string, in quotes"},
+		"a number as name":    {"kind: Route\nname: 7\nspec: {}\n", "f.yaml:2: document 1: name must be a string, in quotes"},
+		"a number as a label": {"kind: Route\nname: a\nspec: {}\nlabels:\n  team: web\n  version: 1.10\n", "f.yaml:6: document 1: labels.version must be a string, in quotes"},
+		"true as a label":     {"kind: Route\nname: a\nspec: {}\nlabels: {a.b: true}\n", `f.yaml:4: document 1: labels["a.b"] must be a string, in quotes`},
+		"octal":               {"kind: Gateway\nname: g\nspec:\n  listeners:\n  - name: a\n    port: 010\n", `f.yaml:6: document 1: spec.listeners[0].port is 010, which is 8 to some readers of YAML and 10 to others; write 8 or 10, or "010" in quotes`},
+		"octal as label":      {"kind: Route\nname: a\nlabels: {mode: -0777}\nspec: {}\n", "f.yaml:3: document 1: labels.mode is -0777, which is -511 to some readers of YAML and -777 to others"},
+		"octal by tag":        {"kind: Route\nname: a\nspec: {n: !!int \"010\"}\n", "f.yaml:3: document 1: spec.n is 010, which is 8"},
+		"octal of no octal":   {"kind: Route\nname: a\nspec: {n: 089}\n", "f.yaml:3: document 1: spec.n is 089, which is a number to some readers of YAML and text to others"},
+		"octal with an o":     {"kind: Route\nname: a\nspec: {n: [1, 0o17]}\n", "f.yaml:3: document 1: spec.n[1] is 0o17, which is a number to some"},
+		"binary":              {"kind: Route\nname: a\nspec: {n: 0b11}\n", "f.yaml:3: document 1: spec.n is 0b11, which is a number to some"},
+		"underscores":         {"kind: Route\nname: a\nspec: {n: 1_000}\n", "f.yaml:3: document 1: spec.n is 1_000, which is a number to some"},
+		"base of 60":          {"kind: Route\nname: a\nspec: {n: {m: 22:22}}\n", `f.yaml:3: document 1: spec.n.m is 22:22, which is a number to the base of 60 to some readers of YAML and text to others; write "22:22" in quotes`},
+		"a list twice":        {"items: []\nitems: []\n", `f.yaml:2: document 1: "items" stands twice`},
+		"an envelope twice":   {"kind: Route\nname: a\nname: b\nspec: {}\n", `f.yaml:3: document 1: "name" stands twice`},
+		"beside a list":       {"owner: me\nresources: []\n", `f.yaml:1: document 1: "owner" stands beside a list`},
+		"not a number":        {"kind: Route\nname: a\nspec: {weight: .inf}\n", `f.yaml:3: document 1: ".inf" has no form in JSON`},
+		"a tag":               {"kind: Route\nname: a\nspec: {weight: !secret x}\n", "f.yaml:3: document 1: has the tag !secret"},
+		"the same twice":      {named("a") + "---\n" + named("b") + "---\n" + named("a"), "f.yaml:12: document 3: Route/a is described twice; it stands in "},
+		"deep":                {deep, "f.yaml:3: document 1: nests too deeply"},
+		"aliases of bombs":    {bomb, "nests too deeply, or its aliases make it too large"},
+		"itself":              {"kind: Route\nname: r\nspec: &s\n  a: *s\n", "f.yaml:"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := read(t, "", write(t, t.TempDir(), "f.yaml", c.text))
@@ -166,7 +180,7 @@ func FuzzRoundTrip(f *testing.F) {
 	for _, seed := range []string{
 		`{"a":"yes","b":["1","true","~","null","","<<",">","- x","#","a: b","2026-01-01","0x1","1e3",".inf"," lead","trail "]}`,
 		`{"pem":"-----BEGIN-----\nabc\n-----END-----\n","tabs":"a\n\tb","trail":"a \nb","cr":"a\r\nb","nl":"\n","two":"a\n\n"}`,
-		`{"n":[1,-1,1.5,1e30,12345678901234567890],"t":true,"x":{"":1,"y":{},"z":[]},"<<":{"k":"v"},"e":"😀\u0085\u2028"}`,
+		`{"n":[1,-1,1.5,1e30,12345678901234567890],"s":["010","0o7","0b1","1_0","1:30","22:22:22","1:1.5","-08","+1","00"],"t":true,"x":{"":1,"y":{},"z":[]},"<<":{"k":"v"},"e":"😀\u0085\u2028"}`,
 	} {
 		f.Add(seed)
 	}

@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
 // parser turns one document of a file into resources.
@@ -35,13 +36,17 @@ func (p *parser) document(n *yaml.Node) {
 	case n.Kind != yaml.MappingNode:
 		p.fail(n, "is no resource; it must have kind, name and spec")
 	case child(n, "spec") == nil && (child(n, "items") != nil || child(n, "resources") != nil):
+		seen := map[string]bool{}
 		for i := 0; i < len(n.Content); i += 2 {
 			switch key := n.Content[i].Value; {
+			case seen[key]:
+				p.fail(n.Content[i], "%q stands twice; keep one", key)
 			case key == "items" || key == "resources":
 				p.list(n.Content[i+1])
 			case !slices.Contains(besides, key):
 				p.fail(n.Content[i], "%q stands beside a list of resources, where it has no meaning; say it with a flag, or remove it", key)
 			}
+			seen[n.Content[i].Value] = true
 		}
 	default:
 		p.resource(n)
@@ -49,6 +54,9 @@ func (p *parser) document(n *yaml.Node) {
 }
 
 func (p *parser) list(n *yaml.Node) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
 	if n.Kind != yaml.SequenceNode {
 		p.fail(n, "must be a list of resources")
 		return
@@ -81,7 +89,7 @@ func (p *parser) resource(n *yaml.Node) {
 	if len(p.errs) > before {
 		return
 	}
-	w := &jsonWriter{fail: p.fail}
+	w := &jsonWriter{root: n, fail: p.fail}
 	w.value(n, 0)
 	if len(p.errs) > before {
 		return
@@ -91,7 +99,8 @@ func (p *parser) resource(n *yaml.Node) {
 		d.OwnerGiven = owner.ShortTag() != "!!null"
 	}
 	if err := json.Unmarshal(w.out.Bytes(), &d.Object); err != nil {
-		p.fail(n, "%s", strings.TrimPrefix(err.Error(), "json: "))
+		v := resource.Misfit(w.out.Bytes(), err)
+		p.errs = append(p.errs, fmt.Errorf("%s: document %d: %s %s", d.Where(v.Path), p.number, strings.TrimPrefix(v.Path, "$."), v.Message))
 		return
 	}
 	if string(d.Spec) == "null" {

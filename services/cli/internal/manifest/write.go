@@ -62,8 +62,9 @@ var quoted = []string{"y", "n", "yes", "no", "on", "off", "<<"}
 
 func style(n *yaml.Node) {
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
+		n.Style = 0
 		switch {
-		case slices.Contains(quoted, strings.ToLower(n.Value)):
+		case slices.Contains(quoted, strings.ToLower(n.Value)), ambiguous(n) != "":
 			n.Style = yaml.DoubleQuotedStyle
 		case strings.Contains(n.Value, "\n") && !plain(n.Value):
 			n.Style = yaml.DoubleQuotedStyle
