@@ -26,7 +26,7 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 	}{
 		{apiv1.File_marchproxy_api_v1_api_proto, map[string]any{
 			"Object": api.Object{}, "ObjectStatus": api.ObjectStatus{}, "Live": api.Live{}, "ObjectList": api.ObjectList{},
-			"ApplyRequest": api.ApplyRequest{}, "ApplyResult": api.ApplyResult{}, "Change": api.Change{}, "Revision": api.Revision{},
+			"ApplyRequest": api.ApplyRequest{}, "ApplyResult": api.ApplyResult{}, "Warning": api.Warning{}, "Change": api.Change{}, "Revision": api.Revision{},
 			"RevisionList": api.RevisionList{}, "Diff": api.Diff{}, "AuditEntry": api.AuditEntry{}, "AuditList": api.AuditList{},
 			"Status": api.Status{}, "LiveStatus": api.LiveStatus{}, "KindState": api.KindState{}, "Rejection": api.Rejection{},
 			"XdsServer": api.XdsServer{}, "Proxy": api.Proxy{}, "ProxyList": api.ProxyList{}, "Token": api.Token{},

@@ -17,6 +17,7 @@ type Object struct {
 	UpdatedAt string            `json:"updated_at,omitempty"`
 	Status    *ObjectStatus     `json:"status,omitempty"`
 	Live      *Live             `json:"live,omitempty"`
+	Warnings  []Warning         `json:"warnings,omitempty"`
 }
 
 // ObjectStatus is what the Envoys make of an object.
@@ -62,6 +63,18 @@ type ApplyResult struct {
 	Changes   []Change `json:"changes"`
 	Unchanged int32    `json:"unchanged"`
 	Live      *Live    `json:"live,omitempty"`
+	// Warnings are about what was accepted, or would be.
+	Warnings []Warning `json:"warnings,omitempty"`
+}
+
+// Warning is about something that is accepted and should be looked at.
+type Warning struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+	// Path is below the object's spec.
+	Path    string `json:"path"`
+	Message string `json:"message"`
+	Rule    string `json:"rule"`
 }
 
 // Change is what a revision did to one resource.
@@ -129,6 +142,8 @@ type Status struct {
 	State map[string]KindState `json:"state"`
 	// Licenses are in the order of their names.
 	Licenses []LicenseStatus `json:"licenses,omitempty"`
+	// Warnings are about certificates that have ended or end soon, the first to end first.
+	Warnings []Warning `json:"warnings,omitempty"`
 }
 
 // LicenseStatus is what a license is worth now.

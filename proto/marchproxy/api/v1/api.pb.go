@@ -51,7 +51,9 @@ type Object struct {
 	// Set by the server, on reads only.
 	Status *ObjectStatus `protobuf:"bytes,10,opt,name=status,proto3" json:"status,omitempty"`
 	// The answer to wait=live, on writes only.
-	Live          *Live `protobuf:"bytes,11,opt,name=live,proto3" json:"live,omitempty"`
+	Live *Live `protobuf:"bytes,11,opt,name=live,proto3" json:"live,omitempty"`
+	// What was accepted and may not be what is wanted, on writes only.
+	Warnings      []*Warning `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -159,6 +161,13 @@ func (x *Object) GetStatus() *ObjectStatus {
 func (x *Object) GetLive() *Live {
 	if x != nil {
 		return x.Live
+	}
+	return nil
+}
+
+func (x *Object) GetWarnings() []*Warning {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -488,7 +497,9 @@ type ApplyResult struct {
 	// How many resources were as asked already.
 	Unchanged int32 `protobuf:"varint,4,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
 	// The answer to wait=live.
-	Live          *Live `protobuf:"bytes,5,opt,name=live,proto3" json:"live,omitempty"`
+	Live *Live `protobuf:"bytes,5,opt,name=live,proto3" json:"live,omitempty"`
+	// What was accepted, or would be, and may not be what is wanted.
+	Warnings      []*Warning `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -558,6 +569,95 @@ func (x *ApplyResult) GetLive() *Live {
 	return nil
 }
 
+func (x *ApplyResult) GetWarnings() []*Warning {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// Something that is accepted and should be looked at.
+type Warning struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kind of the object.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The name of the object.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Where in its spec: a JSONPath such as $.chain.
+	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// A sentence a person can act on.
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// What it is about, for programs: certificate.dates, certificate.order.
+	Rule          string `protobuf:"bytes,5,opt,name=rule,proto3" json:"rule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Warning) Reset() {
+	*x = Warning{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Warning) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Warning) ProtoMessage() {}
+
+func (x *Warning) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Warning.ProtoReflect.Descriptor instead.
+func (*Warning) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Warning) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Warning) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Warning) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Warning) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Warning) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
 // What a revision did to one resource.
 type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -577,7 +677,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -589,7 +689,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -602,7 +702,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{6}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Change) GetAction() string {
@@ -663,7 +763,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +775,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +788,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{7}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Revision) GetRevision() int64 {
@@ -753,7 +853,7 @@ type RevisionList struct {
 
 func (x *RevisionList) Reset() {
 	*x = RevisionList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +865,7 @@ func (x *RevisionList) String() string {
 func (*RevisionList) ProtoMessage() {}
 
 func (x *RevisionList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +878,7 @@ func (x *RevisionList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevisionList.ProtoReflect.Descriptor instead.
 func (*RevisionList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{8}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RevisionList) GetItems() []*Revision {
@@ -810,7 +910,7 @@ type Diff struct {
 
 func (x *Diff) Reset() {
 	*x = Diff{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +922,7 @@ func (x *Diff) String() string {
 func (*Diff) ProtoMessage() {}
 
 func (x *Diff) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +935,7 @@ func (x *Diff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diff.ProtoReflect.Descriptor instead.
 func (*Diff) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{9}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Diff) GetRevision() int64 {
@@ -884,7 +984,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +996,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1009,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{10}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AuditEntry) GetRevision() int64 {
@@ -981,7 +1081,7 @@ type AuditList struct {
 
 func (x *AuditList) Reset() {
 	*x = AuditList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1093,7 @@ func (x *AuditList) String() string {
 func (*AuditList) ProtoMessage() {}
 
 func (x *AuditList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1106,7 @@ func (x *AuditList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditList.ProtoReflect.Descriptor instead.
 func (*AuditList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{11}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AuditList) GetItems() []*AuditEntry {
@@ -1043,14 +1143,16 @@ type Status struct {
 	// Count and hash of the state in the database, by kind; docs/events.md says what is hashed.
 	State map[string]*KindState `protobuf:"bytes,8,rep,name=state,proto3" json:"state,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The licenses, in the order of their names.
-	Licenses      []*LicenseStatus `protobuf:"bytes,9,rep,name=licenses,proto3" json:"licenses,omitempty"`
+	Licenses []*LicenseStatus `protobuf:"bytes,9,rep,name=licenses,proto3" json:"licenses,omitempty"`
+	// Certificates that have ended or end within API_CERTIFICATE_WARNING, the first to end first, a hundred at most.
+	Warnings      []*Warning `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1164,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1177,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{12}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Status) GetRevision() int64 {
@@ -1141,6 +1243,13 @@ func (x *Status) GetLicenses() []*LicenseStatus {
 	return nil
 }
 
+func (x *Status) GetWarnings() []*Warning {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 // What a license is worth now.
 type LicenseStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1167,7 +1276,7 @@ type LicenseStatus struct {
 
 func (x *LicenseStatus) Reset() {
 	*x = LicenseStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1288,7 @@ func (x *LicenseStatus) String() string {
 func (*LicenseStatus) ProtoMessage() {}
 
 func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1301,7 @@ func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicenseStatus.ProtoReflect.Descriptor instead.
 func (*LicenseStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{13}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LicenseStatus) GetName() string {
@@ -1266,7 +1375,7 @@ type LiveStatus struct {
 
 func (x *LiveStatus) Reset() {
 	*x = LiveStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1387,7 @@ func (x *LiveStatus) String() string {
 func (*LiveStatus) ProtoMessage() {}
 
 func (x *LiveStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1400,7 @@ func (x *LiveStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveStatus.ProtoReflect.Descriptor instead.
 func (*LiveStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{14}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LiveStatus) GetLiveRevision() int64 {
@@ -1328,7 +1437,7 @@ type KindState struct {
 
 func (x *KindState) Reset() {
 	*x = KindState{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1449,7 @@ func (x *KindState) String() string {
 func (*KindState) ProtoMessage() {}
 
 func (x *KindState) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1462,7 @@ func (x *KindState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindState.ProtoReflect.Descriptor instead.
 func (*KindState) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KindState) GetCount() int64 {
@@ -1391,7 +1500,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1512,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1525,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Rejection) GetKind() string {
@@ -1478,7 +1587,7 @@ type XdsServer struct {
 
 func (x *XdsServer) Reset() {
 	*x = XdsServer{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1599,7 @@ func (x *XdsServer) String() string {
 func (*XdsServer) ProtoMessage() {}
 
 func (x *XdsServer) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1612,7 @@ func (x *XdsServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XdsServer.ProtoReflect.Descriptor instead.
 func (*XdsServer) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *XdsServer) GetId() string {
@@ -1563,7 +1672,7 @@ type Proxy struct {
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1575,7 +1684,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1588,7 +1697,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Proxy) GetId() string {
@@ -1672,7 +1781,7 @@ type ProxyList struct {
 
 func (x *ProxyList) Reset() {
 	*x = ProxyList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +1793,7 @@ func (x *ProxyList) String() string {
 func (*ProxyList) ProtoMessage() {}
 
 func (x *ProxyList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +1806,7 @@ func (x *ProxyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyList.ProtoReflect.Descriptor instead.
 func (*ProxyList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProxyList) GetItems() []*Proxy {
@@ -1724,7 +1833,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +1845,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +1858,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Token) GetName() string {
@@ -1791,7 +1900,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1912,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +1925,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -1849,7 +1958,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +1970,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +1983,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Problem) GetType() string {
@@ -1941,7 +2050,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +2062,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2075,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Violation) GetPath() string {
@@ -2005,7 +2114,7 @@ type RateLimitStatus struct {
 
 func (x *RateLimitStatus) Reset() {
 	*x = RateLimitStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2126,7 @@ func (x *RateLimitStatus) String() string {
 func (*RateLimitStatus) ProtoMessage() {}
 
 func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2139,7 @@ func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
 func (*RateLimitStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RateLimitStatus) GetName() string {
@@ -2088,7 +2197,7 @@ type RateLimitNode struct {
 
 func (x *RateLimitNode) Reset() {
 	*x = RateLimitNode{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2209,7 @@ func (x *RateLimitNode) String() string {
 func (*RateLimitNode) ProtoMessage() {}
 
 func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2222,7 @@ func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitNode.ProtoReflect.Descriptor instead.
 func (*RateLimitNode) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RateLimitNode) GetId() string {
@@ -2213,7 +2322,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2334,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2347,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -2259,7 +2368,7 @@ var File_marchproxy_api_v1_api_proto protoreflect.FileDescriptor
 
 const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmarchproxy/api/v1/api.proto\x12\x11marchproxy.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xb3\x04\n" +
+	"\x1bmarchproxy/api/v1/api.proto\x12\x11marchproxy.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xeb\x04\n" +
 	"\x06Object\x12\x1b\n" +
 	"\x04kind\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04kind\x12>\n" +
 	"\x04name\x18\x02 \x01(\tB*\xbaH'r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$R\x04name\x123\n" +
@@ -2274,7 +2383,8 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"updated_at\x18\t \x01(\tR\tupdatedAt\x127\n" +
 	"\x06status\x18\n" +
 	" \x01(\v2\x1f.marchproxy.api.v1.ObjectStatusR\x06status\x12+\n" +
-	"\x04live\x18\v \x01(\v2\x17.marchproxy.api.v1.LiveR\x04live\x1a9\n" +
+	"\x04live\x18\v \x01(\v2\x17.marchproxy.api.v1.LiveR\x04live\x126\n" +
+	"\bwarnings\x18\f \x03(\v2\x1a.marchproxy.api.v1.WarningR\bwarnings\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
@@ -2302,13 +2412,20 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\tresources\x18\x05 \x03(\v2\x19.marchproxy.api.v1.ObjectR\tresources\x12\x1b\n" +
 	"\ttake_over\x18\x06 \x01(\bR\btakeOver\x12\x1f\n" +
 	"\vallow_empty\x18\a \x01(\bR\n" +
-	"allowEmpty\"\xc2\x01\n" +
+	"allowEmpty\"\xfa\x01\n" +
 	"\vApplyResult\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x123\n" +
 	"\achanges\x18\x03 \x03(\v2\x19.marchproxy.api.v1.ChangeR\achanges\x12\x1c\n" +
 	"\tunchanged\x18\x04 \x01(\x05R\tunchanged\x12+\n" +
-	"\x04live\x18\x05 \x01(\v2\x17.marchproxy.api.v1.LiveR\x04live\"\xa8\x01\n" +
+	"\x04live\x18\x05 \x01(\v2\x17.marchproxy.api.v1.LiveR\x04live\x126\n" +
+	"\bwarnings\x18\f \x03(\v2\x1a.marchproxy.api.v1.WarningR\bwarnings\"s\n" +
+	"\aWarning\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x12\n" +
+	"\x04rule\x18\x05 \x01(\tR\x04rule\"\xa8\x01\n" +
 	"\x06Change\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
@@ -2346,7 +2463,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\tAuditList\x123\n" +
 	"\x05items\x18\x01 \x03(\v2\x1d.marchproxy.api.v1.AuditEntryR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
-	"nextCursor\"\xe4\x03\n" +
+	"nextCursor\"\x9c\x04\n" +
 	"\x06Status\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12-\n" +
@@ -2356,7 +2473,8 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\brejected\x18\x06 \x03(\v2\x1c.marchproxy.api.v1.RejectionR\brejected\x12.\n" +
 	"\x03xds\x18\a \x03(\v2\x1c.marchproxy.api.v1.XdsServerR\x03xds\x12:\n" +
 	"\x05state\x18\b \x03(\v2$.marchproxy.api.v1.Status.StateEntryR\x05state\x12<\n" +
-	"\blicenses\x18\t \x03(\v2 .marchproxy.api.v1.LicenseStatusR\blicenses\x1aV\n" +
+	"\blicenses\x18\t \x03(\v2 .marchproxy.api.v1.LicenseStatusR\blicenses\x126\n" +
+	"\bwarnings\x18\f \x03(\v2\x1a.marchproxy.api.v1.WarningR\bwarnings\x1aV\n" +
 	"\n" +
 	"StateEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x122\n" +
@@ -2466,7 +2584,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),          // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),    // 1: marchproxy.api.v1.ObjectStatus
@@ -2474,65 +2592,69 @@ var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*ObjectList)(nil),      // 3: marchproxy.api.v1.ObjectList
 	(*ApplyRequest)(nil),    // 4: marchproxy.api.v1.ApplyRequest
 	(*ApplyResult)(nil),     // 5: marchproxy.api.v1.ApplyResult
-	(*Change)(nil),          // 6: marchproxy.api.v1.Change
-	(*Revision)(nil),        // 7: marchproxy.api.v1.Revision
-	(*RevisionList)(nil),    // 8: marchproxy.api.v1.RevisionList
-	(*Diff)(nil),            // 9: marchproxy.api.v1.Diff
-	(*AuditEntry)(nil),      // 10: marchproxy.api.v1.AuditEntry
-	(*AuditList)(nil),       // 11: marchproxy.api.v1.AuditList
-	(*Status)(nil),          // 12: marchproxy.api.v1.Status
-	(*LicenseStatus)(nil),   // 13: marchproxy.api.v1.LicenseStatus
-	(*LiveStatus)(nil),      // 14: marchproxy.api.v1.LiveStatus
-	(*KindState)(nil),       // 15: marchproxy.api.v1.KindState
-	(*Rejection)(nil),       // 16: marchproxy.api.v1.Rejection
-	(*XdsServer)(nil),       // 17: marchproxy.api.v1.XdsServer
-	(*Proxy)(nil),           // 18: marchproxy.api.v1.Proxy
-	(*ProxyList)(nil),       // 19: marchproxy.api.v1.ProxyList
-	(*Token)(nil),           // 20: marchproxy.api.v1.Token
-	(*TokenList)(nil),       // 21: marchproxy.api.v1.TokenList
-	(*Problem)(nil),         // 22: marchproxy.api.v1.Problem
-	(*Violation)(nil),       // 23: marchproxy.api.v1.Violation
-	(*RateLimitStatus)(nil), // 24: marchproxy.api.v1.RateLimitStatus
-	(*RateLimitNode)(nil),   // 25: marchproxy.api.v1.RateLimitNode
-	(*LimitedSource)(nil),   // 26: marchproxy.api.v1.LimitedSource
-	nil,                     // 27: marchproxy.api.v1.Object.LabelsEntry
-	nil,                     // 28: marchproxy.api.v1.Status.StateEntry
-	nil,                     // 29: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	(*structpb.Struct)(nil), // 30: google.protobuf.Struct
+	(*Warning)(nil),         // 6: marchproxy.api.v1.Warning
+	(*Change)(nil),          // 7: marchproxy.api.v1.Change
+	(*Revision)(nil),        // 8: marchproxy.api.v1.Revision
+	(*RevisionList)(nil),    // 9: marchproxy.api.v1.RevisionList
+	(*Diff)(nil),            // 10: marchproxy.api.v1.Diff
+	(*AuditEntry)(nil),      // 11: marchproxy.api.v1.AuditEntry
+	(*AuditList)(nil),       // 12: marchproxy.api.v1.AuditList
+	(*Status)(nil),          // 13: marchproxy.api.v1.Status
+	(*LicenseStatus)(nil),   // 14: marchproxy.api.v1.LicenseStatus
+	(*LiveStatus)(nil),      // 15: marchproxy.api.v1.LiveStatus
+	(*KindState)(nil),       // 16: marchproxy.api.v1.KindState
+	(*Rejection)(nil),       // 17: marchproxy.api.v1.Rejection
+	(*XdsServer)(nil),       // 18: marchproxy.api.v1.XdsServer
+	(*Proxy)(nil),           // 19: marchproxy.api.v1.Proxy
+	(*ProxyList)(nil),       // 20: marchproxy.api.v1.ProxyList
+	(*Token)(nil),           // 21: marchproxy.api.v1.Token
+	(*TokenList)(nil),       // 22: marchproxy.api.v1.TokenList
+	(*Problem)(nil),         // 23: marchproxy.api.v1.Problem
+	(*Violation)(nil),       // 24: marchproxy.api.v1.Violation
+	(*RateLimitStatus)(nil), // 25: marchproxy.api.v1.RateLimitStatus
+	(*RateLimitNode)(nil),   // 26: marchproxy.api.v1.RateLimitNode
+	(*LimitedSource)(nil),   // 27: marchproxy.api.v1.LimitedSource
+	nil,                     // 28: marchproxy.api.v1.Object.LabelsEntry
+	nil,                     // 29: marchproxy.api.v1.Status.StateEntry
+	nil,                     // 30: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	(*structpb.Struct)(nil), // 31: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	30, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	27, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	31, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	28, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	2,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
-	0,  // 4: marchproxy.api.v1.ObjectList.items:type_name -> marchproxy.api.v1.Object
-	0,  // 5: marchproxy.api.v1.ApplyRequest.resources:type_name -> marchproxy.api.v1.Object
-	6,  // 6: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
-	2,  // 7: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
-	30, // 8: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	30, // 9: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	6,  // 10: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
-	7,  // 11: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
-	6,  // 12: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
-	10, // 13: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
-	16, // 14: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
-	17, // 15: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	28, // 16: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
-	13, // 17: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
-	16, // 18: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
-	16, // 19: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
-	18, // 20: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	20, // 21: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	23, // 22: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	25, // 23: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	29, // 24: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	26, // 25: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	15, // 26: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	6,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
+	0,  // 5: marchproxy.api.v1.ObjectList.items:type_name -> marchproxy.api.v1.Object
+	0,  // 6: marchproxy.api.v1.ApplyRequest.resources:type_name -> marchproxy.api.v1.Object
+	7,  // 7: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
+	2,  // 8: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
+	6,  // 9: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
+	31, // 10: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	31, // 11: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	7,  // 12: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
+	8,  // 13: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
+	7,  // 14: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
+	11, // 15: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
+	17, // 16: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
+	18, // 17: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
+	29, // 18: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	14, // 19: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
+	6,  // 20: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
+	17, // 21: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
+	17, // 22: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
+	19, // 23: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
+	21, // 24: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	24, // 25: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	26, // 26: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	30, // 27: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	27, // 28: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	16, // 29: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -2546,7 +2668,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -16,6 +16,7 @@ import (
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
+	"github.com/marchproxy/marchproxy/pkg/certificate"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/license"
 	"github.com/marchproxy/marchproxy/pkg/process"
@@ -47,6 +48,8 @@ type Config struct {
 	LicenseKey string
 	// DefaultPort of the gateway default on the first boot (MARCHPROXY_DEFAULT_PORT; 10000).
 	DefaultPort int
+	// CertificateWarning is how long before its end a certificate is warned of (API_CERTIFICATE_WARNING; 336h).
+	CertificateWarning time.Duration
 	// Dev lets programs on this machine in without a token (MARCHPROXY_DEV).
 	Dev bool
 	// LogLevel is LOGLEVEL.
@@ -64,6 +67,9 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		LicenseKey:  e.Secret("LICENSE_KEY"),
 		DefaultPort: e.Int("MARCHPROXY_DEFAULT_PORT", 10000, 1, 65535),
 		Dev:         e.Bool("MARCHPROXY_DEV", false),
+
+		CertificateWarning: e.Duration("API_CERTIFICATE_WARNING", certificate.Soon),
+
 		LogLevel:    e.String("LOGLEVEL", "info"),
 	}
 	if c.LicenseKey != "" {
@@ -122,6 +128,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	board := live.NewBoard(time.Now)
 	h, err := (&web.API{
 		Store: st, Writer: w, Board: board, Auth: auth.New(st, cfg.Dev), Published: rel.Published, Committed: &committed, Log: log,
+		CertificateWarning: cfg.CertificateWarning,
 	}).Handler()
 	if err != nil {
 		return err

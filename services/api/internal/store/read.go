@@ -55,6 +55,30 @@ func (s *Store) Objects(ctx context.Context, f Filter) (objects []*resource.Obje
 	return objects, revision, nil
 }
 
+// RevisionsOf are the revisions of a kind's objects, by their names: what a cache needs to know of them.
+func (s *Store) RevisionsOf(ctx context.Context, kind string) (map[string]int64, error) {
+	rows, err := s.pool.Query(ctx, `SELECT name, revision FROM resources WHERE kind = $1`, kind)
+	if err != nil {
+		return nil, fmt.Errorf("list revisions of objects: %w", err)
+	}
+	out := map[string]int64{}
+	var name string
+	var revision int64
+	if _, err = pgx.ForEachRow(rows, []any{&name, &revision}, func() error { out[name] = revision; return nil }); err != nil {
+		return nil, fmt.Errorf("list revisions of objects: %w", err)
+	}
+	return out, nil
+}
+
+// Named reads some of a kind's objects; what is not there is left out.
+func (s *Store) Named(ctx context.Context, kind string, names []string) ([]*resource.Object, error) {
+	rows, err := s.pool.Query(ctx, `SELECT payload::text FROM resources WHERE kind = $1 AND name = ANY($2)`, kind, names)
+	if err != nil {
+		return nil, fmt.Errorf("read objects: %w", err)
+	}
+	return pgx.CollectRows(rows, scanObject)
+}
+
 // RevisionRow is one revision without its changes.
 type RevisionRow struct {
 	Revision                  int64

@@ -71,7 +71,7 @@ func (a *API) apply(c echo.Context) error {
 func (a *API) applyPlan(c echo.Context, opt options, raw []byte, plan func(*config.State) (writer.Plan, error)) error {
 	return a.answer(c, opt, raw, func(st *config.State) (writer.Plan, func(writer.Result) (any, error), error) {
 		p, err := plan(st)
-		return p, func(res writer.Result) (any, error) { return applied(res, opt), nil }, err
+		return p, func(res writer.Result) (any, error) { return a.applied(res, opt), nil }, err
 	})
 }
 
@@ -161,8 +161,8 @@ func (d *applyDocument) plan(st *config.State, want []writer.Desired) writer.Pla
 	return p
 }
 
-func applied(res writer.Result, opt options) api.ApplyResult {
-	out := api.ApplyResult{Revision: res.Revision, DryRun: opt.dryRun, Unchanged: int32(res.Unchanged), Changes: []api.Change{}}
+func (a *API) applied(res writer.Result, opt options) api.ApplyResult {
+	out := api.ApplyResult{Revision: res.Revision, DryRun: opt.dryRun, Unchanged: int32(res.Unchanged), Changes: []api.Change{}, Warnings: a.warnings(res.Changes)}
 	for _, x := range res.Changes {
 		out.Changes = append(out.Changes, change(x.Before, x.After))
 	}
@@ -217,6 +217,9 @@ func (a *API) status(c echo.Context) error {
 		if out.Licenses, err = a.licenses(c.Request().Context(), proxies, time.Now()); err != nil {
 			return err
 		}
+	}
+	if out.Warnings, err = a.ending(c.Request().Context(), head); err != nil {
+		return err
 	}
 	return c.JSON(http.StatusOK, out)
 }

@@ -27,6 +27,7 @@ type document struct {
 	UpdatedAt string            `json:"updated_at"`
 	Status    *api.ObjectStatus `json:"status"`
 	Live      *api.Live         `json:"live"`
+	Warnings  []api.Warning     `json:"warnings"`
 }
 
 // decode reads one JSON document strictly.

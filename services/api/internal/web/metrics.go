@@ -51,6 +51,7 @@ func newMetrics(a *API) *metrics {
 		_, _, rejected := a.Board.Summary()
 		return float64(len(rejected))
 	})
+	m.registry.MustRegister(expiryMetric{a})
 	return m
 }
 

@@ -46,8 +46,11 @@ type API struct {
 	// Committed tells GET /v1/events that there may be a new revision.
 	Committed *Signal
 	Log       *zap.Logger
+	// CertificateWarning is how long before its end a certificate is warned of (API_CERTIFICATE_WARNING).
+	CertificateWarning time.Duration
 
-	metrics *metrics
+	certificates expiries
+	metrics      *metrics
 	// openAPI and docs are made once.
 	openAPI, docs []byte
 }

@@ -165,7 +165,7 @@ func (a *API) write(c echo.Context, ref resource.Ref, raw []byte, want func(befo
 		if err := precondition(c.Request(), before); err != nil { // after every other check (RFC 9110, 13.2.1)
 			return writer.Plan{}, nil, err
 		}
-		show := func(res writer.Result) (any, error) { return applied(res, opt), nil }
+		show := func(res writer.Result) (any, error) { return a.applied(res, opt), nil }
 		if d == nil {
 			return writer.Plan{Deletes: []resource.Ref{ref}, Owner: owner, TakeOver: opt.takeOver, Status: http.StatusOK}, show, nil
 		}
@@ -174,14 +174,14 @@ func (a *API) write(c echo.Context, ref resource.Ref, raw []byte, want func(befo
 			plan.Status = http.StatusCreated
 		}
 		if !opt.dryRun {
-			show = func(res writer.Result) (any, error) { return written(before, res) }
+			show = func(res writer.Result) (any, error) { return a.written(before, res) }
 		}
 		return plan, show, nil
 	})
 }
 
 // written is an object as a write left it.
-func written(before *resource.Object, res writer.Result) (any, error) {
+func (a *API) written(before *resource.Object, res writer.Result) (any, error) {
 	after := before
 	if len(res.Changes) > 0 {
 		after = res.Changes[0].After
@@ -190,7 +190,9 @@ func written(before *resource.Object, res writer.Result) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return envelope(shown), nil
+	out := envelope(shown)
+	out.Warnings = a.warnings([]config.Change{{After: after}})
+	return out, nil
 }
 
 // answer makes a write and answers with what show makes of its result, which is also what an idempotency

@@ -90,6 +90,12 @@ func (r report) table(w io.Writer) {
 			row(w, x.ID, x.Gateway, x.AppliedRevision, x.Address, or(x.Version, "-"), date(x.ConnectedAt))
 		}
 	}
+	if len(r.Warnings) > 0 {
+		row(w)
+	}
+	for _, x := range r.Warnings {
+		warningRow(w, x)
+	}
 	for _, x := range r.Rejected {
 		of := x.Resource
 		if x.Kind != "" {

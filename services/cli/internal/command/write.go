@@ -105,12 +105,19 @@ func (c *cli) result(r api.ApplyResult) error {
 		default:
 			row(w, fmt.Sprintf("revision %d: %d changed, %d unchanged", r.Revision, len(r.Changes), r.Unchanged))
 		}
+		for _, x := range r.Warnings {
+			warningRow(w, x)
+		}
 		c.liveRow(w, r.Live)
 	})
 	if err != nil {
 		return err
 	}
 	return notLive(r.Live)
+}
+
+func warningRow(w io.Writer, x api.Warning) {
+	row(w, fmt.Sprintf("warning: %s/%s %s", x.Kind, x.Name, x.Message))
 }
 
 func (c *cli) liveRow(w io.Writer, l *api.Live) {
