@@ -1,6 +1,9 @@
 # Two commands do everything on a fresh machine: make run, make test.
 .DEFAULT_GOAL := help
 export GOFLAGS := -buildvcs=false
+# What a user has set for other work: another workspace or target, messages that scripts would not know.
+unexport GOWORK GOOS GOARCH GOEXPERIMENT CDPATH
+export LC_ALL := C.UTF-8
 MODULES := proto pkg bpf services test wasm-filters
 
 .PHONY: help
@@ -30,7 +33,7 @@ test: build lint check-generated check-wasm check-bpf ## Check everything, with 
 .PHONY: lint
 lint: ## Check format, code and schema
 	@test -z "$$(scripts/tool gofumpt -l pkg services test bpf docs wasm-filters)" || { scripts/tool gofumpt -l pkg services test bpf docs wasm-filters; echo 'not formatted: make fmt'; exit 1; }
-	@set -e; for m in $(MODULES); do (cd $$m && ../scripts/tool golangci-lint run --timeout 15m ./...); done
+	@set -e; for m in $(MODULES); do (cd $$m && ../scripts/tool golangci-lint run --allow-parallel-runners --timeout 15m ./...); done
 	scripts/protovalidate-schema
 	scripts/tool buf lint
 	scripts/breaking

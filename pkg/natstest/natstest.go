@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	_ "github.com/marchproxy/marchproxy/pkg/hermetic" // what the user has set is for other programs
 	"github.com/marchproxy/marchproxy/pkg/porttest"
 )
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -28,10 +29,9 @@ func TestDev(t *testing.T) {
 	c := &terminalOf{T: t, s: s, dir: dir}
 	api := s.API[strings.LastIndexByte(s.API, ':')+1:]
 	_, e := c.run(1, "dev", "--state-dir", dir, "--api-port", api, "--nats-port", port, "--xds-http-port", port)
-	c.says(e, fmt.Sprintf("port %s (the api) is taken; --api-port chooses another", api),
-		fmt.Sprintf("port %s (POST /v1/config) is taken; --xds-http-port chooses another", port), fmt.Sprintf("port %s is given to --xds-http-port and --nats-port", port))
-	_, e = c.run(1, "dev", "--state-dir", s.Dir)
-	c.says(e, "another marchproxy dev runs on "+s.Dir)
+	c.says(e, fmt.Sprintf("port %s (the api) is taken by marchproxy-api (process %d); --api-port chooses another", api, s.Pid("api")),
+		fmt.Sprintf("port %s (POST /v1/config) is taken by e2e.test (process %d); --xds-http-port chooses another", port, os.Getpid()),
+		fmt.Sprintf("port %s is given to --xds-http-port and --nats-port", port))
 
 	envoyOnPath(t, s)
 
@@ -58,7 +58,7 @@ func TestDev(t *testing.T) {
 func envoyOnPath(t *testing.T, s *harness.System) {
 	t.Helper()
 	c := &terminalOf{T: t, s: s, dir: t.TempDir()}
-	pinned := strings.TrimSpace(c.text("dev", "envoy-path"))
+	pinned := strings.TrimSpace(c.text("dev", "envoy-path", "--fetched"))
 	c.env = []string{"PATH=" + c.dir + ":" + os.Getenv("PATH")}
 	c.file("envoy", "#!/bin/sh\necho 'envoy version: 0/1.0.0/Clean/RELEASE/BoringSSL'\n")
 	on := filepath.Join(c.dir, "envoy")
@@ -76,5 +76,21 @@ func envoyOnPath(t *testing.T, s *harness.System) {
 	}
 	if got := strings.TrimSpace(c.text("dev", "envoy-path")); got != on {
 		t.Errorf("the pinned Envoy on PATH is not used, but %s", got)
+	}
+	if got := strings.TrimSpace(c.text("dev", "envoy-path", "--fetched")); got != pinned {
+		t.Errorf("beside the pinned Envoy on PATH the tests get %s", got)
+	}
+	c.env = []string{"ENVOY_PATH=" + pinned}
+	if got := strings.TrimSpace(c.text("dev", "envoy-path")); got != pinned {
+		t.Errorf("ENVOY_PATH is not used, but %s", got)
+	}
+	c.file("other", "#!/bin/sh\necho 'envoy version: 0/1.0.0/Clean/RELEASE/BoringSSL'\n")
+	for path, says := range map[string]string{filepath.Join(c.dir, "none"): "no such file", filepath.Join(c.dir, "other"): "is no Envoy 1."} {
+		c.env = []string{"ENVOY_PATH=" + path}
+		if err := os.Chmod(path, 0o755); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		_, e := c.run(1, "dev", "envoy-path")
+		c.says(e, "ENVOY_PATH: ", says, "unset it, or name")
 	}
 }

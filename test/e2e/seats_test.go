@@ -35,7 +35,7 @@ func run(t *testing.T, cmd *exec.Cmd) {
 // new connections to both. It returns its admin interface.
 func secondEnvoy(t *testing.T, s *harness.System, grpc string) string {
 	t.Helper()
-	path, err := harness.EnvoyPath(t.Context())
+	path, err := harness.EnvoyPath()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func secondEnvoy(t *testing.T, s *harness.System, grpc string) string {
 	if err := os.WriteFile(boot, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	run(t, exec.CommandContext(context.WithoutCancel(t.Context()), path, "-c", boot, "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error"))
+	run(t, exec.CommandContext(context.WithoutCancel(t.Context()), path, "-c", boot, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"))
 	return "http://" + admin
 }
 

@@ -6,12 +6,12 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/marchproxy/marchproxy/test/harness"
 	"github.com/marchproxy/marchproxy/test/probe"
 )
 
@@ -208,11 +208,10 @@ func TestRefusedSlot(t *testing.T) {
 // cacheWithoutFilters shares dev's cache, except for the filters.
 func cacheWithoutFilters(t *testing.T) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), bin(t), "dev", "envoy-path").Output()
+	envoy, err := harness.EnvoyPath()
 	if err != nil {
 		t.Fatal(err)
 	}
-	envoy := strings.TrimSpace(string(out))
 	shared := filepath.Dir(envoy)
 	dir, err := os.MkdirTemp("", "marchproxy-cache-")
 	if err != nil {

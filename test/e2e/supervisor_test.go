@@ -41,7 +41,7 @@ func startEdge(t *testing.T, s *harness.System, env ...string) edge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	envoy, err := harness.EnvoyPath(t.Context())
+	envoy, err := harness.EnvoyPath()
 	if err != nil {
 		t.Fatal(err)
 	}

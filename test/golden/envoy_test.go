@@ -5,33 +5,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
-// envoy is the path of the pinned Envoy. bin/marchproxy, which `make build` makes, fetches it where it is
-// missing.
-var envoy = sync.OnceValues(func() (string, error) {
-	root, err := harness.Root()
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.Command(filepath.Join(root, "bin", "marchproxy"), "dev", "envoy-path")
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	return strings.TrimSpace(string(out)), err
-})
-
 // validate has Envoy read a bootstrap, and returns what it said and whether it took it.
 func validate(t testing.TB, raw []byte) (string, bool) {
 	t.Helper()
-	bin, err := envoy()
+	bin, err := harness.EnvoyPath()
 	if err != nil {
-		t.Fatalf("find Envoy (make build comes first): %v", err)
+		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "bootstrap.json")
 	if err := os.WriteFile(path, raw, 0o600); err != nil {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/marchproxy/marchproxy/test/harness"
 )
 
 // liveEnvoy is an Envoy that takes clusters and listeners while it runs, from files: it says of each whether
@@ -25,9 +27,9 @@ type liveEnvoy struct {
 
 func startLive(t testing.TB, clusters []any) *liveEnvoy {
 	t.Helper()
-	bin, err := envoy()
+	bin, err := harness.EnvoyPath()
 	if err != nil {
-		t.Fatalf("find Envoy (make build comes first): %v", err)
+		t.Fatal(err)
 	}
 	e := &liveEnvoy{dir: t.TempDir()}
 	b := base(t)
@@ -47,7 +49,7 @@ func startLive(t testing.TB, clusters []any) *liveEnvoy {
 		t.Fatal(err)
 	}
 	address := filepath.Join(e.dir, "admin")
-	cmd := exec.Command(bin, "-c", e.path("bootstrap"), "--concurrency", "1", "--log-level", "warning", "--use-dynamic-base-id",
+	cmd := exec.Command(bin, "-c", e.path("bootstrap"), "--concurrency", "1", "--log-level", "warning", "--disable-hot-restart",
 		"--drain-time-s", "1", "--drain-strategy", "immediate", "--admin-address-path", address)
 	cmd.Stdout, cmd.Stderr = e.log, e.log
 	if err := cmd.Start(); err != nil {

@@ -47,17 +47,21 @@ func (l *lines) String() string {
 	return l.buf.String()
 }
 
-// EnvoyPath is the pinned Envoy; bin/marchproxy fetches it where it is missing.
-func EnvoyPath(ctx context.Context) (string, error) {
+// EnvoyPath is the pinned Envoy in the cache, whatever is on PATH; bin/marchproxy, which `make build` makes, fetches
+// it where it is missing.
+var EnvoyPath = sync.OnceValues(func() (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(root, "bin", "marchproxy"), "dev", "envoy-path")
+	cmd := exec.Command(filepath.Join(root, "bin", "marchproxy"), "dev", "envoy-path", "--fetched")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
-	return strings.TrimSpace(string(out)), err
-}
+	if err != nil {
+		return "", fmt.Errorf("find Envoy (make build makes bin/): %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+})
 
 // StartAgent runs bin/marchproxy-agent with an environment, and nothing else of this one's. wrap is a
 // command to run it under, such as ip netns exec NAME.

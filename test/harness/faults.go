@@ -17,7 +17,7 @@ func (s *System) Kill(parts ...string) {
 	for _, part := range parts {
 		pid := s.Pid(part)
 		if part == "postgres" { // the server is a child of its starter, which notices
-			pid = s.postmaster()
+			pid = s.Postmaster()
 		}
 		if pid > 1 {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may be down already
@@ -25,7 +25,8 @@ func (s *System) Kill(parts ...string) {
 	}
 }
 
-func (s *System) postmaster() int {
+// Postmaster is PostgreSQL's process id; 0 where it does not run.
+func (s *System) Postmaster() int {
 	raw, err := os.ReadFile(filepath.Join(s.Dir, "postgres", "data", "postmaster.pid"))
 	if err != nil {
 		return 0
@@ -48,7 +49,7 @@ func (s *System) Down(ctx context.Context, f func() error, parts ...string) erro
 	for _, part := range parts {
 		pids = append(pids, s.Pid(part))
 		if part == "postgres" {
-			pids = append(pids, s.postmaster())
+			pids = append(pids, s.Postmaster())
 		}
 	}
 	for _, pid := range pids {
@@ -57,7 +58,7 @@ func (s *System) Down(ctx context.Context, f func() error, parts ...string) erro
 		}
 	}
 	for _, pid := range pids {
-		for t0 := time.Now(); alive(pid); {
+		for t0 := time.Now(); Alive(pid); {
 			if time.Since(t0) > 20*time.Second {
 				return fmt.Errorf("process %d does not end", pid)
 			}
@@ -71,8 +72,8 @@ func (s *System) Down(ctx context.Context, f func() error, parts ...string) erro
 	return f()
 }
 
-// alive says whether a process runs; one that nobody has waited for yet does not.
-func alive(pid int) bool {
+// Alive says whether a process runs; one that nobody has waited for yet does not.
+func Alive(pid int) bool {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if pid < 2 || err != nil {
 		return false

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	_ "github.com/marchproxy/marchproxy/pkg/hermetic" // what the user has set is for other programs
 	"github.com/marchproxy/marchproxy/pkg/porttest"
 )
 
@@ -31,11 +32,13 @@ type System struct {
 	GRPC      string
 	ProxyPort int
 	natsPort  int
+	pgPort    int
 	cmd       *exec.Cmd
-	out       bytes.Buffer
+	out       lines
 	exited    chan error
 	client    *http.Client
 	args      []string
+	env       []string
 	bin       string
 }
 
@@ -70,7 +73,7 @@ func Start(ctx context.Context, args ...string) (*System, error) {
 	if err := os.Chmod(dir, 0o755); err != nil { // the database's user must get in
 		return nil, err
 	}
-	s := &System{Dir: dir, bin: filepath.Join(root, "bin", "marchproxy"), client: &http.Client{Timeout: 90 * time.Second}, ProxyPort: p[3], natsPort: p[5]}
+	s := &System{Dir: dir, bin: filepath.Join(root, "bin", "marchproxy"), client: &http.Client{Timeout: 90 * time.Second}, ProxyPort: p[3], natsPort: p[5], pgPort: p[6]}
 	s.args = append([]string{"dev", "--state-dir", dir}, args...)
 	for i, flag := range []string{"--api-port", "--xds-grpc-port", "--xds-http-port", "--proxy-port", "--admin-port", "--nats-port", "--postgres-port", "--backend-port"} {
 		s.args = append(s.args, flag, strconv.Itoa(p[i]))
@@ -84,19 +87,19 @@ func Start(ctx context.Context, args ...string) (*System, error) {
 // With adds flags to those that the next [System.Run] starts with; the last of two counts.
 func (s *System) With(flags ...string) { s.args = append(s.args, flags...) }
 
+// Setenv changes its environment from the next [System.Run] on.
+func (s *System) Setenv(settings ...string) { s.env = append(s.env, settings...) }
+
 // Run starts the system, again after [System.Stop] on the same state.
 func (s *System) Run(ctx context.Context) error {
-	s.cmd = exec.Command(s.bin, s.args...)
-	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := os.Remove(filepath.Join(s.Dir, "run.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := s.Begin(); err != nil {
 		return err
 	}
-	if err := s.cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w (make build makes it)", s.bin, err)
-	}
-	s.exited = make(chan error, 1)
-	go func() { s.exited <- s.cmd.Wait() }()
+	return s.AwaitReady(ctx)
+}
+
+// AwaitReady waits after [System.Begin].
+func (s *System) AwaitReady(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	for {
@@ -108,10 +111,49 @@ func (s *System) Run(ctx context.Context) error {
 			s.exited <- err
 			return fmt.Errorf("marchproxy dev ended: %w\n%s", err, s.out.String())
 		case <-limit.Done():
-			return errors.Join(fmt.Errorf("marchproxy dev is not ready in time"), s.Stop())
+			return errors.Join(fmt.Errorf("marchproxy dev is not ready in time\n%s", s.out.String()), s.Stop())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// Begin is [System.Run] without waiting for anything.
+func (s *System) Begin() error {
+	envoy, err := EnvoyPath() // not another one on PATH
+	if err != nil {
+		return err
+	}
+	s.cmd = exec.Command(s.bin, s.args...)
+	s.cmd.Env = append(append(os.Environ(), "ENVOY_PATH="+envoy), s.env...)
+	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := os.Remove(filepath.Join(s.Dir, "run.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := s.cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w (make build makes it)", s.bin, err)
+	}
+	s.exited = make(chan error, 1)
+	go func() { s.exited <- s.cmd.Wait() }()
+	return nil
+}
+
+// Output is what dev has said so far.
+func (s *System) Output() string { return s.out.String() }
+
+// PostgresPort is the database's port.
+func (s *System) PostgresPort() int { return s.pgPort }
+
+// Dev is dev's own process id.
+func (s *System) Dev() int { return s.cmd.Process.Pid }
+
+// Crash kills dev, as a crash or a lack of memory does, and waits until it is gone.
+func (s *System) Crash() error {
+	if err := s.cmd.Process.Kill(); err != nil {
+		return err
+	}
+	s.exited <- <-s.exited
+	return nil
 }
 
 type state struct {

@@ -15,8 +15,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -284,15 +282,11 @@ func newFloor(ctx context.Context, n int, objects []map[string]any) (*alone, err
 	if f.server, err = floor.NewServer(slices.Collect(f.builder.All())); err != nil {
 		return nil, err
 	}
-	root, err := harness.Root()
+	path, err := harness.EnvoyPath()
 	if err != nil {
 		return nil, err
 	}
-	path, err := exec.CommandContext(ctx, filepath.Join(root, "bin", "marchproxy"), "dev", "envoy-path").Output()
-	if err != nil {
-		return nil, err
-	}
-	if f.envoy, err = floor.StartEnvoy(ctx, strings.TrimSpace(string(path)), f.server.Addr(), net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1])), 1); err != nil {
+	if f.envoy, err = floor.StartEnvoy(ctx, path, f.server.Addr(), net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1])), 1); err != nil {
 		return nil, err
 	}
 	f.probe = probe.New(net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0])))

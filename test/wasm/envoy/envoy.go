@@ -65,9 +65,9 @@ func Start(ctx context.Context, c Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	path, err := exec.CommandContext(ctx, filepath.Join(root, "bin", "marchproxy"), "dev", "envoy-path").Output()
+	path, err := harness.EnvoyPath()
 	if err != nil {
-		return nil, fmt.Errorf("find Envoy (make build makes bin/): %w", err)
+		return nil, err
 	}
 	b, err := bootstrap(c, filepath.Join(root, "wasm-filters", "dist"))
 	if err != nil {
@@ -85,7 +85,7 @@ func Start(ctx context.Context, c Config) (*Proxy, error) {
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		return nil, err
 	}
-	p.cmd = exec.Command(strings.TrimSpace(string(path)), "-c", config, "--use-dynamic-base-id",
+	p.cmd = exec.Command(path, "-c", config, "--disable-hot-restart",
 		"--concurrency", strconv.Itoa(max(1, c.Concurrency)), "--admin-address-path", admin, "--log-level", "warning")
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	if err := p.cmd.Start(); err != nil {

@@ -117,10 +117,11 @@ func (s *Supervisor) set(f func(*State)) {
 var envoyLevels = map[string]string{"debug": "debug", "info": "info", "warn": "warning", "error": "error"}
 
 // command is Envoy's. Its word on why the xDS server hung up is a warning of the logger "config", which is
-// therefore on at every level.
+// therefore on at every level. Hot restarts, which the agent does not do, need shared memory, which a killed Envoy leaves
+// behind and small containers lack.
 func (s *Supervisor) command() *exec.Cmd {
 	args := []string{
-		"-c", filepath.Join(s.opt.Dir, "envoy.json"), "--log-level", envoyLevels[s.opt.LogLevel], "--use-dynamic-base-id",
+		"-c", filepath.Join(s.opt.Dir, "envoy.json"), "--log-level", envoyLevels[s.opt.LogLevel], "--disable-hot-restart",
 	}
 	if s.opt.LogLevel == "error" {
 		args = append(args, "--component-log-level", "config:warning")

@@ -20,6 +20,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	_ "github.com/marchproxy/marchproxy/pkg/hermetic" // what the user has set is for other programs
 	"github.com/marchproxy/marchproxy/pkg/porttest"
 )
 

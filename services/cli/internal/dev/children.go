@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -28,14 +27,14 @@ import (
 func lockThread() { runtime.LockOSThread() }
 
 // self is a command of this program.
-func self(env []string, args ...string) func() *exec.Cmd {
+func (s *system) self(env []string, args ...string) func() *exec.Cmd {
 	return func() *exec.Cmd {
 		path, err := os.Executable()
 		if err != nil {
 			path = os.Args[0]
 		}
 		cmd := exec.Command(path, append([]string{"dev"}, args...)...)
-		cmd.Env = append(os.Environ(), env...)
+		cmd.Env = s.environ(env...)
 		return cmd
 	}
 }
@@ -98,17 +97,25 @@ func postgresCommand() *cobra.Command {
 		pg := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
 			Version(embeddedpostgres.V17).Port(uint32(port)).Database("marchproxy").Username("marchproxy").Password(os.Getenv("MARCHPROXY_PG_PASSWORD")).
 			DataPath(data).RuntimePath(filepath.Join(dir, "runtime")).BinariesPath(filepath.Join(dir, "binaries")).CachePath(filepath.Join(dir, "cache")).
-			StartTimeout(60 * time.Second).Logger(os.Stderr).
-			StartParameters(map[string]string{"listen_addresses": "127.0.0.1", "shared_buffers": "128MB", "max_connections": "100", "wal_level": "replica"}))
-		marker := filepath.Join(dir, readyMarker)
-		if err := os.Remove(marker); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			StartTimeout(60 * time.Second).Logger(os.Stderr).Locale("C").Encoding("UTF8").
+			StartParameters(map[string]string{
+				"listen_addresses": "127.0.0.1", "shared_buffers": "128MB", "max_connections": "100", "wal_level": "replica",
+				// No socket in a directory that others use too: their lock file would keep the server from starting. And no
+				// shared memory files, which a server that is killed leaves behind.
+				"unix_socket_directories": "", "dynamic_shared_memory_type": "mmap",
+			}))
+		ready := filepath.Join(dir, readyMarker)
+		if err := os.Remove(ready); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := discardUnfinished(dir, map[string]string{"data": "PG_VERSION", "binaries": "bin/pg_ctl"}); err != nil {
 			return err
 		}
 		// A server that was killed leaves children behind for a moment; dev tries again.
 		if err := pg.Start(); err != nil {
 			return err
 		}
-		if err := os.WriteFile(marker, nil, 0o644); err != nil {
+		if err := errors.Join(os.Remove(filepath.Join(dir, unfinished)), os.WriteFile(ready, nil, 0o644)); err != nil {
 			return err
 		}
 		stop := make(chan os.Signal, 1)
@@ -130,10 +137,12 @@ func postgresCommand() *cobra.Command {
 func databaseCommand() *cobra.Command {
 	var o Options
 	cmd := &cobra.Command{Use: "database", Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		s := &system{Options: o, logs: o.StateDir, say: func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }}
-		if err := os.MkdirAll(s.logs, 0o755); err != nil {
+		s := &system{Options: o, logs: o.StateDir, ownDatabase: true, say: func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }}
+		lock, err := s.open(cmd.Context())
+		if err != nil {
 			return err
 		}
+		defer func() { _ = lock.Close() }() // ends with the process anyway
 		if err := s.loadSecrets(); err != nil {
 			return err
 		}
@@ -170,24 +179,26 @@ func postgresReady(dir string, dial func(context.Context) error) func(context.Co
 }
 
 func postmasterLives(data string) bool {
-	raw, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
-	if err != nil {
-		return false
-	}
-	line, _, _ := strings.Cut(string(raw), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(line))
-	return err == nil && syscall.Kill(pid, 0) == nil
+	pid := pidIn(filepath.Join(data, pidFile))
+	return pid != 0 && syscall.Kill(pid, 0) == nil
 }
 
 // envoyCommand prints where the pinned Envoy is.
 func envoyCommand() *cobra.Command {
-	return &cobra.Command{Use: "envoy-path", Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		path, err := envoybin.Find(cmd.Context(), cacheDir(), func(s string) { fmt.Fprintln(os.Stderr, s) })
+	var fetched bool
+	cmd := &cobra.Command{Use: "envoy-path", Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		find := envoybin.Find
+		if fetched {
+			find = envoybin.Fetched
+		}
+		path, err := find(cmd.Context(), cacheDir(), func(s string) { fmt.Fprintln(os.Stderr, s) })
 		if err == nil {
 			fmt.Fprintln(cmd.OutOrStdout(), path)
 		}
 		return err
 	}}
+	cmd.Flags().BoolVar(&fetched, "fetched", false, "the one in the cache, whatever else there is: for tests")
+	return cmd
 }
 
 func httpOK(url string) func(context.Context) error {

@@ -26,8 +26,9 @@ func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Run the whole system on this machine", Args: cobra.NoArgs,
 		Long: "PostgreSQL, NATS, the api, the xDS server, Envoy and a demo backend, the same programs as in production, on loopback.\n" +
-			"What is not there is fetched once. Ctrl-C stops everything and loses nothing; the next run finds the configuration.\n" +
-			"DATABASE_URL, where set, is used instead of a PostgreSQL of its own; an envoy of the pinned version on PATH instead of a fetched one.",
+			"What is not there is fetched once. Ctrl-C stops everything and loses nothing; the next run finds the configuration;\n" +
+			"of a run that was killed, the next one stops what is left.\n" +
+			"DATABASE_URL, where set, is used instead of a PostgreSQL of its own; an envoy of the pinned version on PATH, or the one that ENVOY_PATH names, instead of a fetched one.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.StateDir == "" {
 				o.StateDir = stateDir()

@@ -17,7 +17,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/services/cli/internal/envoybin"
@@ -44,10 +43,14 @@ type running struct {
 
 type system struct {
 	Options
-	say      func(string)
-	logs     string
-	secrets  secrets
-	children []*child
+	// root is the state directory as /proc shows it: absolute, and without symbolic links.
+	root string
+	// ownDatabase is false where DATABASE_URL names another.
+	ownDatabase bool
+	say         func(string)
+	logs        string
+	secrets     secrets
+	children    []*child
 
 	// mu guards what run.json shows.
 	mu    sync.Mutex
@@ -56,11 +59,10 @@ type system struct {
 }
 
 func run(ctx context.Context, o Options, out io.Writer) error {
-	s := &system{Options: o, say: func(line string) { fmt.Fprintln(out, line) }, logs: filepath.Join(o.StateDir, "log")}
-	if err := os.MkdirAll(s.logs, 0o755); err != nil {
-		return fmt.Errorf("state directory: %w; --state-dir names another", err)
+	s := &system{
+		Options: o, say: func(line string) { fmt.Fprintln(out, line) }, logs: filepath.Join(o.StateDir, "log"), ownDatabase: os.Getenv("DATABASE_URL") == "",
 	}
-	lock, err := s.lock()
+	lock, err := s.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -91,23 +93,14 @@ func run(ctx context.Context, o Options, out io.Writer) error {
 // wasmDir is where this machine's Envoy has the filters; every state directory shares it.
 func (s *system) wasmDir() string { return filepath.Join(s.Cache, "wasm") }
 
-// lock keeps a second dev from the same state.
-func (s *system) lock() (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(s.StateDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("another marchproxy dev runs on %s; stop it, or use another --state-dir", s.StateDir), f.Close())
-	}
-	return f, nil
-}
-
 func (s *system) loadSecrets() error {
 	path := filepath.Join(s.StateDir, "secrets.json")
 	raw, err := os.ReadFile(path)
 	if err == nil {
-		return json.Unmarshal(raw, &s.secrets)
+		if err := json.Unmarshal(raw, &s.secrets); err != nil {
+			return fmt.Errorf("%s cannot be read (%w); restore it, or remove %s to begin anew: what is kept there opens with these secrets only", path, err, s.StateDir)
+		}
+		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -117,7 +110,15 @@ func (s *system) loadSecrets() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, raw, 0o600)
+	return replace(path, raw)
+}
+
+// replace writes a file in one step: a run that is killed leaves the old one or the new one.
+func replace(path string, raw []byte) error {
+	if err := os.WriteFile(path+".new", raw, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 func random() string {
@@ -157,7 +158,7 @@ func (s *system) plan(envoy string) error {
 		return err
 	}
 	database := os.Getenv("DATABASE_URL")
-	if database == "" {
+	if s.ownDatabase {
 		database = s.databaseURL()
 		if err := s.planPostgres(); err != nil {
 			return err
@@ -172,7 +173,7 @@ func (s *system) plan(envoy string) error {
 	service := func(path string) func() *exec.Cmd {
 		return func() *exec.Cmd {
 			cmd := exec.Command(path)
-			cmd.Env = append(os.Environ(), env...)
+			cmd.Env = s.environ(env...)
 			return cmd
 		}
 	}
@@ -189,15 +190,18 @@ func (s *system) plan(envoy string) error {
 		"admin": "http://" + local(s.AdminPort), "backend": local(s.BackendPort),
 	}
 	s.children = append(s.children,
-		&child{name: "nats", make: self([]string{"MARCHPROXY_NATS_TOKEN=" + s.secrets.NatsToken}, "nats", strconv.Itoa(s.NatsPort), filepath.Join(s.StateDir, "nats")), ready: tcpOK(local(s.NatsPort))},
+		&child{name: "nats", make: s.self([]string{"MARCHPROXY_NATS_TOKEN=" + s.secrets.NatsToken}, "nats", strconv.Itoa(s.NatsPort), filepath.Join(s.StateDir, "nats")), ready: tcpOK(local(s.NatsPort))},
 		&child{name: "api", make: service(api), ready: httpOK(s.urls["api"] + "/readyz")},
 		&child{name: "xds", make: service(xds), ready: httpOK(s.urls["xds"] + "/readyz")},
 	)
 	if !s.NoDemo {
-		s.children = append(s.children, &child{name: "backend", make: self(nil, "backend", strconv.Itoa(s.BackendPort)), ready: tcpOK(local(s.BackendPort))})
+		s.children = append(s.children, &child{name: "backend", make: s.self(nil, "backend", strconv.Itoa(s.BackendPort)), ready: tcpOK(local(s.BackendPort))})
 	}
 	s.children = append(s.children, &child{name: "envoy", ready: httpOK(s.urls["admin"] + "/ready"), make: func() *exec.Cmd {
-		return exec.Command(envoy, "-c", boot, "--concurrency", strconv.Itoa(s.Concurrency), "--log-level", "warning", "--use-dynamic-base-id", "--drain-time-s", "30")
+		// Hot restarts, which nobody does here, need shared memory that an Envoy which is killed leaves behind.
+		cmd := exec.Command(envoy, "-c", boot, "--concurrency", strconv.Itoa(s.Concurrency), "--log-level", "warning", "--disable-hot-restart", "--drain-time-s", "30")
+		cmd.Env = s.environ()
+		return cmd
 	}})
 	return nil
 }
@@ -213,6 +217,10 @@ func (s *system) serve(ctx context.Context) error {
 			stops[i]()
 			<-s.children[i].done
 		}
+		s.mu.Lock()
+		s.ready = false
+		s.mu.Unlock()
+		s.write() // nothing runs any more
 	}()
 	for _, c := range s.children {
 		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -267,10 +275,7 @@ func (s *system) write() {
 	if err != nil {
 		return
 	}
-	path := filepath.Join(s.StateDir, runFile)
-	if err := os.WriteFile(path+".new", raw, 0o600); err == nil {
-		_ = os.Rename(path+".new", path) // the next start writes it again
-	}
+	_ = replace(filepath.Join(s.StateDir, runFile), raw) // the next start writes it again
 }
 
 // demo posts a first configuration where there is none: the same document as in the guide, so that

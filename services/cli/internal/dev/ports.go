@@ -29,7 +29,7 @@ func (s *system) ports(ctx context.Context) error {
 		{"--xds-http-port", "POST /v1/config", s.HTTPPort, false},
 		{"--admin-port", "Envoy's admin interface", s.AdminPort, false},
 		{"--nats-port", "NATS", s.NatsPort, false},
-		{"--postgres-port", "PostgreSQL", s.PGPort, os.Getenv("DATABASE_URL") != ""},
+		{"--postgres-port", "PostgreSQL", s.PGPort, !s.ownDatabase},
 		{"--backend-port", "the demo backend", s.BackendPort, s.NoDemo},
 	}
 	var errs []error
@@ -46,7 +46,11 @@ func (s *system) ports(ctx context.Context) error {
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", local(p.port))
 		switch {
 		case errors.Is(err, syscall.EADDRINUSE):
-			errs = append(errs, fmt.Errorf("port %d (%s) is taken; %s chooses another", p.port, p.who, p.flag))
+			by := ""
+			if who := holder(p.port); who != "" {
+				by = " by " + who
+			}
+			errs = append(errs, fmt.Errorf("port %d (%s) is taken%s; %s chooses another", p.port, p.who, by, p.flag))
 		case err != nil:
 			errs = append(errs, fmt.Errorf("port %d (%s) cannot be used (%w); %s chooses another", p.port, p.who, err, p.flag))
 		default:

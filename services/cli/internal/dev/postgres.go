@@ -48,10 +48,10 @@ func (s *system) planPostgres() error {
 	} else if _, err := os.Stat(filepath.Join(dir, "data")); errors.Is(err, fs.ErrNotExist) {
 		s.say("making the database (once)")
 	}
-	start := self([]string{"MARCHPROXY_PG_PASSWORD=" + s.secrets.PGPassword, "HOME=" + dir}, "postgres", strconv.Itoa(s.PGPort), dir)
+	start := s.self(nil, "postgres", strconv.Itoa(s.PGPort), dir)
 	s.children = append(s.children, &child{name: "postgres", ready: postgresReady(dir, tcpOK(local(s.PGPort))), make: func() *exec.Cmd {
 		cmd := start()
-		cmd.Dir = dir
+		cmd.Dir, cmd.Env = dir, s.postgresEnviron("MARCHPROXY_PG_PASSWORD="+s.secrets.PGPassword, "HOME="+dir, "TMPDIR="+dir)
 		if root {
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 			if path, err := reachable(cmd.Path, s.StateDir); err == nil {

