@@ -85,6 +85,11 @@ type Change struct {
 	Name   string          `json:"name"`
 	Before json.RawMessage `json:"before,omitempty"`
 	After  json.RawMessage `json:"after,omitempty"`
+
+	OwnerBefore  string            `json:"owner_before,omitempty"`
+	OwnerAfter   string            `json:"owner_after,omitempty"`
+	LabelsBefore map[string]string `json:"labels_before,omitempty"`
+	LabelsAfter  map[string]string `json:"labels_after,omitempty"`
 }
 
 // Revision is one transaction of the history.

@@ -670,7 +670,15 @@ type Change struct {
 	// The spec before; absent on create.
 	Before *structpb.Struct `protobuf:"bytes,4,opt,name=before,proto3" json:"before,omitempty"`
 	// The spec after; absent on delete.
-	After         *structpb.Struct `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`
+	After *structpb.Struct `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`
+	// Who owned it before; absent for nobody.
+	OwnerBefore string `protobuf:"bytes,6,opt,name=owner_before,json=ownerBefore,proto3" json:"owner_before,omitempty"`
+	// Who owns it after; absent for nobody.
+	OwnerAfter string `protobuf:"bytes,7,opt,name=owner_after,json=ownerAfter,proto3" json:"owner_after,omitempty"`
+	// Its labels before.
+	LabelsBefore map[string]string `protobuf:"bytes,8,rep,name=labels_before,json=labelsBefore,proto3" json:"labels_before,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Its labels after.
+	LabelsAfter   map[string]string `protobuf:"bytes,9,rep,name=labels_after,json=labelsAfter,proto3" json:"labels_after,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -736,6 +744,34 @@ func (x *Change) GetBefore() *structpb.Struct {
 func (x *Change) GetAfter() *structpb.Struct {
 	if x != nil {
 		return x.After
+	}
+	return nil
+}
+
+func (x *Change) GetOwnerBefore() string {
+	if x != nil {
+		return x.OwnerBefore
+	}
+	return ""
+}
+
+func (x *Change) GetOwnerAfter() string {
+	if x != nil {
+		return x.OwnerAfter
+	}
+	return ""
+}
+
+func (x *Change) GetLabelsBefore() map[string]string {
+	if x != nil {
+		return x.LabelsBefore
+	}
+	return nil
+}
+
+func (x *Change) GetLabelsAfter() map[string]string {
+	if x != nil {
+		return x.LabelsAfter
 	}
 	return nil
 }
@@ -2425,13 +2461,24 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x12\n" +
-	"\x04rule\x18\x05 \x01(\tR\x04rule\"\xa8\x01\n" +
+	"\x04rule\x18\x05 \x01(\tR\x04rule\"\x8e\x04\n" +
 	"\x06Change\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12/\n" +
 	"\x06before\x18\x04 \x01(\v2\x17.google.protobuf.StructR\x06before\x12-\n" +
-	"\x05after\x18\x05 \x01(\v2\x17.google.protobuf.StructR\x05after\"\xdd\x01\n" +
+	"\x05after\x18\x05 \x01(\v2\x17.google.protobuf.StructR\x05after\x12!\n" +
+	"\fowner_before\x18\x06 \x01(\tR\vownerBefore\x12\x1f\n" +
+	"\vowner_after\x18\a \x01(\tR\n" +
+	"ownerAfter\x12P\n" +
+	"\rlabels_before\x18\b \x03(\v2+.marchproxy.api.v1.Change.LabelsBeforeEntryR\flabelsBefore\x12M\n" +
+	"\flabels_after\x18\t \x03(\v2*.marchproxy.api.v1.Change.LabelsAfterEntryR\vlabelsAfter\x1a?\n" +
+	"\x11LabelsBeforeEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
+	"\x10LabelsAfterEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdd\x01\n" +
 	"\bRevision\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\tR\x02at\x12\x14\n" +
@@ -2584,7 +2631,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),          // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),    // 1: marchproxy.api.v1.ObjectStatus
@@ -2615,12 +2662,14 @@ var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*RateLimitNode)(nil),   // 26: marchproxy.api.v1.RateLimitNode
 	(*LimitedSource)(nil),   // 27: marchproxy.api.v1.LimitedSource
 	nil,                     // 28: marchproxy.api.v1.Object.LabelsEntry
-	nil,                     // 29: marchproxy.api.v1.Status.StateEntry
-	nil,                     // 30: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	(*structpb.Struct)(nil), // 31: google.protobuf.Struct
+	nil,                     // 29: marchproxy.api.v1.Change.LabelsBeforeEntry
+	nil,                     // 30: marchproxy.api.v1.Change.LabelsAfterEntry
+	nil,                     // 31: marchproxy.api.v1.Status.StateEntry
+	nil,                     // 32: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	(*structpb.Struct)(nil), // 33: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	31, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	33, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
 	28, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	2,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
@@ -2630,31 +2679,33 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	7,  // 7: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	2,  // 8: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
 	6,  // 9: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
-	31, // 10: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	31, // 11: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	7,  // 12: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
-	8,  // 13: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
-	7,  // 14: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
-	11, // 15: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
-	17, // 16: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
-	18, // 17: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	29, // 18: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
-	14, // 19: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
-	6,  // 20: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
-	17, // 21: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
-	17, // 22: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
-	19, // 23: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	21, // 24: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	24, // 25: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	26, // 26: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	30, // 27: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	27, // 28: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	16, // 29: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	33, // 10: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	33, // 11: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	29, // 12: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
+	30, // 13: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
+	7,  // 14: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
+	8,  // 15: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
+	7,  // 16: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
+	11, // 17: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
+	17, // 18: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
+	18, // 19: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
+	31, // 20: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	14, // 21: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
+	6,  // 22: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
+	17, // 23: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
+	17, // 24: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
+	19, // 25: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
+	21, // 26: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	24, // 27: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	26, // 28: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	32, // 29: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	27, // 30: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	16, // 31: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -2668,7 +2719,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

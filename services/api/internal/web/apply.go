@@ -184,12 +184,12 @@ func change(before, after *resource.Object) api.Change {
 		return p.Spec
 	}
 	if before != nil {
-		out.Before = show(before)
+		out.Before, out.OwnerBefore, out.LabelsBefore = show(before), before.Owner, before.Labels
 	} else {
 		out.Action = "create"
 	}
 	if after != nil {
-		out.After = show(after)
+		out.After, out.OwnerAfter, out.LabelsAfter = show(after), after.Owner, after.Labels
 	} else {
 		out.Action = "delete"
 	}

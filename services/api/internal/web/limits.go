@@ -44,7 +44,7 @@ func limitsRequests(c config.Change, gateway string) bool {
 func (a *API) limitStatus(c echo.Context) error {
 	o, err := a.Store.Object(c.Request().Context(), resource.Ref{Kind: resource.KindRateLimit, Name: c.Param("name")})
 	if err != nil {
-		return err
+		return missing(err, "%s %q; GET /v1/rate-limit-policies lists those that there are", resource.KindRateLimit, c.Param("name"))
 	}
 	selector := o.Message().(*configv1.RateLimitPolicy).GetNodeSelector()
 	return c.JSON(http.StatusOK, api.RateLimitStatus{Name: o.Name, Revision: o.Revision, Nodes: a.Board.Nodes(o.Name, o.Revision, selector)})

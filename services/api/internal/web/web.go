@@ -225,7 +225,7 @@ func (a *API) explain(err error, id string) api.Problem {
 	case errors.Is(err, store.ErrTokenExists), errors.Is(err, store.ErrLastAdmin):
 		return api.Problem{Status: http.StatusConflict, Detail: err.Error()}
 	case errors.Is(err, store.ErrNotFound):
-		return api.Problem{Status: http.StatusNotFound, Detail: "there is no such thing"}
+		return api.Problem{Status: http.StatusNotFound, Detail: "what the path names does not exist; GET on the path above it lists what there is"}
 	case errors.As(err, &he) && he.Code == http.StatusNotFound:
 		return api.Problem{Status: http.StatusNotFound, Detail: "there is nothing at this path; /docs lists what there is"}
 	case errors.As(err, &he):

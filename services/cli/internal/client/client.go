@@ -12,10 +12,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
 // Client is one api and the token to it.
@@ -110,10 +113,43 @@ func (c *Client) once(ctx context.Context, r Request, body []byte, key string, i
 	if into == nil || len(raw) == 0 {
 		return resp.Header, nil
 	}
+	if resp.Header.Get("X-Request-Id") == "" { // the api's answers all have one
+		return resp.Header, &foreignError{c.URL, "its answer has no X-Request-Id"}
+	}
 	if err := json.Unmarshal(raw, into); err != nil {
-		return resp.Header, fmt.Errorf("%s answers something else than the api does (%w); --api or MARCHPROXY_API names another address", c.URL, err)
+		return resp.Header, &foreignError{c.URL, misfit(raw, err)}
+	}
+	if !known(raw, into) {
+		return resp.Header, &foreignError{c.URL, "its answer has none of the members that belong there"}
 	}
 	return resp.Header, nil
+}
+
+// foreignError says that something else than an api answers at its address.
+type foreignError struct{ url, reason string }
+
+func (e *foreignError) Error() string {
+	return fmt.Sprintf("what answers at %s is no MarchProxy api (%s); --api or MARCHPROXY_API names another address", e.url, e.reason)
+}
+
+// known says whether an answer has at least one of the members that a value takes: another server's JSON
+// fits into it as well, and leaves it empty.
+func known(raw []byte, into any) bool {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(raw, &members) != nil {
+		return false
+	}
+	t := reflect.TypeOf(into).Elem()
+	if t.Kind() != reflect.Struct {
+		return true
+	}
+	for _, f := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if _, there := members[name]; there {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Client) send(ctx context.Context, r Request, body []byte, key string) (*http.Response, error) {
@@ -169,3 +205,11 @@ func (e *Unreachable) Error() string {
 
 // Unwrap is the network's error.
 func (e *Unreachable) Unwrap() error { return e.Err }
+
+func misfit(raw []byte, err error) string {
+	if !json.Valid(raw) {
+		return "its answer is not JSON"
+	}
+	v := resource.Misfit(raw, err)
+	return "in its answer, " + v.Path + " " + v.Message
+}

@@ -31,11 +31,14 @@ func (c *Client) Events(ctx context.Context, from string, take func(Event) error
 		from = last
 		var p *Problem
 		var stop *stopError
+		var foreign *foreignError
 		switch {
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // the end that was asked for
 		case errors.As(err, &stop):
 			return stop.err
+		case errors.As(err, &foreign):
+			return foreign
 		case errors.As(err, &p) && p.Status < 500:
 			return err
 		}
@@ -80,6 +83,9 @@ func (c *Client) follow(ctx context.Context, last string, take func(Event) error
 			return last, c.unreachable(err)
 		}
 		return last, problemOf(resp, raw, c)
+	}
+	if !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
+		return last, &foreignError{c.URL, "its answer is no text/event-stream"}
 	}
 	return readEvents(resp.Body, last, take)
 }

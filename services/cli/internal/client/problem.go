@@ -31,8 +31,13 @@ func (p *Problem) Error() string {
 
 func problemOf(resp *http.Response, raw []byte, c *Client) error {
 	p := &Problem{}
-	if err := json.Unmarshal(raw, &p.Problem); err != nil || p.Status == 0 {
-		p.Problem = api.Problem{Status: int32(resp.StatusCode), Detail: fmt.Sprintf("%s answers %s, and not as the api does; --api or MARCHPROXY_API names another address", c.URL, resp.Status)}
+	ours := strings.HasPrefix(resp.Header.Get("Content-Type"), "application/problem+json")
+	if err := json.Unmarshal(raw, &p.Problem); err != nil || p.Status == 0 || !ours {
+		foreign := &foreignError{c.URL, "it answers " + resp.Status + ", and not with application/problem+json"}
+		if resp.StatusCode < 500 {
+			return foreign
+		}
+		p.Problem = api.Problem{Status: int32(resp.StatusCode), Detail: foreign.Error()} // a proxy before the api, which may come back
 		return p
 	}
 	if p.Detail == "" {

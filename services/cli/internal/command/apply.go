@@ -56,6 +56,10 @@ func (c *cli) read(p *progress, paths []string) ([]*manifest.Document, error) {
 	})
 }
 
+// errEmpty refuses files that ask for nothing: more likely than a wish for nothing is a wrong path, or a
+// template that came out empty.
+var errEmpty = errors.New("the files hold no resource; give files with kind, name and spec")
+
 // request makes the one transaction of the files.
 func (c *cli) request(p *progress, f files) ([]*manifest.Document, transaction, error) {
 	r := transaction{api.ApplyRequest{Owner: f.owner, Prune: f.prune, TakeOver: f.takeOver, AllowEmpty: f.empty}, []manifest.File{}}
@@ -70,7 +74,7 @@ func (c *cli) request(p *progress, f files) ([]*manifest.Document, transaction, 
 	case len(docs) == 0 && f.prune && !f.empty:
 		return nil, r, fmt.Errorf("the files hold no resource, and --prune would delete all that %q has; --allow-empty says that this is meant", f.owner)
 	case len(docs) == 0 && !f.prune:
-		return nil, r, errors.New("the files hold no resource")
+		return nil, r, errEmpty
 	}
 	for _, d := range docs {
 		r.Resources = append(r.Resources, d.Content())

@@ -39,13 +39,7 @@ func (c *cli) diffCommand() *cobra.Command {
 			if err != nil {
 				return placed(err, docs)
 			}
-			pairs := pairsOf(res.Changes)
-			if c.people() {
-				if err := envelopes(ctx, a, p, f.owner, docs, pairs); err != nil {
-					return err
-				}
-			}
-			return c.differences(res, pairs, "live", "files")
+			return c.differences(res, pairsOf(res.Changes), "live", "files")
 		}),
 	}
 	f.flags(cmd.Flags())
@@ -61,98 +55,19 @@ type pair struct {
 func pairsOf(changes []api.Change) []pair {
 	out := make([]pair, len(changes))
 	for i, x := range changes {
-		side := func(spec json.RawMessage) *manifest.File {
+		side := func(spec json.RawMessage, owner string, labels map[string]string) *manifest.File {
 			if len(spec) == 0 {
 				return nil
 			}
-			return &manifest.File{Kind: x.Kind, Name: x.Name, Spec: spec}
+			f := manifest.FileOf(api.Object{Kind: x.Kind, Name: x.Name, Spec: spec, Owner: owner, Labels: labels})
+			return &f
 		}
-		out[i] = pair{resource.Ref{Kind: x.Kind, Name: x.Name}, side(x.Before), side(x.After)}
+		out[i] = pair{
+			resource.Ref{Kind: x.Kind, Name: x.Name},
+			side(x.Before, x.OwnerBefore, x.LabelsBefore), side(x.After, x.OwnerAfter, x.LabelsAfter),
+		}
 	}
 	return out
-}
-
-// many is from how many objects on it is faster to list a kind than to ask for each.
-const many = 100
-
-// envelopes fills in owners and labels, which an api.Change does not tell.
-func envelopes(ctx context.Context, a *client.Client, p *progress, owner string, docs []*manifest.Document, pairs []pair) error {
-	defer p.done()
-	wanted := make(map[resource.Ref]manifest.File, len(docs))
-	for _, d := range docs {
-		wanted[d.Ref()] = d.Content()
-	}
-	there := map[string][]string{}
-	for _, x := range pairs {
-		if x.before != nil {
-			there[x.ref.Kind] = append(there[x.ref.Kind], x.ref.Name)
-		}
-	}
-	now := map[resource.Ref]api.Object{}
-	for _, k := range resource.Kinds {
-		names := there[k.Name]
-		if len(names) == 0 {
-			continue
-		}
-		p.say("reading %s", k.Path)
-		objects, err := some(ctx, a, k, names)
-		if err != nil {
-			return err
-		}
-		for _, o := range objects {
-			now[resource.Ref{Kind: o.Kind, Name: o.Name}] = o
-		}
-	}
-	for _, x := range pairs {
-		before := manifest.FileOf(now[x.ref])
-		if x.before != nil {
-			x.before.Owner, x.before.Labels = before.Owner, before.Labels
-		}
-		if x.after != nil {
-			x.after.Owner, x.after.Labels = envelope(owner, wanted[x.ref], before)
-		}
-	}
-	return nil
-}
-
-// envelope is what the api makes of an owner and labels: what is not said stays, and what is empty goes.
-func envelope(owner string, wanted, before manifest.File) (*string, map[string]string) {
-	if owner != "" {
-		wanted.Owner = &owner
-	}
-	if wanted.Owner == nil {
-		wanted.Owner = before.Owner
-	}
-	if wanted.Labels == nil {
-		wanted.Labels = before.Labels
-	}
-	if wanted.Owner != nil && *wanted.Owner == "" {
-		wanted.Owner = nil
-	}
-	if len(wanted.Labels) == 0 {
-		wanted.Labels = nil
-	}
-	return wanted.Owner, wanted.Labels
-}
-
-// some reads objects of a kind, those of the names and maybe more; what has been deleted since is left out.
-func some(ctx context.Context, a *client.Client, k resource.Kind, names []string) ([]api.Object, error) {
-	if len(names) >= many {
-		objects, _, _, err := a.List(ctx, k.Path, nil)
-		return objects, err
-	}
-	var out []api.Object
-	for _, name := range names {
-		o, _, err := a.Get(ctx, k.Path, name)
-		switch {
-		case gone(err):
-		case err != nil:
-			return nil, err
-		default:
-			out = append(out, o)
-		}
-	}
-	return out, nil
 }
 
 // differences shows changes; its error has the exit code for drift where there are any.
@@ -195,7 +110,7 @@ func (c *cli) unified(pairs []pair, from, to string) error {
 		}
 		out := udiff.Unified(from, to, before, after)
 		if out == "" {
-			out = fmt.Sprintf("--- %s\n+++ %s\nthe difference is in what is not shown here: a secret, the owner or labels\n", from, to)
+			out = fmt.Sprintf("--- %s\n+++ %s\nthe difference is in a secret, which is not shown\n", from, to)
 		}
 		if colour {
 			out = coloured(out)

@@ -41,13 +41,22 @@ func (c *cli) doctorCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d := &doctor{api: a, out: c.out}
+			d := &doctor{api: a, out: io.Discard, report: doctorReport{Parts: []doctorPart{}, Differences: []string{}}}
+			if c.people() { // who see each part as soon as it has been looked at
+				d.out = c.out
+			}
 			env := process.NewEnv(c.env)
 			if err := d.run(cmd.Context(), or(xds, env.String("MARCHPROXY_XDS", "http://127.0.0.1:19000")), or(admin, env.String("MARCHPROXY_ENVOY_ADMIN", "http://127.0.0.1:9901")), or(natsURL, env.Secret("NATS_URL")), gateway); err != nil {
 				return err
 			}
-			if d.differences > 0 {
-				return &codeError{exitDrift, plural(d.differences, "difference")}
+			d.report.Agree = len(d.report.Differences) == 0
+			if !c.people() {
+				if err := c.print(d.report, nil); err != nil {
+					return err
+				}
+			}
+			if !d.report.Agree {
+				return &codeError{exitDrift, plural(len(d.report.Differences), "difference")}
 			}
 			fmt.Fprintln(d.out, "all agree")
 			return nil
@@ -60,15 +69,39 @@ func (c *cli) doctorCommand() *cobra.Command {
 	return cmd
 }
 
+// doctorReport is the doctor's output for programs.
+type doctorReport struct {
+	Agree       bool         `json:"agree"`
+	Parts       []doctorPart `json:"parts"`
+	Differences []string     `json:"differences"`
+}
+
+// doctorPart is one part that could be looked at.
+type doctorPart struct {
+	// Part is database, stream, xds or envoy.
+	Part string `json:"part"`
+	// Revision that it has; absent for envoy, which knows none.
+	Revision int64 `json:"revision,omitempty"`
+	// Resources are Envoy's: those that xds serves, and the clusters, listeners and scopes of envoy.
+	Resources int `json:"resources,omitempty"`
+}
+
 type doctor struct {
-	api         *client.Client
-	out         io.Writer
-	differences int
+	api    *client.Client
+	out    io.Writer
+	report doctorReport
 }
 
 func (d *doctor) differ(format string, args ...any) {
-	d.differences++
-	fmt.Fprintf(d.out, "DIFFERS  "+format+"\n", args...)
+	text := fmt.Sprintf(format, args...)
+	d.report.Differences = append(d.report.Differences, text)
+	fmt.Fprintf(d.out, "DIFFERS  %s\n", text)
+}
+
+// saw notes a part, in words for people.
+func (d *doctor) saw(p doctorPart, format string, args ...any) {
+	d.report.Parts = append(d.report.Parts, p)
+	fmt.Fprintf(d.out, "%-9s %s\n", p.Part, fmt.Sprintf(format, args...))
 }
 
 type served struct {
@@ -83,7 +116,7 @@ func (d *doctor) run(ctx context.Context, xds, admin, natsURL, gateway string) e
 	if _, err := d.api.Do(ctx, client.Request{Method: http.MethodGet, Path: "/v1/status"}, &truth); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "database  revision %d\n", truth.Revision)
+	d.saw(doctorPart{Part: "database", Revision: truth.Revision}, "revision %d", truth.Revision)
 	if natsURL != "" {
 		d.part(ctx, "the stream", func(ctx context.Context) error { return d.stream(ctx, natsURL, truth) })
 	}
@@ -108,7 +141,7 @@ func (d *doctor) xds(ctx context.Context, xds, admin, gateway string, truth api.
 	if err := getJSON(ctx, xds+"/v1/resources?gateway="+gateway, &s); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "xds       revision %d, %d resources\n", s.Revision, len(s.Resources))
+	d.saw(doctorPart{"xds", s.Revision, len(s.Resources)}, "revision %d, %d resources", s.Revision, len(s.Resources))
 	if s.Epoch != truth.Epoch || s.Revision != truth.Revision {
 		d.differ("xds serves revision %d of epoch %s, the database has %d of %s", s.Revision, s.Epoch, truth.Revision, truth.Epoch)
 	}
@@ -143,7 +176,7 @@ func (d *doctor) stream(ctx context.Context, url string, truth api.Status) error
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "stream    revision %d\n", c.Revision)
+	d.saw(doctorPart{Part: "stream", Revision: c.Revision}, "revision %d", c.Revision)
 	if !found || c.Revision != truth.Revision || c.Epoch != truth.Epoch {
 		d.differ("the stream's last commit is revision %d of epoch %q, the database has %d of %s", c.Revision, c.Epoch, truth.Revision, truth.Epoch)
 	}
@@ -179,7 +212,7 @@ func (d *doctor) envoy(ctx context.Context, admin string, s served) error {
 			want[r.Type+" "+r.Name] = r.Version
 		}
 	}
-	fmt.Fprintf(d.out, "envoy     %d clusters, listeners and scopes\n", len(has))
+	d.saw(doctorPart{Part: "envoy", Resources: len(has)}, "%d clusters, listeners and scopes", len(has))
 	for _, k := range slices.Sorted(maps.Keys(want)) {
 		switch v, there := has[k]; {
 		case !there:

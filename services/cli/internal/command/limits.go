@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/services/cli/internal/client"
 )
 
@@ -22,7 +23,8 @@ func (c *cli) limitsCommand() *cobra.Command {
 		RunE: c.use(func(ctx context.Context, a *client.Client, args []string) error {
 			var s api.RateLimitStatus
 			if _, err := a.Do(ctx, client.Request{Method: http.MethodGet, Path: "/v1/rate-limit-policies/" + url.PathEscape(args[0]) + "/status"}, &s); err != nil {
-				return err
+				k, _ := resource.KindByName(resource.KindRateLimit)
+				return notFound(err, k, args[0])
 			}
 			if err := c.print(s, func(w io.Writer) { limitsTable(w, s) }); err != nil {
 				return err

@@ -31,6 +31,9 @@ func (c *cli) validateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(docs) == 0 { // apply and diff refuse them too
+				return errEmpty
+			}
 			found := offline.Check(docs, partial)
 			out := []finding{}
 			for _, f := range found {
@@ -41,7 +44,7 @@ func (c *cli) validateCommand() *cobra.Command {
 					row(w, f.Document.Says(f.Path, f.Message))
 				}
 				if len(found) == 0 {
-					row(w, "all is well: "+or(offline.Count(docs), "no resources"))
+					row(w, "all is well: "+offline.Count(docs))
 				}
 			})
 			if err == nil && len(found) > 0 {
