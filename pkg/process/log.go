@@ -7,7 +7,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// Logger returns a JSON logger on standard error for one of the levels debug, info, warn and error.
+// Logger returns a JSON logger on standard error for one of the levels debug, info, warn and error. A line that comes
+// again and again is written once a minute, with how often it came.
 func Logger(level string) (*zap.Logger, error) {
 	l, err := zapcore.ParseLevel(level)
 	if err != nil || l > zapcore.ErrorLevel {
@@ -19,7 +20,7 @@ func Logger(level string) (*zap.Logger, error) {
 	c.DisableStacktrace = true
 	c.EncoderConfig.TimeKey = "time"
 	c.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	log, err := c.Build()
+	log, err := c.Build(zap.WrapCore(newRepeats))
 	if err != nil {
 		return nil, fmt.Errorf("logger: %w", err)
 	}
