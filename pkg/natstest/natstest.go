@@ -33,11 +33,17 @@ type Server struct {
 // Start starts a server on a free port of the loopback; the test's end stops it.
 func Start(t testing.TB) *Server {
 	t.Helper()
+	return StartIn(t, t.TempDir())
+}
+
+// StartIn is [Start] in a directory that the test has chosen.
+func StartIn(t testing.TB, dir string) *Server {
+	t.Helper()
 	ports, err := porttest.Take(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{t: t, dir: filepath.Join(t.TempDir(), "nats"), port: ports[0]}
+	s := &Server{t: t, dir: filepath.Join(dir, "nats"), port: ports[0]}
 	s.Start()
 	t.Cleanup(s.Stop)
 	return s
