@@ -25,7 +25,7 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 		structs map[string]any
 	}{
 		{apiv1.File_marchproxy_api_v1_api_proto, map[string]any{
-			"Object": api.Object{}, "ObjectStatus": api.ObjectStatus{}, "Live": api.Live{}, "ObjectList": api.ObjectList{},
+			"Object": api.Object{}, "ObjectStatus": api.ObjectStatus{}, "Live": api.Live{}, "AbsentProxy": api.AbsentProxy{}, "Trouble": api.Trouble{}, "ObjectList": api.ObjectList{},
 			"ApplyRequest": api.ApplyRequest{}, "ApplyResult": api.ApplyResult{}, "Warning": api.Warning{}, "Change": api.Change{}, "Revision": api.Revision{},
 			"RevisionList": api.RevisionList{}, "Diff": api.Diff{}, "AuditEntry": api.AuditEntry{}, "AuditList": api.AuditList{},
 			"Status": api.Status{}, "LiveStatus": api.LiveStatus{}, "KindState": api.KindState{}, "Rejection": api.Rejection{},
@@ -35,7 +35,7 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 		}},
 		{eventsv1.File_marchproxy_events_v1_events_proto, map[string]any{
 			"ResourceEvent": resource.Object{}, "Commit": stream.Commit{}, "KindState": resource.KindState{}, "ChangedResource": stream.ChangedResource{},
-			"XdsStatus": status.XdsStatus{}, "ProxyStatus": status.ProxyStatus{}, "RejectedResource": status.RejectedResource{}, "ObjectRef": status.ObjectRef{},
+			"XdsStatus": status.XdsStatus{}, "ProxyStatus": status.ProxyStatus{}, "AbsentProxy": status.AbsentProxy{}, "RejectedResource": status.RejectedResource{}, "ObjectRef": status.ObjectRef{},
 			"AgentStatus": status.AgentStatus{}, "PolicyStatus": status.PolicyStatus{}, "LimitedSource": status.LimitedSource{},
 		}},
 	} {

@@ -36,6 +36,17 @@ type Live struct {
 	Proxies  int32   `json:"proxies"`
 	WaitedMS float64 `json:"waited_ms"`
 	Agents   int32   `json:"agents,omitempty"`
+	// Absent are Envoys of the gateways concerned that were connected and are not any more.
+	Absent []AbsentProxy `json:"absent,omitempty"`
+}
+
+// AbsentProxy is an Envoy that was connected and is not any more.
+type AbsentProxy struct {
+	ID              string `json:"id"`
+	Gateway         string `json:"gateway"`
+	Address         string `json:"address,omitempty"`
+	AppliedRevision int64  `json:"applied_revision"`
+	LastSeenAt      string `json:"last_seen_at"`
 }
 
 // ObjectList is a page of objects.
@@ -149,6 +160,16 @@ type Status struct {
 	Licenses []LicenseStatus `json:"licenses,omitempty"`
 	// Warnings are about certificates that have ended or end soon, the first to end first.
 	Warnings []Warning `json:"warnings,omitempty"`
+	// Troubles are what does not work of the system's own parts.
+	Troubles []Trouble `json:"troubles,omitempty"`
+}
+
+// Trouble is what is wrong with a part of the system.
+type Trouble struct {
+	// Part is stream, database, xds NAME or node NAME.
+	Part   string `json:"part"`
+	Reason string `json:"reason"`
+	Since  string `json:"since,omitempty"`
 }
 
 // LicenseStatus is what a license is worth now.
@@ -170,6 +191,7 @@ type LiveStatus struct {
 	LiveRevision int64       `json:"live_revision"`
 	Proxies      int32       `json:"proxies"`
 	Rejected     []Rejection `json:"rejected,omitempty"`
+	Troubles     []Trouble   `json:"troubles,omitempty"`
 }
 
 // KindState is the count and hash of one kind.
@@ -209,6 +231,8 @@ type Proxy struct {
 	Rejected        []Rejection `json:"rejected,omitempty"`
 	// Surplus says that it has no seat under its gateway's license.
 	Surplus bool `json:"surplus,omitempty"`
+	// LastSeenAt is when it was last known to be connected; "" while it is.
+	LastSeenAt string `json:"last_seen_at,omitempty"`
 }
 
 // ProxyList is the Envoys that are known.

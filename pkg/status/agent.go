@@ -25,6 +25,11 @@ type AgentStatus struct {
 	Sources  []LimitedSource  `json:"sources,omitempty"`
 	// Stopping is true in an agent's last report.
 	Stopping bool `json:"stopping,omitempty"`
+	// Envoy is the node.id of the one that the agent runs, and EnvoyGateway its gateway; "" where it runs none.
+	Envoy        string `json:"envoy,omitempty"`
+	EnvoyGateway string `json:"envoy_gateway,omitempty"`
+	// Unsaved is why the last good policies cannot be written to disk; "" where they can.
+	Unsaved string `json:"unsaved,omitempty"`
 }
 
 // PolicyStatus is what a node's kernel made of one policy.

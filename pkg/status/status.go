@@ -33,6 +33,10 @@ const Heartbeat = 5 * time.Second
 // Stale is how old a report may be.
 const Stale = 3 * Heartbeat
 
+// Return is how long an Envoy whose xDS server went is expected back: it still serves, what it had, and comes to that
+// server again or to another one.
+const Return = 30 * time.Second
+
 // calm is how long news may wait that nobody waits for: a revision goes through several states on its way to
 // the Envoys, and each report costs every reader.
 const calm = 25 * time.Millisecond
@@ -53,6 +57,10 @@ type XdsStatus struct {
 	Stopping bool `json:"stopping,omitempty"`
 	// Live is the revision that every connected Envoy of a gateway serves; the server's own without any.
 	Live map[string]int64 `json:"live,omitempty"`
+	// Absent are the Envoys that were connected here and are not any more, the last one first.
+	Absent []AbsentProxy `json:"absent,omitempty"`
+	// Unsaved is why the last good state cannot be written to disk; "" where it can.
+	Unsaved string `json:"unsaved,omitempty"`
 }
 
 // ProxyStatus is one connected Envoy.
@@ -68,6 +76,15 @@ type ProxyStatus struct {
 	// Since when it has its place where seats are dealt: when it first connected to any xDS server, short
 	// absences aside.
 	Since string `json:"since,omitempty"`
+}
+
+// AbsentProxy is an Envoy that was connected and is not any more.
+type AbsentProxy struct {
+	Proxy ProxyStatus `json:"proxy"`
+	// LastSeenAt in RFC 3339.
+	LastSeenAt string `json:"last_seen_at"`
+	// Awaited says that its server was restarted, and that it is expected back.
+	Awaited bool `json:"awaited,omitempty"`
 }
 
 // RejectedResource is an Envoy resource that was refused.
@@ -190,16 +207,17 @@ func Last[M report[M]](ctx context.Context, js jetstream.JetStream, id string) (
 	}
 }
 
-// Watch hands over every report of a sort, beginning with the last known ones, until the context ends.
-func Watch[M report[M]](ctx context.Context, nc *nats.Conn, js jetstream.JetStream, take func(M)) error {
+// Watch hands over every report of a sort, beginning with the last known ones, until the context ends. Fresh are those
+// that come as they are sent, so that their time can be held against the receiver's clock.
+func Watch[M report[M]](ctx context.Context, nc *nats.Conn, js jetstream.JetStream, take func(s M, fresh bool)) error {
 	var sort M
-	receive := func(data []byte) {
+	receive := func(data []byte, fresh bool) {
 		var s M
 		if json.Unmarshal(data, &s) == nil && s.id() != "" {
-			take(s)
+			take(s, fresh)
 		}
 	}
-	sub, err := nc.Subscribe(sort.prefix()+"*", func(m *nats.Msg) { receive(m.Data) })
+	sub, err := nc.Subscribe(sort.prefix()+"*", func(m *nats.Msg) { receive(m.Data, true) })
 	if err != nil {
 		return fmt.Errorf("watch status: %w", err)
 	}
@@ -221,7 +239,7 @@ func Watch[M report[M]](ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 		if info, err := s.Info(ctx, jetstream.WithSubjectFilter(sort.prefix()+"*")); err == nil {
 			for subject := range info.State.Subjects {
 				if m, err := s.GetLastMsgForSubject(ctx, subject); err == nil {
-					receive(m.Data)
+					receive(m.Data, false)
 				}
 			}
 		}

@@ -243,7 +243,11 @@ type Live struct {
 	// Time spent waiting, in milliseconds.
 	WaitedMs float64 `protobuf:"fixed64,5,opt,name=waited_ms,json=waitedMs,proto3" json:"waited_ms,omitempty"`
 	// Connected nodes that a changed rate limit policy selects.
-	Agents        int32 `protobuf:"varint,6,opt,name=agents,proto3" json:"agents,omitempty"`
+	Agents int32 `protobuf:"varint,6,opt,name=agents,proto3" json:"agents,omitempty"`
+	// Envoys of the gateways concerned that were connected and are not any more, the last one first, at most 20:
+	// nobody knows what they serve. They are not waited for, but half a minute where it was their xDS server that
+	// went. GET /v1/proxies has all of them.
+	Absent        []*AbsentProxy `protobuf:"bytes,20,rep,name=absent,proto3" json:"absent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -320,6 +324,95 @@ func (x *Live) GetAgents() int32 {
 	return 0
 }
 
+func (x *Live) GetAbsent() []*AbsentProxy {
+	if x != nil {
+		return x.Absent
+	}
+	return nil
+}
+
+// An Envoy that was connected and is not any more.
+type AbsentProxy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// node.id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The gateway it belongs to.
+	Gateway string `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// Its address, as the xDS server saw it.
+	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// The revision that it served in full.
+	AppliedRevision int64 `protobuf:"varint,4,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
+	// When it was last known to be connected, RFC 3339.
+	LastSeenAt    string `protobuf:"bytes,5,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbsentProxy) Reset() {
+	*x = AbsentProxy{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbsentProxy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbsentProxy) ProtoMessage() {}
+
+func (x *AbsentProxy) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbsentProxy.ProtoReflect.Descriptor instead.
+func (*AbsentProxy) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AbsentProxy) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AbsentProxy) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *AbsentProxy) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AbsentProxy) GetAppliedRevision() int64 {
+	if x != nil {
+		return x.AppliedRevision
+	}
+	return 0
+}
+
+func (x *AbsentProxy) GetLastSeenAt() string {
+	if x != nil {
+		return x.LastSeenAt
+	}
+	return ""
+}
+
 // A page of objects.
 type ObjectList struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -335,7 +428,7 @@ type ObjectList struct {
 
 func (x *ObjectList) Reset() {
 	*x = ObjectList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[3]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +440,7 @@ func (x *ObjectList) String() string {
 func (*ObjectList) ProtoMessage() {}
 
 func (x *ObjectList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[3]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +453,7 @@ func (x *ObjectList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectList.ProtoReflect.Descriptor instead.
 func (*ObjectList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{3}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ObjectList) GetItems() []*Object {
@@ -408,7 +501,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[4]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -420,7 +513,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[4]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -433,7 +526,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{4}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ApplyRequest) GetOwner() string {
@@ -506,7 +599,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[5]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +611,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[5]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +624,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{5}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ApplyResult) GetRevision() int64 {
@@ -595,7 +688,7 @@ type Warning struct {
 
 func (x *Warning) Reset() {
 	*x = Warning{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +700,7 @@ func (x *Warning) String() string {
 func (*Warning) ProtoMessage() {}
 
 func (x *Warning) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +713,7 @@ func (x *Warning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warning.ProtoReflect.Descriptor instead.
 func (*Warning) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{6}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Warning) GetKind() string {
@@ -685,7 +778,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +790,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +803,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{7}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Change) GetAction() string {
@@ -799,7 +892,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +904,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +917,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{8}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Revision) GetRevision() int64 {
@@ -889,7 +982,7 @@ type RevisionList struct {
 
 func (x *RevisionList) Reset() {
 	*x = RevisionList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +994,7 @@ func (x *RevisionList) String() string {
 func (*RevisionList) ProtoMessage() {}
 
 func (x *RevisionList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +1007,7 @@ func (x *RevisionList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevisionList.ProtoReflect.Descriptor instead.
 func (*RevisionList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{9}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RevisionList) GetItems() []*Revision {
@@ -946,7 +1039,7 @@ type Diff struct {
 
 func (x *Diff) Reset() {
 	*x = Diff{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1051,7 @@ func (x *Diff) String() string {
 func (*Diff) ProtoMessage() {}
 
 func (x *Diff) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1064,7 @@ func (x *Diff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diff.ProtoReflect.Descriptor instead.
 func (*Diff) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{10}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Diff) GetRevision() int64 {
@@ -1020,7 +1113,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1125,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1138,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{11}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AuditEntry) GetRevision() int64 {
@@ -1117,7 +1210,7 @@ type AuditList struct {
 
 func (x *AuditList) Reset() {
 	*x = AuditList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1222,7 @@ func (x *AuditList) String() string {
 func (*AuditList) ProtoMessage() {}
 
 func (x *AuditList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1235,7 @@ func (x *AuditList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditList.ProtoReflect.Descriptor instead.
 func (*AuditList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{12}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AuditList) GetItems() []*AuditEntry {
@@ -1181,14 +1274,16 @@ type Status struct {
 	// The licenses, in the order of their names.
 	Licenses []*LicenseStatus `protobuf:"bytes,9,rep,name=licenses,proto3" json:"licenses,omitempty"`
 	// Certificates that have ended or end within API_CERTIFICATE_WARNING, the first to end first, a hundred at most.
-	Warnings      []*Warning `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []*Warning `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// What does not work, or will not for long, of the system's own parts; empty where all is well.
+	Troubles      []*Trouble `protobuf:"bytes,20,rep,name=troubles,proto3" json:"troubles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1295,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1308,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{13}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Status) GetRevision() int64 {
@@ -1286,6 +1381,77 @@ func (x *Status) GetWarnings() []*Warning {
 	return nil
 }
 
+func (x *Status) GetTroubles() []*Trouble {
+	if x != nil {
+		return x.Troubles
+	}
+	return nil
+}
+
+// What is wrong with a part of the system.
+type Trouble struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// stream (changes are stored and not published), database (nothing can be stored), xds NAME or node NAME.
+	Part string `protobuf:"bytes,1,opt,name=part,proto3" json:"part,omitempty"`
+	// What is wrong, and what to do.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Since when, RFC 3339.
+	Since         string `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trouble) Reset() {
+	*x = Trouble{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trouble) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trouble) ProtoMessage() {}
+
+func (x *Trouble) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
+func (*Trouble) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Trouble) GetPart() string {
+	if x != nil {
+		return x.Part
+	}
+	return ""
+}
+
+func (x *Trouble) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Trouble) GetSince() string {
+	if x != nil {
+		return x.Since
+	}
+	return ""
+}
+
 // What a license is worth now.
 type LicenseStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1312,7 +1478,7 @@ type LicenseStatus struct {
 
 func (x *LicenseStatus) Reset() {
 	*x = LicenseStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1490,7 @@ func (x *LicenseStatus) String() string {
 func (*LicenseStatus) ProtoMessage() {}
 
 func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1503,7 @@ func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicenseStatus.ProtoReflect.Descriptor instead.
 func (*LicenseStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{14}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LicenseStatus) GetName() string {
@@ -1404,14 +1570,16 @@ type LiveStatus struct {
 	// Connected Envoys.
 	Proxies int32 `protobuf:"varint,2,opt,name=proxies,proto3" json:"proxies,omitempty"`
 	// Objects that an Envoy refused.
-	Rejected      []*Rejection `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	Rejected []*Rejection `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	// What does not work of the system's own parts.
+	Troubles      []*Trouble `protobuf:"bytes,20,rep,name=troubles,proto3" json:"troubles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LiveStatus) Reset() {
 	*x = LiveStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1591,7 @@ func (x *LiveStatus) String() string {
 func (*LiveStatus) ProtoMessage() {}
 
 func (x *LiveStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1604,7 @@ func (x *LiveStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveStatus.ProtoReflect.Descriptor instead.
 func (*LiveStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LiveStatus) GetLiveRevision() int64 {
@@ -1460,6 +1628,13 @@ func (x *LiveStatus) GetRejected() []*Rejection {
 	return nil
 }
 
+func (x *LiveStatus) GetTroubles() []*Trouble {
+	if x != nil {
+		return x.Troubles
+	}
+	return nil
+}
+
 // The state of one kind.
 type KindState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1473,7 +1648,7 @@ type KindState struct {
 
 func (x *KindState) Reset() {
 	*x = KindState{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1660,7 @@ func (x *KindState) String() string {
 func (*KindState) ProtoMessage() {}
 
 func (x *KindState) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1673,7 @@ func (x *KindState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindState.ProtoReflect.Descriptor instead.
 func (*KindState) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KindState) GetCount() int64 {
@@ -1536,7 +1711,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1723,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1736,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Rejection) GetKind() string {
@@ -1623,7 +1798,7 @@ type XdsServer struct {
 
 func (x *XdsServer) Reset() {
 	*x = XdsServer{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1810,7 @@ func (x *XdsServer) String() string {
 func (*XdsServer) ProtoMessage() {}
 
 func (x *XdsServer) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1823,7 @@ func (x *XdsServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XdsServer.ProtoReflect.Descriptor instead.
 func (*XdsServer) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *XdsServer) GetId() string {
@@ -1686,9 +1861,9 @@ type Proxy struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The gateway it belongs to.
 	Gateway string `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
-	// The xDS server it is connected to.
+	// The xDS server it is connected to, or was last.
 	Xds string `protobuf:"bytes,3,opt,name=xds,proto3" json:"xds,omitempty"`
-	// Whether it is connected.
+	// Whether it is connected. One that is not any more is kept for API_ABSENT_PROXIES, with what it served last.
 	Connected bool `protobuf:"varint,4,opt,name=connected,proto3" json:"connected,omitempty"`
 	// Its address, as the xDS server sees it.
 	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
@@ -1701,14 +1876,16 @@ type Proxy struct {
 	// What it refused.
 	Rejected []*Rejection `protobuf:"bytes,9,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	// Whether it has no seat under its gateway's license, and answers 429.
-	Surplus       bool `protobuf:"varint,10,opt,name=surplus,proto3" json:"surplus,omitempty"`
+	Surplus bool `protobuf:"varint,10,opt,name=surplus,proto3" json:"surplus,omitempty"`
+	// When it was last known to be connected, RFC 3339; absent while it is.
+	LastSeenAt    string `protobuf:"bytes,20,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1897,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1910,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Proxy) GetId() string {
@@ -1806,6 +1983,13 @@ func (x *Proxy) GetSurplus() bool {
 	return false
 }
 
+func (x *Proxy) GetLastSeenAt() string {
+	if x != nil {
+		return x.LastSeenAt
+	}
+	return ""
+}
+
 // The Envoys that are known.
 type ProxyList struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1817,7 +2001,7 @@ type ProxyList struct {
 
 func (x *ProxyList) Reset() {
 	*x = ProxyList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +2013,7 @@ func (x *ProxyList) String() string {
 func (*ProxyList) ProtoMessage() {}
 
 func (x *ProxyList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +2026,7 @@ func (x *ProxyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyList.ProtoReflect.Descriptor instead.
 func (*ProxyList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProxyList) GetItems() []*Proxy {
@@ -1869,7 +2053,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +2065,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2078,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Token) GetName() string {
@@ -1936,7 +2120,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2132,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2145,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -1994,7 +2178,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2190,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2203,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Problem) GetType() string {
@@ -2086,7 +2270,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2282,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2295,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Violation) GetPath() string {
@@ -2150,7 +2334,7 @@ type RateLimitStatus struct {
 
 func (x *RateLimitStatus) Reset() {
 	*x = RateLimitStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2162,7 +2346,7 @@ func (x *RateLimitStatus) String() string {
 func (*RateLimitStatus) ProtoMessage() {}
 
 func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2175,7 +2359,7 @@ func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
 func (*RateLimitStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RateLimitStatus) GetName() string {
@@ -2233,7 +2417,7 @@ type RateLimitNode struct {
 
 func (x *RateLimitNode) Reset() {
 	*x = RateLimitNode{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2245,7 +2429,7 @@ func (x *RateLimitNode) String() string {
 func (*RateLimitNode) ProtoMessage() {}
 
 func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2258,7 +2442,7 @@ func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitNode.ProtoReflect.Descriptor instead.
 func (*RateLimitNode) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RateLimitNode) GetId() string {
@@ -2358,7 +2542,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2554,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2567,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -2426,14 +2610,22 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
 	"\fObjectStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x97\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xcf\x01\n" +
 	"\x04Live\x12\x12\n" +
 	"\x04live\x18\x01 \x01(\bR\x04live\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
 	"\aproxies\x18\x04 \x01(\x05R\aproxies\x12\x1b\n" +
 	"\twaited_ms\x18\x05 \x01(\x01R\bwaitedMs\x12\x16\n" +
-	"\x06agents\x18\x06 \x01(\x05R\x06agents\"z\n" +
+	"\x06agents\x18\x06 \x01(\x05R\x06agents\x126\n" +
+	"\x06absent\x18\x14 \x03(\v2\x1e.marchproxy.api.v1.AbsentProxyR\x06absent\"\x9e\x01\n" +
+	"\vAbsentProxy\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\agateway\x18\x02 \x01(\tR\agateway\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12)\n" +
+	"\x10applied_revision\x18\x04 \x01(\x03R\x0fappliedRevision\x12 \n" +
+	"\flast_seen_at\x18\x05 \x01(\tR\n" +
+	"lastSeenAt\"z\n" +
 	"\n" +
 	"ObjectList\x12/\n" +
 	"\x05items\x18\x01 \x03(\v2\x19.marchproxy.api.v1.ObjectR\x05items\x12\x1f\n" +
@@ -2510,7 +2702,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\tAuditList\x123\n" +
 	"\x05items\x18\x01 \x03(\v2\x1d.marchproxy.api.v1.AuditEntryR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
-	"nextCursor\"\x9c\x04\n" +
+	"nextCursor\"\xd4\x04\n" +
 	"\x06Status\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12-\n" +
@@ -2521,11 +2713,16 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x03xds\x18\a \x03(\v2\x1c.marchproxy.api.v1.XdsServerR\x03xds\x12:\n" +
 	"\x05state\x18\b \x03(\v2$.marchproxy.api.v1.Status.StateEntryR\x05state\x12<\n" +
 	"\blicenses\x18\t \x03(\v2 .marchproxy.api.v1.LicenseStatusR\blicenses\x126\n" +
-	"\bwarnings\x18\f \x03(\v2\x1a.marchproxy.api.v1.WarningR\bwarnings\x1aV\n" +
+	"\bwarnings\x18\f \x03(\v2\x1a.marchproxy.api.v1.WarningR\bwarnings\x126\n" +
+	"\btroubles\x18\x14 \x03(\v2\x1a.marchproxy.api.v1.TroubleR\btroubles\x1aV\n" +
 	"\n" +
 	"StateEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x122\n" +
-	"\x05value\x18\x02 \x01(\v2\x1c.marchproxy.api.v1.KindStateR\x05value:\x028\x01\"\xe8\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\x1c.marchproxy.api.v1.KindStateR\x05value:\x028\x01\"K\n" +
+	"\aTrouble\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\tR\x04part\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05since\x18\x03 \x01(\tR\x05since\"\xe8\x01\n" +
 	"\rLicenseStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
@@ -2537,12 +2734,13 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\aproxies\x18\x06 \x01(\x05R\aproxies\x12\x1f\n" +
 	"\vmax_proxies\x18\a \x01(\x05R\n" +
 	"maxProxies\x12\x18\n" +
-	"\asurplus\x18\b \x01(\x05R\asurplus\"\x85\x01\n" +
+	"\asurplus\x18\b \x01(\x05R\asurplus\"\xbd\x01\n" +
 	"\n" +
 	"LiveStatus\x12#\n" +
 	"\rlive_revision\x18\x01 \x01(\x03R\fliveRevision\x12\x18\n" +
 	"\aproxies\x18\x02 \x01(\x05R\aproxies\x128\n" +
-	"\brejected\x18\x03 \x03(\v2\x1c.marchproxy.api.v1.RejectionR\brejected\"5\n" +
+	"\brejected\x18\x03 \x03(\v2\x1c.marchproxy.api.v1.RejectionR\brejected\x126\n" +
+	"\btroubles\x18\x14 \x03(\v2\x1a.marchproxy.api.v1.TroubleR\btroubles\"5\n" +
 	"\tKindState\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x9d\x01\n" +
@@ -2557,7 +2755,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x18\n" +
 	"\aproxies\x18\x03 \x01(\x05R\aproxies\x12\x0e\n" +
-	"\x02at\x18\x04 \x01(\tR\x02at\"\xb7\x02\n" +
+	"\x02at\x18\x04 \x01(\tR\x02at\"\xd9\x02\n" +
 	"\x05Proxy\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x10\n" +
@@ -2569,7 +2767,9 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\fconnected_at\x18\b \x01(\tR\vconnectedAt\x128\n" +
 	"\brejected\x18\t \x03(\v2\x1c.marchproxy.api.v1.RejectionR\brejected\x12\x18\n" +
 	"\asurplus\x18\n" +
-	" \x01(\bR\asurplus\";\n" +
+	" \x01(\bR\asurplus\x12 \n" +
+	"\flast_seen_at\x18\x14 \x01(\tR\n" +
+	"lastSeenAt\";\n" +
 	"\tProxyList\x12.\n" +
 	"\x05items\x18\x01 \x03(\v2\x18.marchproxy.api.v1.ProxyR\x05items\"\xae\x01\n" +
 	"\x05Token\x12>\n" +
@@ -2631,81 +2831,86 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),          // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),    // 1: marchproxy.api.v1.ObjectStatus
 	(*Live)(nil),            // 2: marchproxy.api.v1.Live
-	(*ObjectList)(nil),      // 3: marchproxy.api.v1.ObjectList
-	(*ApplyRequest)(nil),    // 4: marchproxy.api.v1.ApplyRequest
-	(*ApplyResult)(nil),     // 5: marchproxy.api.v1.ApplyResult
-	(*Warning)(nil),         // 6: marchproxy.api.v1.Warning
-	(*Change)(nil),          // 7: marchproxy.api.v1.Change
-	(*Revision)(nil),        // 8: marchproxy.api.v1.Revision
-	(*RevisionList)(nil),    // 9: marchproxy.api.v1.RevisionList
-	(*Diff)(nil),            // 10: marchproxy.api.v1.Diff
-	(*AuditEntry)(nil),      // 11: marchproxy.api.v1.AuditEntry
-	(*AuditList)(nil),       // 12: marchproxy.api.v1.AuditList
-	(*Status)(nil),          // 13: marchproxy.api.v1.Status
-	(*LicenseStatus)(nil),   // 14: marchproxy.api.v1.LicenseStatus
-	(*LiveStatus)(nil),      // 15: marchproxy.api.v1.LiveStatus
-	(*KindState)(nil),       // 16: marchproxy.api.v1.KindState
-	(*Rejection)(nil),       // 17: marchproxy.api.v1.Rejection
-	(*XdsServer)(nil),       // 18: marchproxy.api.v1.XdsServer
-	(*Proxy)(nil),           // 19: marchproxy.api.v1.Proxy
-	(*ProxyList)(nil),       // 20: marchproxy.api.v1.ProxyList
-	(*Token)(nil),           // 21: marchproxy.api.v1.Token
-	(*TokenList)(nil),       // 22: marchproxy.api.v1.TokenList
-	(*Problem)(nil),         // 23: marchproxy.api.v1.Problem
-	(*Violation)(nil),       // 24: marchproxy.api.v1.Violation
-	(*RateLimitStatus)(nil), // 25: marchproxy.api.v1.RateLimitStatus
-	(*RateLimitNode)(nil),   // 26: marchproxy.api.v1.RateLimitNode
-	(*LimitedSource)(nil),   // 27: marchproxy.api.v1.LimitedSource
-	nil,                     // 28: marchproxy.api.v1.Object.LabelsEntry
-	nil,                     // 29: marchproxy.api.v1.Change.LabelsBeforeEntry
-	nil,                     // 30: marchproxy.api.v1.Change.LabelsAfterEntry
-	nil,                     // 31: marchproxy.api.v1.Status.StateEntry
-	nil,                     // 32: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	(*structpb.Struct)(nil), // 33: google.protobuf.Struct
+	(*AbsentProxy)(nil),     // 3: marchproxy.api.v1.AbsentProxy
+	(*ObjectList)(nil),      // 4: marchproxy.api.v1.ObjectList
+	(*ApplyRequest)(nil),    // 5: marchproxy.api.v1.ApplyRequest
+	(*ApplyResult)(nil),     // 6: marchproxy.api.v1.ApplyResult
+	(*Warning)(nil),         // 7: marchproxy.api.v1.Warning
+	(*Change)(nil),          // 8: marchproxy.api.v1.Change
+	(*Revision)(nil),        // 9: marchproxy.api.v1.Revision
+	(*RevisionList)(nil),    // 10: marchproxy.api.v1.RevisionList
+	(*Diff)(nil),            // 11: marchproxy.api.v1.Diff
+	(*AuditEntry)(nil),      // 12: marchproxy.api.v1.AuditEntry
+	(*AuditList)(nil),       // 13: marchproxy.api.v1.AuditList
+	(*Status)(nil),          // 14: marchproxy.api.v1.Status
+	(*Trouble)(nil),         // 15: marchproxy.api.v1.Trouble
+	(*LicenseStatus)(nil),   // 16: marchproxy.api.v1.LicenseStatus
+	(*LiveStatus)(nil),      // 17: marchproxy.api.v1.LiveStatus
+	(*KindState)(nil),       // 18: marchproxy.api.v1.KindState
+	(*Rejection)(nil),       // 19: marchproxy.api.v1.Rejection
+	(*XdsServer)(nil),       // 20: marchproxy.api.v1.XdsServer
+	(*Proxy)(nil),           // 21: marchproxy.api.v1.Proxy
+	(*ProxyList)(nil),       // 22: marchproxy.api.v1.ProxyList
+	(*Token)(nil),           // 23: marchproxy.api.v1.Token
+	(*TokenList)(nil),       // 24: marchproxy.api.v1.TokenList
+	(*Problem)(nil),         // 25: marchproxy.api.v1.Problem
+	(*Violation)(nil),       // 26: marchproxy.api.v1.Violation
+	(*RateLimitStatus)(nil), // 27: marchproxy.api.v1.RateLimitStatus
+	(*RateLimitNode)(nil),   // 28: marchproxy.api.v1.RateLimitNode
+	(*LimitedSource)(nil),   // 29: marchproxy.api.v1.LimitedSource
+	nil,                     // 30: marchproxy.api.v1.Object.LabelsEntry
+	nil,                     // 31: marchproxy.api.v1.Change.LabelsBeforeEntry
+	nil,                     // 32: marchproxy.api.v1.Change.LabelsAfterEntry
+	nil,                     // 33: marchproxy.api.v1.Status.StateEntry
+	nil,                     // 34: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	(*structpb.Struct)(nil), // 35: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	33, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	28, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	35, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	30, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	2,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
-	6,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
-	0,  // 5: marchproxy.api.v1.ObjectList.items:type_name -> marchproxy.api.v1.Object
-	0,  // 6: marchproxy.api.v1.ApplyRequest.resources:type_name -> marchproxy.api.v1.Object
-	7,  // 7: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
-	2,  // 8: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
-	6,  // 9: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
-	33, // 10: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	33, // 11: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	29, // 12: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
-	30, // 13: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
-	7,  // 14: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
-	8,  // 15: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
-	7,  // 16: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
-	11, // 17: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
-	17, // 18: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
-	18, // 19: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	31, // 20: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
-	14, // 21: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
-	6,  // 22: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
-	17, // 23: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
-	17, // 24: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
-	19, // 25: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	21, // 26: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	24, // 27: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	26, // 28: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	32, // 29: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	27, // 30: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	16, // 31: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	7,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
+	3,  // 5: marchproxy.api.v1.Live.absent:type_name -> marchproxy.api.v1.AbsentProxy
+	0,  // 6: marchproxy.api.v1.ObjectList.items:type_name -> marchproxy.api.v1.Object
+	0,  // 7: marchproxy.api.v1.ApplyRequest.resources:type_name -> marchproxy.api.v1.Object
+	8,  // 8: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
+	2,  // 9: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
+	7,  // 10: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
+	35, // 11: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	35, // 12: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	31, // 13: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
+	32, // 14: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
+	8,  // 15: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
+	9,  // 16: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
+	8,  // 17: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
+	12, // 18: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
+	19, // 19: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
+	20, // 20: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
+	33, // 21: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	16, // 22: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
+	7,  // 23: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
+	15, // 24: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
+	19, // 25: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
+	15, // 26: marchproxy.api.v1.LiveStatus.troubles:type_name -> marchproxy.api.v1.Trouble
+	19, // 27: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
+	21, // 28: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
+	23, // 29: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	26, // 30: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	28, // 31: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	34, // 32: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	29, // 33: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	18, // 34: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -2719,7 +2924,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -411,7 +411,11 @@ type XdsStatus struct {
 	// not: without any it is the server's own.
 	Live map[string]int64 `protobuf:"bytes,8,rep,name=live,proto3" json:"live,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// RFC 3339. When the server was started.
-	StartedAt     string `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	StartedAt string `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// The Envoys that were connected here and are not any more, the last one first, at most 100; for an hour at most.
+	Absent []*AbsentProxy `protobuf:"bytes,20,rep,name=absent,proto3" json:"absent,omitempty"`
+	// Why the server's last good state cannot be written to its disk; empty where it can. Serving goes on.
+	Unsaved       string `protobuf:"bytes,21,opt,name=unsaved,proto3" json:"unsaved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -509,6 +513,84 @@ func (x *XdsStatus) GetStartedAt() string {
 	return ""
 }
 
+func (x *XdsStatus) GetAbsent() []*AbsentProxy {
+	if x != nil {
+		return x.Absent
+	}
+	return nil
+}
+
+func (x *XdsStatus) GetUnsaved() string {
+	if x != nil {
+		return x.Unsaved
+	}
+	return ""
+}
+
+// An Envoy that was connected and is not any more.
+type AbsentProxy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it was.
+	Proxy *ProxyStatus `protobuf:"bytes,1,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	// RFC 3339. When it was last connected.
+	LastSeenAt string `protobuf:"bytes,2,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
+	// Whether its server was restarted, so that it is expected back: for half a minute.
+	Awaited       bool `protobuf:"varint,3,opt,name=awaited,proto3" json:"awaited,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbsentProxy) Reset() {
+	*x = AbsentProxy{}
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbsentProxy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbsentProxy) ProtoMessage() {}
+
+func (x *AbsentProxy) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbsentProxy.ProtoReflect.Descriptor instead.
+func (*AbsentProxy) Descriptor() ([]byte, []int) {
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AbsentProxy) GetProxy() *ProxyStatus {
+	if x != nil {
+		return x.Proxy
+	}
+	return nil
+}
+
+func (x *AbsentProxy) GetLastSeenAt() string {
+	if x != nil {
+		return x.LastSeenAt
+	}
+	return ""
+}
+
+func (x *AbsentProxy) GetAwaited() bool {
+	if x != nil {
+		return x.Awaited
+	}
+	return false
+}
+
 // One Envoy.
 type ProxyStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -535,7 +617,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[5]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +629,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[5]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +642,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{5}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ProxyStatus) GetId() string {
@@ -636,7 +718,7 @@ type RejectedResource struct {
 
 func (x *RejectedResource) Reset() {
 	*x = RejectedResource{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -648,7 +730,7 @@ func (x *RejectedResource) String() string {
 func (*RejectedResource) ProtoMessage() {}
 
 func (x *RejectedResource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -661,7 +743,7 @@ func (x *RejectedResource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectedResource.ProtoReflect.Descriptor instead.
 func (*RejectedResource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{6}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RejectedResource) GetGateway() string {
@@ -707,7 +789,7 @@ type ObjectRef struct {
 
 func (x *ObjectRef) Reset() {
 	*x = ObjectRef{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +801,7 @@ func (x *ObjectRef) String() string {
 func (*ObjectRef) ProtoMessage() {}
 
 func (x *ObjectRef) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +814,7 @@ func (x *ObjectRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectRef.ProtoReflect.Descriptor instead.
 func (*ObjectRef) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{7}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ObjectRef) GetKind() string {
@@ -786,14 +868,20 @@ type AgentStatus struct {
 	// The sources that lost most packets to their limit, of those that the kernel follows one by one.
 	Sources []*LimitedSource `protobuf:"bytes,13,rep,name=sources,proto3" json:"sources,omitempty"`
 	// True in the last message of an agent that stops; the kernel goes on enforcing.
-	Stopping      bool `protobuf:"varint,14,opt,name=stopping,proto3" json:"stopping,omitempty"`
+	Stopping bool `protobuf:"varint,14,opt,name=stopping,proto3" json:"stopping,omitempty"`
+	// node.id of the Envoy that the agent runs; empty where it runs none.
+	Envoy string `protobuf:"bytes,20,opt,name=envoy,proto3" json:"envoy,omitempty"`
+	// That Envoy's gateway.
+	EnvoyGateway string `protobuf:"bytes,21,opt,name=envoy_gateway,json=envoyGateway,proto3" json:"envoy_gateway,omitempty"`
+	// Why the last good policies cannot be written to the node's disk; empty where they can.
+	Unsaved       string `protobuf:"bytes,22,opt,name=unsaved,proto3" json:"unsaved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AgentStatus) Reset() {
 	*x = AgentStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +893,7 @@ func (x *AgentStatus) String() string {
 func (*AgentStatus) ProtoMessage() {}
 
 func (x *AgentStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +906,7 @@ func (x *AgentStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentStatus.ProtoReflect.Descriptor instead.
 func (*AgentStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{8}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AgentStatus) GetId() string {
@@ -919,6 +1007,27 @@ func (x *AgentStatus) GetStopping() bool {
 	return false
 }
 
+func (x *AgentStatus) GetEnvoy() string {
+	if x != nil {
+		return x.Envoy
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetEnvoyGateway() string {
+	if x != nil {
+		return x.EnvoyGateway
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetUnsaved() string {
+	if x != nil {
+		return x.Unsaved
+	}
+	return ""
+}
+
 // What a node's kernel made of one policy.
 type PolicyStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -936,7 +1045,7 @@ type PolicyStatus struct {
 
 func (x *PolicyStatus) Reset() {
 	*x = PolicyStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1057,7 @@ func (x *PolicyStatus) String() string {
 func (*PolicyStatus) ProtoMessage() {}
 
 func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1070,7 @@ func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
 func (*PolicyStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{9}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PolicyStatus) GetName() string {
@@ -1007,7 +1116,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1128,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1141,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{10}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -1099,7 +1208,7 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x0fChangedResource\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\adeleted\x18\x03 \x01(\bR\adeleted\"\x91\x03\n" +
+	"\adeleted\x18\x03 \x01(\bR\adeleted\"\xe6\x03\n" +
 	"\tXdsStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -1110,10 +1219,17 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\bstopping\x18\a \x01(\bR\bstopping\x12=\n" +
 	"\x04live\x18\b \x03(\v2).marchproxy.events.v1.XdsStatus.LiveEntryR\x04live\x12\x1d\n" +
 	"\n" +
-	"started_at\x18\t \x01(\tR\tstartedAt\x1a7\n" +
+	"started_at\x18\t \x01(\tR\tstartedAt\x129\n" +
+	"\x06absent\x18\x14 \x03(\v2!.marchproxy.events.v1.AbsentProxyR\x06absent\x12\x18\n" +
+	"\aunsaved\x18\x15 \x01(\tR\aunsaved\x1a7\n" +
 	"\tLiveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xe9\x01\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x82\x01\n" +
+	"\vAbsentProxy\x127\n" +
+	"\x05proxy\x18\x01 \x01(\v2!.marchproxy.events.v1.ProxyStatusR\x05proxy\x12 \n" +
+	"\flast_seen_at\x18\x02 \x01(\tR\n" +
+	"lastSeenAt\x12\x18\n" +
+	"\aawaited\x18\x03 \x01(\bR\aawaited\"\xe9\x01\n" +
 	"\vProxyStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x18\n" +
@@ -1131,7 +1247,7 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\tObjectRef\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\xea\x05\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"\xbf\x06\n" +
 	"\vAgentStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -1147,7 +1263,10 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x06passed\x18\v \x03(\v2-.marchproxy.events.v1.AgentStatus.PassedEntryR\x06passed\x12H\n" +
 	"\adropped\x18\f \x03(\v2..marchproxy.events.v1.AgentStatus.DroppedEntryR\adropped\x12=\n" +
 	"\asources\x18\r \x03(\v2#.marchproxy.events.v1.LimitedSourceR\asources\x12\x1a\n" +
-	"\bstopping\x18\x0e \x01(\bR\bstopping\x1a9\n" +
+	"\bstopping\x18\x0e \x01(\bR\bstopping\x12\x14\n" +
+	"\x05envoy\x18\x14 \x01(\tR\x05envoy\x12#\n" +
+	"\renvoy_gateway\x18\x15 \x01(\tR\fenvoyGateway\x12\x18\n" +
+	"\aunsaved\x18\x16 \x01(\tR\aunsaved\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
@@ -1180,47 +1299,50 @@ func file_marchproxy_events_v1_events_proto_rawDescGZIP() []byte {
 	return file_marchproxy_events_v1_events_proto_rawDescData
 }
 
-var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_marchproxy_events_v1_events_proto_goTypes = []any{
 	(*ResourceEvent)(nil),    // 0: marchproxy.events.v1.ResourceEvent
 	(*Commit)(nil),           // 1: marchproxy.events.v1.Commit
 	(*KindState)(nil),        // 2: marchproxy.events.v1.KindState
 	(*ChangedResource)(nil),  // 3: marchproxy.events.v1.ChangedResource
 	(*XdsStatus)(nil),        // 4: marchproxy.events.v1.XdsStatus
-	(*ProxyStatus)(nil),      // 5: marchproxy.events.v1.ProxyStatus
-	(*RejectedResource)(nil), // 6: marchproxy.events.v1.RejectedResource
-	(*ObjectRef)(nil),        // 7: marchproxy.events.v1.ObjectRef
-	(*AgentStatus)(nil),      // 8: marchproxy.events.v1.AgentStatus
-	(*PolicyStatus)(nil),     // 9: marchproxy.events.v1.PolicyStatus
-	(*LimitedSource)(nil),    // 10: marchproxy.events.v1.LimitedSource
-	nil,                      // 11: marchproxy.events.v1.ResourceEvent.LabelsEntry
-	nil,                      // 12: marchproxy.events.v1.Commit.StateEntry
-	nil,                      // 13: marchproxy.events.v1.XdsStatus.LiveEntry
-	nil,                      // 14: marchproxy.events.v1.AgentStatus.LabelsEntry
-	nil,                      // 15: marchproxy.events.v1.AgentStatus.PassedEntry
-	nil,                      // 16: marchproxy.events.v1.AgentStatus.DroppedEntry
-	(*structpb.Struct)(nil),  // 17: google.protobuf.Struct
+	(*AbsentProxy)(nil),      // 5: marchproxy.events.v1.AbsentProxy
+	(*ProxyStatus)(nil),      // 6: marchproxy.events.v1.ProxyStatus
+	(*RejectedResource)(nil), // 7: marchproxy.events.v1.RejectedResource
+	(*ObjectRef)(nil),        // 8: marchproxy.events.v1.ObjectRef
+	(*AgentStatus)(nil),      // 9: marchproxy.events.v1.AgentStatus
+	(*PolicyStatus)(nil),     // 10: marchproxy.events.v1.PolicyStatus
+	(*LimitedSource)(nil),    // 11: marchproxy.events.v1.LimitedSource
+	nil,                      // 12: marchproxy.events.v1.ResourceEvent.LabelsEntry
+	nil,                      // 13: marchproxy.events.v1.Commit.StateEntry
+	nil,                      // 14: marchproxy.events.v1.XdsStatus.LiveEntry
+	nil,                      // 15: marchproxy.events.v1.AgentStatus.LabelsEntry
+	nil,                      // 16: marchproxy.events.v1.AgentStatus.PassedEntry
+	nil,                      // 17: marchproxy.events.v1.AgentStatus.DroppedEntry
+	(*structpb.Struct)(nil),  // 18: google.protobuf.Struct
 }
 var file_marchproxy_events_v1_events_proto_depIdxs = []int32{
-	11, // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
-	17, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
-	12, // 2: marchproxy.events.v1.Commit.state:type_name -> marchproxy.events.v1.Commit.StateEntry
+	12, // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
+	18, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
+	13, // 2: marchproxy.events.v1.Commit.state:type_name -> marchproxy.events.v1.Commit.StateEntry
 	3,  // 3: marchproxy.events.v1.Commit.changes:type_name -> marchproxy.events.v1.ChangedResource
-	5,  // 4: marchproxy.events.v1.XdsStatus.proxies:type_name -> marchproxy.events.v1.ProxyStatus
-	6,  // 5: marchproxy.events.v1.XdsStatus.rejected:type_name -> marchproxy.events.v1.RejectedResource
-	13, // 6: marchproxy.events.v1.XdsStatus.live:type_name -> marchproxy.events.v1.XdsStatus.LiveEntry
-	7,  // 7: marchproxy.events.v1.RejectedResource.objects:type_name -> marchproxy.events.v1.ObjectRef
-	14, // 8: marchproxy.events.v1.AgentStatus.labels:type_name -> marchproxy.events.v1.AgentStatus.LabelsEntry
-	9,  // 9: marchproxy.events.v1.AgentStatus.policies:type_name -> marchproxy.events.v1.PolicyStatus
-	15, // 10: marchproxy.events.v1.AgentStatus.passed:type_name -> marchproxy.events.v1.AgentStatus.PassedEntry
-	16, // 11: marchproxy.events.v1.AgentStatus.dropped:type_name -> marchproxy.events.v1.AgentStatus.DroppedEntry
-	10, // 12: marchproxy.events.v1.AgentStatus.sources:type_name -> marchproxy.events.v1.LimitedSource
-	2,  // 13: marchproxy.events.v1.Commit.StateEntry.value:type_name -> marchproxy.events.v1.KindState
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	6,  // 4: marchproxy.events.v1.XdsStatus.proxies:type_name -> marchproxy.events.v1.ProxyStatus
+	7,  // 5: marchproxy.events.v1.XdsStatus.rejected:type_name -> marchproxy.events.v1.RejectedResource
+	14, // 6: marchproxy.events.v1.XdsStatus.live:type_name -> marchproxy.events.v1.XdsStatus.LiveEntry
+	5,  // 7: marchproxy.events.v1.XdsStatus.absent:type_name -> marchproxy.events.v1.AbsentProxy
+	6,  // 8: marchproxy.events.v1.AbsentProxy.proxy:type_name -> marchproxy.events.v1.ProxyStatus
+	8,  // 9: marchproxy.events.v1.RejectedResource.objects:type_name -> marchproxy.events.v1.ObjectRef
+	15, // 10: marchproxy.events.v1.AgentStatus.labels:type_name -> marchproxy.events.v1.AgentStatus.LabelsEntry
+	10, // 11: marchproxy.events.v1.AgentStatus.policies:type_name -> marchproxy.events.v1.PolicyStatus
+	16, // 12: marchproxy.events.v1.AgentStatus.passed:type_name -> marchproxy.events.v1.AgentStatus.PassedEntry
+	17, // 13: marchproxy.events.v1.AgentStatus.dropped:type_name -> marchproxy.events.v1.AgentStatus.DroppedEntry
+	11, // 14: marchproxy.events.v1.AgentStatus.sources:type_name -> marchproxy.events.v1.LimitedSource
+	2,  // 15: marchproxy.events.v1.Commit.StateEntry.value:type_name -> marchproxy.events.v1.KindState
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_events_v1_events_proto_init() }
@@ -1234,7 +1356,7 @@ func file_marchproxy_events_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_events_v1_events_proto_rawDesc), len(file_marchproxy_events_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
