@@ -66,6 +66,7 @@ type Enforcer struct {
 	pins     bpf.PinPlace
 	on       bpf.Attached
 	failure  error
+	unsaved  error // why the policies are not written down
 	// applied are the revisions in force, by policy.
 	applied map[string]int64
 	// upTo is the commit that is in force in full, or that failure is about.
@@ -256,6 +257,9 @@ func (e *Enforcer) Run(ctx context.Context) error {
 				e.opt.Log.Error("the interface is not guarded any more: " + err.Error())
 			}
 		}
+		if e.unsaved != nil {
+			e.save(nil) // all of it, since the last attempt has failed
+		}
 		failure := e.failure
 		e.mu.Unlock()
 		e.Sample()
@@ -284,8 +288,14 @@ func (e *Enforcer) close() error {
 
 // save writes down what has changed.
 func (e *Enforcer) save(changed []*resource.Object) {
-	if err := e.disk.save(e.commit, e.numbers, changed, e.all); err != nil {
-		e.opt.Log.Error("the last good policies cannot be written; a restart would find older ones until NATS answers", zap.Error(err))
+	was := e.unsaved
+	e.unsaved = e.disk.save(e.commit, e.numbers, changed, e.all)
+	switch {
+	case e.unsaved != nil:
+		e.opt.Log.Error("the last good policies cannot be written; a restart would find older ones until NATS answers", zap.Error(e.unsaved))
+		return
+	case was != nil:
+		e.opt.Log.Info("the last good policies are written again")
 	}
 	raise(e.dirty)
 }

@@ -123,10 +123,11 @@ func (f *lastGood) rewrite(c stream.Commit, numbers ids, all map[string]*resourc
 		return err
 	}
 	next := f.path + ".new"
-	if err := os.WriteFile(next, raw, 0o600); err != nil {
-		return err
+	if err = os.WriteFile(next, raw, 0o600); err == nil {
+		err = os.Rename(next, f.path)
 	}
-	if err := os.Rename(next, f.path); err != nil {
+	if err != nil {
+		_ = os.Remove(next) // it takes the room that may be missing
 		return err
 	}
 	f.size, f.fresh = int64(len(raw)), int64(len(raw))

@@ -34,6 +34,9 @@ func (e *Enforcer) Status(now time.Time) status.AgentStatus {
 	if e.failure != nil {
 		s.Reason = e.failure.Error()
 	}
+	if e.unsaved != nil {
+		s.Unsaved = e.unsaved.Error()
+	}
 	for _, name := range slices.Sorted(maps.Keys(e.applied)) {
 		p := status.PolicyStatus{Name: name, Revision: e.applied[name]}
 		if e.policies[name] != nil && e.policies[name].spec.GetPacketsPerSecond() > 0 {

@@ -18,13 +18,14 @@ var (
 	descRevision = desc("revision", "The revision up to which the policies are applied.")
 	descPackets  = desc("packets_total", "Packets by what became of them and why.", "verdict", "reason")
 	descPolicy   = desc("policy_packets_total", "Packets by policy, below and above its limit.", "policy", "limit")
+	descUnsaved  = desc("unsaved", "1 while the last good policies cannot be written to disk.")
 	descUp       = desc("envoy_up", "1 where Envoy serves.")
 	descRestarts = desc("envoy_restarts_total", "How often Envoy ended by itself.")
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descAttached, descRevision, descPackets, descPolicy, descUp, descRestarts} {
+	for _, d := range []*prometheus.Desc{descAttached, descRevision, descPackets, descPolicy, descUnsaved, descUp, descRestarts} {
 		ch <- d
 	}
 }
@@ -43,6 +44,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		s := c.a.enforcer.Status(time.Now())
 		gauge(descAttached, truth[s.Mode != ""], s.Interface, s.Mode)
 		gauge(descRevision, float64(s.Revision))
+		gauge(descUnsaved, truth[s.Unsaved != ""])
 		for reason, n := range s.Passed {
 			count(descPackets, n, "passed", reason)
 		}

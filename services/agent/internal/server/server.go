@@ -79,7 +79,7 @@ func (a *agent) follow(group *process.Group, nc *nats.Conn) error {
 	})
 	e := a.enforcer
 	initial, commit := e.Initial()
-	group.Add("status", func(ctx context.Context) error { return status.Report(ctx, nc, e.Changed(), e.Status) })
+	group.Add("status", func(ctx context.Context) error { return status.Report(ctx, nc, e.Changed(), a.report) })
 	group.Add("last good state", e.Persist)
 	group.Add("xdp", e.Run)
 	group.Add("replay", func(ctx context.Context) error {
@@ -88,6 +88,15 @@ func (a *agent) follow(group *process.Group, nc *nats.Conn) error {
 		})
 	})
 	return nil
+}
+
+// report is the node's status.
+func (a *agent) report(now time.Time) status.AgentStatus {
+	s := a.enforcer.Status(now)
+	if a.cfg.supervises() {
+		s.Envoy, s.EnvoyGateway = a.cfg.Envoy.NodeID, a.cfg.Envoy.Gateway
+	}
+	return s
 }
 
 // supervise adds Envoy. Where the interface must be guarded it begins when it is.

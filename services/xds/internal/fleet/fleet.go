@@ -81,6 +81,9 @@ func New(opt Options) *Fleet {
 	return f
 }
 
+// Signal says that there may be something new to report.
+func (f *Fleet) Signal() { f.signal() }
+
 func (f *Fleet) signal() {
 	for _, c := range []chan struct{}{f.changed, f.judged} {
 		select {

@@ -9,7 +9,7 @@ import (
 )
 
 // Hear takes what another xDS server reports: its Envoys count where seats are dealt.
-func (f *Fleet) Hear(s status.XdsStatus) {
+func (f *Fleet) Hear(s status.XdsStatus, _ bool) {
 	if f.seats.Hear(s.ID, places(s), s.Stopping) {
 		f.signal()
 	}

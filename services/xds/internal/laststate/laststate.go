@@ -61,6 +61,9 @@ type File struct {
 	notes    Notes
 	commit   stream.Commit
 	verdicts [sha256.Size]byte // of those last written
+	// behind is why the file lacks what came last; nil where it lacks nothing. Nothing is appended then: a state
+	// without one of its commits is none that there ever was. It has to be written anew, see [File.Compact].
+	behind error
 }
 
 // Saved is what a file held.
@@ -133,10 +136,8 @@ func (f *File) load() (Saved, bool, error) {
 		saved.Objects = append(saved.Objects, o)
 	}
 	f.notes = saved.Notes
-	// Written anew: the tail may be torn.
-	if err := f.rewrite(saved.Commit, saved.Objects); err != nil {
-		return Saved{}, false, err
-	}
+	// Written anew: the tail may be torn. Where there is no room for that the file stays as it is.
+	_ = f.rewrite(saved.Commit, saved.Objects) // [File.Behind] says so
 	return saved, true, nil
 }
 
@@ -167,17 +168,30 @@ func (fr *frame) replay(objects map[resource.Ref]*resource.Object, saved *Saved)
 	return nil
 }
 
-// Append writes an update down, before it is served.
-func (f *File) Append(u stream.Update) error {
-	if f.f == nil {
-		return nil // the first snapshot comes with Compact
+// Behind is why the file lacks what came last; nil where it lacks nothing. What it has is good.
+func (f *File) Behind() error { return f.behind }
+
+// note keeps why something could not be written.
+func (f *File) note(err error) error {
+	if f.behind = nil; err != nil {
+		f.behind = fmt.Errorf("last state: %w", err)
 	}
-	return f.write(u.Commit, false, u.Changed)
+	return f.behind
 }
 
-// Compact takes a new snapshot when it is time. objects lists the whole configuration.
+// Append writes an update down, before it is served. After an error the file keeps the state before, until
+// [File.Compact] succeeds.
+func (f *File) Append(u stream.Update) error {
+	if f.f == nil || f.behind != nil {
+		return nil // the next snapshot comes with Compact
+	}
+	return f.note(f.write(u.Commit, false, u.Changed))
+}
+
+// Compact takes a new snapshot when it is time, or when something could not be written before. objects lists the whole
+// configuration.
 func (f *File) Compact(c stream.Commit, objects func() []*resource.Object) error {
-	if f.f != nil && f.size <= max(minimum, growth*f.snapshot) {
+	if f.f != nil && f.behind == nil && f.size <= max(minimum, growth*f.snapshot) {
 		return nil
 	}
 	return f.rewrite(c, objects())
@@ -186,60 +200,73 @@ func (f *File) Compact(c stream.Commit, objects func() []*resource.Object) error
 // Note writes down notes that changed without a commit.
 func (f *File) Note(notes Notes) error {
 	f.notes = notes
-	if f.f == nil {
-		return nil // nothing is known yet that they could belong to
+	if f.f == nil || f.behind != nil {
+		return f.behind // they go with the next snapshot
 	}
-	return f.write(f.commit, false, nil)
+	return f.note(f.write(f.commit, false, nil))
 }
 
 // Notes are those last written.
 func (f *File) Notes() Notes { return f.notes }
 
+// rewrite puts a snapshot in the file's place. After an error the file is what it was, and what was begun is removed:
+// it takes the room that is missing.
 func (f *File) rewrite(c stream.Commit, objects []*resource.Object) error {
-	tmp, err := os.OpenFile(f.path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	next := &File{path: f.path + ".new", aead: f.aead, notes: f.notes}
+	err := next.create(c, objects)
+	if err == nil {
+		err = os.Rename(next.path, f.path)
+	}
 	if err != nil {
-		return fmt.Errorf("last state: %w", err)
+		_ = f.note(err)
+		if next.f != nil {
+			_ = next.f.Close() // it is removed
+		}
+		if err := os.Remove(next.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return errors.Join(f.behind, err)
+		}
+		return f.behind
 	}
 	old := f.f
-	f.f, f.size = tmp, 0
-	if _, err = tmp.Write(magic); err == nil {
-		f.count = 0
-		err = f.write(c, true, objects)
-	}
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if err == nil {
-		err = os.Rename(f.path+".new", f.path)
-	}
-	if err != nil {
-		f.f = old
-		return errors.Join(fmt.Errorf("last state: %w", err), tmp.Close())
-	}
-	f.snapshot = f.size
+	f.f, f.size, f.count, f.commit, f.snapshot, f.behind = next.f, next.size, next.count, c, next.size, nil
 	if old != nil {
 		return old.Close()
 	}
 	return nil
 }
 
+// create writes a file that holds a snapshot.
+func (f *File) create(c stream.Commit, objects []*resource.Object) (err error) {
+	if f.f, err = os.OpenFile(f.path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600); err != nil {
+		return err
+	}
+	if _, err := f.f.Write(magic); err != nil {
+		return err
+	}
+	if err := f.write(c, true, objects); err != nil {
+		return err
+	}
+	return f.f.Sync()
+}
+
+// write adds a frame.
 func (f *File) write(c stream.Commit, reset bool, objects []*resource.Object) error {
 	fr := frame{Reset: reset, Notes: f.notes, Payloads: make([][]byte, len(objects))}
 	var err error
 	if fr.Commit, err = json.Marshal(c); err != nil {
-		return fmt.Errorf("last state: %w", err)
+		return err
 	}
 	for i, o := range objects {
 		fr.Payloads[i] = o.Payload()
 	}
 	var plain bytes.Buffer
 	if err := gob.NewEncoder(&plain).Encode(fr); err != nil {
-		return fmt.Errorf("last state: %w", err)
+		return err
 	}
 	out := f.aead.Seal(make([]byte, 4), nil, plain.Bytes(), place(f.count))
 	binary.BigEndian.PutUint32(out, uint32(len(out)-4))
 	if _, err := f.f.Write(out); err != nil {
-		return fmt.Errorf("last state: %w", err)
+		return err
 	}
 	f.count++
 	f.size += int64(len(out))

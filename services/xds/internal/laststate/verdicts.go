@@ -48,10 +48,12 @@ func (f *File) SaveVerdicts(records []Record) error {
 		return nil
 	}
 	tmp := f.path + ".verdicts.new"
-	if err := os.WriteFile(tmp, f.aead.Seal(nil, nil, plain.Bytes(), verdictsPlace), 0o600); err != nil {
-		return fmt.Errorf("verdicts: %w", err)
+	err := os.WriteFile(tmp, f.aead.Seal(nil, nil, plain.Bytes(), verdictsPlace), 0o600)
+	if err == nil {
+		err = os.Rename(tmp, f.path+".verdicts")
 	}
-	if err := os.Rename(tmp, f.path+".verdicts"); err != nil {
+	if err != nil {
+		_ = os.Remove(tmp) // it takes the room that is missing
 		return fmt.Errorf("verdicts: %w", err)
 	}
 	f.verdicts = sum

@@ -5,110 +5,17 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/pkg/rpc"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
 	"github.com/marchproxy/marchproxy/services/xds/internal/facade"
 	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
-	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
 )
-
-// keeper applies updates to the fleet after writing them down.
-type keeper struct {
-	fleet   *fleet.Fleet
-	log     *zap.Logger
-	initial laststate.Saved
-
-	mu   sync.Mutex
-	file *laststate.File
-}
-
-// openKeeper reads the last good state and has the fleet serve it at once.
-func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
-	file, saved, found, err := laststate.Open(cfg.StateDir, cfg.SecretKey)
-	if err != nil {
-		return nil, err
-	}
-	k := &keeper{fleet: f, log: log, file: file, initial: saved}
-	if found {
-		log.Info("serving the last good state", zap.Int64("revision", saved.Commit.Revision), zap.Int("objects", len(saved.Objects)))
-		if err := f.Apply(stream.Update{Commit: saved.Commit, Changed: saved.Objects}); err != nil {
-			return nil, err
-		}
-		records, err := file.Verdicts()
-		if err != nil {
-			return nil, err
-		}
-		f.Recall(records, time.Now())
-	}
-	return k, nil
-}
-
-// judge writes down what the Envoys refuse, until the context ends.
-func (k *keeper) judge(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-k.fleet.Judged():
-		}
-		k.mu.Lock()
-		err := k.file.SaveVerdicts(k.fleet.Verdicts())
-		k.mu.Unlock()
-		if err != nil {
-			k.log.Error("what the Envoys refuse cannot be written", zap.Error(err))
-		}
-	}
-}
-
-func (k *keeper) update(u stream.Update) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	// Written before it is served, so that no Envoy has what a restart would not find.
-	err := k.file.Append(u)
-	if applyErr := k.fleet.Apply(u); applyErr != nil {
-		return applyErr
-	}
-	if err == nil {
-		err = k.file.Compact(u.Commit, k.fleet.Objects)
-	}
-	if err != nil {
-		// Serving goes on; only a restart with everything else down would find an older state.
-		k.log.Error("the last good state cannot be written", zap.Error(err))
-	}
-	return nil
-}
-
-// Version is that of the document last accepted at /v1/config.
-func (k *keeper) Version() string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.file.Notes().ConfigVersion
-}
-
-// SetVersion keeps it.
-func (k *keeper) SetVersion(version string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err := k.file.Note(laststate.Notes{ConfigVersion: version}); err != nil {
-		k.log.Error("the last good state cannot be written", zap.Error(err))
-	}
-}
-
-// Close makes the last good state durable.
-func (k *keeper) Close() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.file.Close()
-}
 
 // client is the façade's way to the api.
 type client struct{ nc *nats.Conn }
@@ -138,7 +45,7 @@ func (v view) Head() (revision, live int64, ok bool) {
 func (v view) Proxies() int { return len(v.f.Status(time.Time{}).Proxies) }
 
 // registry are the server's metrics.
-func registry(f *fleet.Fleet) *prometheus.Registry {
+func registry(f *fleet.Fleet, k *keeper) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	gauge := func(name, help string, value func() float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "marchproxy", Subsystem: "xds", Name: name, Help: help}, value))
@@ -148,6 +55,12 @@ func registry(f *fleet.Fleet) *prometheus.Registry {
 	gauge("proxies", "Connected Envoys.", func() float64 { return float64(len(f.Status(time.Time{}).Proxies)) })
 	gauge("rejected_resources", "Resources that an Envoy refused.", func() float64 { return float64(len(f.Status(time.Time{}).Rejected)) })
 	gauge("live_revision", "The revision that every connected Envoy serves.", func() float64 { _, live, _ := view{f}.Head(); return float64(live) })
+	gauge("unsaved", "1 while the last good state cannot be written to disk; the status report says why.", func() float64 {
+		if k.Unsaved() != "" {
+			return 1
+		}
+		return 0
+	})
 	return r
 }
 

@@ -94,28 +94,34 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	})
 	group.Add("resolver", f.Run)
 	group.Add("status", func(ctx context.Context) error {
-		remember(ctx, js, cfg.ID, f)
-		return status.Report(ctx, nc, f.Changed(), f.Status)
+		var absent status.Absences
+		if last, ok := lastReport(ctx, js, cfg.ID); ok {
+			f.Remember(last)
+			absent.Remember(last, time.Now())
+		}
+		return status.Report(ctx, nc, f.Changed(), func(now time.Time) status.XdsStatus {
+			s := f.Status(now)
+			s.Absent, s.Unsaved = absent.Follow(now, s.Proxies), keep.Unsaved()
+			return s
+		})
 	})
 	group.Add("peers", func(ctx context.Context) error { return status.Watch(ctx, nc, js, f.Hear) })
 	group.Add("places", func(ctx context.Context) error { return f.Age(ctx, func() bool { return !nc.IsConnected() }) })
 	group.Add("verdicts", keep.judge)
 	group.Add("grpc", func(ctx context.Context) error { return serveGRPC(ctx, g, grpcLis, f) })
 	group.Add("http", func(ctx context.Context) error {
-		return serveHTTP(ctx, httpLis, routes(facade.New(client{nc}, view{f}, keep, log), f))
+		return serveHTTP(ctx, httpLis, routes(facade.New(client{nc}, view{f}, keep, log), f, keep))
 	})
 	log.Info("serving", zap.String("grpc", grpcLis.Addr().String()), zap.String("http", httpLis.Addr().String()), zap.String("id", cfg.ID))
 	return errors.Join(group.Run(ctx), keep.Close())
 }
 
-// remember reads what this server reported before it was restarted, which its first report replaces. A NATS
-// that does not answer is not waited for.
-func remember(ctx context.Context, js jetstream.JetStream, id string, f *fleet.Fleet) {
+// lastReport reads what this server reported before it was restarted, which its first report replaces. A NATS that
+// does not answer is not waited for.
+func lastReport(ctx context.Context, js jetstream.JetStream, id string) (status.XdsStatus, bool) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	if last, ok := status.Last[status.XdsStatus](ctx, js, id); ok {
-		f.Remember(last)
-	}
+	return status.Last[status.XdsStatus](ctx, js, id)
 }
 
 func keyHash(key string) string {
@@ -176,9 +182,9 @@ func serveHTTP(ctx context.Context, lis net.Listener, h http.Handler) error {
 	return nil
 }
 
-func routes(door http.Handler, f *fleet.Fleet) http.Handler {
+func routes(door http.Handler, f *fleet.Fleet, keep *keeper) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(f), promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(f, keep), promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if _, ready := f.Head(); !ready {
 			http.Error(w, "the configuration has not been read yet", http.StatusServiceUnavailable)

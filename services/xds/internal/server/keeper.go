@@ -1,0 +1,152 @@
+package server
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/pkg/stream"
+	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
+	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
+)
+
+// retry is how often what could not be written down is tried again.
+const retry = 5 * time.Second
+
+// keeper applies updates to the fleet after writing them down.
+type keeper struct {
+	fleet   *fleet.Fleet
+	log     *zap.Logger
+	initial laststate.Saved
+
+	mu   sync.Mutex
+	file *laststate.File
+	// unsaved is why what is served, or what was refused, is not written down.
+	unsaved string
+	failed  time.Time // when the file could not be written anew
+}
+
+// openKeeper reads the last good state and has the fleet serve it at once.
+func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
+	file, saved, found, err := laststate.Open(cfg.StateDir, cfg.SecretKey)
+	if err != nil {
+		return nil, err
+	}
+	k := &keeper{fleet: f, log: log, file: file, initial: saved}
+	if found {
+		log.Info("serving the last good state", zap.Int64("revision", saved.Commit.Revision), zap.Int("objects", len(saved.Objects)))
+		if err := f.Apply(stream.Update{Commit: saved.Commit, Changed: saved.Objects}); err != nil {
+			return nil, err
+		}
+		records, err := file.Verdicts()
+		if err != nil {
+			return nil, err
+		}
+		f.Recall(records, time.Now())
+	}
+	k.note(file.Behind())
+	return k, nil
+}
+
+// judge writes down what the Envoys refuse, and what could not be written before, until the context ends.
+func (k *keeper) judge(ctx context.Context) error {
+	again := time.NewTicker(retry)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.fleet.Judged():
+			k.save(true)
+		case <-again.C:
+			k.save(k.Unsaved() != "")
+		}
+	}
+}
+
+// save writes down what is not, where there is a reason to.
+func (k *keeper) save(due bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !due {
+		return
+	}
+	var err error
+	if c, ready := k.fleet.Head(); ready && k.file.Behind() != nil {
+		err = k.compact(c)
+	}
+	if verdicts := k.file.SaveVerdicts(k.fleet.Verdicts()); err == nil {
+		err = verdicts
+	}
+	k.note(err)
+}
+
+// note says why nothing can be written down, or that it can again. Serving goes on; only a restart with everything
+// else down would find an older state.
+func (k *keeper) note(err error) {
+	was := k.unsaved
+	if k.unsaved = ""; err != nil {
+		k.unsaved = err.Error()
+		k.log.Error("the last good state cannot be written; what is served is not touched by that", zap.Error(err))
+	} else if was != "" {
+		k.log.Info("the last good state is written again")
+	}
+	if was != k.unsaved {
+		k.fleet.Signal()
+	}
+}
+
+// Unsaved is why what is served is not written down; "" where it is.
+func (k *keeper) Unsaved() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.unsaved
+}
+
+func (k *keeper) update(u stream.Update) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	// Written before it is served, so that no Envoy has what a restart would not find.
+	_ = k.file.Append(u) // compact says so
+	if err := k.fleet.Apply(u); err != nil {
+		return err
+	}
+	k.note(k.compact(u.Commit))
+	return nil
+}
+
+// compact writes the file anew where that is due. What has failed is not tried again at once: it costs the time of
+// writing all of it.
+func (k *keeper) compact(c stream.Commit) error {
+	if err := k.file.Behind(); err != nil && time.Since(k.failed) < retry {
+		return err
+	}
+	err := k.file.Compact(c, k.fleet.Objects)
+	if err != nil {
+		k.failed = time.Now()
+	}
+	return err
+}
+
+// Version is that of the document last accepted at /v1/config.
+func (k *keeper) Version() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.file.Notes().ConfigVersion
+}
+
+// SetVersion keeps it.
+func (k *keeper) SetVersion(version string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.note(k.file.Note(laststate.Notes{ConfigVersion: version}))
+}
+
+// Close makes the last good state durable.
+func (k *keeper) Close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.file.Close()
+}
