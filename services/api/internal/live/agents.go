@@ -27,14 +27,20 @@ const Remember = time.Hour
 
 type agent struct {
 	status.AgentStatus
-	seen time.Time
+	seen, unsaved time.Time
+	clock         clock
 }
 
-// ReportAgent takes an agent's report.
-func (b *Board) ReportAgent(s status.AgentStatus) {
+// ReportAgent takes an agent's report. Fresh says that it comes as it is sent.
+func (b *Board) ReportAgent(s status.AgentStatus, fresh bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.agents[s.ID] = agent{s, b.now()}
+	now, was := b.now(), b.agents[s.ID]
+	is := agent{AgentStatus: s, seen: now, unsaved: begun(s.Unsaved, was.Unsaved, was.unsaved, now), clock: was.clock}
+	if fresh {
+		is.clock = is.clock.heard(s.At, now)
+	}
+	b.agents[s.ID] = is
 	b.tell()
 }
 

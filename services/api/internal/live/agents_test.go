@@ -43,7 +43,7 @@ func TestPoliciesAreLiveWhereTheySelect(t *testing.T) {
 	} {
 		b := live.NewBoard(func() time.Time { return now })
 		for _, a := range c.agents {
-			b.ReportAgent(a)
+			b.ReportAgent(a, true)
 		}
 		if l := b.Now(c.target); l.State != c.state || l.Live != (c.state == "live") {
 			t.Errorf("%s: %+v, want %s", c.what, l, c.state)
@@ -60,27 +60,27 @@ func TestSilentNodesAreNamed(t *testing.T) {
 	node := func(id string, revision int64) status.AgentStatus {
 		return status.AgentStatus{ID: id, Epoch: "e", Revision: revision, Interface: "eth0", Mode: "native"}
 	}
-	b.ReportAgent(node("silent", 4))
+	b.ReportAgent(node("silent", 4), true)
 	now = now.Add(status.Stale + time.Second)
 	if l := b.Now(target); l.State != "no_agents" || !strings.Contains(l.Reason, "node silent has not reported since") {
 		t.Errorf("with a silent node alone: %+v", l)
 	}
-	b.ReportAgent(node("other", 5))
+	b.ReportAgent(node("other", 5), true)
 	if l := b.Now(target); !l.Live || l.Agents != 1 || !strings.Contains(l.Reason, "node silent has not reported since") {
 		t.Errorf("with another node: %+v", l)
 	}
-	b.ReportAgent(node("silent", 4))
+	b.ReportAgent(node("silent", 4), true)
 	if l := b.Now(target); l.State != "pending" {
 		t.Errorf("it is back, and behind: %+v", l)
 	}
 	stopped := node("silent", 5)
 	stopped.Stopping = true
-	b.ReportAgent(stopped)
+	b.ReportAgent(stopped, true)
 	if l := b.Now(target); !l.Live || !strings.Contains(l.Reason, "silent") {
 		t.Errorf("it has stopped: %+v", l)
 	}
 	now = now.Add(live.Remember + time.Second)
-	b.ReportAgent(node("other", 5))
+	b.ReportAgent(node("other", 5), true)
 	if l := b.Now(target); !l.Live || l.Reason != "" {
 		t.Errorf("it is forgotten: %+v", l)
 	}
@@ -89,7 +89,7 @@ func TestSilentNodesAreNamed(t *testing.T) {
 func TestSilentNodesAreGone(t *testing.T) {
 	now := time.Now()
 	b := live.NewBoard(func() time.Time { return now })
-	b.ReportAgent(status.AgentStatus{ID: "n", Interface: "eth0"})
+	b.ReportAgent(status.AgentStatus{ID: "n", Interface: "eth0"}, true)
 	if n := b.Nodes("p", 1, nil); len(n) != 1 {
 		t.Fatalf("%v", n)
 	}

@@ -63,7 +63,7 @@ func TestJudge(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := live.NewBoard(time.Now)
 			for _, r := range c.reports {
-				b.Report(r)
+				b.Report(r, true)
 			}
 			if l := b.Now(target(7)); l.State != c.state || l.Live != (c.state == "live") {
 				t.Errorf("%+v, want %s", l, c.state)
@@ -76,20 +76,20 @@ func TestJudge(t *testing.T) {
 func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := live.NewBoard(time.Now)
-		b.Report(report("a", 6, 6, 1))
+		b.Report(report("a", 6, 6, 1), true)
 		answers := make(chan api.Live, 1)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		go func() { answers <- b.Wait(ctx, target(7)) }()
 		time.Sleep(1500 * time.Millisecond)
-		b.Report(report("a", 7, 6, 1))
+		b.Report(report("a", 7, 6, 1), true)
 		synctest.Wait()
 		select {
 		case l := <-answers:
 			t.Fatalf("%+v before the Envoy has confirmed", l)
 		default:
 		}
-		b.Report(report("a", 7, 7, 1))
+		b.Report(report("a", 7, 7, 1), true)
 		if l := <-answers; !l.Live || l.WaitedMS != 1500 {
 			t.Errorf("%+v", l)
 		}
@@ -126,14 +126,14 @@ func TestReturn(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := live.NewBoard(time.Now)
 				for _, r := range c.reports {
-					b.Report(r)
+					b.Report(r, true)
 				}
 				if l := b.Now(target(7)); l.State != c.state {
 					t.Errorf("%+v, want %s", l, c.state)
 				}
 				time.Sleep(live.Return + time.Millisecond)
 				last := c.reports[len(c.reports)-1]
-				b.Report(last)
+				b.Report(last, true)
 				if l := b.Now(target(7)); l.State == "pending" {
 					t.Errorf("after %s: %+v", live.Return, l)
 				}
@@ -147,9 +147,9 @@ func TestReturn(t *testing.T) {
 func TestSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := live.NewBoard(time.Now)
-		b.Report(report("dead", 6, 6, 1))
+		b.Report(report("dead", 6, 6, 1), true)
 		time.Sleep(status.Stale)
-		b.Report(report("a", 7, 7, 1))
+		b.Report(report("a", 7, 7, 1), true)
 		if l := b.Now(target(7)); l.State != "pending" {
 			t.Errorf("%+v while it may still live", l)
 		}
@@ -161,7 +161,7 @@ func TestSilent(t *testing.T) {
 			t.Errorf("%+v while its Envoy may come back", l)
 		}
 		time.Sleep(live.Return - status.Stale)
-		b.Report(report("a", 7, 7, 1))
+		b.Report(report("a", 7, 7, 1), true)
 		if l := b.Now(target(7)); !l.Live || l.Proxies != 1 {
 			t.Errorf("%+v", l)
 		}

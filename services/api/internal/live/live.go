@@ -3,9 +3,11 @@
 package live
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,38 +30,52 @@ type Target struct {
 
 type server struct {
 	status.XdsStatus
-	seen time.Time
+	seen, unsaved time.Time
+	clock         clock
 }
 
 // Board is safe for concurrent use.
 type Board struct {
 	now func() time.Time
+	// Keep is how long an Envoy is remembered that is gone; an hour unless it is set before the first report.
+	Keep time.Duration
 
 	mu      sync.Mutex
 	servers map[string]server
 	agents  map[string]agent
-	awaited []awaited
+	absent  []absent      // the last one first
 	changed chan struct{} // closed, and replaced, at each report
 }
 
 // NewBoard returns an empty board; now is time.Now outside tests.
 func NewBoard(now func() time.Time) *Board {
-	return &Board{now: now, servers: map[string]server{}, agents: map[string]agent{}, changed: make(chan struct{})}
+	return &Board{now: now, Keep: Remember, servers: map[string]server{}, agents: map[string]agent{}, changed: make(chan struct{})}
 }
 
-// Report takes a server's report.
-func (b *Board) Report(s status.XdsStatus) {
+// Report takes a server's report. Fresh says that it comes as it is sent.
+func (b *Board) Report(s status.XdsStatus, fresh bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	was := b.servers[s.ID]
+	now := b.now()
+	was, known := b.servers[s.ID]
+	if !known {
+		b.recall(s)
+	}
 	if s.Stopping || s.StartedAt != was.StartedAt {
 		b.lost(was)
-		was.Proxies = nil
+		was = server{clock: was.clock}
 	}
 	if s.Stopping {
 		delete(b.servers, s.ID)
 	} else {
-		b.servers[s.ID] = server{s, b.now()}
+		for _, p := range status.Gone(was.Proxies, s.Proxies) {
+			b.miss(absent{ProxyStatus: p, xds: s.ID, seen: was.seen})
+		}
+		is := server{XdsStatus: s, seen: now, unsaved: begun(s.Unsaved, was.Unsaved, was.unsaved, now), clock: was.clock}
+		if fresh {
+			is.clock = is.clock.heard(s.At, now)
+		}
+		b.servers[s.ID] = is
 		b.found(s.Proxies, was.Proxies)
 	}
 	b.tell()
@@ -138,15 +154,19 @@ func (b *Board) judge(t Target) (l api.Live, done bool) {
 		return agents, agentsDone
 	}
 	l, done = b.judgeProxies(t)
-	l.Agents = agents.Agents
+	absent, sentence := b.named(t.Gateways)
+	l.Agents, l.Absent = agents.Agents, absent
+	if sentence != "" && (l.State == "live" || l.State == "no_proxies") {
+		l.Reason = strings.TrimPrefix(l.Reason+"; "+sentence+", and not waited for", "; ")
+	}
 	switch {
 	case !done || l.State == "rejected" || agents.Agents == 0:
 		return l, done
 	case !agentsDone || agents.State == "rejected":
-		agents.Proxies = l.Proxies
+		agents.Proxies, agents.Absent = l.Proxies, l.Absent
 		return agents, agentsDone
 	}
-	l.Live, l.State, l.Reason = true, "live", agents.Reason // no Envoy is connected, but nodes are
+	l.Live, l.State, l.Reason = true, "live", cmp.Or(agents.Reason, sentence) // no Envoy is connected, but nodes are
 	return l, true
 }
 
