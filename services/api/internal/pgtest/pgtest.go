@@ -86,13 +86,38 @@ func start(ctx context.Context) (stop func() error, err error) {
 // Database makes an empty database and returns its URL.
 func Database(t testing.TB) string {
 	t.Helper()
-	return create(t, "")
+	return create(t, "", "")
 }
+
+// DatabaseIn makes an empty database whose tables are in a directory, which the server takes over; the log stays where
+// it was. The test's end removes it.
+func DatabaseIn(t testing.TB, dir string) string {
+	t.Helper()
+	if os.Geteuid() == 0 { // the server is not
+		if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chown(dir, nobody, nobody)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server := os.Getenv(variable)
+	space := "space_" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	Exec(t, server, "CREATE TABLESPACE "+space+" LOCATION '"+dir+"'")
+	database := create(t, "", space)
+	t.Cleanup(func() {
+		name := database[strings.LastIndexByte(database, '/')+1:]
+		name, _, _ = strings.Cut(name, "?")
+		Exec(t, server, "DROP DATABASE "+name+" WITH (FORCE)")
+		Exec(t, server, "DROP TABLESPACE "+space)
+	})
+	return database
+}
+
+// nobody is the user that the server runs as where the test is root.
+const nobody = 65534
 
 // Copy makes a database of what another holds at this moment: a backup. Connections to the other are cut.
 func Copy(t testing.TB, of string) string {
 	t.Helper()
-	return create(t, of)
+	return create(t, of, "")
 }
 
 // Exec runs a statement as the database's owner.
@@ -110,7 +135,7 @@ func Exec(t testing.TB, database, sql string, args ...any) {
 	}
 }
 
-func create(t testing.TB, template string) string {
+func create(t testing.TB, template, space string) string {
 	t.Helper()
 	server := os.Getenv(variable)
 	u, err := url.Parse(server)
@@ -127,6 +152,9 @@ func create(t testing.TB, template string) string {
 		from := strings.TrimPrefix(old.Path, "/")
 		Exec(t, server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", from)
 		statement += " TEMPLATE " + from
+	}
+	if space != "" {
+		statement += " TABLESPACE " + space
 	}
 	Exec(t, server, statement)
 	u.Path = "/" + name

@@ -44,9 +44,13 @@ type Relay struct {
 	fresh  chan store.Committed
 	wake   chan struct{}
 	pubRev atomic.Int64
+	// Changed is called when [Relay.Trouble] may have another answer; set it before Run. It may be nil.
+	Changed func()
 
 	mu     sync.Mutex
 	served served
+	health health
+	lags   time.Time // since when the stream is behind, where another api leads
 
 	// The cursor, while leading, and what the stream was when all of it was read last.
 	commit stream.Commit
@@ -112,9 +116,13 @@ func (r *Relay) ahead(head store.Head) bool {
 func (r *Relay) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if err := r.lead(ctx); err != nil && ctx.Err() == nil {
-			r.log.Warn("publishing has stopped; trying again", zap.Error(err))
+			r.failed(ctx, err)
 		}
-		r.pause(ctx, 200*time.Millisecond)
+		pause := 200 * time.Millisecond
+		if _, lasts := r.Trouble(); lasts {
+			pause = time.Second
+		}
+		r.pause(ctx, pause)
 	}
 	return nil
 }
@@ -142,6 +150,7 @@ func (r *Relay) lead(ctx context.Context) error {
 	if err := r.catchUp(ctx); err != nil {
 		return err
 	}
+	r.fault("", false)
 	r.looked = look{reconnects: r.js.Conn().Stats().Reconnects, at: time.Now()} // catchUp has
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
@@ -174,8 +183,14 @@ func (r *Relay) follow(ctx context.Context) {
 	for len(r.fresh) > 0 {
 		<-r.fresh
 	}
-	if c, _, found, err := stream.LastCommit(ctx, r.js); err == nil && found {
+	limit, cancel := context.WithTimeout(ctx, diagnosis)
+	defer cancel()
+	c, _, found, err := stream.LastCommit(limit, r.js)
+	if err == nil && found {
 		r.pubRev.Store(c.Revision)
+	}
+	if head, err := r.store.Head(limit); err == nil {
+		r.behindLeader(ctx, c, head)
 	}
 	r.pause(ctx, poll)
 }
@@ -191,10 +206,11 @@ func (r *Relay) publishFresh(ctx context.Context, c store.Committed) error {
 }
 
 func (r *Relay) publish(ctx context.Context, c store.Committed) error {
-	seq, err := r.pub.Publish(ctx, c.Objects, c.Commit, r.seq)
+	seq, err := r.watched(ctx, func(ctx context.Context) (uint64, error) { return r.pub.Publish(ctx, c.Objects, c.Commit, r.seq) })
 	if err != nil {
 		return fmt.Errorf("revision %d: %w", c.Commit.Revision, err)
 	}
+	r.fault("", false)
 	r.seq, r.commit = seq, c.Commit
 	r.pubRev.Store(c.Commit.Revision)
 	return nil

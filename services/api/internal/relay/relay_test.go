@@ -18,6 +18,7 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/disktest"
 	"github.com/marchproxy/marchproxy/pkg/natstest"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
@@ -28,7 +29,9 @@ import (
 	"github.com/marchproxy/marchproxy/services/api/internal/writer"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+func TestMain(m *testing.M) {
+	os.Exit(disktest.Main(func() int { return pgtest.Main(m) }))
+}
 
 // TestDatabase: the tests' server, which is dev's, is the same on every machine and touches nothing outside its directory.
 func TestDatabase(t *testing.T) {

@@ -52,6 +52,8 @@ type Config struct {
 	CertificateWarning time.Duration
 	// Dev lets programs on this machine in without a token (MARCHPROXY_DEV).
 	Dev bool
+	// AbsentProxies is how long an Envoy is shown that is not connected any more (API_ABSENT_PROXIES; 1h).
+	AbsentProxies time.Duration
 	// LogLevel is LOGLEVEL.
 	LogLevel string
 }
@@ -69,8 +71,9 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		Dev:         e.Bool("MARCHPROXY_DEV", false),
 
 		CertificateWarning: e.Duration("API_CERTIFICATE_WARNING", certificate.Soon),
+		AbsentProxies:      e.Duration("API_ABSENT_PROXIES", live.Remember),
 
-		LogLevel:    e.String("LOGLEVEL", "info"),
+		LogLevel: e.String("LOGLEVEL", "info"),
 	}
 	if c.LicenseKey != "" {
 		if err := license.CheckKey(c.LicenseKey); err != nil {
@@ -125,9 +128,17 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err := licenseKey(ctx, cfg.LicenseKey, w); err != nil {
 		return err
 	}
+	rel.Changed = committed.Raise
 	board := live.NewBoard(time.Now)
+	board.Keep = cfg.AbsentProxies
 	h, err := (&web.API{
-		Store: st, Writer: w, Board: board, Auth: auth.New(st, cfg.Dev), Published: rel.Published, Committed: &committed, Log: log,
+		Store: st, Writer: w, Board: board, Auth: auth.New(st, cfg.Dev), Published: rel.Published, Unpublished: func() (string, time.Time) {
+			t, bad := rel.Trouble()
+			if !bad {
+				return "", time.Time{}
+			}
+			return t.Reason, t.Since
+		}, Committed: &committed, Log: log,
 		CertificateWarning: cfg.CertificateWarning,
 	}).Handler()
 	if err != nil {
@@ -139,6 +150,10 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	}
 	var group process.Group
 	group.Add("relay", rel.Run)
+	group.Add("database", func(ctx context.Context) error {
+		st.Watch(ctx, log, committed.Raise)
+		return nil
+	})
 	group.Add("listen", func(ctx context.Context) error {
 		st.Listen(ctx, func() {
 			rel.Wake()
@@ -150,8 +165,8 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return nil
 	})
 	group.Add("status", func(ctx context.Context) error {
-		return status.Watch(ctx, nc, js, func(s status.XdsStatus) {
-			board.Report(s)
+		return status.Watch(ctx, nc, js, func(s status.XdsStatus, fresh bool) {
+			board.Report(s, fresh)
 			rel.Served(s.Epoch, s.Revision)
 		})
 	})

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -38,6 +39,10 @@ type Store struct {
 	pool *pgxpool.Pool
 	// instance marks this api's own announcements.
 	instance string
+
+	mu      sync.Mutex
+	trouble Trouble
+	raised  chan struct{} // there is a trouble that there was not
 }
 
 // Open connects, and brings the schema up to date.
@@ -52,7 +57,7 @@ func Open(ctx context.Context, url string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	s := &Store{pool, uuid.NewString()}
+	s := &Store{pool: pool, instance: uuid.NewString(), raised: make(chan struct{}, 1)}
 	if err := s.migrate(ctx); err != nil {
 		pool.Close()
 		return nil, err

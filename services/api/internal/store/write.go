@@ -15,8 +15,8 @@ import (
 
 // Tx is a write transaction that holds the head's lock.
 type Tx struct {
-	conn     *pgxpool.Conn
-	instance string
+	conn  *pgxpool.Conn
+	store *Store
 	// Epoch and Revision are those that the transaction makes.
 	Epoch    string
 	Revision int64
@@ -46,9 +46,9 @@ type Record struct {
 func (s *Store) Begin(ctx context.Context, actor, key string) (*Tx, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("begin: %w", err)
+		return nil, s.noted(fmt.Errorf("begin: %w", err))
 	}
-	t := &Tx{conn: conn, instance: s.instance}
+	t := &Tx{conn: conn, store: s}
 	var b pgx.Batch
 	b.Queue(`BEGIN`)
 	b.Queue(`UPDATE config_head SET revision = revision + 1 RETURNING epoch::text, revision`).QueryRow(func(row pgx.Row) error {
@@ -69,7 +69,7 @@ func (s *Store) Begin(ctx context.Context, actor, key string) (*Tx, error) {
 	}
 	if err := conn.SendBatch(ctx, &b).Close(); err != nil {
 		t.discard(ctx)
-		return nil, fmt.Errorf("begin: %w", err)
+		return nil, s.noted(fmt.Errorf("begin: %w", err))
 	}
 	return t, nil
 }
@@ -100,7 +100,7 @@ func (t *Tx) Commit(ctx context.Context, r Record) error {
 	t.queueChanges(&b, r.Changes)
 	b.Queue(`UPDATE config_head SET state = $1`, mustJSON(r.State))
 	queueAnswer(&b, r)
-	b.Queue(`SELECT pg_notify('`+NotifyChannel+`', $1)`, t.instance)
+	b.Queue(`SELECT pg_notify('`+NotifyChannel+`', $1)`, t.store.instance)
 	return t.commit(ctx, &b)
 }
 
@@ -117,7 +117,7 @@ func (t *Tx) commit(ctx context.Context, b *pgx.Batch) error {
 	b.Queue(`COMMIT`)
 	if err := t.conn.SendBatch(ctx, b).Close(); err != nil {
 		t.discard(ctx)
-		return fmt.Errorf("commit: %w", err)
+		return t.store.noted(fmt.Errorf("commit: %w", err))
 	}
 	t.conn.Release()
 	return nil

@@ -212,7 +212,7 @@ func (a *API) status(c echo.Context) error {
 	if out.Xds == nil {
 		out.Xds = []api.XdsServer{}
 	}
-	out.LiveRevision = liveRevision(proxies)
+	out.LiveRevision, out.Troubles = liveRevision(proxies), a.troubles()
 	if out.State[resource.KindLicense].Count > 0 {
 		if out.Licenses, err = a.licenses(c.Request().Context(), proxies, time.Now()); err != nil {
 			return err
@@ -237,10 +237,11 @@ func liveRevision(proxies []api.Proxy) int64 {
 
 func (a *API) proxies(c echo.Context) error {
 	_, proxies, _ := a.Board.Summary()
+	proxies = append(proxies, a.Board.Absent()...)
 	if proxies == nil {
 		proxies = []api.Proxy{}
 	}
-	slices.SortFunc(proxies, func(x, y api.Proxy) int { return strings.Compare(x.ID+x.Address, y.ID+y.Address) })
+	slices.SortStableFunc(proxies, func(x, y api.Proxy) int { return strings.Compare(x.ID+x.Address, y.ID+y.Address) })
 	return c.JSON(http.StatusOK, api.ProxyList{Items: proxies})
 }
 

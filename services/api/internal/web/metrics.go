@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/services/api/internal/live"
 	"github.com/marchproxy/marchproxy/services/api/internal/openapi"
 )
 
@@ -47,12 +48,46 @@ func newMetrics(a *API) *metrics {
 		_, proxies, _ := a.Board.Summary()
 		return float64(len(proxies))
 	})
+	gauge("marchproxy_api_absent_proxies", "Envoys that were connected and are not any more, for as long as they are remembered.", func() float64 {
+		return float64(len(a.Board.Absent()))
+	})
+	m.registry.MustRegister(offsets{a.Board})
 	gauge("marchproxy_api_rejected_objects", "Objects that an Envoy refused.", func() float64 {
 		_, _, rejected := a.Board.Summary()
 		return float64(len(rejected))
 	})
 	m.registry.MustRegister(expiryMetric{a})
+	flag := func(bad bool) float64 {
+		if bad {
+			return 1
+		}
+		return 0
+	}
+	gauge("marchproxy_api_stream_trouble", "1 while what is stored is not published; GET /v1/status says why.", func() float64 {
+		reason, _ := a.Unpublished()
+		return flag(reason != "")
+	})
+	gauge("marchproxy_api_database_trouble", "1 while nothing can be stored; GET /v1/status says why.", func() float64 {
+		_, bad := a.Store.Trouble()
+		return flag(bad)
+	})
 	return m
+}
+
+// offsets are the clocks' as they are asked for.
+type offsets struct{ board *live.Board }
+
+var descOffset = prometheus.NewDesc("marchproxy_api_clock_offset_seconds",
+	"How far the clock of an xDS server or a node is ahead of this api's, by its last report.", []string{"part"}, nil)
+
+// Describe implements prometheus.Collector.
+func (o offsets) Describe(ch chan<- *prometheus.Desc) { ch <- descOffset }
+
+// Collect implements prometheus.Collector.
+func (o offsets) Collect(ch chan<- prometheus.Metric) {
+	for part, d := range o.board.Offsets() {
+		ch <- prometheus.MustNewConstMetric(descOffset, prometheus.GaugeValue, d.Seconds(), part)
+	}
 }
 
 func (m *metrics) handler() echo.HandlerFunc {

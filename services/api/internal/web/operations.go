@@ -29,7 +29,7 @@ func (a *API) operations() []operation {
 			Answers: map[int]string{200: "Health"},
 		}, func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "healthy"}) }},
 		{op{
-			ID: "ready", Method: "GET", Path: "/readyz", Tag: "System", Summary: "Whether the database answers",
+			ID: "ready", Method: "GET", Path: "/readyz", Tag: "System", Summary: "Whether the database stores, and what is stored is published; with 503 why not",
 			Answers: map[int]string{200: "Health"},
 		}, a.ready},
 		{op{
@@ -58,7 +58,7 @@ func (a *API) operations() []operation {
 			Answers: map[int]string{200: "Status"},
 		}, a.status},
 		{op{
-			ID: "proxies", Method: "GET", Path: "/v1/proxies", Role: auth.Viewer, Tag: "Status", Summary: "The Envoys that are connected, and what they serve",
+			ID: "proxies", Method: "GET", Path: "/v1/proxies", Role: auth.Viewer, Tag: "Status", Summary: "The Envoys that are connected or were lately, and what they serve",
 			Answers: map[int]string{200: "ProxyList"},
 		}, a.proxies},
 		{op{

@@ -2,6 +2,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,6 +44,8 @@ type API struct {
 	Auth   *auth.Auth
 	// Published is the relay's last revision.
 	Published func() int64
+	// Unpublished says why what is stored is not published, and since when; "" where nothing is known to be wrong.
+	Unpublished func() (reason string, since time.Time)
 	// Committed tells GET /v1/events that there may be a new revision.
 	Committed *Signal
 	Log       *zap.Logger
@@ -232,20 +235,15 @@ func (a *API) explain(err error, id string) api.Problem {
 		return api.Problem{Status: int32(he.Code), Detail: fmt.Sprint(he.Message)}
 	case errors.Is(err, writer.ErrUnknown):
 		a.Log.Error("a write's outcome is unknown", zap.String("request_id", id), zap.Error(err))
-		return api.Problem{Status: http.StatusServiceUnavailable, Detail: "the database did not confirm the write; it may have been stored. Look, or send it again with an Idempotency-Key"}
+		detail := "the database did not confirm the write; it may have been stored. Look, or send it again with an Idempotency-Key"
+		if why := store.Why(err); why != "" {
+			detail = why + ". " + detail
+		}
+		return api.Problem{Status: http.StatusServiceUnavailable, Detail: detail}
 	default:
 		a.Log.Error("request failed", zap.String("request_id", id), zap.Error(err))
-		return api.Problem{Status: http.StatusServiceUnavailable, Detail: "the database does not answer; nothing has been changed. Try again"}
+		return api.Problem{Status: http.StatusServiceUnavailable, Detail: cmp.Or(a.whyNot(err), "the database does not answer") + "; nothing has been changed. Try again"}
 	}
-}
-
-func (a *API) ready(c echo.Context) error {
-	ctx, cancel := context.WithTimeout(c.Request().Context(), 2*time.Second)
-	defer cancel()
-	if err := a.Store.Ping(ctx); err != nil {
-		return wrong(http.StatusServiceUnavailable, "the database does not answer")
-	}
-	return c.JSON(http.StatusOK, map[string]string{"status": "ready"})
 }
 
 // body reads a request's body, up to a limit.

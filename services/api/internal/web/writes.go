@@ -377,11 +377,12 @@ func (a *API) wait(ctx context.Context, o options, res writer.Result, asked []*r
 	limit, cancel := context.WithTimeout(ctx, o.wait)
 	defer cancel()
 	l := a.Board.Wait(limit, t)
+	a.held(&l, res.Revision)
 	return &l
 }
 
 func statusOf(status int, l *api.Live) int {
-	if l != nil && !l.Live && l.State != "no_proxies" && l.State != "no_agents" {
+	if l != nil && !l.Live {
 		return http.StatusAccepted
 	}
 	if status == 0 {

@@ -236,7 +236,7 @@ func (w *Writer) Write(ctx context.Context, meta Meta, plan func(st *config.Stat
 			done = true
 			if err := tx.Remember(ctx, record); err != nil {
 				w.head.Revision = -1
-				return Result{}, errors.Join(ErrUnknown, err)
+				return Result{}, unknown(err)
 			}
 		}
 		return result, nil
@@ -245,12 +245,20 @@ func (w *Writer) Write(ctx context.Context, meta Meta, plan func(st *config.Stat
 	if err := tx.Commit(ctx, record); err != nil {
 		undo()
 		w.head.Revision = -1
-		return Result{}, errors.Join(ErrUnknown, err)
+		return Result{}, unknown(err)
 	}
 	w.head = store.Head{Epoch: tx.Epoch, Revision: tx.Revision, State: record.State}
 	w.show()
 	w.notify(committed(w.head, record))
 	return result, nil
+}
+
+// unknown is the error of a write that was not confirmed, as it is where the database has said that it did not store it.
+func unknown(err error) error {
+	if store.NotStored(err) {
+		return err
+	}
+	return errors.Join(ErrUnknown, err)
 }
 
 func committed(h store.Head, r store.Record) store.Committed {

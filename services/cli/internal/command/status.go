@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +22,7 @@ type report struct {
 func (c *cli) statusCommand() *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
-		Use: "status", Short: "What is stored, published and live, on which Envoys, and what they refused; exit code 3 for that", Args: cobra.NoArgs,
+		Use: "status", Short: "What is stored, published and live, on which Envoys, what they refused and what is wrong; exit code 3 for those", Args: cobra.NoArgs,
 		RunE: c.use(func(ctx context.Context, a *client.Client, _ []string) error {
 			if !watch {
 				r, err := look(ctx, a)
@@ -30,6 +31,9 @@ func (c *cli) statusCommand() *cobra.Command {
 				}
 				if err := c.print(r, func(w io.Writer) { r.table(w) }); err != nil {
 					return err
+				}
+				if i := slices.IndexFunc(r.Troubles, func(t api.Trouble) bool { return t.Part == "stream" || t.Part == "database" }); i >= 0 {
+					return &codeError{exitNotLive, r.Troubles[i].Part + ": " + r.Troubles[i].Reason}
 				}
 				if len(r.Rejected) > 0 {
 					return &codeError{exitNotLive, plural(len(r.Rejected), "resource") + " refused by an Envoy"}
@@ -72,8 +76,11 @@ func look(ctx context.Context, a *client.Client) (report, error) {
 func (r report) table(w io.Writer) {
 	row(w, "stored", fmt.Sprintf("revision %d", r.Revision))
 	row(w, "published", fmt.Sprintf("revision %d%s", r.PublishedRevision, behind(r.Revision, r.PublishedRevision)))
-	if len(r.Proxies) > 0 {
-		row(w, "live", fmt.Sprintf("revision %d on %s%s", r.LiveRevision, proxies(len(r.Proxies)), behind(r.Revision, r.LiveRevision)))
+	for _, t := range r.Troubles {
+		row(w, "TROUBLE", fmt.Sprintf("%s: %s%s", t.Part, t.Reason, since(t.Since)))
+	}
+	if r.Status.Proxies > 0 {
+		row(w, "live", fmt.Sprintf("revision %d on %s%s", r.LiveRevision, proxies(int(r.Status.Proxies)), behind(r.Revision, r.LiveRevision)))
 	} else {
 		row(w, "live", "no Envoy is connected")
 	}
@@ -87,7 +94,11 @@ func (r report) table(w io.Writer) {
 		row(w)
 		row(w, "PROXY", "GATEWAY", "APPLIED", "ADDRESS", "ENVOY", "SINCE")
 		for _, x := range r.Proxies {
-			row(w, x.ID, x.Gateway, x.AppliedRevision, x.Address, or(x.Version, "-"), date(x.ConnectedAt))
+			at := date(x.ConnectedAt)
+			if !x.Connected {
+				at = "GONE since " + date(x.LastSeenAt)
+			}
+			row(w, x.ID, x.Gateway, x.AppliedRevision, x.Address, or(x.Version, "-"), at)
 		}
 	}
 	if len(r.Warnings) > 0 {
@@ -103,6 +114,13 @@ func (r report) table(w io.Writer) {
 		}
 		fmt.Fprintf(w, "\nrefused: %s on gateway %s, which serves its last good version: %s\n", of, x.Gateway, x.Reason)
 	}
+}
+
+func since(at string) string {
+	if at == "" {
+		return ""
+	}
+	return " (since " + date(at) + ")"
 }
 
 func behind(head, at int64) string {

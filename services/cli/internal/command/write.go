@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -77,13 +78,20 @@ func follow(ctx context.Context, a *client.Client, p *progress) {
 		if _, err := a.Do(ctx, client.Request{Method: http.MethodGet, Path: "/v1/proxies"}, &all); err != nil {
 			continue
 		}
-		live := 0
+		live, there := 0, 0
 		for _, x := range all.Items {
-			if x.AppliedRevision >= s.Revision {
+			if !x.Connected {
+				continue
+			}
+			if there++; x.AppliedRevision >= s.Revision {
 				live++
 			}
 		}
-		p.say("waiting for live: revision %d on %d of %d proxies", s.Revision, live, len(all.Items))
+		if i := slices.IndexFunc(s.Troubles, func(t api.Trouble) bool { return t.Part == "stream" }); i >= 0 {
+			p.say("waiting for live: revision %d is stored, but not published: %s", s.Revision, s.Troubles[i].Reason)
+			continue
+		}
+		p.say("waiting for live: revision %d on %d of %d proxies", s.Revision, live, there)
 	}
 }
 
@@ -123,6 +131,10 @@ func warningRow(w io.Writer, x api.Warning) {
 func (c *cli) liveRow(w io.Writer, l *api.Live) {
 	if l != nil && l.Live {
 		row(w, fmt.Sprintf("live on %s after %.0f ms", proxies(int(l.Proxies)), l.WaitedMS))
+		for _, x := range l.Absent {
+			row(w, fmt.Sprintf("not waited for: Envoy %s (%s) of gateway %s, not connected since %s; it served revision %d",
+				x.ID, or(x.Address, "-"), x.Gateway, date(x.LastSeenAt), x.AppliedRevision))
+		}
 	}
 }
 
