@@ -183,7 +183,7 @@ func (f *File) note(err error) error {
 // [File.Compact] succeeds.
 func (f *File) Append(u stream.Update) error {
 	if f.f == nil || f.behind != nil {
-		return nil // the next snapshot comes with Compact
+		return f.behind // the next snapshot comes with Compact
 	}
 	return f.note(f.write(u.Commit, false, u.Changed))
 }
