@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -66,10 +67,14 @@ var ErrUnavailable = errors.New("the database does not answer, so the token cann
 // Identify says who asks. The error is a sentence for the asker.
 func (a *Auth) Identify(ctx context.Context, r Request) (Identity, error) {
 	if r.Authorization == "" {
-		if a.dev && local(r) {
-			return Identity{"dev", Admin}, nil
+		why := ""
+		if a.dev {
+			var in bool
+			if in, why = local(r); in {
+				return Identity{"dev", Admin}, nil
+			}
 		}
-		return Identity{}, errors.New("a token is needed: send Authorization: Bearer TOKEN")
+		return Identity{}, errors.New("a token is needed: send Authorization: Bearer TOKEN" + why)
 	}
 	scheme, secret, ok := strings.Cut(r.Authorization, " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
@@ -86,16 +91,23 @@ func (a *Auth) Identify(ctx context.Context, r Request) (Identity, error) {
 }
 
 // local says whether a program on this machine asks, and not a web page in its browser: a page has an
-// Origin, or has made the browser believe that a foreign name is this machine.
-func local(r Request) bool {
+// Origin, or has made the browser believe that a foreign name is this machine. To those who ask from this
+// machine it says why not, in words that end a sentence.
+func local(r Request) (in bool, why string) {
 	peer, err := netip.ParseAddrPort(r.Remote)
-	if err != nil || !peer.Addr().Unmap().IsLoopback() || r.Origin != "" {
-		return false
+	if err != nil || !peer.Addr().Unmap().IsLoopback() {
+		return false, ""
+	}
+	if r.Origin != "" {
+		return false, "; only programs on this machine are let in without one, and a request with an Origin header comes from a web page"
 	}
 	host, _, err := net.SplitHostPort(r.Host)
 	if err != nil {
 		host = r.Host
 	}
-	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return strings.EqualFold(host, "localhost") || (err == nil && ip.IsLoopback())
+	if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); strings.EqualFold(host, "localhost") || (err == nil && ip.IsLoopback()) {
+		return true, ""
+	}
+	return false, fmt.Sprintf("; programs on this machine are let in without one where the URL's host is localhost, 127.0.0.1 or [::1], "+
+		"and the Host of this request is %.100q", r.Host)
 }

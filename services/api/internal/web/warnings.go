@@ -3,8 +3,10 @@ package web
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +33,9 @@ const (
 func (a *API) warnings(changes []config.Change) []api.Warning {
 	var out []api.Warning
 	for _, x := range changes {
+		if x.After != nil && x.After.Kind == resource.KindAuthPolicy {
+			out = append(out, powerless(x.After)...)
+		}
 		if x.After == nil || x.After.Kind != resource.KindCertificate {
 			continue
 		}
@@ -51,6 +56,33 @@ func (a *API) warnings(changes []config.Change) []api.Warning {
 		}
 	}
 	slices.SortFunc(out, func(x, y api.Warning) int { return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Rule, y.Rule)) })
+	return out
+}
+
+// powerless warns of opaque tokens that a policy's required claims always refuse, with 403: all that such a
+// token has is its subject, which stands for the claim sub.
+func powerless(o *resource.Object) []api.Warning {
+	var out []api.Warning
+	m := o.Message().(*configv1.AuthPolicy)
+	for i, token := range m.GetTokens() {
+		for _, c := range m.GetJwt().GetRequiredClaims() {
+			subject := []string{token.GetSubject()}
+			if c.GetWords() {
+				subject = strings.Fields(token.GetSubject())
+			}
+			met := slices.Equal(c.GetClaim(), []string{"sub"}) && token.GetSubject() != "" &&
+				(len(c.GetValues()) == 0 || slices.ContainsFunc(subject, func(s string) bool { return slices.Contains(c.GetValues(), s) }))
+			if met {
+				continue
+			}
+			out = append(out, api.Warning{
+				Kind: o.Kind, Name: o.Name, Path: fmt.Sprintf("$.tokens[%d]", i), Rule: "auth_policy.powerless_token",
+				Message: fmt.Sprintf("token %q is always answered 403: the policy requires the claim %s, and an opaque token has only its subject, as sub; "+
+					"give the tokens a policy of their own", token.GetName(), strings.Join(c.GetClaim(), ".")),
+			})
+			break
+		}
+	}
 	return out
 }
 

@@ -1,0 +1,148 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/test/harness"
+)
+
+var (
+	fence  = regexp.MustCompile("(?ms)^```(sh|json)\n(.*?)^```$")
+	asked  = regexp.MustCompile(`(^|[;|&(]\s*)curl `)
+	answer = regexp.MustCompile(`\s# ([1-5][0-9][0-9])\b`)
+)
+
+// TestDocsCommands runs the shell commands of documents as they are written, each document from its first to
+// its last on a system of its own: every curl must be answered with 2xx, or with what its line says (# 401).
+// Only the ports are other ones.
+func TestDocsCommands(t *testing.T) {
+	t.Setenv("LICENSE_KEY", "PENG-TEST-TEST-TEST-0001-OC3Z") // as license.md has it
+	for _, c := range []struct {
+		doc      string
+		commands int // curls at least: fewer means that this test does not see them
+	}{{"auth.md", 8}, {"license.md", 3}, {"rate-limits.md", 2}} {
+		t.Run(c.doc, func(t *testing.T) {
+			s := start(t, "--no-demo")
+			script, want := commands(t, s, c.doc)
+			if len(want) < c.commands {
+				t.Fatalf("only %d commands are found", len(want))
+			}
+			statuses := filepath.Join(t.TempDir(), "statuses")
+			cmd := exec.CommandContext(t.Context(), "bash", "-c", `set -euo pipefail
+curl() { command curl -sS --max-time 60 -w '%{stderr}%{http_code}\n' "$@" 2>>"$STATUSES"; echo; }
+`+script)
+			cmd.Dir, cmd.Env = t.TempDir(), append(os.Environ(), "STATUSES="+statuses)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			raw, err := os.ReadFile(statuses)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := strings.Fields(string(raw))
+			if len(got) != len(want) {
+				t.Fatalf("%d curls, %d answers: %v\n%s", len(want), len(got), got, out)
+			}
+			for i, w := range want {
+				if (w.status == "" && got[i][0] != '2') || (w.status != "" && got[i] != w.status) {
+					t.Errorf("line %d: status %s, want %s\n%s", w.line, got[i], w.status, out)
+				}
+			}
+		})
+	}
+}
+
+// expected is what a curl in a document is to be answered with, "" for 2xx.
+type expected struct {
+	line   int
+	status string
+}
+
+// commands are a document's shell commands, for a system's ports, and what they are to be answered with.
+func commands(t *testing.T, s *harness.System, name string) (script string, want []expected) {
+	t.Helper()
+	text := document(t, name)
+	for _, m := range fence.FindAllStringSubmatchIndex(text, -1) {
+		if text[m[2]:m[3]] != "sh" {
+			continue
+		}
+		block := text[m[4]:m[5]]
+		for i, line := range strings.Split(block, "\n") {
+			for range asked.FindAllString(line, -1) {
+				want = append(want, expected{line: strings.Count(text[:m[4]], "\n") + i + 1})
+			}
+			if a := answer.FindStringSubmatch(line); a != nil && len(want) > 0 {
+				want[len(want)-1].status = a[1]
+			}
+		}
+		script += block
+	}
+	for port, at := range map[string]string{"8000": s.API, "19000": s.XDS, "9901": s.Admin, "10000": "http://" + s.Proxy} {
+		u, err := url.Parse(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script = strings.ReplaceAll(script, "localhost:"+port, "localhost:"+u.Port())
+	}
+	return script, want
+}
+
+func document(t *testing.T, name string) string {
+	t.Helper()
+	root, err := harness.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(root, "docs", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// TestDocsSpecs: the JSON that documents show as a spec is one of some kind, by the schema's rules.
+func TestDocsSpecs(t *testing.T) {
+	found := 0
+	for _, name := range []string{"auth.md", "license.md", "rate-limits.md"} {
+		for _, m := range fence.FindAllStringSubmatch(document(t, name), -1) {
+			if m[1] != "json" {
+				continue
+			}
+			found++
+			if why := anyKind([]byte(m[2])); why != "" {
+				t.Errorf("%s: %s\n%s", name, why, m[2])
+			}
+		}
+	}
+	if found < 2 {
+		t.Errorf("only %d are found", found)
+	}
+}
+
+func anyKind(spec []byte) string {
+	if !json.Valid(spec) {
+		return "is not JSON"
+	}
+	var why []string
+	for _, k := range resource.Kinds {
+		m, v := resource.DecodeSpec(k, spec)
+		if len(v) == 0 {
+			v = resource.Validate(m)
+		}
+		if len(v) == 0 {
+			return ""
+		}
+		why = append(why, fmt.Sprintf("as %s: %v", k.Name, v))
+	}
+	return strings.Join(why, "\n")
+}
