@@ -16,6 +16,11 @@ require (
 )
 
 require (
+	golang.org/x/net v0.60.0 // indirect
+	google.golang.org/grpc v1.84.0 // indirect
+)
+
+require (
 	cel.dev/cel-go v0.32.0 // indirect
 	cel.dev/expr v0.25.3 // indirect
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect

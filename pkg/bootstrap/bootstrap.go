@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 )
 
 // Config is what differs from Envoy to Envoy.
@@ -25,7 +26,24 @@ type Config struct {
 	// MaxHeap is how much memory Envoy may use, in bytes: near it, Envoy gives memory back, then refuses
 	// requests, rather than being killed. No limit where 0.
 	MaxHeap uint64
+	// DrainTime is what Envoy is started with as --drain-time-s, in whole seconds; [DefaultDrainTime] where 0.
+	DrainTime time.Duration
 }
+
+// RuntimeLayer is the layer of Envoy's runtime that comes from the xDS server, and its resource's name.
+const RuntimeLayer = "marchproxy"
+
+// What an Envoy says of itself, in node.metadata under MetadataSpace.
+const (
+	MetadataSpace = "marchproxy"
+	// MetadataRuntime is true where the bootstrap has the layer [RuntimeLayer].
+	MetadataRuntime = "runtime"
+	// MetadataDrain is [Config.DrainTime] in seconds.
+	MetadataDrain = "drain_time_s"
+)
+
+// DefaultDrainTime is Envoy's own.
+const DefaultDrainTime = 10 * time.Minute
 
 type object = map[string]any
 
@@ -50,11 +68,16 @@ func Render(c Config) ([]byte, error) {
 		grpc["initial_metadata"] = []object{{"key": "x-api-key", "value": c.APIKey}}
 	}
 	ads := object{"ads": object{}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+	if c.DrainTime == 0 {
+		c.DrainTime = DefaultDrainTime
+	}
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetIndent("", "  ")
 	err = enc.Encode(object{
-		"node":  object{"id": c.NodeID, "cluster": c.Gateway},
+		"node": object{"id": c.NodeID, "cluster": c.Gateway, "metadata": object{MetadataSpace: object{
+			MetadataRuntime: true, MetadataDrain: int(c.DrainTime / time.Second),
+		}}},
 		"admin": object{"address": admin},
 		"dynamic_resources": object{
 			"ads_config": object{"api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true, "grpc_services": []object{grpc}},
@@ -77,6 +100,10 @@ func Render(c Config) ([]byte, error) {
 		"overload_manager":      overload(c.MaxHeap),
 		"layered_runtime": object{"layers": []object{
 			{"name": "static", "static_layer": object{"re2.max_program_size.error_level": 2000}},
+			// An xDS server that is away is not waited for: without listeners nobody reads the runtime.
+			{"name": RuntimeLayer, "rtds_layer": object{"name": RuntimeLayer, "rtds_config": object{
+				"ads": object{}, "resource_api_version": "V3", "initial_fetch_timeout": "1s",
+			}}},
 			{"name": "admin", "admin_layer": object{}}, // POST /runtime_modify, on the admin interface
 		}},
 	})

@@ -272,7 +272,7 @@ func (k *checker) gateway(name string, g *configv1.Gateway) {
 				continue
 			}
 		}
-		if err := listener(name, g, l).ValidateAll(); err != nil {
+		if err := listener(name, g, l, true).ValidateAll(); err != nil {
 			k.add(fmt.Sprintf("$.listeners[%d]", i), "envoy.schema", "would be refused by Envoy: %v", err)
 		}
 		hosts := map[string]bool{}

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
@@ -194,12 +195,14 @@ func (w *work) slots() {
 		for _, name := range slotNames {
 			w.put(Key{TypeExtension, name}, nil)
 		}
+		w.put(Key{TypeRuntime, bootstrap.RuntimeLayer}, nil)
 		return
 	}
 	var metrics proto.Message = Wasm("metrics", w.module("metrics"), []byte("{}"))
 	if w.gw.Metrics != nil && !w.gw.GetMetrics() {
 		metrics = passThrough()
 	}
+	w.runtime(gw)
 	w.fill(slotMetrics, metrics, gw)
 	w.fill(slotHost, hostFilter(w.gw), gw)
 	w.fill(slotConnections, connectionLimit(w.gw.GetLimits().GetMaxConnections()), gw)

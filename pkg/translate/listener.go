@@ -51,9 +51,14 @@ func (w *work) listeners() {
 		if s := w.gw.GetTracing().GetService(); s != "" {
 			clusters = []string{s}
 		}
-		r := newResource(l.GetName(), listener(w.gateway, w.gw, l), clusters, ref)
-		r.Secrets = secrets(own)
-		r.Together = together(r.Secrets)
+		build := func(plain bool) *Resource {
+			r := newResource(l.GetName(), listener(w.gateway, w.gw, l, plain), clusters, ref)
+			r.Secrets = secrets(own)
+			r.Together = together(r.Secrets)
+			return r
+		}
+		r := build(false)
+		r.Plain = build(true)
 		w.put(r.Key, r)
 	}
 	for k := range w.out {
@@ -64,7 +69,8 @@ func (w *work) listeners() {
 	w.useCerts("gateway", certs)
 }
 
-func listener(gateway string, g *configv1.Gateway, l *configv1.Listener) *listenerv3.Listener {
+// listener builds a listener; plain for an Envoy without the gateway's runtime.
+func listener(gateway string, g *configv1.Gateway, l *configv1.Listener, plain bool) *listenerv3.Listener {
 	bind := l.GetAddress()
 	if bind == "" {
 		bind = "0.0.0.0"
@@ -74,7 +80,7 @@ func listener(gateway string, g *configv1.Gateway, l *configv1.Listener) *listen
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(32 << 10),
 	}
 	if l.GetProtocol() != configv1.Listener_https {
-		out.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: networkFilters(gateway, g, l)}}
+		out.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: networkFilters(gateway, g, l, plain)}}
 		return out
 	}
 	out.ListenerFilters = []*listenerv3.ListenerFilter{{
@@ -87,14 +93,14 @@ func listener(gateway string, g *configv1.Gateway, l *configv1.Listener) *listen
 		}
 		out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{
 			// Not numbered: a chain that changes its name is another one, whose connections drain.
-			Name: "client-auth " + slices.Min(a.GetHosts()), Filters: networkFilters(gateway, g, l),
+			Name: "client-auth " + slices.Min(a.GetHosts()), Filters: networkFilters(gateway, g, l, plain),
 			FilterChainMatch: &listenerv3.FilterChainMatch{ServerNames: a.GetHosts()},
 			TransportSocket:  downstreamTLS(certs, a.GetCaCertificate()),
 		})
 	}
 	// All other hosts share one chain: Envoy picks the certificate by server name, and a connection may be
 	// reused for every host that its certificate covers.
-	out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{Name: "https", Filters: networkFilters(gateway, g, l), TransportSocket: downstreamTLS(l.GetCertificates(), "")})
+	out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{Name: "https", Filters: networkFilters(gateway, g, l, plain), TransportSocket: downstreamTLS(l.GetCertificates(), "")})
 	return out
 }
 
@@ -114,14 +120,14 @@ func downstreamTLS(certs []string, ca string) *corev3.TransportSocket {
 	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(out)}}
 }
 
-func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener) []*listenerv3.Filter {
+func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener, plain bool) []*listenerv3.Filter {
 	return []*listenerv3.Filter{slotOfConnections(), {
-		Name: "envoy.filters.network.http_connection_manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(connectionManager(gateway, g, l))},
+		Name: "envoy.filters.network.http_connection_manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(connectionManager(gateway, g, l, plain))},
 	}}
 }
 
 // connectionManager follows Envoy's own advice for proxies at the edge.
-func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener) *hcmv3.HttpConnectionManager {
+func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener, plain bool) *hcmv3.HttpConnectionManager {
 	lim := g.GetLimits()
 	h := &hcmv3.HttpConnectionManager{
 		StatPrefix: l.GetName(), CodecType: hcmv3.HttpConnectionManager_AUTO, ServerName: "marchproxy",
@@ -144,8 +150,8 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 		},
 		MaxRequestHeadersKb: positive(lim.GetMaxRequestHeadersKb()),
 		HttpFilters:         []*hcmv3.HttpFilter{slotOfHost(), slotOfMetrics(), filter(filterCORS, &corsv3.Cors{}), slotOfRequests(), slotOfLimit()},
-		AccessLog:           accessLog(g.GetAccessLog()),
-		Tracing:             tracing(gateway, g.GetTracing()),
+		AccessLog:           accessLog(g.GetAccessLog(), plain),
+		Tracing:             tracing(gateway, g.GetTracing(), plain),
 		LocalReplyConfig:    refusals(),
 	}
 	h.HttpFilters = append(h.HttpFilters, filter(filterRouteLimit, &limitv3.LocalRateLimit{StatPrefix: "route"}))
@@ -163,8 +169,9 @@ var logFields = map[string]string{
 	"user_agent": "%REQ(USER-AGENT)%", "request_id": "%REQ(X-REQUEST-ID)%",
 }
 
-func accessLog(a *configv1.AccessLog) []*accesslogv3.AccessLog {
-	if a == nil {
+// accessLog is there whether it is on or not, with the standard fields where it is not; plain, where it is on.
+func accessLog(a *configv1.AccessLog, plain bool) []*accesslogv3.AccessLog {
+	if a == nil && plain {
 		return nil
 	}
 	format := &structpb.Struct{Fields: map[string]*structpb.Value{}}
@@ -186,24 +193,25 @@ func accessLog(a *configv1.AccessLog) []*accesslogv3.AccessLog {
 			}},
 		})},
 	}
-	if a.GetMinStatus() > 0 {
-		out.Filter = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
-			Comparison: &accesslogv3.ComparisonFilter{Op: accesslogv3.ComparisonFilter_GE, Value: &corev3.RuntimeUInt32{DefaultValue: a.GetMinStatus(), RuntimeKey: "marchproxy.access_log_min_status"}},
-		}}}
+	switch {
+	case !plain:
+		out.Filter = switched()
+	case a.GetMinStatus() > 0:
+		out.Filter = fromStatus(a.GetMinStatus())
 	}
 	return []*accesslogv3.AccessLog{out}
 }
 
-func tracing(gateway string, t *configv1.Tracing) *hcmv3.HttpConnectionManager_Tracing {
+func tracing(gateway string, t *configv1.Tracing, plain bool) *hcmv3.HttpConnectionManager_Tracing {
 	if t == nil {
 		return nil
 	}
-	percent := 1.0
-	if t.Percent != nil {
-		percent = t.GetPercent()
+	sampling := 0.0 // the runtime says how much
+	if plain {
+		sampling = percent(t)
 	}
 	return &hcmv3.HttpConnectionManager_Tracing{
-		RandomSampling: &typev3.Percent{Value: percent},
+		RandomSampling: &typev3.Percent{Value: sampling},
 		Provider: &tracev3.Tracing_Http{Name: "envoy.tracers.opentelemetry", ConfigType: &tracev3.Tracing_Http_TypedConfig{TypedConfig: pack(&tracev3.OpenTelemetryConfig{
 			ServiceName: "marchproxy-" + gateway,
 			GrpcService: &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: t.GetService()}}},

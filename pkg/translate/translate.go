@@ -22,6 +22,8 @@ const (
 	TypeSecret   Type = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 	// TypeExtension are the contents of the filter chain's slots (ECDS).
 	TypeExtension Type = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+	// TypeRuntime is a layer of an Envoy's runtime (RTDS).
+	TypeRuntime Type = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
 )
 
 // AnyName is the secret that is served for server names that no certificate has, and to clients that send none.
@@ -61,6 +63,9 @@ type Resource struct {
 	// where the configuration has such routes no more; nil where there is no other. Late takes the place of what
 	// such an Envoy has only when it has none of them any more.
 	Careful *Resource
+	// Plain is its form for an Envoy without the gateway's runtime, [bootstrap.RuntimeLayer]; nil where there is no
+	// other.
+	Plain *Resource
 	Late    bool
 	// Objects are the user's objects that it was built from, the likely culprit of a refusal first.
 	Objects []resource.Ref
@@ -71,7 +76,7 @@ func (r *Resource) Same(o *Resource) bool {
 	if r == nil || o == nil {
 		return r == o
 	}
-	return r.Version == o.Version && r.Surplus.Same(o.Surplus) && r.Careful.Same(o.Careful)
+	return r.Version == o.Version && r.Surplus.Same(o.Surplus) && r.Careful.Same(o.Careful) && r.Plain.Same(o.Plain)
 }
 
 // Says is whether the routes of a table name something that a slot looks for: a policy, none, a feature.
@@ -81,13 +86,16 @@ func (r *Resource) Says() bool {
 
 // Is says whether a version is this resource's, in any form.
 func (r *Resource) Is(version string) bool {
-	return r != nil && (r.Version == version || r.Surplus.Is(version) || r.Careful.Is(version))
+	return r != nil && (r.Version == version || r.Surplus.Is(version) || r.Careful.Is(version) || r.Plain.Is(version))
 }
 
 // Anywhere is the form that is right for an Envoy of which nothing is known.
 func (r *Resource) Anywhere() *Resource {
-	if r.Careful != nil {
+	switch {
+	case r.Careful != nil:
 		return r.Careful
+	case r.Plain != nil:
+		return r.Plain
 	}
 	return r
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -153,5 +155,119 @@ func TestLimitsAndClientAuthDrainNothing(t *testing.T) {
 		t.Error(fmt.Errorf("the listener is gone: %w", err))
 	} else {
 		_ = conn.Close() // it was only to see
+	}
+}
+
+// logged are the lines of the access log of Envoy for a path.
+func logged(t *testing.T, s *harness.System, path string) (out []string) {
+	t.Helper()
+	// Envoy writes what it has buffered once a second, or when it is asked to.
+	if status, _, err := s.Call(t.Context(), "POST", s.Admin+"/reopen_logs", nil); err != nil || status != 200 {
+		t.Fatal(status, err)
+	}
+	raw, err := os.ReadFile(filepath.Join(s.Dir, "log", "envoy.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		if strings.Contains(line, `"path":"`+path+`"`) {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+// TestAccessLogAndTracingDrainNothing: the access log is switched and bounded, and the share of traced requests
+// chosen, by Envoy's runtime: no listener changes, and what is chosen is in force when the write returns.
+func TestAccessLogAndTracingDrainNothing(t *testing.T) {
+	s := start(t, "--no-demo", "--concurrency", "2")
+	apiKeys := keys(t, s)
+	set := func(more object) {
+		t.Helper()
+		spec := object{"api_keys": apiKeys, "listeners": []any{object{"name": "http", "port": s.ProxyPort}}}
+		maps.Copy(spec, more)
+		answer := call(t, s, "PUT", s.API+"/v1/gateways/default?wait=live", object{"spec": spec}, 200)
+		if l := answer["live"].(map[string]any); l["state"] != "live" {
+			t.Fatal(l)
+		}
+	}
+	call(t, s, "PUT", s.API+"/v1/routes/a?wait=live", direct("a", "a", nil), 201)
+	call(t, s, "PUT", s.API+"/v1/services/collector?wait=live", `{"spec":{"protocol":"grpc","endpoints":[{"host":"127.0.0.1","port":9}]}}`, 201)
+	kept := probe.New(s.Proxy)
+	defer kept.Close()
+	n, fresh := 0, true
+	ask := func(host string, want int) string {
+		t.Helper()
+		n++
+		path := fmt.Sprintf("/request-%d", n)
+		if got, reused, err := kept.Get(host, path); err != nil || got.Status != want || (!fresh && !reused) {
+			t.Errorf("%s: %d %v, reused %t", path, got.Status, err, reused)
+		}
+		fresh = false
+		return path
+	}
+	is := func(path string, logs bool) {
+		t.Helper()
+		if logs {
+			eventually(t, func() string {
+				if len(logged(t, s, path)) == 1 {
+					return ""
+				}
+				return path + " is not in the access log"
+			})
+		} else if lines := logged(t, s, path); len(lines) > 0 {
+			t.Errorf("logged: %s", lines)
+		}
+	}
+	ask("a.example.com", 200)
+	before := listenerStats(t, s)
+	for range 3 {
+		off := ask("a.example.com", 200)
+		set(object{"access_log": object{}})
+		on := ask("a.example.com", 200)
+		set(object{"access_log": object{"min_status": 404}})
+		good, bad := ask("a.example.com", 200), ask("nobody.example.com", 404)
+		set(nil)
+		last := ask("nobody.example.com", 404)
+		is(bad, true)
+		is(on, true)
+		is(off, false)
+		is(good, false)
+		is(last, false)
+	}
+	if after := listenerStats(t, s); !maps.Equal(before, after) {
+		t.Errorf("the access log changed a listener: %v, before %v", after, before)
+	}
+
+	set(object{"tracing": object{"service": "collector", "percent": 0}}) // this one does, and is named beforehand
+	before = listenerStats(t, s)
+	traced := func() int {
+		t.Helper()
+		_, raw, err := s.Call(t.Context(), "GET", s.Admin+"/stats?filter=^http.http.tracing.random_sampling$", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, value, _ := strings.Cut(strings.TrimSpace(string(raw)), ": ")
+		count, err := strconv.Atoi(value)
+		if err != nil {
+			return 0 // not counted yet
+		}
+		return count
+	}
+	kept.Close()
+	fresh = true
+	ask("a.example.com", 200)
+	if got := traced(); got != 0 {
+		t.Errorf("%d requests are traced at 0 percent", got)
+	}
+	set(object{"tracing": object{"service": "collector", "percent": 100}})
+	ask("a.example.com", 200)
+	set(object{"tracing": object{"service": "collector", "percent": 0}})
+	ask("a.example.com", 200)
+	if got := traced(); got != 1 {
+		t.Errorf("%d requests are traced, one was to be", got)
+	}
+	if after := listenerStats(t, s); !maps.Equal(before, after) {
+		t.Errorf("the share of traced requests changed a listener: %v, before %v", after, before)
 	}
 }

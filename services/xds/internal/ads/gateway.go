@@ -101,6 +101,8 @@ type Proxy struct {
 	ConnectedAt time.Time
 	// Applied is the revision that it serves in full.
 	Applied int64
+	// Drain is how long its connections may go on where what they came through has changed; 0 where it does not say.
+	Drain time.Duration
 	// Surplus says that it has no seat under its gateway's license; Since is its place among all Envoys.
 	Surplus bool
 	Since   time.Time
@@ -147,7 +149,7 @@ func NewGateway(name string, opt Options) *Gateway {
 
 // order is that in which types are looked at for something to send.
 var order = []translate.Type{
-	translate.TypeCluster, translate.TypeEndpoint, translate.TypeSecret, translate.TypeExtension, translate.TypeListener, translate.TypeScope,
+	translate.TypeRuntime, translate.TypeCluster, translate.TypeEndpoint, translate.TypeSecret, translate.TypeExtension, translate.TypeListener, translate.TypeScope,
 }
 
 // Apply makes a delta, the result of a revision, what the Envoys should have. A revision below the
@@ -287,7 +289,7 @@ func (g *Gateway) Proxies() []Proxy {
 	defer g.mu.Unlock()
 	out := make([]Proxy, 0, len(g.streams))
 	for s := range g.streams {
-		out = append(out, Proxy{ID: s.id, Address: s.address, Version: s.version, ConnectedAt: s.since, Applied: s.applied(), Surplus: s.surplus, Since: s.place})
+		out = append(out, Proxy{ID: s.id, Address: s.address, Version: s.version, ConnectedAt: s.since, Applied: s.applied(), Drain: s.drain, Surplus: s.surplus, Since: s.place})
 	}
 	slices.SortFunc(out, func(a, b Proxy) int {
 		if a.ID != b.ID {

@@ -246,7 +246,8 @@ func (s *stream) mayRemove(t translate.Type, ts *typeState, name string, now tim
 	if t == translate.TypeSecret && ts.known[name].byName {
 		return true
 	}
-	if t == translate.TypeEndpoint || t == translate.TypeSecret || t == translate.TypeExtension {
+	switch t {
+	case translate.TypeEndpoint, translate.TypeSecret, translate.TypeExtension, translate.TypeRuntime:
 		// They go with what names them: the Envoy unsubscribes.
 		delete(ts.dirty, name)
 		return false

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 )
 
 // KeyHeader is the gRPC metadata that carries the cluster API key.
@@ -50,6 +52,7 @@ func (s *Server) DeltaAggregatedResources(conn discoveryv3.AggregatedDiscoverySe
 	st := newStream(g, withContext{conn, ctx}, cancel, time.Now())
 	st.id = first.GetNode().GetId()
 	st.version = envoyVersion(first.GetNode())
+	st.runtime, st.drain = told(first.GetNode())
 	if p, ok := peer.FromContext(ctx); ok {
 		st.address = p.Addr.String()
 	}
@@ -91,6 +94,13 @@ func Admit(ctx context.Context, dir Directory, node *corev3.Node) (*Gateway, err
 		return nil, status.Errorf(codes.PermissionDenied, "no gateway %q is open to this key; check node.cluster and CLUSTER_API_KEY (sent as %s)", name, KeyHeader)
 	}
 	return g, nil
+}
+
+// told is what the bootstrap says of an Envoy: whether it follows the gateway's runtime, and its drain time.
+func told(n *corev3.Node) (runtime bool, drain time.Duration) {
+	said := n.GetMetadata().GetFields()[bootstrap.MetadataSpace].GetStructValue().GetFields()
+	seconds := said[bootstrap.MetadataDrain].GetNumberValue()
+	return said[bootstrap.MetadataRuntime].GetBoolValue(), time.Duration(seconds) * time.Second
 }
 
 func envoyVersion(n *corev3.Node) string {

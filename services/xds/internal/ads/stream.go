@@ -116,6 +116,9 @@ type stream struct {
 	address string
 	version string
 	since   time.Time
+	// runtime says that the Envoy follows the gateway's runtime; drain is its drain time, 0 where it is not known.
+	runtime bool
+	drain   time.Duration
 
 	// surplus says that the Envoy has no seat under its gateway's license; place is since when it has the one
 	// that it has among all Envoys.
@@ -186,6 +189,9 @@ func (s *stream) form(r *translate.Resource) *translate.Resource {
 	}
 	if r != nil && r.Careful != nil && s.careful() {
 		return r.Careful
+	}
+	if r != nil && r.Plain != nil && !s.runtime {
+		return r.Plain
 	}
 	return r
 }
@@ -394,7 +400,7 @@ func (s *stream) counts(t translate.Type, ts *typeState, name string) bool {
 			return have.byName
 		}
 		return ts.wants(name) || s.carried(eff)
-	case translate.TypeExtension:
+	case translate.TypeExtension, translate.TypeRuntime:
 		return eff != nil && ts.wants(name) && !s.tooEarly(eff, has)
 	default:
 		return eff == nil || s.g.blocker(eff) == nil

@@ -69,6 +69,8 @@ type dumped struct {
 	Type    string `json:"type"`
 	Name    string `json:"name"`
 	Version string `json:"version"`
+	// Plain is the version of its form for Envoys without the gateway's runtime; empty where there is no other.
+	Plain string `json:"plain,omitempty"`
 }
 
 // dump lists what a gateway is served: names and versions, no content, no secrets.
@@ -94,7 +96,11 @@ func dump(w http.ResponseWriter, r *http.Request, f *fleet.Fleet) {
 		out.State[kind] = map[string]any{"count": s.Count, "hash": s.Hash}
 	}
 	for _, x := range g.Resources() {
-		out.Resources = append(out.Resources, dumped{strings.ToLower(ads.ShortType(x.Type)), x.Name, x.Version})
+		d := dumped{Type: strings.ToLower(ads.ShortType(x.Type)), Name: x.Name, Version: x.Version}
+		if x.Plain != nil {
+			d.Plain = x.Plain.Version
+		}
+		out.Resources = append(out.Resources, d)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(out) // the client is gone: nobody is left to tell

@@ -1,0 +1,74 @@
+package translate
+
+import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// What of a listener Envoy can read anew at each request stands in its runtime, which comes by RTDS: a change
+// there drains nothing. The listener says no more than the key. An Envoy whose bootstrap has no layer for it gets
+// the listener in another form ([Resource.Plain]), which has the values themselves.
+const (
+	keyAccessLog = "marchproxy.access_log"
+	keyMinStatus = "marchproxy.access_log_min_status"
+	keySampling  = "tracing.random_sampling" // Envoy's own
+)
+
+// runtime builds the gateway's layer; objects are what it was built from.
+func (w *work) runtime(gw resource.Ref) {
+	layer := map[string]*structpb.Value{}
+	if a := w.gw.GetAccessLog(); a != nil {
+		layer[keyAccessLog] = structpb.NewNumberValue(100)
+		layer[keyMinStatus] = structpb.NewNumberValue(float64(a.GetMinStatus()))
+	}
+	if t := w.gw.GetTracing(); t != nil {
+		layer[keySampling] = share(percent(t))
+	}
+	r := newResource(bootstrap.RuntimeLayer, &runtimev3.Runtime{
+		Name: bootstrap.RuntimeLayer, Layer: &structpb.Struct{Fields: layer},
+	}, nil, gw)
+	w.put(r.Key, r)
+}
+
+// share is a percentage as Envoy's tracing reads it; its access log reads numbers of whole percents alone.
+func share(percent float64) *structpb.Value {
+	return structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{
+		"numerator": structpb.NewNumberValue(float64(uint32(percent * 10000))), "denominator": structpb.NewStringValue("MILLION"),
+	}})
+}
+
+func percent(t *configv1.Tracing) float64 {
+	if t.Percent == nil {
+		return 1
+	}
+	return t.GetPercent()
+}
+
+// switched lets a request through to the access log where the runtime says so.
+func switched() *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{
+		Filters: []*accesslogv3.AccessLogFilter{
+			{FilterSpecifier: &accesslogv3.AccessLogFilter_RuntimeFilter{RuntimeFilter: &accesslogv3.RuntimeFilter{
+				RuntimeKey: keyAccessLog, PercentSampled: &typev3.FractionalPercent{}, UseIndependentRandomness: true,
+			}}},
+			fromStatus(0),
+		},
+	}}}
+}
+
+// fromStatus lets answers through with a status or above, unless the runtime has another one.
+func fromStatus(status uint32) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{
+		StatusCodeFilter: &accesslogv3.StatusCodeFilter{Comparison: &accesslogv3.ComparisonFilter{
+			Op: accesslogv3.ComparisonFilter_GE, Value: &corev3.RuntimeUInt32{DefaultValue: status, RuntimeKey: keyMinStatus},
+		}},
+	}}
+}
