@@ -14,8 +14,10 @@ import (
 	"testing"
 )
 
-// inside marks the process that has the namespace.
+// inside marks the process that has the namespace; hermetic lets it be.
 const inside = "MARCHPROXY_DISKTEST"
+
+var within = os.Getenv(inside) != ""
 
 // capSysAdmin lets a process mount, in a user namespace of its own too.
 const capSysAdmin = 21
@@ -23,7 +25,7 @@ const capSysAdmin = 21
 // Main runs the program again in a mount namespace of its own, and run there: os.Exit(disktest.Main(m.Run)). It needs
 // root, or a kernel that gives users namespaces of their own.
 func Main(run func() int) int {
-	if os.Getenv(inside) != "" {
+	if within {
 		return run()
 	}
 	cmd := exec.CommandContext(context.Background(), "/proc/self/exe")
@@ -68,7 +70,7 @@ type Disk struct {
 
 // Mount puts a file system of so many bytes over a directory, which must be there. [Main] must run.
 func Mount(dir string, bytes int) (*Disk, error) {
-	if os.Getenv(inside) == "" {
+	if !within {
 		return nil, errors.New("disktest: Main does not run")
 	}
 	// What is mounted here is not to be seen outside.
