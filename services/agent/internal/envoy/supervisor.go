@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
 )
 
 // Options of a supervisor.
@@ -51,7 +52,7 @@ type State struct {
 // Supervisor keeps one Envoy running.
 type Supervisor struct {
 	opt   Options
-	admin admin
+	admin envoyadmin.Admin
 	xds   *rejection
 
 	mu    sync.Mutex
@@ -73,7 +74,7 @@ func New(opt Options) (*Supervisor, error) {
 	if err := os.WriteFile(filepath.Join(opt.Dir, "envoy.json"), raw, 0o600); err != nil {
 		return nil, fmt.Errorf("write the bootstrap: %w", err)
 	}
-	return &Supervisor{opt: opt, admin: newAdmin(opt.Bootstrap.AdminAddr), xds: &rejection{out: opt.Output}, state: State{Reason: "Envoy is being started"}}, nil
+	return &Supervisor{opt: opt, admin: envoyadmin.New(opt.Bootstrap.AdminAddr), xds: &rejection{out: opt.Output}, state: State{Reason: "Envoy is being started"}}, nil
 }
 
 // State of the Envoy now.

@@ -1,0 +1,39 @@
+package envoy
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// drain has Envoy close each connection after its next response, and waits until no request is in flight.
+func (s *Supervisor) drain(ctx context.Context, exited <-chan error) error {
+	if _, _, err := s.admin.Do(ctx, http.MethodPost, "/healthcheck/fail"); err != nil {
+		return err
+	}
+	if _, _, err := s.admin.Do(ctx, http.MethodPost, "/drain_listeners?graceful&skip_exit"); err != nil {
+		return err
+	}
+	// Clients that send one request after the other need a moment to be told.
+	for quiet := 0; quiet < 10; quiet++ {
+		active, err := s.admin.Stats(ctx, `^http\..*\.downstream_rq_active$`)
+		if err != nil {
+			return err
+		}
+		for name, n := range active {
+			if n > 0 && !strings.HasPrefix(name, "http.admin.") { // that is this very request
+				quiet = 0
+			}
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case err := <-exited:
+			_ = err // it has ended, and how does not matter
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
