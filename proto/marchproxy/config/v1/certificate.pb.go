@@ -91,7 +91,8 @@ func (x *Certificate) GetFacts() *CertificateFacts {
 	return nil
 }
 
-// What a certificate says of itself. Written by the server; ignored when sent.
+// What a certificate says of itself. Written by the server. Of what is sent only `has_private_key` is read:
+// a certificate that had a key where it comes from is refused without one.
 type CertificateFacts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// RFC 3339.

@@ -82,7 +82,9 @@ type Gateway struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where clients connect.
 	Listeners []*Listener `protobuf:"bytes,1,rep,name=listeners,proto3" json:"listeners,omitempty"`
-	// Keys that open this gateway's configuration to an Envoy, as the gRPC metadata x-api-key.
+	// Keys that open this gateway's configuration to an Envoy, as the gRPC metadata x-api-key. They belong to
+	// the place where the Envoys are: `marchproxy export` leaves them out, and a PUT or apply that leaves them
+	// out keeps the stored ones. An empty list takes them away; in a PATCH null does.
 	ApiKeys []*ClusterApiKey `protobuf:"bytes,2,rep,name=api_keys,json=apiKeys,proto3" json:"api_keys,omitempty"`
 	// Limits towards clients.
 	Limits *Limits `protobuf:"bytes,3,opt,name=limits,proto3" json:"limits,omitempty"`

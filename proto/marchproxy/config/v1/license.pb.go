@@ -186,7 +186,8 @@ func (x *FeatureGate) GetPaths() []string {
 	return nil
 }
 
-// What is known of a license's key. Written by the server; ignored when sent.
+// What is known of a license's key. Written by the server. Of what is sent only `has_key` is read: a license
+// that had a key where it comes from is refused without one.
 type LicenseFacts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether a key is stored.

@@ -89,7 +89,7 @@ func nulls(path string, value any, found resource.Violations) resource.Violation
 
 // desired decodes and checks an object's own rules. An owner and labels of nil were not said.
 func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner *string, labels map[string]string, path string) (writer.Desired, resource.Violations) {
-	d := writer.Desired{Ref: ref, Owner: owner, Labels: labels, Path: path, SpecPath: path + ".spec"}
+	d := writer.Desired{Ref: ref, Owner: owner, Labels: labels, Path: path, SpecPath: path + ".spec", KeepKeys: k.Name == resource.KindGateway && !has(spec, "api_keys")}
 	if len(spec) == 0 || string(spec) == "null" {
 		return d, resource.Violations{{Path: d.SpecPath, Message: "is missing", Rule: "required"}}
 	}
@@ -105,4 +105,10 @@ func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner *str
 	}
 	v = append(v, resource.CheckEnvelope(name, labels).Under(path)...)
 	return d, v
+}
+
+// has says whether an object in JSON has a member, if only an empty one.
+func has(raw json.RawMessage, member string) bool {
+	var members map[string]json.RawMessage
+	return json.Unmarshal(raw, &members) == nil && members[member] != nil
 }

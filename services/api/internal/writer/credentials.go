@@ -22,6 +22,9 @@ func (w *Writer) authPolicy(d Desired, p, old *configv1.AuthPolicy) (proto.Messa
 	fail := func(path, message string) {
 		wrong = append(wrong, resource.Violation{Path: d.SpecPath + path, Message: message, Rule: "auth_policy"})
 	}
+	missing := func(path, message string) {
+		wrong = append(wrong, resource.Violation{Path: d.SpecPath + path, Message: message, Rule: resource.MissingSecret})
+	}
 	stored := map[string]*configv1.JwtKey{}
 	for _, k := range old.GetJwt().GetKeys() {
 		stored[k.GetKid()] = k
@@ -35,6 +38,12 @@ func (w *Writer) authPolicy(d Desired, p, old *configv1.AuthPolicy) (proto.Messa
 			fail(path+".public_key", "is missing, which "+k.GetAlgorithm().String()+" needs; give it as PEM")
 		case config.IsHMAC(k) && k.GetPublicKey() != "":
 			fail(path+".public_key", "does not belong to "+k.GetAlgorithm().String()+", which needs secret")
+		case config.IsHMAC(k) && k.GetSecret() == "":
+			if message := w.stored(d.Ref, k, stored[k.GetKid()]); message != "" {
+				missing(path+".secret", message)
+				continue
+			}
+			fallthrough
 		case config.IsHMAC(k):
 			if message := w.secret(d.Ref, k, stored[k.GetKid()]); message != "" {
 				fail(path+".secret", message)
@@ -54,10 +63,31 @@ func (w *Writer) authPolicy(d Desired, p, old *configv1.AuthPolicy) (proto.Messa
 			t.Sha256 = digests[t.GetName()]
 		}
 		if t.GetSha256() == "" {
-			fail(fmt.Sprintf(".tokens[%d]", i), "has neither value nor sha256, and none is stored under its name; give one")
+			missing(fmt.Sprintf(".tokens[%d]", i), "has neither value nor sha256, and none is stored under its name; give one")
+			sum := sha256.Sum256([]byte(absent + t.GetName()))
+			t.Sha256 = hex.EncodeToString(sum[:]) // not that of another one
 		}
 	}
+	if !onlyMissing(wrong) {
+		return nil, wrong
+	}
 	return p, wrong
+}
+
+// stored takes the secret that is stored for a key, and says why there is none.
+func (w *Writer) stored(ref resource.Ref, k, old *configv1.JwtKey) string {
+	if old.GetSecret() == "" {
+		return "is missing, and none is stored for kid " + k.GetKid() + "; give one"
+	}
+	secret, err := w.box.Open(old.GetSecret(), ref.Kind, ref.Name, config.SecretField(k))
+	if err != nil {
+		return "is needed: the stored one cannot be opened (" + err.Error() + "); give it again"
+	}
+	k.Secret = secret
+	if k.GetEncoding() == configv1.JwtKey_ENCODING_UNSPECIFIED {
+		k.Encoding = old.GetEncoding()
+	}
+	return ""
 }
 
 // secret seals a key's secret and says what is wrong with it.
@@ -66,18 +96,6 @@ func (w *Writer) secret(ref resource.Ref, k, old *configv1.JwtKey) string {
 	secret := k.GetSecret()
 	if seal.Sealed(secret) {
 		return "must be the secret itself, or absent to keep the stored one"
-	}
-	if secret == "" {
-		if old.GetSecret() == "" {
-			return "is missing, and none is stored for kid " + k.GetKid() + "; give one"
-		}
-		var err error
-		if secret, err = w.box.Open(old.GetSecret(), ref.Kind, ref.Name, field); err != nil {
-			return "is needed: the stored one cannot be opened (" + err.Error() + ")"
-		}
-		if k.GetEncoding() == configv1.JwtKey_ENCODING_UNSPECIFIED {
-			k.Encoding = old.GetEncoding()
-		}
 	}
 	raw, err := config.KeyBytes(k, secret)
 	if err != nil {
@@ -95,7 +113,10 @@ func (w *Writer) license(d Desired, l, old *configv1.License) (proto.Message, re
 	fail := func(message string) (proto.Message, resource.Violations) {
 		return nil, resource.Violations{{Path: d.SpecPath + ".key", Message: message, Rule: "license.key"}}
 	}
-	key := l.GetKey()
+	missing := func(message string) (proto.Message, resource.Violations) {
+		return l, resource.Violations{{Path: d.SpecPath + ".key", Message: message, Rule: resource.MissingSecret}}
+	}
+	key, had := l.GetKey(), l.GetFacts().GetHasKey()
 	switch {
 	case seal.Sealed(key):
 		return fail("must be the key itself, or absent to keep the stored one")
@@ -103,10 +124,13 @@ func (w *Writer) license(d Desired, l, old *configv1.License) (proto.Message, re
 	case old.GetKey() != "":
 		var err error
 		if key, err = w.box.Open(old.GetKey(), d.Ref.Kind, d.Ref.Name, "key"); err != nil {
-			return fail("is needed: the stored one cannot be opened (" + err.Error() + ")")
+			return missing("is needed: the stored one cannot be opened (" + err.Error() + "); give it again")
 		}
 	default:
 		key = w.licenseKey
+	}
+	if key == "" && had {
+		return missing("is missing: the license had one where it comes from, and none is stored here; give it")
 	}
 	l.Facts = nil
 	if key == "" {

@@ -3,6 +3,7 @@ package writer
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strconv"
 
 	"google.golang.org/protobuf/proto"
@@ -14,9 +15,18 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/seal"
 )
 
+// absent stands for a missing secret, so that everything else can be checked all the same.
+const absent = "missing"
+
+// onlyMissing says whether all that is wrong is that secrets are missing.
+func onlyMissing(v resource.Violations) bool {
+	return !slices.ContainsFunc(v, func(x resource.Violation) bool { return x.Rule != resource.MissingSecret })
+}
+
 // prepare takes the secrets out of a spec before anything is stored: keys of certificates are sealed,
 // those of gateways hashed. What a write leaves out, because reads do not show it, is taken from the
-// object before.
+// object before. Where all that is wrong is that secrets are missing, the spec is handed back with
+// something in their place.
 func (w *Writer) prepare(d Desired, before *resource.Object) (proto.Message, resource.Violations) {
 	if d.Stored {
 		return d.Spec, nil
@@ -29,7 +39,11 @@ func (w *Writer) prepare(d Desired, before *resource.Object) (proto.Message, res
 		}
 		return w.certificate(d, proto.CloneOf(m), old)
 	case *configv1.Gateway:
-		return gateway(d, proto.CloneOf(m))
+		g := proto.CloneOf(m)
+		if d.KeepKeys && before != nil {
+			g.ApiKeys = before.Message().(*configv1.Gateway).GetApiKeys()
+		}
+		return gateway(d, g)
 	case *configv1.AuthPolicy:
 		var old *configv1.AuthPolicy
 		if before != nil {
@@ -64,6 +78,10 @@ func (w *Writer) certificate(d Desired, c, old *configv1.Certificate) (proto.Mes
 	fail := func(field, message string) (proto.Message, resource.Violations) {
 		return nil, resource.Violations{{Path: d.SpecPath + field, Message: message, Rule: "certificate"}}
 	}
+	missing := func(message string) (proto.Message, resource.Violations) {
+		c.PrivateKey = absent
+		return c, resource.Violations{{Path: d.SpecPath + ".private_key", Message: message, Rule: resource.MissingSecret}}
+	}
 	leaf, err := certificate.Leaf(c.GetChain())
 	if err != nil {
 		return fail(".chain", err.Error())
@@ -78,11 +96,13 @@ func (w *Writer) certificate(d Desired, c, old *configv1.Certificate) (proto.Mes
 		}
 	case old.GetPrivateKey() != "":
 		if key, err = w.box.Open(old.GetPrivateKey(), d.Ref.Kind, d.Ref.Name, "private_key"); err != nil {
-			return fail(".private_key", "the stored key cannot be opened ("+err.Error()+"); send it again")
+			return missing("is needed: the stored one cannot be opened (" + err.Error() + "); give it again")
 		}
 		if certificate.CheckKey(c.GetChain(), key) != nil {
-			return fail(".private_key", "is needed: the stored key does not belong to this chain")
+			return missing("is needed: the stored one does not belong to this chain; give the chain's")
 		}
+	case c.GetFacts().GetHasPrivateKey():
+		return missing("is missing: the certificate had one where it comes from, and none is stored here; give it")
 	}
 	c.PrivateKey = w.seal(key, old.GetPrivateKey(), d.Ref, "private_key")
 	sum := sha256.Sum256(leaf.Raw)

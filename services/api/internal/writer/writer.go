@@ -46,6 +46,8 @@ type Desired struct {
 	// Owner and Labels stay as they are where they are nil; empty ones take them away.
 	Owner  *string
 	Labels map[string]string
+	// KeepKeys keeps the stored api_keys of a gateway whose Spec has none: the write did not speak of them.
+	KeepKeys bool
 	// Path is where it stands in the request, for violations: $ or $.resources[3]; SpecPath where its spec
 	// does.
 	Path, SpecPath string
@@ -202,11 +204,16 @@ func (w *Writer) Write(ctx context.Context, meta Meta, plan func(st *config.Stat
 		return Result{}, err
 	}
 	now := time.Now()
-	objects, unchanged, err := w.objects(p, tx.Revision, now)
+	objects, unchanged, missing, err := w.objects(p, tx.Revision, now)
 	if err != nil {
 		return Result{}, err
 	}
 	changes, undo := w.state.Apply(objects)
+	if len(missing) > 0 {
+		err := w.check(changes, p)
+		undo()
+		return Result{}, refuse(missing, err)
+	}
 	result := Result{Epoch: tx.Epoch, Revision: tx.Revision, Changes: changes, Unchanged: unchanged, Status: p.Status}
 	if len(changes) == 0 {
 		result.Revision--
@@ -278,23 +285,35 @@ func committed(h store.Head, r store.Record) store.Committed {
 	return c
 }
 
-// objects makes the plan's objects, without those that are as asked already.
-func (w *Writer) objects(p Plan, revision int64, now time.Time) (out []*resource.Object, unchanged int, err error) {
+// refuse adds what a check found to the secrets that are missing, so that everything is said at once.
+func refuse(missing resource.Violations, err error) error {
+	var more *Refused
+	if errors.As(err, &more) {
+		missing = append(missing, more.Violations...)
+	} else if err != nil {
+		return err
+	}
+	return &Refused{Violations: missing}
+}
+
+// objects makes the plan's objects, without those that are as asked already. Where secrets are missing, the
+// objects have something in their place: they are for further checks alone.
+func (w *Writer) objects(p Plan, revision int64, now time.Time) (out []*resource.Object, unchanged int, missing resource.Violations, err error) {
 	if wrong := w.foreigners(p); len(wrong) > 0 {
-		return nil, 0, &Refused{Conflict: true, Violations: wrong[:min(len(wrong), 100)]}
+		return nil, 0, nil, &Refused{Conflict: true, Violations: wrong[:min(len(wrong), 100)]}
 	}
 	var wrong resource.Violations
 	for _, d := range p.Upserts {
 		before := w.state.Get(d.Ref)
 		owner, labels := d.envelope(before)
 		spec, v := w.prepare(d, before)
-		if len(v) > 0 {
-			wrong = append(wrong, v...)
+		wrong = append(wrong, v...)
+		if spec == nil {
 			continue
 		}
 		o, err := resource.New(d.Ref, spec)
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, nil, err
 		}
 		if before != nil && bytes.Equal(before.Spec, o.Spec) && before.Owner == owner && maps.Equal(before.Labels, labels) {
 			unchanged++
@@ -312,10 +331,10 @@ func (w *Writer) objects(p Plan, revision int64, now time.Time) (out []*resource
 	for _, r := range p.Deletes {
 		out = append(out, resource.Tombstone(r, revision))
 	}
-	if len(wrong) > 0 {
-		return nil, 0, &Refused{Violations: wrong}
+	if !onlyMissing(wrong) {
+		return nil, 0, nil, &Refused{Violations: wrong}
 	}
-	return out, unchanged, nil
+	return out, unchanged, wrong, nil
 }
 
 // check applies every rule that needs more than the object itself.
