@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/services/cli/internal/client"
 	"github.com/marchproxy/marchproxy/services/cli/internal/manifest"
 )
@@ -22,6 +25,7 @@ type files struct {
 	prune    bool
 	empty    bool
 	takeOver bool
+	secrets  string
 
 	ownerGiven func() bool
 }
@@ -37,6 +41,7 @@ const fileUsage = "file or directory (all .yaml, .yml and .json below it, by nam
 func (f *files) flags(set *pflag.FlagSet) {
 	set.StringArrayVarP(&f.paths, "file", "f", nil, fileUsage)
 	set.StringVar(&f.owner, "owner", "", "becomes the owner of the resources; without it the files say, and what they do not say stays")
+	set.StringVar(&f.secrets, "secrets", "", "file that holds what exports leave out: private keys, secrets of policies, keys of licenses (docs/operations.md)")
 	f.ownerGiven = func() bool { return set.Changed("owner") }
 	set.BoolVar(&f.takeOver, "take-over", false, "also change what belongs to another owner, which is refused otherwise")
 	set.BoolVar(&f.prune, "prune", false, "delete what --owner has and the files lack")
@@ -76,6 +81,12 @@ func (c *cli) request(p *progress, f files) ([]*manifest.Document, transaction, 
 	case len(docs) == 0 && !f.prune:
 		return nil, r, errEmpty
 	}
+	if f.secrets != "" {
+		c.warnOpen("the secrets", f.secrets)
+		if err := manifest.AddSecrets(f.secrets, docs); err != nil {
+			return nil, r, err
+		}
+	}
 	for _, d := range docs {
 		r.Resources = append(r.Resources, d.Content())
 	}
@@ -90,7 +101,9 @@ func (c *cli) applyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "apply -f FILE|DIR...", Short: "Make the resources of files real, all in one revision or none", Args: cobra.NoArgs,
 		Long: "Apply sends everything that the files hold as one transaction: all of it becomes one revision, or nothing changes and\n" +
-			"every mistake is named with file, document and line. Sending again what was not answered acts only once.",
+			"every mistake is named with file, document and line. Sending again what was not answered acts only once.\n" +
+			"Secrets that the files lack stay as they are stored; where none is stored, all that are missing are named, and\n" +
+			"nothing is done: --secrets gives them.",
 		Example: "  marchproxy apply -f routes/ --owner team-a --prune --wait\n  helm template . | marchproxy apply -f -",
 		RunE: c.use(func(ctx context.Context, a *client.Client, _ []string) error {
 			p := c.progress()
@@ -125,7 +138,7 @@ func placed(err error, docs []*manifest.Document) error {
 	if !errors.As(err, &p) || len(p.Errors) == 0 {
 		return err
 	}
-	lines := []string{p.Detail}
+	lines, wanted := []string{p.Detail}, map[string][]string{}
 	for _, v := range p.Errors {
 		line := strings.TrimPrefix(v.Path+" "+v.Message, "$ ")
 		var i int
@@ -133,11 +146,33 @@ func placed(err error, docs []*manifest.Document) error {
 		number, below, closed := strings.Cut(rest, "]")
 		if _, scan := fmt.Sscan(number, &i); found && closed && scan == nil && i >= 0 && i < len(docs) {
 			line = docs[i].Says("$"+below, v.Message)
+			if field := docs[i].SecretField("$" + below); field != "" && slices.Contains(secretRules, v.Rule) {
+				wanted[docs[i].Ref().String()] = append(wanted[docs[i].Ref().String()], field)
+			}
 		}
 		lines = append(lines, line)
 	}
 	if p.Hint != "" {
 		lines = append(lines, p.Hint)
 	}
-	return errors.New(strings.Join(lines, "\n  "))
+	text := strings.Join(lines, "\n  ")
+	if len(wanted) > 0 {
+		text += "\nGive secrets in a file of your own (chmod 600), with --secrets FILE:\n" + template(wanted)
+	}
+	return errors.New(text)
+}
+
+// secretRules are those that are broken where a secret is missing.
+var secretRules = []string{resource.MissingSecret, "certificate.key"}
+
+// template is a secrets file to be filled in.
+func template(wanted map[string][]string) string {
+	var b strings.Builder
+	for _, ref := range slices.Sorted(maps.Keys(wanted)) {
+		fmt.Fprintf(&b, "\n    %s:", ref)
+		for _, field := range wanted[ref] {
+			fmt.Fprintf(&b, "\n      %s: ...", field)
+		}
+	}
+	return b.String()
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,10 +16,13 @@ import (
 
 func (c *cli) exportCommand() *cobra.Command {
 	var f filters
+	var keys bool
 	cmd := &cobra.Command{
 		Use: "export [KIND...]", Short: "The configuration as YAML documents that apply takes again",
 		Long: "Everything of one revision, without what the server sets. Secrets do not leave the api: applying the documents where\n" +
-			"they come from keeps the stored private keys; elsewhere those have to be added first.",
+			"they come from keeps the stored ones; elsewhere apply --secrets gives them, and a comment at the top lists them. The\n" +
+			"keys of Envoys (api_keys of a Gateway) belong to the place and are left out, so that applying the documents elsewhere\n" +
+			"keeps the keys of that place.",
 		Example:           "  marchproxy export > all.yaml && marchproxy diff -f all.yaml\n  marchproxy export routes services --owner team-a",
 		ValidArgsFunction: cobra.FixedCompletions(paths(), cobra.ShellCompDirectiveNoFileComp),
 		RunE: c.use(func(ctx context.Context, a *client.Client, args []string) error {
@@ -29,17 +34,44 @@ func (c *cli) exportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for i := range all {
+				if !keys && all[i].Kind == resource.KindGateway {
+					if all[i].Spec, err = manifest.Without(all[i].Spec, "api_keys"); err != nil {
+						return err
+					}
+				}
+			}
 			if c.output == "json" {
 				return c.print(map[string]any{"items": all, "revision": revision}, nil)
 			}
 			if _, err := fmt.Fprintf(c.out, "# MarchProxy, revision %d: %s\n", revision, plural(len(all), "resource")); err != nil {
 				return err
 			}
+			if err := withheld(c.out, all); err != nil {
+				return err
+			}
 			return manifest.WriteYAML(c.out, all)
 		}),
 	}
 	f.flags(cmd.Flags())
+	cmd.Flags().BoolVar(&keys, "api-keys", false, "with the keys of Envoys, as digests: for a second copy of this very place")
 	return cmd
+}
+
+// withheld lists the secrets that an export leaves out.
+func withheld(w io.Writer, all []manifest.File) error {
+	wanted := map[string][]string{}
+	for _, f := range all {
+		if fields := f.Withheld(); len(fields) > 0 {
+			wanted[f.Kind+"/"+f.Name] = fields
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	text := "Secrets are not in it. Where they are not stored, apply needs --secrets FILE:" + template(wanted)
+	_, err := fmt.Fprintf(w, "# %s\n", strings.ReplaceAll(text, "\n", "\n# "))
+	return err
 }
 
 // snapshot reads kinds at one revision: each page is of one moment, so what was written in between shows

@@ -104,10 +104,15 @@ func (c *cli) api() (*client.Client, error) {
 	if err := env.Err(); err != nil {
 		return nil, err
 	}
-	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o077 != 0 {
-		fmt.Fprintf(c.err, "marchproxy: the token in %s can be read by other users of this machine; chmod 600 keeps it to yourself\n", file)
-	}
+	c.warnOpen("the token", file)
 	return a, nil
+}
+
+// warnOpen warns of a file with secrets that others can read.
+func (c *cli) warnOpen(what, file string) {
+	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o077 != 0 {
+		fmt.Fprintf(c.err, "marchproxy: %s in %s can be read by other users of this machine; chmod 600 keeps it to yourself\n", what, file)
+	}
 }
 
 // use runs f with a client.

@@ -210,3 +210,87 @@ func FuzzRoundTrip(f *testing.F) {
 		}
 	})
 }
+
+// TestSecrets: a secrets file puts each secret where it belongs, by kid and name, and nothing else is changed.
+func TestSecrets(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "secrets.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const files = `
+kind: Certificate
+name: web
+spec: {chain: c, facts: {has_private_key: true}}
+---
+kind: License
+name: main
+spec: {facts: {has_key: true}, max_proxies: 12345678901234567890}
+---
+kind: AuthPolicy
+name: staff
+spec:
+  jwt: {keys: [{kid: a.b/c, algorithm: HS256}, {kid: two, algorithm: ES256, public_key: p}, {kid: x, algorithm: HS512, secret: s}]}
+  tokens: [{name: ci}, {name: cd, sha256: ab}]
+`
+	read := func() []*Document {
+		t.Helper()
+		docs, err := Read([]string{"-"}, strings.NewReader(files), func(int) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return docs
+	}
+	docs := read()
+	var withheld []string
+	for _, d := range docs {
+		withheld = append(withheld, d.Content().Withheld()...)
+	}
+	if got := strings.Join(withheld, " "); got != "private_key key jwt.keys.a.b/c.secret" {
+		t.Errorf("withheld: %s", got)
+	}
+	for path, want := range map[string]string{
+		"$.spec.jwt.keys[0].secret": "jwt.keys.a.b/c.secret", "$.spec.tokens[1]": "tokens.cd.value", "$.spec.tokens[9]": "",
+		"$.spec.jwt.keys[1].public_key": "", "$.spec": "",
+	} {
+		if got := docs[2].SecretField(path); got != want {
+			t.Errorf("%s is called %q, want %q", path, got, want)
+		}
+	}
+	write("Certificate/web: {private_key: pem}\nLicense/main: {key: 7}\nAuthPolicy/staff: {jwt.keys.a.b/c.secret: first, tokens.cd.value: second}\n")
+	if err := AddSecrets(path, docs); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{
+		`{"chain":"c","facts":{"has_private_key":true},"private_key":"pem"}`, `{"facts":{"has_key":true},"key":"7","max_proxies":12345678901234567890}`,
+		`{"jwt":{"keys":[{"algorithm":"HS256","kid":"a.b/c","secret":"first"},{"algorithm":"ES256","kid":"two","public_key":"p"},` +
+			`{"algorithm":"HS512","kid":"x","secret":"s"}]},"tokens":[{"name":"ci"},{"name":"cd","sha256":"ab","value":"second"}]}`,
+	} {
+		if got := string(docs[i].Spec); got != want {
+			t.Errorf("%s\nwant\n%s", got, want)
+		}
+	}
+	write("AuthPolicy/staff: {jwt.keys.x.secret: hush, jwt.keys.none.secret: hush}\nService/web: {key: hush}\nCertificate/web: {chain: hush}\n")
+	err := AddSecrets(path, read())
+	for _, want := range []string{
+		"jwt.keys.x.secret stands in the files as well", "jwt.keys.none.secret is no secret", "Service/web is not in the files", "Certificate/web chain is no secret",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%v\nlacks %q, or repeats a secret", err, want)
+		}
+	}
+}
+
+// TestWithout: a member is taken out, and the others stay as they are.
+func TestWithout(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"a":1,"k":[{"k":2}],"b":{"k":3}}`: `{"a":1,"b":{"k":3}}`, `{"k":1}`: `{}`, `{}`: `{}`, `{"b":1.50,"a":"<"}`: `{"b":1.50,"a":"<"}`,
+	} {
+		if got, err := Without([]byte(in), "k"); err != nil || string(got) != want {
+			t.Errorf("%s: %s %v", in, got, err)
+		}
+	}
+}

@@ -41,6 +41,39 @@ func (d *Document) Content() File {
 	return f
 }
 
+// Without is a JSON object without one of its members; the others keep their order.
+func Without(raw json.RawMessage, member string) (json.RawMessage, error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if _, err := dec.Token(); err != nil { // the brace
+		return nil, fmt.Errorf("read spec: %w", err)
+	}
+	var out bytes.Buffer
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return nil, fmt.Errorf("read spec: %w", err)
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return nil, fmt.Errorf("read spec: %w", err)
+		}
+		if name == member {
+			continue
+		}
+		quoted, err := json.Marshal(name)
+		if err != nil {
+			return nil, fmt.Errorf("write spec: %w", err)
+		}
+		if out.Len() > 0 {
+			out.WriteByte(',')
+		}
+		out.Write(quoted)
+		out.WriteByte(':')
+		out.Write(value)
+	}
+	return append(append([]byte("{"), out.Bytes()...), '}'), nil
+}
+
 // YAML writes a JSON value as YAML, its members in their order.
 func YAML(raw []byte) ([]byte, error) {
 	nodes, err := fromJSON(raw)
