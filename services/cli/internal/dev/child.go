@@ -19,9 +19,13 @@ type child struct {
 	make func() *exec.Cmd
 	// ready answers nil when the child serves.
 	ready func(context.Context) error
+	// why says what it waits for while it is not ready; nil where the error of ready says all.
+	why func(context.Context) string
 
 	mu  sync.Mutex
 	pid int
+	// logged is how much its log held when it was started last, in bytes.
+	logged int64
 	// failures is how often it has ended by itself since it began.
 	failures int
 	done     chan struct{}
@@ -63,6 +67,11 @@ func (c *child) once(ctx context.Context, logs string, changed func()) error {
 		return err
 	}
 	defer func() { _ = log.Close() }() // the child has its own
+	if info, err := log.Stat(); err == nil {
+		c.mu.Lock()
+		c.logged = info.Size()
+		c.mu.Unlock()
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -146,15 +155,17 @@ const (
 	maxFailures = 8
 	// startLimit is for a slow network: on its first run PostgreSQL is fetched.
 	startLimit = 5 * time.Minute
-	// patience is how long nobody wonders what is going on.
+	// patience is how long nobody wonders what is going on, and again how long until it is said again.
 	patience = 3 * time.Second
+	again    = 10 * time.Second
 )
 
 // await asks until the child serves.
 func (c *child) await(ctx context.Context, logs string, say func(string)) error {
 	limit, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	wonder := time.After(patience)
+	wonder := time.NewTimer(patience)
+	defer wonder.Stop()
 	for {
 		err := c.ready(limit)
 		if err == nil {
@@ -165,8 +176,17 @@ func (c *child) await(ctx context.Context, logs string, say func(string)) error 
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
-		case <-wonder:
-			say("waiting for " + c.name)
+		case <-wonder.C:
+			reason := err.Error()
+			if c.why != nil {
+				soon, cancel := context.WithTimeout(limit, 2*time.Second)
+				reason = c.why(soon)
+				cancel()
+			}
+			if limit.Err() == nil {
+				say("waiting for " + c.name + ": " + reason)
+			}
+			wonder.Reset(again)
 		case <-limit.Done():
 			if ctx.Err() != nil {
 				return ctx.Err()

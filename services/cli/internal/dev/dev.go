@@ -203,6 +203,10 @@ func (s *system) plan(envoy string) error {
 		cmd.Env = s.environ()
 		return cmd
 	}})
+	proxy := s.children[len(s.children)-1]
+	proxy.why = func(ctx context.Context) string {
+		return s.envoyWaits(ctx, func() []byte { return proxy.said(s.logs) })
+	}
 	return nil
 }
 
@@ -226,12 +230,16 @@ func (s *system) serve(ctx context.Context) error {
 		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		stops = append(stops, cancel)
 		c.start(own, s.logs, s.say, s.write)
+		demo := make(chan error, 1)
 		if c.name == "envoy" && !s.NoDemo {
-			if err := s.demo(ctx); err != nil {
-				return err
-			}
+			go func() { demo <- s.demo(ctx) }() // it waits for Envoy, and what Envoy waits for is said below
+		} else {
+			demo <- nil
 		}
 		err := c.await(ctx, s.logs, s.say)
+		if err == nil {
+			err = <-demo
+		}
 		if err == nil && c.name == "api" {
 			err = s.settleProxyPort(ctx)
 		}

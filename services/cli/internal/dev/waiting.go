@@ -1,0 +1,72 @@
+package dev
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
+)
+
+// envoyWaits says what Envoy waits for, and what can be done about it.
+func (s *system) envoyWaits(ctx context.Context, log func() []byte) string {
+	e := envoyadmin.Envoy{Admin: envoyadmin.New(local(s.AdminPort)), Server: local(s.GRPCPort), Ended: func() (code, text string) {
+		for line := range bytes.Lines(log()) {
+			if c, t := envoyadmin.StreamEnd(bytes.TrimSpace(line)); c != "" {
+				code, text = c, t
+			}
+		}
+		return code, text
+	}}
+	_, cause, reason := e.Look(ctx)
+	gateway := s.urls["api"] + "/v1/gateways/default"
+	switch cause {
+	case envoyadmin.KeyRefused:
+		names := "others"
+		var g struct {
+			Spec struct {
+				Keys []struct{ Name string } `json:"api_keys"`
+			}
+		}
+		if err := call(ctx, http.MethodGet, gateway, "", &g); err == nil && len(g.Spec.Keys) > 0 {
+			names = ""
+			for _, k := range g.Spec.Keys {
+				names += ", " + k.Name
+			}
+			names = strings.TrimPrefix(names, ", ")
+		}
+		return fmt.Sprintf("%s\n  Envoy's key is ClusterKey in %s; the gateway default takes the api_keys %s instead. This takes them away,\n"+
+			"  so that Envoy's is taken again:\n    curl -X PATCH %s -H 'Content-Type: application/merge-patch+json' -d '{\"spec\":{\"api_keys\":null}}'",
+			reason, filepath.Join(s.StateDir, "secrets.json"), names, gateway)
+	case envoyadmin.NoListeners:
+		return reason + "; " + gateway + " shows it"
+	default:
+		return reason
+	}
+}
+
+// said is the end of what a child has logged since it was started last, at most 64 KiB.
+func (c *child) said(logs string) []byte {
+	const most = 64 << 10
+	f, err := os.Open(c.log(logs))
+	if err != nil {
+		return nil // it has said nothing yet
+	}
+	defer func() { _ = f.Close() }() // read only
+	c.mu.Lock()
+	from := c.logged
+	c.mu.Unlock()
+	if info, err := f.Stat(); err == nil {
+		from = max(from, info.Size()-most)
+	}
+	raw, err := io.ReadAll(io.NewSectionReader(f, from, most))
+	if err != nil {
+		return nil
+	}
+	return raw
+}
