@@ -179,9 +179,6 @@ func (s *System) Pid(name string) int {
 	return r.Pids[name]
 }
 
-// Says is all that marchproxy dev has printed so far.
-func (s *System) Says() string { return s.out.String() }
-
 // Stop ends the system as Ctrl-C does and waits for it.
 func (s *System) Stop() error {
 	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
