@@ -110,6 +110,7 @@ func TestMistakes(t *testing.T) {
 		"a number as name":    {"kind: Route\nname: 7\nspec: {}\n", "f.yaml:2: document 1: name must be a string, in quotes"},
 		"a number as a label": {"kind: Route\nname: a\nspec: {}\nlabels:\n  team: web\n  version: 1.10\n", "f.yaml:6: document 1: labels.version must be a string, in quotes"},
 		"true as a label":     {"kind: Route\nname: a\nspec: {}\nlabels: {a.b: true}\n", `f.yaml:4: document 1: labels["a.b"] must be a string, in quotes`},
+		"null as a label":     {"kind: Route\nname: a\nspec: {}\nlabels:\n  team:\n", `f.yaml:5: document 1: labels.team is null; write "" where`},
 		"octal":               {"kind: Gateway\nname: g\nspec:\n  listeners:\n  - name: a\n    port: 010\n", `f.yaml:6: document 1: spec.listeners[0].port is 010, which is 8 to some readers of YAML and 10 to others; write 8 or 10, or "010" in quotes`},
 		"octal as label":      {"kind: Route\nname: a\nlabels: {mode: -0777}\nspec: {}\n", "f.yaml:3: document 1: labels.mode is -0777, which is -511 to some readers of YAML and -777 to others"},
 		"octal by tag":        {"kind: Route\nname: a\nspec: {n: !!int \"010\"}\n", "f.yaml:3: document 1: spec.n is 010, which is 8"},

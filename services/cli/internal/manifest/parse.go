@@ -107,6 +107,16 @@ func (p *parser) resource(n *yaml.Node) {
 		p.fail(n, "spec is empty")
 		return
 	}
+	if labels := child(n, "labels"); labels != nil { // of a map of strings, encoding/json makes null an empty text
+		for name := range d.Labels {
+			if v := child(labels, name); v != nil && v.ShortTag() == "!!null" {
+				p.fail(v, "labels.%s is null; write \"\" where an empty value is meant, or leave it out", name)
+			}
+		}
+		if len(p.errs) > before {
+			return
+		}
+	}
 	// What the server sets may be there, so that what was read can be written; it is not sent back.
 	d.Object = api.Object{Kind: d.Kind, Name: d.Name, Spec: d.Spec, Owner: d.Owner, Labels: d.Labels}
 	p.out = append(p.out, d)
