@@ -63,6 +63,11 @@ func (k *checker) route(st *config.State, name string, r *configv1.Route) {
 			k.add("$", "envoy.schema", "would be refused by Envoy: %v", err)
 		}
 	}
+	for i, h := range r.GetHosts() {
+		if msg := checkAddressHost(h); msg != "" {
+			k.add(fmt.Sprintf("$.hosts[%d]", i), "route.host", "%s", msg)
+		}
+	}
 	if p, ok := r.GetPath().GetMatch().(*configv1.PathMatch_Regex); ok {
 		k.regex("$.path.regex", p.Regex)
 	}
@@ -90,9 +95,46 @@ func (k *checker) route(st *config.State, name string, r *configv1.Route) {
 			k.add(fmt.Sprintf("$.cors.allow_origins[%d]", i), "route.cors", "must be exact, prefix, suffix or regex")
 		}
 	}
+	if d := r.GetDirectResponse(); d.GetBody() != "" && (d.GetStatus() == 204 || d.GetStatus() == 205 || d.GetStatus() == 304) {
+		k.add("$.direct_response.body", "route.body", "is not empty, and a response of status %d has no body (RFC 9110); leave it out, or choose another status", d.GetStatus())
+	}
+	k.timeouts(r)
 	if b := r.GetRetry().GetBackoff(); b != nil && 10*b.AsDuration() < b.AsDuration() {
 		k.add("$.retry.backoff", "route.retry", "is too long")
 	}
+}
+
+func (k *checker) timeouts(r *configv1.Route) {
+	own := r.GetResponseHeadersTimeout()
+	if own == nil {
+		return
+	}
+	if r.GetRetry().GetPerTryTimeout() != nil {
+		k.add("$.response_headers_timeout", "route.timeouts", "is the same as retry.per_try_timeout, which is given too; keep one")
+	}
+	if t := r.GetTimeout().AsDuration(); t > 0 && own.AsDuration() >= t {
+		k.add("$.response_headers_timeout", "route.timeouts", "is not shorter than timeout, which ends the request first; make it shorter or leave it out")
+	}
+}
+
+// checkAddressHost says what is wrong with a host that is an IPv6 address, or returns "". Hosts are compared byte by
+// byte, with what clients send: RFC 5952's form, and for addresses that hold an IPv4 one browsers' hexadecimal one
+// as well.
+func checkAddressHost(host string) string {
+	text, bracketed := strings.CutPrefix(host, "[")
+	if !bracketed {
+		return ""
+	}
+	ip, err := netip.ParseAddr(strings.TrimSuffix(text, "]"))
+	if err != nil || !ip.Is6() {
+		return "is no IPv6 address, such as [2001:db8::1]"
+	}
+	b := ip.As16()
+	hexadecimal := fmt.Sprintf("[::ffff:%x:%x]", uint16(b[12])<<8|uint16(b[13]), uint16(b[14])<<8|uint16(b[15]))
+	if canonical := "[" + ip.String() + "]"; host != canonical && (!ip.Is4In6() || host != hexadecimal) {
+		return "is not how clients write this address; write " + canonical
+	}
+	return ""
 }
 
 func (k *checker) rewrite(r *configv1.Route) {

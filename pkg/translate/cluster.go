@@ -133,6 +133,9 @@ func cluster(name string, s *configv1.Service) *clusterv3.Cluster {
 	if d := s.GetOutlierDetection(); d != nil {
 		c.OutlierDetection = outliers(d)
 	}
+	if s.GetHealthCheck() != nil || s.GetOutlierDetection() != nil {
+		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: panicThreshold(s)}}
+	}
 	if b := s.GetCircuitBreaker(); b != nil {
 		c.CircuitBreakers = &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
 			MaxConnections: positive(b.GetMaxConnections()), MaxPendingRequests: positive(b.GetMaxPendingRequests()),
@@ -140,6 +143,15 @@ func cluster(name string, s *configv1.Service) *clusterv3.Cluster {
 		}}}
 	}
 	return c
+}
+
+// panicThreshold is 1 where nothing is set, the least that Envoy knows besides "never". Its own 50 sends two thirds of
+// the requests to two dead endpoints of three; never would answer 503 while a new service's first checks are out.
+func panicThreshold(s *configv1.Service) float64 {
+	if s.PanicThreshold != nil {
+		return float64(s.GetPanicThreshold())
+	}
+	return 1
 }
 
 func positive(n uint32) *wrapperspb.UInt32Value {
@@ -269,8 +281,9 @@ func checkHealth(c *clusterv3.Cluster, name string, h *configv1.HealthCheck) {
 		hc.HealthChecker = &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}}
 	}
 	c.HealthChecks = []*corev3.HealthCheck{hc}
-	// A new cluster serves before its first checks are back: until some endpoint is known to be healthy
-	// Envoy tries them all. Waiting would answer 503 on routes that point at it already.
+	// An Envoy that starts serves before its first checks are back: until some endpoint is known to be healthy it tries
+	// them all (panicThreshold). Waiting would keep its listeners closed. A cluster that comes later warms until each
+	// endpoint was checked once, whatever is said here.
 	c.WaitForWarmOnInit = wrapperspb.Bool(false)
 }
 
@@ -292,7 +305,9 @@ func orNumber(n, def uint32) uint32 {
 func outliers(d *configv1.OutlierDetection) *clusterv3.OutlierDetection {
 	out := &clusterv3.OutlierDetection{
 		Consecutive_5Xx: positive(d.GetConsecutive_5Xx()), ConsecutiveGatewayFailure: positive(d.GetConsecutiveGatewayFailure()),
-		Interval: d.GetInterval(), BaseEjectionTime: d.GetBaseEjectionTime(), MaxEjectionPercent: positive(d.GetMaxEjectionPercent()),
+		Interval: d.GetInterval(), BaseEjectionTime: d.GetBaseEjectionTime(), MaxEjectionPercent: wrapperspb.UInt32(orNumber(d.GetMaxEjectionPercent(), 50)),
+		// Of two to four endpoints none would be ejected otherwise, whatever they answer.
+		AlwaysEjectOneHost: wrapperspb.Bool(true),
 	}
 	if d.GetConsecutiveGatewayFailure() > 0 {
 		out.EnforcingConsecutiveGatewayFailure = wrapperspb.UInt32(100)

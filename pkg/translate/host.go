@@ -23,8 +23,10 @@ import (
 //
 //  1. an early mutation sets an internal header to "listener|authority", over whatever the client sent;
 //  2. the scope key is that header: an exact host in lower case has found its table;
-//  3. where nothing was found, the host filter tries the host in lower case and without a final dot, and
-//     then "listener|*", the table of all wildcards and of the default.
+//  3. where nothing was found, the host filter tries the host in lower case, and then "listener|*", the
+//     table of all wildcards and of the default.
+//
+// Port and final dot are gone before the first step.
 //
 // Every table removes the header again and ends in a route of its own, so that a path that is not known
 // never falls through to another table.
@@ -100,7 +102,6 @@ end
   local headers = handle:headers()
   local listener = string.match(headers:get("` + scopeHeader + `") or "", "^[^|]*|") or ""
   local host = string.lower(headers:get(":authority") or "")
-  if string.sub(host, -1) == "." then host = string.sub(host, 1, -2) end
 `)
 	if guards {
 		b.WriteString(`  local wanted = chain(listener, host)

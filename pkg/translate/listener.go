@@ -133,6 +133,7 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 		StatPrefix: l.GetName(), CodecType: hcmv3.HttpConnectionManager_AUTO, ServerName: "marchproxy",
 		RouteSpecifier:                scopedRoutes(),
 		StripPortMode:                 &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
+		StripTrailingHostDot:          true, // x.example.com. is x.example.com, for wildcards as well
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{earlyMutation(l.GetName())},
 		UseRemoteAddress:              wrapperspb.Bool(true),
 		NormalizePath:                 wrapperspb.Bool(true), MergeSlashes: true,

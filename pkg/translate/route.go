@@ -148,8 +148,7 @@ func headerOption(name, value string, how corev3.HeaderValueOption_HeaderAppendA
 // forward is the action of a route with backends.
 func (t *tableBuilder) forward(r *configv1.Route) *routev3.RouteAction {
 	a := &routev3.RouteAction{
-		Timeout: orElse(r.GetTimeout(), 15*time.Second), IdleTimeout: r.GetIdleTimeout(),
-		RetryPolicy: retry(r.GetRetry()),
+		Timeout: orElse(r.GetTimeout(), 0), IdleTimeout: r.GetIdleTimeout(),
 	}
 	grpc := false
 	seen := map[string]bool{}
@@ -167,9 +166,9 @@ func (t *tableBuilder) forward(r *configv1.Route) *routev3.RouteAction {
 	}
 	if grpc && r.GetTimeout() == nil {
 		// Streams may be long; a client's own deadline holds (grpc-timeout).
-		a.Timeout = durationpb.New(0)
 		a.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: durationpb.New(0), GrpcTimeoutHeaderMax: durationpb.New(0)}
 	}
+	a.RetryPolicy = retry(r.GetRetry(), answerWithin(r, grpc))
 	target(a, r.GetBackends())
 	for _, m := range r.GetMirrors() {
 		t.clusters[m.GetService()] = true
@@ -178,9 +177,6 @@ func (t *tableBuilder) forward(r *configv1.Route) *routev3.RouteAction {
 	rewrite(a, r)
 	if r.GetWebsocket() {
 		a.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "websocket"}}
-		if r.GetTimeout() == nil {
-			a.Timeout = durationpb.New(0)
-		}
 	}
 	return a
 }
@@ -233,9 +229,29 @@ func sourceIP() *routev3.RouteAction_HashPolicy_ConnectionProperties_ {
 	return &routev3.RouteAction_HashPolicy_ConnectionProperties_{ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true}}
 }
 
-func retry(r *configv1.Retry) *routev3.RetryPolicy {
-	if r == nil {
+// answerWithin is how long a backend may take to begin its answer; nil for any time. Envoy's timeout of a route
+// ends with the answer's last byte; that of an attempt has no effect once the answer has begun.
+func answerWithin(r *configv1.Route, grpc bool) *durationpb.Duration {
+	switch own := r.GetRetry().GetPerTryTimeout(); {
+	case own != nil:
+		return own
+	case r.GetResponseHeadersTimeout() != nil:
+		if d := r.GetResponseHeadersTimeout(); d.AsDuration() > 0 {
+			return d
+		}
 		return nil
+	case r.GetTimeout() != nil || r.GetWebsocket() || grpc:
+		return nil
+	}
+	return durationpb.New(15 * time.Second)
+}
+
+func retry(r *configv1.Retry, within *durationpb.Duration) *routev3.RetryPolicy {
+	if r == nil {
+		if within == nil {
+			return nil
+		}
+		return &routev3.RetryPolicy{PerTryTimeout: within}
 	}
 	on := r.GetConditions()
 	if len(on) == 0 {
@@ -243,7 +259,7 @@ func retry(r *configv1.Retry) *routev3.RetryPolicy {
 	}
 	out := &routev3.RetryPolicy{
 		RetryOn: strings.Join(on, ","), NumRetries: wrapperspb.UInt32(max(r.GetAttempts(), 1)),
-		PerTryTimeout: r.GetPerTryTimeout(), RetriableStatusCodes: r.GetStatuses(),
+		PerTryTimeout: within, RetriableStatusCodes: r.GetStatuses(),
 		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
 			Name:       "envoy.retry_host_predicates.previous_hosts",
 			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: pack(&hostsv3.PreviousHostsPredicate{})},

@@ -139,7 +139,7 @@ func TestHosts(t *testing.T) {
 	}
 	call(t, s, "POST", s.API+"/v1/apply?wait=live", map[string]any{"resources": []any{
 		route("exact", `["a.example.com"]`, "/"), route("api", `["a.example.com"]`, "/api"), route("wild", `["*.example.com"]`, "/"),
-		route("deep", `["*.deep.example.com"]`, "/"), route("narrow", `["narrow.example.com"]`, "/only"), route("rest", `["*"]`, "/"),
+		route("deep", `["*.deep.example.com"]`, "/"), route("narrow", `["narrow.example.com"]`, "/only"), route("rest", `["*"]`, "/"), route("address", `["[2001:db8::1]"]`, "/"),
 	}}, 200)
 	for _, c := range []struct{ host, path, want string }{
 		{"a.example.com", "/", "exact"},
@@ -151,6 +151,11 @@ func TestHosts(t *testing.T) {
 		{"a.example.com", "/apix", "exact"},
 		{"b.example.com", "/", "wild"},
 		{"B.example.com", "/", "wild"},
+		{"b.example.com.", "/", "wild"},
+		{"b.example.com.:8080", "/", "wild"},
+		{"B.deep.example.com.", "/", "deep"},
+		{"[2001:db8::1]", "/", "address"},
+		{"[2001:db8::1]:8080", "/", "address"},
 		{"x.deep.example.com", "/", "deep"},
 		{"example.com", "/", "rest"},
 		{"narrow.example.com", "/only", "narrow"},

@@ -80,7 +80,9 @@ func TestCertificatesAreWarnedOf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	block := func(typ string, der []byte) string { return string(pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der})) }
+	block := func(typ string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der}))
+	}
 	refused := call(t, s, "PUT", s.API+"/v1/certificates/good", map[string]any{"spec": map[string]any{"chain": block("CERTIFICATE", der), "private_key": block("PRIVATE KEY", key)}}, 422)
 	term.says(fmt.Sprint(refused["errors"]), "$.spec.chain", "P-224", "issue it anew")
 }

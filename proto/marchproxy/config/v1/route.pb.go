@@ -29,7 +29,8 @@ const (
 type Route struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exact names (a.example.com), wildcards (*.example.com: any number of labels in front) or * for
-	// every other host. Without port, in lower case; * where empty.
+	// every other host. Without port and final dot, which are taken from a request's before it is compared, and
+	// in lower case; an IPv6 address in brackets, as clients write it ([2001:db8::1]). * where empty.
 	Hosts []string `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	// The path; prefix / where absent.
 	Path *PathMatch `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
@@ -45,9 +46,12 @@ type Route struct {
 	Redirect *Redirect `protobuf:"bytes,7,opt,name=redirect,proto3" json:"redirect,omitempty"`
 	// Answer at once instead.
 	DirectResponse *DirectResponse `protobuf:"bytes,8,opt,name=direct_response,json=directResponse,proto3" json:"direct_response,omitempty"`
-	// Time for the whole request, retries included; 15s where absent, 0s for none.
+	// Time for the whole request up to the last byte of its answer, retries included; none where absent, and
+	// none where 0s. It cuts downloads that are under way, which response_headers_timeout and idle_timeout do
+	// not.
 	Timeout *durationpb.Duration `protobuf:"bytes,9,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// A stream (WebSocket, gRPC) idle for this long is reset; 5m where absent, 0s for never.
+	// A request, download, WebSocket or gRPC stream on which nothing moves either way for this long is ended;
+	// 5m where absent, 0s for never.
 	IdleTimeout *durationpb.Duration `protobuf:"bytes,10,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
 	// Retries; none where absent.
 	Retry *Retry `protobuf:"bytes,11,opt,name=retry,proto3" json:"retry,omitempty"`
@@ -72,9 +76,14 @@ type Route struct {
 	// The AuthPolicy that requests must satisfy; the gateway's where empty, and none at all where `none`.
 	AuthPolicy string `protobuf:"bytes,21,opt,name=auth_policy,json=authPolicy,proto3" json:"auth_policy,omitempty"`
 	// Features that the gateway's license must have for this route; it is answered 402 otherwise.
-	Features      []string `protobuf:"bytes,22,rep,name=features,proto3" json:"features,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Features []string `protobuf:"bytes,22,rep,name=features,proto3" json:"features,omitempty"`
+	// Time for a backend to begin its answer, that is to send its headers, after it has the whole request; of
+	// each attempt, and 504 after it. An answer that has begun is not cut. 15s where absent; none where 0s, and
+	// where absent beside a timeout, with websocket, or with a backend of protocol grpc, whose streams may be
+	// silent at first.
+	ResponseHeadersTimeout *durationpb.Duration `protobuf:"bytes,23,opt,name=response_headers_timeout,json=responseHeadersTimeout,proto3" json:"response_headers_timeout,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Route) Reset() {
@@ -257,6 +266,13 @@ func (x *Route) GetAuthPolicy() string {
 func (x *Route) GetFeatures() []string {
 	if x != nil {
 		return x.Features
+	}
+	return nil
+}
+
+func (x *Route) GetResponseHeadersTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.ResponseHeadersTimeout
 	}
 	return nil
 }
@@ -601,7 +617,7 @@ type Retry struct {
 	Conditions []string `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// Statuses tried again, with condition retriable-status-codes.
 	Statuses []uint32 `protobuf:"varint,3,rep,packed,name=statuses,proto3" json:"statuses,omitempty"`
-	// Time for each attempt; the route's timeout where absent.
+	// Time for each attempt to begin its answer, instead of the route's response_headers_timeout.
 	PerTryTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=per_try_timeout,json=perTryTimeout,proto3" json:"per_try_timeout,omitempty"`
 	// First pause; doubled each time with jitter, up to ten times this. 25ms where absent.
 	Backoff       *durationpb.Duration `protobuf:"bytes,5,opt,name=backoff,proto3" json:"backoff,omitempty"`
@@ -943,7 +959,7 @@ var File_marchproxy_config_v1_route_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_route_proto_rawDesc = "" +
 	"\n" +
-	" marchproxy/config/v1/route.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\"\x8e\r\n" +
+	" marchproxy/config/v1/route.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\"\xf3\r\n" +
 	"\x05Route\x12\x8f\x01\n" +
 	"\x05hosts\x18\x01 \x03(\tBy\xbaHv\x92\x01s\x10\x90N\x18\x01\"lrj\x10\x01\x18\xfd\x012c^(\\*|(\\*\\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*|\\[[0-9a-f:.]+\\])$R\x05hosts\x123\n" +
 	"\x04path\x18\x02 \x01(\v2\x1f.marchproxy.config.v1.PathMatchR\x04path\x12@\n" +
@@ -968,7 +984,8 @@ const file_marchproxy_config_v1_route_proto_rawDesc = "" +
 	"\tlisteners\x18\x14 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\x18\x01\"\x06r\x04\x10\x01\x18?R\tlisteners\x12(\n" +
 	"\vauth_policy\x18\x15 \x01(\tB\a\xbaH\x04r\x02\x18?R\n" +
 	"authPolicy\x12Q\n" +
-	"\bfeatures\x18\x16 \x03(\tB5\xbaH2\x92\x01/\x10\x10\x18\x01\")r'\x10\x01\x18@2!^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$R\bfeatures:\xc7\x01\xbaH\xc3\x01\x1a\xc0\x01\n" +
+	"\bfeatures\x18\x16 \x03(\tB5\xbaH2\x92\x01/\x10\x10\x18\x01\")r'\x10\x01\x18@2!^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$R\bfeatures\x12c\n" +
+	"\x18response_headers_timeout\x18\x17 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x16responseHeadersTimeout:\xc7\x01\xbaH\xc3\x01\x1a\xc0\x01\n" +
 	"\froute.action\x12Cexactly one of backends, redirect and direct_response must be given\x1ak(size(this.backends) > 0 ? 1 : 0) + (has(this.redirect) ? 1 : 0) + (has(this.direct_response) ? 1 : 0) == 1\"\x9f\x01\n" +
 	"\tPathMatch\x12/\n" +
 	"\x06prefix\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x18\x80 2\v^/[^?#\\s]*$H\x00R\x06prefix\x12-\n" +
@@ -1072,17 +1089,18 @@ var file_marchproxy_config_v1_route_proto_depIdxs = []int32{
 	12, // 12: marchproxy.config.v1.Route.response_headers:type_name -> marchproxy.config.v1.HeaderChanges
 	9,  // 13: marchproxy.config.v1.Route.cors:type_name -> marchproxy.config.v1.Cors
 	13, // 14: marchproxy.config.v1.Route.local_rate_limit:type_name -> marchproxy.config.v1.LocalRateLimit
-	12, // 15: marchproxy.config.v1.Backend.request_headers:type_name -> marchproxy.config.v1.HeaderChanges
-	11, // 16: marchproxy.config.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
-	11, // 17: marchproxy.config.v1.Retry.backoff:type_name -> google.protobuf.Duration
-	7,  // 18: marchproxy.config.v1.Rewrite.regex:type_name -> marchproxy.config.v1.RegexRewrite
-	14, // 19: marchproxy.config.v1.Cors.allow_origins:type_name -> marchproxy.config.v1.StringMatch
-	11, // 20: marchproxy.config.v1.Cors.max_age:type_name -> google.protobuf.Duration
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	11, // 15: marchproxy.config.v1.Route.response_headers_timeout:type_name -> google.protobuf.Duration
+	12, // 16: marchproxy.config.v1.Backend.request_headers:type_name -> marchproxy.config.v1.HeaderChanges
+	11, // 17: marchproxy.config.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
+	11, // 18: marchproxy.config.v1.Retry.backoff:type_name -> google.protobuf.Duration
+	7,  // 19: marchproxy.config.v1.Rewrite.regex:type_name -> marchproxy.config.v1.RegexRewrite
+	14, // 20: marchproxy.config.v1.Cors.allow_origins:type_name -> marchproxy.config.v1.StringMatch
+	11, // 21: marchproxy.config.v1.Cors.max_age:type_name -> google.protobuf.Duration
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_config_v1_route_proto_init() }

@@ -169,9 +169,14 @@ type Service struct {
 	// Time to connect to an endpoint; 5s where absent.
 	ConnectTimeout *durationpb.Duration `protobuf:"bytes,8,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
 	// Closes upstream connections idle for this long; 1h where absent.
-	IdleTimeout   *durationpb.Duration `protobuf:"bytes,9,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	IdleTimeout *durationpb.Duration `protobuf:"bytes,9,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
+	// With health_check or outlier_detection: below this share of healthy endpoints, in percent, Envoy takes
+	// the checks for mistaken and sends requests to all of them. 1 where absent: only once none is healthy, as
+	// endpoints that replace all others are until their first checks are back. Envoy's own is 50; with 0 it
+	// answers 503 instead.
+	PanicThreshold *uint32 `protobuf:"varint,10,opt,name=panic_threshold,json=panicThreshold,proto3,oneof" json:"panic_threshold,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
@@ -265,6 +270,13 @@ func (x *Service) GetIdleTimeout() *durationpb.Duration {
 		return x.IdleTimeout
 	}
 	return nil
+}
+
+func (x *Service) GetPanicThreshold() uint32 {
+	if x != nil && x.PanicThreshold != nil {
+		return *x.PanicThreshold
+	}
+	return 0
 }
 
 // One address of a service.
@@ -653,7 +665,8 @@ type HealthCheck struct {
 	Check isHealthCheck_Check `protobuf_oneof:"check"`
 	// Time between checks; 10s where absent.
 	Interval *durationpb.Duration `protobuf:"bytes,4,opt,name=interval,proto3" json:"interval,omitempty"`
-	// Time a check may take; 2s where absent.
+	// Time a check may take; 2s where absent. A new service, and one whose checks are changed, is live once each
+	// endpoint has been checked once, and other new services at the gateway wait for it: keep it short.
 	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Passed checks before an endpoint is healthy; 1 where 0.
 	HealthyThreshold uint32 `protobuf:"varint,6,opt,name=healthy_threshold,json=healthyThreshold,proto3" json:"healthy_threshold,omitempty"`
@@ -938,7 +951,8 @@ type OutlierDetection struct {
 	Interval *durationpb.Duration `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
 	// First ejection; each further one lasts longer. 30s where absent.
 	BaseEjectionTime *durationpb.Duration `protobuf:"bytes,4,opt,name=base_ejection_time,json=baseEjectionTime,proto3" json:"base_ejection_time,omitempty"`
-	// At most this share is ejected, in percent; 10 where 0.
+	// At most this share is ejected, in percent, but always one endpoint; 50 where 0. Where all are ejected,
+	// panic_threshold has them tried all the same.
 	MaxEjectionPercent uint32 `protobuf:"varint,5,opt,name=max_ejection_percent,json=maxEjectionPercent,proto3" json:"max_ejection_percent,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -1159,7 +1173,7 @@ var File_marchproxy_config_v1_service_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\"marchproxy/config/v1/service.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\x84\x06\n" +
+	"\"marchproxy/config/v1/service.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xcf\x06\n" +
 	"\aService\x12G\n" +
 	"\tendpoints\x18\x01 \x03(\v2\x1e.marchproxy.config.v1.EndpointB\t\xbaH\x06\x92\x01\x03\x10\x90NR\tendpoints\x12L\n" +
 	"\bprotocol\x18\x02 \x01(\x0e2&.marchproxy.config.v1.Service.ProtocolB\b\xbaH\x05\x82\x01\x02\x10\x01R\bprotocol\x12J\n" +
@@ -1169,13 +1183,16 @@ const file_marchproxy_config_v1_service_proto_rawDesc = "" +
 	"\x0fcircuit_breaker\x18\x06 \x01(\v2$.marchproxy.config.v1.CircuitBreakerR\x0ecircuitBreaker\x123\n" +
 	"\x03tls\x18\a \x01(\v2!.marchproxy.config.v1.UpstreamTlsR\x03tls\x12U\n" +
 	"\x0fconnect_timeout\x18\b \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x03\b\xac\x022\x04\x10\xc0\x84=R\x0econnectTimeout\x12P\n" +
-	"\fidle_timeout\x18\t \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=R\vidleTimeout\"N\n" +
+	"\fidle_timeout\x18\t \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=R\vidleTimeout\x125\n" +
+	"\x0fpanic_threshold\x18\n" +
+	" \x01(\rB\a\xbaH\x04*\x02\x18dH\x00R\x0epanicThreshold\x88\x01\x01\"N\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04http\x10\x01\x12\t\n" +
 	"\x05http2\x10\x02\x12\b\n" +
 	"\x04grpc\x10\x03\x12\t\n" +
-	"\x05https\x10\x04\"\xa9\x02\n" +
+	"\x05https\x10\x04B\x12\n" +
+	"\x10_panic_threshold\"\xa9\x02\n" +
 	"\bEndpoint\x12w\n" +
 	"\x04host\x18\x01 \x01(\tBc\xbaH`\xba\x01V\n" +
 	"\rendpoint.host\x12#must be an IP address or a DNS name\x1a this.isIp() || this.isHostname()r\x05\x10\x01\x18\xfd\x01R\x04host\x12\x1f\n" +
@@ -1319,6 +1336,7 @@ func file_marchproxy_config_v1_service_proto_init() {
 	if File_marchproxy_config_v1_service_proto != nil {
 		return
 	}
+	file_marchproxy_config_v1_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_marchproxy_config_v1_service_proto_msgTypes[3].OneofWrappers = []any{
 		(*HashOn_Header)(nil),
 		(*HashOn_Cookie)(nil),

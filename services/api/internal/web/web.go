@@ -171,8 +171,14 @@ func check(r *http.Request, op operation) error {
 		}
 	}
 	for _, name := range op.Headers {
-		if v := r.Header.Get(name); v != "" {
-			if msg := openapi.Parameters[name].Check(v); msg != "" {
+		values, there := r.Header[http.CanonicalHeaderKey(name)]
+		v := strings.TrimSpace(strings.Join(values, ","))
+		switch {
+		case !there:
+		case v == "": // a variable that was not set: the write would not be guarded
+			return wrong(http.StatusBadRequest, "header %s is empty; give it a value, or leave it out", name)
+		default:
+			if msg := openapi.Parameters[name].Check(r.Header.Get(name)); msg != "" {
 				return wrong(http.StatusBadRequest, "header %s %s", name, msg)
 			}
 		}
