@@ -25,6 +25,7 @@ test: build lint check-generated check-wasm check-bpf ## Check everything, with 
 	go run ./test/cmd/check-hitless -rounds 120
 	go run ./test/cmd/check-auth -trials 300
 	go run ./test/cmd/chaos -kills 9
+	go run ./test/cmd/check-disk -rounds 1 -hold 2s
 	go run ./test/cmd/check-input -examples 5
 	go run ./test/cmd/check-clients
 	go run ./test/cmd/diff-auth -n 20000 -envoy 4000
@@ -108,6 +109,10 @@ fuzz: ## Fuzz the decoders, the translator and what opens sealed values, FUZZTIM
 .PHONY: chaos
 chaos: build ## Kill every part under load and look for what was lost
 	go run ./test/cmd/chaos $(ARGS)
+
+.PHONY: check-disk
+check-disk: build ## Fill the disks of NATS, PostgreSQL and xds under load, and look for what was lost
+	go run ./test/cmd/check-disk $(ARGS)
 
 .PHONY: wasm
 wasm: ## Build the filters into wasm-filters/dist (running them needs no Rust)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/test/harness"
+	"github.com/marchproxy/marchproxy/test/load"
 )
 
 // step is one thing that is done to the system, so long after the one before.
@@ -50,7 +51,7 @@ func plan(rng *rand.Rand, kills int) []step {
 	return out
 }
 
-func (s step) do(ctx context.Context, sys *harness.System, all []*writer) error {
+func (s step) do(ctx context.Context, sys *harness.System, all []*load.Writer) error {
 	switch s.what {
 	case "kill":
 		sys.Kill(s.parts...)
@@ -60,7 +61,7 @@ func (s step) do(ctx context.Context, sys *harness.System, all []*writer) error 
 	case "backup":
 		return sys.Down(ctx, func() error {
 			for _, w := range all {
-				w.remember()
+				w.Remember()
 			}
 			for _, part := range []string{"nats", "postgres"} {
 				if _, err := sys.Backup(ctx, part, "old"); err != nil {
@@ -77,7 +78,7 @@ func (s step) do(ctx context.Context, sys *harness.System, all []*writer) error 
 				return err
 			}
 			for _, w := range all {
-				w.recall()
+				w.Recall()
 			}
 			return nil
 		}, "api", "postgres")
@@ -86,20 +87,6 @@ func (s step) do(ctx context.Context, sys *harness.System, all []*writer) error 
 
 func restore(ctx context.Context, sys *harness.System, part string) error {
 	return sys.Restore(ctx, part, filepath.Join(sys.Dir, "backup-"+part+"-old"))
-}
-
-// remember keeps what is known of the writer's writes, and recall goes back to it: what came after a backup that was
-// restored is gone. Nothing is written meanwhile, the api is down.
-func (w *writer) remember() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.old.last, w.old.maybe = w.last, slices.Clone(w.maybe)
-}
-
-func (w *writer) recall() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.last, w.maybe = w.old.last, slices.Clone(w.old.maybe)
 }
 
 // purge empties the stream, as soon as NATS is there.

@@ -60,10 +60,10 @@ func natsCommand() *cobra.Command {
 		if !s.ReadyForConnections(30 * time.Second) {
 			return errors.New("nats does not start")
 		}
-		<-cmd.Context().Done()
+		err = watchNats(cmd.Context(), s, args[1])
 		s.Shutdown()
 		s.WaitForShutdown()
-		return nil
+		return err
 	}}
 }
 

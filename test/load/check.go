@@ -1,0 +1,109 @@
+package load
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/test/harness"
+	"github.com/marchproxy/marchproxy/test/probe"
+)
+
+// Check waits until all is well again, and then looks for what was lost.
+func Check(ctx context.Context, s *harness.System, all []*Writer) error {
+	var res api.ApplyResult
+	for t0 := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		status, body, err := s.Call(ctx, http.MethodPut, s.API+"/v1/routes/last?wait=live&timeout=5s", fmt.Sprintf(`{"spec":{"hosts":["last.example.com"],"direct_response":{"status":200,"body":"%d"}}}`, time.Now().UnixNano()))
+		if err == nil && (status == 200 || status == 201) {
+			if err := json.Unmarshal(body, &res); err != nil {
+				return err
+			}
+			break
+		}
+		if time.Since(t0) > 60*time.Second {
+			return fmt.Errorf("the system does not recover: %d %s %w", status, body, err)
+		}
+	}
+	for _, w := range all {
+		if err := w.check(ctx, s); err != nil {
+			return err
+		}
+	}
+	if err := gapless(ctx, s, res.Revision); err != nil {
+		return err
+	}
+	return s.Doctor(ctx, 20*time.Second)
+}
+
+func (w *Writer) check(ctx context.Context, s *harness.System) error {
+	p := probe.New(s.Proxy)
+	defer p.Close()
+	var seen []string
+	for _, name := range w.names() {
+		status, body, err := s.Call(ctx, http.MethodGet, s.API+"/v1/routes/"+name, nil)
+		if err != nil || status != 200 {
+			return fmt.Errorf("%s is lost: %d %s %w", name, status, body, err)
+		}
+		var o struct {
+			Spec struct {
+				DirectResponse struct{ Body string } `json:"direct_response"`
+			}
+		}
+		if err := json.Unmarshal(body, &o); err != nil {
+			return err
+		}
+		a, _, err := p.Get(name+".example.com", "/")
+		if err != nil {
+			return err
+		}
+		for _, body := range []string{o.Spec.DirectResponse.Body, a.Body} {
+			mark, _, _ := strings.Cut(body, " ")
+			seen = append(seen, mark)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	allowed := map[string]bool{fmt.Sprint(w.last): true}
+	for _, m := range w.maybe {
+		allowed[fmt.Sprint(m)] = true
+	}
+	for _, x := range seen {
+		if x != seen[0] || !allowed[x] {
+			return fmt.Errorf("writer %d: database and Envoy have %v for the two halves; acknowledged was %d, unknown %v", w.n, seen, w.last, w.maybe)
+		}
+	}
+	return nil
+}
+
+func gapless(ctx context.Context, s *harness.System, head int64) error {
+	next, cursor := head, ""
+	for {
+		status, body, err := s.Call(ctx, http.MethodGet, s.API+"/v1/revisions?limit=1000"+cursor, nil)
+		if err != nil || status != 200 {
+			return fmt.Errorf("revisions: %d %s %w", status, body, err)
+		}
+		var page api.RevisionList
+		if err := json.Unmarshal(body, &page); err != nil {
+			return err
+		}
+		for _, r := range page.Items {
+			if r.Revision != next {
+				return fmt.Errorf("revision %d is missing", next)
+			}
+			next--
+		}
+		if page.NextCursor == "" {
+			break
+		}
+		cursor = "&cursor=" + page.NextCursor
+	}
+	if next != 0 {
+		return fmt.Errorf("revision %d is missing", next)
+	}
+	fmt.Printf("%d revisions, gapless; every acknowledged write is in the database and on Envoy; the doctor looks next\n", head)
+	return nil
+}
