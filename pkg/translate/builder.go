@@ -21,8 +21,9 @@ type Builder struct {
 	uses map[string]int
 	// traits are what routes need to know of a service; a route is built again when they change.
 	traits map[string]string
-	// dns are the services whose endpoints have names, by name.
-	dns map[string]map[string]bool
+	// dns are the services whose endpoints have names, by name; hosts are the names, by service.
+	dns   map[string]map[string]bool
+	hosts map[string][]string
 	// certs are the certificates that are in use, by name, and how.
 	certs map[string]certUse
 	// policies are the scopes whose routes name a policy, by policy, none being one; featured are those with routes
@@ -37,7 +38,7 @@ type Builder struct {
 func NewBuilder(gateway string, opt Options) *Builder {
 	return &Builder{
 		gateway: gateway, opt: opt, out: map[Key]*Resource{}, uses: map[string]int{}, traits: map[string]string{},
-		dns: map[string]map[string]bool{}, certs: map[string]certUse{},
+		dns: map[string]map[string]bool{}, hosts: map[string][]string{}, certs: map[string]certUse{},
 		policies: map[string]map[Key]bool{}, featured: map[Key]bool{},
 		inSlots: map[string]*configv1.AuthPolicy{}, retiring: map[string]*configv1.AuthPolicy{},
 	}

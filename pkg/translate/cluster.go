@@ -26,7 +26,8 @@ import (
 const systemRoots = "/etc/ssl/certs/ca-certificates.crt"
 
 // service builds a service's cluster and endpoints, or removes them where nothing of this gateway sends
-// traffic to it.
+// traffic to it. While names of its endpoints have no address, its last form stays, cluster and endpoints: they
+// belong together, as a protocol belongs to a port.
 func (w *work) service(name string) {
 	ref := resource.Ref{Kind: resource.KindService, Name: name}
 	ck, ek := Key{TypeCluster, name}, Key{TypeEndpoint, name}
@@ -39,44 +40,61 @@ func (w *work) service(name string) {
 		return
 	}
 	s := o.Message().(*configv1.Service)
+	found := w.endpoints(name, s)
+	if found.wanting() && w.out[ck] != nil && len(placesOf(w.out[ek])) > 0 {
+		return
+	}
 	certs := serviceCerts(s)
 	w.useCerts("service/"+name, certs)
 	r := newResource(name, cluster(name, s), nil, ref)
 	r.Secrets = secrets(certs)
 	r.Together = together(r.Secrets)
 	w.put(ck, r)
-	if cla, ok := w.endpoints(name, s); ok {
-		w.put(ek, newResource(name, cla, nil, ref))
+	if !found.pending {
+		r := newResource(name, found.cla, nil, ref)
+		r.Partial = found.unresolved && adds(r, w.out[ek])
+		w.put(ek, r)
 	}
 }
 
 func (w *work) forgetDNS(service string) {
-	for host, users := range w.dns {
+	for _, host := range w.hosts[service] {
+		users := w.dns[host]
 		if delete(users, service); len(users) == 0 {
 			delete(w.dns, host)
 		}
 	}
+	delete(w.hosts, service)
 }
 
-// endpoints is not ok while an address is not known yet: what Envoy has then stays.
-func (w *work) endpoints(name string, s *configv1.Service) (*endpointv3.ClusterLoadAssignment, bool) {
+// endpoints are what a service's endpoints came to.
+type endpoints struct {
+	cla *endpointv3.ClusterLoadAssignment
+	// pending says that a name has not been answered yet, unresolved that one has no address.
+	pending, unresolved bool
+}
+
+// wanting says whether there is nothing yet to take the place of other endpoints.
+func (e endpoints) wanting() bool {
+	return e.pending || (e.unresolved && len(e.cla.GetEndpoints()) == 0)
+}
+
+func (w *work) endpoints(name string, s *configv1.Service) endpoints {
 	type place struct {
 		priority    uint32
 		cloud, zone string
 	}
 	places := map[place][]*endpointv3.LbEndpoint{}
-	ok := true
+	out := endpoints{cla: &endpointv3.ClusterLoadAssignment{ClusterName: name}}
 	for _, e := range s.GetEndpoints() {
 		addrs := []netip.Addr{}
 		if ip, err := netip.ParseAddr(e.GetHost()); err == nil {
 			addrs = append(addrs, ip)
 		} else {
-			if w.dns[e.GetHost()] == nil {
-				w.dns[e.GetHost()] = map[string]bool{}
-			}
-			w.dns[e.GetHost()][name] = true
+			w.noteDNS(name, e.GetHost())
 			found, known := w.opt.Resolve(e.GetHost())
-			ok = ok && known
+			out.pending = out.pending || !known
+			out.unresolved = out.unresolved || len(found) == 0
 			addrs = found
 		}
 		p := place{e.GetPriority(), e.GetCloud(), e.GetZone()}
@@ -90,10 +108,6 @@ func (w *work) endpoints(name string, s *configv1.Service) (*endpointv3.ClusterL
 			places[p] = append(places[p], lb)
 		}
 	}
-	if !ok {
-		return nil, false
-	}
-	cla := &endpointv3.ClusterLoadAssignment{ClusterName: name}
 	keys := slices.SortedFunc(maps.Keys(places), func(a, b place) int {
 		return compareAll(int(a.priority)-int(b.priority), compare(a.cloud, b.cloud), compare(a.zone, b.zone))
 	})
@@ -102,9 +116,50 @@ func (w *work) endpoints(name string, s *configv1.Service) (*endpointv3.ClusterL
 		if p.cloud != "" || p.zone != "" {
 			l.Locality = &corev3.Locality{Region: p.cloud, Zone: p.zone}
 		}
-		cla.Endpoints = append(cla.Endpoints, l)
+		out.cla.Endpoints = append(out.cla.Endpoints, l)
 	}
-	return cla, true
+	return out
+}
+
+func (w *work) noteDNS(service, host string) {
+	if w.dns[host] == nil {
+		w.dns[host] = map[string]bool{}
+	}
+	if !w.dns[host][service] {
+		w.dns[host][service] = true
+		w.hosts[service] = append(w.hosts[service], host)
+	}
+}
+
+// adds says whether endpoints only add to others that were partial too, so that what an Envoy has of an earlier
+// life of this server may still be more than both.
+func adds(r, to *Resource) bool {
+	if to == nil {
+		return true
+	}
+	now := placesOf(r)
+	for p := range placesOf(to) {
+		if !now[p] {
+			return false
+		}
+	}
+	return to.Partial
+}
+
+// placesOf are the single endpoints of a ClusterLoadAssignment, with all that is said of them.
+func placesOf(r *Resource) map[string]bool {
+	var cla endpointv3.ClusterLoadAssignment
+	if r == nil || r.Body.UnmarshalTo(&cla) != nil {
+		return nil
+	}
+	out := map[string]bool{}
+	for _, l := range cla.GetEndpoints() {
+		where := fmt.Sprintf("%d %q %q ", l.GetPriority(), l.GetLocality().GetRegion(), l.GetLocality().GetZone())
+		for _, e := range l.GetLbEndpoints() {
+			out[where+string(pack(e).GetValue())] = true
+		}
+	}
+	return out
 }
 
 func hostname(host string) string {

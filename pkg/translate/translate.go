@@ -67,6 +67,9 @@ type Resource struct {
 	// other.
 	Plain *Resource
 	Late    bool
+	// Partial says of endpoints that those of names without an address are missing. They are for Envoys that have
+	// none: what an Envoy has of an earlier life of the xDS server may be more.
+	Partial bool
 	// Objects are the user's objects that it was built from, the likely culprit of a refusal first.
 	Objects []resource.Ref
 }
@@ -76,7 +79,8 @@ func (r *Resource) Same(o *Resource) bool {
 	if r == nil || o == nil {
 		return r == o
 	}
-	return r.Version == o.Version && r.Surplus.Same(o.Surplus) && r.Careful.Same(o.Careful) && r.Plain.Same(o.Plain)
+	return r.Version == o.Version && r.Partial == o.Partial && r.Surplus.Same(o.Surplus) && r.Careful.Same(o.Careful) &&
+		r.Plain.Same(o.Plain)
 }
 
 // Says is whether the routes of a table name something that a slot looks for: a policy, none, a feature.
@@ -111,7 +115,8 @@ type Delta struct {
 // Options are what the translator needs from outside.
 type Options struct {
 	// Resolve returns the addresses of a DNS name of a service's endpoint. Not ok means not known yet: the
-	// service's endpoints are then withheld until the next [Builder.Resolved].
+	// service's endpoints are then withheld until the next [Builder.Resolved]. A name that is known to have no
+	// address takes no endpoint away: where none would be left, the service stays what it was.
 	Resolve func(host string) (addrs []netip.Addr, ok bool)
 	// Open unseals private keys and shared secrets; nil where none is sealed.
 	Open func(r resource.Ref, field, sealed string) (string, error)

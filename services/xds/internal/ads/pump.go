@@ -179,7 +179,11 @@ func (s *stream) consider(t translate.Type, ts *typeState, name string, d *dirt,
 		}
 		return item{}, false
 	}
-	if !ts.wants(name) {
+	if has && !d.force && have.outlives(eff) {
+		delete(ts.dirty, name)
+		return item{}, false
+	}
+	if !ts.wants(name) || (has && t == translate.TypeCluster && s.waits(name)) {
 		return item{}, false
 	}
 	for _, c := range eff.Clusters {

@@ -85,7 +85,7 @@ func (s *stream) subscribe(t translate.Type, ts *typeState, r *discoveryv3.Delta
 		delete(ts.leaving, name)
 		have, has := ts.known[name]
 		eff := s.effective(translate.Key{Type: t, Name: name})
-		if has && eff != nil && have.version == eff.Version && r.GetInitialResourceVersions()[name] != "" {
+		if has && eff != nil && (have.version == eff.Version || have.outlives(eff)) && r.GetInitialResourceVersions()[name] != "" {
 			continue
 		}
 		if t == translate.TypeSecret && s.g.entries[t][name] == nil {
@@ -133,7 +133,7 @@ func (s *stream) adopt(t translate.Type, ts *typeState, name, version string) {
 		h = holding(e.good)
 	default:
 		h.unknown = t == translate.TypeScope || t == translate.TypeListener
-		h.says = t == translate.TypeScope
+		h.says, h.foreign = t == translate.TypeScope, t == translate.TypeEndpoint
 	}
 	h.version = version // whichever form it is
 	s.hold(ts, name, h)

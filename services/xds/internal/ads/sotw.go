@@ -89,6 +89,8 @@ type worldType struct {
 	version string // last sent
 	nonce   string
 	waiting bool // for the answer to the last response
+	// returned says that the client came with something of another stream.
+	returned bool
 }
 
 func (s *Server) world(conn sotwStream) error {
@@ -150,7 +152,7 @@ func (w *world) handle(r *discoveryv3.DiscoveryRequest) {
 	}
 	wt := w.types[t]
 	if wt == nil {
-		wt = &worldType{}
+		wt = &worldType{returned: r.GetVersionInfo() != ""}
 		w.types[t] = wt
 	}
 	if r.GetResponseNonce() != "" && r.GetResponseNonce() != wt.nonce {
@@ -173,6 +175,9 @@ func (w *world) send() error {
 			continue
 		}
 		resources := w.g.world(t, wt.names)
+		if wt.returned { // endpoints that are left out stay what they are
+			resources = slices.DeleteFunc(resources, func(r *translate.Resource) bool { return r.Partial })
+		}
 		h := sha256.New()
 		out := make([]*anypb.Any, len(resources))
 		for i, r := range resources {

@@ -46,6 +46,8 @@ type held struct {
 	// clusters that it uses; unknown where the version came from another server's life.
 	clusters []string
 	unknown  bool
+	// foreign says of endpoints that another server's life has sent them.
+	foreign bool
 	// says is a route table that names something, or whose content is not known.
 	says bool
 	// byName is a secret that the Envoy forgets when it is told that it is gone.
@@ -392,9 +394,9 @@ func (s *stream) counts(t translate.Type, ts *typeState, name string) bool {
 	}
 	switch t {
 	case translate.TypeCluster:
-		return eff != nil
+		return eff != nil && (!has || !s.waits(name))
 	case translate.TypeEndpoint:
-		return eff != nil && s.g.effective(translate.Key{Type: translate.TypeCluster, Name: name}) != nil
+		return eff != nil && (!has || !have.outlives(eff)) && s.g.effective(translate.Key{Type: translate.TypeCluster, Name: name}) != nil
 	case translate.TypeSecret:
 		if eff == nil {
 			return have.byName
