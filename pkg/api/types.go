@@ -162,6 +162,9 @@ type Status struct {
 	Warnings []Warning `json:"warnings,omitempty"`
 	// Troubles are what does not work of the system's own parts.
 	Troubles []Trouble `json:"troubles,omitempty"`
+	// Names are the DNS names that do not resolve, a hundred at most, of UnresolvedNames.
+	Names           []UnresolvedName `json:"names,omitempty"`
+	UnresolvedNames int32            `json:"unresolved_names,omitempty"`
 }
 
 // Trouble is what is wrong with a part of the system.
@@ -170,6 +173,19 @@ type Trouble struct {
 	Part   string `json:"part"`
 	Reason string `json:"reason"`
 	Since  string `json:"since,omitempty"`
+}
+
+// UnresolvedName is a DNS name whose last lookup, by an xDS server, brought no addresses.
+type UnresolvedName struct {
+	Host     string   `json:"host"`
+	Services []string `json:"services,omitempty"`
+	// Problem is pending, not_found, no_addresses, timeout or failed.
+	Problem string `json:"problem"`
+	Reason  string `json:"reason"`
+	// Addresses that it had last, which are served.
+	Addresses int32  `json:"addresses"`
+	Since     string `json:"since"`
+	Xds       string `json:"xds"`
 }
 
 // LicenseStatus is what a license is worth now.
@@ -192,6 +208,8 @@ type LiveStatus struct {
 	Proxies      int32       `json:"proxies"`
 	Rejected     []Rejection `json:"rejected,omitempty"`
 	Troubles     []Trouble   `json:"troubles,omitempty"`
+	// UnresolvedNames counts the DNS names that do not resolve.
+	UnresolvedNames int32 `json:"unresolved_names,omitempty"`
 }
 
 // KindState is the count and hash of one kind.

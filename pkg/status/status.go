@@ -61,6 +61,9 @@ type XdsStatus struct {
 	Absent []AbsentProxy `json:"absent,omitempty"`
 	// Unsaved is why the last good state cannot be written to disk; "" where it can.
 	Unsaved string `json:"unsaved,omitempty"`
+	// Unresolved are the names of services' endpoints that have no address yet, in order: where a service was
+	// changed to have one, it is served as it was before. What is wrong with them is in [NamesStatus].
+	Unresolved []string `json:"unresolved,omitempty"`
 }
 
 // ProxyStatus is one connected Envoy.
@@ -136,6 +139,7 @@ func (s XdsStatus) last() XdsStatus {
 // urgent: what wait=live waits for.
 func (s XdsStatus) urgent(since XdsStatus) bool {
 	return s.Epoch != since.Epoch || !maps.Equal(s.Live, since.Live) || len(s.Proxies) != len(since.Proxies) ||
+		!slices.Equal(s.Unresolved, since.Unresolved) ||
 		!slices.EqualFunc(s.Rejected, since.Rejected, func(a, b RejectedResource) bool {
 			return a.Gateway == b.Gateway && a.Resource == b.Resource && a.Reason == b.Reason && slices.Equal(a.Objects, b.Objects)
 		})

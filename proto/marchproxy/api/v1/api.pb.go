@@ -178,7 +178,7 @@ type ObjectStatus struct {
 	// pending: on its way; live: every connected Envoy of its gateways serves it; rejected: an Envoy
 	// refused it and serves its last good version; no_proxies: no Envoy is connected.
 	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
-	// Why it is rejected, in Envoy's words.
+	// Why it is rejected, in Envoy's words; of a service, which of its DNS names do not resolve and why.
 	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -232,11 +232,12 @@ func (x *ObjectStatus) GetReason() string {
 type Live struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether every connected Envoy of the gateways concerned serves it, and every node that a changed rate
-	// limit policy selects enforces it.
+	// limit policy selects enforces it. A service is served when each DNS name of its endpoints has an address.
 	Live bool `protobuf:"varint,1,opt,name=live,proto3" json:"live,omitempty"`
 	// live, rejected (by an Envoy or a node, reason says why), timeout, no_proxies, or no_agents.
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	// What is being waited for, or why it was rejected.
+	// What is being waited for, for instance the DNS name of a service's endpoint, or why it was rejected. With live:
+	// which names do not resolve, so that their last addresses are served.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Connected Envoys of the gateways concerned.
 	Proxies int32 `protobuf:"varint,4,opt,name=proxies,proto3" json:"proxies,omitempty"`
@@ -1276,9 +1277,13 @@ type Status struct {
 	// Certificates that have ended or end within API_CERTIFICATE_WARNING, the first to end first, a hundred at most.
 	Warnings []*Warning `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// What does not work, or will not for long, of the system's own parts; empty where all is well.
-	Troubles      []*Trouble `protobuf:"bytes,20,rep,name=troubles,proto3" json:"troubles,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Troubles []*Trouble `protobuf:"bytes,20,rep,name=troubles,proto3" json:"troubles,omitempty"`
+	// The DNS names of services' endpoints that do not resolve, in their order, a hundred at most.
+	Names []*UnresolvedName `protobuf:"bytes,15,rep,name=names,proto3" json:"names,omitempty"`
+	// How many there are.
+	UnresolvedNames int32 `protobuf:"varint,16,opt,name=unresolved_names,json=unresolvedNames,proto3" json:"unresolved_names,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
@@ -1388,6 +1393,20 @@ func (x *Status) GetTroubles() []*Trouble {
 	return nil
 }
 
+func (x *Status) GetNames() []*UnresolvedName {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *Status) GetUnresolvedNames() int32 {
+	if x != nil {
+		return x.UnresolvedNames
+	}
+	return 0
+}
+
 // What is wrong with a part of the system.
 type Trouble struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1452,6 +1471,108 @@ func (x *Trouble) GetSince() string {
 	return ""
 }
 
+// A DNS name whose last lookup, by an xDS server, brought no addresses.
+type UnresolvedName struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// Services that have it as an endpoint's host, ten at most.
+	Services []string `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
+	// pending (not answered yet), not_found (NXDOMAIN), no_addresses (the name exists, and has neither A nor AAAA
+	// records), timeout (no DNS server answers), or failed (SERVFAIL, REFUSED, nobody listens).
+	Problem string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	// The same in words.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many addresses it had last. They are served; where there are none, a service that was changed to have this
+	// name is served as it was before.
+	Addresses int32 `protobuf:"varint,5,opt,name=addresses,proto3" json:"addresses,omitempty"`
+	// Since when, RFC 3339.
+	Since string `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
+	// The xDS server that says so.
+	Xds           string `protobuf:"bytes,7,opt,name=xds,proto3" json:"xds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnresolvedName) Reset() {
+	*x = UnresolvedName{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnresolvedName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnresolvedName) ProtoMessage() {}
+
+func (x *UnresolvedName) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnresolvedName.ProtoReflect.Descriptor instead.
+func (*UnresolvedName) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *UnresolvedName) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *UnresolvedName) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *UnresolvedName) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *UnresolvedName) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *UnresolvedName) GetAddresses() int32 {
+	if x != nil {
+		return x.Addresses
+	}
+	return 0
+}
+
+func (x *UnresolvedName) GetSince() string {
+	if x != nil {
+		return x.Since
+	}
+	return ""
+}
+
+func (x *UnresolvedName) GetXds() string {
+	if x != nil {
+		return x.Xds
+	}
+	return ""
+}
+
 // What a license is worth now.
 type LicenseStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1478,7 +1599,7 @@ type LicenseStatus struct {
 
 func (x *LicenseStatus) Reset() {
 	*x = LicenseStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1611,7 @@ func (x *LicenseStatus) String() string {
 func (*LicenseStatus) ProtoMessage() {}
 
 func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1624,7 @@ func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicenseStatus.ProtoReflect.Descriptor instead.
 func (*LicenseStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LicenseStatus) GetName() string {
@@ -1572,14 +1693,16 @@ type LiveStatus struct {
 	// Objects that an Envoy refused.
 	Rejected []*Rejection `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	// What does not work of the system's own parts.
-	Troubles      []*Trouble `protobuf:"bytes,20,rep,name=troubles,proto3" json:"troubles,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Troubles []*Trouble `protobuf:"bytes,20,rep,name=troubles,proto3" json:"troubles,omitempty"`
+	// How many DNS names of services' endpoints do not resolve.
+	UnresolvedNames int32 `protobuf:"varint,4,opt,name=unresolved_names,json=unresolvedNames,proto3" json:"unresolved_names,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *LiveStatus) Reset() {
 	*x = LiveStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1591,7 +1714,7 @@ func (x *LiveStatus) String() string {
 func (*LiveStatus) ProtoMessage() {}
 
 func (x *LiveStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1604,7 +1727,7 @@ func (x *LiveStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveStatus.ProtoReflect.Descriptor instead.
 func (*LiveStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LiveStatus) GetLiveRevision() int64 {
@@ -1635,6 +1758,13 @@ func (x *LiveStatus) GetTroubles() []*Trouble {
 	return nil
 }
 
+func (x *LiveStatus) GetUnresolvedNames() int32 {
+	if x != nil {
+		return x.UnresolvedNames
+	}
+	return 0
+}
+
 // The state of one kind.
 type KindState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1648,7 +1778,7 @@ type KindState struct {
 
 func (x *KindState) Reset() {
 	*x = KindState{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1790,7 @@ func (x *KindState) String() string {
 func (*KindState) ProtoMessage() {}
 
 func (x *KindState) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1803,7 @@ func (x *KindState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindState.ProtoReflect.Descriptor instead.
 func (*KindState) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *KindState) GetCount() int64 {
@@ -1711,7 +1841,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1853,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +1866,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Rejection) GetKind() string {
@@ -1798,7 +1928,7 @@ type XdsServer struct {
 
 func (x *XdsServer) Reset() {
 	*x = XdsServer{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +1940,7 @@ func (x *XdsServer) String() string {
 func (*XdsServer) ProtoMessage() {}
 
 func (x *XdsServer) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +1953,7 @@ func (x *XdsServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XdsServer.ProtoReflect.Descriptor instead.
 func (*XdsServer) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *XdsServer) GetId() string {
@@ -1885,7 +2015,7 @@ type Proxy struct {
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +2027,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +2040,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Proxy) GetId() string {
@@ -2001,7 +2131,7 @@ type ProxyList struct {
 
 func (x *ProxyList) Reset() {
 	*x = ProxyList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2143,7 @@ func (x *ProxyList) String() string {
 func (*ProxyList) ProtoMessage() {}
 
 func (x *ProxyList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2156,7 @@ func (x *ProxyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyList.ProtoReflect.Descriptor instead.
 func (*ProxyList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ProxyList) GetItems() []*Proxy {
@@ -2053,7 +2183,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2065,7 +2195,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2078,7 +2208,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Token) GetName() string {
@@ -2120,7 +2250,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2262,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2275,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -2178,7 +2308,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +2320,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +2333,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Problem) GetType() string {
@@ -2270,7 +2400,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2412,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2425,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Violation) GetPath() string {
@@ -2334,7 +2464,7 @@ type RateLimitStatus struct {
 
 func (x *RateLimitStatus) Reset() {
 	*x = RateLimitStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2346,7 +2476,7 @@ func (x *RateLimitStatus) String() string {
 func (*RateLimitStatus) ProtoMessage() {}
 
 func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2359,7 +2489,7 @@ func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
 func (*RateLimitStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RateLimitStatus) GetName() string {
@@ -2417,7 +2547,7 @@ type RateLimitNode struct {
 
 func (x *RateLimitNode) Reset() {
 	*x = RateLimitNode{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +2559,7 @@ func (x *RateLimitNode) String() string {
 func (*RateLimitNode) ProtoMessage() {}
 
 func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +2572,7 @@ func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitNode.ProtoReflect.Descriptor instead.
 func (*RateLimitNode) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RateLimitNode) GetId() string {
@@ -2542,7 +2672,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2554,7 +2684,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2567,7 +2697,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -2702,7 +2832,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\tAuditList\x123\n" +
 	"\x05items\x18\x01 \x03(\v2\x1d.marchproxy.api.v1.AuditEntryR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
-	"nextCursor\"\xd4\x04\n" +
+	"nextCursor\"\xb8\x05\n" +
 	"\x06Status\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12-\n" +
@@ -2714,7 +2844,9 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x05state\x18\b \x03(\v2$.marchproxy.api.v1.Status.StateEntryR\x05state\x12<\n" +
 	"\blicenses\x18\t \x03(\v2 .marchproxy.api.v1.LicenseStatusR\blicenses\x126\n" +
 	"\bwarnings\x18\f \x03(\v2\x1a.marchproxy.api.v1.WarningR\bwarnings\x126\n" +
-	"\btroubles\x18\x14 \x03(\v2\x1a.marchproxy.api.v1.TroubleR\btroubles\x1aV\n" +
+	"\btroubles\x18\x14 \x03(\v2\x1a.marchproxy.api.v1.TroubleR\btroubles\x127\n" +
+	"\x05names\x18\x0f \x03(\v2!.marchproxy.api.v1.UnresolvedNameR\x05names\x12)\n" +
+	"\x10unresolved_names\x18\x10 \x01(\x05R\x0funresolvedNames\x1aV\n" +
 	"\n" +
 	"StateEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x122\n" +
@@ -2722,7 +2854,15 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\aTrouble\x12\x12\n" +
 	"\x04part\x18\x01 \x01(\tR\x04part\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05since\x18\x03 \x01(\tR\x05since\"\xe8\x01\n" +
+	"\x05since\x18\x03 \x01(\tR\x05since\"\xb8\x01\n" +
+	"\x0eUnresolvedName\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1a\n" +
+	"\bservices\x18\x02 \x03(\tR\bservices\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1c\n" +
+	"\taddresses\x18\x05 \x01(\x05R\taddresses\x12\x14\n" +
+	"\x05since\x18\x06 \x01(\tR\x05since\x12\x10\n" +
+	"\x03xds\x18\a \x01(\tR\x03xds\"\xe8\x01\n" +
 	"\rLicenseStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
@@ -2734,13 +2874,14 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\aproxies\x18\x06 \x01(\x05R\aproxies\x12\x1f\n" +
 	"\vmax_proxies\x18\a \x01(\x05R\n" +
 	"maxProxies\x12\x18\n" +
-	"\asurplus\x18\b \x01(\x05R\asurplus\"\xbd\x01\n" +
+	"\asurplus\x18\b \x01(\x05R\asurplus\"\xe8\x01\n" +
 	"\n" +
 	"LiveStatus\x12#\n" +
 	"\rlive_revision\x18\x01 \x01(\x03R\fliveRevision\x12\x18\n" +
 	"\aproxies\x18\x02 \x01(\x05R\aproxies\x128\n" +
 	"\brejected\x18\x03 \x03(\v2\x1c.marchproxy.api.v1.RejectionR\brejected\x126\n" +
-	"\btroubles\x18\x14 \x03(\v2\x1a.marchproxy.api.v1.TroubleR\btroubles\"5\n" +
+	"\btroubles\x18\x14 \x03(\v2\x1a.marchproxy.api.v1.TroubleR\btroubles\x12)\n" +
+	"\x10unresolved_names\x18\x04 \x01(\x05R\x0funresolvedNames\"5\n" +
 	"\tKindState\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x9d\x01\n" +
@@ -2831,7 +2972,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),          // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),    // 1: marchproxy.api.v1.ObjectStatus
@@ -2849,30 +2990,31 @@ var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*AuditList)(nil),       // 13: marchproxy.api.v1.AuditList
 	(*Status)(nil),          // 14: marchproxy.api.v1.Status
 	(*Trouble)(nil),         // 15: marchproxy.api.v1.Trouble
-	(*LicenseStatus)(nil),   // 16: marchproxy.api.v1.LicenseStatus
-	(*LiveStatus)(nil),      // 17: marchproxy.api.v1.LiveStatus
-	(*KindState)(nil),       // 18: marchproxy.api.v1.KindState
-	(*Rejection)(nil),       // 19: marchproxy.api.v1.Rejection
-	(*XdsServer)(nil),       // 20: marchproxy.api.v1.XdsServer
-	(*Proxy)(nil),           // 21: marchproxy.api.v1.Proxy
-	(*ProxyList)(nil),       // 22: marchproxy.api.v1.ProxyList
-	(*Token)(nil),           // 23: marchproxy.api.v1.Token
-	(*TokenList)(nil),       // 24: marchproxy.api.v1.TokenList
-	(*Problem)(nil),         // 25: marchproxy.api.v1.Problem
-	(*Violation)(nil),       // 26: marchproxy.api.v1.Violation
-	(*RateLimitStatus)(nil), // 27: marchproxy.api.v1.RateLimitStatus
-	(*RateLimitNode)(nil),   // 28: marchproxy.api.v1.RateLimitNode
-	(*LimitedSource)(nil),   // 29: marchproxy.api.v1.LimitedSource
-	nil,                     // 30: marchproxy.api.v1.Object.LabelsEntry
-	nil,                     // 31: marchproxy.api.v1.Change.LabelsBeforeEntry
-	nil,                     // 32: marchproxy.api.v1.Change.LabelsAfterEntry
-	nil,                     // 33: marchproxy.api.v1.Status.StateEntry
-	nil,                     // 34: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	(*structpb.Struct)(nil), // 35: google.protobuf.Struct
+	(*UnresolvedName)(nil),  // 16: marchproxy.api.v1.UnresolvedName
+	(*LicenseStatus)(nil),   // 17: marchproxy.api.v1.LicenseStatus
+	(*LiveStatus)(nil),      // 18: marchproxy.api.v1.LiveStatus
+	(*KindState)(nil),       // 19: marchproxy.api.v1.KindState
+	(*Rejection)(nil),       // 20: marchproxy.api.v1.Rejection
+	(*XdsServer)(nil),       // 21: marchproxy.api.v1.XdsServer
+	(*Proxy)(nil),           // 22: marchproxy.api.v1.Proxy
+	(*ProxyList)(nil),       // 23: marchproxy.api.v1.ProxyList
+	(*Token)(nil),           // 24: marchproxy.api.v1.Token
+	(*TokenList)(nil),       // 25: marchproxy.api.v1.TokenList
+	(*Problem)(nil),         // 26: marchproxy.api.v1.Problem
+	(*Violation)(nil),       // 27: marchproxy.api.v1.Violation
+	(*RateLimitStatus)(nil), // 28: marchproxy.api.v1.RateLimitStatus
+	(*RateLimitNode)(nil),   // 29: marchproxy.api.v1.RateLimitNode
+	(*LimitedSource)(nil),   // 30: marchproxy.api.v1.LimitedSource
+	nil,                     // 31: marchproxy.api.v1.Object.LabelsEntry
+	nil,                     // 32: marchproxy.api.v1.Change.LabelsBeforeEntry
+	nil,                     // 33: marchproxy.api.v1.Change.LabelsAfterEntry
+	nil,                     // 34: marchproxy.api.v1.Status.StateEntry
+	nil,                     // 35: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	(*structpb.Struct)(nil), // 36: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	35, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	30, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	36, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	31, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	2,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
 	7,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
@@ -2882,35 +3024,36 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	8,  // 8: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	2,  // 9: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
 	7,  // 10: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
-	35, // 11: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	35, // 12: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	31, // 13: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
-	32, // 14: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
+	36, // 11: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	36, // 12: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	32, // 13: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
+	33, // 14: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
 	8,  // 15: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
 	9,  // 16: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
 	8,  // 17: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
 	12, // 18: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
-	19, // 19: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
-	20, // 20: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	33, // 21: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
-	16, // 22: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
+	20, // 19: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
+	21, // 20: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
+	34, // 21: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	17, // 22: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
 	7,  // 23: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
 	15, // 24: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
-	19, // 25: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
-	15, // 26: marchproxy.api.v1.LiveStatus.troubles:type_name -> marchproxy.api.v1.Trouble
-	19, // 27: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
-	21, // 28: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	23, // 29: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	26, // 30: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	28, // 31: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	34, // 32: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	29, // 33: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	18, // 34: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	16, // 25: marchproxy.api.v1.Status.names:type_name -> marchproxy.api.v1.UnresolvedName
+	20, // 26: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
+	15, // 27: marchproxy.api.v1.LiveStatus.troubles:type_name -> marchproxy.api.v1.Trouble
+	20, // 28: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
+	22, // 29: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
+	24, // 30: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	27, // 31: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	29, // 32: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	35, // 33: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	30, // 34: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	19, // 35: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -2924,7 +3067,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

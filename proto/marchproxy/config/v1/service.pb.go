@@ -282,7 +282,9 @@ func (x *Service) GetPanicThreshold() uint32 {
 // One address of a service.
 type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// An IP address, or a DNS name that the control plane resolves and follows.
+	// An IP address, or a DNS name that the control plane looks up every 5 s, whatever the records' time to live. A name
+	// that does not resolve keeps its last addresses, and status says so; a service that is changed to have a name
+	// without addresses is served as it was until there are some.
 	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
 	// TCP port.
 	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`

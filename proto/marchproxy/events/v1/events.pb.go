@@ -415,7 +415,10 @@ type XdsStatus struct {
 	// The Envoys that were connected here and are not any more, the last one first, at most 100; for an hour at most.
 	Absent []*AbsentProxy `protobuf:"bytes,20,rep,name=absent,proto3" json:"absent,omitempty"`
 	// Why the server's last good state cannot be written to its disk; empty where it can. Serving goes on.
-	Unsaved       string `protobuf:"bytes,21,opt,name=unsaved,proto3" json:"unsaved,omitempty"`
+	Unsaved string `protobuf:"bytes,21,opt,name=unsaved,proto3" json:"unsaved,omitempty"`
+	// The DNS names of services' endpoints that have no address yet, in order. A service that was changed to have
+	// one is served as it was before.
+	Unresolved    []string `protobuf:"bytes,10,rep,name=unresolved,proto3" json:"unresolved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -527,6 +530,13 @@ func (x *XdsStatus) GetUnsaved() string {
 	return ""
 }
 
+func (x *XdsStatus) GetUnresolved() []string {
+	if x != nil {
+		return x.Unresolved
+	}
+	return nil
+}
+
 // An Envoy that was connected and is not any more.
 type AbsentProxy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -591,6 +601,170 @@ func (x *AbsentProxy) GetAwaited() bool {
 	return false
 }
 
+// One xDS server's report of the DNS names of services' endpoints whose last lookup brought no addresses.
+type NamesStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The server's id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// RFC 3339.
+	At string `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// In their order.
+	Names []*NameStatus `protobuf:"bytes,3,rep,name=names,proto3" json:"names,omitempty"`
+	// True in the last message of a server that stops.
+	Stopping      bool `protobuf:"varint,4,opt,name=stopping,proto3" json:"stopping,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamesStatus) Reset() {
+	*x = NamesStatus{}
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamesStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamesStatus) ProtoMessage() {}
+
+func (x *NamesStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamesStatus.ProtoReflect.Descriptor instead.
+func (*NamesStatus) Descriptor() ([]byte, []int) {
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *NamesStatus) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *NamesStatus) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+func (x *NamesStatus) GetNames() []*NameStatus {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *NamesStatus) GetStopping() bool {
+	if x != nil {
+		return x.Stopping
+	}
+	return false
+}
+
+// A name whose last lookup brought no addresses.
+type NameStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// pending, not_found (NXDOMAIN), no_addresses (neither A nor AAAA), timeout, or failed (SERVFAIL and the like).
+	Problem string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	// The same in words.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many addresses it had last; they are served.
+	Addresses int32 `protobuf:"varint,4,opt,name=addresses,proto3" json:"addresses,omitempty"`
+	// RFC 3339. Since when.
+	Since string `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// Services that have it, ten at most.
+	Services      []string `protobuf:"bytes,6,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NameStatus) Reset() {
+	*x = NameStatus{}
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NameStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NameStatus) ProtoMessage() {}
+
+func (x *NameStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NameStatus.ProtoReflect.Descriptor instead.
+func (*NameStatus) Descriptor() ([]byte, []int) {
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *NameStatus) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *NameStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *NameStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *NameStatus) GetAddresses() int32 {
+	if x != nil {
+		return x.Addresses
+	}
+	return 0
+}
+
+func (x *NameStatus) GetSince() string {
+	if x != nil {
+		return x.Since
+	}
+	return ""
+}
+
+func (x *NameStatus) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
 // One Envoy.
 type ProxyStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -617,7 +791,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +803,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +816,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{6}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ProxyStatus) GetId() string {
@@ -718,7 +892,7 @@ type RejectedResource struct {
 
 func (x *RejectedResource) Reset() {
 	*x = RejectedResource{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +904,7 @@ func (x *RejectedResource) String() string {
 func (*RejectedResource) ProtoMessage() {}
 
 func (x *RejectedResource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +917,7 @@ func (x *RejectedResource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectedResource.ProtoReflect.Descriptor instead.
 func (*RejectedResource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{7}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RejectedResource) GetGateway() string {
@@ -789,7 +963,7 @@ type ObjectRef struct {
 
 func (x *ObjectRef) Reset() {
 	*x = ObjectRef{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +975,7 @@ func (x *ObjectRef) String() string {
 func (*ObjectRef) ProtoMessage() {}
 
 func (x *ObjectRef) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +988,7 @@ func (x *ObjectRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectRef.ProtoReflect.Descriptor instead.
 func (*ObjectRef) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{8}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ObjectRef) GetKind() string {
@@ -881,7 +1055,7 @@ type AgentStatus struct {
 
 func (x *AgentStatus) Reset() {
 	*x = AgentStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +1067,7 @@ func (x *AgentStatus) String() string {
 func (*AgentStatus) ProtoMessage() {}
 
 func (x *AgentStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1080,7 @@ func (x *AgentStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentStatus.ProtoReflect.Descriptor instead.
 func (*AgentStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{9}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AgentStatus) GetId() string {
@@ -1045,7 +1219,7 @@ type PolicyStatus struct {
 
 func (x *PolicyStatus) Reset() {
 	*x = PolicyStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1231,7 @@ func (x *PolicyStatus) String() string {
 func (*PolicyStatus) ProtoMessage() {}
 
 func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1244,7 @@ func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
 func (*PolicyStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{10}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PolicyStatus) GetName() string {
@@ -1116,7 +1290,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[11]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1302,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[11]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1315,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{11}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -1208,7 +1382,7 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x0fChangedResource\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\adeleted\x18\x03 \x01(\bR\adeleted\"\xe6\x03\n" +
+	"\adeleted\x18\x03 \x01(\bR\adeleted\"\x86\x04\n" +
 	"\tXdsStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -1221,7 +1395,11 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\t \x01(\tR\tstartedAt\x129\n" +
 	"\x06absent\x18\x14 \x03(\v2!.marchproxy.events.v1.AbsentProxyR\x06absent\x12\x18\n" +
-	"\aunsaved\x18\x15 \x01(\tR\aunsaved\x1a7\n" +
+	"\aunsaved\x18\x15 \x01(\tR\aunsaved\x12\x1e\n" +
+	"\n" +
+	"unresolved\x18\n" +
+	" \x03(\tR\n" +
+	"unresolved\x1a7\n" +
 	"\tLiveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x82\x01\n" +
@@ -1229,7 +1407,20 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x05proxy\x18\x01 \x01(\v2!.marchproxy.events.v1.ProxyStatusR\x05proxy\x12 \n" +
 	"\flast_seen_at\x18\x02 \x01(\tR\n" +
 	"lastSeenAt\x12\x18\n" +
-	"\aawaited\x18\x03 \x01(\bR\aawaited\"\xe9\x01\n" +
+	"\aawaited\x18\x03 \x01(\bR\aawaited\"\x81\x01\n" +
+	"\vNamesStatus\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\tR\x02at\x126\n" +
+	"\x05names\x18\x03 \x03(\v2 .marchproxy.events.v1.NameStatusR\x05names\x12\x1a\n" +
+	"\bstopping\x18\x04 \x01(\bR\bstopping\"\xa2\x01\n" +
+	"\n" +
+	"NameStatus\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1c\n" +
+	"\taddresses\x18\x04 \x01(\x05R\taddresses\x12\x14\n" +
+	"\x05since\x18\x05 \x01(\tR\x05since\x12\x1a\n" +
+	"\bservices\x18\x06 \x03(\tR\bservices\"\xe9\x01\n" +
 	"\vProxyStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x18\n" +
@@ -1299,7 +1490,7 @@ func file_marchproxy_events_v1_events_proto_rawDescGZIP() []byte {
 	return file_marchproxy_events_v1_events_proto_rawDescData
 }
 
-var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_marchproxy_events_v1_events_proto_goTypes = []any{
 	(*ResourceEvent)(nil),    // 0: marchproxy.events.v1.ResourceEvent
 	(*Commit)(nil),           // 1: marchproxy.events.v1.Commit
@@ -1307,42 +1498,45 @@ var file_marchproxy_events_v1_events_proto_goTypes = []any{
 	(*ChangedResource)(nil),  // 3: marchproxy.events.v1.ChangedResource
 	(*XdsStatus)(nil),        // 4: marchproxy.events.v1.XdsStatus
 	(*AbsentProxy)(nil),      // 5: marchproxy.events.v1.AbsentProxy
-	(*ProxyStatus)(nil),      // 6: marchproxy.events.v1.ProxyStatus
-	(*RejectedResource)(nil), // 7: marchproxy.events.v1.RejectedResource
-	(*ObjectRef)(nil),        // 8: marchproxy.events.v1.ObjectRef
-	(*AgentStatus)(nil),      // 9: marchproxy.events.v1.AgentStatus
-	(*PolicyStatus)(nil),     // 10: marchproxy.events.v1.PolicyStatus
-	(*LimitedSource)(nil),    // 11: marchproxy.events.v1.LimitedSource
-	nil,                      // 12: marchproxy.events.v1.ResourceEvent.LabelsEntry
-	nil,                      // 13: marchproxy.events.v1.Commit.StateEntry
-	nil,                      // 14: marchproxy.events.v1.XdsStatus.LiveEntry
-	nil,                      // 15: marchproxy.events.v1.AgentStatus.LabelsEntry
-	nil,                      // 16: marchproxy.events.v1.AgentStatus.PassedEntry
-	nil,                      // 17: marchproxy.events.v1.AgentStatus.DroppedEntry
-	(*structpb.Struct)(nil),  // 18: google.protobuf.Struct
+	(*NamesStatus)(nil),      // 6: marchproxy.events.v1.NamesStatus
+	(*NameStatus)(nil),       // 7: marchproxy.events.v1.NameStatus
+	(*ProxyStatus)(nil),      // 8: marchproxy.events.v1.ProxyStatus
+	(*RejectedResource)(nil), // 9: marchproxy.events.v1.RejectedResource
+	(*ObjectRef)(nil),        // 10: marchproxy.events.v1.ObjectRef
+	(*AgentStatus)(nil),      // 11: marchproxy.events.v1.AgentStatus
+	(*PolicyStatus)(nil),     // 12: marchproxy.events.v1.PolicyStatus
+	(*LimitedSource)(nil),    // 13: marchproxy.events.v1.LimitedSource
+	nil,                      // 14: marchproxy.events.v1.ResourceEvent.LabelsEntry
+	nil,                      // 15: marchproxy.events.v1.Commit.StateEntry
+	nil,                      // 16: marchproxy.events.v1.XdsStatus.LiveEntry
+	nil,                      // 17: marchproxy.events.v1.AgentStatus.LabelsEntry
+	nil,                      // 18: marchproxy.events.v1.AgentStatus.PassedEntry
+	nil,                      // 19: marchproxy.events.v1.AgentStatus.DroppedEntry
+	(*structpb.Struct)(nil),  // 20: google.protobuf.Struct
 }
 var file_marchproxy_events_v1_events_proto_depIdxs = []int32{
-	12, // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
-	18, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
-	13, // 2: marchproxy.events.v1.Commit.state:type_name -> marchproxy.events.v1.Commit.StateEntry
+	14, // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
+	20, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
+	15, // 2: marchproxy.events.v1.Commit.state:type_name -> marchproxy.events.v1.Commit.StateEntry
 	3,  // 3: marchproxy.events.v1.Commit.changes:type_name -> marchproxy.events.v1.ChangedResource
-	6,  // 4: marchproxy.events.v1.XdsStatus.proxies:type_name -> marchproxy.events.v1.ProxyStatus
-	7,  // 5: marchproxy.events.v1.XdsStatus.rejected:type_name -> marchproxy.events.v1.RejectedResource
-	14, // 6: marchproxy.events.v1.XdsStatus.live:type_name -> marchproxy.events.v1.XdsStatus.LiveEntry
+	8,  // 4: marchproxy.events.v1.XdsStatus.proxies:type_name -> marchproxy.events.v1.ProxyStatus
+	9,  // 5: marchproxy.events.v1.XdsStatus.rejected:type_name -> marchproxy.events.v1.RejectedResource
+	16, // 6: marchproxy.events.v1.XdsStatus.live:type_name -> marchproxy.events.v1.XdsStatus.LiveEntry
 	5,  // 7: marchproxy.events.v1.XdsStatus.absent:type_name -> marchproxy.events.v1.AbsentProxy
-	6,  // 8: marchproxy.events.v1.AbsentProxy.proxy:type_name -> marchproxy.events.v1.ProxyStatus
-	8,  // 9: marchproxy.events.v1.RejectedResource.objects:type_name -> marchproxy.events.v1.ObjectRef
-	15, // 10: marchproxy.events.v1.AgentStatus.labels:type_name -> marchproxy.events.v1.AgentStatus.LabelsEntry
-	10, // 11: marchproxy.events.v1.AgentStatus.policies:type_name -> marchproxy.events.v1.PolicyStatus
-	16, // 12: marchproxy.events.v1.AgentStatus.passed:type_name -> marchproxy.events.v1.AgentStatus.PassedEntry
-	17, // 13: marchproxy.events.v1.AgentStatus.dropped:type_name -> marchproxy.events.v1.AgentStatus.DroppedEntry
-	11, // 14: marchproxy.events.v1.AgentStatus.sources:type_name -> marchproxy.events.v1.LimitedSource
-	2,  // 15: marchproxy.events.v1.Commit.StateEntry.value:type_name -> marchproxy.events.v1.KindState
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	8,  // 8: marchproxy.events.v1.AbsentProxy.proxy:type_name -> marchproxy.events.v1.ProxyStatus
+	7,  // 9: marchproxy.events.v1.NamesStatus.names:type_name -> marchproxy.events.v1.NameStatus
+	10, // 10: marchproxy.events.v1.RejectedResource.objects:type_name -> marchproxy.events.v1.ObjectRef
+	17, // 11: marchproxy.events.v1.AgentStatus.labels:type_name -> marchproxy.events.v1.AgentStatus.LabelsEntry
+	12, // 12: marchproxy.events.v1.AgentStatus.policies:type_name -> marchproxy.events.v1.PolicyStatus
+	18, // 13: marchproxy.events.v1.AgentStatus.passed:type_name -> marchproxy.events.v1.AgentStatus.PassedEntry
+	19, // 14: marchproxy.events.v1.AgentStatus.dropped:type_name -> marchproxy.events.v1.AgentStatus.DroppedEntry
+	13, // 15: marchproxy.events.v1.AgentStatus.sources:type_name -> marchproxy.events.v1.LimitedSource
+	2,  // 16: marchproxy.events.v1.Commit.StateEntry.value:type_name -> marchproxy.events.v1.KindState
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_events_v1_events_proto_init() }
@@ -1356,7 +1550,7 @@ func file_marchproxy_events_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_events_v1_events_proto_rawDesc), len(file_marchproxy_events_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -41,7 +41,7 @@ type Options struct {
 	Module func(filter string) string
 	// ADS tunes the gateways; its OnChange is set here.
 	ADS ads.Options
-	// Resolver tunes the resolver.
+	// Resolver tunes the resolver; its Troubled is set here.
 	Resolver resolver.Options
 	Log      *zap.Logger
 }
@@ -59,24 +59,33 @@ type Fleet struct {
 	opt      Options
 	seats    *seats.Seats
 	resolver *resolver.Resolver
-	// Both are signalled when the status may be another.
-	changed, judged chan struct{}
-	started         time.Time
+	// changed and judged are signalled when the status may be another, troubled when [Fleet.Names] may be.
+	changed, judged, troubled chan struct{}
+	started                   time.Time
 
 	mu      sync.RWMutex
 	state   *config.State
 	commit  stream.Commit
 	ready   bool
 	members map[string]*member
-	last    *status.XdsStatus // when it is closed
+	// hosts are the services that have a DNS name, by name.
+	hosts map[string]map[string]struct{}
+	last  *status.XdsStatus // when it is closed
 }
 
 // New returns a fleet without configuration.
 func New(opt Options) *Fleet {
-	f := &Fleet{opt: opt, started: time.Now(), changed: make(chan struct{}, 1), judged: make(chan struct{}, 1), state: config.New(), members: map[string]*member{}, seats: seats.New(opt.ID)}
+	f := &Fleet{
+		opt: opt, started: time.Now(), changed: make(chan struct{}, 1), judged: make(chan struct{}, 1), troubled: make(chan struct{}, 1),
+		state: config.New(), members: map[string]*member{}, hosts: map[string]map[string]struct{}{}, seats: seats.New(opt.ID),
+	}
 	f.opt.ADS.Log, f.opt.ADS.Seats = opt.Log, f.seats
 	f.opt.ADS.OnChange = f.signal
 	f.opt.Resolver.Log = opt.Log
+	f.opt.Resolver.Troubled = func() {
+		f.signal()
+		raise(f.troubled)
+	}
 	f.resolver = resolver.New(f.opt.Resolver, f.resolved)
 	return f
 }
@@ -85,11 +94,14 @@ func New(opt Options) *Fleet {
 func (f *Fleet) Signal() { f.signal() }
 
 func (f *Fleet) signal() {
-	for _, c := range []chan struct{}{f.changed, f.judged} {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
+	raise(f.changed)
+	raise(f.judged)
+}
+
+func raise(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -119,6 +131,7 @@ func (f *Fleet) Apply(u stream.Update) error {
 	f.mu.Lock()
 	changes, _ := f.state.Apply(u.Changed)
 	f.commit, f.ready = u.Commit, true
+	f.follow(changes)
 	f.manage(changes)
 	f.deal()
 	for _, m := range f.members {
@@ -129,7 +142,6 @@ func (f *Fleet) Apply(u stream.Update) error {
 			time.AfterFunc(f.retireAfter(), func() { f.retire(m) })
 		}
 	}
-	f.keepNames()
 	f.mu.Unlock()
 	f.signal()
 	return nil
@@ -211,28 +223,6 @@ func (m *member) note(changes []config.Change, problems []config.Problem) {
 	}
 }
 
-// keepNames has the resolver forget names that no endpoint has any more.
-func (f *Fleet) keepNames() {
-	if !f.resolver.Any() {
-		return
-	}
-	inUse := map[string]bool{}
-	for _, m := range f.members {
-		for _, n := range m.builder.DNSNames() {
-			inUse[n] = true
-		}
-	}
-	f.resolver.Keep(func(host string) bool { return inUse[host] })
-}
-
-func (f *Fleet) resolved(names []string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, m := range f.members {
-		m.gateway.Apply(f.commit.Revision, m.builder.Resolved(f.state, names))
-	}
-}
-
 // Gateway finds a gateway.
 func (f *Fleet) Gateway(name string) (*ads.Gateway, bool) {
 	f.mu.RLock()
@@ -288,7 +278,7 @@ func (f *Fleet) Status(now time.Time) status.XdsStatus {
 	if f.last != nil {
 		return *f.last
 	}
-	s := status.XdsStatus{ID: f.opt.ID, Epoch: f.commit.Epoch, Revision: f.commit.Revision, At: resource.Time(now), StartedAt: resource.Time(f.started), Live: map[string]int64{}}
+	s := status.XdsStatus{ID: f.opt.ID, Epoch: f.commit.Epoch, Revision: f.commit.Revision, At: resource.Time(now), StartedAt: resource.Time(f.started), Live: map[string]int64{}, Unresolved: f.resolver.Unresolved()}
 	for _, name := range slices.Sorted(maps.Keys(f.members)) {
 		m := f.members[name]
 		s.Live[name] = m.gateway.Live()

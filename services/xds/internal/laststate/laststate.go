@@ -5,6 +5,8 @@
 // A frame is written before its commit is served, without fsync: what has been written survives the
 // process being killed, and a machine that loses power replays the event stream anyway. A torn or
 // altered tail is cut off. The journal is written anew when it has grown to several times its snapshot.
+//
+// The addresses that DNS names of services had last belong to it: nobody else knows them while DNS is away.
 package laststate
 
 import (
@@ -20,6 +22,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -42,12 +46,13 @@ type Notes struct {
 	ConfigVersion string
 }
 
-// frame is what is sealed: one commit and its objects.
+// frame is what is sealed: one commit and its objects, and what has changed of the names' addresses.
 type frame struct {
 	Commit   []byte
 	Reset    bool
 	Payloads [][]byte
 	Notes    Notes
+	Names    map[string][]netip.Addr
 }
 
 // File is the journal. It is not safe for concurrent use.
@@ -59,6 +64,7 @@ type File struct {
 	snapshot int64
 	count    uint64
 	notes    Notes
+	names    map[string][]netip.Addr
 	commit   stream.Commit
 	verdicts [sha256.Size]byte // of those last written
 	// behind is why the file lacks what came last; nil where it lacks nothing. Nothing is appended then: a state
@@ -71,6 +77,8 @@ type Saved struct {
 	Commit  stream.Commit
 	Objects []*resource.Object
 	Notes   Notes
+	// Names are the last addresses of DNS names.
+	Names map[string][]netip.Addr
 }
 
 // Open reads the journal in a directory, or starts one; found is false where there was none that this
@@ -91,7 +99,7 @@ func Open(dir, secret string) (file *File, saved Saved, found bool, err error) {
 	if err != nil {
 		return nil, saved, false, fmt.Errorf("last state: %w", err)
 	}
-	file = &File{path: filepath.Join(dir, "last-state"), aead: aead}
+	file = &File{path: filepath.Join(dir, "last-state"), aead: aead, names: map[string][]netip.Addr{}}
 	saved, found, err = file.load()
 	if err != nil {
 		return nil, saved, false, err
@@ -108,7 +116,7 @@ func (f *File) load() (Saved, bool, error) {
 		return Saved{}, false, fmt.Errorf("last state: %w", err)
 	}
 	objects := map[resource.Ref]*resource.Object{}
-	var saved Saved
+	saved := Saved{Names: map[string][]netip.Addr{}}
 	found := false
 	rest, ok := bytes.CutPrefix(raw, magic)
 	for n := uint64(0); ok && len(rest) >= 4; n++ {
@@ -136,6 +144,7 @@ func (f *File) load() (Saved, bool, error) {
 		saved.Objects = append(saved.Objects, o)
 	}
 	f.notes = saved.Notes
+	maps.Copy(f.names, saved.Names)
 	// Written anew: the tail may be torn. Where there is no room for that the file stays as it is.
 	_ = f.rewrite(saved.Commit, saved.Objects) // [File.Behind] says so
 	return saved, true, nil
@@ -156,7 +165,9 @@ func (fr *frame) replay(objects map[resource.Ref]*resource.Object, saved *Saved)
 	}
 	if fr.Reset {
 		clear(objects)
+		clear(saved.Names)
 	}
+	enter(saved.Names, fr.Names)
 	for _, o := range changed {
 		if o.Deleted {
 			delete(objects, o.Ref())
@@ -185,7 +196,30 @@ func (f *File) Append(u stream.Update) error {
 	if f.f == nil || f.behind != nil {
 		return f.behind // the next snapshot comes with Compact
 	}
-	return f.note(f.write(u.Commit, false, u.Changed))
+	return f.note(f.write(u.Commit, false, u.Changed, nil))
+}
+
+// Resolved writes down the addresses that names have now; none for names that nobody has any more. It costs what
+// has changed.
+func (f *File) Resolved(names map[string][]netip.Addr) error {
+	if len(names) == 0 {
+		return f.behind
+	}
+	enter(f.names, names)
+	if f.f == nil || f.behind != nil {
+		return f.behind // they go with the next snapshot
+	}
+	return f.note(f.write(f.commit, false, nil, names))
+}
+
+func enter(into, names map[string][]netip.Addr) {
+	for host, addrs := range names {
+		if len(addrs) == 0 {
+			delete(into, host)
+		} else {
+			into[host] = addrs
+		}
+	}
 }
 
 // Compact takes a new snapshot when it is time, or when something could not be written before. objects lists the whole
@@ -203,7 +237,7 @@ func (f *File) Note(notes Notes) error {
 	if f.f == nil || f.behind != nil {
 		return f.behind // they go with the next snapshot
 	}
-	return f.note(f.write(f.commit, false, nil))
+	return f.note(f.write(f.commit, false, nil, nil))
 }
 
 // Notes are those last written.
@@ -212,7 +246,7 @@ func (f *File) Notes() Notes { return f.notes }
 // rewrite puts a snapshot in the file's place. After an error the file is what it was, and what was begun is removed:
 // it takes the room that is missing.
 func (f *File) rewrite(c stream.Commit, objects []*resource.Object) error {
-	next := &File{path: f.path + ".new", aead: f.aead, notes: f.notes}
+	next := &File{path: f.path + ".new", aead: f.aead, notes: f.notes, names: f.names}
 	err := next.create(c, objects)
 	if err == nil {
 		err = os.Rename(next.path, f.path)
@@ -243,15 +277,15 @@ func (f *File) create(c stream.Commit, objects []*resource.Object) (err error) {
 	if _, err := f.f.Write(magic); err != nil {
 		return err
 	}
-	if err := f.write(c, true, objects); err != nil {
+	if err := f.write(c, true, objects, f.names); err != nil {
 		return err
 	}
 	return f.f.Sync()
 }
 
 // write adds a frame.
-func (f *File) write(c stream.Commit, reset bool, objects []*resource.Object) error {
-	fr := frame{Reset: reset, Notes: f.notes, Payloads: make([][]byte, len(objects))}
+func (f *File) write(c stream.Commit, reset bool, objects []*resource.Object, names map[string][]netip.Addr) error {
+	fr := frame{Reset: reset, Notes: f.notes, Payloads: make([][]byte, len(objects)), Names: names}
 	var err error
 	if fr.Commit, err = json.Marshal(c); err != nil {
 		return err

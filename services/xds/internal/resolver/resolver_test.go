@@ -2,7 +2,6 @@ package resolver_test
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"slices"
 	"sync"
@@ -15,13 +14,13 @@ import (
 	"github.com/marchproxy/marchproxy/services/xds/internal/resolver"
 )
 
-var errNoSuchHost = errors.New("no such host")
-
 // zone is a name server whose answers a test decides.
 type zone struct {
 	mu      sync.Mutex
 	answers map[string][]string // nil fails
 	slow    map[string]bool     // never answers
+	errs    map[string]error    // what it fails with, where not NXDOMAIN
+	parts   map[string]error    // what is missing of its answers
 	asked   map[string]int
 }
 
@@ -31,29 +30,47 @@ func (z *zone) set(host string, addrs ...string) {
 	z.answers[host] = addrs
 }
 
-func (z *zone) lookup(ctx context.Context, _, host string) ([]netip.Addr, error) {
+func (z *zone) change(f func()) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	f()
+}
+
+func (z *zone) times(host string) int {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.asked[host]
+}
+
+func (z *zone) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	z.mu.Lock()
 	z.asked[host]++
-	slow, texts := z.slow[host], z.answers[host]
+	slow, texts, err, missing := z.slow[host], z.answers[host], z.errs[host], z.parts[host]
 	z.mu.Unlock()
 	if slow {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
 	if texts == nil {
-		return nil, errNoSuchHost
+		if err != nil {
+			return nil, err
+		}
+		return nil, resolver.ErrNotFound
 	}
 	var out []netip.Addr
 	for _, t := range texts {
 		out = append(out, netip.MustParseAddr(t))
 	}
-	return out, nil
+	return out, missing
 }
 
 // run starts a resolver in a bubble of its own time; changed lists the names whose addresses have changed.
 func run(t *testing.T, f func(z *zone, r *resolver.Resolver, changed func() []string)) {
 	synctest.Test(t, func(t *testing.T) {
-		z := &zone{answers: map[string][]string{}, slow: map[string]bool{}, asked: map[string]int{}}
+		z := &zone{
+			answers: map[string][]string{}, slow: map[string]bool{}, errs: map[string]error{}, parts: map[string]error{},
+			asked: map[string]int{},
+		}
 		var mu sync.Mutex
 		var names []string
 		r := resolver.New(resolver.Options{Lookup: z.lookup, Parallel: 4, Log: zap.NewNop()}, func(n []string) {
@@ -95,6 +112,7 @@ func want(t *testing.T, r *resolver.Resolver, host string, known bool, addrs ...
 func TestChanges(t *testing.T) {
 	run(t, func(z *zone, r *resolver.Resolver, changed func() []string) {
 		z.set("a", "192.0.2.2", "192.0.2.1", "::ffff:192.0.2.1")
+		r.Follow("a")
 		want(t, r, "a", false)
 		if got := changed(); !slices.Equal(got, []string{"a"}) {
 			t.Errorf("changed %v", got)
@@ -118,6 +136,8 @@ func TestChanges(t *testing.T) {
 func TestFails(t *testing.T) {
 	run(t, func(z *zone, r *resolver.Resolver, changed func() []string) {
 		z.set("was", "192.0.2.1")
+		r.Follow("was")
+		r.Follow("never")
 		want(t, r, "was", false)
 		want(t, r, "never", false)
 		changed()
@@ -141,7 +161,7 @@ func TestFails(t *testing.T) {
 func TestFlaps(t *testing.T) {
 	run(t, func(z *zone, r *resolver.Resolver, changed func() []string) {
 		z.set("a", "192.0.2.1")
-		r.Resolve("a")
+		r.Follow("a")
 		changed()
 		for i := range 10 {
 			if i%2 == 0 {
@@ -164,8 +184,8 @@ func TestSlow(t *testing.T) {
 	run(t, func(z *zone, r *resolver.Resolver, changed func() []string) {
 		z.slow["hangs"] = true
 		z.set("quick", "192.0.2.1")
-		r.Resolve("hangs")
-		r.Resolve("quick")
+		r.Follow("hangs")
+		r.Follow("quick")
 		changed()
 		want(t, r, "quick", true, "192.0.2.1")
 		want(t, r, "hangs", false)
@@ -175,37 +195,35 @@ func TestSlow(t *testing.T) {
 	})
 }
 
-// TestKeep: names that nobody has any more are forgotten, and asked for no longer; also one whose answer is on its
-// way.
-func TestKeep(t *testing.T) {
+// TestForget: names that nobody has any more are asked for no longer, and nothing is told of them; also of one whose
+// answer is on its way.
+func TestForget(t *testing.T) {
 	run(t, func(z *zone, r *resolver.Resolver, changed func() []string) {
 		z.set("a", "192.0.2.1")
 		z.set("b", "192.0.2.2")
 		z.slow["c"] = true
 		for _, n := range []string{"a", "b", "c"} {
-			r.Resolve(n)
+			r.Follow(n)
 		}
 		changed()
-		r.Keep(func(host string) bool { return host == "a" })
-		z.mu.Lock()
-		before := z.asked["b"]
-		z.mu.Unlock()
+		r.Unsaved()
+		r.Forget("b")
+		r.Forget("c")
+		if got := r.Unsaved(); len(got) != 2 || got["b"] != nil || got["c"] != nil {
+			t.Errorf("to be written: %v", got)
+		}
+		before := z.times("b")
 		time.Sleep(time.Minute)
 		if got := changed(); len(got) > 0 {
 			t.Errorf("changed %v", got)
 		}
-		z.mu.Lock()
-		if z.asked["b"] != before || z.asked["a"] < 10 {
-			t.Errorf("asked %v", z.asked)
+		if z.times("b") != before || z.times("a") < 10 {
+			t.Errorf("a was asked for %d times, b %d times after it was forgotten", z.times("a"), z.times("b")-before)
 		}
-		z.mu.Unlock()
-		if !r.Any() {
-			t.Error("no name is followed")
+		if got := r.Unresolved(); got != nil {
+			t.Errorf("unresolved: %v", got)
 		}
-		r.Keep(func(string) bool { return false })
-		if r.Any() {
-			t.Error("names are followed that nobody has")
-		}
+		r.Follow("b")
 		want(t, r, "b", false) // asked for anew
 	})
 }

@@ -4,6 +4,7 @@ package server
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"regexp"
 	"strings"
@@ -33,6 +34,8 @@ type Config struct {
 	WasmDir string
 	// ID names this server in its status (XDS_ID; the host's name).
 	ID string
+	// DNSServers are asked, as host:port, instead of resolv.conf's (XDS_DNS_SERVERS).
+	DNSServers []string
 	// Linger is how long a cluster outlives its last route (XDS_CLUSTER_LINGER).
 	Linger time.Duration
 	// Dev lets Envoys in without a key where no key is configured (MARCHPROXY_DEV).
@@ -64,8 +67,27 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		Dev:        e.Bool("MARCHPROXY_DEV", false),
 		LogLevel:   e.String("LOGLEVEL", "info"),
 	}
+	for text := range strings.SplitSeq(e.String("XDS_DNS_SERVERS", ""), ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		server, ok := dnsServer(text)
+		if !ok {
+			e.Fail("XDS_DNS_SERVERS", "has %q; give IP addresses, or address:port, with commas: 10.0.0.53,[2001:db8::53]:5353", text)
+		}
+		c.DNSServers = append(c.DNSServers, server)
+	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		e.Fail("XDS_TLS_CERT", "and XDS_TLS_KEY must be set together")
 	}
 	return c, e.Err()
+}
+
+// dnsServer is an address with its port, 53 where it has none.
+func dnsServer(text string) (string, bool) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.AddrPortFrom(a, 53).String(), true
+	}
+	a, err := netip.ParseAddrPort(text)
+	return a.String(), err == nil && a.Port() > 0
 }

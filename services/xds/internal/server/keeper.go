@@ -45,6 +45,7 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 			return nil, err
 		}
 		f.Recall(records, time.Now())
+		f.Restore(saved.Names)
 	}
 	k.note(file.Behind())
 	return k, nil
@@ -113,8 +114,20 @@ func (k *keeper) update(u stream.Update) error {
 	if err := k.fleet.Apply(u); err != nil {
 		return err
 	}
+	_ = k.file.Resolved(k.fleet.Unsaved()) // of names that nobody has any more; compact says it
 	k.note(k.compact(u.Commit))
 	return nil
+}
+
+// saveNames writes down the addresses of names before they are served.
+func (k *keeper) saveNames() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	err := k.file.Resolved(k.fleet.Unsaved())
+	if c, ready := k.fleet.Head(); ready {
+		err = k.compact(c)
+	}
+	k.note(err)
 }
 
 // compact writes the file anew where that is due. What has failed is not tried again at once: it costs the time of

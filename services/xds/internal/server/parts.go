@@ -54,6 +54,9 @@ func registry(f *fleet.Fleet, k *keeper) *prometheus.Registry {
 	gauge("revision", "The revision served.", func() float64 { c, _ := f.Head(); return float64(c.Revision) })
 	gauge("proxies", "Connected Envoys.", func() float64 { return float64(len(f.Status(time.Time{}).Proxies)) })
 	gauge("rejected_resources", "Resources that an Envoy refused.", func() float64 { return float64(len(f.Status(time.Time{}).Rejected)) })
+	gauge("unresolved_names", "Names of services' endpoints whose last lookup brought no addresses.", func() float64 {
+		return float64(len(f.Names(time.Time{}).Names))
+	})
 	gauge("live_revision", "The revision that every connected Envoy serves.", func() float64 { _, live, _ := view{f}.Head(); return float64(live) })
 	gauge("unsaved", "1 while the last good state cannot be written to disk; the status report says why.", func() float64 {
 		if k.Unsaved() != "" {

@@ -28,6 +28,7 @@ import (
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
 	"github.com/marchproxy/marchproxy/services/xds/internal/facade"
 	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
+	"github.com/marchproxy/marchproxy/services/xds/internal/resolver"
 	filters "github.com/marchproxy/marchproxy/wasm-filters"
 )
 
@@ -50,6 +51,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
+	var keep *keeper
 	f := fleet.New(fleet.Options{
 		ID: cfg.ID, KeyHash: keyHash(cfg.ClusterKey), Open: cfg.Dev,
 		Unseal: func(r resource.Ref, field, sealed string) (string, error) {
@@ -57,9 +59,9 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		},
 		Module: func(filter string) string { return filepath.Join(cfg.WasmDir, modules[filter]) },
 		ADS:    ads.Options{Linger: cfg.Linger}, Log: log,
+		Resolver: resolver.Options{Lookup: resolver.System(cfg.DNSServers...), Moved: func() { keep.saveNames() }},
 	})
-	keep, err := openKeeper(cfg, f, log)
-	if err != nil {
+	if keep, err = openKeeper(cfg, f, log); err != nil {
 		return err
 	}
 	nc, err := nats.Connect(cfg.NatsURL, nats.Name("marchproxy-xds "+cfg.ID), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
@@ -105,6 +107,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 			return s
 		})
 	})
+	group.Add("names", func(ctx context.Context) error { return status.Report(ctx, nc, f.Troubled(), f.Names) })
 	group.Add("peers", func(ctx context.Context) error { return status.Watch(ctx, nc, js, f.Hear) })
 	group.Add("places", func(ctx context.Context) error { return f.Age(ctx, func() bool { return !nc.IsConnected() }) })
 	group.Add("verdicts", keep.judge)

@@ -1,0 +1,94 @@
+package fleet
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/status"
+)
+
+// follow has the resolver follow the names of every service, also of one that no route sends to yet: who writes it
+// learns whether its names exist, and its first route waits for nothing.
+func (f *Fleet) follow(changes []config.Change) {
+	for _, c := range changes {
+		if c.Ref().Kind != resource.KindService {
+			continue
+		}
+		before, after := hosts(c.Before), hosts(c.After)
+		for host := range after {
+			if f.hosts[host] == nil {
+				f.hosts[host] = map[string]struct{}{}
+				f.resolver.Follow(host)
+			}
+			if !before[host] {
+				f.hosts[host][c.Ref().Name] = struct{}{}
+				raise(f.troubled)
+			}
+		}
+		for host := range before {
+			if after[host] {
+				continue
+			}
+			raise(f.troubled)
+			if delete(f.hosts[host], c.Ref().Name); len(f.hosts[host]) == 0 {
+				delete(f.hosts, host)
+				f.resolver.Forget(host)
+			}
+		}
+	}
+}
+
+func hosts(o *resource.Object) map[string]bool {
+	out := map[string]bool{}
+	if o != nil {
+		for _, h := range config.DNSNames(o.Message().(*configv1.Service)) {
+			out[h] = true
+		}
+	}
+	return out
+}
+
+// resolved builds what names have other addresses for.
+func (f *Fleet) resolved(names []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range f.members {
+		m.gateway.Apply(f.commit.Revision, m.builder.Resolved(f.state, names))
+	}
+}
+
+// Restore hands over the addresses that names had in an earlier life of this server; call it after the last good
+// state has been applied, and before [Fleet.Run].
+func (f *Fleet) Restore(names map[string][]netip.Addr) { f.resolver.Restore(names) }
+
+// Unsaved returns the addresses that have changed since it was called last, to be kept on disk: none for names that
+// nobody has any more.
+func (f *Fleet) Unsaved() map[string][]netip.Addr { return f.resolver.Unsaved() }
+
+// Troubled is signalled when [Fleet.Names] may have another answer.
+func (f *Fleet) Troubled() <-chan struct{} { return f.troubled }
+
+// shown is how many services are listed with a name.
+const shown = 10
+
+// Names reports the names that do not resolve.
+func (f *Fleet) Names(now time.Time) status.NamesStatus {
+	out := status.NamesStatus{ID: f.opt.ID, At: resource.Time(now)}
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for _, t := range f.resolver.Troubles() {
+		n := status.NameStatus{
+			Host: t.Host, Problem: t.Problem, Reason: t.Reason, Addresses: int32(t.Addresses), Since: resource.Time(t.Since),
+		}
+		n.Services = slices.Sorted(maps.Keys(f.hosts[t.Host]))
+		n.Services = n.Services[:min(len(n.Services), shown)]
+		out.Names = append(out.Names, n)
+	}
+	return out
+}
