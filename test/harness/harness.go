@@ -57,7 +57,10 @@ func Root() (string, error) {
 }
 
 // Start runs a fresh system from bin/, which `make build` makes, and waits until it is ready.
-func Start(ctx context.Context, args ...string) (*System, error) {
+func Start(ctx context.Context, args ...string) (*System, error) { return StartIn(ctx, nil, args...) }
+
+// StartIn is [Start] with settings (NAME=value) in the environment.
+func StartIn(ctx context.Context, env []string, args ...string) (*System, error) {
 	root, err := Root()
 	if err != nil {
 		return nil, err
@@ -73,7 +76,7 @@ func Start(ctx context.Context, args ...string) (*System, error) {
 	if err := os.Chmod(dir, 0o755); err != nil { // the database's user must get in
 		return nil, err
 	}
-	s := &System{Dir: dir, bin: filepath.Join(root, "bin", "marchproxy"), client: &http.Client{Timeout: 90 * time.Second}, ProxyPort: p[3], natsPort: p[5], pgPort: p[6]}
+	s := &System{Dir: dir, bin: filepath.Join(root, "bin", "marchproxy"), client: &http.Client{Timeout: 90 * time.Second}, ProxyPort: p[3], natsPort: p[5], pgPort: p[6], env: env}
 	s.args = append([]string{"dev", "--state-dir", dir}, args...)
 	for i, flag := range []string{"--api-port", "--xds-grpc-port", "--xds-http-port", "--proxy-port", "--admin-port", "--nats-port", "--postgres-port", "--backend-port"} {
 		s.args = append(s.args, flag, strconv.Itoa(p[i]))

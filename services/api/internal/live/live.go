@@ -26,6 +26,8 @@ type Target struct {
 	Limits []Limit
 	// Objects that are to be live, and their revisions: if one of them is refused, that is the answer.
 	Objects map[resource.Ref]int64
+	// Names are the DNS names that have to have an address, each with a service that has it.
+	Names map[string]string
 }
 
 type server struct {
@@ -43,13 +45,17 @@ type Board struct {
 	mu      sync.Mutex
 	servers map[string]server
 	agents  map[string]agent
-	absent  []absent      // the last one first
-	changed chan struct{} // closed, and replaced, at each report
+	absent  []absent                                // the last one first
+	names   map[string]map[string]status.NameStatus // by server and name
+	changed chan struct{}                           // closed, and replaced, at each report
 }
 
 // NewBoard returns an empty board; now is time.Now outside tests.
 func NewBoard(now func() time.Time) *Board {
-	return &Board{now: now, Keep: Remember, servers: map[string]server{}, agents: map[string]agent{}, changed: make(chan struct{})}
+	return &Board{
+		now: now, Keep: Remember, servers: map[string]server{}, agents: map[string]agent{},
+		names: map[string]map[string]status.NameStatus{}, changed: make(chan struct{}),
+	}
 }
 
 // Report takes a server's report. Fresh says that it comes as it is sent.
@@ -166,7 +172,8 @@ func (b *Board) judge(t Target) (l api.Live, done bool) {
 		agents.Proxies, agents.Absent = l.Proxies, l.Absent
 		return agents, agentsDone
 	}
-	l.Live, l.State, l.Reason = true, "live", cmp.Or(agents.Reason, sentence) // no Envoy is connected, but nodes are
+	// No Envoy is connected, but nodes are.
+	l.Live, l.State, l.Reason = true, "live", join(cmp.Or(agents.Reason, sentence), b.kept(t, b.fresh()))
 	return l, true
 }
 
@@ -176,13 +183,15 @@ func (b *Board) judgeProxies(t Target) (l api.Live, done bool) {
 		l.Reason = "no xDS server has reported in the last 15 seconds"
 		return l, false
 	}
-	ready := true
+	ready, waits := true, ""
 	for _, s := range servers {
+		here := int32(0)
 		for _, p := range s.Proxies {
 			if slices.Contains(t.Gateways, p.Gateway) {
-				l.Proxies++
+				here++
 			}
 		}
+		l.Proxies += here
 		if s.Epoch != t.Epoch || s.Revision < t.Revision {
 			ready = false
 			l.Reason = "xDS server " + s.ID + " has not read the revision yet"
@@ -192,6 +201,12 @@ func (b *Board) judgeProxies(t Target) (l api.Live, done bool) {
 			if live, known := s.Live[g]; known && live < t.Revision {
 				ready = false
 				l.Reason = "an Envoy of gateway " + g + " has not confirmed everything yet"
+			}
+		}
+		if w := b.waits(t, s); w != "" {
+			waits = w
+			if here > 0 { // without Envoys nobody is served what the name was before
+				ready, l.Reason = false, w
 			}
 		}
 		for _, r := range s.Rejected {
@@ -210,9 +225,9 @@ func (b *Board) judgeProxies(t Target) (l api.Live, done bool) {
 	case !ready:
 		return l, false
 	case l.Proxies == 0:
-		return api.Live{State: "no_proxies", Reason: "no Envoy of the gateways concerned is connected"}, true
+		return api.Live{State: "no_proxies", Reason: join("no Envoy of the gateways concerned is connected", waits)}, true
 	default:
-		return api.Live{Live: true, State: "live", Proxies: l.Proxies}, true
+		return api.Live{Live: true, State: "live", Reason: b.kept(t, servers), Proxies: l.Proxies}, true
 	}
 }
 

@@ -170,6 +170,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 			rel.Served(s.Epoch, s.Revision)
 		})
 	})
+	group.Add("names", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.ReportNames) })
 	group.Add("agents", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.ReportAgent) })
 	group.Add("http", func(ctx context.Context) error { return web.Serve(ctx, lis, h) })
 	group.Add("rpc", func(ctx context.Context) error { return rpc.Serve(ctx, nc, web.RPC(h)) })

@@ -71,6 +71,10 @@ func newMetrics(a *API) *metrics {
 		_, bad := a.Store.Trouble()
 		return flag(bad)
 	})
+	gauge("marchproxy_api_unresolved_names", "DNS names of services' endpoints that do not resolve.", func() float64 {
+		_, n := a.unresolved(0)
+		return float64(n)
+	})
 	return m
 }
 

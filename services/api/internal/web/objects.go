@@ -119,7 +119,7 @@ func envelope(o *resource.Object) api.Object {
 
 // target is what has to be so for changes to be live.
 func (a *API) target(revision int64, changes []config.Change) live.Target {
-	t := live.Target{Epoch: a.Writer.Epoch(), Revision: revision, Objects: map[resource.Ref]int64{}}
+	t := live.Target{Epoch: a.Writer.Epoch(), Revision: revision, Objects: map[resource.Ref]int64{}, Names: map[string]string{}}
 	known, gateways := a.Writer.Gateways(), map[string]bool{}
 	for _, x := range changes {
 		t.Objects[x.Ref()] = revision
@@ -137,6 +137,15 @@ func (a *API) target(revision int64, changes []config.Change) live.Target {
 			}
 		case resource.KindGateway:
 			gateways[x.Ref().Name] = true
+		case resource.KindService:
+			if x.After != nil {
+				for _, host := range config.DNSNames(x.After.Message().(*configv1.Service)) {
+					t.Names[host] = x.Ref().Name
+				}
+			}
+			for _, g := range known {
+				gateways[g] = true
+			}
 		case resource.KindRateLimit:
 			t.Limits = append(t.Limits, limitOf(x))
 			for _, g := range known {

@@ -123,8 +123,12 @@ func table(w io.Writer, objects []api.Object, kind bool) {
 		row(w, cells...)
 	}
 	for _, o := range objects {
-		if o.Status != nil && o.Status.State == "rejected" {
+		switch {
+		case o.Status == nil || o.Status.Reason == "":
+		case o.Status.State == "rejected":
 			fmt.Fprintf(w, "\n%s/%s was refused by an Envoy, which serves its last good version: %s\n", o.Kind, o.Name, o.Status.Reason)
+		case o.Kind == resource.KindService: // about its names
+			fmt.Fprintf(w, "\n%s/%s is %s: %s\n", o.Kind, o.Name, o.Status.State, o.Status.Reason)
 		}
 	}
 }

@@ -23,6 +23,8 @@ func (c *cli) statusCommand() *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
 		Use: "status", Short: "What is stored, published and live, on which Envoys, what they refused and what is wrong; exit code 3 for those", Args: cobra.NoArgs,
+		Long: "Exit code 3 also where a service's DNS name has no address. One that does not resolve any more keeps its last\n" +
+			"addresses; that is shown, and is no error.",
 		RunE: c.use(func(ctx context.Context, a *client.Client, _ []string) error {
 			if !watch {
 				r, err := look(ctx, a)
@@ -38,7 +40,7 @@ func (c *cli) statusCommand() *cobra.Command {
 				if len(r.Rejected) > 0 {
 					return &codeError{exitNotLive, plural(len(r.Rejected), "resource") + " refused by an Envoy"}
 				}
-				return nil
+				return r.unaddressed()
 			}
 			clear := c.people() && terminal(c.out)
 			return a.Events(ctx, "", func(client.Event) error {
@@ -114,6 +116,7 @@ func (r report) table(w io.Writer) {
 		}
 		fmt.Fprintf(w, "\nrefused: %s on gateway %s, which serves its last good version: %s\n", of, x.Gateway, x.Reason)
 	}
+	r.names(w)
 }
 
 func since(at string) string {

@@ -135,6 +135,9 @@ func (c *cli) liveRow(w io.Writer, l *api.Live) {
 			row(w, fmt.Sprintf("not waited for: Envoy %s (%s) of gateway %s, not connected since %s; it served revision %d",
 				x.ID, or(x.Address, "-"), x.Gateway, date(x.LastSeenAt), x.AppliedRevision))
 		}
+		if l.Reason != "" && len(l.Absent) == 0 {
+			row(w, "but "+l.Reason)
+		}
 	}
 }
 
