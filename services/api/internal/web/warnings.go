@@ -33,6 +33,7 @@ const (
 func (a *API) warnings(changes []config.Change) []api.Warning {
 	var out []api.Warning
 	for _, x := range changes {
+		out = append(out, lockedOut(x)...)
 		if x.After != nil && x.After.Kind == resource.KindAuthPolicy {
 			out = append(out, powerless(x.After)...)
 		}
