@@ -61,7 +61,8 @@ func (e Envoy) Look(ctx context.Context) (ready bool, cause Cause, reason string
 	case stats["listener_manager.lds.update_success"] > 0 && listeners == 0:
 		return false, NoListeners, fmt.Sprintf("gateway %q has no listeners", gateway)
 	default:
-		return false, Waits, fmt.Sprintf("it is connected to the xDS server %s and waits for the listeners of gateway %q", e.Server, gateway)
+		return false, Waits, fmt.Sprintf("it is connected to the xDS server %s and waits for the listeners of gateway %q",
+			e.Server, gateway)
 	}
 }
 

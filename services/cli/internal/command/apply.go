@@ -41,7 +41,8 @@ const fileUsage = "file or directory (all .yaml, .yml and .json below it, by nam
 func (f *files) flags(set *pflag.FlagSet) {
 	set.StringArrayVarP(&f.paths, "file", "f", nil, fileUsage)
 	set.StringVar(&f.owner, "owner", "", "becomes the owner of the resources; without it the files say, and what they do not say stays")
-	set.StringVar(&f.secrets, "secrets", "", "file that holds what exports leave out: private keys, secrets of policies, keys of licenses (docs/operations.md)")
+	set.StringVar(&f.secrets, "secrets", "",
+		"file that holds what exports leave out: private keys, secrets of policies, keys of licenses (docs/operations.md)")
 	f.ownerGiven = func() bool { return set.Changed("owner") }
 	set.BoolVar(&f.takeOver, "take-over", false, "also change what belongs to another owner, which is refused otherwise")
 	set.BoolVar(&f.prune, "prune", false, "delete what --owner has and the files lack")
@@ -73,7 +74,8 @@ func (c *cli) request(p *progress, f files) ([]*manifest.Document, transaction, 
 	case err != nil:
 		return nil, r, err
 	case f.owner == "" && f.ownerGiven():
-		return nil, r, errors.New(`--owner is empty; leave it out to leave owners as they are. A file that says owner: "" gives its resource up`)
+		return nil, r, errors.New("--owner is empty; leave it out to leave owners as they are. " +
+			`A file that says owner: "" gives its resource up`)
 	case f.prune && f.owner == "":
 		return nil, r, errors.New("--prune needs --owner: only what an owner has is deleted")
 	case len(docs) == 0 && f.prune && !f.empty:

@@ -19,10 +19,10 @@ func (c *cli) exportCommand() *cobra.Command {
 	var keys bool
 	cmd := &cobra.Command{
 		Use: "export [KIND...]", Short: "The configuration as YAML documents that apply takes again",
-		Long: "Everything of one revision, without what the server sets. Secrets do not leave the api: applying the documents where\n" +
-			"they come from keeps the stored ones; elsewhere apply --secrets gives them, and a comment at the top lists them. The\n" +
-			"keys of Envoys (api_keys of a Gateway) belong to the place and are left out, so that applying the documents elsewhere\n" +
-			"keeps the keys of that place.",
+		Long: "Everything of one revision, without what the server sets. Secrets do not leave the api: applying the\n" +
+			"documents where they come from keeps the stored ones; elsewhere apply --secrets gives them, and a comment at\n" +
+			"the top lists them. The keys of Envoys (api_keys of a Gateway) belong to the place and are left out, so that\n" +
+			"applying the documents elsewhere keeps the keys of that place.",
 		Example:           "  marchproxy export > all.yaml && marchproxy diff -f all.yaml\n  marchproxy export routes services --owner team-a",
 		ValidArgsFunction: cobra.FixedCompletions(paths(), cobra.ShellCompDirectiveNoFileComp),
 		RunE: c.use(func(ctx context.Context, a *client.Client, args []string) error {

@@ -189,7 +189,7 @@ func (c *child) await(ctx context.Context, logs string, say func(string)) error 
 			wonder.Reset(again)
 		case <-limit.Done():
 			if ctx.Err() != nil {
-				return ctx.Err()
+				return context.Cause(ctx)
 			}
 			return fmt.Errorf("%s does not get ready (%w); its log: %s", c.name, err, c.log(logs))
 		}

@@ -230,15 +230,13 @@ func (s *system) serve(ctx context.Context) error {
 		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		stops = append(stops, cancel)
 		c.start(own, s.logs, s.say, s.write)
-		demo := make(chan error, 1)
+		wait, done := ctx, func() error { return nil }
 		if c.name == "envoy" && !s.NoDemo {
-			go func() { demo <- s.demo(ctx) }() // it waits for Envoy, and what Envoy waits for is said below
-		} else {
-			demo <- nil
+			wait, done = s.withDemo(ctx) // it waits for Envoy, and what Envoy waits for is said meanwhile
 		}
-		err := c.await(ctx, s.logs, s.say)
+		err := c.await(wait, s.logs, s.say)
 		if err == nil {
-			err = <-demo
+			err = done()
 		}
 		if err == nil && c.name == "api" {
 			err = s.settleProxyPort(ctx)
@@ -284,6 +282,20 @@ func (s *system) write() {
 		return
 	}
 	_ = replace(filepath.Join(s.StateDir, runFile), raw) // the next start writes it again
+}
+
+// withDemo runs demo. The context ends where it fails; the function waits for its end.
+func (s *system) withDemo(ctx context.Context) (context.Context, func() error) {
+	out, cancel := context.WithCancelCause(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		err := s.demo(ctx)
+		if err != nil {
+			cancel(err)
+		}
+		ended <- err
+	}()
+	return out, func() error { return <-ended }
 }
 
 // demo posts a first configuration where there is none: the same document as in the guide, so that

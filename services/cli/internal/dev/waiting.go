@@ -15,14 +15,15 @@ import (
 
 // envoyWaits says what Envoy waits for, and what can be done about it.
 func (s *system) envoyWaits(ctx context.Context, log func() []byte) string {
-	e := envoyadmin.Envoy{Admin: envoyadmin.New(local(s.AdminPort)), Server: local(s.GRPCPort), Ended: func() (code, text string) {
+	ended := func() (code, text string) {
 		for line := range bytes.Lines(log()) {
 			if c, t := envoyadmin.StreamEnd(bytes.TrimSpace(line)); c != "" {
 				code, text = c, t
 			}
 		}
 		return code, text
-	}}
+	}
+	e := envoyadmin.Envoy{Admin: envoyadmin.New(local(s.AdminPort)), Server: local(s.GRPCPort), Ended: ended}
 	_, cause, reason := e.Look(ctx)
 	gateway := s.urls["api"] + "/v1/gateways/default"
 	switch cause {
@@ -40,8 +41,9 @@ func (s *system) envoyWaits(ctx context.Context, log func() []byte) string {
 			}
 			names = strings.TrimPrefix(names, ", ")
 		}
-		return fmt.Sprintf("%s\n  Envoy's key is ClusterKey in %s; the gateway default takes the api_keys %s instead. This takes them away,\n"+
-			"  so that Envoy's is taken again:\n    curl -X PATCH %s -H 'Content-Type: application/merge-patch+json' -d '{\"spec\":{\"api_keys\":null}}'",
+		return fmt.Sprintf("%s\n  Envoy's key is ClusterKey in %s; the gateway default takes the api_keys %s instead.\n"+
+			"  This takes them away, so that Envoy's is taken again:\n"+
+			"    curl -X PATCH %s -H 'Content-Type: application/merge-patch+json' -d '{\"spec\":{\"api_keys\":null}}'",
 			reason, filepath.Join(s.StateDir, "secrets.json"), names, gateway)
 	case envoyadmin.NoListeners:
 		return reason + "; " + gateway + " shows it"
