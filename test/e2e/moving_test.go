@@ -52,13 +52,16 @@ func (h *house) furnish(t *testing.T, s *harness.System) {
 		resource("Certificate", "tls", object{"chain": h.chain, "private_key": h.key}),
 		resource("Certificate", "ca", object{"chain": h.a.pem}),
 		resource("Service", "web", text(`{"endpoints":[{"host":"127.0.0.1","port":`+echo(t)+`}]}`)),
-		resource("AuthPolicy", "staff", text(`{"jwt":{"keys":[`+hmacKey("one", firstSecret)+`]},"tokens":[{"name":"machine","value":"`+opaque+`"}]}`)),
-		resource("License", "main", text(`{"key":"`+licenseKey()+`","features":["multi-cloud"],"gates":[{"feature":"multi-cloud","paths":["/multi"]}]}`)),
+		resource("AuthPolicy", "staff", text(`{"jwt":{"keys":[`+hmacKey("one", firstSecret)+`]},
+			"tokens":[{"name":"machine","value":"`+opaque+`"}]}`)),
+		resource("License", "main", text(`{"key":"`+licenseKey()+`","features":["multi-cloud"],
+			"gates":[{"feature":"multi-cloud","paths":["/multi"]}]}`)),
 		resource("Gateway", "default", object{"license": "main", "listeners": []any{
 			object{"name": "http", "port": s.ProxyPort},
 			object{"name": "https", "port": h.https, "protocol": "https", "certificates": []string{"tls"}},
 		}}),
-		resource("Gateway", "edge", text(`{"listeners":[{"name":"http","port":1}],"api_keys":[{"name":"a","key":"a-key-of-the-first-place"}]}`)),
+		resource("Gateway", "edge", text(`{"listeners":[{"name":"http","port":1}],
+			"api_keys":[{"name":"a","key":"a-key-of-the-first-place"}]}`)),
 		resource("Route", "open", with(object{"hosts": []string{"open.test", "tls.test"}})),
 		resource("Route", "staff", with(object{"hosts": []string{"staff.test"}, "auth_policy": "staff"})),
 	}}, 200)
@@ -66,7 +69,8 @@ func (h *house) furnish(t *testing.T, s *harness.System) {
 
 // secrets is the file that apply needs elsewhere.
 func (h *house) secrets() string {
-	return fmt.Sprintf("Certificate/tls:\n  private_key: |\n    %s\nAuthPolicy/staff:\n  jwt.keys.one.secret: %s\nLicense/main: {key: %s}\n",
+	return fmt.Sprintf("Certificate/tls:\n  private_key: |\n    %s\n"+
+		"AuthPolicy/staff:\n  jwt.keys.one.secret: %s\nLicense/main: {key: %s}\n",
 		strings.ReplaceAll(strings.TrimSpace(h.key), "\n", "\n    "), firstSecret, licenseKey())
 }
 
@@ -79,7 +83,8 @@ func (h *house) works(t *testing.T, s *harness.System) {
 	staff.want(401, "/", "")
 	staff.want(200, "/", signed(t, "one", firstSecret, nil))
 	staff.want(200, "/", opaque)
-	if status, _, cn, _, _ := fetch(t, browser(h.a, "tls.test", nil), strconv.Itoa(h.https), "tls.test"); status != 200 || cn != "tls.test" {
+	status, _, cn, _, _ := fetch(t, browser(h.a, "tls.test", nil), strconv.Itoa(h.https), "tls.test")
+	if status != 200 || cn != "tls.test" {
 		t.Errorf("https answers %d with the certificate of %s", status, cn)
 	}
 }
@@ -111,8 +116,9 @@ func TestMovingHouse(t *testing.T) {
 	c.file("all.yaml", all)
 	for _, command := range []string{"apply", "diff"} {
 		_, e := c.run(1, command, "-f", "all.yaml")
-		c.says(e, "all.yaml:", "Certificate/tls spec.private_key is missing", "AuthPolicy/staff spec.jwt.keys[0].secret is missing",
-			"License/main spec.key is missing", "--secrets FILE", "    AuthPolicy/staff:\n      jwt.keys.one.secret: ...", "    License/main:\n      key: ...")
+		c.says(e, "all.yaml:", "Certificate/tls spec.private_key is missing",
+			"AuthPolicy/staff spec.jwt.keys[0].secret is missing", "License/main spec.key is missing", "--secrets FILE",
+			"    AuthPolicy/staff:\n      jwt.keys.one.secret: ...", "    License/main:\n      key: ...")
 		if strings.Contains(e, "Certificate/ca") || strings.Contains(e, "tokens") {
 			t.Errorf("what needs no secret is said to:\n%s", e)
 		}
@@ -177,17 +183,25 @@ func TestLockedOut(t *testing.T) {
 
 	// A write that does not speak of the keys keeps them, and an empty list takes them away.
 	plain := fmt.Sprintf(`{"spec":{"listeners":[{"name":"http","port":%d}]}}`, s.ProxyPort)
+	const other, elsewhere = `{"name":"other","key":"one-more-key-of-another"}`, `{"name":"elsewhere","key":"a-key-of-another-place"}`
 	for _, c := range []struct {
 		method, url, body string
 		keys              int
+		warning           string
 	}{
-		{"PUT", path, plain, 1},
-		{"POST", s.API + "/v1/apply", `{"resources":[{"kind":"Gateway","name":"default",` + plain[1:] + `]}`, 1},
-		{"PATCH", path, `{"spec":{"limits":{"max_connections":1000}}}`, 1},
-		{"PUT", path, strings.Replace(plain, `"listeners"`, `"api_keys":[],"listeners"`, 1), 0},
-		{"PATCH", path, `{"spec":{"api_keys":[{"name":"elsewhere","key":"a-key-of-another-place"}]}}`, 1},
+		{"PUT", path, plain, 1, ""},
+		{"POST", s.API + "/v1/apply", `{"resources":[{"kind":"Gateway","name":"default",` + plain[1:] + `]}`, 1, ""},
+		{"PATCH", path, `{"spec":{"limits":{"max_connections":1000}}}`, 1, ""},
+		{"PATCH", path, `{"spec":{"api_keys":[` + other + `,` + elsewhere + `]}}`, 2, ""},
+		{"PATCH", path, `{"spec":{"api_keys":[` + other + `]}}`, 1, ""},
+		{"PATCH", path + "?dry_run=true", `{"spec":{"api_keys":[` + elsewhere + `]}}`, 1, "keeps none of the api_keys"},
+		{"PUT", path, strings.Replace(plain, `"listeners"`, `"api_keys":[],"listeners"`, 1), 0, "has no api_keys any more"},
+		{"PATCH", path, `{"spec":{"api_keys":[` + elsewhere + `]}}`, 1, "has api_keys now"},
 	} {
-		call(t, s, c.method, c.url, c.body, 200)
+		answer := call(t, s, c.method, c.url, c.body, 200)
+		if w := answer["warnings"]; (w == nil) != (c.warning == "") || !strings.Contains(fmt.Sprint(w), c.warning) {
+			t.Errorf("%s %s is warned of with %v", c.method, c.body, w)
+		}
 		got, _ := call(t, s, "GET", path, nil, 200)["spec"].(map[string]any)["api_keys"].([]any)
 		if len(got) != c.keys {
 			t.Errorf("%s %s leaves %d keys", c.method, c.body, len(got))
