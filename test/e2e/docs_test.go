@@ -8,39 +8,46 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
 var (
 	fence  = regexp.MustCompile("(?ms)^```(sh|json)\n(.*?)^```$")
-	asked  = regexp.MustCompile(`(^|[;|&(]\s*)curl `)
-	answer = regexp.MustCompile(`\s# ([1-5][0-9][0-9])\b`)
+	asked  = regexp.MustCompile(`(^|[;|&(]\s*)(curl|marchproxy) `)
+	answer = regexp.MustCompile(`\s# (?:exit code )?([0-9]+)\b`)
+	server = regexp.MustCompile(`(?m)^python3 -m http\.server ([0-9]+) .*&$`)
 )
 
 // TestDocsCommands runs the shell commands of documents as they are written, each document from its first to
-// its last on a system of its own: every curl must be answered with 2xx, or with what its line says (# 401).
-// Only the ports are other ones.
+// its last on a system of its own: every curl must be answered with 2xx, or with what its line says (# 401),
+// every marchproxy must end with exit code 0, or with what its line says (# exit code 2). Only the ports are
+// other ones, and a server that a document starts is waited for.
 func TestDocsCommands(t *testing.T) {
 	t.Setenv("LICENSE_KEY", "PENG-TEST-TEST-TEST-0001-OC3Z") // as license.md has it
 	for _, c := range []struct {
 		doc      string
-		commands int // curls at least: fewer means that this test does not see them
-	}{{"auth.md", 8}, {"license.md", 3}, {"rate-limits.md", 2}} {
+		commands int // at least: fewer means that this test does not see them
+	}{{"getting-started.md", 14}, {"auth.md", 8}, {"license.md", 3}, {"rate-limits.md", 2}} {
 		t.Run(c.doc, func(t *testing.T) {
-			s := start(t, "--no-demo")
+			s := start(t)
 			script, want := commands(t, s, c.doc)
 			if len(want) < c.commands {
 				t.Fatalf("only %d commands are found", len(want))
 			}
 			statuses := filepath.Join(t.TempDir(), "statuses")
 			cmd := exec.CommandContext(t.Context(), "bash", "-c", `set -euo pipefail
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 curl() { command curl -sS --max-time 60 -w '%{stderr}%{http_code}\n' "$@" 2>>"$STATUSES"; echo; }
+marchproxy() { local code=0; "$MARCHPROXY" "$@" || code=$?; echo "$code" >>"$STATUSES"; }
 `+script)
-			cmd.Dir, cmd.Env = t.TempDir(), append(os.Environ(), "STATUSES="+statuses)
+			cli := s.CLI(t.Context())
+			cmd.Dir, cmd.Env = t.TempDir(), append(cli.Env, "STATUSES="+statuses, "MARCHPROXY="+cli.Path)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
@@ -51,21 +58,21 @@ curl() { command curl -sS --max-time 60 -w '%{stderr}%{http_code}\n' "$@" 2>>"$S
 			}
 			got := strings.Fields(string(raw))
 			if len(got) != len(want) {
-				t.Fatalf("%d curls, %d answers: %v\n%s", len(want), len(got), got, out)
+				t.Fatalf("%d commands, %d answers: %v\n%s", len(want), len(got), got, out)
 			}
 			for i, w := range want {
-				if (w.status == "" && got[i][0] != '2') || (w.status != "" && got[i] != w.status) {
-					t.Errorf("line %d: status %s, want %s\n%s", w.line, got[i], w.status, out)
+				if !regexp.MustCompile("^(" + w.answer + ")$").MatchString(got[i]) {
+					t.Errorf("%s:%d: answered %s, want %s\n%s", c.doc, w.line, got[i], w.answer, out)
 				}
 			}
 		})
 	}
 }
 
-// expected is what a curl in a document is to be answered with, "" for 2xx.
+// expected is what a command in a document is to be answered with, as a regular expression.
 type expected struct {
 	line   int
-	status string
+	answer string
 }
 
 // commands are a document's shell commands, for a system's ports, and what they are to be answered with.
@@ -78,14 +85,24 @@ func commands(t *testing.T, s *harness.System, name string) (script string, want
 		}
 		block := text[m[4]:m[5]]
 		for i, line := range strings.Split(block, "\n") {
-			for range asked.FindAllString(line, -1) {
-				want = append(want, expected{line: strings.Count(text[:m[4]], "\n") + i + 1})
+			for _, a := range asked.FindAllStringSubmatch(line, -1) {
+				usual := map[string]string{"curl": "2..", "marchproxy": "0"}[a[2]]
+				want = append(want, expected{strings.Count(text[:m[4]], "\n") + i + 1, usual})
 			}
 			if a := answer.FindStringSubmatch(line); a != nil && len(want) > 0 {
-				want[len(want)-1].status = a[1]
+				want[len(want)-1].answer = a[1]
 			}
 		}
 		script += block
+	}
+	if m := server.FindStringSubmatch(script); m != nil {
+		free, err := porttest.Take(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := strconv.Itoa(free[0])
+		wait := "\nuntil (exec 3<>/dev/tcp/127.0.0.1/" + port + ") 2>/dev/null; do sleep 0.05; done"
+		script = strings.Replace(strings.ReplaceAll(script, m[1], port), "127.0.0.1 &", "127.0.0.1 &"+wait, 1)
 	}
 	for port, at := range map[string]string{"8000": s.API, "19000": s.XDS, "9901": s.Admin, "10000": "http://" + s.Proxy} {
 		u, err := url.Parse(at)
