@@ -89,7 +89,7 @@ func TestSeed(t *testing.T) {
 	}{
 		"malformed":               {`{"version": "3", "services": [`, 400, "$"},
 		"unknown field":           {`{"servces": []}`, 400, "$"},
-		"wrong type":              {`{"services": [{"name": "a", "hosts": "b", "port": 1}]}`, 400, "$.services.hosts"},
+		"wrong type":              {`{"services": [{"name": "a", "hosts": "b", "port": 1}]}`, 400, "$.services[0].hosts"},
 		"dangling":                {`{"services": [], "routes": [{"name": "r", "prefix": "/", "cluster_name": "nobody"}]}`, 422, "$.routes[0].cluster_name"},
 		"bad prefix":              {`{"services": [{"name": "a", "hosts": ["10.0.0.1"], "port": 80}], "routes": [{"name": "r", "prefix": "api", "cluster_name": "a"}]}`, 422, "$.routes[0].prefix"},
 		"impossible port":         {`{"services": [{"name": "a", "hosts": ["10.0.0.1"], "port": 70000}]}`, 422, "$.services[0].port"},
