@@ -26,6 +26,8 @@ type Writer struct {
 	Ballast int
 	// Single has it write one route, not a pair: NATS takes that otherwise than several objects.
 	Single bool
+	// Pause is how long it rests after a write that was acknowledged.
+	Pause time.Duration
 	// mu is held during a write, so that nobody takes a copy of what is known in the middle of it.
 	mu   sync.Mutex
 	next int
@@ -73,12 +75,15 @@ func (w *Writer) document(mark int) map[string]any {
 // Run writes until the context ends, and counts what was acknowledged.
 func (w *Writer) Run(ctx context.Context, s *harness.System, acked *atomic.Int64) {
 	for ctx.Err() == nil {
+		pause := 20 * time.Millisecond
 		if w.write(ctx, s) {
 			acked.Add(1)
-			continue
+			if pause = w.Pause; pause == 0 {
+				continue
+			}
 		}
 		select {
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(pause):
 		case <-ctx.Done():
 		}
 	}

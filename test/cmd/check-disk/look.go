@@ -123,7 +123,7 @@ func (p part) answers(ctx context.Context, s *harness.System) error {
 // well waits until a write is live and nothing is wrong any more.
 func (p part) well(ctx context.Context, s *harness.System) error {
 	return until(ctx, recovered, func() string {
-		status, answer, err := put(ctx, s, "?wait=live&timeout=1s")
+		status, answer, err := put(ctx, s, "?wait=live&timeout=5s")
 		if err != nil || status >= 300 || !answer.Live.Live || status == 202 {
 			return fmt.Sprintf("a write is answered with %d %+v %v", status, answer, err)
 		}

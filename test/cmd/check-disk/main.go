@@ -46,6 +46,8 @@ const (
 	exhausted = 2 * time.Minute
 
 	writers = 4
+	// pace leaves Envoy the time to follow: how fast that is, is not the question here.
+	pace = 5 * time.Millisecond
 )
 
 // part is one whose disk is filled.
@@ -104,7 +106,7 @@ func (p part) run(ctx context.Context, rounds int, hold time.Duration) (err erro
 	var acked, served, failed atomic.Int64
 	all := load.Writers(writers)
 	for _, w := range all {
-		w.Ballast, w.Single = p.ballast, p.single
+		w.Ballast, w.Single, w.Pause = p.ballast, p.single, pace
 		wg.Go(func() { w.Run(under, s, &acked) })
 	}
 	wg.Go(func() { load.Steady(under, s.Proxy, &served, &failed) })
