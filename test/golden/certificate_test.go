@@ -203,6 +203,12 @@ func TestTrustedCertificates(t *testing.T) {
 // listenersOf are the https listener of a state and those with its route tables.
 func listenersOf(t testing.TB, n int, objects []*resource.Object) []any {
 	t.Helper()
+	return slices.DeleteFunc(listenersWithTables(t, n, objects), func(l any) bool { return l.(object)["listener_filters"] == nil })
+}
+
+// listenersWithTables are all listeners of a state and those with its route tables.
+func listenersWithTables(t testing.TB, n int, objects []*resource.Object) []any {
+	t.Helper()
 	st := config.New()
 	fresh := make([]*resource.Object, len(objects))
 	for i, o := range objects {
@@ -214,7 +220,7 @@ func listenersOf(t testing.TB, n int, objects []*resource.Object) []any {
 	st.Apply(fresh)
 	now := built(t, st)
 	listeners, _ := alone(t, n, differing(now, now), authority(t))
-	return slices.DeleteFunc(listeners, func(l any) bool { return l.(object)["listener_filters"] == nil })
+	return listeners
 }
 
 // issued is a certificate with its key.

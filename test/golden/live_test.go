@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -40,6 +41,8 @@ func startLive(t testing.TB, clusters []any) *liveEnvoy {
 		dynamic[kind+"_config"] = object{"resource_api_version": "V3", "path_config_source": object{"path": e.path(kind), "watched_directory": object{"path": e.dir}}}
 	}
 	b["dynamic_resources"] = dynamic
+	runtime := b["layered_runtime"].(object)
+	runtime["layers"] = slices.DeleteFunc(runtime["layers"].([]any), func(l any) bool { return l.(object)["rtds_layer"] != nil }) // of an xDS server
 	static := b["static_resources"].(object)
 	static["clusters"] = append(static["clusters"].([]any), clusters...)
 	if err := os.WriteFile(e.path("bootstrap"), encode(t, b), 0o600); err != nil {
@@ -158,4 +161,21 @@ func (e *liveEnvoy) load(t testing.TB, kind string, resources []any) map[int]str
 		t.Errorf("Envoy refuses the whole of it:\n%.2000s", said)
 	}
 	return out
+}
+
+// TestLiveRefusal: of several cases Envoy's complaint is put down to the right one.
+func TestLiveRefusal(t *testing.T) {
+	e := startLive(t, nil)
+	objects := golden(t, translatorCase(t, "direct-response"))
+	var listeners []any
+	for i := range 3 {
+		l := listenersWithTables(t, i, objects)
+		if i == 1 {
+			l[0].(object)["filter_chains"].([]any)[0].(object)["filters"] = []any{object{"name": "nonsense", "typed_config": object{"@type": typePrefix + "config.cluster.v3.Cluster"}}}
+		}
+		listeners = append(listeners, l...)
+	}
+	if got := e.load(t, "lds", listeners); len(got) != 1 || got[1] == "" {
+		t.Errorf("%v", got)
+	}
 }

@@ -3,29 +3,26 @@ package golden
 import (
 	"encoding/json"
 	"math/rand/v2"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	"sigs.k8s.io/yaml"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/translate"
 	"github.com/marchproxy/marchproxy/pkg/translate/arbitrary"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
 // configurations is how many random ones Envoy is shown; MARCHPROXY_CONFIGURATIONS asks for more.
-const configurations = 24
+const configurations = 40
 
-// TestRandomConfigurations: what the checks accept, Envoy accepts. A failure prints the objects; what made
+// TestRandomConfigurations: what the checks accept, a running Envoy accepts. A failure prints the objects; what made
 // Envoy refuse them belongs into translate.Check, and here as a case of its own.
 func TestRandomConfigurations(t *testing.T) {
 	n := configurations
@@ -36,41 +33,44 @@ func TestRandomConfigurations(t *testing.T) {
 		}
 	}
 	certs, roots := certificates(t), authority(t)
-	for seed := range uint64(n) {
-		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
-			t.Parallel()
-			r := rand.New(rand.NewPCG(seed, 7))
+	e := startLive(t, nil)
+	kinds, shown := map[string]int{}, 0
+	const atOnce = 20
+	for first := 0; first < n; first += atOnce {
+		var listeners, clusters []any
+		var states []*config.State
+		for seed := first; seed < min(first+atOnce, n); seed++ {
+			r := rand.New(rand.NewPCG(uint64(seed), 7))
 			data := make([]byte, 3000)
 			for i := range data {
 				data[i] = byte(r.UintN(256))
 			}
 			st := config.New()
+			st.Apply([]*resource.Object{defaultGateway(t)})
 			for _, o := range arbitrary.Objects(data, certs) {
 				arbitrary.Accept(st, o)
 			}
-			b := translate.NewBuilder(resource.DefaultGateway, translate.Options{Resolve: func(string) ([]netip.Addr, bool) {
-				return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, true
-			}})
-			b.Rebuild(st)
-			var built []object
-			for x := range b.All() {
-				raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(x.Body)
-				if err != nil {
-					t.Fatal(err)
-				}
-				var o object
-				if err := json.Unmarshal(raw, &o); err != nil {
-					t.Fatal(err)
-				}
-				built = append(built, o)
+			for o := range st.All {
+				kinds[o.Kind]++
 			}
-			if said, ok := validate(t, encode(t, assemble(t, built, roots))); !ok {
-				t.Errorf("accepted by the checks, refused by Envoy:\n%s", said)
-				for o := range st.All {
+			l, c := alone(t, seed, differing(built(t, st), nil), roots)
+			listeners, clusters, states = append(listeners, l...), append(clusters, c...), append(states, st)
+		}
+		shown += len(listeners) + len(clusters)
+		for kind, resources := range map[string][]any{"cds": clusters, "lds": listeners} {
+			for seed, said := range e.load(t, kind, resources) {
+				t.Errorf("%d: accepted by the checks, refused by Envoy: %s", seed, said)
+				for o := range states[seed-first].All {
 					t.Logf("%s %s", o.Ref(), o.Spec)
 				}
 			}
-		})
+		}
+	}
+	t.Logf("%d listeners and clusters of %v", shown, kinds)
+	for _, k := range resource.Kinds {
+		if kinds[k.Name] == 0 {
+			t.Errorf("there was no %s in any of them", k.Name)
+		}
 	}
 }
 

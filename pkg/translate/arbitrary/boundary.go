@@ -19,6 +19,8 @@ type Boundary struct {
 	// Field is the field's full name and Value what it holds, in words.
 	Field, Value string
 	Message      proto.Message
+	// Made says that the message which has the field was not there before: it has nothing else.
+	Made bool
 }
 
 // Boundaries makes copies of a message, each with one field at an edge of its type or of its rules, inside
@@ -26,7 +28,7 @@ type Boundary struct {
 func Boundaries(m proto.Message) iter.Seq[Boundary] {
 	return func(yield func(Boundary) bool) {
 		w := &edges{root: m, yield: yield}
-		w.message(m.ProtoReflect(), func(root protoreflect.Message) protoreflect.Message { return root })
+		w.message(m.ProtoReflect(), false, func(root protoreflect.Message) protoreflect.Message { return root })
 	}
 }
 
@@ -39,14 +41,14 @@ type edges struct {
 
 type place = func(root protoreflect.Message) protoreflect.Message
 
-func (w *edges) message(m protoreflect.Message, at place) {
+func (w *edges) message(m protoreflect.Message, made bool, at place) {
 	for i := range m.Descriptor().Fields().Len() {
 		f := m.Descriptor().Fields().Get(i)
 		for _, v := range edgesOf(f) {
 			if w.ended {
 				return
 			}
-			w.try(f, at, v)
+			w.try(f, made, at, v)
 		}
 		switch {
 		case f.IsMap() || f.Message() == nil || isDuration(f):
@@ -59,7 +61,7 @@ func (w *edges) message(m protoreflect.Message, at place) {
 				} else {
 					below = m.NewField(f).List().NewElement().Message()
 				}
-				w.message(below, func(root protoreflect.Message) protoreflect.Message {
+				w.message(below, made || n == 0, func(root protoreflect.Message) protoreflect.Message {
 					l := at(root).Mutable(f).List()
 					if j < l.Len() {
 						return l.Get(j).Message()
@@ -68,12 +70,12 @@ func (w *edges) message(m protoreflect.Message, at place) {
 				})
 			}
 		default:
-			w.message(m.Get(f).Message(), func(root protoreflect.Message) protoreflect.Message { return at(root).Mutable(f).Message() })
+			w.message(m.Get(f).Message(), made || !m.Has(f), func(root protoreflect.Message) protoreflect.Message { return at(root).Mutable(f).Message() })
 		}
 	}
 }
 
-func (w *edges) try(f protoreflect.FieldDescriptor, at place, v any) {
+func (w *edges) try(f protoreflect.FieldDescriptor, made bool, at place, v any) {
 	out := proto.Clone(w.root)
 	m := at(out.ProtoReflect())
 	switch {
@@ -112,7 +114,7 @@ func (w *edges) try(f protoreflect.FieldDescriptor, at place, v any) {
 	if len(text) > 60 {
 		text = fmt.Sprintf("%.30s… (%d bytes)", text, len(text))
 	}
-	w.ended = !w.yield(Boundary{string(f.FullName()), strconv.Quote(text), out})
+	w.ended = !w.yield(Boundary{string(f.FullName()), strconv.Quote(text), out, made})
 }
 
 func isDuration(f protoreflect.FieldDescriptor) bool {
