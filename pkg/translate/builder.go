@@ -24,6 +24,8 @@ type Builder struct {
 	// dns are the services whose endpoints have names, by name; hosts are the names, by service.
 	dns   map[string]map[string]bool
 	hosts map[string][]string
+	// kept are the services that are served as they were, for want of an address.
+	kept map[string]bool
 	// certs are the certificates that are in use, by name, and how.
 	certs map[string]certUse
 	// policies are the scopes whose routes name a policy, by policy, none being one; featured are those with routes
@@ -38,7 +40,7 @@ type Builder struct {
 func NewBuilder(gateway string, opt Options) *Builder {
 	return &Builder{
 		gateway: gateway, opt: opt, out: map[Key]*Resource{}, uses: map[string]int{}, traits: map[string]string{},
-		dns: map[string]map[string]bool{}, hosts: map[string][]string{}, certs: map[string]certUse{},
+		dns: map[string]map[string]bool{}, hosts: map[string][]string{}, kept: map[string]bool{}, certs: map[string]certUse{},
 		policies: map[string]map[Key]bool{}, featured: map[Key]bool{},
 		inSlots: map[string]*configv1.AuthPolicy{}, retiring: map[string]*configv1.AuthPolicy{},
 	}

@@ -33,6 +33,7 @@ func (w *work) service(name string) {
 	ck, ek := Key{TypeCluster, name}, Key{TypeEndpoint, name}
 	o := w.st.Get(ref)
 	w.forgetDNS(name)
+	delete(w.kept, name)
 	if o == nil || w.uses[name] == 0 {
 		w.put(ck, nil)
 		w.put(ek, nil)
@@ -42,6 +43,7 @@ func (w *work) service(name string) {
 	s := o.Message().(*configv1.Service)
 	found := w.endpoints(name, s)
 	if found.wanting() && w.out[ck] != nil && len(placesOf(w.out[ek])) > 0 {
+		w.kept[name] = true
 		return
 	}
 	certs := serviceCerts(s)

@@ -27,14 +27,7 @@ type named struct {
 
 func newNamed(t *testing.T) *named {
 	n := &named{t: t, st: config.New(), names: map[string][]string{}}
-	n.b = translate.NewBuilder(resource.DefaultGateway, translate.Options{Resolve: func(host string) ([]netip.Addr, bool) {
-		var out []netip.Addr
-		texts, known := n.names[host]
-		for _, x := range texts {
-			out = append(out, netip.MustParseAddr(x))
-		}
-		return out, known
-	}})
+	n.b = translate.NewBuilder(resource.DefaultGateway, translate.Options{Resolve: n.resolve})
 	n.apply(gatewayObject(t))
 	n.service("http", "192.0.2.1")
 	o, err := resource.New(resource.Ref{Kind: resource.KindRoute, Name: "r"}, &configv1.Route{Backends: []*configv1.Backend{{Service: "s"}}})
@@ -43,6 +36,15 @@ func newNamed(t *testing.T) *named {
 	}
 	n.apply(o)
 	return n
+}
+
+func (n *named) resolve(host string) ([]netip.Addr, bool) {
+	var out []netip.Addr
+	texts, known := n.names[host]
+	for _, x := range texts {
+		out = append(out, netip.MustParseAddr(x))
+	}
+	return out, known
 }
 
 func (n *named) apply(o *resource.Object) {
@@ -130,6 +132,38 @@ func TestMoveToName(t *testing.T) {
 	n.is("http2 [5]")
 	n.service("http2")
 	n.is("http2 []") // that is what was asked for
+}
+
+// TestKeptOverARestart: what a service is served as while its names have no address is handed to the next life of the
+// builder, which serves it so until they have one; what has changed in the meantime goes first.
+func TestKeptOverARestart(t *testing.T) {
+	again := func(n *named) *named {
+		next := newNamed(t)
+		next.b = translate.NewBuilder(resource.DefaultGateway, translate.Options{Resolve: next.resolve})
+		next.st = n.st
+		next.b.Rebuild(next.st)
+		next.b.Keep(next.st, n.b.Kept())
+		return next
+	}
+	n := newNamed(t)
+	if got := n.b.Kept(); got != nil {
+		t.Errorf("kept %v where nothing waits", got)
+	}
+	n.service("http2", "a")
+	for range 2 {
+		n = again(n)
+		n.is("http [1]")
+		n.resolves("a")
+		n.is("http [1]")
+	}
+	kept := n.b.Kept()
+	n.resolves("a", "192.0.2.2")
+	n.is("http2 [2]")
+	if got := n.b.Kept(); got != nil {
+		t.Errorf("kept %v where nothing waits any more", got)
+	}
+	n.b.Keep(n.st, kept)
+	n.is("http2 [2]")
 }
 
 // TestPart: endpoints of which some are missing say so, as long as nothing was taken away that an Envoy may have

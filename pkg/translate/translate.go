@@ -66,7 +66,7 @@ type Resource struct {
 	// Plain is its form for an Envoy without the gateway's runtime, [bootstrap.RuntimeLayer]; nil where there is no
 	// other.
 	Plain *Resource
-	Late    bool
+	Late  bool
 	// Partial says of endpoints that those of names without an address are missing. They are for Envoys that have
 	// none: what an Envoy has of an earlier life of the xDS server may be more.
 	Partial bool

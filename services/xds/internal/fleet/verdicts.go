@@ -16,7 +16,8 @@ import (
 	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
 )
 
-// Verdicts lists what every gateway's Envoys have refused, to be kept on disk.
+// Verdicts lists what every gateway's Envoys have refused, and what else is served in the place of the
+// configuration, to be kept on disk.
 func (f *Fleet) Verdicts() []laststate.Record {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -30,6 +31,13 @@ func (f *Fleet) Verdicts() []laststate.Record {
 			}
 			for _, p := range v.Pinned {
 				r.Pinned = append(r.Pinned, body(p))
+			}
+			out = append(out, r)
+		}
+		if kept := f.members[name].builder.Kept(); len(kept) > 0 {
+			r := laststate.Record{Gateway: name, Type: resource.KindService}
+			for _, k := range kept {
+				r.Pinned = append(r.Pinned, body(k))
 			}
 			out = append(out, r)
 		}
@@ -84,6 +92,16 @@ func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
 					policies[r.Gateway] = map[string]*configv1.AuthPolicy{}
 				}
 				policies[r.Gateway][r.Name] = p
+			}
+			continue
+		}
+		if r.Type == resource.KindService {
+			if m := f.members[r.Gateway]; m != nil {
+				var kept []*translate.Resource
+				for _, b := range r.Pinned {
+					kept = append(kept, unpack(b))
+				}
+				m.gateway.Apply(f.commit.Revision, m.builder.Keep(f.state, kept))
 			}
 			continue
 		}

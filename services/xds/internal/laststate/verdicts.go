@@ -12,7 +12,8 @@ import (
 
 // Record is one refused resource as it is kept on disk, by gateway; bodies are marshalled Envoy resources.
 // Without a reason it is one that is held back by another's refusal, and of the type AuthPolicy one of the
-// user's objects, which is gone and which routes still name that are served in the place of refused ones.
+// user's objects, which is gone and which routes still name that are served in the place of refused ones. Of the type Service its pinned bodies are
+// the clusters and endpoints of services that are served as they were, because their names have no address.
 type Record struct {
 	Gateway, Type, Name string
 	Version, Reason     string
