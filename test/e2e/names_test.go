@@ -223,8 +223,32 @@ func TestNamesOutliveDNS(t *testing.T) {
 		}
 		return ""
 	})
+
+	// A service that moved, while DNS is away, to a name that nobody knows the address of, is served as it was.
+	if l := putService(t, s, "named0", "wait=live&timeout=1s", "moved.test", port, 202); !strings.Contains(l.Reason, "moved.test") {
+		t.Errorf("moved while DNS is away: %+v", l)
+	}
+	xds, envoy := s.Pid("xds"), s.Pid("envoy")
+	s.Kill("xds", "envoy")
+	eventually(t, func() string {
+		if x, e := s.Pid("xds"), s.Pid("envoy"); x == 0 || x == xds || e == 0 || e == envoy {
+			return "xds or envoy is not started again"
+		}
+		return ""
+	})
+	knows(t, s, services)
+	if status, body := proxied(t, s, "named0.example.com", "/"); status != 200 || body != "one" {
+		t.Errorf("after a restart: %d %s", status, body)
+	}
+	dns.Set("moved.test", dnstest.Answer{Addresses: []string{"127.0.0.2"}})
 	dns.Back()
 	eventually(t, func() string { return fewer(nameStatus(t, s), 0) })
+	eventually(t, func() string {
+		if status, body := proxied(t, s, "named0.example.com", "/"); status != 200 || body != "two" {
+			return fmt.Sprintf("where it moved: %d %s", status, body)
+		}
+		return ""
+	})
 }
 
 func fewer(st api.Status, want int32) string {
