@@ -12,13 +12,9 @@ require (
 	github.com/synadia-io/orbit.go/jetstreamext v0.3.2
 	go.uber.org/zap v1.28.0
 	golang.org/x/net v0.60.0
+	google.golang.org/grpc v1.85.0
 	google.golang.org/protobuf v1.36.12
 	sigs.k8s.io/yaml v1.6.0
-)
-
-require (
-	golang.org/x/net v0.60.0 // indirect
-	google.golang.org/grpc v1.84.0 // indirect
 )
 
 require (

@@ -251,6 +251,9 @@ type Proxy struct {
 	Surplus bool `json:"surplus,omitempty"`
 	// LastSeenAt is when it was last known to be connected; "" while it is.
 	LastSeenAt string `json:"last_seen_at,omitempty"`
+	// DrainTimeSeconds is after how many seconds it cuts connections that came through what a change has replaced; 0
+	// where it does not say.
+	DrainTimeSeconds int32 `json:"drain_time_seconds,omitempty"`
 }
 
 // ProxyList is the Envoys that are known.

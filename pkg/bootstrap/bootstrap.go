@@ -26,8 +26,20 @@ type Config struct {
 	// MaxHeap is how much memory Envoy may use, in bytes: near it, Envoy gives memory back, then refuses
 	// requests, rather than being killed. No limit where 0.
 	MaxHeap uint64
-	// DrainTime is what Envoy is started with as --drain-time-s, in whole seconds; [DefaultDrainTime] where 0.
+	// DrainTime is what Envoy is started with, by [Config.Flags]; [DefaultDrainTime] where 0.
 	DrainTime time.Duration
+}
+
+// Flags are what belongs to the bootstrap on Envoy's command line.
+func (c Config) Flags() []string {
+	return []string{"--drain-time-s", strconv.Itoa(c.drainSeconds())}
+}
+
+func (c Config) drainSeconds() int {
+	if c.DrainTime < time.Second {
+		return int(DefaultDrainTime / time.Second)
+	}
+	return int(c.DrainTime / time.Second)
 }
 
 // RuntimeLayer is the layer of Envoy's runtime that comes from the xDS server, and its resource's name.
@@ -68,15 +80,12 @@ func Render(c Config) ([]byte, error) {
 		grpc["initial_metadata"] = []object{{"key": "x-api-key", "value": c.APIKey}}
 	}
 	ads := object{"ads": object{}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
-	if c.DrainTime == 0 {
-		c.DrainTime = DefaultDrainTime
-	}
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetIndent("", "  ")
 	err = enc.Encode(object{
 		"node": object{"id": c.NodeID, "cluster": c.Gateway, "metadata": object{MetadataSpace: object{
-			MetadataRuntime: true, MetadataDrain: int(c.DrainTime / time.Second),
+			MetadataRuntime: true, MetadataDrain: c.drainSeconds(),
 		}}},
 		"admin": object{"address": admin},
 		"dynamic_resources": object{

@@ -74,6 +74,8 @@ type ProxyStatus struct {
 	AppliedRevision int64  `json:"applied_revision"`
 	Version         string `json:"version,omitempty"`
 	ConnectedAt     string `json:"connected_at,omitempty"`
+	// DrainTimeSeconds is the Envoy's --drain-time-s; 0 where it does not say.
+	DrainTimeSeconds int32 `json:"drain_time_seconds,omitempty"`
 	// Surplus says that it has no seat under its gateway's license.
 	Surplus bool `json:"surplus,omitempty"`
 	// Since when it has its place where seats are dealt: when it first connected to any xDS server, short

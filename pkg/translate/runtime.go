@@ -1,6 +1,8 @@
 package translate
 
 import (
+	"time"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
@@ -24,7 +26,10 @@ const (
 
 // runtime builds the gateway's layer; objects are what it was built from.
 func (w *work) runtime(gw resource.Ref) {
-	layer := map[string]*structpb.Value{}
+	layer := map[string]*structpb.Value{
+		// For the agent, which tells Envoy when it starts it.
+		bootstrap.RuntimeDrain: structpb.NewNumberValue(DrainTime(w.gw).Truncate(time.Second).Seconds()),
+	}
 	if a := w.gw.GetAccessLog(); a != nil {
 		layer[keyAccessLog] = structpb.NewNumberValue(100)
 		layer[keyMinStatus] = structpb.NewNumberValue(float64(a.GetMinStatus()))
@@ -36,6 +41,15 @@ func (w *work) runtime(gw resource.Ref) {
 		Name: bootstrap.RuntimeLayer, Layer: &structpb.Struct{Fields: layer},
 	}, nil, gw)
 	w.put(r.Key, r)
+}
+
+// DrainTime is how long connections of a gateway may go on that came through what a change has replaced, as it
+// is configured.
+func DrainTime(g *configv1.Gateway) time.Duration {
+	if g.GetDrainTime() == nil {
+		return bootstrap.DefaultDrainTime
+	}
+	return g.GetDrainTime().AsDuration()
 }
 
 // share is a percentage as Envoy's tracing reads it; its access log reads numbers of whole percents alone.

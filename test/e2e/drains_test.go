@@ -1,15 +1,21 @@
 package e2e
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/test/harness"
@@ -270,4 +276,104 @@ func TestAccessLogAndTracingDrainNothing(t *testing.T) {
 	if after := listenerStats(t, s); !maps.Equal(before, after) {
 		t.Errorf("the share of traced requests changed a listener: %v, before %v", after, before)
 	}
+}
+
+// TestDrainsAreNamed: what drains is said by the dry run and by the answer, with the time that the Envoys really
+// have, which they take from their gateway when they start; and it is so.
+func TestDrainsAreNamed(t *testing.T) {
+	s := start(t, "--no-demo")
+	patch := func(query string, spec object) (rules map[string]string) {
+		t.Helper()
+		answer := call(t, s, "PATCH", s.API+"/v1/gateways/default"+query, object{"spec": spec}, 200)
+		rules = map[string]string{}
+		list, _ := answer["warnings"].([]any)
+		for _, w := range list {
+			x := w.(map[string]any)
+			rules[fmt.Sprint(x["rule"], " ", x["path"])] = fmt.Sprint(x["message"])
+		}
+		return rules
+	}
+	drainTime := func() any {
+		t.Helper()
+		for _, p := range call(t, s, "GET", s.API+"/v1/proxies", nil, 200)["items"].([]any) {
+			if p.(map[string]any)["connected"] == true {
+				return p.(map[string]any)["drain_time_seconds"]
+			}
+		}
+		return "no Envoy"
+	}
+	call(t, s, "PUT", s.API+"/v1/routes/a?wait=live", direct("a", "a", nil), 201)
+	eventually(t, func() string { // the report is behind by as much
+		if got := drainTime(); fmt.Sprint(got) != "600" {
+			return fmt.Sprintf("drain time %v, want Envoy's default", got)
+		}
+		return ""
+	})
+	patch("?wait=live", object{"limits": object{"max_connections": 900}})
+	const cause = "gateway.drains $.limits.idle_timeout"
+	change := object{"limits": object{"idle_timeout": "1800s"}}
+	for _, query := range []string{"?dry_run=true", "?wait=live"} {
+		if got := patch(query, change); len(got) != 1 || !strings.Contains(got[cause], "listener http") || !strings.Contains(got[cause], "10m0s") {
+			t.Errorf("%s: %v", query, got)
+		}
+	}
+	if got := patch("?wait=live", object{"limits": object{"max_connections": 1000}, "access_log": object{}}); len(got) != 0 {
+		t.Errorf("what drains nothing is warned of: %v", got)
+	}
+	if got := patch("?wait=live", object{"drain_time": "3s"}); len(got) != 1 || !strings.Contains(got["gateway.drain_time $.drain_time"], "10m0s") {
+		t.Errorf("a drain time that is not in force yet: %v", got)
+	}
+	again(t, s, "envoy")
+	eventually(t, func() string {
+		if got := drainTime(); fmt.Sprint(got) != "3" {
+			return fmt.Sprintf("an Envoy that has started has the drain time %v", got)
+		}
+		return ""
+	})
+	kept, err := net.Dial("tcp", s.Proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = kept.Close() }() // by then it is
+	if _, err := io.WriteString(kept, "GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(kept)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatal(resp, err)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if got := patch("?wait=live", object{"limits": object{"idle_timeout": "1900s"}}); !strings.Contains(got[cause], " 3s") {
+		t.Errorf("warnings %v, want 3s", got)
+	}
+	if err := kept.SetReadDeadline(began.Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a connection that drains: %v", err)
+	}
+	if took := time.Since(began); took < 2500*time.Millisecond {
+		t.Errorf("it was cut after %v", took)
+	}
+}
+
+// TestAgentAsksForTheDrainTime: Envoy is started with that of its gateway.
+func TestAgentAsksForTheDrainTime(t *testing.T) {
+	s := start(t, "--no-demo")
+	startEdge(t, s)
+	eventually(t, func() string {
+		said := "no Envoy of gateway edge"
+		for _, p := range call(t, s, "GET", s.API+"/v1/proxies", nil, 200)["items"].([]any) {
+			if p := p.(map[string]any); p["gateway"] == "edge" {
+				if said = fmt.Sprint(p["drain_time_seconds"]); said == "90" {
+					return ""
+				}
+			}
+		}
+		return said
+	})
 }

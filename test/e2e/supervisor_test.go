@@ -51,6 +51,7 @@ func startEdge(t *testing.T, s *harness.System, env ...string) edge {
 	}
 	call(t, s, "PUT", s.API+"/v1/gateways/edge", map[string]any{"spec": map[string]any{
 		"listeners": []any{map[string]any{"name": "http", "port": ports[0], "address": "127.0.0.1"}}, "api_keys": keys(t, s),
+		"drain_time": "90s",
 	}}, 201)
 	local := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 	a, err := harness.StartAgent(append([]string{

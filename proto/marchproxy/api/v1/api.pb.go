@@ -681,7 +681,8 @@ type Warning struct {
 	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
 	// A sentence a person can act on.
 	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
-	// What it is about, for programs: certificate.dates, certificate.order.
+	// What it is about, for programs: certificate.dates, certificate.order, gateway.drains (which connections the write
+	// ends, and when; a dry run says so beforehand), gateway.drain_time (Envoys that run keep another one).
 	Rule          string `protobuf:"bytes,5,opt,name=rule,proto3" json:"rule,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2008,9 +2009,12 @@ type Proxy struct {
 	// Whether it has no seat under its gateway's license, and answers 429.
 	Surplus bool `protobuf:"varint,10,opt,name=surplus,proto3" json:"surplus,omitempty"`
 	// When it was last known to be connected, RFC 3339; absent while it is.
-	LastSeenAt    string `protobuf:"bytes,20,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LastSeenAt string `protobuf:"bytes,20,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
+	// The time after which it cuts connections that came through what a change has replaced, in seconds; 0 where it does
+	// not say: Envoy's own default is 600.
+	DrainTimeSeconds int32 `protobuf:"varint,21,opt,name=drain_time_seconds,json=drainTimeSeconds,proto3" json:"drain_time_seconds,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Proxy) Reset() {
@@ -2118,6 +2122,13 @@ func (x *Proxy) GetLastSeenAt() string {
 		return x.LastSeenAt
 	}
 	return ""
+}
+
+func (x *Proxy) GetDrainTimeSeconds() int32 {
+	if x != nil {
+		return x.DrainTimeSeconds
+	}
+	return 0
 }
 
 // The Envoys that are known.
@@ -2896,7 +2907,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x18\n" +
 	"\aproxies\x18\x03 \x01(\x05R\aproxies\x12\x0e\n" +
-	"\x02at\x18\x04 \x01(\tR\x02at\"\xd9\x02\n" +
+	"\x02at\x18\x04 \x01(\tR\x02at\"\x87\x03\n" +
 	"\x05Proxy\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x10\n" +
@@ -2910,7 +2921,8 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\asurplus\x18\n" +
 	" \x01(\bR\asurplus\x12 \n" +
 	"\flast_seen_at\x18\x14 \x01(\tR\n" +
-	"lastSeenAt\";\n" +
+	"lastSeenAt\x12,\n" +
+	"\x12drain_time_seconds\x18\x15 \x01(\x05R\x10drainTimeSeconds\";\n" +
 	"\tProxyList\x12.\n" +
 	"\x05items\x18\x01 \x03(\v2\x18.marchproxy.api.v1.ProxyR\x05items\"\xae\x01\n" +
 	"\x05Token\x12>\n" +

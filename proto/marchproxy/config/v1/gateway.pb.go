@@ -98,7 +98,12 @@ type Gateway struct {
 	License string `protobuf:"bytes,7,opt,name=license,proto3" json:"license,omitempty"`
 	// Requests, bytes and durations by route and service, in Envoy's statistics as marchproxy_*; on where
 	// absent.
-	Metrics       *bool `protobuf:"varint,8,opt,name=metrics,proto3,oneof" json:"metrics,omitempty"`
+	Metrics *bool `protobuf:"varint,8,opt,name=metrics,proto3,oneof" json:"metrics,omitempty"`
+	// How long connections may go on that came through what a change has replaced; 10m where absent. Clients are asked
+	// to make new ones after their next response, and what is still open then is cut. Which changes do that is said by
+	// the write's answer and by its dry run. Envoy takes this time when it starts (the agent asks for it): one that runs
+	// keeps the one that it has, which GET /v1/proxies shows.
+	DrainTime     *durationpb.Duration `protobuf:"bytes,9,opt,name=drain_time,json=drainTime,proto3" json:"drain_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -187,6 +192,13 @@ func (x *Gateway) GetMetrics() bool {
 		return *x.Metrics
 	}
 	return false
+}
+
+func (x *Gateway) GetDrainTime() *durationpb.Duration {
+	if x != nil {
+		return x.DrainTime
+	}
+	return nil
 }
 
 // One address on which the Envoys of a gateway accept connections.
@@ -616,7 +628,7 @@ var File_marchproxy_config_v1_gateway_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\"marchproxy/config/v1/gateway.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\"\xc4\x03\n" +
+	"\"marchproxy/config/v1/gateway.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\"\x90\x04\n" +
 	"\aGateway\x12H\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x1e.marchproxy.config.v1.ListenerB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10@R\tlisteners\x12H\n" +
@@ -628,7 +640,10 @@ const file_marchproxy_config_v1_gateway_proto_rawDesc = "" +
 	"\vauth_policy\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18?R\n" +
 	"authPolicy\x12!\n" +
 	"\alicense\x18\a \x01(\tB\a\xbaH\x04r\x02\x18?R\alicense\x12\x1d\n" +
-	"\ametrics\x18\b \x01(\bH\x00R\ametrics\x88\x01\x01B\n" +
+	"\ametrics\x18\b \x01(\bH\x00R\ametrics\x88\x01\x01\x12J\n" +
+	"\n" +
+	"drain_time\x18\t \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01R\tdrainTimeB\n" +
 	"\n" +
 	"\b_metrics\"\xb0\x03\n" +
 	"\bListener\x12>\n" +
@@ -706,17 +721,18 @@ var file_marchproxy_config_v1_gateway_proto_depIdxs = []int32{
 	5,  // 2: marchproxy.config.v1.Gateway.limits:type_name -> marchproxy.config.v1.Limits
 	6,  // 3: marchproxy.config.v1.Gateway.access_log:type_name -> marchproxy.config.v1.AccessLog
 	7,  // 4: marchproxy.config.v1.Gateway.tracing:type_name -> marchproxy.config.v1.Tracing
-	0,  // 5: marchproxy.config.v1.Listener.protocol:type_name -> marchproxy.config.v1.Listener.Protocol
-	3,  // 6: marchproxy.config.v1.Listener.client_auth:type_name -> marchproxy.config.v1.ClientAuth
-	9,  // 7: marchproxy.config.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
-	9,  // 8: marchproxy.config.v1.Limits.request_headers_timeout:type_name -> google.protobuf.Duration
-	10, // 9: marchproxy.config.v1.Limits.local_rate_limit:type_name -> marchproxy.config.v1.LocalRateLimit
-	8,  // 10: marchproxy.config.v1.AccessLog.fields:type_name -> marchproxy.config.v1.AccessLog.FieldsEntry
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	9,  // 5: marchproxy.config.v1.Gateway.drain_time:type_name -> google.protobuf.Duration
+	0,  // 6: marchproxy.config.v1.Listener.protocol:type_name -> marchproxy.config.v1.Listener.Protocol
+	3,  // 7: marchproxy.config.v1.Listener.client_auth:type_name -> marchproxy.config.v1.ClientAuth
+	9,  // 8: marchproxy.config.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
+	9,  // 9: marchproxy.config.v1.Limits.request_headers_timeout:type_name -> google.protobuf.Duration
+	10, // 10: marchproxy.config.v1.Limits.local_rate_limit:type_name -> marchproxy.config.v1.LocalRateLimit
+	8,  // 11: marchproxy.config.v1.AccessLog.fields:type_name -> marchproxy.config.v1.AccessLog.FieldsEntry
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_config_v1_gateway_proto_init() }

@@ -784,9 +784,11 @@ type ProxyStatus struct {
 	Surplus bool `protobuf:"varint,7,opt,name=surplus,proto3" json:"surplus,omitempty"`
 	// RFC 3339. Since when it has its place where seats are dealt: when it first connected to any xDS server,
 	// short absences aside.
-	Since         string `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Since string `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
+	// After how many seconds it cuts connections that came through what a change has replaced; 0 where it does not say.
+	DrainTimeSeconds int32 `protobuf:"varint,9,opt,name=drain_time_seconds,json=drainTimeSeconds,proto3" json:"drain_time_seconds,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ProxyStatus) Reset() {
@@ -873,6 +875,13 @@ func (x *ProxyStatus) GetSince() string {
 		return x.Since
 	}
 	return ""
+}
+
+func (x *ProxyStatus) GetDrainTimeSeconds() int32 {
+	if x != nil {
+		return x.DrainTimeSeconds
+	}
+	return 0
 }
 
 // An Envoy resource that was refused.
@@ -1420,7 +1429,7 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1c\n" +
 	"\taddresses\x18\x04 \x01(\x05R\taddresses\x12\x14\n" +
 	"\x05since\x18\x05 \x01(\tR\x05since\x12\x1a\n" +
-	"\bservices\x18\x06 \x03(\tR\bservices\"\xe9\x01\n" +
+	"\bservices\x18\x06 \x03(\tR\bservices\"\x97\x02\n" +
 	"\vProxyStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x18\n" +
@@ -1429,7 +1438,8 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12!\n" +
 	"\fconnected_at\x18\x06 \x01(\tR\vconnectedAt\x12\x18\n" +
 	"\asurplus\x18\a \x01(\bR\asurplus\x12\x14\n" +
-	"\x05since\x18\b \x01(\tR\x05since\"\x9b\x01\n" +
+	"\x05since\x18\b \x01(\tR\x05since\x12,\n" +
+	"\x12drain_time_seconds\x18\t \x01(\x05R\x10drainTimeSeconds\"\x9b\x01\n" +
 	"\x10RejectedResource\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12\x16\n" +

@@ -71,11 +71,41 @@ func New(opt Options) (*Supervisor, error) {
 	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("directory of the bootstrap: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(opt.Dir, "envoy.json"), raw, 0o600); err != nil {
-		return nil, fmt.Errorf("write the bootstrap: %w", err)
+	if err := write(opt.Dir, raw); err != nil {
+		return nil, err
 	}
 	return &Supervisor{opt: opt, admin: envoyadmin.New(opt.Bootstrap.AdminAddr), xds: &rejection{out: opt.Output}, state: State{Reason: "Envoy is being started"}}, nil
 }
+
+func write(dir string, raw []byte) error {
+	if err := os.WriteFile(filepath.Join(dir, "envoy.json"), raw, 0o600); err != nil {
+		return fmt.Errorf("write the bootstrap: %w", err)
+	}
+	return nil
+}
+
+// settle asks the xDS server for the gateway's drain time, which Envoy takes at its start alone, and writes the
+// bootstrap that tells it back. Envoy serves nothing before the same server has told it its listeners, so that
+// waiting a while for the server costs nothing; where it does not answer, Envoy is started with what was known last.
+func (s *Supervisor) settle(ctx context.Context) error {
+	limit, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	d, err := bootstrap.AskDrainTime(limit, s.opt.Bootstrap)
+	if err != nil {
+		s.opt.Log.Warn("the gateway's drain time is not known: Envoy is started with another", zap.Error(err),
+			zap.Strings("flags", s.opt.Bootstrap.Flags()))
+	} else {
+		s.opt.Bootstrap.DrainTime = d
+	}
+	raw, err := bootstrap.Render(s.opt.Bootstrap)
+	if err != nil {
+		return err
+	}
+	return write(s.opt.Dir, raw)
+}
+
+// askFor is how long the xDS server may take to answer.
+const askFor = 3 * time.Second
 
 // State of the Envoy now.
 func (s *Supervisor) State() State {
@@ -130,7 +160,7 @@ func (s *Supervisor) command() *exec.Cmd {
 	if s.opt.Concurrency > 0 {
 		args = append(args, "--concurrency", strconv.Itoa(s.opt.Concurrency))
 	}
-	cmd := exec.Command(s.opt.Path, args...)
+	cmd := exec.Command(s.opt.Path, append(args, s.opt.Bootstrap.Flags()...)...)
 	cmd.Stdout, cmd.Stderr = s.opt.Output, s.xds
 	// Signals of the terminal and of the container are for the agent, which drains Envoy first. An Envoy
 	// that outlived the agent would share its port with the next one.
@@ -140,6 +170,9 @@ func (s *Supervisor) command() *exec.Cmd {
 
 func (s *Supervisor) once(ctx context.Context) error {
 	s.xds.clear()
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
 	cmd := s.command()
 	started, exited := make(chan error, 1), make(chan error, 1)
 	go func() {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
 )
@@ -231,6 +232,28 @@ func (b *Board) judgeProxies(t Target) (l api.Live, done bool) {
 	}
 }
 
+// DrainTimes are the shortest and the longest drain time of a gateway's connected Envoys; 0 without any.
+func (b *Board) DrainTimes(gateway string) (shortest, longest time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.fresh() {
+		for _, p := range s.Proxies {
+			if p.Gateway != gateway {
+				continue
+			}
+			d := time.Duration(p.DrainTimeSeconds) * time.Second
+			if d == 0 {
+				d = bootstrap.DefaultDrainTime // it does not say, and Envoy's own is that
+			}
+			if shortest == 0 || d < shortest {
+				shortest = d
+			}
+			longest = max(longest, d)
+		}
+	}
+	return shortest, longest
+}
+
 // Summary is the system's state as GET /v1/status shows it, without the database's part.
 func (b *Board) Summary() (servers []api.XdsServer, proxies []api.Proxy, rejected []api.Rejection) {
 	b.mu.Lock()
@@ -248,6 +271,7 @@ func (b *Board) Summary() (servers []api.XdsServer, proxies []api.Proxy, rejecte
 			out := api.Proxy{
 				ID: p.ID, Gateway: p.Gateway, Xds: s.ID, Connected: true, Address: p.Address,
 				AppliedRevision: p.AppliedRevision, Version: p.Version, ConnectedAt: p.ConnectedAt, Surplus: p.Surplus,
+				DrainTimeSeconds: p.DrainTimeSeconds,
 			}
 			for _, r := range rejected {
 				if r.Gateway == p.Gateway {

@@ -192,7 +192,7 @@ func (a *API) written(before *resource.Object, res writer.Result) (any, error) {
 		return nil, err
 	}
 	out := envelope(shown)
-	out.Warnings = a.warnings([]config.Change{{Before: before, After: after}})
+	out.Warnings = append(a.warnings([]config.Change{{Before: before, After: after}}), a.drains(res)...)
 	return out, nil
 }
 

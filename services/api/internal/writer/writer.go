@@ -75,6 +75,8 @@ type Result struct {
 	// Changes that were made, or would be on a dry run; empty where everything was as asked.
 	Changes   []config.Change
 	Unchanged int
+	// Drains are the listeners whose connections the changes replace.
+	Drains []translate.Drain
 	// Replayed is the remembered answer of an earlier request with this idempotency key.
 	Replayed *store.Answer
 	Status   int
@@ -208,6 +210,7 @@ func (w *Writer) Write(ctx context.Context, meta Meta, plan func(st *config.Stat
 	if err != nil {
 		return Result{}, err
 	}
+	before := translate.Before(w.state, objects)
 	changes, undo := w.state.Apply(objects)
 	if len(missing) > 0 {
 		err := w.check(changes, p)
@@ -221,6 +224,7 @@ func (w *Writer) Write(ctx context.Context, meta Meta, plan func(st *config.Stat
 		undo()
 		return Result{}, err
 	}
+	result.Drains = before.Drains(w.state, changes)
 	if meta.DryRun {
 		undo()
 		result.Revision = tx.Revision - 1

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/services/cli/internal/envoybin"
@@ -178,11 +179,8 @@ func (s *system) plan(envoy string) error {
 		}
 	}
 	boot := filepath.Join(s.StateDir, "envoy.json")
-	raw, err := bootstrap.Render(bootstrap.Config{XDSServer: local(s.GRPCPort), APIKey: s.secrets.ClusterKey, AdminAddr: local(s.AdminPort)})
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(boot, raw, 0o600); err != nil {
+	envoyConfig := bootstrap.Config{XDSServer: local(s.GRPCPort), APIKey: s.secrets.ClusterKey, AdminAddr: local(s.AdminPort)}
+	if err := writeBootstrap(boot, envoyConfig); err != nil {
 		return err
 	}
 	s.urls = map[string]string{
@@ -199,7 +197,9 @@ func (s *system) plan(envoy string) error {
 	}
 	s.children = append(s.children, &child{name: "envoy", ready: httpOK(s.urls["admin"] + "/ready"), make: func() *exec.Cmd {
 		// Hot restarts, which nobody does here, need shared memory that an Envoy which is killed leaves behind.
-		cmd := exec.Command(envoy, "-c", boot, "--concurrency", strconv.Itoa(s.Concurrency), "--log-level", "warning", "--disable-hot-restart", "--drain-time-s", "30")
+		c := s.withDrainTime(boot, envoyConfig)
+		args := []string{"-c", boot, "--concurrency", strconv.Itoa(s.Concurrency), "--log-level", "warning", "--disable-hot-restart"}
+		cmd := exec.Command(envoy, append(args, c.Flags()...)...)
 		cmd.Env = s.environ()
 		return cmd
 	}})
@@ -208,6 +208,29 @@ func (s *system) plan(envoy string) error {
 		return s.envoyWaits(ctx, func() []byte { return proxy.said(s.logs) })
 	}
 	return nil
+}
+
+func writeBootstrap(path string, c bootstrap.Config) error {
+	raw, err := bootstrap.Render(c)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, raw, 0o600)
+}
+
+// withDrainTime asks the xDS server for the gateway's drain time, as the agent does when it starts Envoy.
+func (s *system) withDrainTime(path string, c bootstrap.Config) bootstrap.Config {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	d, err := bootstrap.AskDrainTime(ctx, c)
+	if err == nil {
+		c.DrainTime = d
+		err = writeBootstrap(path, c)
+	}
+	if err != nil {
+		s.say(fmt.Sprintf("Envoy is started with a drain time of %v, not with that of its gateway: %v", bootstrap.DefaultDrainTime, err))
+	}
+	return c
 }
 
 func (s *system) databaseURL() string {

@@ -285,7 +285,7 @@ func (f *Fleet) Status(now time.Time) status.XdsStatus {
 		for _, p := range m.gateway.Proxies() {
 			s.Proxies = append(s.Proxies, status.ProxyStatus{
 				ID: p.ID, Gateway: name, Address: p.Address, AppliedRevision: p.Applied, Version: p.Version, ConnectedAt: resource.Time(p.ConnectedAt),
-				Surplus: p.Surplus, Since: resource.Time(p.Since),
+				Surplus: p.Surplus, Since: resource.Time(p.Since), DrainTimeSeconds: int32(p.Drain / time.Second),
 			})
 		}
 		for _, r := range m.gateway.Refusals() {
