@@ -166,8 +166,11 @@ func (c *child) await(ctx context.Context, logs string, say func(string)) error 
 	defer cancel()
 	wonder := time.NewTimer(patience)
 	defer wonder.Stop()
+	reason := ""
 	for {
-		err := c.ready(limit)
+		soon, cancel := context.WithTimeout(limit, patience) // one that does not answer is to be said as well
+		err := c.ready(soon)
+		cancel()
 		if err == nil {
 			return nil
 		}
@@ -177,7 +180,7 @@ func (c *child) await(ctx context.Context, logs string, say func(string)) error 
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-wonder.C:
-			reason := err.Error()
+			reason = err.Error()
 			if c.why != nil {
 				soon, cancel := context.WithTimeout(limit, 2*time.Second)
 				reason = c.why(soon)
@@ -191,7 +194,7 @@ func (c *child) await(ctx context.Context, logs string, say func(string)) error 
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return fmt.Errorf("%s does not get ready (%w); its log: %s", c.name, err, c.log(logs))
+			return fmt.Errorf("%s does not get ready: %s\n  Its log: %s", c.name, reason, c.log(logs))
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package dev
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -211,12 +213,23 @@ func httpOK(url string) func(context.Context) error {
 		if err != nil {
 			return err
 		}
-		_ = resp.Body.Close()
+		defer func() { _ = resp.Body.Close() }() // read only
 		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s answers %s", url, resp.Status)
+			raw, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // without it the status alone is said
+			return fmt.Errorf("%s answers %s: %s", url, resp.Status, said(raw))
 		}
 		return nil
 	}
+}
+
+// said is what an answer says in words: a problem's detail, or its first line.
+func said(raw []byte) string {
+	var p struct{ Detail string }
+	if json.Unmarshal(raw, &p) == nil && p.Detail != "" {
+		return p.Detail
+	}
+	line, _, _ := bytes.Cut(bytes.TrimSpace(raw), []byte("\n"))
+	return string(line)
 }
 
 func tcpOK(addr string) func(context.Context) error {
