@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -248,5 +249,38 @@ func TestLockedOut(t *testing.T) {
 	}
 	if status, body := proxied(t, s, "localhost", "/"); status != 200 {
 		t.Errorf("%d %s at %s", status, body, net.JoinHostPort("localhost", strconv.Itoa(s.ProxyPort)))
+	}
+}
+
+// TestSilentPart: a part that does not answer while the system starts is named, with what it was asked.
+func TestSilentPart(t *testing.T) {
+	s := start(t, "--no-demo")
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	before, ran := len(s.Output()), make(chan error, 1)
+	go func() { ran <- s.Run(t.Context()) }()
+	stopped := 0
+	for limit := time.After(time.Minute); stopped == 0; stopped = s.Pid("api") { // closely: it is soon ready
+		select {
+		case <-time.After(time.Millisecond):
+		case <-limit:
+			t.Fatal("the api is not started")
+		}
+	}
+	if err := syscall.Kill(stopped, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string {
+		if said := s.Output()[before:]; !strings.Contains(said, "waiting for api: ") || !strings.Contains(said, s.API) {
+			return "it says: " + said
+		}
+		return ""
+	})
+	if err := syscall.Kill(stopped, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ran; err != nil {
+		t.Fatal(err)
 	}
 }
