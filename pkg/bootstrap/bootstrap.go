@@ -103,7 +103,15 @@ func Render(c Config) ([]byte, error) {
 		// A scrape of the statistics runs on the thread that applies xDS: nothing is counted that nobody reads,
 		// and what is not used is not made.
 		"stats_config": object{"stats_tags": Tags(), "histogram_bucket_settings": Buckets(), "stats_matcher": object{"exclusion_list": object{"patterns": []object{
-			{"prefix": "vhost."}, {"contains": ".rds."}, {"contains": ".circuit_breakers."}, {"contains": ".zone."}, {"suffix": ".version_text"},
+			{"prefix": "vhost."},
+			{"contains": ".rds."},
+			{"contains": ".circuit_breakers."},
+			{"contains": ".zone."},
+			{"suffix": ".version_text"},
+			// By secret and by name that a client sends.
+			{"prefix": "sds."},
+			{"contains": ".ssl.certificate."},
+			{"prefix": "cluster.certificates/"},
 		}}}},
 		"deferred_stat_options": object{"enable_deferred_creation_stats": true},
 		"overload_manager":      overload(c.MaxHeap),

@@ -28,6 +28,15 @@ type Builder struct {
 	kept map[string]bool
 	// certs are the certificates that are in use, by name, and how.
 	certs map[string]certUse
+	// listed are the certificates of the listeners, and shapes theirs, by name. named are the certificates that are
+	// asked for by server name, and servedBy the names of each; carriers have these names, and carrierOf says
+	// which one has it.
+	shapes    map[string]shape
+	listed    map[string]bool
+	named     map[string]string
+	servedBy  map[string][]string
+	carriers  map[string][]string
+	carrierOf map[string]string
 	// policies are the scopes whose routes name a policy, by policy, none being one; featured are those with routes
 	// that need a feature.
 	policies map[string]map[Key]bool
@@ -41,6 +50,7 @@ func NewBuilder(gateway string, opt Options) *Builder {
 	return &Builder{
 		gateway: gateway, opt: opt, out: map[Key]*Resource{}, uses: map[string]int{}, traits: map[string]string{},
 		dns: map[string]map[string]bool{}, hosts: map[string][]string{}, kept: map[string]bool{}, certs: map[string]certUse{},
+		shapes: map[string]shape{}, listed: map[string]bool{},
 		policies: map[string]map[Key]bool{}, featured: map[Key]bool{},
 		inSlots: map[string]*configv1.AuthPolicy{}, retiring: map[string]*configv1.AuthPolicy{},
 	}
@@ -102,13 +112,18 @@ func (b *Builder) Rebuild(st *config.State) (Delta, []config.Problem) {
 	for k := range b.out {
 		switch k.Type {
 		case TypeCluster, TypeEndpoint:
-			w.services[k.Name] = true
+			if !IsCarrier(k.Name) {
+				w.services[k.Name] = true
+			}
 		}
 	}
 	for _, name := range st.Names(resource.KindService) {
 		w.services[name] = true
 	}
 	for name := range b.certs {
+		w.certs[name] = true
+	}
+	for name := range b.servedBy {
 		w.certs[name] = true
 	}
 	return w.run()
@@ -180,6 +195,7 @@ func (w *work) affected(c config.Change) {
 		w.retrait(c)
 	case resource.KindCertificate:
 		w.certs[c.Ref().Name] = true
+		w.reshape(c)
 		for _, u := range w.st.Users(c.Ref()) {
 			if u.Kind == resource.KindService {
 				w.services[u.Name] = true
@@ -201,6 +217,18 @@ func (w *work) affected(c config.Change) {
 			}
 		}
 	}
+}
+
+// reshape has the listeners built again where a certificate of theirs got other names or another kind of key.
+func (w *work) reshape(c config.Change) {
+	name := c.Ref().Name
+	was, now := w.shapes[name], shape{}
+	if c.After == nil {
+		delete(w.shapes, name)
+	} else if w.listed[name] {
+		now = w.shapeOf(c.After)
+	}
+	w.listener = w.listener || (w.listed[name] && !was.same(now))
 }
 
 // retrait has the routes of a service built again where they depend on what changed in it.

@@ -314,7 +314,11 @@ func (k *checker) gateway(name string, g *configv1.Gateway) {
 				continue
 			}
 		}
-		if err := listener(name, g, l, true).ValidateAll(); err != nil {
+		var s *serving
+		if l.GetProtocol() == configv1.Listener_https {
+			s = NewBuilder("", Options{}).begin(config.New()).serve(l) // without the names, which are no matter here
+		}
+		if err := listener(name, g, l, s, true).ValidateAll(); err != nil {
 			k.add(fmt.Sprintf("$.listeners[%d]", i), "envoy.schema", "would be refused by Envoy: %v", err)
 		}
 		hosts := map[string]bool{}

@@ -1,7 +1,6 @@
 package translate
 
 import (
-	"slices"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -14,7 +13,6 @@ import (
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -37,24 +35,33 @@ func filter(name string, config proto.Message) *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
 }
 
-// listeners builds the gateway's listeners.
+// listeners builds the gateway's listeners, and finds which certificate serves which name.
 func (w *work) listeners() {
 	ref := resource.Ref{Kind: resource.KindGateway, Name: w.gateway}
 	wanted := map[string]bool{}
 	certs := map[string]certUse{}
-	for _, l := range w.gw.GetListeners() {
+	all := make([]*serving, len(w.gw.GetListeners()))
+	var https []*serving
+	w.listed = map[string]bool{}
+	for i, l := range w.gw.GetListeners() {
+		if l.GetProtocol() == configv1.Listener_https {
+			all[i] = w.serve(l)
+			https = append(https, all[i])
+		}
+	}
+	w.name(https)
+	for i, l := range w.gw.GetListeners() {
 		wanted[l.GetName()] = true
 		own := map[string]certUse{}
-		listenerCerts(l, own)
-		listenerCerts(l, certs)
+		all[i].uses(own)
+		all[i].uses(certs)
 		var clusters []string
 		if s := w.gw.GetTracing().GetService(); s != "" {
 			clusters = []string{s}
 		}
 		build := func(plain bool) *Resource {
-			r := newResource(l.GetName(), listener(w.gateway, w.gw, l, plain), clusters, ref)
-			r.Secrets = secrets(own)
-			r.Together = together(r.Secrets)
+			r := newResource(l.GetName(), listener(w.gateway, w.gw, l, all[i], plain), clusters, ref)
+			r.Secrets, r.Together = secrets(own), all[i].together()
 			return r
 		}
 		r := build(false)
@@ -69,8 +76,8 @@ func (w *work) listeners() {
 	w.useCerts("gateway", certs)
 }
 
-// listener builds a listener; plain for an Envoy without the gateway's runtime.
-func listener(gateway string, g *configv1.Gateway, l *configv1.Listener, plain bool) *listenerv3.Listener {
+// listener builds one; s is nil for one without TLS, and plain for an Envoy without the gateway's runtime.
+func listener(gateway string, g *configv1.Gateway, l *configv1.Listener, s *serving, plain bool) *listenerv3.Listener {
 	bind := l.GetAddress()
 	if bind == "" {
 		bind = "0.0.0.0"
@@ -79,45 +86,16 @@ func listener(gateway string, g *configv1.Gateway, l *configv1.Listener, plain b
 		Name: l.GetName(), Address: address(bind, l.GetPort()), StatPrefix: l.GetName(),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(32 << 10),
 	}
-	if l.GetProtocol() != configv1.Listener_https {
-		out.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: networkFilters(gateway, g, l, plain)}}
+	filters := networkFilters(gateway, g, l, plain)
+	if s == nil {
+		out.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: filters}}
 		return out
 	}
 	out.ListenerFilters = []*listenerv3.ListenerFilter{{
 		Name: "envoy.filters.listener.tls_inspector", ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&inspectorv3.TlsInspector{})},
 	}}
-	for _, a := range l.GetClientAuth() {
-		certs := a.GetCertificates()
-		if len(certs) == 0 {
-			certs = l.GetCertificates()
-		}
-		out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{
-			// Not numbered: a chain that changes its name is another one, whose connections drain.
-			Name: "client-auth " + slices.Min(a.GetHosts()), Filters: networkFilters(gateway, g, l, plain),
-			FilterChainMatch: &listenerv3.FilterChainMatch{ServerNames: a.GetHosts()},
-			TransportSocket:  downstreamTLS(certs, a.GetCaCertificate()),
-		})
-	}
-	// All other hosts share one chain: Envoy picks the certificate by server name, and a connection may be
-	// reused for every host that its certificate covers.
-	out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{Name: "https", Filters: networkFilters(gateway, g, l, plain), TransportSocket: downstreamTLS(l.GetCertificates(), "")})
+	s.terminate(out, filters)
 	return out
-}
-
-func downstreamTLS(certs []string, ca string) *corev3.TransportSocket {
-	common := &tlsv3.CommonTlsContext{
-		AlpnProtocols: []string{"h2", "http/1.1"},
-		TlsParams:     &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},
-	}
-	for _, c := range certs {
-		common.TlsCertificateSdsSecretConfigs = append(common.TlsCertificateSdsSecretConfigs, &tlsv3.SdsSecretConfig{Name: certSecret(c), SdsConfig: sds()})
-	}
-	out := &tlsv3.DownstreamTlsContext{CommonTlsContext: common}
-	if ca != "" {
-		out.RequireClientCertificate = wrapperspb.Bool(true)
-		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: caSecret(ca), SdsConfig: sds()}}
-	}
-	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(out)}}
 }
 
 func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener, plain bool) []*listenerv3.Filter {

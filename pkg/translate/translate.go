@@ -79,8 +79,8 @@ func (r *Resource) Same(o *Resource) bool {
 	if r == nil || o == nil {
 		return r == o
 	}
-	return r.Version == o.Version && r.Partial == o.Partial && r.Surplus.Same(o.Surplus) && r.Careful.Same(o.Careful) &&
-		r.Plain.Same(o.Plain)
+	return r.Version == o.Version && r.Carrier == o.Carrier && r.Partial == o.Partial && r.Surplus.Same(o.Surplus) &&
+		r.Careful.Same(o.Careful) && r.Plain.Same(o.Plain)
 }
 
 // Says is whether the routes of a table name something that a slot looks for: a policy, none, a feature.

@@ -204,6 +204,14 @@ func (g *Gateway) put(r *translate.Resource, revision int64) {
 	if r.Same(e.desired) {
 		return
 	}
+	if r.Type == translate.TypeSecret && e.desired != nil && e.desired.Version == r.Version {
+		// Another carrier for the same content: what is known of that stays.
+		if e.good.Is(r.Version) {
+			e.good = r
+		}
+		e.desired = r
+		return
+	}
 	if e.good != nil && e.desired != nil && e.good.Version == e.desired.Version {
 		e.goodRevision = revision - 1
 	}

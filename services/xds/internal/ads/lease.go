@@ -87,7 +87,7 @@ func (s *stream) lent(ts *typeState, name string) *translate.Resource {
 }
 
 // changedSecret takes leases back that stand for what has changed, and those of a name that has its own secret
-// now. A secret that every Envoy is to have is brought to one that was told before that it does not exist.
+// now.
 func (s *stream) changedSecret(ts *typeState, name string, revision int64) {
 	ts.unlend(name)
 	for i := len(ts.leases) - 1; i >= 0; i-- {
@@ -96,6 +96,12 @@ func (s *stream) changedSecret(ts *typeState, name string, revision int64) {
 			ts.leases = slices.Delete(ts.leases, i, i+1)
 		}
 	}
+	s.bring(ts, name, revision)
+}
+
+// bring has an Envoy ask for a secret that every Envoy is to have, where it does not because it was told before that
+// there is none.
+func (s *stream) bring(ts *typeState, name string, revision int64) {
 	eff := s.effective(translate.Key{Type: translate.TypeSecret, Name: name})
 	if eff == nil || !s.carried(eff) || !ts.subscribed || ts.wants(name) {
 		return

@@ -12,6 +12,9 @@ func (h held) outlives(r *translate.Resource) bool { return h.foreign && r.Parti
 // waits says whether a changed cluster has to wait: its warming would wait for endpoints, and what this server has
 // of them would take some away. Which ones a returning Envoy has it says after its clusters.
 func (s *stream) waits(cluster string) bool {
+	if translate.IsCarrier(cluster) {
+		return false // it has no endpoints
+	}
 	ts := s.types[translate.TypeEndpoint]
 	if r := s.effective(translate.Key{Type: translate.TypeEndpoint, Name: cluster}); r != nil && !r.Partial {
 		return false

@@ -113,7 +113,10 @@ func (s *stream) subscribe(t translate.Type, ts *typeState, r *discoveryv3.Delta
 		if !ts.wildcard {
 			delete(ts.known, name)
 		}
-		ts.unlend(name)
+		if t == translate.TypeSecret {
+			ts.unlend(name)
+			s.bring(ts, name, s.g.revision) // it may have come since the Envoy was told that there is none
+		}
 	}
 }
 

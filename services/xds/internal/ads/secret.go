@@ -1,8 +1,6 @@
 package ads
 
 import (
-	"crypto/ecdsa"
-	"crypto/rsa"
 	"maps"
 	"slices"
 	"time"
@@ -219,17 +217,10 @@ func faulty(r *translate.Resource) bool {
 	if r == nil || r.Body.UnmarshalTo(&secret) != nil {
 		return false
 	}
-	chain := secret.GetTlsCertificate().GetCertificateChain().GetInlineString() + secret.GetValidationContext().GetTrustedCa().GetInlineString()
-	leaf, err := certificate.Leaf(chain)
-	if err != nil || secret.GetTlsCertificate() == nil {
+	leaf, err := certificate.Leaf(secret.GetTlsCertificate().GetCertificateChain().GetInlineString() + secret.GetValidationContext().GetTrustedCa().GetInlineString())
+	c := secret.GetTlsCertificate()
+	if err != nil || c == nil {
 		return err != nil
 	}
-	switch k := leaf.PublicKey.(type) {
-	case *rsa.PublicKey:
-		return k.N.BitLen() < 2048
-	case *ecdsa.PublicKey:
-		return k.Curve.Params().BitSize < 256
-	default:
-		return true
-	}
+	return certificate.Presentable(leaf) != nil || certificate.CheckKey(c.GetCertificateChain().GetInlineString(), c.GetPrivateKey().GetInlineString()) != nil
 }
