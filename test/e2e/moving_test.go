@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -98,6 +99,8 @@ func TestMovingHouse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	leave := sync.OnceValue(a.Close)
+	t.Cleanup(func() { _ = leave() }) // where the test ends before
 	h.furnish(t, a)
 	h.works(t, a)
 	from := &terminalOf{T: t, s: a, dir: t.TempDir()}
@@ -107,7 +110,7 @@ func TestMovingHouse(t *testing.T) {
 		t.Errorf("the export has a key in it:\n%s", all)
 	}
 	from.says(from.text("export", "gateways", "--api-keys"), "api_keys", "name: bootstrap")
-	if err := a.Close(); err != nil { // its ports are needed
+	if err := leave(); err != nil { // its ports are needed
 		t.Fatal(err)
 	}
 
