@@ -3,6 +3,7 @@ package dev
 import (
 	"context"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,23 +18,23 @@ const enough = 1 << 20
 func watchNats(ctx context.Context, s *server.Server, dir string) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for well, ill := false, 0; ; {
+	for ill := 0; ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
 		h := s.Healthz(&server.HealthzOptions{})
-		if h.Error == "" {
-			well, ill = true, 0
-			continue
-		}
 		var disk syscall.Statfs_t
-		if err := syscall.Statfs(dir, &disk); err != nil || disk.Bavail*uint64(disk.Bsize) < enough {
+		switch err := syscall.Statfs(dir, &disk); {
+		case s.JetStreamEnabled() && !strings.Contains(h.Error, "write error"): // what else there may be, a start does not cure
 			ill = 0
-			continue
+		case err != nil, disk.Bavail*uint64(disk.Bsize) < enough:
+			ill = 0
+		default:
+			ill++
 		}
-		if ill++; well && ill == 2 {
+		if ill == 2 {
 			return fmt.Errorf("NATS takes no messages: %s. There is room on its disk; starting it again", h.Error)
 		}
 	}

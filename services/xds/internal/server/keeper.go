@@ -12,7 +12,7 @@ import (
 	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
 )
 
-// retry is how often what could not be written down is tried again.
+// retry is how long what could not be written down is not tried again.
 const retry = 5 * time.Second
 
 // keeper applies updates to the fleet after writing them down.
@@ -53,7 +53,7 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 
 // judge writes down what the Envoys refuse, and what could not be written before, until the context ends.
 func (k *keeper) judge(ctx context.Context) error {
-	again := time.NewTicker(retry)
+	again := time.NewTicker(retry / 5)
 	defer again.Stop()
 	for {
 		select {
