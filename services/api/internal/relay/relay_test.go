@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
@@ -31,27 +30,6 @@ import (
 
 func TestMain(m *testing.M) {
 	os.Exit(disktest.Main(func() int { return pgtest.Main(m) }))
-}
-
-// TestDatabase: the tests' server, which is dev's, is the same on every machine and touches nothing outside its directory.
-func TestDatabase(t *testing.T) {
-	conn, err := pgx.Connect(t.Context(), pgtest.Database(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(t.Context()) }() // read only
-	for setting, want := range map[string]string{
-		"server_encoding": "UTF8", "lc_messages": "C", "unix_socket_directories": "", "dynamic_shared_memory_type": "mmap", "listen_addresses": "127.0.0.1",
-	} {
-		var got string
-		if err := conn.QueryRow(t.Context(), "SELECT current_setting($1)", setting).Scan(&got); err != nil || got != want {
-			t.Errorf("%s is %q %v, want %q", setting, got, err, want)
-		}
-	}
-	var collation string
-	if err := conn.QueryRow(t.Context(), "SELECT datcollate FROM pg_database WHERE datname = current_database()").Scan(&collation); err != nil || collation != "C" {
-		t.Errorf("the collation is %q %v, want C", collation, err)
-	}
 }
 
 // patience is how long a relay may take.
