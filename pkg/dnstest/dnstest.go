@@ -20,8 +20,9 @@ type Answer struct {
 	Code dnsmessage.RCode
 	// Delay before the answer.
 	Delay time.Duration
-	// Silent gives none.
-	Silent bool
+	// Silent gives none, SilentFor none to questions of this type.
+	Silent    bool
+	SilentFor dnsmessage.Type
 }
 
 // Server answers questions for A and AAAA.
@@ -97,7 +98,7 @@ func (s *Server) serve() {
 		if m.Unpack(b[:n]) != nil || len(m.Questions) != 1 {
 			continue
 		}
-		if a := s.find(m.Questions[0].Name.String()); !a.Silent {
+		if a := s.find(m.Questions[0].Name.String()); !a.Silent && a.SilentFor != m.Questions[0].Type {
 			time.AfterFunc(a.Delay, func() { s.reply(m, a, from) })
 		}
 	}

@@ -74,6 +74,9 @@ func (c *cli) event(e client.Event) error {
 			return fmt.Errorf("read event: %w", err)
 		}
 		row(c.out, fmt.Sprintf("                     live: revision %d on %s", s.LiveRevision, proxies(int(s.Proxies))))
+		if s.UnresolvedNames > 0 {
+			row(c.out, "                     "+plural(int(s.UnresolvedNames), "name")+" without an answer from DNS; marchproxy status says which")
+		}
 		for _, r := range s.Rejected {
 			row(c.out, fmt.Sprintf("                     refused: %s/%s on gateway %s: %s", r.Kind, r.Name, r.Gateway, r.Reason))
 		}

@@ -86,8 +86,10 @@ type Resolver struct {
 	fresh []string
 	// unsaved are the names whose addresses have changed, or that are followed no more.
 	unsaved map[string]struct{}
-	// unresolved are those without an address that has been told.
+	// unresolved are those without an address that has been told; listed is the same in order, nil when it has changed:
+	// every status report asks for it.
 	unresolved map[string]struct{}
+	listed     []string
 	// busy counts the lookups under way, failing those of names whose last one failed.
 	busy, failing int
 	poke          chan struct{}
@@ -133,7 +135,7 @@ func (r *Resolver) Follow(host string) {
 	a := &answer{trouble: &trouble{status.NamePending, "has not been answered by DNS yet", time.Now()}}
 	a.deadline = time.AfterFunc(r.opt.Deadline, func() { r.late(host, a) })
 	r.names[host] = a
-	r.unresolved[host] = struct{}{}
+	r.unresolved[host], r.listed = struct{}{}, nil
 	r.fresh = append(r.fresh, host)
 	select {
 	case r.poke <- struct{}{}:
@@ -149,6 +151,7 @@ func (r *Resolver) Forget(host string) {
 		a.deadline.Stop()
 		delete(r.names, host)
 		delete(r.unresolved, host)
+		r.listed = nil
 		r.unsaved[host] = struct{}{}
 	}
 }
@@ -193,15 +196,15 @@ func (r *Resolver) Unsaved() map[string][]netip.Addr {
 	return out
 }
 
-// Unresolved lists the names without an address, in order. One whose addresses have just come is listed until
+// Unresolved lists the names without an address, in order; the list is not to be changed. One whose addresses have just come is listed until
 // changed has returned.
 func (r *Resolver) Unresolved() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.unresolved) == 0 {
-		return nil
+	if len(r.unresolved) > 0 && r.listed == nil {
+		r.listed = slices.Sorted(maps.Keys(r.unresolved))
 	}
-	return slices.Sorted(maps.Keys(r.unresolved))
+	return r.listed
 }
 
 // Troubles lists the names whose last lookup brought no addresses, in order.
@@ -363,6 +366,7 @@ func (r *Resolver) tell(host string, a *answer) {
 	defer r.mu.Unlock()
 	if len(a.addrs) > 0 && r.names[host] == a {
 		delete(r.unresolved, host)
+		r.listed = nil
 	}
 }
 

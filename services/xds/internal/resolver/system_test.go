@@ -78,6 +78,15 @@ func TestSystem(t *testing.T) {
 			t.Errorf("%v, want a timeout", err)
 		}
 	})
+	t.Run("no answer for AAAA", func(t *testing.T) {
+		t.Parallel()
+		dns.Set("half.test", dnstest.Answer{Addresses: []string{"192.0.2.1"}, SilentFor: dnsmessage.TypeAAAA})
+		began := time.Now()
+		addrs, err := lookup(t.Context(), "half.test.")
+		if len(addrs) != 1 || err == nil || time.Since(began) > 2500*time.Millisecond {
+			t.Errorf("%v, %v after %s; want what there is, with an error, after a second", addrs, err, time.Since(began))
+		}
+	})
 	t.Run("the first of two is away", func(t *testing.T) {
 		t.Parallel()
 		addrs, err := resolver.System(closed.Addr, dns.Addr)(t.Context(), "both.test.")

@@ -86,11 +86,14 @@ func TestRestore(t *testing.T) {
 		"DNS answers":       {func(z *zone) { z.answers["a"] = []string{"192.0.2.9"} }, 0, "192.0.2.9"},
 	} {
 		t.Run(how, func(t *testing.T) {
-			run(t, func(z *zone, r *resolver.Resolver, changed func() []string) {
-				z.change(func() { c.prepare(z) })
+			runAfter(t, func(z *zone, r *resolver.Resolver) {
+				c.prepare(z)
 				r.Follow("a")
-				r.Restore(map[string][]netip.Addr{"a": {netip.MustParseAddr("192.0.2.1")}, "gone": {netip.MustParseAddr("192.0.2.2")}})
+				r.Restore(map[string][]netip.Addr{
+					"a": {netip.MustParseAddr("192.0.2.1")}, "gone": {netip.MustParseAddr("192.0.2.2")},
+				})
 				want(t, r, "a", false)
+			}, func(_ *zone, r *resolver.Resolver, changed func() []string) {
 				time.Sleep(c.after)
 				if got := changed(); !slices.Equal(got, []string{"a"}) {
 					t.Errorf("changed %v", got)
