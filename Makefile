@@ -4,6 +4,7 @@ export GOFLAGS := -buildvcs=false
 # What a user has set for other work: another workspace or target, messages that scripts would not know.
 unexport GOWORK GOOS GOARCH GOEXPERIMENT CDPATH
 export LC_ALL := C.UTF-8
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 MODULES := proto pkg bpf services test wasm-filters
 
 .PHONY: help
@@ -19,7 +20,7 @@ run: build ## Run the whole system on this machine
 	bin/marchproxy dev $(ARGS)
 
 .PHONY: test
-test: build lint check-generated check-wasm check-bpf ## Check everything, with real PostgreSQL, NATS and Envoy
+test: test-needs build lint check-generated check-wasm check-bpf ## Check everything, with real PostgreSQL, NATS and Envoy
 	go test -count=1 -timeout 20m $(MODULES:%=./%/...)
 	go run ./test/cmd/check-live -changes 300
 	go run ./test/cmd/check-hitless -rounds 120
@@ -30,6 +31,16 @@ test: build lint check-generated check-wasm check-bpf ## Check everything, with 
 	go run ./test/cmd/check-clients
 	go run ./test/cmd/diff-auth -n 20000 -envoy 4000
 	go run ./test/cmd/fuzz-filters -n 30000 -envoy 5000
+
+.PHONY: test-needs
+test-needs: # what make test would otherwise miss after ten minutes
+	@[ "$$(id -u)" = 0 ] || { echo 'make test needs root: it loads XDP programs and makes network namespaces' >&2; exit 1; }
+	@scripts/needs ip unshare mountpoint setpriv git curl openssl cc bpftool ab clang-14 llvm-strip-14 /usr/include/bpf/bpf_helpers.h
+	@scripts/rust true
+
+.PHONY: check-fresh
+check-fresh: ## Run both README commands in a bare Debian, beside neighbours, from empty caches (root; an hour)
+	scripts/bare-root $(ARGS)
 
 .PHONY: lint
 lint: ## Check format, code and schema

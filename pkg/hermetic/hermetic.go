@@ -5,6 +5,7 @@ package hermetic
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -27,8 +28,24 @@ func init() {
 			_ = os.Unsetenv(name) // it was there
 		}
 	}
-	for name, value := range map[string]string{"LC_ALL": "C.UTF-8", "NO_PROXY": direct, "no_proxy": direct} {
+	if os.Geteuid() == 0 && !open(os.TempDir()) {
+		_ = os.Unsetenv("TMPDIR") // a directory of root's own, where the database's user cannot be
+	}
+	path := os.Getenv("PATH") + ":/usr/local/sbin:/usr/sbin:/sbin" // where ip and bpftool are; su leaves these out
+	for name, value := range map[string]string{"PATH": path, "LC_ALL": "C.UTF-8", "NO_PROXY": direct, "no_proxy": direct} {
 		_ = os.Setenv(name, value) // such names and values are accepted
+	}
+}
+
+// open says whether others can pass through a directory and those above it.
+func open(dir string) bool {
+	for ; ; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm()&0o001 == 0 {
+			return false
+		}
+		if dir == filepath.Dir(dir) {
+			return true
+		}
 	}
 }
 

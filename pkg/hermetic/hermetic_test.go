@@ -3,6 +3,7 @@ package hermetic
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -21,6 +22,13 @@ func TestEnvironment(t *testing.T) {
 	}
 	stay := []string{"GOPATH=/go", "PIP_CERT=/cert", "https_proxy=http://proxy", "REQUESTS_CA_BUNDLE=/bundle", "MARCHPROXY_CACHE=/cache"}
 	made := []string{"LC_ALL=C.UTF-8", "no_proxy=" + direct, "NO_PROXY=" + direct}
+	if os.Geteuid() == 0 {
+		closed := filepath.Join(t.TempDir(), "closed")
+		if err := os.Mkdir(closed, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		gone = append(gone, "TMPDIR="+closed)
+	}
 	cmd := exec.Command(os.Args[0], "-test.v", "-test.run=^TestEnvironment$")
 	cmd.Env = slices.Concat([]string{"MARCHPROXY_CONFIGURATIONS=print"}, gone, stay)
 	raw, err := cmd.CombinedOutput()

@@ -151,7 +151,14 @@ func TestWhyEnvoyIsNotReady(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = taken.Close() }) // nobody has connected
+	held := fmt.Sprintf("cannot listen on %s, which e2e.test (process %d) holds (address already in use); stop that, or change ", taken.Addr(), os.Getpid())
 	for _, c := range []struct{ env, says string }{
+		{"ENVOY_ADMIN_ADDR=" + taken.Addr().String(), held + "ENVOY_ADMIN_ADDR"},
 		{"CLUSTER_API_KEY=wrong", "refuses its key"},
 		{"XDS_SERVER=127.0.0.1:" + strconv.Itoa(free[0]), "cannot reach the xDS server: dial tcp 127.0.0.1"},
 		{"XDS_SERVER=nowhere.invalid:18000", "cannot reach the xDS server: "},
@@ -167,6 +174,14 @@ func TestWhyEnvoyIsNotReady(t *testing.T) {
 			t.Errorf("%s: the agent ended with %v", c.env, err)
 		}
 		call(t, s, "DELETE", s.API+"/v1/gateways/edge", nil, 200)
+	}
+	a, err := harness.StartAgent([]string{"XDS_SERVER=" + s.GRPC, "ENVOY_PATH=/bin/true", "MARCHPROXY_RUN_DIR=" + t.TempDir(), "AGENT_HTTP_ADDR=" + taken.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-a.Exited()
+	if log := a.Log(); !strings.Contains(log, "marchproxy-agent: "+held+"AGENT_HTTP_ADDR\n") {
+		t.Errorf("an agent whose port is taken says %s", log)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
+	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
 // Options of a supervisor.
@@ -127,9 +128,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 			pause = shortest
 		}
 		s.set(func(st *State) {
-			st.Ready, st.Reason, st.Restarts = false, fmt.Sprint("Envoy has ended: ", err), st.Restarts+1
+			st.Ready, st.Reason, st.Restarts = false, fmt.Sprint("Envoy does not run: ", err), st.Restarts+1
 		})
-		s.opt.Log.Error("envoy ended and is started again", zap.Error(err), zap.Duration("after", pause))
+		s.opt.Log.Error("envoy does not run; starting it again", zap.Error(err), zap.Duration("after", pause))
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -170,6 +171,9 @@ func (s *Supervisor) command() *exec.Cmd {
 
 func (s *Supervisor) once(ctx context.Context) error {
 	s.xds.clear()
+	if err := s.adminIsFree(ctx); err != nil {
+		return err
+	}
 	if err := s.settle(ctx); err != nil {
 		return err
 	}
@@ -198,6 +202,16 @@ func (s *Supervisor) once(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	return s.shutdown(context.WithoutCancel(ctx), cmd.Process, exited)
+}
+
+// adminIsFree sees that nobody else answers where this Envoy will: the agent would take another Envoy's word for its
+// own.
+func (s *Supervisor) adminIsFree(ctx context.Context) error {
+	lis, err := process.Listen(ctx, s.opt.Bootstrap.AdminAddr, "ENVOY_ADMIN_ADDR")
+	if err != nil {
+		return err
+	}
+	return lis.Close()
 }
 
 // said is how a child ended, in words: it should not have, not even with status 0.

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"time"
 
@@ -41,9 +40,9 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	defer func() { _ = log.Sync() }()
 	a := &agent{cfg: cfg, log: log}
 	var group process.Group
-	lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.HTTPAddr)
+	lis, err := process.Listen(ctx, cfg.HTTPAddr, "AGENT_HTTP_ADDR")
 	if err != nil {
-		return fmt.Errorf("cannot listen on %s (%w); change it with AGENT_HTTP_ADDR", cfg.HTTPAddr, err)
+		return err
 	}
 	if cfg.NatsURL != "" {
 		nc, err := nats.Connect(cfg.NatsURL, nats.Name("marchproxy-agent "+cfg.ID), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"net"
 	"os"
 	"time"
 
@@ -144,9 +143,9 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
-	lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Addr)
+	lis, err := process.Listen(ctx, cfg.Addr, "API_ADDR")
 	if err != nil {
-		return fmt.Errorf("cannot listen on %s (%w); change it with API_ADDR", cfg.Addr, err)
+		return err
 	}
 	var group process.Group
 	group.Add("relay", rel.Run)

@@ -189,6 +189,7 @@ func postmasterLives(data string) bool {
 func envoyCommand() *cobra.Command {
 	var fetched bool
 	cmd := &cobra.Command{Use: "envoy-path", Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		openMask() // of the cache that it may be the first to make
 		find := envoybin.Find
 		if fetched {
 			find = envoybin.Fetched

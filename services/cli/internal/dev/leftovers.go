@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
 // marker is in the environment of every child: what a killed run has left is found by it.
@@ -27,13 +29,13 @@ func (s *system) stopLeftovers(ctx context.Context) error {
 		postmaster := pidIn(filepath.Join(data, pidFile))
 		var left []int
 		var names []string
-		for _, pid := range processes() {
+		for _, pid := range process.Running() {
 			if pid == os.Getpid() || !runs(pid) {
 				continue
 			}
 			if inData := worksIn(pid, data); inData && pid == postmaster || !inData && has(pid, s.mark()) { // its children end with it
 				left = append(left, pid)
-				names = append(names, named(pid))
+				names = append(names, process.Named(pid))
 			}
 		}
 		if len(left) == 0 {
@@ -46,7 +48,7 @@ func (s *system) stopLeftovers(ctx context.Context) error {
 				signal = syscall.SIGINT // PostgreSQL waits for its clients on the other one
 			}
 			if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("%s was left by an earlier run and cannot be stopped (%w); stop it, or use another --state-dir", named(pid), err)
+				return fmt.Errorf("%s was left by an earlier run and cannot be stopped (%w); stop it, or use another --state-dir", process.Named(pid), err)
 			}
 		}
 		if err := ended(ctx, left); err != nil {
@@ -103,12 +105,12 @@ func (s *system) forgetPostmaster(data string) error {
 	if pid == 0 || !runs(pid) {
 		return nil // PostgreSQL sees that by itself
 	}
-	for _, p := range processes() {
+	for _, p := range process.Running() {
 		if worksIn(p, data) {
 			return nil
 		}
 	}
-	s.say(fmt.Sprintf("%s is of a server that was killed; its number is that of %s now. Removing it", path, named(pid)))
+	s.say(fmt.Sprintf("%s is of a server that was killed; its number is that of %s now. Removing it", path, process.Named(pid)))
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
@@ -47,7 +49,7 @@ func (s *system) ports(ctx context.Context) error {
 		switch {
 		case errors.Is(err, syscall.EADDRINUSE):
 			by := ""
-			if who := holder(p.port); who != "" {
+			if who := process.Holder(p.port); who != "" {
 				by = " by " + who
 			}
 			errs = append(errs, fmt.Errorf("port %d (%s) is taken%s; %s chooses another", p.port, p.who, by, p.flag))

@@ -14,8 +14,7 @@ import (
 
 // open takes the state directory for this run, and ends what an earlier one has left. The lock goes with the file.
 func (s *system) open(ctx context.Context) (lock *os.File, err error) {
-	// PostgreSQL's user must get into what is made here, whatever the user's mask is; what is secret says so itself.
-	syscall.Umask(0o022)
+	openMask()
 	if err := os.MkdirAll(s.logs, 0o755); err != nil {
 		return nil, fmt.Errorf("state directory: %w; --state-dir names another", err)
 	}
@@ -33,6 +32,10 @@ func (s *system) open(ctx context.Context) (lock *os.File, err error) {
 	}
 	return lock, nil
 }
+
+// openMask lets PostgreSQL's user into what is made here, whatever the mask is that this was started with; what is
+// secret says so itself.
+func openMask() { syscall.Umask(0o022) }
 
 // lock keeps a second dev from the same state. The file names the first.
 func (s *system) lock() (*os.File, error) {

