@@ -92,8 +92,8 @@ func publicKey(k *configv1.JwtKey) (jwk, error) {
 		if a := k.GetAlgorithm(); a < configv1.JwtKey_RS256 || a > configv1.JwtKey_RS512 {
 			return jwk{}, wrong
 		}
-		if key.N.BitLen() < 2048 {
-			return jwk{}, errors.New("is an RSA key of fewer than 2048 bits, which RFC 7518 forbids")
+		if message := checkRSA(key.N, big.NewInt(int64(key.E))); message != "" {
+			return jwk{}, errors.New("cannot be used: " + message)
 		}
 		return jwk{KTY: "RSA", N: b64(key.N.Bytes()), E: b64(big.NewInt(int64(key.E)).Bytes())}, nil
 	case *ecdsa.PublicKey:

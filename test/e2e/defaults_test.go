@@ -122,7 +122,7 @@ func defaultsPanic(t *testing.T, s *harness.System) {
 func defaultsUnchecked(t *testing.T, s *harness.System) {
 	asked, release := make(chan struct{}, 10), make(chan struct{})
 	defer close(release)
-	hangs := func(w http.ResponseWriter, r *http.Request) {
+	hangs := func(_ http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/health" {
 			asked <- struct{}{}
 			<-release
@@ -301,7 +301,7 @@ func defaultsNoContent(t *testing.T, s *harness.System) {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
-	if resp.StatusCode != 204 || resp.Header.Values("Content-Length") != nil || len(resp.TransferEncoding) > 0 {
+	if resp.StatusCode != http.StatusNoContent || resp.Header.Values("Content-Length") != nil || len(resp.TransferEncoding) > 0 {
 		t.Errorf("OPTIONS: %s %v", resp.Status, resp.Header)
 	}
 }
@@ -322,7 +322,7 @@ func defaultsGuards(t *testing.T, s *harness.System) {
 			}
 			body, err := io.ReadAll(resp.Body)
 			_ = resp.Body.Close()
-			if err != nil || resp.StatusCode != 400 || !strings.Contains(string(body), name+" is empty") {
+			if err != nil || resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), name+" is empty") {
 				t.Errorf("%s %q: %d %s %v", name, value, resp.StatusCode, body, err)
 			}
 		}

@@ -65,6 +65,8 @@ func TestPresentedCertificates(t *testing.T) {
 		{"rsa 1024", of(issue(t, root, rsaKey(t, 1024), nil)), refuses},
 		{"rsa 2047", of(issue(t, root, rsaKey(t, 2047), nil)), refuses},
 		{"rsa 4096", of(issue(t, root, rsaKey(t, 4096), nil)), takes},
+		{"rsa with exponent 3", of(issue(t, root, rsaWith(t, 3), nil)), takes},
+		{"rsa with exponent 17", of(issue(t, root, rsaWith(t, 17), nil)), takes},
 		{"p224", of(issue(t, root, key(t, elliptic.P224()), nil)), refuses},
 		{"p256", of(leaf), takes},
 		{"p384", of(issue(t, root, key(t, elliptic.P384()), nil)), takes},
@@ -277,6 +279,31 @@ func rsaKey(t testing.TB, bits int) *rsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return k
+}
+
+// rsaWith is a key with another exponent than Go's.
+func rsaWith(t testing.TB, e int64) *rsa.PrivateKey {
+	t.Helper()
+	one := big.NewInt(1)
+	for {
+		p, err := rand.Prime(rand.Reader, 1024)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := rand.Prime(rand.Reader, 1024)
+		if err != nil {
+			t.Fatal(err)
+		}
+		phi := new(big.Int).Mul(new(big.Int).Sub(p, one), new(big.Int).Sub(q, one))
+		d := new(big.Int).ModInverse(big.NewInt(e), phi)
+		n := new(big.Int).Mul(p, q)
+		if d == nil || n.BitLen() < 2048 {
+			continue
+		}
+		k := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: n, E: int(e)}, D: d, Primes: []*big.Int{p, q}}
+		k.Precompute()
+		return k
+	}
 }
 
 func pkcs8(t testing.TB, k crypto.Signer) string {

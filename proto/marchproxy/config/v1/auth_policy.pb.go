@@ -245,7 +245,8 @@ type Jwt struct {
 	// The keys. For rotation two are live at once: add the new one, have tokens signed with it, remove the
 	// old one.
 	Keys []*JwtKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
-	// A JSON Web Key Set with public keys (RFC 7517), as text.
+	// A JSON Web Key Set with public keys (RFC 7517), as text. Every key must be one that Envoy can use: RSA of
+	// 2,048 bits and more, EC on P-256, P-384 or P-521, or Ed25519.
 	Jwks string `protobuf:"bytes,2,opt,name=jwks,proto3" json:"jwks,omitempty"`
 	// A JSON Web Key Set that Envoy fetches, and fetches again when it is old.
 	RemoteJwks *RemoteJwks `protobuf:"bytes,3,opt,name=remote_jwks,json=remoteJwks,proto3" json:"remote_jwks,omitempty"`
