@@ -108,7 +108,7 @@ func (s *stream) bring(ts *typeState, name string, revision int64) {
 	}
 	clusters := s.types[translate.TypeCluster]
 	carrier := translate.Key{Type: translate.TypeCluster, Name: eff.Carrier}
-	if want := s.effective(carrier); want == nil || clusters.known[carrier.Name].version != want.Version || clusters.dirty[carrier.Name] != nil {
+	if want := s.effective(carrier); want == nil || clusters.known[carrier.Name].version != want.Version || clusters.flying[carrier.Name] {
 		return // it will ask
 	}
 	// It asks when the cluster comes, and only then; one that it has it does not take again.

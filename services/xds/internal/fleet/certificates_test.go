@@ -290,6 +290,13 @@ func TestCertificatesComeAndGo(t *testing.T) {
 	}
 	for i := range 80 { // more than one carrier
 		add(fmt.Sprint("c", i), fmt.Sprintf("c%d.test", i), fmt.Sprintf("www.c%d.test", i))
+		// One that comes and goes again and again, while carriers are parted and put together by it.
+		for range 2 {
+			add("again", "again.test", "quiet.test") // one name that clients ask for, and one that none does
+			w.presents(1, "again.test", "again.test")
+			remove("again")
+			w.presents(1, "again.test", "first.test")
+		}
 	}
 	w.presents(1, "c3.test", "c3.test")
 	w.presents(1, "c4.test", "c4.test")
