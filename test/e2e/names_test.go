@@ -208,6 +208,7 @@ func TestNamesOutliveDNS(t *testing.T) {
 			x.more(t, 200)
 			close(x.stop)
 			<-x.done
+			t.Logf("%d requests, %d failed, %d connections broke", x.asked, len(x.failed), x.refused)
 			if len(x.failed) > 0 {
 				t.Errorf("%d of %d requests failed: %s", len(x.failed), x.asked, x.failed[0])
 			}
@@ -302,6 +303,7 @@ func TestNamesOutliveTheDisk(t *testing.T) {
 	})
 	close(x.stop)
 	<-x.done
+	t.Logf("%d requests, %d failed, %d connections broke", x.asked, len(x.failed), x.refused)
 	if len(x.failed)+x.refused > 0 {
 		t.Errorf("of %d requests %d failed: %v, and %d connections broke", x.asked, len(x.failed), x.failed[:min(len(x.failed), 3)], x.refused)
 	}
@@ -411,6 +413,7 @@ func TestLiveWaitsForNames(t *testing.T) {
 	}
 	close(x.stop)
 	<-x.done
+	t.Logf("%d requests, %d failed, %d connections broke", x.asked, len(x.failed), x.refused)
 	if len(x.failed)+x.refused > 0 {
 		t.Errorf("of %d requests %d failed: %v, and %d connections broke", x.asked, len(x.failed), x.failed[:min(len(x.failed), 3)], x.refused)
 	}
