@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/marchproxy/marchproxy/test/harness"
 )
@@ -135,6 +138,24 @@ func TestKilledFirstRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	call(t, s, "PUT", s.API+"/v1/routes/r?wait=live", `{"spec":{"direct_response":{"status":200}}}`, 201)
+}
+
+// TestKilledDownload: what a download has left that was killed goes, and one that may be under way stays.
+func TestKilledDownload(t *testing.T) {
+	cache := cacheWithoutFilters(t)
+	old, young := filepath.Join(cache, ".envoy-1"), filepath.Join(cache, ".envoy-2")
+	for dir, age := range map[string]time.Duration{old: 2 * time.Hour, young: time.Minute} {
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.Chtimes(dir, time.Time{}, time.Now().Add(-age))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, "--no-demo", "--cache-dir", cache)
+	if _, err := os.Stat(old); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an old one is left: %v", err)
+	}
+	if _, err := os.Stat(young); err != nil {
+		t.Errorf("a young one is gone: %v", err)
+	}
 }
 
 // TestStateOfOthers: what dev cannot use it names in one line, with what to do.

@@ -68,6 +68,7 @@ func run(ctx context.Context, o Options, out io.Writer) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }() // ends with the process anyway
+	s.sweep()
 	s.recallProxyPort()
 	if err := s.ports(ctx); err != nil {
 		return err
@@ -81,6 +82,9 @@ func run(ctx context.Context, o Options, out io.Writer) error {
 	}
 	if err != nil {
 		return err
+	}
+	if filepath.Dir(envoy) != filepath.Clean(o.Cache) {
+		s.say("using the Envoy " + envoybin.Version + " at " + envoy)
 	}
 	if err := filters.Install(s.wasmDir()); err != nil {
 		return err

@@ -117,6 +117,22 @@ func (s *system) forgetPostmaster(data string) error {
 	return nil
 }
 
+// sweep removes from the cache, which other runs share, what downloads that were killed have left: an hour is more
+// than one takes.
+func (s *system) sweep() {
+	for _, pattern := range []string{".envoy-*", "postgres/temp_*"} {
+		left, err := filepath.Glob(filepath.Join(s.Cache, pattern))
+		if err != nil {
+			continue
+		}
+		for _, path := range left {
+			if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()) > time.Hour {
+				_ = os.RemoveAll(path) // it takes room and does no other harm
+			}
+		}
+	}
+}
+
 // unfinished is a file that lists what is being made in a directory, for as long as it takes.
 const unfinished = "unfinished"
 

@@ -37,6 +37,7 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+	_ "github.com/marchproxy/marchproxy/pkg/hermetic" // what the user has set is for other programs
 	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
@@ -117,7 +118,7 @@ func (w *world) start() time.Duration {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.envoy = exec.Command(envoyPath(w.t), "-c", path, "--concurrency", "2", "--log-level", "warning", "--use-dynamic-base-id", "--drain-time-s", "1")
+	w.envoy = exec.Command(envoyPath(w.t), "-c", path, "--concurrency", "2", "--log-level", "warning", "--disable-hot-restart", "--drain-time-s", "1")
 	w.envoy.Stdout, w.envoy.Stderr = log, log
 	w.envoy.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	begin := time.Now()
@@ -364,7 +365,7 @@ func root(t testing.TB) string {
 // envoyPath is the pinned Envoy; bin/marchproxy, which make build makes, fetches it where it is missing.
 func envoyPath(t testing.TB) string {
 	t.Helper()
-	cmd := exec.Command(filepath.Join(root(t), "bin", "marchproxy"), "dev", "envoy-path")
+	cmd := exec.Command(filepath.Join(root(t), "bin", "marchproxy"), "dev", "envoy-path", "--fetched")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
