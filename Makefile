@@ -89,6 +89,10 @@ bench-flood: ## Time a client's requests beside a SYN flood: met by XDP_DROP, th
 bench-propagation: build ## Measure how long a change takes to be live, beside Envoy's floor
 	go run ./test/cmd/bench-propagation $(ARGS)
 
+.PHONY: bench-certificates
+bench-certificates: build ## Measure what a certificate costs beside 1,000 and 10,000 others, and made-up names
+	go run ./test/cmd/bench-certificates $(ARGS)
+
 .PHONY: check-live
 check-live: build ## Prove that wait=live means live: 5,000 changes, two requests each
 	go run ./test/cmd/check-live $(ARGS)

@@ -247,6 +247,27 @@ func TestServerNames(t *testing.T) {
 	}
 }
 
+// TestFirstCertificatesDiffer: what one listener begins with is not shown to another one's clients.
+func TestFirstCertificatesDiffer(t *testing.T) {
+	w := newWorld(t)
+	key := newKey(t, "P-256")
+	w.apply(map[resource.Ref]proto.Message{
+		gatewayRef:             w.gateway(&configv1.Listener{Certificates: []string{"intern", "both"}}, &configv1.Listener{Certificates: []string{"public", "both"}}),
+		certificateRef("both"): issue(t, key, nil, "both.test"), certificateRef("intern"): issue(t, key, nil, "intern.test"), certificateRef("public"): issue(t, key, nil, "public.test"),
+	})
+	w.start()
+	w.live()
+	for listener, first := range map[int]string{1: "intern.test", 2: "public.test"} {
+		w.presents(listener, "", first)
+		w.presents(listener, "x y", first)
+		w.presents(listener, first, first)
+		w.presents(listener, "both.test", "both.test")
+		w.fails(listener, "unknown.test")
+	}
+	w.fails(1, "public.test")
+	w.fails(2, "intern.test")
+}
+
 // demands says whether a client without a certificate is sent away. TLS 1.3 says so after the handshake.
 func (w *world) demands(listener int, name string) bool {
 	w.t.Helper()
