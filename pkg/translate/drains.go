@@ -62,8 +62,9 @@ func Before(st *config.State, objects []*resource.Object) Served {
 		}
 		s.gateways[name], s.kept[name] = was, map[string]bool{}
 		for _, l := range was.GetListeners() {
+			stays := presented(now, l.GetName())
 			for _, c := range l.GetCertificates() {
-				s.kept[name][c] = !touched[c] && presents(now, l.GetName(), c)
+				s.kept[name][c] = !touched[c] && stays[c]
 			}
 		}
 		s.built[name] = s.build(st, name, was)
@@ -79,13 +80,17 @@ func gatewayIn(st *config.State, name string) *configv1.Gateway {
 	return o.Message().(*configv1.Gateway)
 }
 
-func presents(g *configv1.Gateway, listener, certificate string) bool {
+// presented are the certificates of a gateway's listener.
+func presented(g *configv1.Gateway, listener string) map[string]bool {
+	out := map[string]bool{}
 	for _, l := range g.GetListeners() {
 		if l.GetName() == listener {
-			return slices.Contains(l.GetCertificates(), certificate)
+			for _, c := range l.GetCertificates() {
+				out[c] = true
+			}
 		}
 	}
-	return false
+	return out
 }
 
 // build builds a gateway's listeners, without the certificates that are the same before and after.
