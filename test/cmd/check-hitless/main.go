@@ -1,15 +1,20 @@
 // Command check-hitless proves that no change costs a request: while 500 requests a second go through the
 // proxy, services are created, renamed, moved to other endpoints and deleted, routes re-pointed, and the
 // gateway's listeners and rate limits changed, services with DNS names and with active health checks among
-// them. No request may fail, and none may reach another host's backend.
+// them. No request may fail, and none may reach another host's backend. Then certificates are added, rotated and
+// removed, and access log, limits, client_auth and tracing changed: no WebSocket, download or HTTP/2 connection may be
+// cut, and what drains must have been named by the dry run.
 package main
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -27,12 +32,21 @@ import (
 func main() {
 	rounds := flag.Int("rounds", 500, "rounds of changes, each with a change of the gateway")
 	rate := flag.Int("rate", 500, "requests a second")
+	o := options{}
+	flag.IntVar(&o.certificates, "certificates", 200, "certificates that are added, rotated and removed")
+	flag.IntVar(&o.changes, "changes", 100, "changes of each other kind of the gateway")
+	flag.IntVar(&o.websockets, "websockets", 50, "WebSockets that are open")
+	flag.IntVar(&o.http2, "http2", 50, "HTTP/2 connections that are open")
+	flag.IntVar(&o.downloads, "downloads", 20, "slow downloads that are under way")
 	flag.Parse()
-	if err := run(context.Background(), *rounds, *rate); err != nil {
+	o.rounds, o.rate = *rounds, *rate
+	if err := run(context.Background(), o); err != nil {
 		fmt.Fprintln(os.Stderr, "check-hitless:", err)
 		os.Exit(1)
 	}
 }
+
+type options struct{ rounds, rate, certificates, changes, websockets, http2, downloads int }
 
 const hosts = 20
 
@@ -79,7 +93,7 @@ func (c *counts) example(format string, args ...any) {
 	}
 }
 
-func run(ctx context.Context, rounds, rate int) (err error) {
+func run(ctx context.Context, o options) (err error) {
 	s, err := harness.Start(ctx, "--no-demo", "--concurrency", "2")
 	if err != nil {
 		return err
@@ -99,25 +113,39 @@ func run(ctx context.Context, rounds, rate int) (err error) {
 			return err
 		}
 	}
+	server := httptest.NewServer(http.HandlerFunc(backend))
+	defer server.Close()
+	g, l, err := prepare(ctx, s, server.URL)
+	if err != nil {
+		return err
+	}
 	var c counts
 	load, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	if err := l.open(load, &wg, o.websockets, o.http2, o.downloads); err != nil {
+		return fmt.Errorf("open connections: %w", err)
+	}
 	const clients = 10
 	for n := range clients {
-		wg.Go(func() { client(load, s.Proxy, n, time.Second*clients/time.Duration(rate), &c) })
+		wg.Go(func() { client(load, s.Proxy, n, time.Second*clients/time.Duration(o.rate), &c) })
 	}
 	t0 := time.Now()
-	err = changes(ctx, s, sites, rounds)
+	if err = g.vary(ctx, l, o.certificates, o.changes); err == nil {
+		err = changes(ctx, g, sites, o.rounds)
+	}
 	took := time.Since(t0)
 	stop()
 	wg.Wait()
+	err = errors.Join(err, l.report())
 	fmt.Printf("%d rounds of changes in %v; %d requests (%.0f/s): %d failed (%d of them on a connection used before), %d from a wrong backend\n",
-		rounds, took.Round(time.Second), c.sent.Load(), float64(c.sent.Load())/took.Seconds(), c.failed.Load(), c.reused.Load(), c.wrong.Load())
+		o.rounds, took.Round(time.Second), c.sent.Load(), float64(c.sent.Load())/took.Seconds(), c.failed.Load(), c.reused.Load(), c.wrong.Load())
 	for _, e := range c.examples {
 		fmt.Println(" ", e)
 	}
-	if err == nil && c.failed.Load()+c.wrong.Load() > 0 {
-		err = errors.New("requests failed")
+	if c.failed.Load()+c.wrong.Load() > 0 {
+		err = errors.Join(err, errors.New("requests failed"))
 	}
 	return err
 }
@@ -133,7 +161,91 @@ func call(ctx context.Context, s *harness.System, method, path string, body any)
 	return nil
 }
 
-func changes(ctx context.Context, s *harness.System, sites []*site, rounds int) error {
+// prepare has the listeners and the routes of what lasts, and an Envoy whose drain time is longer than the check.
+func prepare(ctx context.Context, s *harness.System, backend string) (*gateway, *lasting, error) {
+	free, err := porttest.Take(1)
+	if err != nil {
+		return nil, nil, err
+	}
+	g := &gateway{s: s, http: s.ProxyPort, https: free[0], certificates: []string{"main"}}
+	if g.authority, err = newAuthority(); err != nil {
+		return nil, nil, err
+	}
+	main, err := g.authority.certificate("main", lastingHost)
+	if err != nil {
+		return nil, nil, err
+	}
+	_, raw, err := s.Call(ctx, http.MethodGet, s.API+"/v1/gateways/default", nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	var now struct {
+		Spec struct {
+			APIKeys any `json:"api_keys"`
+		}
+	}
+	if err := json.Unmarshal(raw, &now); err != nil {
+		return nil, nil, err
+	}
+	g.apiKeys = now.Spec.APIKeys
+	port, err := strconv.Atoi(backend[strings.LastIndexByte(backend, ':')+1:])
+	if err != nil {
+		return nil, nil, err
+	}
+	one := func(port int) []any { return []any{object{"host": "127.0.0.1", "port": port}} }
+	if _, err := g.put(ctx, main, object{"kind": "Certificate", "name": "ca", "spec": object{"chain": g.authority.pem}},
+		object{"kind": "Service", "name": "collector", "spec": object{"protocol": "grpc", "endpoints": one(9)}},
+		object{"kind": "Service", "name": "lasting", "spec": object{"endpoints": one(port)}},
+		object{"kind": "Route", "name": "lasting", "spec": object{
+			"hosts": []string{lastingHost}, "backends": []any{object{"service": "lasting"}}, "websocket": true, "timeout": "0s",
+		}}); err != nil {
+		return nil, nil, err
+	}
+	if err := restartEnvoy(ctx, s); err != nil { // it takes the drain time when it starts
+		return nil, nil, err
+	}
+	l := &lasting{plain: s.Proxy, secure: net.JoinHostPort("127.0.0.1", strconv.Itoa(g.https)), roots: x509.NewCertPool()}
+	l.roots.AddCert(g.authority.cert)
+	return g, l, nil
+}
+
+// restartEnvoy kills Envoy, and returns when the one that dev starts in its place serves.
+func restartEnvoy(ctx context.Context, s *harness.System) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	old := s.Pid("envoy")
+	s.Kill("envoy")
+	for {
+		if now := s.Pid("envoy"); now != old && now != 0 {
+			if status, _, err := s.Call(ctx, http.MethodGet, s.Admin+"/ready", nil); err == nil && status == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("envoy does not come back: %w", ctx.Err())
+		}
+	}
+}
+
+// report says what became of what lasts.
+func (l *lasting) report() error {
+	var err error
+	for name, c := range map[string]*counter{"WebSockets": &l.websockets, "downloads": &l.downloads, "HTTP/2": &l.answers} {
+		fmt.Printf("%s: %d echoes, pieces or answers, %d cut or failed\n", name, c.good.Load(), c.bad.Load())
+		for _, e := range c.examples {
+			fmt.Println(" ", e)
+		}
+		if c.bad.Load() > 0 {
+			err = errors.Join(err, fmt.Errorf("%s were cut or failed", name))
+		}
+	}
+	return err
+}
+
+func changes(ctx context.Context, g *gateway, sites []*site, rounds int) error {
+	s := g.s
 	free, err := porttest.Take(1)
 	if err != nil {
 		return err
@@ -157,12 +269,12 @@ func changes(ctx context.Context, s *harness.System, sites []*site, rounds int) 
 		if err := call(ctx, s, http.MethodPost, "/v1/apply"+wait, x.document()); err != nil {
 			return fmt.Errorf("round %d: %w", k, err)
 		}
-		listeners := []any{map[string]any{"name": "http", "port": s.ProxyPort}}
+		g.second = 0
 		if k%5 < 2 { // a second one comes and goes, with every host's table
-			listeners = append(listeners, map[string]any{"name": "second", "port": second})
+			g.second = second
 		}
-		spec := map[string]any{"listeners": listeners, "limits": map[string]any{"max_request_headers_kb": 60 + k%2}}
-		if err := call(ctx, s, http.MethodPatch, "/v1/gateways/default"+wait, map[string]any{"spec": spec}); err != nil {
+		g.limits = object{"max_request_headers_kb": 60 + k%2}
+		if err := call(ctx, s, http.MethodPut, "/v1/gateways/default"+wait, map[string]any{"spec": g.spec()}); err != nil {
 			return fmt.Errorf("round %d: gateway: %w", k, err)
 		}
 		if err := limit(ctx, s, k, wait); err != nil {
