@@ -187,9 +187,10 @@ func allChains(l *listenerv3.Listener) []*listenerv3.FilterChain {
 	return out
 }
 
+// withoutChains is what Envoy replaces only together with the listener: neither its chains nor what chooses one.
 func withoutChains(l *listenerv3.Listener) *listenerv3.Listener {
 	out := proto.CloneOf(l)
-	out.FilterChains, out.DefaultFilterChain = nil, nil
+	out.FilterChains, out.DefaultFilterChain, out.FilterChainMatcher = nil, nil, nil
 	return out
 }
 

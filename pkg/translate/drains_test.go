@@ -185,7 +185,7 @@ func inWords(drains []translate.Drain) string {
 	var parts []string
 	for _, d := range drains {
 		for _, c := range d.Chains {
-			if strings.HasPrefix(c, "client-auth ") {
+			if strings.HasPrefix(c, "client-auth/") {
 				c = "the entry"
 			}
 			parts = append(parts, c)

@@ -112,12 +112,12 @@ func (g *gateway) steps() []step {
 		return []any{c}, err
 	}
 	return []step{
-		{name: "certificates added", drains: true, change: func(k int) ([]any, error) {
+		{name: "certificates added", change: func(k int) ([]any, error) {
 			g.certificates = append(g.certificates, name(k))
 			return certificate(k)
 		}},
 		{name: "certificates rotated", change: certificate},
-		{name: "certificates removed", drains: true, change: func(k int) ([]any, error) {
+		{name: "certificates removed", change: func(k int) ([]any, error) {
 			g.certificates = slices.DeleteFunc(g.certificates, func(c string) bool { return c == name(k) })
 			return nil, nil
 		}},

@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -131,6 +132,7 @@ func run(ctx context.Context, o options) (err error) {
 	for n := range clients {
 		wg.Go(func() { client(load, s.Proxy, n, time.Second*clients/time.Duration(o.rate), &c) })
 	}
+	envoy := s.Pid("envoy")
 	t0 := time.Now()
 	if err = g.vary(ctx, l, o.certificates, o.changes); err == nil {
 		err = changes(ctx, g, sites, o.rounds)
@@ -139,6 +141,10 @@ func run(ctx context.Context, o options) (err error) {
 	stop()
 	wg.Wait()
 	err = errors.Join(err, l.report())
+	if s.Pid("envoy") != envoy {
+		log, logErr := os.ReadFile(filepath.Join(s.Dir, "log", "envoy.log"))
+		err = errors.Join(err, fmt.Errorf("envoy has ended; the end of its log:\n%s", log[max(0, len(log)-8000):]), logErr)
+	}
 	fmt.Printf("%d rounds of changes in %v; %d requests (%.0f/s): %d failed (%d of them on a connection used before), %d from a wrong backend\n",
 		o.rounds, took.Round(time.Second), c.sent.Load(), float64(c.sent.Load())/took.Seconds(), c.failed.Load(), c.reused.Load(), c.wrong.Load())
 	for _, e := range c.examples {
