@@ -58,9 +58,10 @@ func scopedRoutes() *hcmv3.HttpConnectionManager_ScopedRoutes {
 }
 
 // hostScript is step 3, and the guard of hosts that demand a client certificate: their table is shared
-// with every connection, so a request for one that came in under another server name, or on a connection from
-// before the host demanded a certificate, is sent away (421) to make a connection of its own. It is the same for all of a gateway's listeners and comes by ECDS, so that
-// a host which is to demand a certificate drains nobody else's connections.
+// with every connection, so a request for one on a connection without a client certificate, or made for a server name
+// that demands none of the same authority, is sent away (421) to make a connection of its own. What it cannot see is a
+// connection from before its host changed authorities: that one goes on until it ends. The script is the same for all of a gateway's listeners and comes
+// by ECDS, so that a host which is to demand a certificate drains nobody else's connections.
 func hostScript(g *configv1.Gateway) string {
 	var b strings.Builder
 	b.WriteString("local exact, suffix = {}, {}\n")
@@ -72,20 +73,21 @@ func hostScript(g *configv1.Gateway) string {
 		guards = true
 		name := luaString(l.GetName() + "|")
 		fmt.Fprintf(&b, "exact[%s], suffix[%s] = {}, {}\n", name, name)
-		for i, a := range l.GetClientAuth() {
+		for _, a := range l.GetClientAuth() {
+			authority := luaString(a.GetCaCertificate())
 			for _, h := range slices.Sorted(slices.Values(a.GetHosts())) {
 				if rest, ok := strings.CutPrefix(h, "*"); ok {
-					fmt.Fprintf(&b, "suffix[%s][%s] = %d\n", name, luaString(rest), i+1)
+					fmt.Fprintf(&b, "suffix[%s][%s] = %s\n", name, luaString(rest), authority)
 				} else {
-					fmt.Fprintf(&b, "exact[%s][%s] = %d\n", name, luaString(h), i+1)
+					fmt.Fprintf(&b, "exact[%s][%s] = %s\n", name, luaString(h), authority)
 				}
 			}
 		}
 	}
 	if guards {
-		b.WriteString(`local function chain(listener, name)
+		b.WriteString(`local function authority(listener, name)
   local e, s = exact[listener], suffix[listener]
-  if not e then return 0 end
+  if not e then return nil end
   if e[name] then return e[name] end
   local dot = string.find(name, ".", 1, true)
   while dot do
@@ -93,7 +95,7 @@ func hostScript(g *configv1.Gateway) string {
     if found then return found end
     dot = string.find(name, ".", dot + 1, true)
   end
-  return 0
+  return nil
 end
 `)
 	}
@@ -104,11 +106,11 @@ end
   local host = string.lower(headers:get(":authority") or "")
 `)
 	if guards {
-		b.WriteString(`  local wanted = chain(listener, host)
-  if wanted ~= 0 then
+		b.WriteString(`  local wanted = authority(listener, host)
+  if wanted then
     local ssl = handle:connection():ssl()
     local name = string.lower(info:requestedServerName() or "")
-    if not ssl or not ssl:peerCertificatePresented() or chain(listener, name) ~= wanted then
+    if not ssl or not ssl:peerCertificatePresented() or authority(listener, name) ~= wanted then
       handle:respond({[":status"] = "421", ["content-type"] = "text/plain"}, "this host needs a connection of its own\n")
       return
     end
