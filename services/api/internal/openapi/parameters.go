@@ -94,7 +94,7 @@ var Parameters = map[string]Parameter{
 	"name":        pattern(text("The object's name, an RFC 1123 label.", 63), "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "web"),
 	"revision":    number("A revision.", 0, maxRevision),
 	"wait":        {Description: "`live`: answer when every connected Envoy of the gateways concerned serves the change.", Type: "string", Enum: []string{"live", "false"}},
-	"timeout":     pattern(text("How long to wait at most, from 1ms to 60s; 10s where absent. After it the answer is 202.", 32), "^([0-9]+(\\.[0-9]+)?(ms|s|m))+$", "10s"),
+	"timeout":     pattern(text("How long to wait at most, from 1ms to 60s; 10s where absent. After it the answer is 202, as for all that is not live.", 32), "^([0-9]+(\\.[0-9]+)?(ms|s|m))+$", "10s"),
 	"dry_run":     {Description: "`true`: check everything, change nothing, answer with what would change.", Type: "boolean"},
 	"message":     text("Why, for the history.", 1024),
 	"take_over":   {Description: "`true`: change, or delete, also what another owner has; 409 otherwise.", Type: "boolean"},
@@ -120,7 +120,7 @@ var Parameters = map[string]Parameter{
 var answerText = map[int]string{
 	200: "As asked.",
 	201: "Created.",
-	202: "Stored, and not live in the time given: `live` says what is being waited for.",
+	202: "Stored, and not live: not in the time given, or refused, or nobody is connected; `live` says which and why.",
 	304: "Unchanged.",
 }
 
@@ -134,5 +134,5 @@ var problemText = map[int]string{
 	413: "The body is too large.",
 	415: "The body is not JSON.",
 	422: "A value is not acceptable; `errors` has every violation with its path. Nothing has been changed.",
-	503: "The database does not answer.",
+	503: "The database does not do what it is asked, or, at `/readyz`, NATS; `detail` says why.",
 }

@@ -38,6 +38,11 @@ type health struct {
 	room    time.Time // since when a stuck stream's disk has had room
 }
 
+// errAway is said at once: what is asked of a NATS that is away is answered with silence, after five seconds.
+var errAway = errors.New("NATS does not answer")
+
+func (r *Relay) away() bool { return !r.js.Conn().IsConnected() }
+
 // Trouble says why what is stored is not published; not ok where nothing is known to be wrong.
 func (r *Relay) Trouble() (Trouble, bool) {
 	r.mu.Lock()

@@ -110,3 +110,22 @@ func TestAway(t *testing.T) {
 	a.trouble(30*time.Second, "")
 	a.agree()
 }
+
+// TestAwayOfTwo: of two apis on one database one publishes, and both know why nothing is published.
+func TestAwayOfTwo(t *testing.T) {
+	server := natstest.Start(t)
+	url := pgtest.Database(t)
+	first := start(t, server, url)
+	first.put("before", "one")
+	first.agree()
+	second := start(t, server, url)
+	second.agree()
+	server.Stop()
+	second.put("while", "one")
+	first.trouble(5*time.Second, "NATS does not answer")
+	second.trouble(5*time.Second, "NATS does not answer")
+	server.Start()
+	first.trouble(30*time.Second, "")
+	second.trouble(30*time.Second, "")
+	first.agree()
+}

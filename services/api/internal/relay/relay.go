@@ -144,6 +144,9 @@ func (r *Relay) lead(ctx context.Context) error {
 		return nil
 	}
 	defer release()
+	if r.away() {
+		return errAway
+	}
 	if _, err := stream.Ensure(ctx, r.js); err != nil {
 		return err
 	}
@@ -168,6 +171,9 @@ func (r *Relay) lead(ctx context.Context) error {
 			if err := alive(ctx); err != nil {
 				return fmt.Errorf("the leader's connection is gone: %w", err)
 			}
+			if r.away() {
+				return errAway
+			}
 			if err := r.compare(ctx); err != nil {
 				return err
 			}
@@ -182,6 +188,11 @@ func (r *Relay) lead(ctx context.Context) error {
 func (r *Relay) follow(ctx context.Context) {
 	for len(r.fresh) > 0 {
 		<-r.fresh
+	}
+	if r.away() {
+		r.fault(errAway.Error(), false)
+		r.pause(ctx, poll)
+		return
 	}
 	limit, cancel := context.WithTimeout(ctx, diagnosis)
 	defer cancel()

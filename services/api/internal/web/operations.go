@@ -71,7 +71,7 @@ func (a *API) operations() []operation {
 			ID: "events", Method: "GET", Path: "/v1/events", Role: auth.Viewer, Tag: "Status", Summary: "Follow every change (server-sent events)",
 			Description: "`event: revision`, with the revision as id and the commit (as on NATS, docs/events.md) as data: every one of them, gapless; " +
 				"a client that comes back with Last-Event-ID gets what it missed, without it what comes from now on. " +
-				"`event: status`, without an id, with live_revision, proxies, rejected and unresolved_names, whenever they change. A comment every 15 seconds keeps the connection open.",
+				"`event: status`, without an id, with live_revision, proxies, rejected, unresolved_names and troubles, whenever they change. A comment every 15 seconds keeps the connection open.",
 			Headers: []string{"Last-Event-ID"}, Answers: map[int]string{200: "text/event-stream"},
 		}, a.events},
 
