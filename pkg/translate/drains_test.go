@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"sigs.k8s.io/yaml"
@@ -273,4 +274,36 @@ func index(listener string) int {
 		return 0
 	}
 	return 1
+}
+
+// TestPlainListener: an Envoy that does not follow the gateway's runtime has the values in its listeners, and nothing
+// there where nothing is on.
+func TestPlainListener(t *testing.T) {
+	key := translate.Key{Type: translate.TypeListener, Name: "plain"}
+	for _, c := range []struct{ spec, holds, lacks string }{
+		{`{listeners: [{name: plain, port: 10000}]}`, "", "access_loggers.stdout"},
+		{`{listeners: [{name: plain, port: 10000}], access_log: {}}`, "access_loggers.stdout", "runtime_filter"},
+		{`{listeners: [{name: plain, port: 10000}], access_log: {min_status: 404}}`, `default_value: 404`, "runtime_filter"},
+		{`{listeners: [{name: plain, port: 10000}], tracing: {service: collector, percent: 7}}`, "value: 7", "access_loggers.stdout"},
+	} {
+		st := config.New()
+		st.Apply([]*resource.Object{parsed(t, c.spec)})
+		b := translate.NewBuilder(resource.DefaultGateway, translate.Options{Resolve: resolve})
+		b.Rebuild(st)
+		r := b.Get(key)
+		if r.Anywhere() != r.Plain || !r.Is(r.Plain.Version) {
+			t.Fatalf("%s: the plain form is not for Envoys of which nothing is known", c.spec)
+		}
+		raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(r.Plain.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := yaml.JSONToYAML(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), c.holds) || strings.Contains(string(text), c.lacks) {
+			t.Errorf("%s: want %q and not %q in\n%s", c.spec, c.holds, c.lacks, text)
+		}
+	}
 }

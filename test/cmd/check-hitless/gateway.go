@@ -127,8 +127,10 @@ func (g *gateway) steps() []step {
 		}},
 		{name: "limits", change: func(k int) ([]any, error) {
 			g.limits = []object{
-				{"max_connections": 10000 + k}, {"local_rate_limit": object{"requests": 100000 + k}},
-				{"max_connections": 20000, "local_rate_limit": object{"requests": 200000, "per": "2s"}}, nil,
+				{"max_connections": 10000 + k},
+				{"local_rate_limit": object{"requests": 100000 + k}},
+				{"max_connections": 20000, "local_rate_limit": object{"requests": 200000, "per": "2s"}},
+				nil,
 			}[k%4]
 			return nil, nil
 		}},

@@ -218,8 +218,8 @@ type Listener struct {
 	// listener and ends no connection; a wildcard, a name below one, and a name with both kinds of keys have a filter
 	// chain of their own in Envoy, some 0.3 MB each.
 	Certificates []string `protobuf:"bytes,5,rep,name=certificates,proto3" json:"certificates,omitempty"`
-	// https: hosts that demand a client certificate. They answer 421 on a connection made for another
-	// server name.
+	// https: hosts that demand a client certificate. They answer 421 on a connection without one, and on one made for
+	// a server name that demands none of the same authority.
 	ClientAuth    []*ClientAuth `protobuf:"bytes,6,rep,name=client_auth,json=clientAuth,proto3" json:"client_auth,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
