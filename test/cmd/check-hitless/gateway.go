@@ -135,7 +135,8 @@ func (g *gateway) steps() []step {
 			return nil, nil
 		}},
 		{name: "client_auth", change: func(k int) ([]any, error) {
-			g.strict = [][]string{{"strict.example.com"}, {"strict.example.com", "*.strict.example.com"}, {"*.strict.example.com"}, nil}[k%4]
+			const exact, below = "strict.example.com", "*.strict.example.com"
+			g.strict = [][]string{{exact}, {exact, below}, {below}, nil}[k%4]
 			return nil, nil
 		}},
 		{name: "tracing", drains: true, change: func(k int) ([]any, error) {
@@ -184,8 +185,9 @@ func (g *gateway) vary(ctx context.Context, l *lasting, certificates, changes in
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%s: %d changes in %v, %d of them named as draining (%v); %d filter chains drain more than before, %d HTTP/2 connections were replaced\n",
-			st.name, n, time.Since(t0).Round(time.Millisecond), g.named, slices.Sorted(maps.Keys(because)), after-before, l.replaced.Load()-replaced)
+		fmt.Printf("%s: %d changes in %v, %d of them named as draining (%v); ",
+			st.name, n, time.Since(t0).Round(time.Millisecond), g.named, slices.Sorted(maps.Keys(because)))
+		fmt.Printf("%d filter chains drain more than before, %d HTTP/2 connections were replaced\n", after-before, l.replaced.Load()-replaced)
 		if !st.drains && g.named > 0 && !onlyEntries(because) {
 			return fmt.Errorf("%s: %d changes drain connections: %v", st.name, g.named, because)
 		}

@@ -128,8 +128,8 @@ func (l *lasting) ask(ctx context.Context, n int, path, headers string) (net.Con
 func (l *lasting) websocket(ctx context.Context, n int, began func(error)) {
 	key := make([]byte, 16)
 	_, _ = rand.Read(key) // never fails
-	conn, r, resp, err := l.ask(ctx, n, "/websocket",
-		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "+base64.StdEncoding.EncodeToString(key)+"\r\n")
+	conn, r, resp, err := l.ask(ctx, n, "/websocket", "Upgrade: websocket\r\nConnection: Upgrade\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "+base64.StdEncoding.EncodeToString(key)+"\r\n")
 	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
 		err = errors.New(resp.Status)
 	}
