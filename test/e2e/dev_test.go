@@ -68,6 +68,10 @@ func envoyOnPath(t *testing.T, s *harness.System) {
 	if got := strings.TrimSpace(c.text("dev", "envoy-path")); got != pinned {
 		t.Errorf("Envoy 1.0.0 on PATH makes %s of %s", got, pinned)
 	}
+	c.file("envoy", "#!/bin/sh\nsleep 30\n")
+	if got := strings.TrimSpace(c.text("dev", "envoy-path")); got != pinned {
+		t.Errorf("an envoy on PATH that does not answer makes %s of %s", got, pinned)
+	}
 	if err := os.Remove(on); err != nil {
 		t.Fatal(err)
 	}

@@ -209,12 +209,7 @@ func TestNeighbours(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.Remove(lock) }) // it does no harm
-	// An envoy that never answers.
-	bin := t.TempDir()
-	if err := os.WriteFile(filepath.Join(bin, "envoy"), []byte("#!/bin/sh\nexec sleep 1000\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	s.Setenv("LANG=tlh_XX.UTF-8", "LC_ALL=tlh_XX.UTF-8", "LC_MESSAGES=tlh_XX.UTF-8", "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+t.TempDir(),
+	s.Setenv("LANG=tlh_XX.UTF-8", "LC_ALL=tlh_XX.UTF-8", "LC_MESSAGES=tlh_XX.UTF-8", "HOME="+t.TempDir(),
 		"PGHOST=elsewhere.invalid", "PGPORT=1", "PGSERVICE=none", "PGSERVICEFILE=/none", "PGOPTIONS=-c default_transaction_read_only=on", "PGDATA=/none",
 		"PGTARGETSESSIONATTRS=read-only", "PGSSLMODE=verify-full", "DATABASE_URL_FILE=/none", "NATS_URL=nats://elsewhere.invalid", "NATS_URL_FILE=/none",
 		"SECRET_KEY_FILE=/none", "CLUSTER_API_KEY_FILE=/none", "http_proxy=http://127.0.0.1:1", "HTTP_PROXY=http://127.0.0.1:1", "TMPDIR="+t.TempDir())

@@ -63,7 +63,9 @@ func Fetched(ctx context.Context, cache string, say func(string)) (string, error
 func isPinned(ctx context.Context, path string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	cmd := exec.CommandContext(ctx, path, "--version")
+	cmd.WaitDelay = time.Second // a script's children hold its output
+	out, err := cmd.Output()
 	return err == nil && bytes.Contains(out, []byte("/"+Version+"/"))
 }
 
