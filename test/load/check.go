@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -73,6 +74,10 @@ func (w *Writer) check(ctx context.Context, s *harness.System) error {
 	}
 	for _, x := range seen {
 		if x != seen[0] || !allowed[x] {
+			n, _ := strconv.Atoi(x) // 0 where it is none of the writer's
+			if said := w.refused[n]; said != "" {
+				return fmt.Errorf("writer %d: %d is there, though it was refused: %s", w.n, n, said)
+			}
 			return fmt.Errorf("writer %d: database and Envoy have %v for the two halves; acknowledged was %d, unknown %v", w.n, seen, w.last, w.maybe)
 		}
 	}

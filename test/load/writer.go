@@ -34,6 +34,8 @@ type Writer struct {
 	last int // the last mark that was acknowledged
 	// maybe are marks after it whose outcome is not known.
 	maybe []int
+	// refused is what was said of a mark that is known not to be stored.
+	refused map[int]string
 	// old is the same as of the backup.
 	old struct {
 		last  int
@@ -99,6 +101,10 @@ func (w *Writer) write(ctx context.Context, s *harness.System) bool {
 		w.last, w.maybe = w.next, nil
 		return true
 	case err == nil && status == 503 && strings.Contains(string(body), "nothing has been changed"): // which is held against it
+		if w.refused == nil {
+			w.refused = map[int]string{}
+		}
+		w.refused[w.next] = string(body)
 	default:
 		w.maybe = append(w.maybe, w.next)
 	}
