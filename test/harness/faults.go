@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -54,7 +55,8 @@ func (s *System) Down(ctx context.Context, f func() error, parts ...string) erro
 	}
 	for _, pid := range pids {
 		if pid > 1 {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+			// With what it has started: a pg_ctl that is left over would start the server in the middle of f.
+			_ = errors.Join(syscall.Kill(-pid, syscall.SIGKILL), syscall.Kill(pid, syscall.SIGKILL))
 		}
 	}
 	for _, pid := range pids {
