@@ -132,10 +132,9 @@ func (s Served) Drains(st *config.State, changes []config.Change) []Drain {
 				continue
 			}
 			d := Drain{Gateway: name, Listener: l, Chains: chains, Object: resource.Ref{Kind: resource.KindGateway, Name: name}}
-			switch {
-			case now == nil:
+			if now == nil {
 				d.Fields = []string{"$"}
-			default:
+			} else {
 				d.Fields = s.because(st, name, l, was, now)
 			}
 			if len(d.Fields) == 0 {

@@ -128,6 +128,7 @@ func (l *lasting) ask(ctx context.Context, n int, path, headers string) (net.Con
 func (l *lasting) websocket(ctx context.Context, n int, began func(error)) {
 	key := make([]byte, 16)
 	_, _ = rand.Read(key) // never fails
+	//nolint:bodyclose // it ends with the connection
 	conn, r, resp, err := l.ask(ctx, n, "/websocket", "Upgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "+base64.StdEncoding.EncodeToString(key)+"\r\n")
 	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
@@ -164,7 +165,7 @@ func (l *lasting) websocket(ctx context.Context, n int, began func(error)) {
 
 // download reads what comes, slowly, until the end.
 func (l *lasting) download(ctx context.Context, n int, began func(error)) {
-	conn, _, resp, err := l.ask(ctx, n, "/download", "")
+	conn, _, resp, err := l.ask(ctx, n, "/download", "") //nolint:bodyclose // it ends with the connection
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = errors.New(resp.Status)
 	}
