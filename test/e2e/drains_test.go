@@ -340,7 +340,7 @@ func TestDrainsAreNamed(t *testing.T) {
 	}
 	r := bufio.NewReader(kept)
 	resp, err := http.ReadResponse(r, nil)
-	if err != nil || resp.StatusCode != 200 {
+	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatal(resp, err)
 	}
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
