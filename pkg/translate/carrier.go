@@ -22,7 +22,7 @@ import (
 const (
 	carrierPrefix = "certificates/"
 	// perCarrier is how many names one has at most: so many are read again when one of them comes or goes.
-	perCarrier = 32
+	perCarrier = 16
 )
 
 // IsCarrier says whether a cluster is one, and no service.
