@@ -47,7 +47,7 @@ const (
 
 	writers = 4
 	// pace leaves Envoy the time to follow: how fast that is, is not the question here.
-	pace = 5 * time.Millisecond
+	pace = 20 * time.Millisecond
 )
 
 // part is one whose disk is filled.
