@@ -173,7 +173,9 @@ const readyMarker = "ready"
 
 func postgresReady(dir string, dial func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
-		if _, err := os.Stat(filepath.Join(dir, readyMarker)); err != nil {
+		if _, err := os.Stat(filepath.Join(dir, readyMarker)); errors.Is(err, fs.ErrNotExist) {
+			return errors.New("the database is being made or started")
+		} else if err != nil {
 			return err
 		}
 		return dial(ctx)
