@@ -21,7 +21,7 @@ run: build ## Run the whole system on this machine
 
 .PHONY: test
 test: test-needs build lint check-generated check-wasm check-bpf ## Check everything, with real PostgreSQL, NATS and Envoy
-	go test -count=1 -timeout 20m $(MODULES:%=./%/...)
+	go test -count=1 -timeout 40m $(MODULES:%=./%/...)
 	go run ./test/cmd/check-live -changes 300
 	go run ./test/cmd/check-hitless -rounds 100 -certificates 5 -changes 12
 	go run ./test/cmd/check-auth -trials 300
