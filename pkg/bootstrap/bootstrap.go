@@ -116,13 +116,7 @@ func Render(c Config) ([]byte, error) {
 		"deferred_stat_options": object{"enable_deferred_creation_stats": true},
 		"overload_manager":      overload(c.MaxHeap),
 		"layered_runtime": object{"layers": []object{
-			{"name": "static", "static_layer": object{
-				"re2.max_program_size.error_level": 2000,
-				// Each request waits for the next turn of the event loop. An answer that Envoy gives in the turn in which
-				// it reads the request has it close the connection twice, where it is to be closed, and the second time
-				// it waits a second for the client to do so (docs/adr/0011-defaults.md).
-				"http.max_requests_per_io_cycle": 0,
-			}},
+			{"name": "static", "static_layer": object{"re2.max_program_size.error_level": 2000}},
 			// An xDS server that is away is not waited for: without listeners nobody reads the runtime.
 			{"name": RuntimeLayer, "rtds_layer": object{"name": RuntimeLayer, "rtds_config": object{
 				"ads": object{}, "resource_api_version": "V3", "initial_fetch_timeout": "1s",

@@ -104,6 +104,11 @@ func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener, p
 	}}
 }
 
+// delayedClose is how long Envoy keeps a connection that it wants closed after an answer of its own, for a client that is
+// still sending: closed at once, the kernel would reset the connection and the answer with it. Envoy's second is what
+// each client that asks for the end of the connection waits, HTTP/1.0 among them (docs/adr/0011-defaults.md).
+const delayedClose = 100 * time.Millisecond
+
 // connectionManager follows Envoy's own advice for proxies at the edge.
 func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener, plain bool) *hcmv3.HttpConnectionManager {
 	lim := g.GetLimits()
@@ -118,6 +123,7 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT,
 		RequestHeadersTimeout:        orElse(lim.GetRequestHeadersTimeout(), time.Minute),
 		StreamIdleTimeout:            durationpb.New(5 * time.Minute),
+		DelayedCloseTimeout:          durationpb.New(delayedClose),
 		// HTTP/1.0 is what load balancers' checks and ab speak; Envoy alone would answer 426.
 		HttpProtocolOptions: &corev3.Http1ProtocolOptions{AcceptHttp_10: true},
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
