@@ -397,8 +397,12 @@ func TestLiveWaitsForNames(t *testing.T) {
 	}
 
 	// It loses its addresses, is taken away: it is served with the last ones, which is said.
-	for problem, a := range map[string]dnstest.Answer{"no_addresses": {}, "not_found": {Code: dnsmessage.RCodeNameError}} {
-		dns.Set("nobody.test", a)
+	for _, is := range []struct {
+		problem string
+		answer  dnstest.Answer
+	}{{"no_addresses", dnstest.Answer{}}, {"not_found", dnstest.Answer{Code: dnsmessage.RCodeNameError}}} {
+		problem := is.problem
+		dns.Set("nobody.test", is.answer)
 		eventually(t, func() string {
 			if st := nameStatus(t, s); len(st.Names) != 1 || st.Names[0].Problem != problem || st.Names[0].Addresses != 1 {
 				return fmt.Sprintf("status: %+v, want %s", st.Names, problem)
