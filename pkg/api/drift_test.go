@@ -32,6 +32,7 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 			"XdsServer": api.XdsServer{}, "Proxy": api.Proxy{}, "ProxyList": api.ProxyList{}, "Token": api.Token{},
 			"TokenList": api.TokenList{}, "Problem": api.Problem{}, "Violation": api.Violation{},
 			"RateLimitStatus": api.RateLimitStatus{}, "RateLimitNode": api.RateLimitNode{}, "LimitedSource": api.LimitedSource{}, "LicenseStatus": api.LicenseStatus{}, "UnresolvedName": api.UnresolvedName{},
+			"Progress": api.Progress{}, "LaggingProxy": api.LaggingProxy{},
 		}},
 		{eventsv1.File_marchproxy_events_v1_events_proto, map[string]any{
 			"ResourceEvent": resource.Object{}, "Commit": stream.Commit{}, "KindState": resource.KindState{}, "ChangedResource": stream.ChangedResource{},

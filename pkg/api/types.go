@@ -38,6 +38,23 @@ type Live struct {
 	Agents   int32   `json:"agents,omitempty"`
 	// Absent are Envoys of the gateways concerned that were connected and are not any more.
 	Absent []AbsentProxy `json:"absent,omitempty"`
+	// WaitingFor are connected Envoys that have lacked something longest.
+	WaitingFor []LaggingProxy `json:"waiting_for,omitempty"`
+}
+
+// LaggingProxy is a connected Envoy that has not confirmed everything.
+type LaggingProxy struct {
+	ID              string `json:"id"`
+	Gateway         string `json:"gateway"`
+	Xds             string `json:"xds"`
+	Address         string `json:"address,omitempty"`
+	AppliedRevision int64  `json:"applied_revision"`
+	// Since when it lacks something of a later revision, RFC 3339.
+	Since string `json:"since"`
+	// Resource is the type and name of what it lacks first.
+	Resource string `json:"resource,omitempty"`
+	// Sent says that this was sent, and that the Envoy has not answered.
+	Sent bool `json:"sent,omitempty"`
 }
 
 // AbsentProxy is an Envoy that was connected and is not any more.
@@ -165,6 +182,23 @@ type Status struct {
 	// Names are the DNS names that do not resolve, a hundred at most, of UnresolvedNames.
 	Names           []UnresolvedName `json:"names,omitempty"`
 	UnresolvedNames int32            `json:"unresolved_names,omitempty"`
+	// Progress is what is under way for longer than a moment.
+	Progress []Progress `json:"progress,omitempty"`
+	// Lagging are the Envoys that have lacked something for more than five seconds, twenty at most, of LaggingProxies.
+	Lagging        []LaggingProxy `json:"lagging,omitempty"`
+	LaggingProxies int32          `json:"lagging_proxies,omitempty"`
+}
+
+// Progress is what a part of the system is busy with.
+type Progress struct {
+	// Who is stream or xds NAME.
+	Who  string `json:"who"`
+	What string `json:"what"`
+	// Done of Total; both are 0 where nobody can say.
+	Done  int64 `json:"done"`
+	Total int64 `json:"total"`
+	// Since when it has been behind, RFC 3339.
+	Since string `json:"since,omitempty"`
 }
 
 // Trouble is what is wrong with a part of the system.
@@ -210,6 +244,10 @@ type LiveStatus struct {
 	Troubles     []Trouble   `json:"troubles,omitempty"`
 	// UnresolvedNames counts the DNS names that do not resolve.
 	UnresolvedNames int32 `json:"unresolved_names,omitempty"`
+	// Progress is what is under way for longer than a moment.
+	Progress []Progress `json:"progress,omitempty"`
+	// LaggingProxies counts the Envoys that have lacked something for more than five seconds.
+	LaggingProxies int32 `json:"lagging_proxies,omitempty"`
 }
 
 // KindState is the count and hash of one kind.
@@ -234,6 +272,10 @@ type XdsServer struct {
 	Revision int64  `json:"revision"`
 	Proxies  int32  `json:"proxies"`
 	At       string `json:"at"`
+	// LiveRevision is the one that all of its Envoys serve; 0 without any.
+	LiveRevision int64 `json:"live_revision,omitempty"`
+	// LaggingProxies counts its Envoys that have lacked something for more than five seconds.
+	LaggingProxies int32 `json:"lagging_proxies,omitempty"`
 }
 
 // Proxy is one Envoy.
@@ -254,11 +296,16 @@ type Proxy struct {
 	// DrainTimeSeconds is after how many seconds it cuts connections that came through what a change has replaced; 0
 	// where it does not say.
 	DrainTimeSeconds int32 `json:"drain_time_seconds,omitempty"`
+	// LaggingSince is since when it lacks something; Lacks is the type and name of what it lacks first.
+	LaggingSince string `json:"lagging_since,omitempty"`
+	Lacks        string `json:"lacks,omitempty"`
 }
 
-// ProxyList is the Envoys that are known.
+// ProxyList is a page of the Envoys that are known; Total counts those of all pages.
 type ProxyList struct {
-	Items []Proxy `json:"items"`
+	Items      []Proxy `json:"items"`
+	NextCursor string  `json:"next_cursor,omitempty"`
+	Total      int32   `json:"total"`
 }
 
 // Token is a token; its secret is shown once.

@@ -248,7 +248,10 @@ type Live struct {
 	// Envoys of the gateways concerned that were connected and are not any more, the last one first, at most 20:
 	// nobody knows what they serve. They are not waited for, but half a minute where it was their xDS server that
 	// went. GET /v1/proxies has all of them.
-	Absent        []*AbsentProxy `protobuf:"bytes,20,rep,name=absent,proto3" json:"absent,omitempty"`
+	Absent []*AbsentProxy `protobuf:"bytes,20,rep,name=absent,proto3" json:"absent,omitempty"`
+	// The connected Envoys that it waits for, where it is not live: those that have lacked something longest first, at
+	// most 20. Others may lack something too, for less than a quarter of a second.
+	WaitingFor    []*LaggingProxy `protobuf:"bytes,21,rep,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -332,6 +335,122 @@ func (x *Live) GetAbsent() []*AbsentProxy {
 	return nil
 }
 
+func (x *Live) GetWaitingFor() []*LaggingProxy {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return nil
+}
+
+// A connected Envoy that has not confirmed everything.
+type LaggingProxy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// node.id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The gateway it belongs to.
+	Gateway string `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// The xDS server it is connected to.
+	Xds string `protobuf:"bytes,3,opt,name=xds,proto3" json:"xds,omitempty"`
+	// Its address, as the xDS server sees it.
+	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	// The revision that it serves in full.
+	AppliedRevision int64 `protobuf:"varint,5,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
+	// Since when it lacks something of a later one, RFC 3339.
+	Since string `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
+	// What it lacks first: the Envoy resource's type and its name; empty where nobody can say.
+	Resource string `protobuf:"bytes,7,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Whether that was sent, so that the Envoy has not answered; what was not sent waits for something else.
+	Sent          bool `protobuf:"varint,8,opt,name=sent,proto3" json:"sent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaggingProxy) Reset() {
+	*x = LaggingProxy{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaggingProxy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaggingProxy) ProtoMessage() {}
+
+func (x *LaggingProxy) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaggingProxy.ProtoReflect.Descriptor instead.
+func (*LaggingProxy) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LaggingProxy) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *LaggingProxy) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *LaggingProxy) GetXds() string {
+	if x != nil {
+		return x.Xds
+	}
+	return ""
+}
+
+func (x *LaggingProxy) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *LaggingProxy) GetAppliedRevision() int64 {
+	if x != nil {
+		return x.AppliedRevision
+	}
+	return 0
+}
+
+func (x *LaggingProxy) GetSince() string {
+	if x != nil {
+		return x.Since
+	}
+	return ""
+}
+
+func (x *LaggingProxy) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *LaggingProxy) GetSent() bool {
+	if x != nil {
+		return x.Sent
+	}
+	return false
+}
+
 // An Envoy that was connected and is not any more.
 type AbsentProxy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -351,7 +470,7 @@ type AbsentProxy struct {
 
 func (x *AbsentProxy) Reset() {
 	*x = AbsentProxy{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[3]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -363,7 +482,7 @@ func (x *AbsentProxy) String() string {
 func (*AbsentProxy) ProtoMessage() {}
 
 func (x *AbsentProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[3]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -376,7 +495,7 @@ func (x *AbsentProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbsentProxy.ProtoReflect.Descriptor instead.
 func (*AbsentProxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{3}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AbsentProxy) GetId() string {
@@ -429,7 +548,7 @@ type ObjectList struct {
 
 func (x *ObjectList) Reset() {
 	*x = ObjectList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[4]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +560,7 @@ func (x *ObjectList) String() string {
 func (*ObjectList) ProtoMessage() {}
 
 func (x *ObjectList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[4]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +573,7 @@ func (x *ObjectList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectList.ProtoReflect.Descriptor instead.
 func (*ObjectList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{4}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ObjectList) GetItems() []*Object {
@@ -502,7 +621,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[5]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +633,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[5]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +646,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{5}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ApplyRequest) GetOwner() string {
@@ -600,7 +719,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +731,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +744,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{6}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ApplyResult) GetRevision() int64 {
@@ -690,7 +809,7 @@ type Warning struct {
 
 func (x *Warning) Reset() {
 	*x = Warning{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +821,7 @@ func (x *Warning) String() string {
 func (*Warning) ProtoMessage() {}
 
 func (x *Warning) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +834,7 @@ func (x *Warning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warning.ProtoReflect.Descriptor instead.
 func (*Warning) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{7}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Warning) GetKind() string {
@@ -780,7 +899,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +911,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +924,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{8}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Change) GetAction() string {
@@ -894,7 +1013,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1025,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1038,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{9}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Revision) GetRevision() int64 {
@@ -984,7 +1103,7 @@ type RevisionList struct {
 
 func (x *RevisionList) Reset() {
 	*x = RevisionList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1115,7 @@ func (x *RevisionList) String() string {
 func (*RevisionList) ProtoMessage() {}
 
 func (x *RevisionList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1128,7 @@ func (x *RevisionList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevisionList.ProtoReflect.Descriptor instead.
 func (*RevisionList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{10}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RevisionList) GetItems() []*Revision {
@@ -1041,7 +1160,7 @@ type Diff struct {
 
 func (x *Diff) Reset() {
 	*x = Diff{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1172,7 @@ func (x *Diff) String() string {
 func (*Diff) ProtoMessage() {}
 
 func (x *Diff) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1185,7 @@ func (x *Diff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diff.ProtoReflect.Descriptor instead.
 func (*Diff) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{11}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Diff) GetRevision() int64 {
@@ -1115,7 +1234,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1246,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1259,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{12}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AuditEntry) GetRevision() int64 {
@@ -1212,7 +1331,7 @@ type AuditList struct {
 
 func (x *AuditList) Reset() {
 	*x = AuditList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1224,7 +1343,7 @@ func (x *AuditList) String() string {
 func (*AuditList) ProtoMessage() {}
 
 func (x *AuditList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1237,7 +1356,7 @@ func (x *AuditList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditList.ProtoReflect.Descriptor instead.
 func (*AuditList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{13}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AuditList) GetItems() []*AuditEntry {
@@ -1283,13 +1402,19 @@ type Status struct {
 	Names []*UnresolvedName `protobuf:"bytes,15,rep,name=names,proto3" json:"names,omitempty"`
 	// How many there are.
 	UnresolvedNames int32 `protobuf:"varint,16,opt,name=unresolved_names,json=unresolvedNames,proto3" json:"unresolved_names,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What is under way for longer than a moment: who is behind, and how far it is. Empty where nobody is.
+	Progress []*Progress `protobuf:"bytes,21,rep,name=progress,proto3" json:"progress,omitempty"`
+	// Connected Envoys that have lacked something for more than five seconds: the longest first, at most 20.
+	Lagging []*LaggingProxy `protobuf:"bytes,22,rep,name=lagging,proto3" json:"lagging,omitempty"`
+	// How many there are.
+	LaggingProxies int32 `protobuf:"varint,23,opt,name=lagging_proxies,json=laggingProxies,proto3" json:"lagging_proxies,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1426,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1439,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{14}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Status) GetRevision() int64 {
@@ -1408,6 +1533,108 @@ func (x *Status) GetUnresolvedNames() int32 {
 	return 0
 }
 
+func (x *Status) GetProgress() []*Progress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+func (x *Status) GetLagging() []*LaggingProxy {
+	if x != nil {
+		return x.Lagging
+	}
+	return nil
+}
+
+func (x *Status) GetLaggingProxies() int32 {
+	if x != nil {
+		return x.LaggingProxies
+	}
+	return 0
+}
+
+// What a part of the system is busy with.
+type Progress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// stream (the api that publishes) or xds NAME.
+	Who string `protobuf:"bytes,1,opt,name=who,proto3" json:"who,omitempty"`
+	// What it does, in words.
+	What string `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"`
+	// How much of it is done, and of how much; both are 0 where nobody can say.
+	Done  int64 `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	Total int64 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	// Since when it has been behind, RFC 3339.
+	Since         string `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Progress) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+func (x *Progress) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Progress) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Progress) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Progress) GetSince() string {
+	if x != nil {
+		return x.Since
+	}
+	return ""
+}
+
 // What is wrong with a part of the system.
 type Trouble struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1423,7 +1650,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +1662,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +1675,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Trouble) GetPart() string {
@@ -1497,7 +1724,7 @@ type UnresolvedName struct {
 
 func (x *UnresolvedName) Reset() {
 	*x = UnresolvedName{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +1736,7 @@ func (x *UnresolvedName) String() string {
 func (*UnresolvedName) ProtoMessage() {}
 
 func (x *UnresolvedName) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +1749,7 @@ func (x *UnresolvedName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnresolvedName.ProtoReflect.Descriptor instead.
 func (*UnresolvedName) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UnresolvedName) GetHost() string {
@@ -1600,7 +1827,7 @@ type LicenseStatus struct {
 
 func (x *LicenseStatus) Reset() {
 	*x = LicenseStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1839,7 @@ func (x *LicenseStatus) String() string {
 func (*LicenseStatus) ProtoMessage() {}
 
 func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1852,7 @@ func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicenseStatus.ProtoReflect.Descriptor instead.
 func (*LicenseStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LicenseStatus) GetName() string {
@@ -1697,13 +1924,17 @@ type LiveStatus struct {
 	Troubles []*Trouble `protobuf:"bytes,20,rep,name=troubles,proto3" json:"troubles,omitempty"`
 	// How many DNS names of services' endpoints do not resolve.
 	UnresolvedNames int32 `protobuf:"varint,4,opt,name=unresolved_names,json=unresolvedNames,proto3" json:"unresolved_names,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What is under way for longer than a moment.
+	Progress []*Progress `protobuf:"bytes,21,rep,name=progress,proto3" json:"progress,omitempty"`
+	// How many connected Envoys have lacked something for more than five seconds.
+	LaggingProxies int32 `protobuf:"varint,22,opt,name=lagging_proxies,json=laggingProxies,proto3" json:"lagging_proxies,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *LiveStatus) Reset() {
 	*x = LiveStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +1946,7 @@ func (x *LiveStatus) String() string {
 func (*LiveStatus) ProtoMessage() {}
 
 func (x *LiveStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +1959,7 @@ func (x *LiveStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveStatus.ProtoReflect.Descriptor instead.
 func (*LiveStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LiveStatus) GetLiveRevision() int64 {
@@ -1766,6 +1997,20 @@ func (x *LiveStatus) GetUnresolvedNames() int32 {
 	return 0
 }
 
+func (x *LiveStatus) GetProgress() []*Progress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+func (x *LiveStatus) GetLaggingProxies() int32 {
+	if x != nil {
+		return x.LaggingProxies
+	}
+	return 0
+}
+
 // The state of one kind.
 type KindState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1779,7 +2024,7 @@ type KindState struct {
 
 func (x *KindState) Reset() {
 	*x = KindState{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1791,7 +2036,7 @@ func (x *KindState) String() string {
 func (*KindState) ProtoMessage() {}
 
 func (x *KindState) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1804,7 +2049,7 @@ func (x *KindState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindState.ProtoReflect.Descriptor instead.
 func (*KindState) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *KindState) GetCount() int64 {
@@ -1842,7 +2087,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +2099,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +2112,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Rejection) GetKind() string {
@@ -1922,14 +2167,18 @@ type XdsServer struct {
 	// Its connected Envoys.
 	Proxies int32 `protobuf:"varint,3,opt,name=proxies,proto3" json:"proxies,omitempty"`
 	// When it last reported, RFC 3339.
-	At            string `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	At string `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	// The revision that all of its Envoys serve; 0 without any.
+	LiveRevision int64 `protobuf:"varint,5,opt,name=live_revision,json=liveRevision,proto3" json:"live_revision,omitempty"`
+	// How many of its Envoys have lacked something for more than five seconds.
+	LaggingProxies int32 `protobuf:"varint,6,opt,name=lagging_proxies,json=laggingProxies,proto3" json:"lagging_proxies,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *XdsServer) Reset() {
 	*x = XdsServer{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2190,7 @@ func (x *XdsServer) String() string {
 func (*XdsServer) ProtoMessage() {}
 
 func (x *XdsServer) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2203,7 @@ func (x *XdsServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XdsServer.ProtoReflect.Descriptor instead.
 func (*XdsServer) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *XdsServer) GetId() string {
@@ -1985,6 +2234,20 @@ func (x *XdsServer) GetAt() string {
 	return ""
 }
 
+func (x *XdsServer) GetLiveRevision() int64 {
+	if x != nil {
+		return x.LiveRevision
+	}
+	return 0
+}
+
+func (x *XdsServer) GetLaggingProxies() int32 {
+	if x != nil {
+		return x.LaggingProxies
+	}
+	return 0
+}
+
 // One Envoy.
 type Proxy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2013,13 +2276,17 @@ type Proxy struct {
 	// The time after which it cuts connections that came through what a change has replaced, in seconds; 0 where it does
 	// not say: Envoy's own default is 600.
 	DrainTimeSeconds int32 `protobuf:"varint,21,opt,name=drain_time_seconds,json=drainTimeSeconds,proto3" json:"drain_time_seconds,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Since when it lacks something, RFC 3339, where that is longer than a quarter of a second.
+	LaggingSince string `protobuf:"bytes,22,opt,name=lagging_since,json=laggingSince,proto3" json:"lagging_since,omitempty"`
+	// What it lacks first: the Envoy resource's type and its name.
+	Lacks         string `protobuf:"bytes,23,opt,name=lacks,proto3" json:"lacks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +2298,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +2311,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Proxy) GetId() string {
@@ -2131,18 +2398,36 @@ func (x *Proxy) GetDrainTimeSeconds() int32 {
 	return 0
 }
 
-// The Envoys that are known.
+func (x *Proxy) GetLaggingSince() string {
+	if x != nil {
+		return x.LaggingSince
+	}
+	return ""
+}
+
+func (x *Proxy) GetLacks() string {
+	if x != nil {
+		return x.Lacks
+	}
+	return ""
+}
+
+// A page of the Envoys that are known.
 type ProxyList struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the order of their ids.
-	Items         []*Proxy `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	Items []*Proxy `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	// Set where there are more.
+	NextCursor string `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
+	// How many there are on all pages.
+	Total         int32 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProxyList) Reset() {
 	*x = ProxyList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2154,7 +2439,7 @@ func (x *ProxyList) String() string {
 func (*ProxyList) ProtoMessage() {}
 
 func (x *ProxyList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2167,7 +2452,7 @@ func (x *ProxyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyList.ProtoReflect.Descriptor instead.
 func (*ProxyList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProxyList) GetItems() []*Proxy {
@@ -2175,6 +2460,20 @@ func (x *ProxyList) GetItems() []*Proxy {
 		return x.Items
 	}
 	return nil
+}
+
+func (x *ProxyList) GetNextCursor() string {
+	if x != nil {
+		return x.NextCursor
+	}
+	return ""
+}
+
+func (x *ProxyList) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
 }
 
 // A token, without its secret.
@@ -2194,7 +2493,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2505,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2518,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Token) GetName() string {
@@ -2261,7 +2560,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2572,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2286,7 +2585,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -2319,7 +2618,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2630,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2643,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Problem) GetType() string {
@@ -2411,7 +2710,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2423,7 +2722,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2436,7 +2735,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Violation) GetPath() string {
@@ -2475,7 +2774,7 @@ type RateLimitStatus struct {
 
 func (x *RateLimitStatus) Reset() {
 	*x = RateLimitStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2487,7 +2786,7 @@ func (x *RateLimitStatus) String() string {
 func (*RateLimitStatus) ProtoMessage() {}
 
 func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2500,7 +2799,7 @@ func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
 func (*RateLimitStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RateLimitStatus) GetName() string {
@@ -2558,7 +2857,7 @@ type RateLimitNode struct {
 
 func (x *RateLimitNode) Reset() {
 	*x = RateLimitNode{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2869,7 @@ func (x *RateLimitNode) String() string {
 func (*RateLimitNode) ProtoMessage() {}
 
 func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2882,7 @@ func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitNode.ProtoReflect.Descriptor instead.
 func (*RateLimitNode) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RateLimitNode) GetId() string {
@@ -2683,7 +2982,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2695,7 +2994,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2708,7 +3007,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -2751,7 +3050,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
 	"\fObjectStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xcf\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x91\x02\n" +
 	"\x04Live\x12\x12\n" +
 	"\x04live\x18\x01 \x01(\bR\x04live\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -2759,7 +3058,18 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\aproxies\x18\x04 \x01(\x05R\aproxies\x12\x1b\n" +
 	"\twaited_ms\x18\x05 \x01(\x01R\bwaitedMs\x12\x16\n" +
 	"\x06agents\x18\x06 \x01(\x05R\x06agents\x126\n" +
-	"\x06absent\x18\x14 \x03(\v2\x1e.marchproxy.api.v1.AbsentProxyR\x06absent\"\x9e\x01\n" +
+	"\x06absent\x18\x14 \x03(\v2\x1e.marchproxy.api.v1.AbsentProxyR\x06absent\x12@\n" +
+	"\vwaiting_for\x18\x15 \x03(\v2\x1f.marchproxy.api.v1.LaggingProxyR\n" +
+	"waitingFor\"\xd5\x01\n" +
+	"\fLaggingProxy\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\agateway\x18\x02 \x01(\tR\agateway\x12\x10\n" +
+	"\x03xds\x18\x03 \x01(\tR\x03xds\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12)\n" +
+	"\x10applied_revision\x18\x05 \x01(\x03R\x0fappliedRevision\x12\x14\n" +
+	"\x05since\x18\x06 \x01(\tR\x05since\x12\x1a\n" +
+	"\bresource\x18\a \x01(\tR\bresource\x12\x12\n" +
+	"\x04sent\x18\b \x01(\bR\x04sent\"\x9e\x01\n" +
 	"\vAbsentProxy\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x18\n" +
@@ -2843,7 +3153,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\tAuditList\x123\n" +
 	"\x05items\x18\x01 \x03(\v2\x1d.marchproxy.api.v1.AuditEntryR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
-	"nextCursor\"\xb8\x05\n" +
+	"nextCursor\"\xd5\x06\n" +
 	"\x06Status\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12-\n" +
@@ -2857,11 +3167,20 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\bwarnings\x18\f \x03(\v2\x1a.marchproxy.api.v1.WarningR\bwarnings\x126\n" +
 	"\btroubles\x18\x14 \x03(\v2\x1a.marchproxy.api.v1.TroubleR\btroubles\x127\n" +
 	"\x05names\x18\x0f \x03(\v2!.marchproxy.api.v1.UnresolvedNameR\x05names\x12)\n" +
-	"\x10unresolved_names\x18\x10 \x01(\x05R\x0funresolvedNames\x1aV\n" +
+	"\x10unresolved_names\x18\x10 \x01(\x05R\x0funresolvedNames\x127\n" +
+	"\bprogress\x18\x15 \x03(\v2\x1b.marchproxy.api.v1.ProgressR\bprogress\x129\n" +
+	"\alagging\x18\x16 \x03(\v2\x1f.marchproxy.api.v1.LaggingProxyR\alagging\x12'\n" +
+	"\x0flagging_proxies\x18\x17 \x01(\x05R\x0elaggingProxies\x1aV\n" +
 	"\n" +
 	"StateEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x122\n" +
-	"\x05value\x18\x02 \x01(\v2\x1c.marchproxy.api.v1.KindStateR\x05value:\x028\x01\"K\n" +
+	"\x05value\x18\x02 \x01(\v2\x1c.marchproxy.api.v1.KindStateR\x05value:\x028\x01\"p\n" +
+	"\bProgress\x12\x10\n" +
+	"\x03who\x18\x01 \x01(\tR\x03who\x12\x12\n" +
+	"\x04what\x18\x02 \x01(\tR\x04what\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\x03R\x04done\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\x03R\x05total\x12\x14\n" +
+	"\x05since\x18\x05 \x01(\tR\x05since\"K\n" +
 	"\aTrouble\x12\x12\n" +
 	"\x04part\x18\x01 \x01(\tR\x04part\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
@@ -2885,14 +3204,16 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\aproxies\x18\x06 \x01(\x05R\aproxies\x12\x1f\n" +
 	"\vmax_proxies\x18\a \x01(\x05R\n" +
 	"maxProxies\x12\x18\n" +
-	"\asurplus\x18\b \x01(\x05R\asurplus\"\xe8\x01\n" +
+	"\asurplus\x18\b \x01(\x05R\asurplus\"\xca\x02\n" +
 	"\n" +
 	"LiveStatus\x12#\n" +
 	"\rlive_revision\x18\x01 \x01(\x03R\fliveRevision\x12\x18\n" +
 	"\aproxies\x18\x02 \x01(\x05R\aproxies\x128\n" +
 	"\brejected\x18\x03 \x03(\v2\x1c.marchproxy.api.v1.RejectionR\brejected\x126\n" +
 	"\btroubles\x18\x14 \x03(\v2\x1a.marchproxy.api.v1.TroubleR\btroubles\x12)\n" +
-	"\x10unresolved_names\x18\x04 \x01(\x05R\x0funresolvedNames\"5\n" +
+	"\x10unresolved_names\x18\x04 \x01(\x05R\x0funresolvedNames\x127\n" +
+	"\bprogress\x18\x15 \x03(\v2\x1b.marchproxy.api.v1.ProgressR\bprogress\x12'\n" +
+	"\x0flagging_proxies\x18\x16 \x01(\x05R\x0elaggingProxies\"5\n" +
 	"\tKindState\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x9d\x01\n" +
@@ -2902,12 +3223,14 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\agateway\x18\x03 \x01(\tR\agateway\x12\x1a\n" +
 	"\bresource\x18\x04 \x01(\tR\bresource\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x1a\n" +
-	"\brevision\x18\x06 \x01(\x03R\brevision\"a\n" +
+	"\brevision\x18\x06 \x01(\x03R\brevision\"\xaf\x01\n" +
 	"\tXdsServer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x18\n" +
 	"\aproxies\x18\x03 \x01(\x05R\aproxies\x12\x0e\n" +
-	"\x02at\x18\x04 \x01(\tR\x02at\"\x87\x03\n" +
+	"\x02at\x18\x04 \x01(\tR\x02at\x12#\n" +
+	"\rlive_revision\x18\x05 \x01(\x03R\fliveRevision\x12'\n" +
+	"\x0flagging_proxies\x18\x06 \x01(\x05R\x0elaggingProxies\"\xc2\x03\n" +
 	"\x05Proxy\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x10\n" +
@@ -2922,9 +3245,14 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	" \x01(\bR\asurplus\x12 \n" +
 	"\flast_seen_at\x18\x14 \x01(\tR\n" +
 	"lastSeenAt\x12,\n" +
-	"\x12drain_time_seconds\x18\x15 \x01(\x05R\x10drainTimeSeconds\";\n" +
+	"\x12drain_time_seconds\x18\x15 \x01(\x05R\x10drainTimeSeconds\x12#\n" +
+	"\rlagging_since\x18\x16 \x01(\tR\flaggingSince\x12\x14\n" +
+	"\x05lacks\x18\x17 \x01(\tR\x05lacks\"r\n" +
 	"\tProxyList\x12.\n" +
-	"\x05items\x18\x01 \x03(\v2\x18.marchproxy.api.v1.ProxyR\x05items\"\xae\x01\n" +
+	"\x05items\x18\x01 \x03(\v2\x18.marchproxy.api.v1.ProxyR\x05items\x12\x1f\n" +
+	"\vnext_cursor\x18\x02 \x01(\tR\n" +
+	"nextCursor\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x05R\x05total\"\xae\x01\n" +
 	"\x05Token\x12>\n" +
 	"\x04name\x18\x01 \x01(\tB*\xbaH'r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$R\x04name\x120\n" +
 	"\x04role\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17R\x06viewerR\x06editorR\x05adminR\x04role\x12\x1d\n" +
@@ -2984,88 +3312,94 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),          // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),    // 1: marchproxy.api.v1.ObjectStatus
 	(*Live)(nil),            // 2: marchproxy.api.v1.Live
-	(*AbsentProxy)(nil),     // 3: marchproxy.api.v1.AbsentProxy
-	(*ObjectList)(nil),      // 4: marchproxy.api.v1.ObjectList
-	(*ApplyRequest)(nil),    // 5: marchproxy.api.v1.ApplyRequest
-	(*ApplyResult)(nil),     // 6: marchproxy.api.v1.ApplyResult
-	(*Warning)(nil),         // 7: marchproxy.api.v1.Warning
-	(*Change)(nil),          // 8: marchproxy.api.v1.Change
-	(*Revision)(nil),        // 9: marchproxy.api.v1.Revision
-	(*RevisionList)(nil),    // 10: marchproxy.api.v1.RevisionList
-	(*Diff)(nil),            // 11: marchproxy.api.v1.Diff
-	(*AuditEntry)(nil),      // 12: marchproxy.api.v1.AuditEntry
-	(*AuditList)(nil),       // 13: marchproxy.api.v1.AuditList
-	(*Status)(nil),          // 14: marchproxy.api.v1.Status
-	(*Trouble)(nil),         // 15: marchproxy.api.v1.Trouble
-	(*UnresolvedName)(nil),  // 16: marchproxy.api.v1.UnresolvedName
-	(*LicenseStatus)(nil),   // 17: marchproxy.api.v1.LicenseStatus
-	(*LiveStatus)(nil),      // 18: marchproxy.api.v1.LiveStatus
-	(*KindState)(nil),       // 19: marchproxy.api.v1.KindState
-	(*Rejection)(nil),       // 20: marchproxy.api.v1.Rejection
-	(*XdsServer)(nil),       // 21: marchproxy.api.v1.XdsServer
-	(*Proxy)(nil),           // 22: marchproxy.api.v1.Proxy
-	(*ProxyList)(nil),       // 23: marchproxy.api.v1.ProxyList
-	(*Token)(nil),           // 24: marchproxy.api.v1.Token
-	(*TokenList)(nil),       // 25: marchproxy.api.v1.TokenList
-	(*Problem)(nil),         // 26: marchproxy.api.v1.Problem
-	(*Violation)(nil),       // 27: marchproxy.api.v1.Violation
-	(*RateLimitStatus)(nil), // 28: marchproxy.api.v1.RateLimitStatus
-	(*RateLimitNode)(nil),   // 29: marchproxy.api.v1.RateLimitNode
-	(*LimitedSource)(nil),   // 30: marchproxy.api.v1.LimitedSource
-	nil,                     // 31: marchproxy.api.v1.Object.LabelsEntry
-	nil,                     // 32: marchproxy.api.v1.Change.LabelsBeforeEntry
-	nil,                     // 33: marchproxy.api.v1.Change.LabelsAfterEntry
-	nil,                     // 34: marchproxy.api.v1.Status.StateEntry
-	nil,                     // 35: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	(*structpb.Struct)(nil), // 36: google.protobuf.Struct
+	(*LaggingProxy)(nil),    // 3: marchproxy.api.v1.LaggingProxy
+	(*AbsentProxy)(nil),     // 4: marchproxy.api.v1.AbsentProxy
+	(*ObjectList)(nil),      // 5: marchproxy.api.v1.ObjectList
+	(*ApplyRequest)(nil),    // 6: marchproxy.api.v1.ApplyRequest
+	(*ApplyResult)(nil),     // 7: marchproxy.api.v1.ApplyResult
+	(*Warning)(nil),         // 8: marchproxy.api.v1.Warning
+	(*Change)(nil),          // 9: marchproxy.api.v1.Change
+	(*Revision)(nil),        // 10: marchproxy.api.v1.Revision
+	(*RevisionList)(nil),    // 11: marchproxy.api.v1.RevisionList
+	(*Diff)(nil),            // 12: marchproxy.api.v1.Diff
+	(*AuditEntry)(nil),      // 13: marchproxy.api.v1.AuditEntry
+	(*AuditList)(nil),       // 14: marchproxy.api.v1.AuditList
+	(*Status)(nil),          // 15: marchproxy.api.v1.Status
+	(*Progress)(nil),        // 16: marchproxy.api.v1.Progress
+	(*Trouble)(nil),         // 17: marchproxy.api.v1.Trouble
+	(*UnresolvedName)(nil),  // 18: marchproxy.api.v1.UnresolvedName
+	(*LicenseStatus)(nil),   // 19: marchproxy.api.v1.LicenseStatus
+	(*LiveStatus)(nil),      // 20: marchproxy.api.v1.LiveStatus
+	(*KindState)(nil),       // 21: marchproxy.api.v1.KindState
+	(*Rejection)(nil),       // 22: marchproxy.api.v1.Rejection
+	(*XdsServer)(nil),       // 23: marchproxy.api.v1.XdsServer
+	(*Proxy)(nil),           // 24: marchproxy.api.v1.Proxy
+	(*ProxyList)(nil),       // 25: marchproxy.api.v1.ProxyList
+	(*Token)(nil),           // 26: marchproxy.api.v1.Token
+	(*TokenList)(nil),       // 27: marchproxy.api.v1.TokenList
+	(*Problem)(nil),         // 28: marchproxy.api.v1.Problem
+	(*Violation)(nil),       // 29: marchproxy.api.v1.Violation
+	(*RateLimitStatus)(nil), // 30: marchproxy.api.v1.RateLimitStatus
+	(*RateLimitNode)(nil),   // 31: marchproxy.api.v1.RateLimitNode
+	(*LimitedSource)(nil),   // 32: marchproxy.api.v1.LimitedSource
+	nil,                     // 33: marchproxy.api.v1.Object.LabelsEntry
+	nil,                     // 34: marchproxy.api.v1.Change.LabelsBeforeEntry
+	nil,                     // 35: marchproxy.api.v1.Change.LabelsAfterEntry
+	nil,                     // 36: marchproxy.api.v1.Status.StateEntry
+	nil,                     // 37: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	(*structpb.Struct)(nil), // 38: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	36, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	31, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	38, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	33, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	2,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
-	7,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
-	3,  // 5: marchproxy.api.v1.Live.absent:type_name -> marchproxy.api.v1.AbsentProxy
-	0,  // 6: marchproxy.api.v1.ObjectList.items:type_name -> marchproxy.api.v1.Object
-	0,  // 7: marchproxy.api.v1.ApplyRequest.resources:type_name -> marchproxy.api.v1.Object
-	8,  // 8: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
-	2,  // 9: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
-	7,  // 10: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
-	36, // 11: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	36, // 12: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	32, // 13: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
-	33, // 14: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
-	8,  // 15: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
-	9,  // 16: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
-	8,  // 17: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
-	12, // 18: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
-	20, // 19: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
-	21, // 20: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	34, // 21: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
-	17, // 22: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
-	7,  // 23: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
-	15, // 24: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
-	16, // 25: marchproxy.api.v1.Status.names:type_name -> marchproxy.api.v1.UnresolvedName
-	20, // 26: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
-	15, // 27: marchproxy.api.v1.LiveStatus.troubles:type_name -> marchproxy.api.v1.Trouble
-	20, // 28: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
-	22, // 29: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	24, // 30: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	27, // 31: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	29, // 32: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	35, // 33: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	30, // 34: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	19, // 35: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	8,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
+	4,  // 5: marchproxy.api.v1.Live.absent:type_name -> marchproxy.api.v1.AbsentProxy
+	3,  // 6: marchproxy.api.v1.Live.waiting_for:type_name -> marchproxy.api.v1.LaggingProxy
+	0,  // 7: marchproxy.api.v1.ObjectList.items:type_name -> marchproxy.api.v1.Object
+	0,  // 8: marchproxy.api.v1.ApplyRequest.resources:type_name -> marchproxy.api.v1.Object
+	9,  // 9: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
+	2,  // 10: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
+	8,  // 11: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
+	38, // 12: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	38, // 13: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	34, // 14: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
+	35, // 15: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
+	9,  // 16: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
+	10, // 17: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
+	9,  // 18: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
+	13, // 19: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
+	22, // 20: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
+	23, // 21: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
+	36, // 22: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	19, // 23: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
+	8,  // 24: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
+	17, // 25: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
+	18, // 26: marchproxy.api.v1.Status.names:type_name -> marchproxy.api.v1.UnresolvedName
+	16, // 27: marchproxy.api.v1.Status.progress:type_name -> marchproxy.api.v1.Progress
+	3,  // 28: marchproxy.api.v1.Status.lagging:type_name -> marchproxy.api.v1.LaggingProxy
+	22, // 29: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
+	17, // 30: marchproxy.api.v1.LiveStatus.troubles:type_name -> marchproxy.api.v1.Trouble
+	16, // 31: marchproxy.api.v1.LiveStatus.progress:type_name -> marchproxy.api.v1.Progress
+	22, // 32: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
+	24, // 33: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
+	26, // 34: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	29, // 35: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	31, // 36: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	37, // 37: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	32, // 38: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	21, // 39: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -3079,7 +3413,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

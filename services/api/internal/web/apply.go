@@ -213,6 +213,7 @@ func (a *API) status(c echo.Context) error {
 		out.Xds = []api.XdsServer{}
 	}
 	out.LiveRevision, out.Troubles = liveRevision(proxies), a.troubles()
+	out.Progress = a.progress()
 	out.Names, out.UnresolvedNames = a.unresolved(maxNames)
 	if out.State[resource.KindLicense].Count > 0 {
 		if out.Licenses, err = a.licenses(c.Request().Context(), proxies, time.Now()); err != nil {

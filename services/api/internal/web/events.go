@@ -120,7 +120,7 @@ func (f *follower) send() error {
 		}
 	}
 	_, proxies, rejected := f.Board.Summary()
-	now := api.LiveStatus{LiveRevision: liveRevision(proxies), Proxies: int32(len(proxies)), Rejected: rejected, Troubles: f.troubles()}
+	now := api.LiveStatus{LiveRevision: liveRevision(proxies), Proxies: int32(len(proxies)), Rejected: rejected, Troubles: f.troubles(), Progress: f.progress()}
 	_, now.UnresolvedNames = f.unresolved(0)
 	data, err := json.Marshal(now)
 	if err != nil {

@@ -33,6 +33,14 @@ func (a *API) troubles() (out []api.Trouble) {
 	return append(out, a.Board.Troubles()...)
 }
 
+// progress lists what is under way for longer than a moment; nil where all is done.
+func (a *API) progress() (out []api.Progress) {
+	for _, of := range a.Progress {
+		out = append(out, of()...)
+	}
+	return out
+}
+
 // whyNot is why the database did not do what it was asked: by its own words, or by what it is known for at present.
 func (a *API) whyNot(err error) string {
 	t, _ := a.Store.Trouble()

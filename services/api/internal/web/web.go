@@ -46,6 +46,8 @@ type API struct {
 	Published func() int64
 	// Unpublished says why what is stored is not published, and since when; "" where nothing is known to be wrong.
 	Unpublished func() (reason string, since time.Time)
+	// Progress are what is asked who is busy with something for longer than a moment, nil where nobody is.
+	Progress []func() []api.Progress
 	// Committed tells GET /v1/events that there may be a new revision.
 	Committed *Signal
 	Log       *zap.Logger

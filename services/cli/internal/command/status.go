@@ -81,6 +81,9 @@ func (r report) table(w io.Writer) {
 	for _, t := range r.Troubles {
 		row(w, "TROUBLE", fmt.Sprintf("%s: %s%s", t.Part, t.Reason, since(t.Since)))
 	}
+	for _, p := range r.Progress {
+		row(w, "BUSY", p.Who+": "+done(p)+since(p.Since))
+	}
 	if r.Status.Proxies > 0 {
 		row(w, "live", fmt.Sprintf("revision %d on %s%s", r.LiveRevision, proxies(int(r.Status.Proxies)), behind(r.Revision, r.LiveRevision)))
 	} else {
@@ -117,6 +120,14 @@ func (r report) table(w io.Writer) {
 		fmt.Fprintf(w, "\nrefused: %s on gateway %s, which serves its last good version: %s\n", of, x.Gateway, x.Reason)
 	}
 	r.names(w)
+}
+
+// done is what a part does, and how far it is.
+func done(p api.Progress) string {
+	if p.Total == 0 {
+		return p.What
+	}
+	return fmt.Sprintf("%s, %d of %d", p.What, p.Done, p.Total)
 }
 
 func since(at string) string {
