@@ -95,6 +95,9 @@ func (s *State) RoutesOf(h HostKey) []*resource.Object {
 	return out
 }
 
+// Serves says whether a route serves a host of a gateway.
+func (s *State) Serves(h HostKey) bool { return len(s.byHost[h]) > 0 }
+
 // Hosts lists the hosts of a gateway that routes claim, in no order.
 func (s *State) Hosts(gateway string) []string {
 	var out []string

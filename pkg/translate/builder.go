@@ -41,6 +41,10 @@ type Builder struct {
 	// that need a feature.
 	policies map[string]map[Key]bool
 	featured map[Key]bool
+	// open are the listeners that there are, and wild the wildcard hosts with routes, the default's among them. limiting
+	// are the rate limit policies that limit requests of the gateway, and allowing those with addresses that all of
+	// them let pass. A change asks for these without a look at all scopes, hosts and policies.
+	open, wild, limiting, allowing map[string]bool
 	// inSlots are the policies in the slots, and retiring those that nothing names any more.
 	inSlots, retiring map[string]*configv1.AuthPolicy
 }
@@ -52,6 +56,7 @@ func NewBuilder(gateway string, opt Options) *Builder {
 		dns: map[string]map[string]bool{}, hosts: map[string][]string{}, kept: map[string]bool{}, certs: map[string]certUse{},
 		shapes: map[string]shape{}, listed: map[string]bool{},
 		policies: map[string]map[Key]bool{}, featured: map[Key]bool{},
+		open: map[string]bool{}, wild: map[string]bool{}, limiting: map[string]bool{}, allowing: map[string]bool{},
 		inSlots: map[string]*configv1.AuthPolicy{}, retiring: map[string]*configv1.AuthPolicy{},
 	}
 }
@@ -77,8 +82,11 @@ type work struct {
 	services map[string]bool
 	certs    map[string]bool
 	listener bool
-	slotted  bool              // the slots are to be built again
+	closed   []string          // listeners that are gone
+	slotted  bool              // the slots that say what the gateway does are to be built again
 	limited  bool              // that of the rate limit policies is
+	licensed bool              // that of the license is
+	authed   bool              // those of the authentication policies are
 	guards   map[string]guard  // by listener
 	before   map[Key]*Resource // of what was touched
 	problems []config.Problem
@@ -107,7 +115,16 @@ func (b *Builder) Update(st *config.State, changes []config.Change) (Delta, []co
 // Rebuild builds everything; the delta is to what there was before.
 func (b *Builder) Rebuild(st *config.State) (Delta, []config.Problem) {
 	w := b.begin(st)
-	w.listener, w.slotted = true, true
+	w.listener, w.slotted, w.limited, w.licensed, w.authed = true, true, true, true, true
+	clear(w.wild)
+	for _, h := range st.Hosts(b.gateway) {
+		w.noteWild(h)
+	}
+	clear(w.limiting)
+	clear(w.allowing)
+	for _, name := range st.Names(resource.KindRateLimit) {
+		w.relimit(config.Change{After: st.Get(resource.Ref{Kind: resource.KindRateLimit, Name: name})})
+	}
 	w.everyScope()
 	for k := range b.out {
 		switch k.Type {
@@ -159,7 +176,7 @@ func (b *Builder) Retain(st *config.State, policies map[string]*configv1.AuthPol
 
 func (b *Builder) reslot(st *config.State) Delta {
 	w := b.begin(st)
-	w.slotted = true
+	w.authed = true
 	d, _ := w.run()
 	return d
 }
@@ -187,6 +204,7 @@ func (w *work) affected(c config.Change) {
 			if slices.Contains(config.Gateways(r), w.gateway) {
 				for _, h := range config.Hosts(r) {
 					w.scopes[scopeHost(h)] = true
+					w.noteWild(h)
 				}
 			}
 		}
@@ -204,18 +222,31 @@ func (w *work) affected(c config.Change) {
 	case resource.KindAuthPolicy:
 		w.repolicy(c)
 	case resource.KindLicense:
-		w.slotted = w.slotted || c.Ref().Name == w.gw.GetLicense()
+		w.licensed = w.licensed || c.Ref().Name == w.gw.GetLicense()
 	case resource.KindRateLimit:
-		w.limited = w.limited || limitsRequests(w.st, c)
+		w.relimit(c)
 	case resource.KindGateway:
 		if c.Ref().Name == w.gateway {
-			w.listener, w.slotted = true, true
-			if listenerNames(c.Before) != listenerNames(c.After) {
-				w.everyScope()
-			} else if c.Before != nil {
-				w.reguard(c.Before.Message().(*configv1.Gateway), c.After.Message().(*configv1.Gateway))
-			}
+			w.regateway(c)
 		}
+	}
+}
+
+// regateway has built again what depends on what changed in the gateway.
+func (w *work) regateway(c config.Change) {
+	w.listener, w.slotted = true, true
+	if c.Before == nil || c.After == nil {
+		w.limited, w.licensed, w.authed = true, true, true
+		w.everyScope()
+		return
+	}
+	was, now := c.Before.Message().(*configv1.Gateway), c.After.Message().(*configv1.Gateway)
+	w.licensed = w.licensed || was.GetLicense() != now.GetLicense()
+	w.authed = w.authed || was.GetAuthPolicy() != now.GetAuthPolicy()
+	if listenerNames(c.Before) != listenerNames(c.After) {
+		w.everyScope()
+	} else {
+		w.reguard(was, now)
 	}
 }
 
@@ -265,7 +296,7 @@ func (w *work) repolicy(c config.Change) {
 	if len(users) == 0 && name != w.gw.GetAuthPolicy() {
 		return
 	}
-	w.slotted = true
+	w.authed = true
 	if routeForm(c.Before) != routeForm(c.After) {
 		for k := range users {
 			w.scopes[scopeOf(k.Name)] = true
@@ -280,11 +311,7 @@ func (w *work) run() (Delta, []config.Problem) {
 	for host := range w.scopes {
 		w.scope(host)
 	}
-	if w.slotted {
-		w.slots()
-	} else if w.limited && w.gw != nil {
-		w.requests(resource.Ref{Kind: resource.KindGateway, Name: w.gateway})
-	}
+	w.slots()
 	for name := range w.services {
 		w.service(name)
 	}

@@ -188,7 +188,7 @@ func extension(slot string, content proto.Message, clusters []string, objects ..
 	return newResource(slot, &corev3.TypedExtensionConfig{Name: slot, TypedConfig: pack(content)}, clusters, objects...)
 }
 
-// slots builds the content of the gateway's slots.
+// slots builds the content of those of the gateway's slots that may be another.
 func (w *work) slots() {
 	gw := resource.Ref{Kind: resource.KindGateway, Name: w.gateway}
 	if w.gw == nil {
@@ -198,6 +198,22 @@ func (w *work) slots() {
 		w.put(Key{TypeRuntime, bootstrap.RuntimeLayer}, nil)
 		return
 	}
+	if w.slotted {
+		w.own(gw)
+	}
+	if w.limited {
+		w.requests(gw)
+	}
+	if w.licensed {
+		w.license(gw)
+	}
+	if w.authed {
+		w.auth(gw)
+	}
+}
+
+// own builds the slots that depend on nothing but the gateway.
+func (w *work) own(gw resource.Ref) {
 	var metrics proto.Message = Wasm("metrics", w.module("metrics"), []byte("{}"))
 	if w.gw.Metrics != nil && !w.gw.GetMetrics() {
 		metrics = passThrough()
@@ -207,7 +223,4 @@ func (w *work) slots() {
 	w.fill(slotHost, hostFilter(w.gw), gw)
 	w.fill(slotConnections, connectionLimit(w.gw.GetLimits().GetMaxConnections()), gw)
 	w.fill(slotLimit, listenerLimit(w.gw.GetLimits().GetLocalRateLimit()), gw)
-	w.requests(gw)
-	w.license(gw)
-	w.auth(gw)
 }

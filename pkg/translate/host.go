@@ -2,7 +2,6 @@ package translate
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -180,21 +179,27 @@ func (w *work) guard(l *configv1.Listener) guard {
 
 // reguard has the tables built again of hosts that begin or cease to demand a client certificate.
 func (w *work) reguard(before, after *configv1.Gateway) {
-	type pair struct{ was, is guard }
-	var changed []pair
+	below := guard{} // wildcards; the hosts below them have to be looked for
 	for i, l := range after.GetListeners() {
-		if was, is := guardOf(before.GetListeners()[i]), w.guard(l); !maps.Equal(was, is) {
-			changed = append(changed, pair{was, is})
+		was, is := guardOf(before.GetListeners()[i]), w.guard(l)
+		for _, g := range []guard{was, is} {
+			for h := range g {
+				switch {
+				case was[h] && is[h]:
+				case strings.HasPrefix(h, "*"):
+					below[h] = true
+				default:
+					w.scopes[h] = true
+				}
+			}
 		}
 	}
-	if len(changed) == 0 {
+	if len(below) == 0 {
 		return
 	}
 	for _, h := range w.st.Hosts(w.gateway) {
-		for _, p := range changed {
-			if p.was.has(h) != p.is.has(h) {
-				w.scopes[scopeHost(h)] = true
-			}
+		if below.has(h) {
+			w.scopes[scopeHost(h)] = true
 		}
 	}
 }

@@ -68,11 +68,13 @@ func (w *work) listeners() {
 		r.Plain = build(true)
 		w.put(r.Key, r)
 	}
-	for k := range w.out {
-		if k.Type == TypeListener && !wanted[k.Name] {
-			w.put(k, nil)
+	for name := range w.open {
+		if !wanted[name] {
+			w.closed = append(w.closed, name)
+			w.put(Key{TypeListener, name}, nil)
 		}
 	}
+	w.open = wanted
 	w.useCerts("gateway", certs)
 }
 

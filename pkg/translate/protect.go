@@ -100,28 +100,32 @@ func (t *tableBuilder) needs() []Key {
 	return out
 }
 
-// usePolicies replaces what a scope's routes name; [config.NoPolicy] is a name, too.
+// usePolicies replaces what a scope's routes name; [config.NoPolicy] is a name, too. Call it before the scope itself
+// is replaced, which says what they named so far.
 func (w *work) usePolicies(scope Key, policies map[string]bool, featured bool) {
-	for name, users := range w.policies {
-		if !users[scope] || policies[name] {
-			continue
-		}
-		if delete(users, scope); len(users) == 0 {
-			delete(w.policies, name)
-			w.slotted = true
+	if old := w.out[scope]; old != nil {
+		for _, name := range old.Policies {
+			if policies[name] {
+				continue
+			}
+			users := w.policies[name]
+			if delete(users, scope); len(users) == 0 {
+				delete(w.policies, name)
+				w.authed = true
+			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(policies)) {
 		if w.policies[name] == nil {
 			w.policies[name] = map[Key]bool{}
-			w.slotted = true
+			w.authed = true
 		}
 		w.policies[name][scope] = true
 	}
 	if was := len(w.featured) > 0; featured {
 		w.featured[scope] = true
-		w.slotted = w.slotted || !was
+		w.licensed = w.licensed || !was
 	} else if delete(w.featured, scope); was && len(w.featured) == 0 {
-		w.slotted = true
+		w.licensed = true
 	}
 }

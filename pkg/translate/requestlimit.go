@@ -2,7 +2,9 @@ package translate
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
@@ -36,11 +38,17 @@ const defaultClients = 65536
 // come by ECDS of their own within the slot, one a policy, would keep the others' counts, but Envoy 1.40
 // subscribes to such only while a listener starts.
 func (w *work) requests(gw resource.Ref) {
+	if len(w.limiting) == 0 {
+		w.fill(slotRequests, passThrough(), gw)
+		return
+	}
 	var objects []resource.Ref
 	var ranges []*xdsmatcherv3.IPMatcher_IPRangeMatcher
 	var everyone *xdsmatcherv3.Matcher_OnMatch
 	var allowed []netip.Prefix
-	for _, name := range w.st.Names(resource.KindRateLimit) {
+	names := maps.Clone(w.allowing)
+	maps.Copy(names, w.limiting)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
 		ref := resource.Ref{Kind: resource.KindRateLimit, Name: name}
 		p := w.st.Get(ref).Message().(*configv1.RateLimitPolicy)
 		allowed = append(allowed, config.ParseCIDRs(p.GetAllow())...)
@@ -55,10 +63,6 @@ func (w *work) requests(gw resource.Ref) {
 			ranges = append(ranges, &xdsmatcherv3.IPMatcher_IPRangeMatcher{Ranges: cidrRanges(config.ParseCIDRs(p.GetCidrs())), OnMatch: action})
 		}
 	}
-	if len(objects) == 0 {
-		w.fill(slotRequests, passThrough(), gw)
-		return
-	}
 	limits := bySource(ranges, everyone)
 	if len(allowed) > 0 {
 		limits = bySource(
@@ -70,22 +74,28 @@ func (w *work) requests(gw resource.Ref) {
 	w.fill(slotRequests, &compositev3.Composite{Matcher: limits}, append(objects, gw)...)
 }
 
-// limitsRequests says whether a changed policy can change what [work.requests] builds.
-func limitsRequests(st *config.State, c config.Change) bool {
-	requests, allow := false, false
-	for _, o := range []*resource.Object{c.Before, c.After} {
-		if o != nil {
-			p := o.Message().(*configv1.RateLimitPolicy)
-			requests = requests || p.GetRequestsPerSecond() > 0
-			allow = allow || len(p.GetAllow()) > 0
+// relimit has the slot built again where a changed policy changes what [work.requests] builds: the requests that it
+// limits, or the addresses that others let pass because of it.
+func (w *work) relimit(c config.Change) {
+	name := c.Ref().Name
+	limited := w.limiting[name]
+	delete(w.limiting, name)
+	delete(w.allowing, name)
+	var was, now *configv1.RateLimitPolicy
+	if c.Before != nil {
+		was = c.Before.Message().(*configv1.RateLimitPolicy)
+	}
+	if c.After != nil {
+		now = c.After.Message().(*configv1.RateLimitPolicy)
+		if config.LimitsGateway(now, w.gateway) {
+			limited, w.limiting[name] = true, true
+		}
+		if len(now.GetAllow()) > 0 {
+			w.allowing[name] = true
 		}
 	}
-	if allow && !requests { // the addresses that others let pass
-		for _, name := range st.Names(resource.KindRateLimit) {
-			requests = requests || st.Get(resource.Ref{Kind: resource.KindRateLimit, Name: name}).Message().(*configv1.RateLimitPolicy).GetRequestsPerSecond() > 0
-		}
-	}
-	return requests
+	allows := len(w.limiting) > 0 && !slices.Equal(was.GetAllow(), now.GetAllow())
+	w.limited = w.limited || limited || allows
 }
 
 // bySource matches the client's address; otherwise stands for addresses in none of the ranges.

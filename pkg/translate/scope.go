@@ -22,22 +22,16 @@ const maxBody = 64 << 10
 
 // scope builds the scopes of a host, one a listener; host is [wildcardScope] for all wildcards.
 func (w *work) scope(host string) {
-	wanted := map[string]bool{}
 	for _, l := range w.gw.GetListeners() {
 		r, t := w.scopeOn(l, host)
-		wanted[l.GetName()] = r != nil
 		k := Key{TypeScope, scopeName(l.GetName(), host)}
 		w.usePolicies(k, t.policies, t.featured)
 		w.put(k, r)
 	}
-	// Listeners that are gone.
-	for k := range w.out {
-		if w.listener && k.Type == TypeScope && scopeOf(k.Name) == host {
-			if name := k.Name[:len(k.Name)-len(host)-1]; !wanted[name] {
-				w.usePolicies(k, nil, false)
-				w.put(k, nil)
-			}
-		}
+	for _, listener := range w.closed {
+		k := Key{TypeScope, scopeName(listener, host)}
+		w.usePolicies(k, nil, false)
+		w.put(k, nil)
 	}
 }
 
@@ -58,8 +52,7 @@ func (w *work) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuild
 			table.TypedPerFilterConfig = hostFilterOff()
 		}
 	} else {
-		hosts := slices.Sorted(maps.Keys(wildcards(w.st, w.gateway)))
-		for _, h := range hosts {
+		for _, h := range slices.Sorted(maps.Keys(w.wild)) {
 			if routes := t.routes(h); len(routes) > 0 {
 				table.VirtualHosts = append(table.VirtualHosts, t.virtualHost(h, h, routes))
 			}
@@ -79,14 +72,15 @@ func (w *work) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuild
 	return r, t
 }
 
-func wildcards(st *config.State, gateway string) map[string]bool {
-	out := map[string]bool{}
-	for _, h := range st.Hosts(gateway) {
-		if scopeHost(h) == wildcardScope {
-			out[h] = true
-		}
+// noteWild notes that a wildcard host has routes, or has none any more.
+func (w *work) noteWild(host string) {
+	switch {
+	case scopeHost(host) != wildcardScope:
+	case w.st.Serves(config.HostKey{Gateway: w.gateway, Host: host}):
+		w.wild[host] = true
+	default:
+		delete(w.wild, host)
 	}
-	return out
 }
 
 // tableBuilder gathers what a route table refers to.
