@@ -17,16 +17,24 @@ import (
 // batchLimit is how many messages the server takes as one atomic batch.
 const batchLimit = 1000
 
-// window is how many messages of a larger transaction may be unacknowledged.
-const window = 512
+// A larger transaction goes in legs of so many messages and bytes, each with one answer, of which so many may be
+// outstanding: what is on its way stays far below what the server queues for a stream (100,000 messages and 128 MB).
+const (
+	leg      = 64
+	legBytes = 256 << 10
+	ahead    = 32
+)
 
 // Publisher writes to the stream. One at a time may: the expected sequence sees to it.
 type Publisher struct {
 	js jetstream.JetStream
+	// Progress, where it is set, is called in the course of a transaction that does not fit into a batch: how many of
+	// its objects the server has stored.
+	Progress func(done, of int)
 }
 
 // NewPublisher returns a publisher; the stream must exist (see [Ensure]).
-func NewPublisher(js jetstream.JetStream) *Publisher { return &Publisher{js} }
+func NewPublisher(js jetstream.JetStream) *Publisher { return &Publisher{js: js} }
 
 // Publish writes the objects of a transaction (tombstones included) and its commit, as one atomic batch
 // where they fit, and returns the sequence of the commit. The stream's last sequence must be expected,
@@ -97,48 +105,73 @@ func (p *Publisher) batch(ctx context.Context, objects []*resource.Object, c Com
 
 // pipeline publishes more than a batch takes. A consumer applies nothing before the commit, so that it
 // sees the transaction whole all the same.
+//
+// Only the last message of each leg has an answer, and it expects the sequence that the messages before it
+// lead to: so it speaks for all of them, and where one is missing, or somebody else's is between them, the
+// publication ends with [ErrLastSequence]. Answers are waited for only where more than ahead legs lack theirs.
 func (p *Publisher) pipeline(ctx context.Context, objects []*resource.Object, c Commit, last *nats.Msg, expected uint64) (uint64, error) {
-	seq := expected
-	acks := make([]jetstream.PubAckFuture, 0, window)
-	drain := func() error {
-		for _, a := range acks {
-			select {
-			case ack := <-a.Ok():
-				seq = max(seq, ack.Sequence)
-			case err := <-a.Err():
-				return publishError(err)
-			case <-ctx.Done():
-				return fmt.Errorf("publish: %w", context.Cause(ctx))
-			}
+	var legs []sent
+	told := 0
+	take := func() error {
+		l := legs[0]
+		legs = legs[1:]
+		select {
+		case <-l.ack.Ok():
+			told = l.end
+			p.progress(told, len(objects))
+			return nil
+		case err := <-l.ack.Err():
+			return publishError(err)
+		case <-ctx.Done():
+			return fmt.Errorf("publish: %w", context.Cause(ctx))
 		}
-		acks = acks[:0]
-		return nil
 	}
-	for i, o := range objects {
-		m := p.resource(o, c, expected)
-		if i == 0 {
-			m.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(expected, 10))
+	for i, size := 0, 0; i < len(objects); i++ {
+		m := p.resource(objects[i], c, expected)
+		size += len(m.Data)
+		// The first goes alone: where it is refused nothing else may be written.
+		if i > 0 && i < len(objects)-1 && i%leg != 0 && size < legBytes {
+			if err := p.js.Conn().PublishMsg(m); err != nil {
+				return expected + uint64(told), publishError(err)
+			}
+			continue
 		}
-		a, err := p.js.PublishMsgAsync(m)
+		size = 0
+		m.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(expected+uint64(i), 10))
+		ack, err := p.js.PublishMsgAsync(m)
 		if err != nil {
-			return seq, publishError(err)
+			return expected + uint64(told), publishError(err)
 		}
-		acks = append(acks, a)
-		if i == 0 || len(acks) == window {
-			if err := drain(); err != nil {
-				return seq, err
+		legs = append(legs, sent{ack, i + 1})
+		for i == 0 && len(legs) > 0 || len(legs) > ahead {
+			if err := take(); err != nil {
+				return expected + uint64(told), err
 			}
 		}
 	}
-	if err := drain(); err != nil {
-		return seq, err
+	for len(legs) > 0 {
+		if err := take(); err != nil {
+			return expected + uint64(told), err
+		}
 	}
-	last.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(seq, 10))
+	last.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(expected+uint64(len(objects)), 10))
 	ack, err := p.js.PublishMsg(ctx, last)
 	if err != nil {
-		return seq, publishError(err)
+		return expected + uint64(len(objects)), publishError(err)
 	}
 	return ack.Sequence, nil
+}
+
+// sent is a message whose answer speaks for all objects before the end.
+type sent struct {
+	ack jetstream.PubAckFuture
+	end int
+}
+
+func (p *Publisher) progress(done, of int) {
+	if p.Progress != nil {
+		p.Progress(done, of)
+	}
 }
 
 func publishError(err error) error {
@@ -153,8 +186,6 @@ func (p *Publisher) resource(o *resource.Object, c Commit, expected uint64) *nat
 	if o.Deleted {
 		m.Header.Set("ce-type", "dev.marchproxy.config.v1.deleted")
 		m.Header.Set(jetstream.MsgTTLHeader, tombstoneTTL.String())
-		// Nothing may be left below a tombstone: when it expires, the version before would be the last again.
-		m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
 	}
 	return m
 }
@@ -179,75 +210,4 @@ func (p *Publisher) message(subject string, data []byte, c Commit, what, of stri
 		m.Header.Set("Traceparent", c.Traceparent)
 	}
 	return m
-}
-
-// LastCommit reads the stream's last commit and its last sequence of all; found is false where there is
-// no commit.
-func LastCommit(ctx context.Context, js jetstream.JetStream) (c Commit, last uint64, found bool, err error) {
-	s, err := js.Stream(ctx, Name)
-	if err != nil {
-		return c, 0, false, fmt.Errorf("last commit: %w", err)
-	}
-	last = s.CachedInfo().State.LastSeq
-	m, err := s.GetLastMsgForSubject(ctx, RevisionSubject)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return c, last, false, nil
-	}
-	if err != nil {
-		return c, last, false, fmt.Errorf("last commit: %w", err)
-	}
-	if err := json.Unmarshal(m.Data, &c); err != nil {
-		return c, last, false, nil //nolint:nilerr // not ours, or altered: repaired like a missing one
-	}
-	return c, last, true, nil
-}
-
-// Messages counts what the stream holds.
-func Messages(ctx context.Context, js jetstream.JetStream) (uint64, error) {
-	s, err := js.Stream(ctx, Name)
-	if err != nil {
-		return 0, fmt.Errorf("count messages: %w", err)
-	}
-	return s.CachedInfo().State.Msgs, nil
-}
-
-// Table reads the last event of every resource, tombstones included.
-func Table(ctx context.Context, js jetstream.JetStream) (map[resource.Ref]*resource.Object, error) {
-	out := map[resource.Ref]*resource.Object{}
-	s, err := js.Stream(ctx, Name)
-	if err != nil {
-		return nil, fmt.Errorf("read table: %w", err)
-	}
-	if s.CachedInfo().State.Msgs == 0 {
-		return out, nil
-	}
-	end := s.CachedInfo().State.LastSeq
-	cons, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: []string{SubjectPrefix + ">"}})
-	if err != nil {
-		return nil, fmt.Errorf("read table: %w", err)
-	}
-	it, err := cons.Messages(jetstream.PullMaxMessages(2000))
-	if err != nil {
-		return nil, fmt.Errorf("read table: %w", err)
-	}
-	defer it.Stop()
-	for {
-		m, err := it.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return nil, fmt.Errorf("read table: %w", err)
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return nil, fmt.Errorf("read table: %w", err)
-		}
-		if m.Subject() != RevisionSubject {
-			// What cannot be read is as good as not there: it differs, and is published again.
-			if o, err := resource.ParsePayload(m.Data()); err == nil && Subject(o.Ref()) == m.Subject() {
-				out[o.Ref()] = o
-			}
-		}
-		if meta.Sequence.Stream >= end || meta.NumPending == 0 {
-			return out, nil
-		}
-	}
 }

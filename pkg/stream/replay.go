@@ -43,7 +43,7 @@ func Replay(ctx context.Context, js jetstream.JetStream, opt Options) error {
 	}
 	r := &replay{opt: opt, js: js, table: newTable(), commit: opt.InitialCommit}
 	for _, o := range opt.Initial {
-		r.table.put(o)
+		r.table.put(o.Ref(), newEntry(o))
 	}
 	r.started = len(opt.Initial) > 0 || opt.InitialCommit.Epoch != ""
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
@@ -73,29 +73,43 @@ type fatalError struct{ err error }
 
 func (e *fatalError) Error() string { return e.err.Error() }
 
+// entry is an object with its share of the hash, which is reckoned once.
+type entry struct {
+	*resource.Object
+	sum resource.Hash
+}
+
+func newEntry(o *resource.Object) *entry {
+	if o.Deleted {
+		return &entry{Object: o}
+	}
+	return &entry{o, resource.Sum(o)}
+}
+
 // table is a state with its hashes.
 type table struct {
-	objects map[resource.Ref]*resource.Object
+	objects map[resource.Ref]*entry
 	hash    map[string]resource.Hash
 	count   map[string]int64
 }
 
 func newTable() *table {
-	return &table{map[resource.Ref]*resource.Object{}, map[string]resource.Hash{}, map[string]int64{}}
+	return &table{map[resource.Ref]*entry{}, map[string]resource.Hash{}, map[string]int64{}}
 }
 
-func (t *table) put(o *resource.Object) {
-	r := o.Ref()
+// put takes an object in the place of the one before it; nil or a tombstone only takes that away.
+func (t *table) put(r resource.Ref, e *entry) {
 	if old := t.objects[r]; old != nil {
-		t.hash[r.Kind] = t.hash[r.Kind].Sub(resource.Sum(old))
+		t.hash[r.Kind] = t.hash[r.Kind].Sub(old.sum)
 		t.count[r.Kind]--
+	}
+	if e == nil || e.Deleted {
 		delete(t.objects, r)
+		return
 	}
-	if !o.Deleted {
-		t.hash[r.Kind] = t.hash[r.Kind].Add(resource.Sum(o))
-		t.count[r.Kind]++
-		t.objects[r] = o
-	}
+	t.hash[r.Kind] = t.hash[r.Kind].Add(e.sum)
+	t.count[r.Kind]++
+	t.objects[r] = e
 }
 
 func (t *table) matches(c Commit, kinds []string) bool {
@@ -126,6 +140,7 @@ type session struct {
 	read    uint64                    // of the last commit, and its bytes
 	bytes   []byte
 	amiss   time.Time // since when hashes have been unequal
+	moved   bool      // a message has come since the last look
 }
 
 func (r *replay) session(ctx context.Context) error {
@@ -152,11 +167,12 @@ func (r *replay) session(ctx context.Context) error {
 	s := &session{replay: r, next: newTable()}
 	look := time.Now().Add(r.opt.Patience)
 	for {
-		if now := time.Now(); now.After(look) {
+		if time.Now().After(look) {
 			if err := s.look(ctx, created); err != nil {
 				return err
 			}
-			look = now.Add(r.opt.Patience)
+			s.moved = false
+			look = time.Now().Add(r.opt.Patience)
 		}
 		limit, cancel := context.WithDeadline(ctx, look)
 		m, err := it.Next(jetstream.NextContext(limit))
@@ -169,6 +185,7 @@ func (r *replay) session(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("the consumer ended: %w", err)
 		}
+		s.moved = true
 		if err := s.message(m); err != nil {
 			return err
 		}
@@ -202,7 +219,8 @@ func (s *session) look(ctx context.Context, created time.Time) error {
 	if err != nil {
 		return nil // purged: the relay will publish again, and then there is something to compare
 	}
-	if m.Sequence > s.seq && time.Since(m.Time) > s.opt.Patience {
+	// Where messages come, however slowly, and however long the consumer took over the last ones, it is on its way.
+	if !s.moved && m.Sequence > s.seq && time.Since(m.Time) > s.opt.Patience {
 		return errors.New("the stream has moved on without us")
 	}
 	if m.Sequence <= s.seq && (m.Sequence != s.read || !bytes.Equal(m.Data, s.bytes)) {
@@ -234,7 +252,7 @@ func (s *session) message(m jetstream.Msg) error {
 		s.opt.Log.Warn("an event cannot be read; the state waits for a repair", zap.String("subject", m.Subject()), zap.Uint64("sequence", s.seq), zap.Error(err))
 		return nil
 	}
-	s.next.put(o)
+	s.next.put(o.Ref(), newEntry(o))
 	if s.touched != nil {
 		s.touched[o.Ref()] = struct{}{}
 	}
@@ -264,7 +282,7 @@ func (s *session) consider(c Commit, pending uint64) error {
 		return &fatalError{err}
 	}
 	for _, o := range u.Changed {
-		s.table.put(o)
+		s.table.put(o.Ref(), s.next.objects[o.Ref()])
 	}
 	s.commit, s.started = c, true
 	if s.touched == nil {
@@ -283,7 +301,7 @@ func (s *session) changed() []*resource.Object {
 		case now == nil && old != nil:
 			out = append(out, resource.Tombstone(r, old.Revision))
 		case now != nil && (old == nil || old.Revision != now.Revision || string(old.Payload()) != string(now.Payload())):
-			out = append(out, now)
+			out = append(out, now.Object)
 		}
 	}
 	if s.touched != nil {

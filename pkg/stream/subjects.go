@@ -19,8 +19,10 @@ const (
 	RevisionSubject = SubjectPrefix + "revision"
 )
 
-// perSubject is how many messages of a subject are kept.
-const perSubject = 8
+// perSubject is how many messages of a subject are kept. With one, a message replaces the one before it, so that a
+// tombstone costs what any other message does and nothing is below it that could show when it expires: with more, the
+// tombstone had to purge its subject, which took the server 8 to 16 ms each (docs/adr/0016).
+const perSubject = 1
 
 // tombstoneTTL is how long a deleted name stays in the stream. A consumer that was away for longer sees
 // unequal hashes and replays.
@@ -48,7 +50,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, erro
 		Duplicates:         2 * time.Minute,
 		AllowAtomicPublish: true,
 		AllowMsgTTL:        true,
-		AllowRollup:        true,
+		AllowRollup:        true, // for an api of an older version beside this one, while both run
 		AllowDirect:        true,
 	})
 	if err != nil {
