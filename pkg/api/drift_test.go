@@ -36,6 +36,7 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 		}},
 		{eventsv1.File_marchproxy_events_v1_events_proto, map[string]any{
 			"ResourceEvent": resource.Object{}, "Commit": stream.Commit{}, "KindState": resource.KindState{}, "ChangedResource": stream.ChangedResource{},
+			"XdsPage": status.XdsPage{}, "LaggingEnvoy": status.LaggingEnvoy{}, "Behind": status.Behind{},
 			"XdsStatus": status.XdsStatus{}, "ProxyStatus": status.ProxyStatus{}, "AbsentProxy": status.AbsentProxy{}, "RejectedResource": status.RejectedResource{}, "ObjectRef": status.ObjectRef{},
 			"NamesStatus": status.NamesStatus{}, "NameStatus": status.NameStatus{}, "AgentStatus": status.AgentStatus{}, "PolicyStatus": status.PolicyStatus{}, "LimitedSource": status.LimitedSource{},
 		}},

@@ -187,6 +187,8 @@ type Status struct {
 	// Lagging are the Envoys that have lacked something for more than five seconds, twenty at most, of LaggingProxies.
 	Lagging        []LaggingProxy `json:"lagging,omitempty"`
 	LaggingProxies int32          `json:"lagging_proxies,omitempty"`
+	// RejectedObjects counts what Rejected lists a hundred of.
+	RejectedObjects int32 `json:"rejected_objects,omitempty"`
 }
 
 // Progress is what a part of the system is busy with.
@@ -248,6 +250,8 @@ type LiveStatus struct {
 	Progress []Progress `json:"progress,omitempty"`
 	// LaggingProxies counts the Envoys that have lacked something for more than five seconds.
 	LaggingProxies int32 `json:"lagging_proxies,omitempty"`
+	// RejectedObjects counts what Rejected lists a hundred of.
+	RejectedObjects int32 `json:"rejected_objects,omitempty"`
 }
 
 // KindState is the count and hash of one kind.

@@ -64,6 +64,51 @@ type XdsStatus struct {
 	// Unresolved are the names of services' endpoints that have no address yet, in order: where a service was
 	// changed to have one, it is served as it was before. What is wrong with them is in [NamesStatus].
 	Unresolved []string `json:"unresolved,omitempty"`
+	// Pages is the digest of the pages ([XdsPage]) that have the Envoys, the refusals, the absent Envoys and the names;
+	// "" of a server of an older version, whose reports have all of that themselves.
+	Pages string `json:"pages,omitempty"`
+	// Number counts the reports of a life of the server.
+	Number int64 `json:"number,omitempty"`
+	// Connected counts the connected Envoys by gateway.
+	Connected map[string]int32 `json:"connected,omitempty"`
+	// Lagging are the Envoys that have lacked something for more than [Noticed], the longest first, [MaxLagging] at most.
+	Lagging []LaggingEnvoy `json:"lagging,omitempty"`
+	// Rest is what all but those serve, by gateway, where that is not what Live says.
+	Rest map[string]int64 `json:"rest,omitempty"`
+	// LaggingProxies counts the Envoys that have lacked something for more than five seconds.
+	LaggingProxies int32 `json:"lagging_proxies,omitempty"`
+	// Behind is what the server is busy with that is behind the configuration's stream; nil where it is not.
+	Behind *Behind `json:"behind,omitempty"`
+}
+
+const (
+	// Noticed is how long an Envoy lacks something before reports name it.
+	Noticed = 250 * time.Millisecond
+	// MaxLagging is how many of them a report names.
+	MaxLagging = 20
+)
+
+// LaggingEnvoy is a connected Envoy that lacks something.
+type LaggingEnvoy struct {
+	ID              string `json:"id"`
+	Gateway         string `json:"gateway"`
+	Address         string `json:"address,omitempty"`
+	ConnectedAt     string `json:"connected_at,omitempty"`
+	AppliedRevision int64  `json:"applied_revision"`
+	// Since when it lacks something of a later revision, RFC 3339.
+	Since string `json:"since"`
+	// Resource is the type and name of what it lacks first; Sent says that the Envoy has not answered it.
+	Resource string `json:"resource,omitempty"`
+	Sent     bool   `json:"sent,omitempty"`
+}
+
+// Behind is what a server does that is behind the configuration's stream.
+type Behind struct {
+	What string `json:"what"`
+	// Done of Total messages are read; both are 0 where nobody can say.
+	Done  int64  `json:"done,omitempty"`
+	Total int64  `json:"total,omitempty"`
+	Since string `json:"since,omitempty"`
 }
 
 // ProxyStatus is one connected Envoy.

@@ -1386,7 +1386,7 @@ type Status struct {
 	LiveRevision int64 `protobuf:"varint,4,opt,name=live_revision,json=liveRevision,proto3" json:"live_revision,omitempty"`
 	// Connected Envoys.
 	Proxies int32 `protobuf:"varint,5,opt,name=proxies,proto3" json:"proxies,omitempty"`
-	// Objects that an Envoy refused.
+	// Objects that an Envoy refused, a hundred at most.
 	Rejected []*Rejection `protobuf:"bytes,6,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	// The xDS servers that report.
 	Xds []*XdsServer `protobuf:"bytes,7,rep,name=xds,proto3" json:"xds,omitempty"`
@@ -1408,8 +1408,10 @@ type Status struct {
 	Lagging []*LaggingProxy `protobuf:"bytes,22,rep,name=lagging,proto3" json:"lagging,omitempty"`
 	// How many there are.
 	LaggingProxies int32 `protobuf:"varint,23,opt,name=lagging_proxies,json=laggingProxies,proto3" json:"lagging_proxies,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How many objects an Envoy refused.
+	RejectedObjects int32 `protobuf:"varint,24,opt,name=rejected_objects,json=rejectedObjects,proto3" json:"rejected_objects,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
@@ -1550,6 +1552,13 @@ func (x *Status) GetLagging() []*LaggingProxy {
 func (x *Status) GetLaggingProxies() int32 {
 	if x != nil {
 		return x.LaggingProxies
+	}
+	return 0
+}
+
+func (x *Status) GetRejectedObjects() int32 {
+	if x != nil {
+		return x.RejectedObjects
 	}
 	return 0
 }
@@ -1918,7 +1927,7 @@ type LiveStatus struct {
 	LiveRevision int64 `protobuf:"varint,1,opt,name=live_revision,json=liveRevision,proto3" json:"live_revision,omitempty"`
 	// Connected Envoys.
 	Proxies int32 `protobuf:"varint,2,opt,name=proxies,proto3" json:"proxies,omitempty"`
-	// Objects that an Envoy refused.
+	// Objects that an Envoy refused, a hundred at most.
 	Rejected []*Rejection `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	// What does not work of the system's own parts.
 	Troubles []*Trouble `protobuf:"bytes,20,rep,name=troubles,proto3" json:"troubles,omitempty"`
@@ -1928,8 +1937,10 @@ type LiveStatus struct {
 	Progress []*Progress `protobuf:"bytes,21,rep,name=progress,proto3" json:"progress,omitempty"`
 	// How many connected Envoys have lacked something for more than five seconds.
 	LaggingProxies int32 `protobuf:"varint,22,opt,name=lagging_proxies,json=laggingProxies,proto3" json:"lagging_proxies,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How many objects an Envoy refused.
+	RejectedObjects int32 `protobuf:"varint,23,opt,name=rejected_objects,json=rejectedObjects,proto3" json:"rejected_objects,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *LiveStatus) Reset() {
@@ -2007,6 +2018,13 @@ func (x *LiveStatus) GetProgress() []*Progress {
 func (x *LiveStatus) GetLaggingProxies() int32 {
 	if x != nil {
 		return x.LaggingProxies
+	}
+	return 0
+}
+
+func (x *LiveStatus) GetRejectedObjects() int32 {
+	if x != nil {
+		return x.RejectedObjects
 	}
 	return 0
 }
@@ -2267,7 +2285,7 @@ type Proxy struct {
 	Version string `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
 	// Since when, RFC 3339.
 	ConnectedAt string `protobuf:"bytes,8,opt,name=connected_at,json=connectedAt,proto3" json:"connected_at,omitempty"`
-	// What it refused.
+	// What its gateway's Envoys refused, ten at most.
 	Rejected []*Rejection `protobuf:"bytes,9,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	// Whether it has no seat under its gateway's license, and answers 429.
 	Surplus bool `protobuf:"varint,10,opt,name=surplus,proto3" json:"surplus,omitempty"`
@@ -3153,7 +3171,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\tAuditList\x123\n" +
 	"\x05items\x18\x01 \x03(\v2\x1d.marchproxy.api.v1.AuditEntryR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
-	"nextCursor\"\xd5\x06\n" +
+	"nextCursor\"\x80\a\n" +
 	"\x06Status\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12-\n" +
@@ -3170,7 +3188,8 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x10unresolved_names\x18\x10 \x01(\x05R\x0funresolvedNames\x127\n" +
 	"\bprogress\x18\x15 \x03(\v2\x1b.marchproxy.api.v1.ProgressR\bprogress\x129\n" +
 	"\alagging\x18\x16 \x03(\v2\x1f.marchproxy.api.v1.LaggingProxyR\alagging\x12'\n" +
-	"\x0flagging_proxies\x18\x17 \x01(\x05R\x0elaggingProxies\x1aV\n" +
+	"\x0flagging_proxies\x18\x17 \x01(\x05R\x0elaggingProxies\x12)\n" +
+	"\x10rejected_objects\x18\x18 \x01(\x05R\x0frejectedObjects\x1aV\n" +
 	"\n" +
 	"StateEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x122\n" +
@@ -3204,7 +3223,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\aproxies\x18\x06 \x01(\x05R\aproxies\x12\x1f\n" +
 	"\vmax_proxies\x18\a \x01(\x05R\n" +
 	"maxProxies\x12\x18\n" +
-	"\asurplus\x18\b \x01(\x05R\asurplus\"\xca\x02\n" +
+	"\asurplus\x18\b \x01(\x05R\asurplus\"\xf5\x02\n" +
 	"\n" +
 	"LiveStatus\x12#\n" +
 	"\rlive_revision\x18\x01 \x01(\x03R\fliveRevision\x12\x18\n" +
@@ -3213,7 +3232,8 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\btroubles\x18\x14 \x03(\v2\x1a.marchproxy.api.v1.TroubleR\btroubles\x12)\n" +
 	"\x10unresolved_names\x18\x04 \x01(\x05R\x0funresolvedNames\x127\n" +
 	"\bprogress\x18\x15 \x03(\v2\x1b.marchproxy.api.v1.ProgressR\bprogress\x12'\n" +
-	"\x0flagging_proxies\x18\x16 \x01(\x05R\x0elaggingProxies\"5\n" +
+	"\x0flagging_proxies\x18\x16 \x01(\x05R\x0elaggingProxies\x12)\n" +
+	"\x10rejected_objects\x18\x17 \x01(\x05R\x0frejectedObjects\"5\n" +
 	"\tKindState\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x9d\x01\n" +

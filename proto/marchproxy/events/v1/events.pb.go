@@ -401,9 +401,9 @@ type XdsStatus struct {
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// RFC 3339.
 	At string `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
-	// Its Envoys.
+	// Its Envoys; of a server that reports in pages, XdsPage has them.
 	Proxies []*ProxyStatus `protobuf:"bytes,5,rep,name=proxies,proto3" json:"proxies,omitempty"`
-	// What its Envoys refused.
+	// What its Envoys refused; of a server that reports in pages, XdsPage has it.
 	Rejected []*RejectedResource `protobuf:"bytes,6,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	// True in the last message of a server that stops.
 	Stopping bool `protobuf:"varint,7,opt,name=stopping,proto3" json:"stopping,omitempty"`
@@ -412,13 +412,29 @@ type XdsStatus struct {
 	Live map[string]int64 `protobuf:"bytes,8,rep,name=live,proto3" json:"live,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// RFC 3339. When the server was started.
 	StartedAt string `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	// The Envoys that were connected here and are not any more, the last one first, at most 100; for an hour at most.
+	// The Envoys that were connected here and are not any more, the last one first, at most 100; for an hour at most. Of
+	// a server that reports in pages, XdsPage has them.
 	Absent []*AbsentProxy `protobuf:"bytes,20,rep,name=absent,proto3" json:"absent,omitempty"`
 	// Why the server's last good state cannot be written to its disk; empty where it can. Serving goes on.
 	Unsaved string `protobuf:"bytes,21,opt,name=unsaved,proto3" json:"unsaved,omitempty"`
 	// The DNS names of services' endpoints that have no address yet, in order. A service that was changed to have
-	// one is served as it was before.
-	Unresolved    []string `protobuf:"bytes,10,rep,name=unresolved,proto3" json:"unresolved,omitempty"`
+	// one is served as it was before. Of a server that reports in pages, XdsPage has them.
+	Unresolved []string `protobuf:"bytes,10,rep,name=unresolved,proto3" json:"unresolved,omitempty"`
+	// Which pages there are, of a server that reports in pages: the sum modulo 2^64 of the FNV-1a hashes (64 bits) of
+	// PAGE/SEQ, in decimal, of each page that is not empty; 16 hexadecimal digits. Who has these pages has everything.
+	Pages string `protobuf:"bytes,22,opt,name=pages,proto3" json:"pages,omitempty"`
+	// Counts the reports of a life of the server: the one with the highest number is the last.
+	Number int64 `protobuf:"varint,23,opt,name=number,proto3" json:"number,omitempty"`
+	// How many Envoys are connected, by gateway; none where absent.
+	Connected map[string]int32 `protobuf:"bytes,24,rep,name=connected,proto3" json:"connected,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// The connected Envoys that have lacked something for more than a quarter of a second: the longest first, at most 20.
+	Lagging []*LaggingEnvoy `protobuf:"bytes,25,rep,name=lagging,proto3" json:"lagging,omitempty"`
+	// The revision that every Envoy but those in lagging serves, by gateway, where that is not what live says.
+	Rest map[string]int64 `protobuf:"bytes,26,rep,name=rest,proto3" json:"rest,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// How many Envoys have lacked something for more than five seconds.
+	LaggingProxies int32 `protobuf:"varint,27,opt,name=lagging_proxies,json=laggingProxies,proto3" json:"lagging_proxies,omitempty"`
+	// What the server is busy with, where it has been behind the configuration's stream for more than a moment.
+	Behind        *Behind `protobuf:"bytes,28,opt,name=behind,proto3" json:"behind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -537,6 +553,346 @@ func (x *XdsStatus) GetUnresolved() []string {
 	return nil
 }
 
+func (x *XdsStatus) GetPages() string {
+	if x != nil {
+		return x.Pages
+	}
+	return ""
+}
+
+func (x *XdsStatus) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *XdsStatus) GetConnected() map[string]int32 {
+	if x != nil {
+		return x.Connected
+	}
+	return nil
+}
+
+func (x *XdsStatus) GetLagging() []*LaggingEnvoy {
+	if x != nil {
+		return x.Lagging
+	}
+	return nil
+}
+
+func (x *XdsStatus) GetRest() map[string]int64 {
+	if x != nil {
+		return x.Rest
+	}
+	return nil
+}
+
+func (x *XdsStatus) GetLaggingProxies() int32 {
+	if x != nil {
+		return x.LaggingProxies
+	}
+	return 0
+}
+
+func (x *XdsStatus) GetBehind() *Behind {
+	if x != nil {
+		return x.Behind
+	}
+	return nil
+}
+
+// A part of what an xDS server reports: the last message of each page's subject is the page as it is. A change is the
+// pages that it concerns, followed by an XdsStatus; each page is said again at least every half minute.
+type XdsPage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The server's id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// RFC 3339. When the server was started; pages of another of its lives do not count any more.
+	StartedAt string `protobuf:"bytes,2,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// The page's number, as in its subject.
+	Page int32 `protobuf:"varint,3,opt,name=page,proto3" json:"page,omitempty"`
+	// Counts the server's changes of pages: a page with a higher number replaces the one with a lower one.
+	Seq int64 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
+	// Envoys that are connected; their applied_revision is in the XdsStatus (lagging, rest, live).
+	Proxies []*ProxyStatus `protobuf:"bytes,5,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	// What Envoys refused.
+	Rejected []*RejectedResource `protobuf:"bytes,6,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	// Envoys that were connected and are not any more; a hundred at most in all pages.
+	Absent []*AbsentProxy `protobuf:"bytes,7,rep,name=absent,proto3" json:"absent,omitempty"`
+	// DNS names of services' endpoints that have no address yet.
+	Unresolved    []string `protobuf:"bytes,8,rep,name=unresolved,proto3" json:"unresolved,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *XdsPage) Reset() {
+	*x = XdsPage{}
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *XdsPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*XdsPage) ProtoMessage() {}
+
+func (x *XdsPage) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use XdsPage.ProtoReflect.Descriptor instead.
+func (*XdsPage) Descriptor() ([]byte, []int) {
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *XdsPage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *XdsPage) GetStartedAt() string {
+	if x != nil {
+		return x.StartedAt
+	}
+	return ""
+}
+
+func (x *XdsPage) GetPage() int32 {
+	if x != nil {
+		return x.Page
+	}
+	return 0
+}
+
+func (x *XdsPage) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *XdsPage) GetProxies() []*ProxyStatus {
+	if x != nil {
+		return x.Proxies
+	}
+	return nil
+}
+
+func (x *XdsPage) GetRejected() []*RejectedResource {
+	if x != nil {
+		return x.Rejected
+	}
+	return nil
+}
+
+func (x *XdsPage) GetAbsent() []*AbsentProxy {
+	if x != nil {
+		return x.Absent
+	}
+	return nil
+}
+
+func (x *XdsPage) GetUnresolved() []string {
+	if x != nil {
+		return x.Unresolved
+	}
+	return nil
+}
+
+// A connected Envoy that lacks something.
+type LaggingEnvoy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// node.id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The gateway it belongs to.
+	Gateway string `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// Its address.
+	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// RFC 3339. When it connected.
+	ConnectedAt string `protobuf:"bytes,4,opt,name=connected_at,json=connectedAt,proto3" json:"connected_at,omitempty"`
+	// The revision that it serves in full.
+	AppliedRevision int64 `protobuf:"varint,5,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
+	// RFC 3339. Since when it lacks something of a later one.
+	Since string `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
+	// What it lacks first: the Envoy resource's type and name.
+	Resource string `protobuf:"bytes,7,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Whether that was sent, so that the Envoy has not answered.
+	Sent          bool `protobuf:"varint,8,opt,name=sent,proto3" json:"sent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaggingEnvoy) Reset() {
+	*x = LaggingEnvoy{}
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaggingEnvoy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaggingEnvoy) ProtoMessage() {}
+
+func (x *LaggingEnvoy) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaggingEnvoy.ProtoReflect.Descriptor instead.
+func (*LaggingEnvoy) Descriptor() ([]byte, []int) {
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LaggingEnvoy) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *LaggingEnvoy) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *LaggingEnvoy) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *LaggingEnvoy) GetConnectedAt() string {
+	if x != nil {
+		return x.ConnectedAt
+	}
+	return ""
+}
+
+func (x *LaggingEnvoy) GetAppliedRevision() int64 {
+	if x != nil {
+		return x.AppliedRevision
+	}
+	return 0
+}
+
+func (x *LaggingEnvoy) GetSince() string {
+	if x != nil {
+		return x.Since
+	}
+	return ""
+}
+
+func (x *LaggingEnvoy) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *LaggingEnvoy) GetSent() bool {
+	if x != nil {
+		return x.Sent
+	}
+	return false
+}
+
+// What an xDS server does that is behind the configuration's stream.
+type Behind struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In words.
+	What string `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
+	// How many of the stream's messages it has read, and of how many; both are 0 where it cannot say.
+	Done  int64 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	Total int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	// RFC 3339. Since when it has been behind.
+	Since         string `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Behind) Reset() {
+	*x = Behind{}
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Behind) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Behind) ProtoMessage() {}
+
+func (x *Behind) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Behind.ProtoReflect.Descriptor instead.
+func (*Behind) Descriptor() ([]byte, []int) {
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Behind) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Behind) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Behind) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Behind) GetSince() string {
+	if x != nil {
+		return x.Since
+	}
+	return ""
+}
+
 // An Envoy that was connected and is not any more.
 type AbsentProxy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -552,7 +908,7 @@ type AbsentProxy struct {
 
 func (x *AbsentProxy) Reset() {
 	*x = AbsentProxy{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[5]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -564,7 +920,7 @@ func (x *AbsentProxy) String() string {
 func (*AbsentProxy) ProtoMessage() {}
 
 func (x *AbsentProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[5]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -577,7 +933,7 @@ func (x *AbsentProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbsentProxy.ProtoReflect.Descriptor instead.
 func (*AbsentProxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{5}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AbsentProxy) GetProxy() *ProxyStatus {
@@ -618,7 +974,7 @@ type NamesStatus struct {
 
 func (x *NamesStatus) Reset() {
 	*x = NamesStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +986,7 @@ func (x *NamesStatus) String() string {
 func (*NamesStatus) ProtoMessage() {}
 
 func (x *NamesStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +999,7 @@ func (x *NamesStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamesStatus.ProtoReflect.Descriptor instead.
 func (*NamesStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{6}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NamesStatus) GetId() string {
@@ -695,7 +1051,7 @@ type NameStatus struct {
 
 func (x *NameStatus) Reset() {
 	*x = NameStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +1063,7 @@ func (x *NameStatus) String() string {
 func (*NameStatus) ProtoMessage() {}
 
 func (x *NameStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +1076,7 @@ func (x *NameStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NameStatus.ProtoReflect.Descriptor instead.
 func (*NameStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{7}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NameStatus) GetHost() string {
@@ -793,7 +1149,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +1161,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +1174,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{8}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ProxyStatus) GetId() string {
@@ -901,7 +1257,7 @@ type RejectedResource struct {
 
 func (x *RejectedResource) Reset() {
 	*x = RejectedResource{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1269,7 @@ func (x *RejectedResource) String() string {
 func (*RejectedResource) ProtoMessage() {}
 
 func (x *RejectedResource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1282,7 @@ func (x *RejectedResource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectedResource.ProtoReflect.Descriptor instead.
 func (*RejectedResource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{9}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RejectedResource) GetGateway() string {
@@ -972,7 +1328,7 @@ type ObjectRef struct {
 
 func (x *ObjectRef) Reset() {
 	*x = ObjectRef{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1340,7 @@ func (x *ObjectRef) String() string {
 func (*ObjectRef) ProtoMessage() {}
 
 func (x *ObjectRef) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1353,7 @@ func (x *ObjectRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectRef.ProtoReflect.Descriptor instead.
 func (*ObjectRef) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{10}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ObjectRef) GetKind() string {
@@ -1064,7 +1420,7 @@ type AgentStatus struct {
 
 func (x *AgentStatus) Reset() {
 	*x = AgentStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[11]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1432,7 @@ func (x *AgentStatus) String() string {
 func (*AgentStatus) ProtoMessage() {}
 
 func (x *AgentStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[11]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1445,7 @@ func (x *AgentStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentStatus.ProtoReflect.Descriptor instead.
 func (*AgentStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{11}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AgentStatus) GetId() string {
@@ -1228,7 +1584,7 @@ type PolicyStatus struct {
 
 func (x *PolicyStatus) Reset() {
 	*x = PolicyStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[12]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1596,7 @@ func (x *PolicyStatus) String() string {
 func (*PolicyStatus) ProtoMessage() {}
 
 func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[12]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1609,7 @@ func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
 func (*PolicyStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{12}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PolicyStatus) GetName() string {
@@ -1299,7 +1655,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[13]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1667,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[13]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1680,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{13}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -1391,7 +1747,7 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x0fChangedResource\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\adeleted\x18\x03 \x01(\bR\adeleted\"\x86\x04\n" +
+	"\adeleted\x18\x03 \x01(\bR\adeleted\"\xd5\a\n" +
 	"\tXdsStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -1408,10 +1764,49 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\n" +
 	"unresolved\x18\n" +
 	" \x03(\tR\n" +
-	"unresolved\x1a7\n" +
+	"unresolved\x12\x14\n" +
+	"\x05pages\x18\x16 \x01(\tR\x05pages\x12\x16\n" +
+	"\x06number\x18\x17 \x01(\x03R\x06number\x12L\n" +
+	"\tconnected\x18\x18 \x03(\v2..marchproxy.events.v1.XdsStatus.ConnectedEntryR\tconnected\x12<\n" +
+	"\alagging\x18\x19 \x03(\v2\".marchproxy.events.v1.LaggingEnvoyR\alagging\x12=\n" +
+	"\x04rest\x18\x1a \x03(\v2).marchproxy.events.v1.XdsStatus.RestEntryR\x04rest\x12'\n" +
+	"\x0flagging_proxies\x18\x1b \x01(\x05R\x0elaggingProxies\x124\n" +
+	"\x06behind\x18\x1c \x01(\v2\x1c.marchproxy.events.v1.BehindR\x06behind\x1a7\n" +
 	"\tLiveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x82\x01\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a<\n" +
+	"\x0eConnectedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\x1a7\n" +
+	"\tRestEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xba\x02\n" +
+	"\aXdsPage\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"started_at\x18\x02 \x01(\tR\tstartedAt\x12\x12\n" +
+	"\x04page\x18\x03 \x01(\x05R\x04page\x12\x10\n" +
+	"\x03seq\x18\x04 \x01(\x03R\x03seq\x12;\n" +
+	"\aproxies\x18\x05 \x03(\v2!.marchproxy.events.v1.ProxyStatusR\aproxies\x12B\n" +
+	"\brejected\x18\x06 \x03(\v2&.marchproxy.events.v1.RejectedResourceR\brejected\x129\n" +
+	"\x06absent\x18\a \x03(\v2!.marchproxy.events.v1.AbsentProxyR\x06absent\x12\x1e\n" +
+	"\n" +
+	"unresolved\x18\b \x03(\tR\n" +
+	"unresolved\"\xe6\x01\n" +
+	"\fLaggingEnvoy\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\agateway\x18\x02 \x01(\tR\agateway\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12!\n" +
+	"\fconnected_at\x18\x04 \x01(\tR\vconnectedAt\x12)\n" +
+	"\x10applied_revision\x18\x05 \x01(\x03R\x0fappliedRevision\x12\x14\n" +
+	"\x05since\x18\x06 \x01(\tR\x05since\x12\x1a\n" +
+	"\bresource\x18\a \x01(\tR\bresource\x12\x12\n" +
+	"\x04sent\x18\b \x01(\bR\x04sent\"\\\n" +
+	"\x06Behind\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total\x12\x14\n" +
+	"\x05since\x18\x04 \x01(\tR\x05since\"\x82\x01\n" +
 	"\vAbsentProxy\x127\n" +
 	"\x05proxy\x18\x01 \x01(\v2!.marchproxy.events.v1.ProxyStatusR\x05proxy\x12 \n" +
 	"\flast_seen_at\x18\x02 \x01(\tR\n" +
@@ -1500,53 +1895,65 @@ func file_marchproxy_events_v1_events_proto_rawDescGZIP() []byte {
 	return file_marchproxy_events_v1_events_proto_rawDescData
 }
 
-var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_marchproxy_events_v1_events_proto_goTypes = []any{
 	(*ResourceEvent)(nil),    // 0: marchproxy.events.v1.ResourceEvent
 	(*Commit)(nil),           // 1: marchproxy.events.v1.Commit
 	(*KindState)(nil),        // 2: marchproxy.events.v1.KindState
 	(*ChangedResource)(nil),  // 3: marchproxy.events.v1.ChangedResource
 	(*XdsStatus)(nil),        // 4: marchproxy.events.v1.XdsStatus
-	(*AbsentProxy)(nil),      // 5: marchproxy.events.v1.AbsentProxy
-	(*NamesStatus)(nil),      // 6: marchproxy.events.v1.NamesStatus
-	(*NameStatus)(nil),       // 7: marchproxy.events.v1.NameStatus
-	(*ProxyStatus)(nil),      // 8: marchproxy.events.v1.ProxyStatus
-	(*RejectedResource)(nil), // 9: marchproxy.events.v1.RejectedResource
-	(*ObjectRef)(nil),        // 10: marchproxy.events.v1.ObjectRef
-	(*AgentStatus)(nil),      // 11: marchproxy.events.v1.AgentStatus
-	(*PolicyStatus)(nil),     // 12: marchproxy.events.v1.PolicyStatus
-	(*LimitedSource)(nil),    // 13: marchproxy.events.v1.LimitedSource
-	nil,                      // 14: marchproxy.events.v1.ResourceEvent.LabelsEntry
-	nil,                      // 15: marchproxy.events.v1.Commit.StateEntry
-	nil,                      // 16: marchproxy.events.v1.XdsStatus.LiveEntry
-	nil,                      // 17: marchproxy.events.v1.AgentStatus.LabelsEntry
-	nil,                      // 18: marchproxy.events.v1.AgentStatus.PassedEntry
-	nil,                      // 19: marchproxy.events.v1.AgentStatus.DroppedEntry
-	(*structpb.Struct)(nil),  // 20: google.protobuf.Struct
+	(*XdsPage)(nil),          // 5: marchproxy.events.v1.XdsPage
+	(*LaggingEnvoy)(nil),     // 6: marchproxy.events.v1.LaggingEnvoy
+	(*Behind)(nil),           // 7: marchproxy.events.v1.Behind
+	(*AbsentProxy)(nil),      // 8: marchproxy.events.v1.AbsentProxy
+	(*NamesStatus)(nil),      // 9: marchproxy.events.v1.NamesStatus
+	(*NameStatus)(nil),       // 10: marchproxy.events.v1.NameStatus
+	(*ProxyStatus)(nil),      // 11: marchproxy.events.v1.ProxyStatus
+	(*RejectedResource)(nil), // 12: marchproxy.events.v1.RejectedResource
+	(*ObjectRef)(nil),        // 13: marchproxy.events.v1.ObjectRef
+	(*AgentStatus)(nil),      // 14: marchproxy.events.v1.AgentStatus
+	(*PolicyStatus)(nil),     // 15: marchproxy.events.v1.PolicyStatus
+	(*LimitedSource)(nil),    // 16: marchproxy.events.v1.LimitedSource
+	nil,                      // 17: marchproxy.events.v1.ResourceEvent.LabelsEntry
+	nil,                      // 18: marchproxy.events.v1.Commit.StateEntry
+	nil,                      // 19: marchproxy.events.v1.XdsStatus.LiveEntry
+	nil,                      // 20: marchproxy.events.v1.XdsStatus.ConnectedEntry
+	nil,                      // 21: marchproxy.events.v1.XdsStatus.RestEntry
+	nil,                      // 22: marchproxy.events.v1.AgentStatus.LabelsEntry
+	nil,                      // 23: marchproxy.events.v1.AgentStatus.PassedEntry
+	nil,                      // 24: marchproxy.events.v1.AgentStatus.DroppedEntry
+	(*structpb.Struct)(nil),  // 25: google.protobuf.Struct
 }
 var file_marchproxy_events_v1_events_proto_depIdxs = []int32{
-	14, // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
-	20, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
-	15, // 2: marchproxy.events.v1.Commit.state:type_name -> marchproxy.events.v1.Commit.StateEntry
+	17, // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
+	25, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
+	18, // 2: marchproxy.events.v1.Commit.state:type_name -> marchproxy.events.v1.Commit.StateEntry
 	3,  // 3: marchproxy.events.v1.Commit.changes:type_name -> marchproxy.events.v1.ChangedResource
-	8,  // 4: marchproxy.events.v1.XdsStatus.proxies:type_name -> marchproxy.events.v1.ProxyStatus
-	9,  // 5: marchproxy.events.v1.XdsStatus.rejected:type_name -> marchproxy.events.v1.RejectedResource
-	16, // 6: marchproxy.events.v1.XdsStatus.live:type_name -> marchproxy.events.v1.XdsStatus.LiveEntry
-	5,  // 7: marchproxy.events.v1.XdsStatus.absent:type_name -> marchproxy.events.v1.AbsentProxy
-	8,  // 8: marchproxy.events.v1.AbsentProxy.proxy:type_name -> marchproxy.events.v1.ProxyStatus
-	7,  // 9: marchproxy.events.v1.NamesStatus.names:type_name -> marchproxy.events.v1.NameStatus
-	10, // 10: marchproxy.events.v1.RejectedResource.objects:type_name -> marchproxy.events.v1.ObjectRef
-	17, // 11: marchproxy.events.v1.AgentStatus.labels:type_name -> marchproxy.events.v1.AgentStatus.LabelsEntry
-	12, // 12: marchproxy.events.v1.AgentStatus.policies:type_name -> marchproxy.events.v1.PolicyStatus
-	18, // 13: marchproxy.events.v1.AgentStatus.passed:type_name -> marchproxy.events.v1.AgentStatus.PassedEntry
-	19, // 14: marchproxy.events.v1.AgentStatus.dropped:type_name -> marchproxy.events.v1.AgentStatus.DroppedEntry
-	13, // 15: marchproxy.events.v1.AgentStatus.sources:type_name -> marchproxy.events.v1.LimitedSource
-	2,  // 16: marchproxy.events.v1.Commit.StateEntry.value:type_name -> marchproxy.events.v1.KindState
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	11, // 4: marchproxy.events.v1.XdsStatus.proxies:type_name -> marchproxy.events.v1.ProxyStatus
+	12, // 5: marchproxy.events.v1.XdsStatus.rejected:type_name -> marchproxy.events.v1.RejectedResource
+	19, // 6: marchproxy.events.v1.XdsStatus.live:type_name -> marchproxy.events.v1.XdsStatus.LiveEntry
+	8,  // 7: marchproxy.events.v1.XdsStatus.absent:type_name -> marchproxy.events.v1.AbsentProxy
+	20, // 8: marchproxy.events.v1.XdsStatus.connected:type_name -> marchproxy.events.v1.XdsStatus.ConnectedEntry
+	6,  // 9: marchproxy.events.v1.XdsStatus.lagging:type_name -> marchproxy.events.v1.LaggingEnvoy
+	21, // 10: marchproxy.events.v1.XdsStatus.rest:type_name -> marchproxy.events.v1.XdsStatus.RestEntry
+	7,  // 11: marchproxy.events.v1.XdsStatus.behind:type_name -> marchproxy.events.v1.Behind
+	11, // 12: marchproxy.events.v1.XdsPage.proxies:type_name -> marchproxy.events.v1.ProxyStatus
+	12, // 13: marchproxy.events.v1.XdsPage.rejected:type_name -> marchproxy.events.v1.RejectedResource
+	8,  // 14: marchproxy.events.v1.XdsPage.absent:type_name -> marchproxy.events.v1.AbsentProxy
+	11, // 15: marchproxy.events.v1.AbsentProxy.proxy:type_name -> marchproxy.events.v1.ProxyStatus
+	10, // 16: marchproxy.events.v1.NamesStatus.names:type_name -> marchproxy.events.v1.NameStatus
+	13, // 17: marchproxy.events.v1.RejectedResource.objects:type_name -> marchproxy.events.v1.ObjectRef
+	22, // 18: marchproxy.events.v1.AgentStatus.labels:type_name -> marchproxy.events.v1.AgentStatus.LabelsEntry
+	15, // 19: marchproxy.events.v1.AgentStatus.policies:type_name -> marchproxy.events.v1.PolicyStatus
+	23, // 20: marchproxy.events.v1.AgentStatus.passed:type_name -> marchproxy.events.v1.AgentStatus.PassedEntry
+	24, // 21: marchproxy.events.v1.AgentStatus.dropped:type_name -> marchproxy.events.v1.AgentStatus.DroppedEntry
+	16, // 22: marchproxy.events.v1.AgentStatus.sources:type_name -> marchproxy.events.v1.LimitedSource
+	2,  // 23: marchproxy.events.v1.Commit.StateEntry.value:type_name -> marchproxy.events.v1.KindState
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_events_v1_events_proto_init() }
@@ -1560,7 +1967,7 @@ func file_marchproxy_events_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_events_v1_events_proto_rawDesc), len(file_marchproxy_events_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -95,6 +95,8 @@ type Refusal struct {
 
 // Proxy is one connected Envoy.
 type Proxy struct {
+	// Number is the connection's, in this life of the server.
+	Number      uint64
 	ID          string
 	Address     string
 	Version     string
@@ -125,6 +127,8 @@ type Gateway struct {
 	// context, but not they, was refused, with the refusal of what is at fault.
 	together  map[string]map[string]bool
 	contested map[string]*Refusal
+	moves     moves
+	applies   applies
 	// watchers are the streams of state-of-the-world clients.
 	watchers map[chan struct{}]struct{}
 }
@@ -160,6 +164,7 @@ func (g *Gateway) Apply(revision int64, d translate.Delta) {
 		g.restart(revision)
 	}
 	g.revision = revision
+	g.applies.add(revision, time.Now())
 	for _, r := range d.Upserts {
 		g.put(r, revision)
 	}

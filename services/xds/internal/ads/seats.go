@@ -16,10 +16,13 @@ func (s *stream) Seat(has bool, since time.Time) bool {
 	defer s.g.mu.Unlock()
 	if s.surplus == !has {
 		changed := !s.place.Equal(since)
-		s.place = since
+		if s.place = since; changed {
+			s.g.moved(s)
+		}
 		return changed
 	}
 	s.surplus, s.place = !has, since
+	s.g.moved(s)
 	for _, e := range s.g.entries[translate.TypeExtension] {
 		if r := e.effective(); r != nil && r.Surplus != nil {
 			s.touch(r.Key, s.g.revision)

@@ -114,10 +114,12 @@ type stream struct {
 	conn    deltaStream
 	cancel  context.CancelFunc
 	log     *zap.Logger
+	number  uint64
 	id      string
 	address string
 	version string
 	since   time.Time
+	behind  time.Time // since when it has been seen to lack something
 	// runtime says that the Envoy follows the gateway's runtime; drain is its drain time, 0 where it is not known.
 	runtime bool
 	drain   time.Duration
@@ -143,7 +145,7 @@ type stream struct {
 
 func newStream(g *Gateway, conn deltaStream, cancel context.CancelFunc, now time.Time) *stream {
 	s := &stream{
-		g: g, conn: conn, cancel: cancel, log: g.opt.Log, since: now,
+		g: g, conn: conn, cancel: cancel, log: g.opt.Log, since: now, number: numbers.Add(1),
 		types: map[translate.Type]*typeState{}, uses: map[string]int{}, free: map[string]time.Time{},
 		wakes: make(chan struct{}, 1),
 	}
@@ -169,11 +171,13 @@ func (s *stream) join() {
 		}
 	}
 	s.g.streams[s] = struct{}{}
+	s.g.moved(s)
 }
 
 func (s *stream) leave() {
 	s.g.mu.Lock()
 	delete(s.g.streams, s)
+	s.g.went(s)
 	s.g.mu.Unlock()
 }
 
