@@ -161,6 +161,9 @@ func (b *Builder) Resolved(st *config.State, hosts []string) Delta {
 // Retiring are policies that stay in the slots only for routes that an Envoy may still have, by name.
 func (b *Builder) Retiring() map[string]*configv1.AuthPolicy { return maps.Clone(b.retiring) }
 
+// IsRetiring says whether there are such policies.
+func (b *Builder) IsRetiring() bool { return len(b.retiring) > 0 }
+
 // Retire takes them out, but those that are to stay. Call it when the Envoys have the new routes.
 func (b *Builder) Retire(st *config.State, stay map[string]bool) Delta {
 	maps.DeleteFunc(b.retiring, func(name string, _ *configv1.AuthPolicy) bool { return !stay[name] })

@@ -63,14 +63,21 @@ type Fleet struct {
 	changed, judged, troubled chan struct{}
 	started                   time.Time
 
+	// build is held by who changes the configuration or builds something of it, which may take seconds. Nobody else
+	// uses the members' builders, or writes what the other locks guard: who holds it reads that without them. Where
+	// several are held they are taken in this order.
+	build sync.Mutex
+	// mu is held for moments only: neither an Envoy that connects nor a report waits for a build.
 	mu      sync.RWMutex
-	state   *config.State
-	commit  stream.Commit
+	commit  stream.Commit // of what has been built
 	ready   bool
 	members map[string]*member
+	last    *status.XdsStatus // when it is closed
+	// data is held for as long as it takes to enter what has changed.
+	data  sync.RWMutex
+	state *config.State
 	// hosts are the services that have a DNS name, by name.
 	hosts map[string]map[string]struct{}
-	last  *status.XdsStatus // when it is closed
 }
 
 // New returns a fleet without configuration.
@@ -117,6 +124,8 @@ func (f *Fleet) Run(ctx context.Context) error { return f.resolver.Run(ctx) }
 // Close ends every Envoy's stream; the Envoys keep what they have. The status stays what it was before: the
 // next life of this server learns from its last report which Envoys had their places here.
 func (f *Fleet) Close() {
+	f.build.Lock()
+	defer f.build.Unlock()
 	last := f.Status(time.Now())
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -126,25 +135,45 @@ func (f *Fleet) Close() {
 	}
 }
 
-// Apply takes an update of the event stream.
+// Apply takes an update of the event stream. Until it is built and handed to the gateways, readers see the commit before:
+// an Envoy that connects meanwhile is served that, and what is new as soon as it is there.
 func (f *Fleet) Apply(u stream.Update) error {
-	f.mu.Lock()
+	f.build.Lock()
+	defer f.build.Unlock()
+	f.data.Lock()
 	changes, _ := f.state.Apply(u.Changed)
-	f.commit, f.ready = u.Commit, true
 	f.follow(changes)
-	f.manage(changes)
-	f.deal()
+	f.data.Unlock()
+	fresh := f.manage(changes)
+	f.deal(changes)
+	problems := map[*member][]config.Problem{}
 	for _, m := range f.members {
-		delta, problems := m.builder.Update(f.state, changes)
-		m.note(changes, problems)
-		m.gateway.Apply(u.Commit.Revision, delta)
-		if len(m.builder.Retiring()) > 0 {
-			time.AfterFunc(f.retireAfter(), func() { f.retire(m) })
-		}
+		var delta translate.Delta
+		delta, problems[m] = m.builder.Update(f.state, changes)
+		f.serve(m, u.Commit.Revision, delta)
+	}
+	for _, m := range fresh {
+		var delta translate.Delta
+		delta, problems[m] = m.builder.Rebuild(f.state)
+		f.serve(m, u.Commit.Revision, delta)
+	}
+	f.mu.Lock()
+	f.commit, f.ready = u.Commit, true
+	maps.Copy(f.members, fresh)
+	for m, p := range problems {
+		m.note(changes, p)
 	}
 	f.mu.Unlock()
 	f.signal()
 	return nil
+}
+
+// serve hands what was built to a gateway.
+func (f *Fleet) serve(m *member, revision int64, delta translate.Delta) {
+	m.gateway.Apply(revision, delta)
+	if m.builder.IsRetiring() {
+		time.AfterFunc(f.retireAfter(), func() { f.retire(m) })
+	}
 }
 
 // retireAfter is how long a policy outlives its last route, and a cluster its own.
@@ -153,15 +182,19 @@ func (f *Fleet) retireAfter() time.Duration { return cmp.Or(f.opt.ADS.Linger, ad
 // retire takes the policies that no route names any more from the Envoys, but those of routes that are
 // served in the place of refused ones: the next update asks again.
 func (f *Fleet) retire(m *member) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(m.builder.Retiring()) > 0 {
+	f.build.Lock()
+	defer f.build.Unlock()
+	if m.builder.IsRetiring() {
 		m.gateway.Apply(f.commit.Revision, m.builder.Retire(f.state, m.gateway.Policies()))
 	}
 }
 
-// manage starts and ends gateways, and reads their keys.
-func (f *Fleet) manage(changes []config.Change) {
+// manage ends gateways, reads the keys of those that are there, and begins new ones, which nobody finds before they are
+// built: an Envoy would be served their beginnings.
+func (f *Fleet) manage(changes []config.Change) (fresh map[string]*member) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fresh = map[string]*member{}
 	for _, c := range changes {
 		if c.Ref().Kind != resource.KindGateway {
 			continue
@@ -181,28 +214,31 @@ func (f *Fleet) manage(changes []config.Change) {
 				gateway:  ads.NewGateway(name, f.opt.ADS),
 				problems: map[resource.Ref]config.Problem{},
 			}
-			f.members[name] = m
-			delta, problems := m.builder.Rebuild(f.state)
-			m.note(nil, problems)
-			m.gateway.Apply(f.commit.Revision, delta)
+			fresh[name] = m
 		}
 		m.keys = map[string]bool{}
 		for _, k := range c.After.Message().(*configv1.Gateway).GetApiKeys() {
 			m.keys[k.GetSha256()] = true
 		}
 	}
+	return fresh
 }
 
-// deal tells the seats of the gateways' licenses. It goes before the new form of a license is sent, so
-// that an Envoy without a seat does not serve a while.
-func (f *Fleet) deal() {
+// deal tells the seats of the gateways' licenses, where changes concern one. It goes before the new form of a license
+// is sent, so that an Envoy without a seat does not serve a while.
+func (f *Fleet) deal(changes []config.Change) {
+	if !slices.ContainsFunc(changes, func(c config.Change) bool {
+		return c.Ref().Kind == resource.KindGateway || c.Ref().Kind == resource.KindLicense
+	}) {
+		return
+	}
 	license, limits := map[string]string{}, map[string]int{}
-	for name := range f.members {
-		o := f.state.Get(resource.Ref{Kind: resource.KindGateway, Name: name})
-		if o == nil || o.Message().(*configv1.Gateway).GetLicense() == "" {
+	for _, name := range f.state.Names(resource.KindGateway) {
+		g := f.state.Get(resource.Ref{Kind: resource.KindGateway, Name: name}).Message().(*configv1.Gateway)
+		if g.GetLicense() == "" {
 			continue
 		}
-		license[name] = o.Message().(*configv1.Gateway).GetLicense()
+		license[name] = g.GetLicense()
 		if l := f.state.Get(resource.Ref{Kind: resource.KindLicense, Name: license[name]}); l != nil {
 			if n := l.Message().(*configv1.License).GetMaxProxies(); n > 0 {
 				limits[license[name]] = int(n)
@@ -259,15 +295,15 @@ func (f *Fleet) Head() (stream.Commit, bool) {
 
 // Objects lists the configuration, in no order.
 func (f *Fleet) Objects() []*resource.Object {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
+	f.data.RLock()
+	defer f.data.RUnlock()
 	return slices.Collect(f.state.All)
 }
 
 // Object finds one object; nil where there is none.
 func (f *Fleet) Object(r resource.Ref) *resource.Object {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
+	f.data.RLock()
+	defer f.data.RUnlock()
 	return f.state.Get(r)
 }
 
@@ -316,7 +352,7 @@ func (f *Fleet) rejected(gateway string, r ads.Refusal) status.RejectedResource 
 
 func (f *Fleet) objectRef(r resource.Ref) status.ObjectRef {
 	ref := status.ObjectRef{Kind: r.Kind, Name: r.Name}
-	if o := f.state.Get(r); o != nil {
+	if o := f.Object(r); o != nil {
 		ref.Revision = o.Revision
 	}
 	return ref
@@ -324,7 +360,7 @@ func (f *Fleet) objectRef(r resource.Ref) status.ObjectRef {
 
 // Summary is the count and hash of the state, by kind.
 func (f *Fleet) Summary() map[string]resource.KindState {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
+	f.data.RLock()
+	defer f.data.RUnlock()
 	return f.state.Summary()
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // follow has the resolver follow the names of every service, also of one that no route sends to yet: who writes it
-// learns whether its names exist, and its first route waits for nothing.
+// learns whether its names exist, and its first route waits for nothing. Call it with the lock held.
 func (f *Fleet) follow(changes []config.Change) {
 	for _, c := range changes {
 		if c.Ref().Kind != resource.KindService {
@@ -56,8 +56,8 @@ func hosts(o *resource.Object) map[string]bool {
 
 // resolved builds what names have other addresses for.
 func (f *Fleet) resolved(names []string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.build.Lock()
+	defer f.build.Unlock()
 	for _, m := range f.members {
 		m.gateway.Apply(f.commit.Revision, m.builder.Resolved(f.state, names))
 	}
@@ -80,8 +80,8 @@ const shown = 10
 // Names reports the names that do not resolve.
 func (f *Fleet) Names(now time.Time) status.NamesStatus {
 	out := status.NamesStatus{ID: f.opt.ID, At: resource.Time(now)}
-	f.mu.RLock()
-	defer f.mu.RUnlock()
+	f.data.RLock()
+	defer f.data.RUnlock()
 	for _, t := range f.resolver.Troubles() {
 		n := status.NameStatus{
 			Host: t.Host, Problem: t.Problem, Reason: t.Reason, Addresses: int32(t.Addresses), Since: resource.Time(t.Since),

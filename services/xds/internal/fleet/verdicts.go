@@ -19,8 +19,8 @@ import (
 // Verdicts lists what every gateway's Envoys have refused, and what else is served in the place of the
 // configuration, to be kept on disk.
 func (f *Fleet) Verdicts() []laststate.Record {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
+	f.build.Lock()
+	defer f.build.Unlock()
 	var out []laststate.Record
 	for _, name := range slices.Sorted(maps.Keys(f.members)) {
 		for _, v := range f.members[name].gateway.Verdicts() {
@@ -80,8 +80,8 @@ func unpack(b laststate.Body) *translate.Resource {
 
 // Recall takes what was refused before a restart; call it after the last good state has been applied.
 func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.build.Lock()
+	defer f.build.Unlock()
 	byGateway := map[string][]ads.Verdict{}
 	policies := map[string]map[string]*configv1.AuthPolicy{}
 	for _, r := range records {

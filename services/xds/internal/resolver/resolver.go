@@ -82,6 +82,8 @@ type Resolver struct {
 
 	mu    sync.Mutex
 	names map[string]*answer
+	// runs says that names are looked up: before that no deadline passes.
+	runs bool
 	// fresh are names to be looked up at once.
 	fresh []string
 	// unsaved are the names whose addresses have changed, or that are followed no more.
@@ -133,8 +135,10 @@ func (r *Resolver) Follow(host string) {
 		return
 	}
 	a := &answer{trouble: &trouble{status.NamePending, "has not been answered by DNS yet", time.Now()}}
-	a.deadline = time.AfterFunc(r.opt.Deadline, func() { r.late(host, a) })
 	r.names[host] = a
+	if r.runs {
+		r.limit(host, a)
+	}
 	r.unresolved[host], r.listed = struct{}{}, nil
 	r.fresh = append(r.fresh, host)
 	select {
@@ -143,12 +147,19 @@ func (r *Resolver) Follow(host string) {
 	}
 }
 
+// limit has a new name wait for its first answer no longer than the deadline.
+func (r *Resolver) limit(host string, a *answer) {
+	a.deadline = time.AfterFunc(r.opt.Deadline, func() { r.late(host, a) })
+}
+
 // Forget ends that.
 func (r *Resolver) Forget(host string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if a := r.names[host]; a != nil {
-		a.deadline.Stop()
+		if a.deadline != nil {
+			a.deadline.Stop()
+		}
 		delete(r.names, host)
 		delete(r.unresolved, host)
 		r.listed = nil
@@ -234,6 +245,12 @@ func (r *Resolver) Troubles() []Trouble {
 func (r *Resolver) Run(ctx context.Context) error {
 	tick := time.NewTicker(min(r.opt.Refresh/4, 500*time.Millisecond))
 	defer tick.Stop()
+	r.mu.Lock()
+	r.runs = true
+	for host, a := range r.names {
+		r.limit(host, a)
+	}
+	r.mu.Unlock()
 	for all := true; ; {
 		r.start(ctx, time.Now(), all)
 		select {

@@ -89,6 +89,7 @@ func TestRestore(t *testing.T) {
 			runAfter(t, func(z *zone, r *resolver.Resolver) {
 				c.prepare(z)
 				r.Follow("a")
+				time.Sleep(time.Minute) // so long may it take to build everything, and until then nobody asks
 				r.Restore(map[string][]netip.Addr{
 					"a": {netip.MustParseAddr("192.0.2.1")}, "gone": {netip.MustParseAddr("192.0.2.2")},
 				})

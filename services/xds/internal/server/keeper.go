@@ -21,11 +21,18 @@ type keeper struct {
 	log     *zap.Logger
 	initial laststate.Saved
 
+	// turn is held by who brings fleet and file forward, as long as that takes, so that the file is written anew from a
+	// configuration that has every commit which it holds. Where several are held they are taken in this order.
+	turn   sync.Mutex
+	failed time.Time // when the file could not be written anew
+	// mu guards the file, and is held while it is written.
 	mu   sync.Mutex
 	file *laststate.File
+	// said guards what reports and the HTTP door read, who wait for neither a build nor the disk.
+	said sync.Mutex
 	// unsaved is why what is served, or what was refused, is not written down.
 	unsaved string
-	failed  time.Time // when the file could not be written anew
+	version string // of the document last accepted
 }
 
 // openKeeper reads the last good state and has the fleet serve it at once.
@@ -34,7 +41,7 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &keeper{fleet: f, log: log, file: file, initial: saved}
+	k := &keeper{fleet: f, log: log, file: file, initial: saved, version: file.Notes().ConfigVersion}
 	if found {
 		log.Info("serving the last good state", zap.Int64("revision", saved.Commit.Revision), zap.Int("objects", len(saved.Objects)))
 		if err := f.Apply(stream.Update{Commit: saved.Commit, Changed: saved.Objects}); err != nil {
@@ -69,16 +76,19 @@ func (k *keeper) judge(ctx context.Context) error {
 
 // save writes down what is not, where there is a reason to.
 func (k *keeper) save(due bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	if !due {
 		return
 	}
+	k.turn.Lock()
+	defer k.turn.Unlock()
+	refused := k.fleet.Verdicts()
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	var err error
 	if c, ready := k.fleet.Head(); ready && k.file.Behind() != nil {
 		err = k.compact(c)
 	}
-	if verdicts := k.file.SaveVerdicts(k.fleet.Verdicts()); err == nil {
+	if verdicts := k.file.SaveVerdicts(refused); err == nil {
 		err = verdicts
 	}
 	k.note(err)
@@ -87,33 +97,43 @@ func (k *keeper) save(due bool) {
 // note says why nothing can be written down, or that it can again. Serving goes on; only a restart with everything
 // else down would find an older state.
 func (k *keeper) note(err error) {
+	now := ""
+	if err != nil {
+		now = err.Error()
+	}
+	k.said.Lock()
 	was := k.unsaved
-	if k.unsaved = ""; err != nil {
-		k.unsaved = err.Error()
+	k.unsaved = now
+	k.said.Unlock()
+	if err != nil {
 		k.log.Error("the last good state cannot be written; what is served is not touched by that", zap.Error(err))
 	} else if was != "" {
 		k.log.Info("the last good state is written again")
 	}
-	if was != k.unsaved {
+	if was != now {
 		k.fleet.Signal()
 	}
 }
 
 // Unsaved is why what is served is not written down; "" where it is.
 func (k *keeper) Unsaved() string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.said.Lock()
+	defer k.said.Unlock()
 	return k.unsaved
 }
 
 func (k *keeper) update(u stream.Update) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.turn.Lock()
+	defer k.turn.Unlock()
 	// Written before it is served, so that no Envoy has what a restart would not find.
+	k.mu.Lock()
 	_ = k.file.Append(u) // compact says so
+	k.mu.Unlock()
 	if err := k.fleet.Apply(u); err != nil {
 		return err
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	_ = k.file.Resolved(k.fleet.Unsaved()) // of names that nobody has any more; compact says it
 	k.note(k.compact(u.Commit))
 	return nil
@@ -121,6 +141,8 @@ func (k *keeper) update(u stream.Update) error {
 
 // saveNames writes down the addresses of names before they are served.
 func (k *keeper) saveNames() {
+	k.turn.Lock()
+	defer k.turn.Unlock()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	err := k.file.Resolved(k.fleet.Unsaved())
@@ -131,7 +153,7 @@ func (k *keeper) saveNames() {
 }
 
 // compact writes the file anew where that is due. What has failed is not tried again at once: it costs the time of
-// writing all of it.
+// writing all of it. Call it with turn and mu held.
 func (k *keeper) compact(c stream.Commit) error {
 	if err := k.file.Behind(); err != nil && time.Since(k.failed) < retry {
 		return err
@@ -145,13 +167,16 @@ func (k *keeper) compact(c stream.Commit) error {
 
 // Version is that of the document last accepted at /v1/config.
 func (k *keeper) Version() string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.file.Notes().ConfigVersion
+	k.said.Lock()
+	defer k.said.Unlock()
+	return k.version
 }
 
 // SetVersion keeps it.
 func (k *keeper) SetVersion(version string) {
+	k.said.Lock()
+	k.version = version
+	k.said.Unlock()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.note(k.file.Note(laststate.Notes{ConfigVersion: version}))
