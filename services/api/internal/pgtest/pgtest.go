@@ -135,6 +135,50 @@ func Exec(t testing.TB, database, sql string, args ...any) {
 	}
 }
 
+// Value is what a query answers with.
+func Value[T any](t testing.TB, database, sql string, args ...any) (out T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(ctx) }() // read only
+	if err := conn.QueryRow(ctx, sql, args...).Scan(&out); err != nil {
+		t.Fatal(sql, err)
+	}
+	return out
+}
+
+// Hold runs a statement in a transaction that stays open, with its locks, until release is called.
+func Hold(t testing.TB, database, sql string) (release func()) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(ctx, "BEGIN; "+sql); err != nil {
+		t.Fatal(err)
+	}
+	release = func() { _ = conn.Close(context.Background()) } // the transaction ends with it
+	t.Cleanup(release)
+	return release
+}
+
+// Waiting waits until a connection to the database waits for a lock.
+func Waiting(t testing.TB, database string) {
+	t.Helper()
+	const sql = `SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()`
+	for limit := time.Now().Add(30 * time.Second); Value[int64](t, database, sql) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("nobody waits for a lock")
+		}
+	}
+}
+
 func create(t testing.TB, template, space string) string {
 	t.Helper()
 	server := os.Getenv(variable)

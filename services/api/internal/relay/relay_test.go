@@ -62,7 +62,7 @@ func start(t *testing.T, server *natstest.Server, url string) *api {
 		t.Fatal(err)
 	}
 	a.relay = relay.New(a.store, a.js, zap.NewNop())
-	if a.w, err = writer.New(t.Context(), a.store, box, "", a.relay.Committed); err != nil {
+	if a.w, err = writer.New(t.Context(), a.store, box, "", zap.NewNop(), a.relay.Committed); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

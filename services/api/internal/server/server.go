@@ -114,7 +114,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	}
 	rel := relay.New(st, js, log)
 	var committed web.Signal
-	w, err := writer.New(ctx, st, box, cfg.LicenseKey, func(c store.Committed) {
+	w, err := writer.New(ctx, st, box, cfg.LicenseKey, log, func(c store.Committed) {
 		rel.Committed(c)
 		committed.Raise()
 	})
@@ -154,10 +154,12 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return nil
 	})
 	group.Add("listen", func(ctx context.Context) error {
-		st.Listen(ctx, func() {
+		st.Listen(ctx, func(revision int64) {
 			rel.Wake()
-			if err := w.Look(ctx); err != nil {
-				log.Warn("the database cannot be read", zap.Error(err))
+			if revision == 0 || revision > w.Revision() {
+				if err := w.Look(ctx); err != nil {
+					log.Warn("the database cannot be read", zap.Error(err))
+				}
 			}
 			committed.Raise()
 		})

@@ -1,7 +1,8 @@
 // Package store is PostgreSQL: the only place where the configuration is true.
 //
 // A write transaction takes the row lock of config_head first, so that revisions are gapless and in the
-// order of their commits. The rest of it goes out in one batch with the COMMIT: two round trips a write.
+// order of their commits. The rest of it goes out in one batch with the COMMIT: two round trips, for one
+// revision as for several.
 package store
 
 import (
@@ -234,9 +235,9 @@ func (s *Store) Lead(ctx context.Context) (release func(), alive func(context.Co
 	return release, raw.Ping, true, nil
 }
 
-// Listen signals wake at every commit that another api makes, at every renewed epoch, and whenever it has been
-// deaf in between, until the context ends.
-func (s *Store) Listen(ctx context.Context, wake func()) {
+// Listen calls wake with the revision of every commit that another api makes, and with 0 at every renewed epoch and
+// whenever it has been deaf in between, until the context ends.
+func (s *Store) Listen(ctx context.Context, wake func(revision int64)) {
 	for ctx.Err() == nil {
 		_ = s.listenOnce(ctx, wake) // the database is away: the poll stands in
 		select {
@@ -246,7 +247,7 @@ func (s *Store) Listen(ctx context.Context, wake func()) {
 	}
 }
 
-func (s *Store) listenOnce(ctx context.Context, wake func()) error {
+func (s *Store) listenOnce(ctx context.Context, wake func(int64)) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err
@@ -260,14 +261,14 @@ func (s *Store) listenOnce(ctx context.Context, wake func()) error {
 	if _, err := raw.Exec(ctx, "LISTEN "+NotifyChannel); err != nil {
 		return err
 	}
-	wake()
+	wake(0)
 	for {
 		n, err := raw.WaitForNotification(ctx)
 		if err != nil {
 			return err
 		}
-		if n.Payload != s.instance {
-			wake()
+		if instance, revision := announced(n.Payload); instance != s.instance {
+			wake(revision)
 		}
 	}
 }

@@ -39,7 +39,7 @@ func TestFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := writer.New(t.Context(), s, box, "", func(store.Committed) {})
+	w, err := writer.New(t.Context(), s, box, "", zap.NewNop(), func(store.Committed) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -17,12 +16,15 @@ import (
 type Tx struct {
 	conn  *pgxpool.Conn
 	store *Store
-	// Epoch and Revision are those that the transaction makes.
+	// Epoch and Revision are the head's: the transaction's first revision is the next one.
 	Epoch    string
 	Revision int64
-	// Replay is the stored answer where the idempotency key was used before; nil otherwise.
-	Replay *Answer
+	// Answers are those that idempotency keys remember of earlier requests.
+	Answers map[Key]Answer
 }
+
+// Key is an idempotency key; each actor has keys of their own.
+type Key struct{ Actor, Key string }
 
 // Answer is what an idempotency key remembers.
 type Answer struct {
@@ -31,8 +33,10 @@ type Answer struct {
 	Response []byte
 }
 
-// Record is everything that a revision stores.
+// Record is everything that a write stores.
 type Record struct {
+	// Revision is that of the changes; without changes it is not stored, and only the answer is.
+	Revision                               int64
 	At                                     time.Time
 	Actor, Message, RequestID, Traceparent string
 	State                                  map[string]resource.KindState
@@ -42,8 +46,8 @@ type Record struct {
 	Answer Answer
 }
 
-// Begin starts a write: BEGIN, the head's lock and the idempotency key in one round trip.
-func (s *Store) Begin(ctx context.Context, actor, key string) (*Tx, error) {
+// Begin starts a write: BEGIN, the head's lock and the idempotency keys in one round trip.
+func (s *Store) Begin(ctx context.Context, keys []Key) (*Tx, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, s.noted(fmt.Errorf("begin: %w", err))
@@ -51,19 +55,25 @@ func (s *Store) Begin(ctx context.Context, actor, key string) (*Tx, error) {
 	t := &Tx{conn: conn, store: s}
 	var b pgx.Batch
 	b.Queue(`BEGIN`)
-	b.Queue(`UPDATE config_head SET revision = revision + 1 RETURNING epoch::text, revision`).QueryRow(func(row pgx.Row) error {
+	b.Queue(`SELECT epoch::text, revision FROM config_head FOR UPDATE`).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&t.Epoch, &t.Revision)
 	})
-	if key != "" {
-		b.Queue(`SELECT request, status, response::text FROM idempotency WHERE actor = $1 AND key = $2 AND at > now() - interval '24 hours'`, actor, key).QueryRow(func(row pgx.Row) error {
-			var a Answer
+	if len(keys) > 0 {
+		var actors, names []string
+		for _, k := range keys {
+			actors, names = append(actors, k.Actor), append(names, k.Key)
+		}
+		t.Answers = map[Key]Answer{}
+		b.Queue(`SELECT actor, key, request, status, response::text FROM idempotency JOIN unnest($1::text[], $2::text[]) AS k (actor, key)
+			USING (actor, key) WHERE at > now() - interval '24 hours'`, actors, names).Query(func(rows pgx.Rows) error {
+			var k Key
+			var request []byte
+			var status int
 			var response string
-			err := row.Scan(&a.Request, &a.Status, &response)
-			if errors.Is(err, pgx.ErrNoRows) {
+			_, err := pgx.ForEachRow(rows, []any{&k.Actor, &k.Key, &request, &status, &response}, func() error {
+				t.Answers[k] = Answer{request, status, []byte(response)}
 				return nil
-			}
-			a.Response = []byte(response)
-			t.Replay = &a
+			})
 			return err
 		})
 	}
@@ -72,6 +82,12 @@ func (s *Store) Begin(ctx context.Context, actor, key string) (*Tx, error) {
 		return nil, s.noted(fmt.Errorf("begin: %w", err))
 	}
 	return t, nil
+}
+
+// News is [Store.News] as the transaction sees it.
+func (t *Tx) News(ctx context.Context, after int64) (News, error) {
+	n, err := readNews(ctx, t.conn.Conn(), after, ``, ``)
+	return n, t.store.noted(err)
 }
 
 // discard ends the connection, and the transaction with it.
@@ -92,30 +108,26 @@ func (t *Tx) Rollback(ctx context.Context) {
 	t.conn.Release()
 }
 
-// Commit stores the revision. After an error it is not known whether it was stored.
-func (t *Tx) Commit(ctx context.Context, r Record) error {
+// Commit stores records, in the order of their revisions. After an error it is not known whether they were stored:
+// all of them or none.
+func (t *Tx) Commit(ctx context.Context, records []Record) error {
 	var b pgx.Batch
-	b.Queue(`INSERT INTO revisions (revision, at, actor, message, request_id, traceparent, state, change_count) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-		t.Revision, r.At, r.Actor, r.Message, r.RequestID, r.Traceparent, mustJSON(r.State), len(r.Changes))
-	t.queueChanges(&b, r.Changes)
-	b.Queue(`UPDATE config_head SET state = $1`, mustJSON(r.State))
-	queueAnswer(&b, r)
-	b.Queue(`SELECT pg_notify('`+NotifyChannel+`', $1)`, t.store.instance)
-	return t.commit(ctx, &b)
-}
-
-// Remember makes no revision, and stores only what the idempotency key remembers. After an error it is
-// not known whether it was stored.
-func (t *Tx) Remember(ctx context.Context, r Record) error {
-	var b pgx.Batch
-	b.Queue(`UPDATE config_head SET revision = revision - 1`) // what Begin has counted up
-	queueAnswer(&b, r)
-	return t.commit(ctx, &b)
-}
-
-func (t *Tx) commit(ctx context.Context, b *pgx.Batch) error {
+	var last *Record
+	for i := range records {
+		if len(records[i].Changes) > 0 {
+			last = &records[i]
+		}
+	}
+	if last != nil {
+		queueRevisions(&b, records)
+		queueChanges(&b, records)
+		queueResources(&b, records)
+		b.Queue(`UPDATE config_head SET revision = $1, state = $2`, last.Revision, mustJSON(last.State))
+		b.Queue(`SELECT pg_notify('`+NotifyChannel+`', $1)`, announcement(t.store.instance, last.Revision))
+	}
+	queueAnswers(&b, records)
 	b.Queue(`COMMIT`)
-	if err := t.conn.SendBatch(ctx, b).Close(); err != nil {
+	if err := t.conn.SendBatch(ctx, &b).Close(); err != nil {
 		t.discard(ctx)
 		return t.store.noted(fmt.Errorf("commit: %w", err))
 	}
@@ -123,42 +135,105 @@ func (t *Tx) commit(ctx context.Context, b *pgx.Batch) error {
 	return nil
 }
 
-func queueAnswer(b *pgx.Batch, r Record) {
-	if r.Key == "" {
+func queueRevisions(b *pgx.Batch, records []Record) {
+	var revisions []int64
+	var at []time.Time
+	var actors, messages, requests, traces, states []string
+	var counts []int32
+	for _, r := range records {
+		if len(r.Changes) == 0 {
+			continue
+		}
+		revisions, at, counts = append(revisions, r.Revision), append(at, r.At), append(counts, int32(len(r.Changes)))
+		actors, messages = append(actors, r.Actor), append(messages, r.Message)
+		requests, traces = append(requests, r.RequestID), append(traces, r.Traceparent)
+		states = append(states, mustJSON(r.State))
+	}
+	b.Queue(`INSERT INTO revisions (revision, at, actor, message, request_id, traceparent, state, change_count)
+		SELECT revision, at, actor, message, request_id, traceparent, state::json, change_count
+		FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[])
+			AS r (revision, at, actor, message, request_id, traceparent, state, change_count)`,
+		revisions, at, actors, messages, requests, traces, states, counts)
+}
+
+func queueChanges(b *pgx.Batch, records []Record) {
+	var revisions []int64
+	var kinds, names, before, after []string
+	for _, r := range records {
+		for _, c := range r.Changes {
+			ref := c.Ref()
+			was, is := "", ""
+			if c.Before != nil {
+				was = string(c.Before.Payload())
+			}
+			if c.After != nil {
+				is = string(c.After.Payload())
+			}
+			revisions, kinds, names = append(revisions, r.Revision), append(kinds, ref.Kind), append(names, ref.Name)
+			before, after = append(before, was), append(after, is)
+		}
+	}
+	b.Queue(`INSERT INTO changes (revision, kind, name, before, after)
+		SELECT revision, kind, name, nullif(before, '')::json, nullif(after, '')::json
+		FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[]) AS c (revision, kind, name, before, after)`,
+		revisions, kinds, names, before, after)
+}
+
+// queueResources brings the table of objects to what the last record makes of each.
+func queueResources(b *pgx.Batch, records []Record) {
+	last := map[resource.Ref]*resource.Object{}
+	for _, r := range records {
+		for _, c := range r.Changes {
+			last[c.Ref()] = c.After
+		}
+	}
+	var revisions []int64
+	var kinds, names, payloads, goneKinds, goneNames []string
+	for _, r := range records {
+		for _, c := range r.Changes {
+			ref := c.Ref()
+			now, there := last[ref]
+			if delete(last, ref); !there { // taken already
+				continue
+			}
+			if now == nil {
+				goneKinds, goneNames = append(goneKinds, ref.Kind), append(goneNames, ref.Name)
+				continue
+			}
+			revisions, kinds, names = append(revisions, now.Revision), append(kinds, ref.Kind), append(names, ref.Name)
+			payloads = append(payloads, string(now.Payload()))
+		}
+	}
+	if len(names) > 0 {
+		b.Queue(`INSERT INTO resources (kind, name, revision, payload)
+			SELECT kind, name, revision, payload::json FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) AS r (revision, kind, name, payload)
+			ON CONFLICT (kind, name) DO UPDATE SET revision = excluded.revision, payload = excluded.payload`, revisions, kinds, names, payloads)
+	}
+	if len(goneNames) > 0 {
+		b.Queue(`DELETE FROM resources r USING unnest($1::text[], $2::text[]) AS d (kind, name) WHERE r.kind = d.kind AND r.name = d.name`, goneKinds, goneNames)
+	}
+}
+
+func queueAnswers(b *pgx.Batch, records []Record) {
+	var actors, keys, responses []string
+	var requests [][]byte
+	var statuses []int32
+	var at []time.Time
+	for _, r := range records {
+		if r.Key == "" {
+			continue
+		}
+		actors, keys, at = append(actors, r.Actor), append(keys, r.Key), append(at, r.At)
+		requests, statuses = append(requests, r.Answer.Request), append(statuses, int32(r.Answer.Status))
+		responses = append(responses, string(r.Answer.Response))
+	}
+	if len(keys) == 0 {
 		return
 	}
 	b.Queue(`DELETE FROM idempotency WHERE at < now() - interval '24 hours'`)
-	b.Queue(`INSERT INTO idempotency (key, actor, request, status, response, at) VALUES ($1, $2, $3, $4, $5, $6)
+	b.Queue(`INSERT INTO idempotency (key, actor, request, status, response, at)
+		SELECT key, actor, request, status, response::json, at
+		FROM unnest($1::text[], $2::text[], $3::bytea[], $4::integer[], $5::text[], $6::timestamptz[]) AS a (key, actor, request, status, response, at)
 		ON CONFLICT (actor, key) DO UPDATE SET request = excluded.request, status = excluded.status, response = excluded.response, at = excluded.at`,
-		r.Key, r.Actor, r.Answer.Request, r.Answer.Status, string(r.Answer.Response), r.At)
-}
-
-func (t *Tx) queueChanges(b *pgx.Batch, changes []config.Change) {
-	var kinds, names, before, after, upKinds, upNames, upPayloads, delKinds, delNames []string
-	for _, c := range changes {
-		r := c.Ref()
-		kinds, names = append(kinds, r.Kind), append(names, r.Name)
-		was, is := "", ""
-		if c.Before != nil {
-			was = string(c.Before.Payload())
-		}
-		if c.After != nil {
-			is = string(c.After.Payload())
-			upKinds, upNames, upPayloads = append(upKinds, r.Kind), append(upNames, r.Name), append(upPayloads, is)
-		} else {
-			delKinds, delNames = append(delKinds, r.Kind), append(delNames, r.Name)
-		}
-		before, after = append(before, was), append(after, is)
-	}
-	b.Queue(`INSERT INTO changes (revision, kind, name, before, after)
-		SELECT $1, kind, name, nullif(before, '')::json, nullif(after, '')::json
-		FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) AS c (kind, name, before, after)`, t.Revision, kinds, names, before, after)
-	if len(upNames) > 0 {
-		b.Queue(`INSERT INTO resources (kind, name, revision, payload)
-			SELECT kind, name, $1, payload::json FROM unnest($2::text[], $3::text[], $4::text[]) AS r (kind, name, payload)
-			ON CONFLICT (kind, name) DO UPDATE SET revision = excluded.revision, payload = excluded.payload`, t.Revision, upKinds, upNames, upPayloads)
-	}
-	if len(delNames) > 0 {
-		b.Queue(`DELETE FROM resources r USING unnest($1::text[], $2::text[]) AS d (kind, name) WHERE r.kind = d.kind AND r.name = d.name`, delKinds, delNames)
-	}
+		keys, actors, requests, statuses, responses, at)
 }

@@ -39,6 +39,9 @@ func newMetrics(a *API) *metrics {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
 	gauge("marchproxy_api_revision", "The newest revision that this api has seen.", func() float64 { return float64(a.Writer.Revision()) })
+	gauge("marchproxy_api_waiting_writes", "Writes that wait until those that are being stored are done.", func() float64 {
+		return float64(a.Writer.Waiting())
+	})
 	gauge("marchproxy_api_published_revision", "The newest revision in the event stream.", func() float64 { return float64(a.Published()) })
 	gauge("marchproxy_api_live_revision", "The revision that every connected Envoy serves; 0 without any.", func() float64 {
 		_, proxies, _ := a.Board.Summary()

@@ -10,15 +10,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/marchproxy/marchproxy/pkg/config"
@@ -99,17 +98,21 @@ var ErrKeyReused = errors.New("this Idempotency-Key was used for another request
 // ErrUnknown says that it is not known whether the write was stored.
 var ErrUnknown = errors.New("the database did not confirm the write; it may have been stored")
 
-// Writer writes. One write at a time is decided; the database's lock orders those of several apis.
+// Writer writes. One group of writes at a time is decided; the database's lock orders those of several apis.
 type Writer struct {
 	store  *store.Store
 	box    *seal.Box
+	log    *zap.Logger
 	notify func(store.Committed)
 	// licenseKey is that of licenses which bring none.
 	licenseKey string
 
-	mu    sync.Mutex
+	queue queue
+	// turn is full while somebody has what follows.
+	turn  chan struct{}
 	state *config.State
-	head  store.Head // Revision -1: to be read again
+	head  store.Head
+	shown resource.KindState // of the gateways that readers see
 	// For readers, who must not wait for a write that is under way.
 	epoch    atomic.Pointer[string]
 	gateways atomic.Pointer[[]string]
@@ -118,158 +121,60 @@ type Writer struct {
 
 // New reads the configuration. licenseKey is the key of licenses that bring none, "" for none. notify is
 // handed each revision right after its commit, in order.
-func New(ctx context.Context, s *store.Store, box *seal.Box, licenseKey string, notify func(store.Committed)) (*Writer, error) {
-	w := &Writer{store: s, box: box, notify: notify, licenseKey: licenseKey, head: store.Head{Revision: -1}}
+func New(ctx context.Context, s *store.Store, box *seal.Box, licenseKey string, log *zap.Logger, notify func(store.Committed)) (*Writer, error) {
+	w := &Writer{store: s, box: box, log: log, notify: notify, licenseKey: licenseKey, turn: make(chan struct{}, 1)}
 	return w, w.reload(ctx)
 }
 
-func (w *Writer) reload(ctx context.Context) error {
-	head, objects, err := w.store.Snapshot(ctx)
-	if err != nil {
-		return err
-	}
-	st := config.New()
-	st.Apply(objects)
-	for kind, s := range st.Summary() {
-		if head.State[kind] != s {
-			return fmt.Errorf("the database does not agree with itself: %s has %d objects with hash %s, its head says %d with %s; restore a backup", kind, s.Count, s.Hash, head.State[kind].Count, head.State[kind].Hash)
-		}
-	}
-	w.state, w.head = st, head
-	w.show()
-	return nil
+// decision is what a write comes to. It is made in the state already.
+type decision struct {
+	result Result
+	record store.Record
+	undo   func()
 }
 
-// show lets readers see the present head.
-func (w *Writer) show() {
-	names := w.state.Names(resource.KindGateway)
-	w.gateways.Store(&names)
-	w.epoch.Store(&w.head.Epoch)
-	w.revision.Store(w.head.Revision)
-}
+// stores says whether there is anything to store: changes, or what an idempotency key is to remember.
+func (d decision) stores() bool { return len(d.record.Changes) > 0 || d.record.Key != "" }
 
-// Gateways lists the gateways by name, as of the newest revision that this api has seen. Callers must not
-// change the list.
-func (w *Writer) Gateways() []string { return *w.gateways.Load() }
-
-// Revision is the newest one that this api has seen.
-func (w *Writer) Revision() int64 { return w.revision.Load() }
-
-// Epoch is the database's present life.
-func (w *Writer) Epoch() string {
-	if e := w.epoch.Load(); e != nil {
-		return *e
-	}
-	return ""
-}
-
-// Look reads the configuration again where the database lives another life than this api has seen. Other apis'
-// commits are read when they are needed, at the next write.
-func (w *Writer) Look(ctx context.Context) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	head, err := w.store.Head(ctx)
-	if err != nil || head.Epoch == w.head.Epoch {
-		return err
-	}
-	return w.reload(ctx)
-}
-
-// Write makes one revision of what plan wants. A plan's own error is handed back as it is.
-func (w *Writer) Write(ctx context.Context, meta Meta, plan func(st *config.State) (Plan, error)) (Result, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	tx, err := w.store.Begin(ctx, meta.Actor, meta.Key)
-	if err != nil {
-		return Result{}, err
-	}
-	done := false
-	defer func() {
-		if !done {
-			tx.Rollback(ctx)
-		}
-	}()
-	if tx.Replay != nil {
-		if !bytes.Equal(tx.Replay.Request, meta.Request) {
-			return Result{}, ErrKeyReused
-		}
-		return Result{Epoch: tx.Epoch, Revision: tx.Revision - 1, Replayed: tx.Replay, Status: tx.Replay.Status}, nil
-	}
-	if w.head.Revision != tx.Revision-1 || w.head.Epoch != tx.Epoch {
-		// Another api has written, or a write's outcome was not known.
-		if err := w.reload(ctx); err != nil {
-			return Result{}, err
-		}
-	}
+// decide tries a write in the state, where it stays unless it fails.
+func (w *Writer) decide(meta Meta, plan Planner, epoch string, revision int64) (decision, error) {
 	p, err := plan(w.state)
 	if err != nil {
-		return Result{}, err
+		return decision{}, err
 	}
 	now := time.Now()
-	objects, unchanged, missing, err := w.objects(p, tx.Revision, now)
+	objects, unchanged, missing, err := w.objects(p, revision, now)
 	if err != nil {
-		return Result{}, err
+		return decision{}, err
 	}
 	before := translate.Before(w.state, objects)
 	changes, undo := w.state.Apply(objects)
 	if len(missing) > 0 {
 		err := w.check(changes, p)
 		undo()
-		return Result{}, refuse(missing, err)
+		return decision{}, refuse(missing, err)
 	}
-	result := Result{Epoch: tx.Epoch, Revision: tx.Revision, Changes: changes, Unchanged: unchanged, Status: p.Status}
+	d := decision{result: Result{Epoch: epoch, Revision: revision, Changes: changes, Unchanged: unchanged, Status: p.Status}, undo: undo}
 	if len(changes) == 0 {
-		result.Revision--
+		d.result.Revision--
 	} else if err := w.check(changes, p); err != nil {
 		undo()
-		return Result{}, err
+		return decision{}, err
 	}
-	result.Drains = before.Drains(w.state, changes)
-	if meta.DryRun {
-		undo()
-		result.Revision = tx.Revision - 1
-		return result, nil
-	}
-	record := store.Record{
-		At: now, Actor: meta.Actor, Message: meta.Message, RequestID: meta.RequestID, Traceparent: meta.Traceparent,
+	d.result.Drains = before.Drains(w.state, changes)
+	d.record = store.Record{
+		Revision: revision, At: now, Actor: meta.Actor, Message: meta.Message, RequestID: meta.RequestID, Traceparent: meta.Traceparent,
 		State: w.state.Summary(), Changes: changes, Key: meta.Key,
 	}
 	if meta.Key != "" {
-		answer, err := p.Answer(result)
+		answer, err := p.Answer(d.result)
 		if err != nil {
 			undo()
-			return Result{}, err
+			return decision{}, err
 		}
-		record.Answer = store.Answer{Request: meta.Request, Status: p.Status, Response: answer}
+		d.record.Answer = store.Answer{Request: meta.Request, Status: p.Status, Response: answer}
 	}
-	if len(changes) == 0 {
-		if meta.Key != "" {
-			done = true
-			if err := tx.Remember(ctx, record); err != nil {
-				w.head.Revision = -1
-				return Result{}, unknown(err)
-			}
-		}
-		return result, nil
-	}
-	done = true
-	if err := tx.Commit(ctx, record); err != nil {
-		undo()
-		w.head.Revision = -1
-		return Result{}, unknown(err)
-	}
-	w.head = store.Head{Epoch: tx.Epoch, Revision: tx.Revision, State: record.State}
-	w.show()
-	w.notify(committed(w.head, record))
-	return result, nil
-}
-
-// unknown is the error of a write that was not confirmed, as it is where the database has said that it did not store it.
-func unknown(err error) error {
-	if store.NotStored(err) {
-		return err
-	}
-	return errors.Join(ErrUnknown, err)
+	return d, nil
 }
 
 func committed(h store.Head, r store.Record) store.Committed {

@@ -1,0 +1,127 @@
+package writer
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/services/api/internal/store"
+)
+
+// lost is the revision of a state that is not known to be right: all of it is read again.
+const lost = -1
+
+// reload reads the whole configuration.
+func (w *Writer) reload(ctx context.Context) error {
+	head, objects, err := w.store.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	st := config.New()
+	st.Apply(objects)
+	if found := st.Summary(); !maps.Equal(found, head.State) {
+		for _, k := range resource.Kinds {
+			if f, h := found[k.Name], head.State[k.Name]; f != h {
+				return fmt.Errorf("the database does not agree with itself: %s has %d objects with hash %q, its head says %d with %q; restore a backup", k.Name, f.Count, f.Hash, h.Count, h.Hash)
+			}
+		}
+		return fmt.Errorf("the database's head speaks of kinds that this version does not know; run the version that wrote it")
+	}
+	w.state, w.head = st, head
+	w.show()
+	return nil
+}
+
+// catchUp makes the state what others have made of the database.
+func (w *Writer) catchUp(ctx context.Context, read func(ctx context.Context, after int64) (store.News, error)) error {
+	if w.head.Revision == lost {
+		return w.again(ctx, "a write has failed in a way that may have left something behind")
+	}
+	news, err := read(ctx, w.head.Revision)
+	if err != nil {
+		return err
+	}
+	return w.follow(ctx, news)
+}
+
+// follow applies news, at the cost of what they have changed. The hash says in the end whether nothing was missed;
+// where something was, and where the news are not all there, everything is read again.
+func (w *Writer) follow(ctx context.Context, news store.News) error {
+	switch {
+	case news.Head.Epoch != w.head.Epoch:
+		return w.again(ctx, "the database has another epoch")
+	case news.Head.Revision == w.head.Revision:
+		return nil
+	case !news.Whole:
+		return w.again(ctx, fmt.Sprintf("what has come until revision %d is more than can be followed, or not there any more", news.Head.Revision))
+	}
+	w.state.Apply(news.Objects)
+	if !maps.Equal(w.state.Summary(), news.Head.State) {
+		return w.again(ctx, fmt.Sprintf("what has come until revision %d does not make its hash", news.Head.Revision))
+	}
+	w.head = news.Head
+	w.show()
+	return nil
+}
+
+// again reads the whole configuration again, and says why.
+func (w *Writer) again(ctx context.Context, why string) error {
+	w.log.Warn("reading the whole configuration again", zap.String("because", why), zap.Int64("revision", w.head.Revision))
+	w.head.Revision = lost // until it has been read
+	return w.reload(ctx)
+}
+
+// Look follows what other apis have written, so that the next write finds little to do.
+func (w *Writer) Look(ctx context.Context) error {
+	after := w.Revision()
+	news, err := w.store.News(ctx, after) // before the turn: writes go on meanwhile
+	if err != nil {
+		return err
+	}
+	select {
+	case w.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-w.turn }()
+	if w.head.Epoch == news.Head.Epoch && w.head.Revision >= news.Head.Revision {
+		return nil // a write has been faster
+	}
+	if w.head.Revision != after { // meanwhile
+		return w.catchUp(ctx, w.store.News)
+	}
+	return w.follow(ctx, news)
+}
+
+// show lets readers see the present head.
+func (w *Writer) show() {
+	if now := w.head.State[resource.KindGateway]; w.gateways.Load() == nil || now != w.shown {
+		names := w.state.Names(resource.KindGateway)
+		w.gateways.Store(&names)
+		w.shown = now
+	}
+	if e := w.epoch.Load(); e == nil || *e != w.head.Epoch {
+		epoch := w.head.Epoch
+		w.epoch.Store(&epoch)
+	}
+	w.revision.Store(w.head.Revision)
+}
+
+// Gateways lists the gateways by name, as of the newest revision that this api has seen. Callers must not
+// change the list.
+func (w *Writer) Gateways() []string { return *w.gateways.Load() }
+
+// Revision is the newest one that this api has seen.
+func (w *Writer) Revision() int64 { return w.revision.Load() }
+
+// Epoch is the database's present life.
+func (w *Writer) Epoch() string {
+	if e := w.epoch.Load(); e != nil {
+		return *e
+	}
+	return ""
+}
