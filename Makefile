@@ -22,6 +22,7 @@ run: build ## Run the whole system on this machine
 .PHONY: test
 test: test-needs build lint check-generated check-wasm check-bpf ## Check everything, with real PostgreSQL, NATS and Envoy
 	go test -count=1 -timeout 40m $(MODULES:%=./%/...)
+	go run ./test/cmd/bench-scale -hosts 1000 -changes 30 -idle 1s -churn 10s -slack 20 -only change,add,memory,writers,apis,idle,xds,restart,delete,churn
 	go run ./test/cmd/check-live -changes 300
 	go run ./test/cmd/check-hitless -rounds 100 -certificates 5 -changes 12
 	go run ./test/cmd/check-auth -trials 300
@@ -88,6 +89,10 @@ bench-flood: ## Time a client's requests beside a SYN flood: met by XDP_DROP, th
 .PHONY: bench-propagation
 bench-propagation: build ## Measure how long a change takes to be live, beside Envoy's floor
 	go run ./test/cmd/bench-propagation $(ARGS)
+
+.PHONY: bench-scale
+bench-scale: build ## Measure changes, bulk, memory, writers and restarts with 100,000 hosts (12 minutes; ARGS='-only churn' for more)
+	go run ./test/cmd/bench-scale $(ARGS)
 
 .PHONY: bench-certificates
 bench-certificates: build ## Measure what a certificate costs beside 1,000 and 10,000 others, and made-up names

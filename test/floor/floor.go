@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -105,13 +106,15 @@ func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 		add := func(x *translate.Resource) {
 			out = append(out, &discoveryv3.Resource{Name: x.Name, Version: x.Version, Resource: x.Body})
 		}
-		if t == translate.TypeEndpoint || t == translate.TypeSecret {
-			for _, n := range r.GetResourceNamesSubscribe() {
-				if x := s.res[t][n]; x != nil {
-					add(x)
-				}
+		// Who names nothing follows everything of a type. Filters are named one by one, as endpoints are; a listener
+		// whose filter does not come waits for it for a quarter of a minute.
+		names := r.GetResourceNamesSubscribe()
+		for _, n := range names {
+			if x := s.res[t][n]; x != nil {
+				add(x)
 			}
-		} else if first {
+		}
+		if len(names) == 0 || slices.Contains(names, "*") {
 			for _, x := range s.res[t] {
 				add(x)
 			}

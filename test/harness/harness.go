@@ -76,7 +76,7 @@ func StartIn(ctx context.Context, env []string, args ...string) (*System, error)
 	if err := os.Chmod(dir, 0o755); err != nil { // the database's user must get in
 		return nil, err
 	}
-	s := &System{Dir: dir, bin: filepath.Join(root, "bin", "marchproxy"), client: &http.Client{Timeout: 90 * time.Second}, ProxyPort: p[3], natsPort: p[5], pgPort: p[6], env: env}
+	s := &System{Dir: dir, bin: filepath.Join(root, "bin", "marchproxy"), client: client(), ProxyPort: p[3], natsPort: p[5], pgPort: p[6], env: env}
 	s.args = append([]string{"dev", "--state-dir", dir}, args...)
 	for i, flag := range []string{"--api-port", "--xds-grpc-port", "--xds-http-port", "--proxy-port", "--admin-port", "--nats-port", "--postgres-port", "--backend-port"} {
 		s.args = append(s.args, flag, strconv.Itoa(p[i]))
@@ -85,6 +85,11 @@ func StartIn(ctx context.Context, env []string, args ...string) (*System, error)
 	s.GRPC = local(1)
 	s.API, s.XDS, s.Proxy, s.Admin = "http://"+local(0), "http://"+local(2), local(3), "http://"+local(4)
 	return s, s.Run(ctx)
+}
+
+// client keeps a connection for each of many writers: the usual one keeps two, and makes the others anew each time.
+func client() *http.Client {
+	return &http.Client{Timeout: 90 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute}}
 }
 
 // With adds flags to those that the next [System.Run] starts with; the last of two counts.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -93,6 +94,6 @@ func serveHTTP(ctx context.Context, lis net.Listener, h http.Handler) error {
 
 func (a *agent) registry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	r.MustRegister(collector{a})
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{a})
 	return r
 }
