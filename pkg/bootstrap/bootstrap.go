@@ -50,6 +50,9 @@ const (
 	MetadataSpace = "marchproxy"
 	// MetadataRuntime is true where the bootstrap has the layer [RuntimeLayer].
 	MetadataRuntime = "runtime"
+	// MetadataPlaces is true where each place for a filter may be empty. An Envoy that was started before there was
+	// such a thing may have listeners that refuse it, so the bootstrap says so and not the version of Envoy.
+	MetadataPlaces = "empty_places"
 	// MetadataDrain is [Config.DrainTime] in seconds.
 	MetadataDrain = "drain_time_s"
 )
@@ -85,7 +88,7 @@ func Render(c Config) ([]byte, error) {
 	enc.SetIndent("", "  ")
 	err = enc.Encode(object{
 		"node": object{"id": c.NodeID, "cluster": c.Gateway, "metadata": object{MetadataSpace: object{
-			MetadataRuntime: true, MetadataDrain: c.drainSeconds(),
+			MetadataRuntime: true, MetadataPlaces: true, MetadataDrain: c.drainSeconds(),
 		}}},
 		"admin": object{"address": admin},
 		"dynamic_resources": object{

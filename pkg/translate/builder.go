@@ -45,6 +45,8 @@ type Builder struct {
 	// are the rate limit policies that limit requests of the gateway, and allowing those with addresses that all of
 	// them let pass. A change asks for these without a look at all scopes, hosts and policies.
 	open, wild, limiting, allowing map[string]bool
+	// asked are the scopes with routes that ask for a filter, by its slot.
+	asked map[string]map[Key]bool
 	// inSlots are the policies in the slots, and retiring those that nothing names any more.
 	inSlots, retiring map[string]*configv1.AuthPolicy
 }
@@ -57,6 +59,7 @@ func NewBuilder(gateway string, opt Options) *Builder {
 		shapes: map[string]shape{}, listed: map[string]bool{},
 		policies: map[string]map[Key]bool{}, featured: map[Key]bool{},
 		open: map[string]bool{}, wild: map[string]bool{}, limiting: map[string]bool{}, allowing: map[string]bool{},
+		asked:   map[string]map[Key]bool{},
 		inSlots: map[string]*configv1.AuthPolicy{}, retiring: map[string]*configv1.AuthPolicy{},
 	}
 }

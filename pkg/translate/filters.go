@@ -26,7 +26,7 @@ import (
 
 // Slots are places in the filter chain whose content comes by ECDS. Every listener has all of them, in
 // use or not, so that the first policy of a gateway changes as little as its hundredth key: no listener,
-// no connection. A slot that is not in use lets requests through at the price of an empty native filter.
+// no connection. A slot that is not in use is asleep: Envoy makes nothing of it for a request.
 const (
 	slotHost     = "marchproxy.host" // host.go
 	slotMetrics  = "marchproxy.metrics"
@@ -36,13 +36,17 @@ const (
 	slotJWT      = "marchproxy.jwt"    // Envoy's own: public keys
 	slotClaims   = "marchproxy.claims" // the claims that tokens of slotJWT must have
 	slotLimit    = "marchproxy.listener_rate_limit"
+	// Those of what single routes ask for: routefilters.go.
+	slotCORS       = "envoy.filters.http.cors"
+	slotRouteLimit = "marchproxy.route_rate_limit"
 	// slotConnections is a place among the network filters: connlimit.go.
 	slotConnections = "marchproxy.connections"
 )
 
 // slotNames are all of them.
 var slotNames = []string{
-	slotConnections, slotHost, slotMetrics, slotRequests, slotLimit, slotLicense, slotAuth, slotJWT, slotClaims,
+	slotConnections, slotHost, slotMetrics, slotCORS, slotRequests, slotLimit, slotRouteLimit, slotLicense, slotAuth,
+	slotJWT, slotClaims,
 }
 
 // slot is a place in the chain. Until its content has come, or where it cannot be had, those that protect
@@ -71,7 +75,7 @@ func before(name string) proto.Message {
 		return unlimited()
 	case slotMetrics, slotRequests:
 		return passThrough()
-	case slotLimit:
+	case slotLimit, slotCORS, slotRouteLimit:
 		return asleep()
 	default:
 		return unavailable()
@@ -82,13 +86,13 @@ func before(name string) proto.Message {
 func Closed(name string) *Resource { return extension(name, before(name), nil) }
 
 func slotOfMetrics() *hcmv3.HttpFilter {
-	return slot(slotMetrics, &httpwasmv3.Wasm{}, passThrough())
+	return slot(slotMetrics, &httpwasmv3.Wasm{}, passThrough(), asleep())
 }
 
 // slotOfRequests is open before its content has come, and where Envoy refuses it: a limit shares out what
 // there is, and no service at all is no fair share. A listener waits for its slots before it opens.
 func slotOfRequests() *hcmv3.HttpFilter {
-	return slot(slotRequests, &compositev3.Composite{}, passThrough())
+	return slot(slotRequests, &compositev3.Composite{}, passThrough(), asleep())
 }
 
 // slotOfLimit holds the local rate limit of the listener's requests.
@@ -96,13 +100,14 @@ func slotOfLimit() *hcmv3.HttpFilter { return slot(slotLimit, &limitv3.LocalRate
 
 func slotsAfter() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
-		slot(slotLicense, &httpwasmv3.Wasm{}, passThrough()),
-		slot(slotAuth, &httpwasmv3.Wasm{}, passThrough()),
-		slot(slotJWT, &jwtv3.JwtAuthentication{}),
-		slot(slotClaims, &rbacv3.RBAC{}, passThrough()),
+		slot(slotLicense, &httpwasmv3.Wasm{}, passThrough(), asleep()),
+		slot(slotAuth, &httpwasmv3.Wasm{}, passThrough(), asleep()),
+		slot(slotJWT, &jwtv3.JwtAuthentication{}, asleep()),
+		slot(slotClaims, &rbacv3.RBAC{}, passThrough(), asleep()),
 	}
 }
 
+// passThrough is what an unused slot held before there was [asleep]: a filter that does nothing, and costs a filter.
 func passThrough() proto.Message { return &mutationv3.HeaderMutation{} }
 
 // asleep is an empty chain: Envoy puts nothing at all into the request's filters for it, so that a place
@@ -171,10 +176,24 @@ func (w *work) fill(slot string, content proto.Message, objects ...resource.Ref)
 	w.put(r.Key, r)
 }
 
+// sleeping is a slot that is not in use. An Envoy whose listeners may be from before they took an empty chain gets
+// the other content: it would refuse the chain as long as connections of such a listener drain.
+func sleeping(slot string, other proto.Message, objects ...resource.Ref) *Resource {
+	r := extension(slot, asleep(), nil, objects...)
+	r.Plain = extension(slot, other, nil, objects...)
+	return r
+}
+
+// sleep is [work.fill] with nothing.
+func (w *work) sleep(slot string, objects ...resource.Ref) {
+	r := sleeping(slot, passThrough(), objects...)
+	w.put(r.Key, r)
+}
+
 // unused is a slot that protects nothing any more.
 func unused(slot string, objects ...resource.Ref) *Resource {
-	r := extension(slot, passThrough(), nil, objects...)
-	r.Late = true
+	r := sleeping(slot, passThrough(), objects...)
+	r.Late, r.Plain.Late = true, true
 	return r
 }
 
@@ -214,13 +233,14 @@ func (w *work) slots() {
 
 // own builds the slots that depend on nothing but the gateway.
 func (w *work) own(gw resource.Ref) {
-	var metrics proto.Message = Wasm("metrics", w.module("metrics"), []byte("{}"))
-	if w.gw.Metrics != nil && !w.gw.GetMetrics() {
-		metrics = passThrough()
-	}
 	w.runtime(gw)
-	w.fill(slotMetrics, metrics, gw)
+	if w.gw.Metrics != nil && !w.gw.GetMetrics() {
+		w.sleep(slotMetrics, gw)
+	} else {
+		w.fill(slotMetrics, Wasm("metrics", w.module("metrics"), []byte("{}")), gw)
+	}
 	w.fill(slotHost, hostFilter(w.gw), gw)
 	w.fill(slotConnections, connectionLimit(w.gw.GetLimits().GetMaxConnections()), gw)
 	w.fill(slotLimit, listenerLimit(w.gw.GetLimits().GetLocalRateLimit()), gw)
+	w.routeFilters(gw)
 }

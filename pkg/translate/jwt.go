@@ -124,14 +124,20 @@ func (n *nativeAuth) everywhere(name string, p *configv1.AuthPolicy) {
 
 // fill puts the filter, and the one for required claims, into their slots.
 func (n *nativeAuth) fill(objects []resource.Ref) {
-	// Also without any policy: it refuses a route that names one, where an empty place would let it pass.
 	slices.Sort(n.clusters)
 	r := extension(slotJWT, &n.jwt, slices.Compact(n.clusters), objects...)
+	if n.jwt.Providers == nil && n.jwt.Rules == nil {
+		// Without any policy it still refuses a route that names one, where an empty place would let it pass: an Envoy
+		// that may have such a route keeps the filter.
+		careful := r
+		r = sleeping(slotJWT, &n.jwt, objects...)
+		r.Careful = careful
+	}
 	// Keys must not be there without the claims that they are good for only.
 	r.Needs = []Key{{TypeExtension, slotClaims}}
 	n.put(r.Key, r)
 	if len(n.claims) == 0 {
-		n.work.fill(slotClaims, passThrough(), objects...)
+		n.work.sleep(slotClaims, objects...)
 		return
 	}
 	n.work.fill(slotClaims, &rbacv3.RBAC{Rules: &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_DENY, Policies: n.claims}}, objects...)

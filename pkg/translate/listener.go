@@ -8,8 +8,6 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
-	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
-	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -24,12 +22,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// Names of the HTTP filters, in their order.
-const (
-	filterCORS       = "envoy.filters.http.cors"
-	filterRouteLimit = "marchproxy.route_rate_limit"
-	filterRouter     = "envoy.filters.http.router"
-)
+const filterRouter = "envoy.filters.http.router"
 
 func filter(name string, config proto.Message) *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
@@ -136,12 +129,13 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 			MaxConcurrentStreams: wrapperspb.UInt32(100), InitialStreamWindowSize: wrapperspb.UInt32(64 << 10), InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
 		},
 		MaxRequestHeadersKb: positive(lim.GetMaxRequestHeadersKb()),
-		HttpFilters:         []*hcmv3.HttpFilter{slotOfHost(), slotOfMetrics(), filter(filterCORS, &corsv3.Cors{}), slotOfRequests(), slotOfLimit()},
 		AccessLog:           accessLog(g.GetAccessLog(), plain),
 		Tracing:             tracing(gateway, g.GetTracing(), plain),
 		LocalReplyConfig:    refusals(),
+		HttpFilters: []*hcmv3.HttpFilter{
+			slotOfHost(), slotOfMetrics(), slotOfCORS(), slotOfRequests(), slotOfLimit(), slotOfRouteLimit(),
+		},
 	}
-	h.HttpFilters = append(h.HttpFilters, filter(filterRouteLimit, &limitv3.LocalRateLimit{StatPrefix: "route"}))
 	h.HttpFilters = append(append(h.HttpFilters, slotsAfter()...), filter(filterRouter, &routerv3.Router{}))
 	return h
 }

@@ -91,6 +91,9 @@ func routeForm(o *resource.Object) string {
 // needs are the slots without which the table's routes must not be served.
 func (t *tableBuilder) needs() []Key {
 	var out []Key
+	for _, slot := range slices.Sorted(maps.Keys(t.uses)) {
+		out = append(out, Key{TypeExtension, slot})
+	}
 	if t.featured {
 		out = append(out, Key{TypeExtension, slotLicense})
 	}

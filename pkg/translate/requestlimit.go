@@ -39,7 +39,7 @@ const defaultClients = 65536
 // subscribes to such only while a listener starts.
 func (w *work) requests(gw resource.Ref) {
 	if len(w.limiting) == 0 {
-		w.fill(slotRequests, passThrough(), gw)
+		w.sleep(slotRequests, gw)
 		return
 	}
 	var objects []resource.Ref

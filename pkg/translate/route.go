@@ -48,10 +48,12 @@ func (t *tableBuilder) route(name string, r *configv1.Route) []*routev3.Route {
 	}
 	perFilter := map[string]*anypb.Any{}
 	if r.GetCors() != nil {
-		perFilter[filterCORS] = pack(cors(r.GetCors()))
+		t.use(slotCORS)
+		perFilter[slotCORS] = pack(cors(r.GetCors()))
 	}
 	if r.GetLocalRateLimit() != nil {
-		perFilter[filterRouteLimit] = pack(rateLimit("route_"+strings.ReplaceAll(name, "-", "_"), r.GetLocalRateLimit()))
+		t.use(slotRouteLimit)
+		perFilter[slotRouteLimit] = pack(rateLimit("route_"+strings.ReplaceAll(name, "-", "_"), r.GetLocalRateLimit()))
 	}
 	t.tell(out, name, r)
 	free := t.protect(perFilter, out, r)

@@ -26,11 +26,13 @@ func (w *work) scope(host string) {
 		r, t := w.scopeOn(l, host)
 		k := Key{TypeScope, scopeName(l.GetName(), host)}
 		w.usePolicies(k, t.policies, t.featured)
+		w.useFilters(k, t.uses)
 		w.put(k, r)
 	}
 	for _, listener := range w.closed {
 		k := Key{TypeScope, scopeName(listener, host)}
 		w.usePolicies(k, nil, false)
+		w.useFilters(k, nil)
 		w.put(k, nil)
 	}
 }
@@ -90,6 +92,7 @@ type tableBuilder struct {
 	clusters map[string]bool
 	policies map[string]bool
 	featured bool
+	uses     map[string]bool // slots that routes ask for
 	objects  []resource.Ref
 }
 

@@ -63,8 +63,8 @@ type Resource struct {
 	// where the configuration has such routes no more; nil where there is no other. Late takes the place of what
 	// such an Envoy has only when it has none of them any more.
 	Careful *Resource
-	// Plain is its form for an Envoy without the gateway's runtime, [bootstrap.RuntimeLayer]; nil where there is no
-	// other.
+	// Plain is a listener's form for an Envoy without the gateway's runtime, [bootstrap.RuntimeLayer], and a slot's
+	// for one whose listeners may be from before [bootstrap.MetadataPlaces]; nil where there is no other.
 	Plain *Resource
 	Late  bool
 	// Partial says of endpoints that those of names without an address are missing. They are for Envoys that have
@@ -85,7 +85,9 @@ func (r *Resource) Same(o *Resource) bool {
 
 // Says is whether the routes of a table name something that a slot looks for: a policy, none, a feature.
 func (r *Resource) Says() bool {
-	return r.Type == TypeScope && (len(r.Policies) > 0 || slices.ContainsFunc(r.Needs, func(k Key) bool { return k.Name != slotHost }))
+	return r.Type == TypeScope && (len(r.Policies) > 0 || slices.ContainsFunc(r.Needs, func(k Key) bool {
+		return k.Name != slotHost && routeFilters[k.Name] == nil
+	}))
 }
 
 // Is says whether a version is this resource's, in any form.

@@ -15,6 +15,7 @@ import (
 	statusv3 "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/translate"
@@ -68,6 +69,8 @@ type envoy struct {
 	done chan error
 
 	has map[translate.Type]map[string]*discoveryv3.Resource
+	// metadata is what its bootstrap says of it.
+	metadata *structpb.Struct
 	// slots are asked for when it dials: before its route tables.
 	slots []string
 	// waiting are responses that have neither been accepted nor refused, in order.
@@ -122,7 +125,7 @@ func (e *envoy) dial(g *ads.Gateway) {
 		types = []translate.Type{slot, cluster, listener, scope} // it knows what it follows
 	}
 	for _, typ := range types {
-		r := &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: e.name}, TypeUrl: string(typ), InitialResourceVersions: e.versions(typ)}
+		r := &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: e.name, Metadata: e.metadata}, TypeUrl: string(typ), InitialResourceVersions: e.versions(typ)}
 		if typ == slot {
 			r.ResourceNamesSubscribe = e.slots
 		}

@@ -52,7 +52,7 @@ func (s *Server) DeltaAggregatedResources(conn discoveryv3.AggregatedDiscoverySe
 	st := newStream(g, withContext{conn, ctx}, cancel, time.Now())
 	st.id = first.GetNode().GetId()
 	st.version = envoyVersion(first.GetNode())
-	st.runtime, st.drain = told(first.GetNode())
+	st.told(first.GetNode())
 	if p, ok := peer.FromContext(ctx); ok {
 		st.address = p.Addr.String()
 	}
@@ -96,11 +96,11 @@ func Admit(ctx context.Context, dir Directory, node *corev3.Node) (*Gateway, err
 	return g, nil
 }
 
-// told is what the bootstrap says of an Envoy: whether it follows the gateway's runtime, and its drain time.
-func told(n *corev3.Node) (runtime bool, drain time.Duration) {
+// told takes what the bootstrap says of an Envoy.
+func (s *stream) told(n *corev3.Node) {
 	said := n.GetMetadata().GetFields()[bootstrap.MetadataSpace].GetStructValue().GetFields()
-	seconds := said[bootstrap.MetadataDrain].GetNumberValue()
-	return said[bootstrap.MetadataRuntime].GetBoolValue(), time.Duration(seconds) * time.Second
+	s.drain = time.Duration(said[bootstrap.MetadataDrain].GetNumberValue()) * time.Second
+	s.runtime, s.places = said[bootstrap.MetadataRuntime].GetBoolValue(), said[bootstrap.MetadataPlaces].GetBoolValue()
 }
 
 func envoyVersion(n *corev3.Node) string {

@@ -120,9 +120,10 @@ type stream struct {
 	version string
 	since   time.Time
 	behind  time.Time // since when it has been seen to lack something
-	// runtime says that the Envoy follows the gateway's runtime; drain is its drain time, 0 where it is not known.
-	runtime bool
-	drain   time.Duration
+	// runtime says that the Envoy follows the gateway's runtime, and places that a place for a filter may be empty;
+	// drain is its drain time, 0 where it is not known.
+	runtime, places bool
+	drain           time.Duration
 
 	// surplus says that the Envoy has no seat under its gateway's license; place is since when it has the one
 	// that it has among all Envoys.
@@ -196,10 +197,18 @@ func (s *stream) form(r *translate.Resource) *translate.Resource {
 	if r != nil && r.Careful != nil && s.careful() {
 		return r.Careful
 	}
-	if r != nil && r.Plain != nil && !s.runtime {
+	if r != nil && r.Plain != nil && !s.latest(r.Type) {
 		return r.Plain
 	}
 	return r
+}
+
+// latest says whether the Envoy's bootstrap is such that it can be given a type's resources as they are.
+func (s *stream) latest(t translate.Type) bool {
+	if t == translate.TypeExtension {
+		return s.places
+	}
+	return s.runtime
 }
 
 // careful says whether the Envoy may have routes that name something, or get some in the place of refused ones.
