@@ -82,9 +82,11 @@ func ParsePayload(payload []byte) (*Object, error) {
 		return nil, fmt.Errorf("parse payload: %w", err)
 	}
 	o.payload = payload
-	if _, ok := KindByName(o.Kind); !ok {
+	k, ok := KindByName(o.Kind)
+	if !ok {
 		return nil, fmt.Errorf("unknown kind %q", o.Kind)
 	}
+	o.share(k)
 	if o.Deleted {
 		return &o, nil
 	}
@@ -92,6 +94,19 @@ func ParsePayload(payload []byte) (*Object, error) {
 		return nil, err
 	}
 	return &o, nil
+}
+
+// share has the object hold once what is there several times, for there are many objects: the spec is the payload's
+// last field, and the kind is the same of all.
+func (o *Object) share(k Kind) {
+	o.Kind = k.Name
+	if o.UpdatedAt == o.CreatedAt {
+		o.UpdatedAt = o.CreatedAt
+	}
+	end := len(o.payload) - 1
+	if begin := end - len(o.Spec); begin > 0 && bytes.Equal(o.payload[begin:end], o.Spec) {
+		o.Spec = o.payload[begin:end:end]
+	}
 }
 
 // Message returns the decoded spec: *configv1.Route for a Route, and so on. Callers must not change

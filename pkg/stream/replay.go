@@ -41,11 +41,13 @@ func Replay(ctx context.Context, js jetstream.JetStream, opt Options) error {
 			opt.Kinds = append(opt.Kinds, k.Name)
 		}
 	}
-	r := &replay{opt: opt, js: js, table: newTable(), commit: opt.InitialCommit}
+	r := &replay{js: js, table: newTable(), commit: opt.InitialCommit}
 	for _, o := range opt.Initial {
 		r.table.put(o.Ref(), newEntry(o))
 	}
 	r.started = len(opt.Initial) > 0 || opt.InitialCommit.Epoch != ""
+	opt.Initial = nil // what changes from now on need not stay in memory as it was
+	r.opt = opt
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		began := time.Now()
 		err := r.session(ctx)
@@ -247,16 +249,34 @@ func (s *session) message(m jetstream.Msg) error {
 		}
 		return s.consider(c, meta.NumPending)
 	}
-	o, err := resource.ParsePayload(m.Data())
-	if err != nil || Subject(o.Ref()) != m.Subject() {
+	e, err := s.entry(m.Subject(), m.Data())
+	if err != nil {
 		s.opt.Log.Warn("an event cannot be read; the state waits for a repair", zap.String("subject", m.Subject()), zap.Uint64("sequence", s.seq), zap.Error(err))
 		return nil
 	}
-	s.next.put(o.Ref(), newEntry(o))
+	s.next.put(e.Ref(), e)
 	if s.touched != nil {
-		s.touched[o.Ref()] = struct{}{}
+		s.touched[e.Ref()] = struct{}{}
 	}
 	return nil
+}
+
+// entry reads an event. One that the consumer has already, from its disk or from a session before, is neither parsed
+// again nor there twice: after a restart that is all of them.
+func (s *session) entry(subject string, payload []byte) (*entry, error) {
+	if ref, ok := refOf(subject); ok {
+		if e := s.table.objects[ref]; e != nil && bytes.Equal(e.Payload(), payload) {
+			return e, nil
+		}
+	}
+	o, err := resource.ParsePayload(payload)
+	if err != nil {
+		return nil, err
+	}
+	if Subject(o.Ref()) != subject {
+		return nil, fmt.Errorf("it is of %s", o.Ref())
+	}
+	return newEntry(o), nil
 }
 
 // consider hands the state over if it is the one that the commit speaks of.

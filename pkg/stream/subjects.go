@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -35,6 +36,14 @@ func Subject(r resource.Ref) string {
 		panic(fmt.Sprintf("stream: unknown kind %q", r.Kind))
 	}
 	return ResourcePrefix + k.Token + "." + r.Name
+}
+
+// refOf is whose events go to a subject.
+func refOf(subject string) (resource.Ref, bool) {
+	rest, _ := strings.CutPrefix(subject, ResourcePrefix)
+	token, name, _ := strings.Cut(rest, ".")
+	k, ok := resource.KindByToken(token)
+	return resource.Ref{Kind: k.Name, Name: name}, ok
 }
 
 // Ensure creates the stream, or gives an existing one the settings that it should have.

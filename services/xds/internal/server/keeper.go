@@ -58,6 +58,13 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 	return k, nil
 }
 
+// begin is where the replay begins. The keeper forgets it: what changes need not stay in memory as it was.
+func (k *keeper) begin() stream.Options {
+	saved := k.initial
+	k.initial = laststate.Saved{}
+	return stream.Options{Initial: saved.Objects, InitialCommit: saved.Commit, OnUpdate: k.update, Log: k.log}
+}
+
 // judge writes down what the Envoys refuse, and what could not be written before, until the context ends.
 func (k *keeper) judge(ctx context.Context) error {
 	again := time.NewTicker(retry / 5)

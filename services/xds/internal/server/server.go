@@ -90,9 +90,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 
 	var group process.Group
 	group.Add("replay", func(ctx context.Context) error {
-		return stream.Replay(ctx, js, stream.Options{
-			Initial: keep.initial.Objects, InitialCommit: keep.initial.Commit, OnUpdate: keep.update, Log: log,
-		})
+		return stream.Replay(ctx, js, keep.begin())
 	})
 	group.Add("resolver", f.Run)
 	group.Add("status", func(ctx context.Context) error {
