@@ -14,10 +14,13 @@ type Hash [4]uint64
 
 // Sum is one object's share: SHA-256 over kind, name, revision and payload, the first three ended by a
 // zero byte.
-func Sum(o *Object) Hash {
+func Sum(o *Object) Hash { return SumOf(o.Ref(), o.Revision, o.Payload()) }
+
+// SumOf is [Sum] of a payload that has not been parsed.
+func SumOf(r Ref, revision int64, payload []byte) Hash {
 	h := sha256.New()
-	h.Write([]byte(o.Kind + "\x00" + o.Name + "\x00" + strconv.FormatInt(o.Revision, 10) + "\x00"))
-	h.Write(o.Payload())
+	h.Write([]byte(r.Kind + "\x00" + r.Name + "\x00" + strconv.FormatInt(revision, 10) + "\x00"))
+	h.Write(payload)
 	var d [sha256.Size]byte
 	h.Sum(d[:0])
 	var s Hash

@@ -176,3 +176,63 @@ func TestEmptyStream(t *testing.T) {
 		t.Error("purged:", table, err)
 	}
 }
+
+// TestIntact: what differs from its commit is found, and writes beside the look do not lead it astray.
+func TestIntact(t *testing.T) {
+	s := natstest.Start(t)
+	_, js := s.Connect()
+	m := newModel(t, js)
+	want := func(want bool, when string) {
+		t.Helper()
+		if got, err := stream.Intact(t.Context(), js); err != nil || got != want {
+			t.Errorf("%s: intact %v, %v", when, got, err)
+		}
+	}
+	want(false, "empty")
+	gone := resource.Ref{Kind: resource.KindRoute, Name: "gone"}
+	m.put(gone.Kind, gone.Name, "x")
+	m.publish(m.change(services(3000, "x"), gone))
+	want(true, "published")
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				m.put(resource.KindService, fmt.Sprint("s", i*7%3000), fmt.Sprint(i))
+			}
+		}
+	}()
+	for range 5 {
+		want(true, "while others write")
+	}
+	close(stop)
+	<-ended
+	st, err := js.Stream(t.Context(), stream.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost, err := st.GetLastMsgForSubject(t.Context(), stream.ResourcePrefix+"service.s5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.DeleteMsg(t.Context(), lost.Sequence); err != nil {
+		t.Fatal(err)
+	}
+	want(false, "a message lost")
+	m.repair(js)
+	want(true, "repaired")
+	for _, data := range []string{`{"kind":"Service","name":"s5","revision":7,"spec":{}}`, "rubbish"} {
+		if _, err := js.Publish(t.Context(), stream.ResourcePrefix+"service.s5", []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+		want(false, data)
+		m.seq = m.last(js)
+		m.publish(nil, m.commit(nil))
+		want(false, data+" and a commit")
+		m.repair(js)
+		want(true, "repaired")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -32,52 +33,156 @@ func LastCommit(ctx context.Context, js jetstream.JetStream) (c Commit, last uin
 	return c, last, true, nil
 }
 
-// Messages counts what the stream holds.
-func Messages(ctx context.Context, js jetstream.JetStream) (uint64, error) {
+// End is what tells cheaply that a stream is not what it was.
+type End struct {
+	Created time.Time
+	// Last is the last sequence, and Messages how many there are.
+	Last, Messages uint64
+}
+
+// Look reads it.
+func Look(ctx context.Context, js jetstream.JetStream) (End, error) {
 	s, err := js.Stream(ctx, Name)
 	if err != nil {
-		return 0, fmt.Errorf("count messages: %w", err)
+		return End{}, fmt.Errorf("look at the stream: %w", err)
 	}
-	return s.CachedInfo().State.Msgs, nil
+	info := s.CachedInfo()
+	return End{info.Created, info.State.LastSeq, info.State.Msgs}, nil
 }
 
 // Table reads the last event of every resource, tombstones included.
 func Table(ctx context.Context, js jetstream.JetStream) (map[resource.Ref]*resource.Object, error) {
 	out := map[resource.Ref]*resource.Object{}
-	s, err := js.Stream(ctx, Name)
-	if err != nil {
-		return nil, fmt.Errorf("read table: %w", err)
-	}
-	if s.CachedInfo().State.Msgs == 0 {
-		return out, nil
-	}
-	end := s.CachedInfo().State.LastSeq
-	cons, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: []string{SubjectPrefix + ">"}})
-	if err != nil {
-		return nil, fmt.Errorf("read table: %w", err)
-	}
-	it, err := cons.Messages(jetstream.PullMaxMessages(2000))
-	if err != nil {
-		return nil, fmt.Errorf("read table: %w", err)
-	}
-	defer it.Stop()
-	for {
-		m, err := it.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return nil, fmt.Errorf("read table: %w", err)
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return nil, fmt.Errorf("read table: %w", err)
-		}
+	err := each(ctx, js, func(m jetstream.Msg, end bool) bool {
 		if m.Subject() != RevisionSubject {
 			// What cannot be read is as good as not there: it differs, and is published again.
 			if o, err := resource.ParsePayload(m.Data()); err == nil && Subject(o.Ref()) == m.Subject() {
 				out[o.Ref()] = o
 			}
 		}
-		if meta.Sequence.Stream >= end || meta.NumPending == 0 {
-			return out, nil
+		return end
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read table: %w", err)
+	}
+	return out, nil
+}
+
+const (
+	// stalled is how long messages that there are may be outstanding, and more how long one is waited for that may come.
+	stalled = 30 * time.Second
+	more    = time.Second
+)
+
+// each reads the last message of every subject, and what follows, until the function says that it has enough or nothing
+// more comes. It is told of a message with which everything has been read that there was in the beginning.
+func each(ctx context.Context, js jetstream.JetStream, enough func(m jetstream.Msg, end bool) bool) error {
+	s, err := js.Stream(ctx, Name)
+	if err != nil {
+		return err
+	}
+	if s.CachedInfo().State.Msgs == 0 {
+		return nil
+	}
+	last := s.CachedInfo().State.LastSeq
+	cons, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: []string{SubjectPrefix + ">"}})
+	if err != nil {
+		return err
+	}
+	it, err := cons.Messages(jetstream.PullMaxMessages(2000))
+	if err != nil {
+		return err
+	}
+	defer it.Stop()
+	next := func(limit time.Duration) (jetstream.Msg, error) {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		return it.Next(jetstream.NextContext(ctx))
+	}
+	for limit := stalled; ; {
+		m, err := next(limit)
+		if errors.Is(err, context.DeadlineExceeded) && limit == more && ctx.Err() == nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		if enough(m, meta.Sequence.Stream >= last || meta.NumPending == 0) {
+			return nil
+		}
+		if limit = stalled; meta.NumPending == 0 {
+			limit = more // somebody may be in the middle of a transaction
 		}
 	}
+}
+
+// Intact says whether the stream's resources amount to the state of its last commit. It may be asked while others
+// publish: then it reads on until a commit fits, or there is nothing more to read.
+func Intact(ctx context.Context, js jetstream.JetStream) (bool, error) {
+	type share struct {
+		kind string
+		sum  resource.Hash
+	}
+	held, hash, count := map[string]share{}, map[string]resource.Hash{}, map[string]int64{}
+	fits := false
+	err := each(ctx, js, func(m jetstream.Msg, end bool) bool {
+		if m.Subject() == RevisionSubject {
+			var c Commit
+			fits = json.Unmarshal(m.Data(), &c) == nil && amount(hash, count, c)
+			return fits && end
+		}
+		fits = false
+		if old, ok := held[m.Subject()]; ok {
+			hash[old.kind] = hash[old.kind].Sub(old.sum)
+			count[old.kind]--
+			delete(held, m.Subject())
+		}
+		if kind, sum, ok := digest(m); ok {
+			held[m.Subject()] = share{kind, sum}
+			hash[kind] = hash[kind].Add(sum)
+			count[kind]++
+		}
+		return false
+	})
+	if err != nil {
+		return false, fmt.Errorf("read everything: %w", err)
+	}
+	return fits, nil
+}
+
+// amount says whether these are the state of a commit.
+func amount(hash map[string]resource.Hash, count map[string]int64, c Commit) bool {
+	kinds := 0
+	for kind, n := range count {
+		if n == 0 {
+			continue
+		}
+		if want := c.State[kind]; want.Count != n || want.Hash != hash[kind].String() {
+			return false
+		}
+		kinds++
+	}
+	return kinds == len(c.State)
+}
+
+// digest is an event's share of its kind's hash; not ok of a tombstone, and of what cannot be read, which is as good as
+// not there. The spec is not decoded: its bytes are in the hash.
+func digest(m jetstream.Msg) (kind string, sum resource.Hash, ok bool) {
+	var e struct {
+		Kind     string `json:"kind"`
+		Name     string `json:"name"`
+		Revision int64  `json:"revision"`
+		Deleted  bool   `json:"deleted"`
+	}
+	if json.Unmarshal(m.Data(), &e) != nil || e.Deleted {
+		return "", sum, false
+	}
+	if _, known := resource.KindByName(e.Kind); !known || Subject(resource.Ref{Kind: e.Kind, Name: e.Name}) != m.Subject() {
+		return "", sum, false
+	}
+	return e.Kind, resource.SumOf(resource.Ref{Kind: e.Kind, Name: e.Name}, e.Revision, m.Data()), true
 }

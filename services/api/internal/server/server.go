@@ -15,6 +15,7 @@ import (
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
+	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/certificate"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/license"
@@ -137,7 +138,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 				return "", time.Time{}
 			}
 			return t.Reason, t.Since
-		}, Committed: &committed, Log: log,
+		}, Progress: []func() []api.Progress{rel.Progress}, Committed: &committed, Log: log,
 		CertificateWarning: cfg.CertificateWarning,
 	}).Handler()
 	if err != nil {

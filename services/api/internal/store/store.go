@@ -157,6 +157,18 @@ type Committed struct {
 	Objects []*resource.Object // tombstones included
 }
 
+// StateAt reads the state's hash as it was at a revision, without what it changed.
+func (s *Store) StateAt(ctx context.Context, n int64) (state map[string]resource.KindState, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT state FROM revisions WHERE revision = $1`, n).Scan(&state)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read revision %d: %w", n, err)
+	}
+	return state, nil
+}
+
 // Revision reads one revision for the relay; its epoch is the head's.
 func (s *Store) Revision(ctx context.Context, n int64) (Committed, error) {
 	c := Committed{Commit: stream.Commit{Revision: n}}

@@ -1,0 +1,78 @@
+package relay
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+)
+
+// spoken is after what time it is said what the relay is busy with, and how often.
+var spoken = 5 * time.Second
+
+// work is what the relay is busy with: done of total, which are 0 where nobody can say.
+type work struct {
+	what        string
+	done, total int64
+	since       time.Time
+	timer       *time.Timer
+}
+
+// busy says what the relay does from now on, until the function that it returns is called. It is spoken of where it
+// takes long.
+func (r *Relay) busy(what string, total int) (end func()) {
+	w := &work{what: what, total: int64(total), since: time.Now()}
+	r.mu.Lock()
+	w.timer = time.AfterFunc(spoken, func() { r.speak(w) })
+	r.work = append(r.work, w)
+	depth := len(r.work)
+	r.mu.Unlock()
+	return func() {
+		r.mu.Lock()
+		w.timer.Stop()
+		r.work = r.work[:depth-1]
+		r.mu.Unlock()
+		if took := time.Since(w.since); took > spoken {
+			r.log.Info("done", zap.String("what", what), zap.Duration("after", took.Round(time.Millisecond)))
+			r.changed()
+		}
+	}
+}
+
+// at says how far that is.
+func (r *Relay) at(done, _ int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := len(r.work); n > 0 {
+		r.work[n-1].done = int64(done)
+	}
+}
+
+func (r *Relay) speak(w *work) {
+	r.mu.Lock()
+	done := w.done
+	w.timer.Reset(spoken)
+	r.mu.Unlock()
+	r.log.Warn("still at it", zap.String("what", w.what), zap.Int64("done", done), zap.Int64("of", w.total), zap.Duration("for", time.Since(w.since).Round(time.Second)))
+	r.changed()
+}
+
+func (r *Relay) changed() {
+	if r.Changed != nil {
+		r.Changed()
+	}
+}
+
+// Progress is what the relay has been busy with for longer than five seconds; nil where nothing takes so long.
+func (r *Relay) Progress() []api.Progress {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := len(r.work) - 1; i >= 0; i-- {
+		if w := r.work[i]; time.Since(w.since) >= spoken {
+			return []api.Progress{{Who: "stream", What: w.what, Done: w.done, Total: w.total, Since: resource.Time(w.since)}}
+		}
+	}
+	return nil
+}
