@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,11 +19,13 @@ type Problem struct {
 	resource.Violation
 }
 
-// claim is a host with a match: two routes that make the same one on a common listener would leave it
-// to chance which of them serves.
-type claim struct {
-	HostKey
-	match string
+// claim is the digest of a host with a match: two routes that make the same one on a common listener would leave
+// it to chance which of them serves.
+type claim [16]byte
+
+func claimOf(h HostKey, match string) claim {
+	sum := sha256.Sum256([]byte(h.Gateway + "\x00" + h.Host + "\x00" + match))
+	return claim(sum[:])
 }
 
 // matchKey is equal for two routes exactly where they match the same requests of a host by the same
@@ -120,11 +123,11 @@ func (s *State) checkRoute(o *resource.Object, r *configv1.Route) []Problem {
 	match := matchKey(r)
 	for _, gw := range Gateways(r) {
 		for i, host := range Hosts(r) {
-			rivals := s.claims[claim{HostKey{gw, host}, match}]
-			if len(rivals) < 2 {
+			rivals := s.claims[claimOf(HostKey{gw, host}, match)]
+			if rivals.len() < 2 {
 				continue
 			}
-			for _, rival := range rivals {
+			for rival := range rivals.all() {
 				if rival.Name != o.Name && shareListener(r, rival.Message().(*configv1.Route)) {
 					out = append(out, problem(o, fmt.Sprintf("$.hosts[%d]", i), "route.conflict", "host %q with this match is already served by route %q on gateway %q; change the match or the other route", host, rival.Name, gw))
 					break

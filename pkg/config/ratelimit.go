@@ -97,7 +97,7 @@ func (s *State) checkRateLimit(o *resource.Object, p *configv1.RateLimitPolicy) 
 		return c.found // what does not parse cannot be compared
 	}
 	for i, prefix := range claimed(p) {
-		for _, rival := range s.cidrs[prefix] {
+		for rival := range s.cidrs[prefix].all() {
 			r := rival.Message().(*configv1.RateLimitPolicy)
 			if rival.Name == o.Name || !rivals(p, r) {
 				continue

@@ -32,12 +32,12 @@ type State struct {
 	objects map[string]map[string]*resource.Object // kind, name
 	hash    map[string]resource.Hash
 	// routes by the hosts they serve, and services and certificates by who refers to them.
-	byHost map[HostKey]map[string]*resource.Object
-	users  map[resource.Ref]map[resource.Ref]int
+	byHost map[HostKey]bag[*resource.Object]
+	users  map[resource.Ref]bag[resource.Ref]
 	// claims are the routes of one host with one match.
-	claims map[claim]map[string]*resource.Object
+	claims map[claim]bag[*resource.Object]
 	// cidrs are the rate limit policies by what they limit; those without CIDRs under the zero prefix.
-	cidrs map[netip.Prefix]map[string]*resource.Object
+	cidrs map[netip.Prefix]bag[*resource.Object]
 }
 
 // New returns the empty state.
@@ -45,10 +45,10 @@ func New() *State {
 	return &State{
 		objects: map[string]map[string]*resource.Object{},
 		hash:    map[string]resource.Hash{},
-		byHost:  map[HostKey]map[string]*resource.Object{},
-		users:   map[resource.Ref]map[resource.Ref]int{},
-		claims:  map[claim]map[string]*resource.Object{},
-		cidrs:   map[netip.Prefix]map[string]*resource.Object{},
+		byHost:  map[HostKey]bag[*resource.Object]{},
+		users:   map[resource.Ref]bag[resource.Ref]{},
+		claims:  map[claim]bag[*resource.Object]{},
+		cidrs:   map[netip.Prefix]bag[*resource.Object]{},
 	}
 }
 
@@ -86,17 +86,11 @@ func (s *State) Summary() map[string]resource.KindState {
 // RoutesOf lists the routes that serve a host of a gateway, by name; AnyHost and wildcards are hosts
 // like others here.
 func (s *State) RoutesOf(h HostKey) []*resource.Object {
-	m := s.byHost[h]
-	out := make([]*resource.Object, 0, len(m))
-	for _, o := range m {
-		out = append(out, o)
-	}
-	slices.SortFunc(out, func(a, b *resource.Object) int { return a.Ref().Compare(b.Ref()) })
-	return out
+	return slices.SortedFunc(s.byHost[h].all(), func(a, b *resource.Object) int { return a.Ref().Compare(b.Ref()) })
 }
 
 // Serves says whether a route serves a host of a gateway.
-func (s *State) Serves(h HostKey) bool { return len(s.byHost[h]) > 0 }
+func (s *State) Serves(h HostKey) bool { return s.byHost[h].len() > 0 }
 
 // Hosts lists the hosts of a gateway that routes claim, in no order.
 func (s *State) Hosts(gateway string) []string {
@@ -111,7 +105,7 @@ func (s *State) Hosts(gateway string) []string {
 
 // Users lists the objects that refer to r, in order.
 func (s *State) Users(r resource.Ref) []resource.Ref {
-	return slices.SortedFunc(maps.Keys(s.users[r]), resource.Ref.Compare)
+	return slices.SortedFunc(s.users[r].all(), resource.Ref.Compare)
 }
 
 // Apply puts objects in the place of their predecessors; tombstones delete. It returns what changed
@@ -156,15 +150,7 @@ func (s *State) swap(old, now *resource.Object) {
 func (s *State) index(o *resource.Object, by int) {
 	from := o.Ref()
 	for _, r := range References(o) {
-		if s.users[r.To] == nil {
-			s.users[r.To] = map[resource.Ref]int{}
-		}
-		if s.users[r.To][from] += by; s.users[r.To][from] == 0 {
-			delete(s.users[r.To], from)
-			if len(s.users[r.To]) == 0 {
-				delete(s.users, r.To)
-			}
-		}
+		put(s.users, r.To, from, by)
 	}
 	switch m := o.Message().(type) {
 	case *configv1.Route:
@@ -172,26 +158,13 @@ func (s *State) index(o *resource.Object, by int) {
 		for _, gw := range Gateways(m) {
 			for _, host := range Hosts(m) {
 				put(s.byHost, HostKey{gw, host}, o, by)
-				put(s.claims, claim{HostKey{gw, host}, match}, o, by)
+				put(s.claims, claimOf(HostKey{gw, host}, match), o, by)
 			}
 		}
 	case *configv1.RateLimitPolicy:
 		for _, p := range claimed(m) {
 			put(s.cidrs, p, o, by)
 		}
-	}
-}
-
-func put[K comparable](m map[K]map[string]*resource.Object, k K, o *resource.Object, by int) {
-	if by > 0 {
-		if m[k] == nil {
-			m[k] = map[string]*resource.Object{}
-		}
-		m[k][o.Name] = o
-		return
-	}
-	if delete(m[k], o.Name); len(m[k]) == 0 {
-		delete(m, k)
 	}
 }
 
