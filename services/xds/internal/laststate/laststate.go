@@ -4,7 +4,8 @@
 // The file is a journal: a snapshot of every object, then one frame for each commit applied since.
 // A frame is written before its commit is served, without fsync: what has been written survives the
 // process being killed, and a machine that loses power replays the event stream anyway. A torn or
-// altered tail is cut off. The journal is written anew when it has grown to several times its snapshot.
+// altered tail is cut off. The journal is written anew when it has grown to several times its snapshot, beside what is
+// added meanwhile.
 //
 // The addresses that DNS names of services had last belong to it: nobody else knows them while DNS is away.
 package laststate
@@ -21,8 +22,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -37,6 +36,10 @@ const (
 	minimum = 4 << 20
 )
 
+// part is how many objects a frame of a snapshot has at most: neither writing it nor reading it again takes memory for
+// all of them at once.
+const part = 1000
+
 // magic starts the file; the last digit is the format's version.
 var magic = []byte("MPXSTATE1")
 
@@ -48,8 +51,10 @@ type Notes struct {
 
 // frame is what is sealed: one commit and its objects, and what has changed of the names' addresses.
 type frame struct {
-	Commit   []byte
-	Reset    bool
+	Commit []byte
+	Reset  bool
+	// More says that the snapshot goes on in the next frame: without that it is none.
+	More     bool
 	Payloads [][]byte
 	Notes    Notes
 	Names    map[string][]netip.Addr
@@ -70,6 +75,8 @@ type File struct {
 	// behind is why the file lacks what came last; nil where it lacks nothing. Nothing is appended then: a state
 	// without one of its commits is none that there ever was. It has to be written anew, see [File.Compact].
 	behind error
+	// next is the snapshot that is being written, if one is.
+	next *Snapshot
 }
 
 // Saved is what a file held.
@@ -105,49 +112,6 @@ func Open(dir, secret string) (file *File, saved Saved, found bool, err error) {
 		return nil, saved, false, err
 	}
 	return file, saved, found, nil
-}
-
-func (f *File) load() (Saved, bool, error) {
-	raw, err := os.ReadFile(f.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Saved{}, false, nil
-	}
-	if err != nil {
-		return Saved{}, false, fmt.Errorf("last state: %w", err)
-	}
-	objects := map[resource.Ref]*resource.Object{}
-	saved := Saved{Names: map[string][]netip.Addr{}}
-	found := false
-	rest, ok := bytes.CutPrefix(raw, magic)
-	for n := uint64(0); ok && len(rest) >= 4; n++ {
-		size := int(binary.BigEndian.Uint32(rest))
-		if size > len(rest)-4 {
-			break
-		}
-		fr, err := f.open(rest[4:4+size], n)
-		if err != nil {
-			break
-		}
-		if err := fr.replay(objects, &saved); err != nil {
-			break
-		}
-		found = true
-		rest = rest[4+size:]
-	}
-	if !found {
-		if err := os.Rename(f.path, f.path+".unreadable"); err != nil {
-			return Saved{}, false, fmt.Errorf("last state: %w", err)
-		}
-		return Saved{}, false, nil
-	}
-	for _, o := range objects {
-		saved.Objects = append(saved.Objects, o)
-	}
-	f.notes = saved.Notes
-	maps.Copy(f.names, saved.Names)
-	// Written anew: the tail may be torn. Where there is no room for that the file stays as it is.
-	_ = f.rewrite(saved.Commit, saved.Objects) // [File.Behind] says so
-	return saved, true, nil
 }
 
 func (fr *frame) replay(objects map[resource.Ref]*resource.Object, saved *Saved) error {
@@ -186,6 +150,9 @@ func (f *File) Behind() error { return f.behind }
 func (f *File) note(err error) error {
 	if f.behind = nil; err != nil {
 		f.behind = fmt.Errorf("last state: %w", err)
+		if f.next != nil {
+			f.next.lacks = true
+		}
 	}
 	return f.behind
 }
@@ -196,7 +163,7 @@ func (f *File) Append(u stream.Update) error {
 	if f.f == nil || f.behind != nil {
 		return f.behind // the next snapshot comes with Compact
 	}
-	return f.note(f.write(u.Commit, false, u.Changed, nil))
+	return f.note(f.write(u.Commit, u.Changed, nil))
 }
 
 // Resolved writes down the addresses that names have now; none for names that nobody has any more. It costs what
@@ -209,7 +176,7 @@ func (f *File) Resolved(names map[string][]netip.Addr) error {
 	if f.f == nil || f.behind != nil {
 		return f.behind // they go with the next snapshot
 	}
-	return f.note(f.write(f.commit, false, nil, names))
+	return f.note(f.write(f.commit, nil, names))
 }
 
 func enter(into, names map[string][]netip.Addr) {
@@ -222,102 +189,65 @@ func enter(into, names map[string][]netip.Addr) {
 	}
 }
 
-// Compact takes a new snapshot when it is time, or when something could not be written before. objects lists the whole
-// configuration.
-func (f *File) Compact(c stream.Commit, objects func() []*resource.Object) error {
-	if f.f != nil && f.behind == nil && f.size <= max(minimum, growth*f.snapshot) {
-		return nil
-	}
-	return f.rewrite(c, objects())
-}
-
 // Note writes down notes that changed without a commit.
 func (f *File) Note(notes Notes) error {
 	f.notes = notes
 	if f.f == nil || f.behind != nil {
 		return f.behind // they go with the next snapshot
 	}
-	return f.note(f.write(f.commit, false, nil, nil))
+	return f.note(f.write(f.commit, nil, nil))
 }
 
 // Notes are those last written.
 func (f *File) Notes() Notes { return f.notes }
 
-// rewrite puts a snapshot in the file's place. After an error the file is what it was, and what was begun is removed:
-// it takes the room that is missing.
-func (f *File) rewrite(c stream.Commit, objects []*resource.Object) error {
-	next := &File{path: f.path + ".new", aead: f.aead, notes: f.notes, names: f.names}
-	err := next.create(c, objects)
-	if err == nil {
-		err = os.Rename(next.path, f.path)
+// write adds a frame.
+func (f *File) write(c stream.Commit, objects []*resource.Object, names map[string][]netip.Addr) error {
+	fr := frame{Notes: f.notes, Names: names}
+	if err := fr.fill(c, objects); err != nil {
+		return err
 	}
+	plain, err := fr.plain()
 	if err != nil {
-		_ = f.note(err)
-		if next.f != nil {
-			_ = next.f.Close() // it is removed
-		}
-		if err := os.Remove(next.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return errors.Join(f.behind, err)
-		}
-		return f.behind
+		return err
 	}
-	old := f.f
-	f.f, f.size, f.count, f.commit, f.snapshot, f.behind = next.f, next.size, next.count, c, next.size, nil
-	if old != nil {
-		return old.Close()
+	if err := f.add(plain); err != nil {
+		return err
+	}
+	f.commit = c
+	if f.next != nil {
+		f.next.since = append(f.next.since, plain)
 	}
 	return nil
 }
 
-// create writes a file that holds a snapshot.
-func (f *File) create(c stream.Commit, objects []*resource.Object) (err error) {
-	if f.f, err = os.OpenFile(f.path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600); err != nil {
-		return err
-	}
-	if _, err := f.f.Write(magic); err != nil {
-		return err
-	}
-	if err := f.write(c, true, objects, f.names); err != nil {
-		return err
-	}
-	return f.f.Sync()
-}
-
-// write adds a frame.
-func (f *File) write(c stream.Commit, reset bool, objects []*resource.Object, names map[string][]netip.Addr) error {
-	fr := frame{Reset: reset, Notes: f.notes, Payloads: make([][]byte, len(objects)), Names: names}
-	var err error
-	if fr.Commit, err = json.Marshal(c); err != nil {
-		return err
-	}
+func (fr *frame) fill(c stream.Commit, objects []*resource.Object) (err error) {
+	fr.Payloads = make([][]byte, len(objects))
 	for i, o := range objects {
 		fr.Payloads[i] = o.Payload()
 	}
-	var plain bytes.Buffer
-	if err := gob.NewEncoder(&plain).Encode(fr); err != nil {
-		return err
+	fr.Commit, err = json.Marshal(c)
+	return err
+}
+
+func (fr *frame) plain() ([]byte, error) {
+	var out bytes.Buffer
+	if err := gob.NewEncoder(&out).Encode(fr); err != nil {
+		return nil, err
 	}
-	out := f.aead.Seal(make([]byte, 4), nil, plain.Bytes(), place(f.count))
+	return out.Bytes(), nil
+}
+
+// add seals a frame, and writes it.
+func (f *File) add(plain []byte) error {
+	out := f.aead.Seal(make([]byte, 4, 4+len(plain)+f.aead.Overhead()), nil, plain, place(f.count))
 	binary.BigEndian.PutUint32(out, uint32(len(out)-4))
 	if _, err := f.f.Write(out); err != nil {
 		return err
 	}
 	f.count++
 	f.size += int64(len(out))
-	f.commit = c
 	return nil
-}
-
-func (f *File) open(sealed []byte, n uint64) (*frame, error) {
-	plain, err := f.aead.Open(nil, nil, sealed, place(n))
-	if err != nil {
-		return nil, err
-	}
-	var fr frame
-	if err := gob.NewDecoder(bytes.NewReader(plain)).Decode(&fr); err != nil {
-		return nil, err
-	}
-	return &fr, nil
 }
 
 // place binds a frame to its place in the file, so that frames cannot be left out or reordered.

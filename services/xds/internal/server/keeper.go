@@ -28,6 +28,8 @@ type keeper struct {
 	// mu guards the file, and is held while it is written.
 	mu   sync.Mutex
 	file *laststate.File
+	// grown is signalled when it is time for a new snapshot.
+	grown chan struct{}
 	// said guards what reports and the HTTP door read, who wait for neither a build nor the disk.
 	said sync.Mutex
 	// unsaved is why what is served, or what was refused, is not written down.
@@ -41,7 +43,7 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &keeper{fleet: f, log: log, file: file, initial: saved, version: file.Notes().ConfigVersion}
+	k := &keeper{fleet: f, log: log, file: file, initial: saved, version: file.Notes().ConfigVersion, grown: make(chan struct{}, 1)}
 	if found {
 		log.Info("serving the last good state", zap.Int64("revision", saved.Commit.Revision), zap.Int("objects", len(saved.Objects)))
 		if err := f.Apply(stream.Update{Commit: saved.Commit, Changed: saved.Objects}); err != nil {
@@ -65,7 +67,8 @@ func (k *keeper) begin() stream.Options {
 	return stream.Options{Initial: saved.Objects, InitialCommit: saved.Commit, OnUpdate: k.update, Log: k.log}
 }
 
-// judge writes down what the Envoys refuse, and what could not be written before, until the context ends.
+// judge writes down what the Envoys refuse, and what could not be written before, and the file anew when that is due,
+// until the context ends.
 func (k *keeper) judge(ctx context.Context) error {
 	again := time.NewTicker(retry / 5)
 	defer again.Stop()
@@ -75,6 +78,8 @@ func (k *keeper) judge(ctx context.Context) error {
 			return nil
 		case <-k.fleet.Judged():
 			k.save(true)
+		case <-k.grown:
+			k.renew()
 		case <-again.C:
 			k.save(k.Unsaved() != "")
 		}
@@ -99,6 +104,33 @@ func (k *keeper) save(due bool) {
 		err = verdicts
 	}
 	k.note(err)
+}
+
+// renew writes the file anew, which takes as long as there is configuration. No change waits for that.
+func (k *keeper) renew() {
+	k.turn.Lock()
+	c, _ := k.fleet.Head()
+	objects := k.fleet.Objects()
+	k.mu.Lock()
+	due := k.file.Grown() && k.file.Behind() == nil && time.Since(k.failed) > retry
+	var s *laststate.Snapshot
+	if due {
+		s = k.file.Begin(c, objects)
+	}
+	k.mu.Unlock()
+	k.turn.Unlock()
+	if !due {
+		return
+	}
+	err := s.Write()
+	k.turn.Lock()
+	defer k.turn.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.file.Finish(s, err); err != nil {
+		k.failed = time.Now()
+		k.log.Warn("the last good state cannot be written anew; what is added to it still is", zap.Error(err))
+	}
 }
 
 // note says why nothing can be written down, or that it can again. Serving goes on; only a restart with everything
@@ -159,11 +191,18 @@ func (k *keeper) saveNames() {
 	k.note(err)
 }
 
-// compact writes the file anew where that is due. What has failed is not tried again at once: it costs the time of
-// writing all of it. Call it with turn and mu held.
+// compact writes the file anew where something could not be written; where it has only grown, that is done beside.
+// What has failed is not tried again at once: it costs the time of writing all of it. Call it with turn and mu held.
 func (k *keeper) compact(c stream.Commit) error {
-	if err := k.file.Behind(); err != nil && time.Since(k.failed) < retry {
+	switch err := k.file.Behind(); {
+	case err != nil && time.Since(k.failed) < retry:
 		return err
+	case err == nil && k.file.Grown():
+		select {
+		case k.grown <- struct{}{}:
+		default:
+		}
+		return nil
 	}
 	err := k.file.Compact(c, k.fleet.Objects)
 	if err != nil {
