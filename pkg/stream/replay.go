@@ -2,6 +2,7 @@ package stream
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,7 +28,12 @@ type Options struct {
 	// Patience is how long unequal hashes are borne before everything is replayed; 2s where 0. It is also
 	// the time between looks at whether the stream has moved on without us.
 	Patience time.Duration
-	Log      *zap.Logger
+	// OnProgress, where it is set, is told every five seconds of which the consumer is behind the stream how far it is,
+	// and nil when it is up to it again.
+	OnProgress func(*Progress)
+	// Noticed is how long it is behind before that is said, in the log too, and how often; 5s where 0.
+	Noticed time.Duration
+	Log     *zap.Logger
 }
 
 // Replay follows the stream until the context ends or OnUpdate fails. It waits for NATS and the stream
@@ -42,6 +48,8 @@ func Replay(ctx context.Context, js jetstream.JetStream, opt Options) error {
 		}
 	}
 	r := &replay{js: js, table: newTable(), commit: opt.InitialCommit}
+	r.meter = &meter{log: opt.Log, tell: opt.OnProgress, every: cmp.Or(opt.Noticed, noticed)}
+	defer r.meter.done(0)
 	for _, o := range opt.Initial {
 		r.table.put(o.Ref(), newEntry(o))
 	}
@@ -131,6 +139,7 @@ type replay struct {
 	table   *table
 	commit  Commit
 	started bool
+	meter   *meter
 }
 
 // session is one pass: a replay of everything, then what follows, until something is amiss.
@@ -240,6 +249,8 @@ func (s *session) message(m jetstream.Msg) error {
 		return fmt.Errorf("a message without metadata: %w", err)
 	}
 	s.seq = meta.Sequence.Stream
+	s.meter.message(meta.NumPending)
+	defer s.meter.done(meta.NumPending)
 	if m.Subject() == RevisionSubject {
 		s.read, s.bytes = s.seq, m.Data()
 		var c Commit
@@ -298,6 +309,7 @@ func (s *session) consider(c Commit, pending uint64) error {
 		clear(s.touched)
 		return nil // a repair said again what we have
 	}
+	s.meter.takes(c.Revision, len(u.Changed))
 	if err := s.opt.OnUpdate(u); err != nil {
 		return &fatalError{err}
 	}

@@ -19,13 +19,14 @@ var (
 	descPackets  = desc("packets_total", "Packets by what became of them and why.", "verdict", "reason")
 	descPolicy   = desc("policy_packets_total", "Packets by policy, below and above its limit.", "policy", "limit")
 	descUnsaved  = desc("unsaved", "1 while the last good policies cannot be written to disk.")
+	descUnread   = desc("unread", "What the agent has still to read of the policies' events, or to take over, where it has been behind for five seconds.")
 	descUp       = desc("envoy_up", "1 where Envoy serves.")
 	descRestarts = desc("envoy_restarts_total", "How often Envoy ended by itself.")
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descAttached, descRevision, descPackets, descPolicy, descUnsaved, descUp, descRestarts} {
+	for _, d := range []*prometheus.Desc{descAttached, descRevision, descPackets, descPolicy, descUnsaved, descUnread, descUp, descRestarts} {
 		ch <- d
 	}
 }
@@ -45,6 +46,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descAttached, truth[s.Mode != ""], s.Interface, s.Mode)
 		gauge(descRevision, float64(s.Revision))
 		gauge(descUnsaved, truth[s.Unsaved != ""])
+		unread := int64(0)
+		if b := c.a.behind.Load(); b != nil {
+			unread = max(1, b.Total-b.Done)
+		}
+		gauge(descUnread, float64(unread))
 		for reason, n := range s.Passed {
 			count(descPackets, n, "passed", reason)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,6 +26,8 @@ type agent struct {
 	log      *zap.Logger
 	enforcer *enforce.Enforcer
 	envoy    *envoy.Supervisor
+	// behind is how far the replay is that takes long; nil where it does not.
+	behind atomic.Pointer[stream.Progress]
 }
 
 // Run serves until the context ends, or until Envoy must not go on because the interface cannot be guarded.
@@ -83,7 +86,7 @@ func (a *agent) follow(group *process.Group, nc *nats.Conn) error {
 	group.Add("xdp", e.Run)
 	group.Add("replay", func(ctx context.Context) error {
 		return stream.Replay(ctx, js, stream.Options{
-			Kinds: []string{resource.KindRateLimit}, Initial: initial, InitialCommit: commit, OnUpdate: e.Update, Log: a.log,
+			Kinds: []string{resource.KindRateLimit}, Initial: initial, InitialCommit: commit, OnUpdate: e.Update, OnProgress: a.behind.Store, Log: a.log,
 		})
 	})
 	return nil

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"time"
 
 	"go.uber.org/zap"
@@ -35,7 +36,7 @@ func (r *Relay) busy(what string, total int) (end func()) {
 		r.work = r.work[:depth-1]
 		r.mu.Unlock()
 		if took := time.Since(w.since); took > spoken {
-			r.log.Info("done", zap.String("what", what), zap.Duration("after", took.Round(time.Millisecond)))
+			r.log.Info("done with "+what, zap.Duration("after", took.Round(time.Millisecond)))
 			r.changed()
 		}
 	}
@@ -55,7 +56,12 @@ func (r *Relay) speak(w *work) {
 	done := w.done
 	w.timer.Reset(spoken)
 	r.mu.Unlock()
-	r.log.Warn("still at it", zap.String("what", w.what), zap.Int64("done", done), zap.Int64("of", w.total), zap.Duration("for", time.Since(w.since).Round(time.Second)))
+	figures := ""
+	if w.total > 0 {
+		figures = fmt.Sprintf(": %d of %d", done, w.total)
+	}
+	// All of it in the message: lines that are the same are written once a minute.
+	r.log.Warn(fmt.Sprintf("%s%s, for %s", w.what, figures, time.Since(w.since).Round(time.Millisecond)))
 	r.changed()
 }
 

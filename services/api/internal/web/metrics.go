@@ -70,6 +70,15 @@ func newMetrics(a *API) *metrics {
 		reason, _ := a.Unpublished()
 		return flag(reason != "")
 	})
+	gauge("marchproxy_api_unpublished", "What the relay has still to do of what it has been busy with for five seconds; GET /v1/status says what.", func() float64 {
+		left := int64(0)
+		for _, p := range a.progress() {
+			if p.Who == partStream {
+				left += max(1, p.Total-p.Done)
+			}
+		}
+		return float64(left)
+	})
 	gauge("marchproxy_api_database_trouble", "1 while nothing can be stored; GET /v1/status says why.", func() float64 {
 		_, bad := a.Store.Trouble()
 		return flag(bad)

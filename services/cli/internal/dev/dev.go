@@ -280,7 +280,7 @@ func (s *system) serve(ctx context.Context) error {
 	s.mu.Unlock()
 	s.write()
 	s.greet()
-	<-ctx.Done()
+	s.tellBusy(ctx)
 	s.say("stopping; everything is kept in " + s.StateDir)
 	return nil
 }

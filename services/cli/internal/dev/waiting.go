@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
 )
 
@@ -49,6 +51,37 @@ func (s *system) envoyWaits(ctx context.Context, log func() []byte) string {
 		return reason + "; " + gateway + " shows it"
 	default:
 		return reason
+	}
+}
+
+// busyEvery is how often it is looked who is busy for longer than a moment.
+const busyEvery = 5 * time.Second
+
+// tellBusy says, until the context ends, what the system is busy with where that takes long: a start with much data, or a
+// large apply.
+func (s *system) tellBusy(ctx context.Context) {
+	tick := time.NewTicker(busyEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		var st api.Status
+		limit, cancel := context.WithTimeout(ctx, busyEvery)
+		err := call(limit, http.MethodGet, s.urls["api"]+"/v1/status", "", &st)
+		cancel()
+		if err != nil {
+			continue // an api that is away is spoken of by who keeps it running
+		}
+		for _, p := range st.Progress {
+			figures := ""
+			if p.Total > 0 {
+				figures = fmt.Sprintf(", %d of %d", p.Done, p.Total)
+			}
+			s.say(p.Who + " is busy: " + p.What + figures)
+		}
 	}
 }
 

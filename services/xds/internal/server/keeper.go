@@ -7,6 +7,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/status"
 	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
 	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
@@ -34,6 +36,8 @@ type keeper struct {
 	said sync.Mutex
 	// unsaved is why what is served, or what was refused, is not written down.
 	unsaved string
+	// behind is what it is busy with.
+	behind  *status.Behind
 	version string // of the document last accepted
 }
 
@@ -64,7 +68,7 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 func (k *keeper) begin() stream.Options {
 	saved := k.initial
 	k.initial = laststate.Saved{}
-	return stream.Options{Initial: saved.Objects, InitialCommit: saved.Commit, OnUpdate: k.update, Log: k.log}
+	return stream.Options{Initial: saved.Objects, InitialCommit: saved.Commit, OnUpdate: k.update, OnProgress: k.progress, Log: k.log}
 }
 
 // judge writes down what the Envoys refuse, and what could not be written before, and the file anew when that is due,
@@ -152,6 +156,24 @@ func (k *keeper) note(err error) {
 	if was != now {
 		k.fleet.Signal()
 	}
+}
+
+// progress takes note of how far the replay is.
+func (k *keeper) progress(p *stream.Progress) {
+	k.said.Lock()
+	k.behind = nil
+	if p != nil {
+		k.behind = &status.Behind{What: p.What, Done: p.Done, Total: p.Total, Since: resource.Time(p.Since)}
+	}
+	k.said.Unlock()
+	k.fleet.Signal()
+}
+
+// Behind is what the server is busy with that has been behind the stream for some seconds; nil where it is not.
+func (k *keeper) Behind() *status.Behind {
+	k.said.Lock()
+	defer k.said.Unlock()
+	return k.behind
 }
 
 // Unsaved is why what is served is not written down; "" where it is.

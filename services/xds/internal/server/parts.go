@@ -64,6 +64,12 @@ func registry(f *fleet.Fleet, k *keeper) *prometheus.Registry {
 		}
 		return 0
 	})
+	gauge("unread", "What the server has still to read of the configuration's stream, or to take over, where it has been behind for five seconds.", func() float64 {
+		if b := k.Behind(); b != nil {
+			return float64(max(1, b.Total-b.Done))
+		}
+		return 0
+	})
 	return r
 }
 

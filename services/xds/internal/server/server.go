@@ -102,6 +102,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return status.Report(ctx, nc, f.Changed(), func(now time.Time) status.XdsStatus {
 			s := f.Status(now)
 			s.Absent, s.Unsaved = absent.Follow(now, s.Proxies), keep.Unsaved()
+			s.Behind = keep.Behind()
 			return s
 		})
 	})
@@ -180,7 +181,11 @@ func routes(door http.Handler, f *fleet.Fleet, keep *keeper) http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(f, keep), promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if _, ready := f.Head(); !ready {
-			http.Error(w, "the configuration has not been read yet", http.StatusServiceUnavailable)
+			why := "the configuration has not been read yet"
+			if b := keep.Behind(); b != nil {
+				why += fmt.Sprintf(": %s, %d of %d", b.What, b.Done, b.Total)
+			}
+			http.Error(w, why, http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = w.Write([]byte("ready\n")) // the client is gone: nobody is left to tell
