@@ -32,11 +32,12 @@ test: test-needs build lint check-generated check-wasm check-bpf ## Check everyt
 	go run ./test/cmd/check-clients
 	go run ./test/cmd/diff-auth -n 20000 -envoy 4000
 	go run ./test/cmd/fuzz-filters -n 30000 -envoy 5000
+	go run ./test/cmd/bench-proxy -rounds 1 -hosts 200 -protocols http1,tls
 
 .PHONY: test-needs
 test-needs: # what make test would otherwise miss after ten minutes
 	@[ "$$(id -u)" = 0 ] || { echo 'make test needs root: it loads XDP programs and makes network namespaces' >&2; exit 1; }
-	@scripts/needs ip unshare mountpoint setpriv git curl openssl cc bpftool ab clang-14 llvm-strip-14 /usr/include/bpf/bpf_helpers.h
+	@scripts/needs ip unshare mountpoint setpriv git curl openssl cc bpftool ab nginx haproxy caddy h2load clang-14 llvm-strip-14 /usr/include/bpf/bpf_helpers.h
 	@scripts/rust true
 
 .PHONY: check-fresh
@@ -161,3 +162,8 @@ fuzz-filters: build ## Feed the filters 10,000,000 broken inputs: natively, comp
 .PHONY: bench-filters
 bench-filters: build ## Measure what the filters cost in the real Envoy, beside jwt_authn
 	go run ./test/cmd/bench-filters $(ARGS)
+
+.PHONY: bench-proxy
+bench-proxy: build ## Measure what a request costs, beside a bare Envoy, nginx, HAProxy and Caddy
+	@scripts/needs nginx haproxy caddy h2load
+	go run ./test/cmd/bench-proxy $(ARGS)

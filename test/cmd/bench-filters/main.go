@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/translate"
+	"github.com/marchproxy/marchproxy/test/measure"
 	"github.com/marchproxy/marchproxy/test/wasm/envoy"
 )
 
@@ -57,7 +58,7 @@ func run(ctx context.Context, rounds, envoys int, slice time.Duration, floor boo
 		all = append(all, more...)
 	}
 	if runtime.NumCPU() > 1 {
-		if err := pin(os.Getpid(), 1); err != nil {
+		if err := measure.Pin(os.Getpid(), 1); err != nil {
 			return 0, err
 		}
 		runtime.GOMAXPROCS(1)
@@ -83,7 +84,7 @@ func run(ctx context.Context, rounds, envoys int, slice time.Duration, floor boo
 	samples := make([][]sample, len(list))
 	for round := range rounds + 1 {
 		for _, i := range rand.Perm(len(list)) {
-			s, err := measure(processes[list[i].setup], list[i].requests, slice)
+			s, err := turn(processes[list[i].setup], list[i].requests, slice)
 			if err != nil {
 				return 0, fmt.Errorf("%s: %w", list[i].name, err)
 			}
@@ -114,7 +115,7 @@ func start(ctx context.Context, s setup, backend int) (process, error) {
 		return process{}, err
 	}
 	if runtime.NumCPU() > 1 {
-		err = pin(p.PID, 0)
+		err = measure.Pin(p.PID, 0)
 	}
 	l, dialed := newLoad(ctx, strings.TrimPrefix(p.URL, "http://"))
 	if err = errors.Join(err, dialed); err != nil {
@@ -123,11 +124,11 @@ func start(ctx context.Context, s setup, backend int) (process, error) {
 	return process{p, l}, err
 }
 
-// measure gives each process of a configuration its turn, and what they did on the average.
-func measure(processes []process, requests [][]byte, slice time.Duration) (sample, error) {
+// turn gives each process of a configuration its turn, and what they did on the average.
+func turn(processes []process, requests [][]byte, slice time.Duration) (sample, error) {
 	var out sample
 	for _, p := range processes {
-		before, err := cpu(p.PID)
+		before, err := measure.CPU(p.PID)
 		if err != nil {
 			return out, err
 		}
@@ -137,7 +138,7 @@ func measure(processes []process, requests [][]byte, slice time.Duration) (sampl
 		if err != nil {
 			return out, err
 		}
-		after, err := cpu(p.PID)
+		after, err := measure.CPU(p.PID)
 		if err != nil {
 			return out, err
 		}
@@ -153,7 +154,7 @@ func memory(all []setup, processes [][]process) error {
 	var base int64
 	for i, same := range processes {
 		p := same[0]
-		n, err := pss(p.PID)
+		n, err := measure.PSS(p.PID)
 		if err != nil {
 			return err
 		}

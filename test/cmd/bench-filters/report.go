@@ -2,8 +2,8 @@ package main
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"slices"
+
+	"github.com/marchproxy/marchproxy/test/measure"
 )
 
 // bar is what issue 4 asks for: the requests a second of one variant, as a share of another's.
@@ -36,10 +36,10 @@ var bars = []bar{
 func figures(list []variant, samples [][]sample) {
 	fmt.Println("| configuration | requests/s | CPU µs a request | CPU µs more than without a filter (5–95 %) | requests/s to no filter |\n|---|---|---|---|---|")
 	for i, v := range list {
-		more, low, high := paired(samples[i], samples[0], func(a, b sample) float64 { return a.cpu - b.cpu })
-		ratio, rl, rh := paired(samples[i], samples[0], func(a, b sample) float64 { return a.rps / b.rps })
-		fmt.Printf("| %s | %.0f | %.1f | %.1f [%.1f–%.1f] | %.2f [%.2f–%.2f] |\n", v.name, median(column(samples[i], func(s sample) float64 { return s.rps })),
-			median(column(samples[i], func(s sample) float64 { return s.cpu })), more, low, high, ratio, rl, rh)
+		more, low, high := measure.Paired(samples[i], samples[0], func(a, b sample) float64 { return a.cpu - b.cpu })
+		ratio, rl, rh := measure.Paired(samples[i], samples[0], func(a, b sample) float64 { return a.rps / b.rps })
+		fmt.Printf("| %s | %.0f | %.1f | %.1f [%.1f–%.1f] | %.2f [%.2f–%.2f] |\n", v.name, measure.Median(column(samples[i], func(s sample) float64 { return s.rps })),
+			measure.Median(column(samples[i], func(s sample) float64 { return s.cpu })), more, low, high, ratio, rl, rh)
 	}
 }
 
@@ -53,8 +53,8 @@ func compare(list []variant, samples [][]sample, asked []bar) int {
 	missed := 0
 	for _, b := range asked {
 		x, y := samples[at[b.of]], samples[at[b.to]]
-		ratio, low, high := paired(x, y, func(a, b sample) float64 { return a.rps / b.rps })
-		cost, cl, ch := paired(x, y, func(a, b sample) float64 { return a.cpu / b.cpu })
+		ratio, low, high := measure.Paired(x, y, func(a, b sample) float64 { return a.rps / b.rps })
+		cost, cl, ch := measure.Paired(x, y, func(a, b sample) float64 { return a.cpu / b.cpu })
 		verdict := "met"
 		if ratio < b.least {
 			verdict = "missed"
@@ -65,36 +65,10 @@ func compare(list []variant, samples [][]sample, asked []bar) int {
 	return missed
 }
 
-// paired gives the median over rounds of something about two samples of the same round, and its interval.
-func paired(a, b []sample, f func(a, b sample) float64) (mid, low, high float64) {
-	var values []float64
-	for i := range a {
-		values = append(values, f(a[i], b[i]))
-	}
-	var medians []float64
-	again := make([]float64, len(values))
-	for range 2000 {
-		for i := range again {
-			again[i] = values[rand.IntN(len(values))]
-		}
-		medians = append(medians, median(again))
-	}
-	slices.Sort(medians)
-	return median(values), medians[len(medians)/20], medians[len(medians)*19/20]
-}
-
 func column(s []sample, f func(sample) float64) []float64 {
 	var out []float64
 	for _, x := range s {
 		out = append(out, f(x))
 	}
 	return out
-}
-
-func median(values []float64) float64 {
-	s := slices.Sorted(slices.Values(values))
-	if n := len(s); n%2 == 0 {
-		return (s[n/2-1] + s[n/2]) / 2
-	}
-	return s[len(s)/2]
 }

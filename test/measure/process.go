@@ -1,4 +1,6 @@
-package main
+// Package measure is what benchmarks of proxies share: processes on one CPU, the time that they take, and samples that
+// are compared round by round, since a noisy machine is noisy for all of a round.
+package measure
 
 import (
 	"bytes"
@@ -11,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pin keeps all threads of a process, and those that they will make, on one CPU.
-func pin(pid, cpu int) error {
+// Pin keeps all threads of a process, and those that they will make, on one CPU.
+func Pin(pid, cpu int) error {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 	if err != nil {
 		return err
@@ -31,8 +33,8 @@ func pin(pid, cpu int) error {
 	return nil
 }
 
-// cpu is the time in nanoseconds that all threads of a process have spent on a CPU.
-func cpu(pid int) (int64, error) {
+// CPU is the time in nanoseconds that all threads of a process have spent on a CPU.
+func CPU(pid int) (int64, error) {
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil {
 		return 0, err
@@ -53,8 +55,8 @@ func cpu(pid int) (int64, error) {
 	return sum, nil
 }
 
-// pss is a process's share of memory in bytes, with shared pages divided among those that share them.
-func pss(pid int) (int64, error) {
+// PSS is a process's share of memory in bytes, with shared pages divided among those that share them.
+func PSS(pid int) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0, err
