@@ -78,7 +78,11 @@ func Render(c Config) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("admin address %w", err)
 	}
-	grpc := object{"envoy_grpc": object{"cluster_name": "xds"}}
+	// An xDS server with much to read is away for some seconds when it is restarted. Of itself an Envoy would by then let
+	// up to eight seconds pass before it tries again, and half a minute after a longer absence.
+	grpc := object{"envoy_grpc": object{"cluster_name": "xds", "retry_policy": object{"retry_back_off": object{
+		"base_interval": "0.5s", "max_interval": "2s",
+	}}}}
 	if c.APIKey != "" {
 		grpc["initial_metadata"] = []object{{"key": "x-api-key", "value": c.APIKey}}
 	}
