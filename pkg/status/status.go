@@ -258,6 +258,9 @@ func Last[M report[M]](ctx context.Context, js jetstream.JetStream, id string) (
 	}
 }
 
+// rarely is the time between two looks whether the stream is there, unless NATS was away in between.
+const rarely = 12 * Heartbeat
+
 // Watch hands over every report of a sort, beginning with the last known ones, until the context ends. Fresh are those
 // that come as they are sent, so that their time can be held against the receiver's clock.
 func Watch[M report[M]](ctx context.Context, nc *nats.Conn, js jetstream.JetStream, take func(s M, fresh bool)) error {
@@ -295,10 +298,19 @@ func Watch[M report[M]](ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 			}
 		}
 	}
+	// To make the stream where it is missing costs NATS as much as everything else that is idle: a NATS that was
+	// restarted shows by the connection, and what somebody has deleted may wait.
+	ensured, reconnects := time.Now(), nc.Stats().Reconnects
 	for {
 		select {
-		case <-beat.C:
-			_ = Ensure(ctx, js) // NATS is away: the next beat tries again
+		case now := <-beat.C:
+			n := nc.Stats().Reconnects
+			if n == reconnects && now.Sub(ensured) < rarely {
+				continue
+			}
+			if Ensure(ctx, js) == nil { // NATS is away: the next beat tries again
+				ensured, reconnects = now, n
+			}
 		case <-ctx.Done():
 			return nil
 		}

@@ -159,7 +159,6 @@ func (r *replay) session(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("no stream yet: %w", err)
 	}
-	created := st.CachedInfo().Created
 	filters := []string{RevisionSubject}
 	for _, name := range r.opt.Kinds {
 		if k, ok := resource.KindByName(name); ok {
@@ -179,7 +178,7 @@ func (r *replay) session(ctx context.Context) error {
 	look := time.Now().Add(r.opt.Patience)
 	for {
 		if time.Now().After(look) {
-			if err := s.look(ctx, created); err != nil {
+			if err := s.look(ctx, st); err != nil {
 				return err
 			}
 			s.moved = false
@@ -208,39 +207,45 @@ func heartbeat(patience time.Duration) time.Duration {
 	return min(max(patience, 500*time.Millisecond), 10*time.Second)
 }
 
-// look compares with the stream itself: a watch can die quietly, and a stream be replaced under it.
-func (s *session) look(ctx context.Context, created time.Time) error {
+// look compares with the stream itself: a watch can die quietly, and a stream be replaced under it. Where its last
+// commit is the one that was read last, or a later one, that is one cheap question.
+func (s *session) look(ctx context.Context, st jetstream.Stream) error {
 	limit, cancel := context.WithTimeout(ctx, s.opt.Patience)
 	defer cancel()
-	st, err := s.js.Stream(limit, Name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return errors.New("the stream is gone")
-	}
-	if err != nil {
-		return nil // NATS is away: the consumer goes on when it is back
-	}
-	info := st.CachedInfo()
-	if !info.Created.Equal(created) {
-		return errors.New("the stream was made anew")
-	}
-	if info.State.LastSeq < s.seq {
-		return errors.New("the stream was set back")
-	}
 	m, err := st.GetLastMsgForSubject(limit, RevisionSubject)
-	if err != nil {
-		return nil // purged: the relay will publish again, and then there is something to compare
-	}
-	// Where messages come, however slowly, and however long the consumer took over the last ones, it is on its way.
-	if !s.moved && m.Sequence > s.seq && time.Since(m.Time) > s.opt.Patience {
-		return errors.New("the stream has moved on without us")
-	}
-	if m.Sequence <= s.seq && (m.Sequence != s.read || !bytes.Equal(m.Data, s.bytes)) {
-		return errors.New("the stream was set back, and went another way")
+	switch {
+	case err == nil && m.Sequence > s.seq:
+		// Where messages come, however slowly, and however long the consumer took over the last ones, it is on its way.
+		if !s.moved && time.Since(m.Time) > s.opt.Patience {
+			return errors.New("the stream has moved on without us")
+		}
+	case err != nil || m.Sequence != s.read || !bytes.Equal(m.Data, s.bytes):
+		if why := s.replaced(limit, st, err == nil); why != nil {
+			return why
+		}
 	}
 	if !s.amiss.IsZero() && time.Since(s.amiss) > s.opt.Patience {
 		return errors.New("the state's hash has stayed unequal")
 	}
 	return nil
+}
+
+// replaced says what has become of a stream whose last commit is not the one that was read last.
+func (s *session) replaced(ctx context.Context, was jetstream.Stream, commit bool) error {
+	st, err := s.js.Stream(ctx, Name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return errors.New("the stream is gone")
+	case err != nil:
+		return nil // NATS is away: the consumer goes on when it is back
+	case !st.CachedInfo().Created.Equal(was.CachedInfo().Created):
+		return errors.New("the stream was made anew")
+	case st.CachedInfo().State.LastSeq < s.seq:
+		return errors.New("the stream was set back")
+	case commit:
+		return errors.New("the stream was set back, and went another way")
+	}
+	return nil // purged: the relay will publish again, and then there is something to compare
 }
 
 func (s *session) message(m jetstream.Msg) error {

@@ -124,7 +124,7 @@ func (r *Relay) pause(ctx context.Context, d time.Duration) {
 }
 
 func (r *Relay) lead(ctx context.Context) error {
-	release, alive, ok, err := r.store.Lead(ctx)
+	release, readHead, ok, err := r.store.Lead(ctx)
 	if err != nil {
 		return err
 	}
@@ -163,9 +163,6 @@ func (r *Relay) lead(ctx context.Context) error {
 				return err
 			}
 		case <-tick.C:
-			if err := alive(ctx); err != nil {
-				return fmt.Errorf("the leader's connection is gone: %w", err)
-			}
 			if r.away() {
 				return errAway
 			}
@@ -173,7 +170,11 @@ func (r *Relay) lead(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := r.behind(ctx); err != nil {
+		head, err := readHead(ctx)
+		if err != nil {
+			return fmt.Errorf("the leader's connection is gone: %w", err)
+		}
+		if err := r.behind(ctx, head); err != nil {
 			return err
 		}
 	}
@@ -204,7 +205,11 @@ func (r *Relay) follow(ctx context.Context) {
 func (r *Relay) publishFresh(ctx context.Context, c store.Committed) error {
 	switch {
 	case c.Commit.Epoch != r.commit.Epoch || c.Commit.Revision > r.commit.Revision+1:
-		return r.behind(ctx)
+		head, err := r.store.Head(ctx)
+		if err != nil {
+			return err
+		}
+		return r.behind(ctx, head)
 	case c.Commit.Revision <= r.commit.Revision:
 		return nil
 	}
@@ -225,11 +230,7 @@ func (r *Relay) publish(ctx context.Context, c store.Committed) error {
 }
 
 // behind publishes the revisions that the stream lacks.
-func (r *Relay) behind(ctx context.Context) error {
-	head, err := r.store.Head(ctx)
-	if err != nil {
-		return err
-	}
+func (r *Relay) behind(ctx context.Context, head store.Head) error {
 	if r.ahead(head) || head.Epoch != r.commit.Epoch || head.Revision < r.commit.Revision || head.Revision > r.commit.Revision+coalesce {
 		return r.catchUp(ctx)
 	}

@@ -150,7 +150,7 @@ func (r *Relay) catchUp(ctx context.Context) error {
 	if ours && c.Revision+coalesce >= head.Revision {
 		r.pubRev.Store(c.Revision)
 		r.log.Debug("going on", zap.Int64("after", c.Revision))
-		if err := r.behind(ctx); err != nil {
+		if err := r.behind(ctx, head); err != nil {
 			return err
 		}
 		return r.examine(ctx)

@@ -104,9 +104,13 @@ type Head struct {
 }
 
 // Head reads it.
-func (s *Store) Head(ctx context.Context) (Head, error) {
+func (s *Store) Head(ctx context.Context) (Head, error) { return readHead(ctx, s.pool) }
+
+func readHead(ctx context.Context, db interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}) (Head, error) {
 	var h Head
-	err := s.pool.QueryRow(ctx, `SELECT epoch::text, revision, state FROM config_head`).Scan(&h.Epoch, &h.Revision, &h.State)
+	err := db.QueryRow(ctx, `SELECT epoch::text, revision, state FROM config_head`).Scan(&h.Epoch, &h.Revision, &h.State)
 	if err != nil {
 		return h, fmt.Errorf("read head: %w", err)
 	}
@@ -224,9 +228,9 @@ func (s *Store) RevisionsAfter(ctx context.Context, after int64, limit int) ([]s
 	})
 }
 
-// Lead tries to become the one api that publishes; release gives it up. Lost is closed when the
-// connection that holds the lock has gone.
-func (s *Store) Lead(ctx context.Context) (release func(), alive func(context.Context) error, ok bool, err error) {
+// Lead tries to become the one api that publishes; release gives it up. Head is [Store.Head] by the connection that holds
+// the lock: an error says that it has gone.
+func (s *Store) Lead(ctx context.Context) (release func(), head func(context.Context) (Head, error), ok bool, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, nil, false, fmt.Errorf("lead: %w", err)
@@ -244,7 +248,7 @@ func (s *Store) Lead(ctx context.Context) (release func(), alive func(context.Co
 		defer cancel()
 		_ = raw.Close(limit) // the lock goes with the connection
 	}
-	return release, raw.Ping, true, nil
+	return release, func(ctx context.Context) (Head, error) { return readHead(ctx, raw) }, true, nil
 }
 
 // Listen calls wake with the revision of every commit that another api makes, and with 0 at every renewed epoch and
