@@ -11,6 +11,7 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/servername"
 )
 
 // Problem is a violation and the object that has it; the path is below the object's spec.
@@ -62,25 +63,29 @@ func byName(in []*configv1.NamedMatch, fold bool) []*configv1.NamedMatch {
 func (s *State) Check(changes []Change) []Problem {
 	var out []Problem
 	for _, c := range changes {
+		if c.Ref().Kind == resource.KindCertificate {
+			out = append(out, s.checkLast(c)...)
+		}
 		if c.After == nil {
 			out = append(out, s.checkDeleted(c.Before)...)
 			continue
 		}
-		for _, r := range References(c.After) {
+		_, come := differ(c)
+		for _, r := range come {
 			if s.Get(r.To) == nil {
-				out = append(out, problem(c.After, r.Path, "reference.dangling", "names the %s %q, which does not exist; create it first or in the same apply", strings.ToLower(r.To.Kind), r.To.Name))
+				out = append(out, problem(c.After, r.Path(), "reference.dangling", "names the %s %q, which does not exist; create it first or in the same apply", strings.ToLower(r.To.Kind), r.To.Name))
 			}
 		}
 		switch m := c.After.Message().(type) {
 		case *configv1.Route:
 			out = append(out, s.checkRoute(c.After, m)...)
 		case *configv1.Service:
-			out = append(out, s.checkPresented(c.After)...)
+			out = append(out, s.checkPresented(c.After, come)...)
 		case *configv1.Certificate:
-			out = append(out, s.checkNeeded(c.After, m)...)
+			out = append(out, s.checkCertificate(c.After, m)...)
 		case *configv1.Gateway:
-			out = append(out, s.checkGateway(c.After, m)...)
-			out = append(out, s.checkPresented(c.After)...)
+			out = append(out, s.checkGateway(c, m)...)
+			out = append(out, s.checkPresented(c.After, come)...)
 		case *configv1.AuthPolicy:
 			out = append(out, s.checkAuthPolicy(c.After, m)...)
 		case *configv1.RateLimitPolicy:
@@ -116,7 +121,7 @@ func (s *State) checkDeleted(o *resource.Object) []Problem {
 func (s *State) checkRoute(o *resource.Object, r *configv1.Route) []Problem {
 	var out []Problem
 	for i, l := range r.GetListeners() {
-		if !s.anyListener(Gateways(r), l) {
+		if !s.anyListener(Gateways(r), l, false) {
 			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d]", i), "reference.listener", "names the listener %q, which none of its gateways (%s) has", l, strings.Join(Gateways(r), ", ")))
 		}
 	}
@@ -138,14 +143,15 @@ func (s *State) checkRoute(o *resource.Object, r *configv1.Route) []Problem {
 	return out
 }
 
-func (s *State) anyListener(gateways []string, name string) bool {
+// anyListener says whether one of some gateways has a listener, of https where that is asked for.
+func (s *State) anyListener(gateways []string, name string, https bool) bool {
 	for _, gw := range gateways {
 		o := s.Get(resource.Ref{Kind: resource.KindGateway, Name: gw})
 		if o == nil {
 			continue
 		}
 		for _, l := range o.Message().(*configv1.Gateway).GetListeners() {
-			if l.GetName() == name {
+			if l.GetName() == name && (!https || l.GetProtocol() == configv1.Listener_https) {
 				return true
 			}
 		}
@@ -160,7 +166,8 @@ func shareListener(a, b *configv1.Route) bool {
 	return slices.ContainsFunc(a.GetListeners(), func(l string) bool { return slices.Contains(b.GetListeners(), l) })
 }
 
-func (s *State) checkGateway(o *resource.Object, g *configv1.Gateway) []Problem {
+func (s *State) checkGateway(c Change, g *configv1.Gateway) []Problem {
+	o := c.After
 	var out []Problem
 	names, ports := map[string]bool{}, map[uint32]bool{}
 	for i, l := range g.GetListeners() {
@@ -172,52 +179,97 @@ func (s *State) checkGateway(o *resource.Object, g *configv1.Gateway) []Problem 
 		}
 		names[l.GetName()], ports[l.GetPort()] = true, true
 		tls := l.GetProtocol() == configv1.Listener_https
-		if tls && len(l.GetCertificates()) == 0 {
-			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d].certificates", i), "gateway.certificates", "is empty; an https listener needs at least one certificate"))
+		if tls && len(s.ServerNames(o.Name).Listener(l.GetName()).First()) == 0 {
+			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d].certificates", i), "gateway.certificates", "is empty, and no certificate names this listener; an https listener needs at least one certificate"))
 		}
 		if !tls && (len(l.GetCertificates()) > 0 || len(l.GetClientAuth()) > 0) {
 			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d].protocol", i), "gateway.certificates", "must be https for certificates to have an effect"))
 		}
 	}
-	for _, user := range s.Users(o.Ref()) {
-		if r := s.Get(user); r != nil && r.Kind == resource.KindRoute {
-			route := r.Message().(*configv1.Route)
-			for _, l := range route.GetListeners() {
-				if !s.anyListener(Gateways(route), l) {
-					out = append(out, problem(o, "$.listeners", "reference.in_use", "lacks the listener %q, which route %q names", l, r.Name))
-				}
+	if c.Before != nil {
+		for _, l := range gatewayOf(c.Before).GetListeners() {
+			out = append(out, s.checkLeft(o, l)...)
+		}
+	}
+	return out
+}
+
+// checkLeft finds what names a listener that its gateway lacks now, or that is not what it was named for.
+func (s *State) checkLeft(o *resource.Object, was *configv1.Listener) []Problem {
+	at := []string{o.Name}
+	if s.anyListener(at, was.GetName(), was.GetProtocol() == configv1.Listener_https) {
+		return nil
+	}
+	var out []Problem
+	users := s.onListener[ListenerKey{o.Name, was.GetName()}]
+	for _, user := range slices.SortedFunc(users.all(), resource.Ref.Compare) {
+		switch m := s.Get(user).Message().(type) {
+		case *configv1.Route:
+			if !s.anyListener(Gateways(m), was.GetName(), false) {
+				out = append(out, problem(o, "$.listeners", "reference.in_use", "lacks the listener %q, which route %q names", was.GetName(), user.Name))
+			}
+		case *configv1.Certificate:
+			if !s.anyListener(servername.Gateways(m), was.GetName(), true) {
+				out = append(out, problem(o, "$.listeners", "reference.in_use", "lacks the https listener %q, which certificate %q names", was.GetName(), user.Name))
 			}
 		}
 	}
 	return out
 }
 
-// presented are the certificates that an object has Envoys present, by the place where it names them.
-func presented(o *resource.Object) []Reference {
-	return slices.DeleteFunc(References(o), func(r Reference) bool {
-		return r.To.Kind != resource.KindCertificate || strings.HasSuffix(r.Path, ".ca_certificate")
-	})
-}
-
 // checkPresented refuses to present a certificate that is only there to be trusted.
-func (s *State) checkPresented(o *resource.Object) []Problem {
+func (s *State) checkPresented(o *resource.Object, come []Reference) []Problem {
 	var out []Problem
-	for _, r := range presented(o) {
+	for _, r := range come {
+		if r.To.Kind != resource.KindCertificate || r.Trusted {
+			continue
+		}
 		if c := s.Get(r.To); c != nil && c.Message().(*configv1.Certificate).GetPrivateKey() == "" {
-			out = append(out, problem(o, r.Path, "certificate.key", "names certificate %q, which has no private key and so cannot be presented; write the certificate again with its private_key", r.To.Name))
+			out = append(out, problem(o, r.Path(), "certificate.key", "names certificate %q, which has no private key and so cannot be presented; write the certificate again with its private_key", r.To.Name))
 		}
 	}
 	return out
 }
 
-// checkNeeded refuses a certificate without a key where something presents it.
-func (s *State) checkNeeded(o *resource.Object, c *configv1.Certificate) []Problem {
+// checkCertificate refuses one without a key where something presents it, and listeners that cannot.
+func (s *State) checkCertificate(o *resource.Object, c *configv1.Certificate) []Problem {
+	var out []Problem
+	gateways := servername.Gateways(c)
+	for i, l := range c.GetListeners() {
+		if !s.anyListener(gateways, l, true) {
+			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d]", i), "reference.listener", "names the listener %q, which none of its gateways (%s) has for https", l, strings.Join(gateways, ", ")))
+		}
+	}
 	if c.GetPrivateKey() != "" {
-		return nil
+		return out
+	}
+	if len(gateways) > 0 {
+		return append(out, problem(o, "$.private_key", "certificate.key", "is missing, and the gateways that this certificate names are to present it; give it"))
 	}
 	for _, user := range s.Users(o.Ref()) {
-		if u := s.Get(user); u != nil && slices.ContainsFunc(presented(u), func(r Reference) bool { return r.To == o.Ref() }) {
-			return []Problem{problem(o, "$.private_key", "certificate.key", "is missing, and %s presents this certificate; give it", user)}
+		u := s.Get(user)
+		if u != nil && slices.ContainsFunc(References(u), func(r Reference) bool { return r.To == o.Ref() && !r.Trusted }) {
+			return append(out, problem(o, "$.private_key", "certificate.key", "is missing, and %s presents this certificate; give it", user))
+		}
+	}
+	return out
+}
+
+// checkLast refuses to take the last certificate from an https listener, which could then serve nobody.
+func (s *State) checkLast(c Change) []Problem {
+	if c.Before == nil {
+		return nil
+	}
+	for _, name := range servername.Gateways(c.Before.Message().(*configv1.Certificate)) {
+		g := gatewayOf(s.Get(resource.Ref{Kind: resource.KindGateway, Name: name}))
+		for _, l := range g.GetListeners() {
+			if l.GetProtocol() == configv1.Listener_https && len(s.ServerNames(name).Listener(l.GetName()).First()) == 0 {
+				at := problem(c.Before, "$.gateways", "reference.in_use", "was the last certificate of the https listener %q of gateway %q, which needs one; have another one name it first or in the same apply", l.GetName(), name)
+				if c.After == nil {
+					at.Path = "$"
+				}
+				return []Problem{at}
+			}
 		}
 	}
 	return nil

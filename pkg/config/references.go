@@ -2,25 +2,47 @@ package config
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/servername"
 )
 
 // Reference is one object's mention of another.
 type Reference struct {
-	// Path in the spec: $.backends[0].service.
-	Path string
-	To   resource.Ref
+	To resource.Ref
+	// Trusted says of a certificate that it is not presented: clients' or servers' certificates must come from it.
+	Trusted bool
+	path    string // with a %d for each place in a list
+	at      [3]int
+}
+
+// Path is where it stands in the spec: $.backends[0].service.
+func (r Reference) Path() string {
+	args := make([]any, strings.Count(r.path, "%d"))
+	for i := range args {
+		args[i] = r.at[i]
+	}
+	return fmt.Sprintf(r.path, args...)
 }
 
 // References lists what an object refers to.
 func References(o *resource.Object) []Reference {
 	var out []Reference
-	add := func(kind, name, path string, args ...any) {
+	add := func(kind, name, path string, at ...int) {
 		if name != "" {
-			out = append(out, Reference{fmt.Sprintf(path, args...), resource.Ref{Kind: kind, Name: name}})
+			r := Reference{To: resource.Ref{Kind: kind, Name: name}, path: path}
+			copy(r.at[:], at)
+			out = append(out, r)
+		}
+	}
+	trust := func(name, path string, at ...int) {
+		if name != "" {
+			add(resource.KindCertificate, name, path, at...)
+			out[len(out)-1].Trusted = true
 		}
 	}
 	switch m := o.Message().(type) {
@@ -40,15 +62,20 @@ func References(o *resource.Object) []Reference {
 	case *configv1.AuthPolicy:
 		add(resource.KindService, m.GetJwt().GetRemoteJwks().GetService(), "$.jwt.remote_jwks.service")
 	case *configv1.Service:
-		add(resource.KindCertificate, m.GetTls().GetCaCertificate(), "$.tls.ca_certificate")
+		trust(m.GetTls().GetCaCertificate(), "$.tls.ca_certificate")
 		add(resource.KindCertificate, m.GetTls().GetClientCertificate(), "$.tls.client_certificate")
+	case *configv1.Certificate:
+		for i, g := range servername.Gateways(m) {
+			add(resource.KindGateway, g, "$.gateways[%d]", i)
+		}
 	case *configv1.Gateway:
 		for i, l := range m.GetListeners() {
+			out = slices.Grow(out, len(l.GetCertificates()))
 			for j, c := range l.GetCertificates() {
 				add(resource.KindCertificate, c, "$.listeners[%d].certificates[%d]", i, j)
 			}
 			for j, a := range l.GetClientAuth() {
-				add(resource.KindCertificate, a.GetCaCertificate(), "$.listeners[%d].client_auth[%d].ca_certificate", i, j)
+				trust(a.GetCaCertificate(), "$.listeners[%d].client_auth[%d].ca_certificate", i, j)
 				for k, c := range a.GetCertificates() {
 					add(resource.KindCertificate, c, "$.listeners[%d].client_auth[%d].certificates[%d]", i, j, k)
 				}
@@ -63,4 +90,23 @@ func References(o *resource.Object) []Reference {
 		}
 	}
 	return out
+}
+
+// differ finds the references that a change takes away and adds. What its lists have in common at their ends is left
+// out, so that a long list costs a comparison; of what lies between, everything is taken away and added.
+func differ(c Change) (gone, come []Reference) {
+	if c.Before != nil {
+		gone = References(c.Before)
+	}
+	if c.After != nil {
+		come = References(c.After)
+	}
+	same := func(a, b Reference) bool { return a.To == b.To && a.Trusted == b.Trusted }
+	for len(gone) > 0 && len(come) > 0 && same(gone[0], come[0]) {
+		gone, come = gone[1:], come[1:]
+	}
+	for len(gone) > 0 && len(come) > 0 && same(gone[len(gone)-1], come[len(come)-1]) {
+		gone, come = gone[:len(gone)-1], come[:len(come)-1]
+	}
+	return gone, come
 }

@@ -8,6 +8,7 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/servername"
 )
 
 // AnyHost is the host of routes that serve every name that no other route of the listener claims.
@@ -38,7 +39,15 @@ type State struct {
 	claims map[claim]bag[*resource.Object]
 	// cidrs are the rate limit policies by what they limit; those without CIDRs under the zero prefix.
 	cidrs map[netip.Prefix]bag[*resource.Object]
+	// onListener are the routes and certificates that name a listener.
+	onListener map[ListenerKey]bag[resource.Ref]
+	// serving says, by gateway, which certificate serves a server name, and certs what it needs of certificates.
+	serving map[string]*servername.Index
+	certs   map[string]*servername.Certificate
 }
+
+// ListenerKey is a listener of a gateway.
+type ListenerKey struct{ Gateway, Listener string }
 
 // New returns the empty state.
 func New() *State {
@@ -49,6 +58,10 @@ func New() *State {
 		users:   map[resource.Ref]bag[resource.Ref]{},
 		claims:  map[claim]bag[*resource.Object]{},
 		cidrs:   map[netip.Prefix]bag[*resource.Object]{},
+
+		onListener: map[ListenerKey]bag[resource.Ref]{},
+		serving:    map[string]*servername.Index{},
+		certs:      map[string]*servername.Certificate{},
 	}
 }
 
@@ -132,11 +145,13 @@ func (s *State) Apply(objects []*resource.Object) (changes []Change, undo func()
 }
 
 func (s *State) swap(old, now *resource.Object) {
+	c := Change{old, now}
 	if old != nil {
 		s.index(old, -1)
 		delete(s.objects[old.Kind], old.Name)
 		s.hash[old.Kind] = s.hash[old.Kind].Sub(resource.Sum(old))
 	}
+	s.refer(c)
 	if now != nil {
 		if s.objects[now.Kind] == nil {
 			s.objects[now.Kind] = map[string]*resource.Object{}
@@ -145,13 +160,27 @@ func (s *State) swap(old, now *resource.Object) {
 		s.hash[now.Kind] = s.hash[now.Kind].Add(resource.Sum(now))
 		s.index(now, 1)
 	}
+	switch c.Ref().Kind {
+	case resource.KindCertificate:
+		s.present(c)
+	case resource.KindGateway:
+		s.serve(c.Ref().Name, gatewayOf(now))
+	}
+}
+
+// refer keeps count of who refers to what. What comes is counted first, that nothing goes that stays.
+func (s *State) refer(c Change) {
+	from := c.Ref()
+	gone, come := differ(c)
+	for _, r := range come {
+		put(s.users, r.To, from, 1)
+	}
+	for _, r := range gone {
+		put(s.users, r.To, from, -1)
+	}
 }
 
 func (s *State) index(o *resource.Object, by int) {
-	from := o.Ref()
-	for _, r := range References(o) {
-		put(s.users, r.To, from, by)
-	}
 	switch m := o.Message().(type) {
 	case *configv1.Route:
 		match := matchKey(m)
@@ -161,9 +190,21 @@ func (s *State) index(o *resource.Object, by int) {
 				put(s.claims, claimOf(HostKey{gw, host}, match), o, by)
 			}
 		}
+		s.name(o.Ref(), Gateways(m), m.GetListeners(), by)
+	case *configv1.Certificate:
+		s.name(o.Ref(), servername.Gateways(m), m.GetListeners(), by)
 	case *configv1.RateLimitPolicy:
 		for _, p := range claimed(m) {
 			put(s.cidrs, p, o, by)
+		}
+	}
+}
+
+// name notes which listeners an object names.
+func (s *State) name(o resource.Ref, gateways, listeners []string, by int) {
+	for _, gw := range gateways {
+		for _, l := range listeners {
+			put(s.onListener, ListenerKey{gw, l}, o, by)
 		}
 	}
 }

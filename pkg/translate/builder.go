@@ -9,6 +9,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/servername"
 )
 
 // Builder keeps the xDS resources of one gateway. It is not safe for concurrent use.
@@ -28,15 +29,16 @@ type Builder struct {
 	kept map[string]bool
 	// certs are the certificates that are in use, by name, and how.
 	certs map[string]certUse
-	// listed are the certificates of the listeners, and shapes theirs, by name. named are the certificates that are
-	// asked for by server name, and servedBy the names of each; carriers have these names, and carrierOf says
-	// which one has it.
-	shapes    map[string]shape
-	listed    map[string]bool
-	named     map[string]string
-	servedBy  map[string][]string
-	carriers  map[string][]string
-	carrierOf map[string]string
+	// certsOf is the same by user.
+	certsOf map[string]map[string]certUse
+	// names says how server names are served; seen is how much of it is built, and versions which listeners.
+	names    *servername.Index
+	seen     uint64
+	versions map[string]uint64
+	// named are the certificates that are asked for by server name, servedBy the names of each, and carriers have them.
+	named    map[string]string
+	servedBy map[string]map[string]bool
+	carriers deal
 	// policies are the scopes whose routes name a policy, by policy, none being one; featured are those with routes
 	// that need a feature.
 	policies map[string]map[Key]bool
@@ -56,7 +58,7 @@ func NewBuilder(gateway string, opt Options) *Builder {
 	return &Builder{
 		gateway: gateway, opt: opt, out: map[Key]*Resource{}, uses: map[string]int{}, traits: map[string]string{},
 		dns: map[string]map[string]bool{}, hosts: map[string][]string{}, kept: map[string]bool{}, certs: map[string]certUse{},
-		shapes: map[string]shape{}, listed: map[string]bool{},
+		certsOf: map[string]map[string]certUse{}, named: map[string]string{}, servedBy: map[string]map[string]bool{},
 		policies: map[string]map[Key]bool{}, featured: map[Key]bool{},
 		open: map[string]bool{}, wild: map[string]bool{}, limiting: map[string]bool{}, allowing: map[string]bool{},
 		asked:   map[string]map[Key]bool{},
@@ -219,7 +221,6 @@ func (w *work) affected(c config.Change) {
 		w.retrait(c)
 	case resource.KindCertificate:
 		w.certs[c.Ref().Name] = true
-		w.reshape(c)
 		for _, u := range w.st.Users(c.Ref()) {
 			if u.Kind == resource.KindService {
 				w.services[u.Name] = true
@@ -254,18 +255,6 @@ func (w *work) regateway(c config.Change) {
 	} else {
 		w.reguard(was, now)
 	}
-}
-
-// reshape has the listeners built again where a certificate of theirs got other names or another kind of key.
-func (w *work) reshape(c config.Change) {
-	name := c.Ref().Name
-	was, now := w.shapes[name], shape{}
-	if c.After == nil {
-		delete(w.shapes, name)
-	} else if w.listed[name] {
-		now = w.shapeOf(c.After)
-	}
-	w.listener = w.listener || (w.listed[name] && !was.same(now))
 }
 
 // retrait has the routes of a service built again where they depend on what changed in it.
@@ -311,9 +300,8 @@ func (w *work) repolicy(c config.Change) {
 }
 
 func (w *work) run() (Delta, []config.Problem) {
-	if w.listener {
-		w.listeners()
-	}
+	w.name()
+	w.listeners()
 	for host := range w.scopes {
 		w.scope(host)
 	}

@@ -3,7 +3,6 @@ package translate
 import (
 	"hash/fnv"
 	"slices"
-	"strconv"
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -28,67 +27,99 @@ const (
 // IsCarrier says whether a cluster is one, and no service.
 func IsCarrier(name string) bool { return strings.HasPrefix(name, carrierPrefix) }
 
-// spread deals names out to carriers, by the first bits of their hash: as few as leave no carrier too many. That
+// deal deals names out to carriers, by the first bits of their hash: as few as leave no carrier too many. That
 // depends on nothing but the names, so that every server finds the same, and one name more changes one carrier, or
-// parts one in two.
-func spread(names []string) map[string][]string {
-	type hashed struct {
-		hash uint64
-		name string
+// parts one in two. The zero value has no names.
+type deal struct{ root hand }
+
+// hand is what begins with some bits: a carrier, or two hands.
+type hand struct {
+	names []string // in order; nil where it is parted
+	count int
+	parts *[2]hand
+}
+
+func hashOf(name string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name)) // never fails
+	// The last bits of FNV-1a depend on every byte, the first ones hardly on the last bytes of a name.
+	x := h.Sum64()
+	x ^= x >> 32
+	return x * 0x9e3779b97f4a7c15
+}
+
+func bit(hash uint64, depth int) uint64 { return hash >> (63 - depth) & 1 }
+
+// of is the carrier of a name, whether it is there or not.
+func (d *deal) of(name string) string {
+	hash, h, id := hashOf(name), &d.root, []byte(carrierPrefix)
+	for depth := 0; h.parts != nil; depth++ {
+		b := bit(hash, depth)
+		h, id = &h.parts[b], append(id, '0'+byte(b))
 	}
-	all := make([]hashed, len(names))
-	for i, n := range names {
-		h := fnv.New64a()
-		_, _ = h.Write([]byte(n)) // never fails
-		// The last bits of FNV-1a depend on every byte, the first ones hardly on the last bytes of a name.
-		x := h.Sum64()
-		x ^= x >> 32
-		x *= 0x9e3779b97f4a7c15
-		all[i] = hashed{x, n}
+	return string(id)
+}
+
+// change adds a name, or takes it away, and calls back with every carrier that is another one then: nil is one without names.
+func (d *deal) change(name string, add bool, changed func(id string, names []string)) {
+	h, id, hash := &d.root, carrierPrefix, hashOf(name)
+	by := 1
+	if !add {
+		by = -1
 	}
-	slices.SortFunc(all, func(a, b hashed) int {
-		if a.hash != b.hash {
-			if a.hash < b.hash {
-				return -1
-			}
-			return 1
+	for depth := 0; ; depth++ {
+		if h.count += by; h.parts != nil && h.count <= perCarrier {
+			h.names = h.gather(id, nil, changed)
+			h.parts = nil
+			slices.Sort(h.names)
 		}
-		return compare(a.name, b.name)
-	})
-	out := map[string][]string{}
-	var part func(in []hashed, depth int)
-	part = func(in []hashed, depth int) {
-		if len(in) == 0 {
+		if h.parts == nil {
+			if i, has := slices.BinarySearch(h.names, name); add && !has {
+				h.names = slices.Insert(h.names, i, name)
+			} else if !add && has {
+				h.names = slices.Delete(h.names, i, i+1)
+			}
+			if h.count > perCarrier && depth < 64 {
+				changed(id, nil)
+			}
+			h.part(id, depth, changed)
 			return
 		}
-		if len(in) <= perCarrier || depth == 64 {
-			bits := strconv.FormatUint(in[0].hash>>(64-depth), 2)
-			if depth == 0 {
-				bits = ""
-			}
-			list := make([]string, len(in))
-			for i, x := range in {
-				list[i] = x.name
-			}
-			slices.Sort(list)
-			out[carrierPrefix+strings.Repeat("0", depth-len(bits))+bits] = list
-			return
-		}
-		at, _ := slices.BinarySearchFunc(in, (in[0].hash>>(63-depth)|1)<<(63-depth), func(x hashed, t uint64) int {
-			switch {
-			case x.hash < t:
-				return -1
-			case x.hash > t:
-				return 1
-			default:
-				return 0
-			}
-		})
-		part(in[:at], depth+1)
-		part(in[at:], depth+1)
+		b := bit(hash, depth)
+		h, id = &h.parts[b], id+string('0'+byte(b))
 	}
-	part(all, 0)
-	return out
+}
+
+// gather takes the names out of all carriers below.
+func (h *hand) gather(id string, into []string, changed func(string, []string)) []string {
+	if h.parts == nil {
+		if len(h.names) > 0 {
+			changed(id, nil)
+		}
+		return append(into, h.names...)
+	}
+	return h.parts[1].gather(id+"1", h.parts[0].gather(id+"0", into, changed), changed)
+}
+
+// part makes two of a carrier that has too many names, as often as it takes.
+func (h *hand) part(id string, depth int, changed func(string, []string)) {
+	if h.count <= perCarrier || depth == 64 {
+		if changed(id, slices.Clone(h.names)); h.count == 0 {
+			h.names = nil
+		}
+		return
+	}
+	h.parts = new([2]hand)
+	for _, n := range h.names {
+		to := &h.parts[bit(hashOf(n), depth)]
+		to.names, to.count = append(to.names, n), to.count+1
+	}
+	h.names = nil
+	for b := range h.parts {
+		if h.parts[b].count > 0 {
+			h.parts[b].part(id+string('0'+byte(b)), depth+1, changed)
+		}
+	}
 }
 
 func carrier(name string, names []string) *clusterv3.Cluster {

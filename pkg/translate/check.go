@@ -12,6 +12,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/certificate"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/servername"
 )
 
 // Check says what Envoy would refuse in the objects that changes, already applied to the state, have
@@ -316,7 +317,11 @@ func (k *checker) gateway(name string, g *configv1.Gateway) {
 		}
 		var s *serving
 		if l.GetProtocol() == configv1.Listener_https {
-			s = NewBuilder("", Options{}).begin(config.New()).serve(l) // without the names, which are no matter here
+			// Without the names, which are no matter here, and with one certificate of many.
+			few := &configv1.Listener{Name: l.GetName(), Protocol: l.GetProtocol(), ClientAuth: l.GetClientAuth(), Certificates: l.GetCertificates()[:min(1, len(l.GetCertificates()))]}
+			x := servername.New(name, func(string) *servername.Certificate { return nil })
+			x.SetGateway(&configv1.Gateway{Listeners: []*configv1.Listener{few}})
+			s = serve(x, l.GetName())
 		}
 		if err := listener(name, g, l, s, true).ValidateAll(); err != nil {
 			k.add(fmt.Sprintf("$.listeners[%d]", i), "envoy.schema", "would be refused by Envoy: %v", err)

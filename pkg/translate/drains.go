@@ -13,6 +13,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/servername"
 )
 
 // Drain is a listener of which a change replaces something: connections that came through it are asked to end
@@ -29,45 +30,37 @@ type Drain struct {
 // Served is what a state's gateways are served, as far as a change of some objects can concern it.
 type Served struct {
 	gateways map[string]*configv1.Gateway // as they are in the state
-	kept     map[string]map[string]bool   // by gateway, certificates that the change does not concern
-	built    map[string]map[string]*listenerv3.Listener
+	chains   map[string]map[string]servername.Snapshot
 }
 
 // Before looks at a state before objects, nil for one that is to be gone, are applied to it. It costs what they
 // change, however many certificates a listener has.
 func Before(st *config.State, objects []*resource.Object) Served {
-	s := Served{map[string]*configv1.Gateway{}, map[string]map[string]bool{}, map[string]map[string]*listenerv3.Listener{}}
-	touched := map[string]bool{}
-	after := map[string]*configv1.Gateway{}
+	s := Served{map[string]*configv1.Gateway{}, map[string]map[string]servername.Snapshot{}}
+	concerned := map[string]bool{}
 	for _, o := range objects {
 		switch o.Kind {
 		case resource.KindGateway:
-			after[o.Name] = nil
-			if !o.Deleted {
-				after[o.Name] = o.Message().(*configv1.Gateway)
-			}
+			concerned[o.Name] = true
 		case resource.KindCertificate:
-			touched[o.Name] = true
-			for _, u := range st.Users(o.Ref()) {
-				if _, too := after[u.Name]; u.Kind == resource.KindGateway && !too {
-					after[u.Name] = gatewayIn(st, u.Name)
+			c := config.Change{Before: st.Get(o.Ref())}
+			if c.After = o; o.Deleted {
+				if c.After = nil; c.Before == nil {
+					continue
 				}
 			}
+			maps.Copy(concerned, st.Presenters(c))
 		}
 	}
-	for name, now := range after {
-		was := gatewayIn(st, name)
-		if was == nil {
+	for name := range concerned {
+		g := gatewayIn(st, name)
+		if g == nil {
 			continue
 		}
-		s.gateways[name], s.kept[name] = was, map[string]bool{}
-		for _, l := range was.GetListeners() {
-			stays := presented(now, l.GetName())
-			for _, c := range l.GetCertificates() {
-				s.kept[name][c] = !touched[c] && stays[c]
-			}
+		s.gateways[name], s.chains[name] = g, map[string]servername.Snapshot{}
+		for _, l := range st.ServerNames(name).Listeners() {
+			s.chains[name][l.Name()] = l.Snapshot()
 		}
-		s.built[name] = s.build(st, name, was)
 	}
 	return s
 }
@@ -80,65 +73,59 @@ func gatewayIn(st *config.State, name string) *configv1.Gateway {
 	return o.Message().(*configv1.Gateway)
 }
 
-// presented are the certificates of a gateway's listener.
-func presented(g *configv1.Gateway, listener string) map[string]bool {
-	out := map[string]bool{}
-	for _, l := range g.GetListeners() {
-		if l.GetName() == listener {
-			for _, c := range l.GetCertificates() {
-				out[c] = true
+// bare builds a listener without chains that have certificates of their own; nil where there is none of the name.
+func bare(name string, g *configv1.Gateway, l string, first []string) *listenerv3.Listener {
+	for _, x := range g.GetListeners() {
+		if x.GetName() == l {
+			var s *serving
+			if x.GetProtocol() == configv1.Listener_https {
+				s = &serving{first: first}
 			}
+			return listener(name, g, x, s, false)
 		}
 	}
-	return out
+	return nil
 }
 
-// build builds a gateway's listeners, without the certificates that are the same before and after.
-func (s Served) build(st *config.State, name string, g *configv1.Gateway) map[string]*listenerv3.Listener {
-	g = proto.CloneOf(g)
-	for _, l := range g.GetListeners() {
-		if len(l.GetCertificates()) > 1 {
-			first := l.GetCertificates()[0]
-			l.Certificates = slices.DeleteFunc(l.GetCertificates(), func(c string) bool { return c != first && s.kept[name][c] })
+// form is what a listener's connections depend on.
+type form struct {
+	gateway string
+	of      *configv1.Gateway
+	names   *servername.Index
+}
+
+// since finds what a listener of another form lacks: which filter chains, or nil and true where it is all of them.
+func (now form) since(was *configv1.Gateway, listener string, chains servername.Snapshot) (lost []string, drains bool) {
+	l := now.names.Listener(listener)
+	if was != now.of || !slices.Equal(chains.First(), l.First()) {
+		lost, drains = replaced(bare(now.gateway, was, listener, chains.First()), bare(now.gateway, now.of, listener, l.First()))
+		if drains && (len(lost) == 0 || slices.Contains(lost, chainOnDemand)) {
+			return nil, true // what all chains have in common is another one
 		}
 	}
-	w := NewBuilder(name, Options{}).begin(st)
-	w.gw = g
-	w.listeners()
-	out := map[string]*listenerv3.Listener{}
-	for k, r := range w.out {
-		if k.Type == TypeListener {
-			var l listenerv3.Listener
-			if err := r.Body.UnmarshalTo(&l); err == nil { // it was marshalled just now
-				out[k.Name] = &l
-			}
-		}
-	}
-	return out
+	lost = append(chains.Gone(l), lost...)
+	return lost, len(lost) > 0
 }
 
 // Drains compares what was served with the state that the changes were made in.
 func (s Served) Drains(st *config.State, changes []config.Change) []Drain {
 	var out []Drain
 	for _, name := range slices.Sorted(maps.Keys(s.gateways)) {
-		was, now := s.gateways[name], gatewayIn(st, name)
-		after := map[string]*listenerv3.Listener{}
-		if now != nil {
-			after = s.build(st, name, now)
-		}
-		for _, l := range slices.Sorted(maps.Keys(s.built[name])) {
-			chains, drains := replaced(s.built[name][l], after[l])
+		was, now := s.gateways[name], form{name, gatewayIn(st, name), st.ServerNames(name)}
+		for _, x := range slices.SortedFunc(slices.Values(was.GetListeners()), func(a, b *configv1.Listener) int { return compare(a.GetName(), b.GetName()) }) {
+			l := x.GetName()
+			chains, drains := now.since(was, l, s.chains[name][l])
 			if !drains {
 				continue
 			}
 			d := Drain{Gateway: name, Listener: l, Chains: chains, Object: resource.Ref{Kind: resource.KindGateway, Name: name}}
-			if now == nil {
+			if now.of == nil {
 				d.Fields = []string{"$"}
-			} else {
-				d.Fields = s.because(st, name, l, was, now)
+			} else if now.of != was {
+				d.Fields = because(st, name, l, was, now.of)
 			}
 			if len(d.Fields) == 0 {
-				d.Object, d.Fields = certificateOf(changes), []string{"$.chain"}
+				d.Object, d.Fields = certificateOf(st, name, changes)
 			}
 			out = append(out, d)
 		}
@@ -146,20 +133,38 @@ func (s Served) Drains(st *config.State, changes []config.Change) []Drain {
 	return out
 }
 
-// certificateOf is the certificate that was changed; where a listener is replaced and no field of its gateway is the
-// cause, one was.
-func certificateOf(changes []config.Change) resource.Ref {
+// certificateOf is the certificate that was changed, and what of it; where a listener is replaced and no field of its
+// gateway is the cause, one was.
+func certificateOf(st *config.State, gateway string, changes []config.Change) (resource.Ref, []string) {
 	for _, c := range changes {
-		if c.Ref().Kind == resource.KindCertificate {
-			return c.Ref()
+		if c.Ref().Kind != resource.KindCertificate || !st.Presenters(c)[gateway] {
+			continue
+		}
+		before, after := spec(c.Before), spec(c.After)
+		switch {
+		case after == nil:
+			return c.Ref(), []string{"$"}
+		case before.GetChain() == after.GetChain() && !slices.Equal(before.GetGateways(), after.GetGateways()):
+			return c.Ref(), []string{"$.gateways"}
+		case before.GetChain() == after.GetChain() && !slices.Equal(before.GetListeners(), after.GetListeners()):
+			return c.Ref(), []string{"$.listeners"}
+		case before.GetChain() != after.GetChain():
+			return c.Ref(), []string{"$.chain"}
 		}
 	}
-	return resource.Ref{}
+	return resource.Ref{Kind: resource.KindGateway, Name: gateway}, []string{"$"}
+}
+
+func spec(o *resource.Object) *configv1.Certificate {
+	if o == nil {
+		return nil
+	}
+	return o.Message().(*configv1.Certificate)
 }
 
 // replaced says which filter chains of a listener another one has no more; nil and true for all that it has.
 func replaced(was, now *listenerv3.Listener) (chains []string, any bool) {
-	if now == nil || !proto.Equal(withoutChains(was), withoutChains(now)) {
+	if was == nil || now == nil || !proto.Equal(withoutChains(was), withoutChains(now)) {
 		return nil, true
 	}
 	stays := map[string]bool{}
@@ -194,17 +199,19 @@ func withoutChains(l *listenerv3.Listener) *listenerv3.Listener {
 }
 
 // because finds the fields of a gateway whose change alone replaces something of a listener.
-func (s Served) because(st *config.State, gateway, listener string, was, now *configv1.Gateway) []string {
-	before := s.build(st, gateway, was)[listener]
+func because(st *config.State, gateway, listener string, was, now *configv1.Gateway) []string {
+	names := st.ServerNames(gateway)
+	served := names.With(was)
+	chains := served.Listener(listener).Snapshot()
 	var out []string
-	try := func(path string, variant *configv1.Gateway) {
-		if _, drains := replaced(before, s.build(st, gateway, variant)[listener]); drains {
+	try := func(path string, variant *configv1.Gateway, names *servername.Index) {
+		if _, drains := (form{gateway, variant, names}).since(was, listener, chains); drains {
 			out = append(out, path)
 		}
 	}
 	fieldByField(was.ProtoReflect(), now.ProtoReflect(), "$", func(path string, m protoreflect.Message) {
 		if path != "$.listeners" {
-			try(path, m.Interface().(*configv1.Gateway))
+			try(path, m.Interface().(*configv1.Gateway), served)
 		}
 	})
 	at := func(g *configv1.Gateway) int {
@@ -218,7 +225,7 @@ func (s Served) because(st *config.State, gateway, listener string, was, now *co
 	fieldByField(was.GetListeners()[i].ProtoReflect(), now.GetListeners()[j].ProtoReflect(), path, func(path string, m protoreflect.Message) {
 		variant := proto.CloneOf(was)
 		variant.Listeners[i] = m.Interface().(*configv1.Listener)
-		try(path, variant)
+		try(path, variant, names.With(variant))
 	})
 	return out
 }

@@ -28,33 +28,35 @@ func filter(name string, config proto.Message) *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
 }
 
-// listeners builds the gateway's listeners, and finds which certificate serves which name.
+// listeners builds the gateway's listeners: all where the gateway has changed, and otherwise those of which the server
+// names make something else.
 func (w *work) listeners() {
 	ref := resource.Ref{Kind: resource.KindGateway, Name: w.gateway}
-	wanted := map[string]bool{}
 	certs := map[string]certUse{}
-	all := make([]*serving, len(w.gw.GetListeners()))
-	var https []*serving
-	w.listed = map[string]bool{}
-	for i, l := range w.gw.GetListeners() {
-		if l.GetProtocol() == configv1.Listener_https {
-			all[i] = w.serve(l)
-			https = append(https, all[i])
-		}
+	versions := map[string]uint64{}
+	build := w.listener
+	for _, l := range w.names.Listeners() {
+		versions[l.Name()] = l.Version()
+		build = build || w.versions[l.Name()] != l.Version()
 	}
-	w.name(https)
-	for i, l := range w.gw.GetListeners() {
+	if !build {
+		return
+	}
+	w.versions = versions
+	wanted := map[string]bool{}
+	for _, l := range w.gw.GetListeners() {
 		wanted[l.GetName()] = true
+		s := serve(w.names, l.GetName())
 		own := map[string]certUse{}
-		all[i].uses(own)
-		all[i].uses(certs)
+		s.uses(own)
+		s.uses(certs)
 		var clusters []string
 		if s := w.gw.GetTracing().GetService(); s != "" {
 			clusters = []string{s}
 		}
 		build := func(plain bool) *Resource {
-			r := newResource(l.GetName(), listener(w.gateway, w.gw, l, all[i], plain), clusters, ref)
-			r.Secrets, r.Together = secrets(own), all[i].together()
+			r := newResource(l.GetName(), listener(w.gateway, w.gw, l, s, plain), clusters, ref)
+			r.Secrets, r.Together = secrets(own), s.together()
 			return r
 		}
 		r := build(false)

@@ -10,6 +10,7 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/servername"
 )
 
 // certUse is what a certificate is used for, and by whom.
@@ -42,16 +43,16 @@ func (s *serving) uses(out map[string]certUse) {
 	if s == nil {
 		return
 	}
-	for _, c := range append(s.chains, tlsChain{certs: s.first}) {
-		for _, name := range c.certs {
+	for _, c := range append(slices.Clip(s.chains), servername.Chain{Certs: s.first}) {
+		for _, name := range c.Certs {
 			u := out[name]
 			u.present = map[string]bool{"": true}
 			out[name] = u
 		}
-		if c.ca != "" {
-			u := out[c.ca]
+		if c.CA != "" {
+			u := out[c.CA]
 			u.trust = map[string]bool{"": true}
-			out[c.ca] = u
+			out[c.CA] = u
 		}
 	}
 }
@@ -62,13 +63,13 @@ func (s *serving) together() [][]string {
 		return nil
 	}
 	var out [][]string
-	for _, c := range append(s.chains, tlsChain{certs: s.first}) {
+	for _, c := range append(slices.Clip(s.chains), servername.Chain{Certs: s.first}) {
 		var names []string
-		for _, name := range c.certs {
+		for _, name := range c.Certs {
 			names = append(names, certSecret(name))
 		}
-		if c.ca != "" {
-			names = append(names, caSecret(c.ca))
+		if c.CA != "" {
+			names = append(names, caSecret(c.CA))
 		}
 		out = append(out, together(names)...)
 	}
@@ -100,13 +101,14 @@ func together(secrets []string) [][]string {
 
 // useCerts replaces what a user (a service, or the gateway) uses.
 func (w *work) useCerts(user string, now map[string]certUse) {
-	for name, u := range w.Builder.certs {
-		n := now[name]
-		if u.present[user] && len(n.present) == 0 {
+	was := w.certsOf[user]
+	for name, old := range was {
+		u, n := w.Builder.certs[name], now[name]
+		if len(old.present) > 0 && len(n.present) == 0 {
 			delete(u.present, user)
 			w.certs[name] = true
 		}
-		if u.trust[user] && len(n.trust) == 0 {
+		if len(old.trust) > 0 && len(n.trust) == 0 {
 			delete(u.trust, user)
 			w.certs[name] = true
 		}
@@ -129,6 +131,9 @@ func (w *work) useCerts(user string, now map[string]certUse) {
 			w.certs[name] = true
 		}
 	}
+	if w.certsOf[user] = now; len(now) == 0 {
+		delete(w.certsOf, user)
+	}
 }
 
 // certificate builds a certificate's secrets, or removes those that nobody uses.
@@ -144,6 +149,9 @@ func (w *work) certificate(name string) {
 		w.put(ak, nil)
 	}
 	if o == nil {
+		for n := range w.servedBy[name] { // the listener may begin with it all the same
+			w.put(Key{TypeSecret, n}, nil)
+		}
 		return
 	}
 	c := o.Message().(*configv1.Certificate)
@@ -164,9 +172,11 @@ func (w *work) certificate(name string) {
 		if len(u.present) > 0 {
 			w.put(ck, present(ck.Name))
 		}
-		for _, n := range names {
+		for n := range names {
 			r := present(n)
-			r.ByName, r.Carrier = true, w.carrierOf[n]
+			if r.ByName = true; n != AnyName {
+				r.Carrier = w.carriers.of(n)
+			}
 			w.put(r.Key, r)
 		}
 	}
@@ -178,63 +188,74 @@ func (w *work) certificate(name string) {
 }
 
 // name finds the secrets that are asked for by server name, those that differ from before, and their carriers.
-func (w *work) name(https []*serving) {
-	now := settle(https)
-	// What is served for names that no certificate has must be the same at every listener.
-	for i, s := range https {
-		if len(s.first) > 0 && (i == 0 || s.first[0] == now[AnyName]) {
-			now[AnyName] = s.first[0]
-		} else {
-			delete(now, AnyName)
-			break
+func (w *work) name() {
+	x := w.st.ServerNames(w.gateway)
+	names, ok := x.Since(w.seen)
+	if ok = ok && x == w.names; !ok {
+		names = slices.AppendSeq(slices.Collect(maps.Keys(w.named)), x.AllOnDemand)
+	}
+	w.names, w.seen = x, x.Now()
+	carriers := map[string][]string{} // those that are another one now
+	for _, n := range names {
+		if n != AnyName {
+			w.rename(n, x.OnDemand(n), carriers)
 		}
 	}
-	for n, c := range w.named {
-		if now[n] != c {
-			w.certs[c] = true
-		}
-		if now[n] == "" {
-			w.put(Key{TypeSecret, n}, nil)
-		}
-	}
-	changed := len(now) != len(w.named)
-	for n, c := range now {
-		if was := w.named[n]; was != c {
-			changed = changed || was == ""
-			w.certs[c] = true
-		}
-	}
-	w.named, w.servedBy = now, map[string][]string{}
-	for n, c := range now {
-		w.servedBy[c] = append(w.servedBy[c], n)
-	}
-	if changed {
-		w.carry(slices.DeleteFunc(slices.Collect(maps.Keys(now)), func(n string) bool { return n == AnyName }))
-	}
-}
-
-// carry deals the names to the carriers.
-func (w *work) carry(names []string) {
+	w.rename(AnyName, w.anyName(), carriers)
 	ref := resource.Ref{Kind: resource.KindGateway, Name: w.gateway}
-	now := spread(names)
-	for id := range w.carriers {
-		if now[id] == nil {
+	for id, list := range carriers {
+		if len(list) == 0 {
 			w.put(Key{TypeCluster, id}, nil)
+			continue
 		}
-	}
-	of := make(map[string]string, len(names))
-	for id, list := range now {
+		w.put(Key{TypeCluster, id}, newResource(id, carrier(id, list), nil, ref))
 		for _, n := range list {
-			of[n] = id
-			if w.carrierOf[n] != id {
+			if r := w.out[Key{TypeSecret, n}]; r == nil || r.Carrier != id {
 				w.certs[w.named[n]] = true
 			}
 		}
-		if !slices.Equal(list, w.carriers[id]) {
-			w.put(Key{TypeCluster, id}, newResource(id, carrier(id, list), nil, ref))
+	}
+}
+
+// anyName is the certificate that names without one are served with: the same at every listener, or none.
+func (w *work) anyName() string {
+	any := ""
+	for i, l := range w.names.Listeners() {
+		first := l.First()
+		if len(first) == 0 || (i > 0 && first[0] != any) {
+			return ""
+		}
+		any = first[0]
+	}
+	return any
+}
+
+// rename has a name be served with a certificate on demand, "" for none.
+func (w *work) rename(n, now string, carriers map[string][]string) {
+	was := w.named[n]
+	if was == now {
+		return
+	}
+	if was != "" {
+		w.certs[was] = true
+		if delete(w.servedBy[was], n); len(w.servedBy[was]) == 0 {
+			delete(w.servedBy, was)
 		}
 	}
-	w.carriers, w.carrierOf = now, of
+	if now == "" {
+		delete(w.named, n)
+		w.put(Key{TypeSecret, n}, nil)
+	} else {
+		w.certs[now] = true
+		w.named[n] = now
+		if w.servedBy[now] == nil {
+			w.servedBy[now] = map[string]bool{}
+		}
+		w.servedBy[now][n] = true
+	}
+	if n != AnyName && (was == "") != (now == "") {
+		w.carriers.change(n, now != "", func(id string, names []string) { carriers[id] = names })
+	}
 }
 
 func inline(s string) *corev3.DataSource {

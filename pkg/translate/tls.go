@@ -14,6 +14,8 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/marchproxy/marchproxy/pkg/servername"
 )
 
 // Names of the chains that every https listener has; none with a "/" is theirs.
@@ -24,6 +26,21 @@ const (
 
 // handshakeTimeout ends handshakes that wait for a secret that nobody can deliver, and those of clients that stall.
 const handshakeTimeout = 15 * time.Second
+
+// serving is what an https listener does with server names, see package servername.
+type serving struct {
+	chains []servername.Chain
+	first  []string // the certificates for clients that send no name
+}
+
+// serve is what a listener of the gateway does with them; nil for one without TLS.
+func serve(x *servername.Index, listener string) *serving {
+	l := x.Listener(listener)
+	if l == nil {
+		return nil
+	}
+	return &serving{l.Chains(), l.First()}
+}
 
 // terminate gives a listener its filter chains. Which of them serves a name is said by a matcher beside them, not in
 // the chains: a name that comes or goes so leaves each of them as it is, and no connection drains.
@@ -36,12 +53,12 @@ func (s *serving) terminate(out *listenerv3.Listener, filters []*listenerv3.Filt
 	exact := map[string]*matcherv3.Matcher_OnMatch{}
 	var wild []domain
 	for _, c := range s.chains {
-		add(c.name, downstreamTLS(c.certs, c.ca))
-		for _, n := range c.names {
+		add(c.Name, downstreamTLS(c.Certs, c.CA))
+		for _, n := range c.Names {
 			if suffix, is := strings.CutPrefix(n, "*"); is {
-				wild = append(wild, domain{suffix, c.name})
+				wild = append(wild, domain{suffix, c.Name})
 			} else {
-				exact[n] = toChain(c.name)
+				exact[n] = toChain(c.Name)
 			}
 		}
 	}

@@ -9,11 +9,14 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -188,4 +191,72 @@ func TestHTTPS(t *testing.T) {
 	if again["revision"] != got["revision"] {
 		t.Errorf("writing back what was read made revision %v of %v", again["revision"], got["revision"])
 	}
+}
+
+// TestCertificateNamesListeners: a certificate that names the gateway is served when its own write is live, as one of two
+// listeners or of both; nobody writes the gateway. The last one of a listener stays, and what a wildcard drains when it
+// goes is said beforehand.
+func TestCertificateNamesListeners(t *testing.T) {
+	s := start(t, "--no-demo", "--concurrency", "1")
+	ports, err := porttest.Take(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newAuthority(t)
+	certificate := func(more object, hosts ...string) object {
+		chain, key := a.issue(t, hosts...)
+		spec := object{"chain": chain, "private_key": key}
+		maps.Copy(spec, more)
+		return object{"spec": spec}
+	}
+	first := certificate(object{"gateways": []string{"default"}}, "first.test")
+	call(t, s, "POST", s.API+"/v1/apply?wait=live", object{"resources": []any{
+		object{"kind": "Certificate", "name": "first", "spec": first["spec"]},
+		object{"kind": "Gateway", "name": "default", "spec": object{"api_keys": keys(t, s), "listeners": []any{
+			object{"name": "http", "port": s.ProxyPort},
+			object{"name": "one", "port": ports[0], "protocol": "https"},
+			object{"name": "two", "port": ports[1], "protocol": "https"},
+		}}},
+		direct("any", "any", object{"hosts": []string{"*"}}),
+	}}, 200)
+	presents := func(listener int, host, want string) {
+		t.Helper()
+		// Which one it is matters here, not whether it is one for the host.
+		c, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[listener])), &tls.Config{ServerName: host, InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatalf("listener %d, %s: %v", listener, host, err)
+		}
+		defer func() { _ = c.Close() }()
+		if cn := c.ConnectionState().PeerCertificates[0].Subject.CommonName; cn != want {
+			t.Errorf("listener %d, %s: presented is %s, want %s", listener, host, cn, want)
+		}
+	}
+	before := listenerStats(t, s)
+	presents(0, "new.test", "first.test")
+	call(t, s, "PUT", s.API+"/v1/certificates/new?wait=live", certificate(object{"gateways": []string{"default"}}, "new.test"), 201)
+	presents(0, "new.test", "new.test")
+	presents(1, "new.test", "new.test")
+	call(t, s, "PUT", s.API+"/v1/certificates/new?wait=live", certificate(object{"gateways": []string{"default"}}, "renewed.test", "new.test"), 200)
+	presents(1, "new.test", "renewed.test")
+	call(t, s, "DELETE", s.API+"/v1/certificates/new?wait=live", nil, 200)
+	presents(0, "new.test", "first.test")
+	presents(1, "", "first.test")
+	if now := listenerStats(t, s); !maps.Equal(now, before) {
+		t.Errorf("the listeners were %v and are %v", before, now)
+	}
+	call(t, s, "DELETE", s.API+"/v1/certificates/first", nil, 409)
+
+	// One listener alone: its names have a chain there, for they are not for the other listener's clients.
+	call(t, s, "PUT", s.API+"/v1/certificates/two?wait=live", certificate(object{"listeners": []string{"two"}}, "two.test"), 201)
+	presents(0, "two.test", "first.test")
+	presents(1, "two.test", "two.test")
+	call(t, s, "PUT", s.API+"/v1/certificates/wild?wait=live", certificate(object{"listeners": []string{"one"}}, "*.wild.test"), 201)
+	presents(0, "a.wild.test", "*.wild.test")
+	presents(1, "a.wild.test", "first.test")
+	answer := call(t, s, "DELETE", s.API+"/v1/certificates/wild?dry_run=true", nil, 200)
+	if said := fmt.Sprint(answer["warnings"]); !strings.Contains(said, "certificates/wild") || !strings.Contains(said, "gateway.drains") {
+		t.Errorf("the dry run says %s", said)
+	}
+	call(t, s, "DELETE", s.API+"/v1/certificates/wild?wait=live", nil, 200)
+	presents(0, "a.wild.test", "first.test")
 }

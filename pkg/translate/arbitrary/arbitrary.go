@@ -53,7 +53,14 @@ func Objects(data []byte, certs []*configv1.Certificate) []*resource.Object {
 		k, _ := resource.KindByName(ref.Kind)
 		var m proto.Message
 		if k.Name == resource.KindCertificate {
-			m = proto.Clone(certs[s.below(len(certs))])
+			c := proto.CloneOf(certs[s.below(len(certs))])
+			for range s.below(3) {
+				c.Gateways = append(c.Gateways, s.of(words["gateways"]))
+			}
+			for range s.below(2) {
+				c.Listeners = append(c.Listeners, s.of(words["listeners"]))
+			}
+			m = c
 		} else {
 			m = k.New()
 			s.fill(m.ProtoReflect(), 0)

@@ -35,7 +35,13 @@ type Certificate struct {
 	// it belongs to the chain.
 	PrivateKey string `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
 	// What the chain's leaf says. Written by the server.
-	Facts         *CertificateFacts `protobuf:"bytes,3,opt,name=facts,proto3" json:"facts,omitempty"`
+	Facts *CertificateFacts `protobuf:"bytes,3,opt,name=facts,proto3" json:"facts,omitempty"`
+	// The gateways whose https listeners present it, beside the Certificates that the listeners list themselves; none
+	// where empty, or ["default"] where only listeners are given. One that is named so comes and goes without a write of
+	// the gateway. Of several with the same name those that a listener lists come first, then those created first.
+	Gateways []string `protobuf:"bytes,4,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	// The https listeners of those gateways that present it; all of them where empty.
+	Listeners     []string `protobuf:"bytes,5,rep,name=listeners,proto3" json:"listeners,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -87,6 +93,20 @@ func (x *Certificate) GetPrivateKey() string {
 func (x *Certificate) GetFacts() *CertificateFacts {
 	if x != nil {
 		return x.Facts
+	}
+	return nil
+}
+
+func (x *Certificate) GetGateways() []string {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+func (x *Certificate) GetListeners() []string {
+	if x != nil {
+		return x.Listeners
 	}
 	return nil
 }
@@ -178,12 +198,14 @@ var File_marchproxy_config_v1_certificate_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_certificate_proto_rawDesc = "" +
 	"\n" +
-	"&marchproxy/config/v1/certificate.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\"\x9a\x01\n" +
+	"&marchproxy/config/v1/certificate.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\"\xfc\x01\n" +
 	"\vCertificate\x12!\n" +
 	"\x05chain\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01(\x80\x80\x10R\x05chain\x12*\n" +
 	"\vprivate_key\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\n" +
 	"privateKey\x12<\n" +
-	"\x05facts\x18\x03 \x01(\v2&.marchproxy.config.v1.CertificateFactsR\x05facts\"\xb5\x01\n" +
+	"\x05facts\x18\x03 \x01(\v2&.marchproxy.config.v1.CertificateFactsR\x05facts\x12.\n" +
+	"\bgateways\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\x18\x01\"\x06r\x04\x10\x01\x18?R\bgateways\x120\n" +
+	"\tlisteners\x18\x05 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\x18\x01\"\x06r\x04\x10\x01\x18?R\tlisteners\"\xb5\x01\n" +
 	"\x10CertificateFacts\x12\x1d\n" +
 	"\n" +
 	"not_before\x18\x01 \x01(\tR\tnotBefore\x12\x1b\n" +

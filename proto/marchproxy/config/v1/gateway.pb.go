@@ -212,11 +212,12 @@ type Listener struct {
 	Protocol Listener_Protocol `protobuf:"varint,3,opt,name=protocol,proto3,enum=marchproxy.config.v1.Listener_Protocol" json:"protocol,omitempty"`
 	// The address to bind; 0.0.0.0 where empty.
 	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
-	// https: Certificates, chosen by server name (SNI); the first one where none fits, or none where the gateway's
-	// https listeners begin with different ones. Of several with the same name the first one of each kind of key
-	// (RSA, ECDSA) counts. One that comes, goes or is renewed changes no
-	// listener and ends no connection; a wildcard, a name below one, and a name with both kinds of keys have a filter
-	// chain of their own in Envoy, some 0.3 MB each.
+	// https: Certificates, chosen by server name (SNI), before those that name this listener themselves
+	// (Certificate.gateways); at least one on either side. The first one is presented where none fits, and where the list
+	// is empty the one that was created first of those that name the listener; or none where the gateway's https
+	// listeners begin with different ones. Of several with the same name the first one of each kind of key (RSA, ECDSA)
+	// counts. One that comes, goes or is renewed changes no listener and ends no connection; a wildcard, a name below
+	// one, and a name with both kinds of keys have a filter chain of their own in Envoy, some 0.3 MB each.
 	Certificates []string `protobuf:"bytes,5,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	// https: hosts that demand a client certificate. They answer 421 on a connection without one, and on one made for
 	// a server name that demands none of the same authority.

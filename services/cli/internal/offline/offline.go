@@ -95,7 +95,7 @@ func (c *checker) unknown(st *config.State, p config.Problem) bool {
 	switch p.Rule {
 	case "reference.dangling":
 		for _, r := range config.References(o) {
-			if r.Path == p.Path {
+			if r.Path() == p.Path {
 				return c.partial || c.docs[r.To] != nil
 			}
 		}

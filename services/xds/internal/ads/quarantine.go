@@ -34,7 +34,7 @@ func (g *Gateway) hold() {
 			}
 			if held != e.held {
 				e.held = held
-				g.changed(e, 0)
+				g.retouch(k)
 			}
 		}
 	}
@@ -117,14 +117,13 @@ func (g *Gateway) repin() {
 	for k := range g.pinned {
 		if e := g.entries[k.Type][k.Name]; e != nil && e.pinned && !pinned[k] {
 			e.pinned = false
-			g.changed(e, 0)
-			defer g.forget(e)
+			g.retouch(k)
 		}
 	}
 	for k := range pinned {
 		if e := g.entries[k.Type][k.Name]; e != nil && !e.pinned {
 			e.pinned = true
-			g.changed(e, 0)
+			g.retouch(k)
 		}
 	}
 	g.pinned = pinned

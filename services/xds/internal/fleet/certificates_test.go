@@ -41,13 +41,14 @@ func bad(t *testing.T) map[string]*configv1.Certificate {
 func TestBadCertificates(t *testing.T) {
 	w := newWorld(t)
 	l := &configv1.Listener{}
-	objects := map[resource.Ref]proto.Message{gatewayRef: w.gateway(l)}
+	objects := map[resource.Ref]proto.Message{}
 	key := newKey(t, "P-256")
 	for i := range 100 {
 		name := fmt.Sprintf("good-%d", i)
 		l.Certificates = append(l.Certificates, name)
 		objects[certificateRef(name)] = issue(t, key, nil, name+".test")
 	}
+	objects[gatewayRef] = w.gateway(l)
 	w.apply(objects)
 	alone := w.start()
 	w.live()
@@ -154,12 +155,19 @@ func TestBadCertificateOfAChain(t *testing.T) {
 	w.presents(1, "strict.test", "strict.test")
 }
 
-// TestServerNames is which certificate serves a server name, at two listeners with different ones.
+// TestServerNames is which certificate serves a server name, at two listeners with different ones, whether they list
+// the certificates or these name them.
 func TestServerNames(t *testing.T) {
+	for _, named := range []bool{false, true} {
+		t.Run(fmt.Sprint("named=", named), func(t *testing.T) { serverNames(t, named) })
+	}
+}
+
+func serverNames(t *testing.T, named bool) {
 	w := newWorld(t)
 	key, rsaKey := newKey(t, "P-256"), newKey(t, "RSA-2048")
 	certs := map[string]*configv1.Certificate{
-		"first":   issue(t, key, nil, "first.test"),
+		"a-first": issue(t, key, nil, "first.test"), // the default of a listener without a list goes by age, here by name
 		"exact":   issue(t, key, nil, "exact.test", "also.exact.test"),
 		"wild":    issue(t, key, nil, "*.wild.test", "wild.test"),
 		"deep":    issue(t, key, nil, "*.deep.wild.test"),
@@ -176,13 +184,22 @@ func TestServerNames(t *testing.T) {
 		c := issue(t, key, func(c *x509.Certificate) { c.Subject.CommonName = n }, "differs.test")
 		certs[n] = c
 	}
-	objects := map[resource.Ref]proto.Message{gatewayRef: w.gateway(
-		&configv1.Listener{
-			Certificates: []string{"first", "exact", "wild", "deep", "below", "pair-rsa", "pair-ec", "strict", "strict-below", "one", "odd"},
+	listeners := []*configv1.Listener{
+		{
+			Certificates: []string{"a-first", "exact", "wild", "deep", "below", "pair-rsa", "pair-ec", "strict", "strict-below", "one", "odd"},
 			ClientAuth:   []*configv1.ClientAuth{{Hosts: []string{"*.strict.test", "strict.test"}, CaCertificate: "ca"}},
 		},
-		&configv1.Listener{Certificates: []string{"first", "exact", "two", "only-two"}},
-	)}
+		{Certificates: []string{"a-first", "exact", "two", "only-two"}},
+	}
+	if named {
+		for i, l := range listeners {
+			for _, name := range l.GetCertificates() {
+				certs[name].Listeners = append(certs[name].Listeners, fmt.Sprint("https", i+1))
+			}
+			l.Certificates = nil
+		}
+	}
+	objects := map[resource.Ref]proto.Message{gatewayRef: w.gateway(listeners...)}
 	for name, c := range certs {
 		objects[certificateRef(name)] = c
 	}
@@ -286,6 +303,13 @@ func (w *world) demands(listener int, name string) bool {
 // TestCertificatesComeAndGo: what happens to certificates changes no listener, ends no connection, is live when it is
 // said to be, and is served while no xDS server can be reached, whether a client has asked for it before or not.
 func TestCertificatesComeAndGo(t *testing.T) {
+	for _, named := range []bool{false, true} {
+		t.Run(fmt.Sprint("named=", named), func(t *testing.T) { comeAndGo(t, named) })
+	}
+}
+
+// comeAndGo does it with certificates that the listener lists, or that name it.
+func comeAndGo(t *testing.T, named bool) {
 	w := newWorld(t)
 	key := newKey(t, "P-256")
 	l := &configv1.Listener{Certificates: []string{"first"}}
@@ -297,17 +321,30 @@ func TestCertificatesComeAndGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := w.updates()
+	form := func(c *configv1.Certificate) *configv1.Certificate {
+		if named {
+			c.Gateways = []string{resource.DefaultGateway}
+		}
+		return c
+	}
+	change := func(certificates map[resource.Ref]proto.Message) {
+		if !named {
+			certificates[gatewayRef] = w.gateway(l)
+		}
+		w.apply(certificates)
+		w.live()
+	}
 	add := func(name string, names ...string) {
 		t.Helper()
-		l.Certificates = append(l.Certificates, name)
-		w.apply(map[resource.Ref]proto.Message{gatewayRef: w.gateway(l), certificateRef(name): issue(t, key, nil, names...)})
-		w.live()
+		if !named {
+			l.Certificates = append(l.Certificates, name)
+		}
+		change(map[resource.Ref]proto.Message{certificateRef(name): form(issue(t, key, nil, names...))})
 	}
 	remove := func(name string) {
 		t.Helper()
 		l.Certificates = slices.DeleteFunc(l.Certificates, func(n string) bool { return n == name })
-		w.apply(map[resource.Ref]proto.Message{gatewayRef: w.gateway(l), certificateRef(name): nil})
-		w.live()
+		change(map[resource.Ref]proto.Message{certificateRef(name): nil})
 	}
 	for i := range 80 { // more than one carrier
 		add(fmt.Sprint("c", i), fmt.Sprintf("c%d.test", i), fmt.Sprintf("www.c%d.test", i))
@@ -327,7 +364,7 @@ func TestCertificatesComeAndGo(t *testing.T) {
 	w.presents(1, "late.test", "late.test")
 	// Rotated, with one client that has the old one, and to another certificate for the name.
 	for range 3 {
-		next := issue(t, key, nil, "c3.test")
+		next := form(issue(t, key, nil, "c3.test"))
 		w.apply(map[resource.Ref]proto.Message{certificateRef("c3"): next})
 		w.live()
 		cert, err := w.leaf(1, "c3.test")

@@ -290,7 +290,7 @@ func (w *world) gateway(https ...*configv1.Listener) *configv1.Gateway {
 	g := &configv1.Gateway{Listeners: []*configv1.Listener{{Name: "plain", Address: "127.0.0.1", Port: uint32(w.ports[0])}}}
 	for i, l := range https {
 		l.Name, l.Address, l.Port, l.Protocol = fmt.Sprint("https", i+1), "127.0.0.1", uint32(w.ports[i+1]), configv1.Listener_https
-		g.Listeners = append(g.Listeners, l)
+		g.Listeners = append(g.Listeners, proto.CloneOf(l)) // what was applied is not changed any more
 	}
 	return g
 }

@@ -1,0 +1,89 @@
+package config
+
+import (
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/servername"
+)
+
+// ServerNames says which certificate serves a server name at a gateway. It is for reading, and what it says changes
+// with the state.
+func (s *State) ServerNames(gateway string) *servername.Index {
+	if x := s.serving[gateway]; x != nil {
+		return x
+	}
+	return servername.New(gateway, s.certificate)
+}
+
+// Presenters are the gateways that present a certificate, or would if they had it: those that list it, and those that
+// it names before and after a change.
+func (s *State) Presenters(c Change) map[string]bool {
+	out := map[string]bool{}
+	for u := range s.users[c.Ref()].all() {
+		if u.Kind == resource.KindGateway {
+			out[u.Name] = true
+		}
+	}
+	for _, o := range []*resource.Object{c.Before, c.After} {
+		if o != nil {
+			for _, g := range servername.Gateways(o.Message().(*configv1.Certificate)) {
+				out[g] = true
+			}
+		}
+	}
+	return out
+}
+
+func gatewayOf(o *resource.Object) *configv1.Gateway {
+	if o == nil {
+		return nil
+	}
+	return o.Message().(*configv1.Gateway)
+}
+
+// certificate reads one where something presents it; nil where there is none.
+func (s *State) certificate(name string) *servername.Certificate {
+	if c := s.certs[name]; c != nil {
+		return c
+	}
+	o := s.Get(resource.Ref{Kind: resource.KindCertificate, Name: name})
+	if o == nil {
+		return nil
+	}
+	c := servername.Read(o)
+	s.certs[name] = c
+	return c
+}
+
+// present tells the gateways that present a certificate of a change of it.
+func (s *State) present(c Change) {
+	name := c.Ref().Name
+	delete(s.certs, name)
+	for gw := range s.Presenters(c) {
+		x := s.serving[gw]
+		if x == nil { // it comes later, maybe with the same write
+			x = servername.New(gw, s.certificate)
+			s.serving[gw] = x
+		}
+		x.SetCertificate(name, s.certificate(name))
+		s.tidy(gw)
+	}
+}
+
+// serve tells of a gateway that has changed.
+func (s *State) serve(name string, g *configv1.Gateway) {
+	x := s.serving[name]
+	if x == nil {
+		x = servername.New(name, s.certificate)
+		s.serving[name] = x
+	}
+	x.SetGateway(g)
+	s.tidy(name)
+}
+
+func (s *State) tidy(gateway string) {
+	if s.serving[gateway].Empty() {
+		delete(s.serving, gateway)
+	}
+}
