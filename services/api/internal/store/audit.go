@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,23 +25,49 @@ type AuditFilter struct {
 	Limit             int
 }
 
+// query is the page's statement: of each table a page in the order of its index, and the first of the two.
+func (f AuditFilter) query() (sql string, args []any) {
+	arg := func(v any) string {
+		args = append(args, v)
+		return "$" + strconv.Itoa(len(args))
+	}
+	revisions, tokens := "true", "true"
+	if f.After != nil {
+		at, revision, kind, name := arg(f.After.At), arg(f.After.Revision), arg(f.After.Kind), arg(f.After.Name)
+		after := ` < (` + strings.Join([]string{at, revision, kind, name}, ", ") + `)`
+		// The first comparison says nothing that the second does not; it is for the index.
+		revisions = `(r.at, r.revision) <= (` + at + `, ` + revision + `) AND (r.at, r.revision, c.kind, c.name)` + after
+		tokens = `at <= ` + at + ` AND (at, 0, 'Token', name)` + after
+	}
+	if f.Actor != "" {
+		actor := arg(f.Actor)
+		revisions, tokens = revisions+` AND r.actor = `+actor, tokens+` AND actor = `+actor
+	}
+	if f.Kind != "" {
+		kind := arg(f.Kind)
+		revisions, tokens = revisions+` AND c.kind = `+kind, tokens+` AND 'Token' = `+kind
+	}
+	if f.Name != "" {
+		name := arg(f.Name)
+		revisions, tokens = revisions+` AND c.name = `+name, tokens+` AND name = `+name
+	}
+	limit := arg(f.Limit)
+	return `SELECT * FROM (
+		(SELECT r.at, r.revision, c.kind, c.name,
+			CASE WHEN c.before IS NULL THEN 'create' WHEN c.after IS NULL THEN 'delete' ELSE 'update' END AS action,
+			r.actor, r.request_id, r.message
+		FROM revisions r JOIN changes c USING (revision) WHERE ` + revisions + `
+		ORDER BY r.at DESC, r.revision DESC, c.kind DESC, c.name DESC LIMIT ` + limit + `)
+		UNION ALL
+		(SELECT at, 0, 'Token', name, action, actor, request_id, 'role ' || role FROM token_changes WHERE ` + tokens + `
+		ORDER BY at DESC, name DESC LIMIT ` + limit + `)
+	) AS entries ORDER BY at DESC, revision DESC, kind DESC, name DESC LIMIT ` + limit, args
+}
+
 // Audit reads a page, the newest first.
 func (s *Store) Audit(ctx context.Context, f AuditFilter) ([]AuditRow, error) {
-	after := AuditRow{At: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}
-	if f.After != nil {
-		after = *f.After
-	}
-	rows, err := s.pool.Query(ctx, `SELECT at, revision, kind, name, action, actor, request_id, message FROM (
-			SELECT r.at, r.revision, c.kind, c.name,
-				CASE WHEN c.before IS NULL THEN 'create' WHEN c.after IS NULL THEN 'delete' ELSE 'update' END AS action,
-				r.actor, r.request_id, r.message
-			FROM revisions r JOIN changes c USING (revision)
-			UNION ALL
-			SELECT at, 0, 'Token', name, action, actor, request_id, 'role ' || role FROM token_changes
-		) AS entries
-		WHERE (at, revision, kind, name) < ($1, $2, $3, $4) AND ($5 = '' OR kind = $5) AND ($6 = '' OR name = $6) AND ($7 = '' OR actor = $7)
-		ORDER BY at DESC, revision DESC, kind DESC, name DESC LIMIT $8`,
-		after.At, after.Revision, after.Kind, after.Name, f.Kind, f.Name, f.Actor, f.Limit)
+	sql, args := f.query()
+	rows, err := s.pool.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read audit: %w", err)
 	}

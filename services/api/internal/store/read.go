@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -32,17 +33,40 @@ type Filter struct {
 	Limit         int
 }
 
+// query is the page's statement. It has only the conditions that are asked for, each of which an index answers.
+func (f Filter) query() (sql string, args []any) {
+	arg := func(v any) string {
+		args = append(args, v)
+		return "$" + strconv.Itoa(len(args))
+	}
+	where := `kind = ` + arg(f.Kind) + ` AND name > ` + arg(f.After)
+	if f.Prefix != "" {
+		// No name has a character as high as \x7f. The range is for the index.
+		where += ` AND name >= ` + arg(f.Prefix) + ` AND name < ` + arg(f.Prefix+"\x7f") + ` AND starts_with(name, ` + arg(f.Prefix) + `)`
+	}
+	if f.Owner != "" {
+		where += ` AND owner = ` + arg(f.Owner)
+	}
+	if f.LabelName != "" {
+		where += ` AND labels @> ` + arg(mustJSON(map[string]string{f.LabelName: f.LabelValue})) + `::jsonb`
+	}
+	if f.Host != "" {
+		where += ` AND hosts @> ` + arg(mustJSON([]string{f.Host})) + `::jsonb`
+	}
+	if f.Service != "" {
+		where += ` AND services @> ` + arg(mustJSON([]string{f.Service})) + `::jsonb`
+	}
+	return `SELECT payload::text FROM resources WHERE ` + where + ` ORDER BY name LIMIT ` + arg(f.Limit), args
+}
+
 // Objects reads a page in the order of names, and the revision that it was read at.
 func (s *Store) Objects(ctx context.Context, f Filter) (objects []*resource.Object, revision int64, err error) {
 	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, `SELECT revision FROM config_head`).Scan(&revision); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `SELECT payload::text FROM resources WHERE kind = $1 AND name > $2
-			AND ($3 = '' OR payload->>'owner' = $3) AND starts_with(name, $4) AND ($5 = '' OR payload->'labels'->>$5 = $6)
-			AND ($7 = '' OR $7 IN (SELECT json_array_elements_text(payload->'spec'->'hosts')))
-			AND ($8 = '' OR $8 IN (SELECT json_array_elements(payload->'spec'->'backends')->>'service'))
-			ORDER BY name LIMIT $9`, f.Kind, f.After, f.Owner, f.Prefix, f.LabelName, f.LabelValue, f.Host, f.Service, f.Limit)
+		sql, args := f.query()
+		rows, err := tx.Query(ctx, sql, args...)
 		if err != nil {
 			return err
 		}

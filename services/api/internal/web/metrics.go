@@ -112,11 +112,17 @@ func (m *metrics) handler() echo.HandlerFunc {
 
 // measure counts an operation's requests.
 func (a *API) measure(id string, next echo.HandlerFunc) echo.HandlerFunc {
+	ids := map[string]string{"": id} // by the kind's path
+	if strings.Contains(id, "{") {
+		ids[""] = openapi.IDOf(id, resource.Kind{})
+		for _, k := range resource.Kinds {
+			ids[k.Path] = openapi.IDOf(id, k)
+		}
+	}
 	return func(c echo.Context) error {
-		operation := id
-		if strings.Contains(id, "{") {
-			k, _ := resource.KindByPath(c.Param("kind"))
-			operation = openapi.IDOf(id, k)
+		operation, known := ids[c.Param("kind")]
+		if !known {
+			operation = ids[""]
 		}
 		start := time.Now()
 		if err := next(c); err != nil {

@@ -1,0 +1,105 @@
+package web_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/seal"
+	"github.com/marchproxy/marchproxy/services/api/internal/auth"
+	"github.com/marchproxy/marchproxy/services/api/internal/live"
+	"github.com/marchproxy/marchproxy/services/api/internal/pgtest"
+	"github.com/marchproxy/marchproxy/services/api/internal/store"
+	"github.com/marchproxy/marchproxy/services/api/internal/web"
+	"github.com/marchproxy/marchproxy/services/api/internal/writer"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+// server is the API's handler on a database of its own, without NATS.
+type server struct {
+	tb      testing.TB
+	url     string
+	handler http.Handler
+	writer  *writer.Writer
+}
+
+func serve(tb testing.TB) *server {
+	tb.Helper()
+	s := &server{tb: tb, url: pgtest.Database(tb)}
+	st, err := store.Open(tb.Context(), s.url)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(st.Close)
+	box, err := seal.New("a secret of the test's own")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var committed web.Signal
+	s.writer, err = writer.New(tb.Context(), st, box, "", zap.NewNop(), func(store.Committed) { committed.Raise() })
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s.handler, err = (&web.API{
+		Store: st, Writer: s.writer, Board: live.NewBoard(time.Now), Auth: auth.New(st, true), Published: s.writer.Revision,
+		Unpublished: func() (string, time.Time) { return "", time.Time{} }, Committed: &committed, Log: zap.NewNop(),
+	}).Handler()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
+// fill makes the gateway, a service and routes with a host each.
+func (s *server) fill(routes int) {
+	s.tb.Helper()
+	upsert := func(kind, name string, d writer.Desired) writer.Desired {
+		d.Ref, d.Path, d.SpecPath = resource.Ref{Kind: kind, Name: name}, "$", "$"
+		return d
+	}
+	list := []writer.Desired{
+		upsert(resource.KindGateway, resource.DefaultGateway, writer.Desired{Spec: &configv1.Gateway{Listeners: []*configv1.Listener{{Name: "http", Port: 80}}}}),
+		upsert(resource.KindService, "backend", writer.Desired{Spec: &configv1.Service{Endpoints: []*configv1.Endpoint{{Host: "192.0.2.1", Port: 80}}}}),
+	}
+	for i := 0; i < routes || len(list) > 0; {
+		for ; i < routes && len(list) < 5000; i++ {
+			d := writer.Desired{Spec: &configv1.Route{Hosts: []string{fmt.Sprintf("host-%d.example.com", i)}, Backends: []*configv1.Backend{{Service: "backend"}}}}
+			if i%1000 == 0 {
+				d.Labels = map[string]string{"team": fmt.Sprint("t", i/1000)}
+				d.Owner = new(fmt.Sprint("owner-", i/1000))
+			}
+			list = append(list, upsert(resource.KindRoute, fmt.Sprintf("route-%d", i), d))
+		}
+		if _, err := s.writer.Write(s.tb.Context(), writer.Meta{Actor: "fill"}, func(*config.State) (writer.Plan, error) { return writer.Plan{Upserts: list}, nil }); err != nil {
+			s.tb.Fatal(err)
+		}
+		list = nil
+	}
+}
+
+// call asks and reads the answer into out, unless it is nil.
+func (s *server) call(method, path, body string, out any) int {
+	s.tb.Helper()
+	req := httptest.NewRequestWithContext(s.tb.Context(), method, "http://127.0.0.1"+path, strings.NewReader(body))
+	req.RemoteAddr = "127.0.0.1:1"
+	rec := httptest.NewRecorder()
+	s.handler.ServeHTTP(rec, req)
+	if out != nil {
+		if err := json.Unmarshal(rec.Body.Bytes(), out); err != nil {
+			s.tb.Fatalf("%s %s: %d %s", method, path, rec.Code, rec.Body)
+		}
+	}
+	return rec.Code
+}
