@@ -204,6 +204,5 @@ func (w *work) reguard(before, after *configv1.Gateway) {
 	}
 }
 
-func hostFilterOff() map[string]*anypb.Any {
-	return map[string]*anypb.Any{slotHost: pack(&routev3.FilterConfig{Disabled: true})}
-}
+// hostFilterOff is the same in every table, and made once.
+var hostFilterOff = map[string]*anypb.Any{slotHost: pack(&routev3.FilterConfig{Disabled: true})}

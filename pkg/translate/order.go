@@ -13,7 +13,10 @@ import (
 func compare(a, b string) int { return cmp.Compare(a, b) }
 
 func compareKeys(a, b Key) int {
-	return compareAll(compare(string(a.Type), string(b.Type)), compare(a.Name, b.Name))
+	if a.Type != b.Type {
+		return compare(string(a.Type), string(b.Type))
+	}
+	return compare(a.Name, b.Name)
 }
 
 // compareAll is the first difference that is one.

@@ -20,6 +20,12 @@ const noRoute = "marchproxy-no-route"
 // whole table of a longer one.
 const maxBody = 64 << 10
 
+// What is the same in every table is made once, and not changed.
+var (
+	unchecked, bodyLimit = wrapperspb.Bool(false), wrapperspb.UInt32(maxBody)
+	internalHeaders      = []string{scopeHeader}
+)
+
 // scope builds the scopes of a host, one a listener; host is [wildcardScope] for all wildcards.
 func (w *work) scope(host string) {
 	for _, l := range w.gw.GetListeners() {
@@ -39,8 +45,8 @@ func (w *work) scope(host string) {
 
 func (w *work) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuilder) {
 	table := &routev3.RouteConfiguration{
-		Name: scopeName(l.GetName(), host), ValidateClusters: wrapperspb.Bool(false), RequestHeadersToRemove: []string{scopeHeader},
-		MaxDirectResponseBodySizeBytes: wrapperspb.UInt32(maxBody),
+		Name: scopeName(l.GetName(), host), ValidateClusters: unchecked, RequestHeadersToRemove: internalHeaders,
+		MaxDirectResponseBodySizeBytes: bodyLimit,
 	}
 	guarded := false
 	t := tableBuilder{work: w, clusters: map[string]bool{}, policies: map[string]bool{}, listener: l}
@@ -51,7 +57,7 @@ func (w *work) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuild
 		}
 		table.VirtualHosts = []*routev3.VirtualHost{t.virtualHost(host, "*", routes)}
 		if guarded = w.guard(l).has(host); !guarded {
-			table.TypedPerFilterConfig = hostFilterOff()
+			table.TypedPerFilterConfig = hostFilterOff
 		}
 	} else {
 		for _, h := range slices.Sorted(maps.Keys(w.wild)) {
@@ -111,11 +117,14 @@ func (t *tableBuilder) virtualHost(name, domain string, routes []*resource.Objec
 		t.objects = append(t.objects, o.Ref())
 		v.Routes = append(v.Routes, t.route(o.Name, o.Message().(*configv1.Route))...)
 	}
-	v.Routes = append(v.Routes, &routev3.Route{
-		Name: noRoute, Match: everything(),
-		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 404}},
-	})
+	v.Routes = append(v.Routes, notFound)
 	return v
+}
+
+// notFound is the last route of every table; it is made once, and not changed.
+var notFound = &routev3.Route{
+	Name: noRoute, Match: everything(),
+	Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 404}},
 }
 
 func everything() *routev3.RouteMatch {
