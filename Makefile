@@ -95,6 +95,10 @@ bench-propagation: build ## Measure how long a change takes to be live, beside E
 bench-scale: build ## Measure changes, bulk, memory, writers and restarts with 100,000 hosts (12 minutes; ARGS='-only churn' for more)
 	go run ./test/cmd/bench-scale $(ARGS)
 
+.PHONY: bench-fanout
+bench-fanout: build ## Measure a change, a burst and a reconnect with 1,000 and 5,000 Envoys, some slow, some hung
+	go run ./test/cmd/bench-fanout $(ARGS)
+
 .PHONY: bench-certificates
 bench-certificates: build ## Measure what a certificate costs beside 1,000 and 10,000 others, and made-up names
 	go run ./test/cmd/bench-certificates $(ARGS)

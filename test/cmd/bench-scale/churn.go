@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -69,7 +70,7 @@ var watched = []struct {
 func (m *scale) goroutines(ctx context.Context, url string) float64 {
 	n, ok := bench.Metric(ctx, m.System, url+"/metrics", "go_goroutines")
 	if !ok {
-		return -1
+		return math.NaN() // which is no more than nothing
 	}
 	return n
 }
@@ -100,21 +101,24 @@ func (c *churn) run(ctx context.Context, m *scale) error {
 	begin := time.Now()
 	said := begin
 	var under sync.WaitGroup
-	for k := 0; ; {
+	made := make(chan string, 100000) // names of routes that can be deleted: more than are ever there at once
+	k := 0
+	for {
 		at := int(5 * time.Since(begin) / m.churn)
 		if at > 4 {
 			break
 		}
 		select {
 		case <-tick.C:
+			n := k
+			k++
 			under.Go(func() {
 				t := time.Now()
-				err := m.churnOnce(ctx, k)
+				err := m.churnOnce(ctx, n, made)
 				c.mu.Lock()
 				defer c.mu.Unlock()
 				c.times[at], c.failed = append(c.times[at], bench.Since(t)), errors.Join(c.failed, err)
 			})
-			k++
 		case <-look.C:
 			var s []float64
 			for _, w := range watched {
@@ -142,25 +146,20 @@ func (c *churn) run(ctx context.Context, m *scale) error {
 	return c.failed
 }
 
-// extra is how many routes come and go beside those that stay.
-const extra = 1000
-
-// churnOnce makes change k: of ten, one makes a route, one deletes one that was made a hundred times before, and the
-// others change one that stays.
-func (m *scale) churnOnce(ctx context.Context, k int) error {
+// churnOnce makes change k: of ten, one makes a route, one deletes one that was made before, and the others change one
+// that stays.
+func (m *scale) churnOnce(ctx context.Context, k int, made chan string) error {
 	const query = "?wait=live&timeout=60s"
 	mark := strconv.FormatInt(time.Now().UnixNano(), 36)
-	coming := func(j int) string { return fmt.Sprintf("x%d", j%extra) } // not one of those that were loaded
-	switch j := k / 10; k % 10 {
-	case 0:
-		name := coming(j)
+	switch {
+	case k%10 == 0:
+		name := fmt.Sprintf("x%d", k)
 		direct := map[string]any{"hosts": []string{name + ".example.com"}, "direct_response": map[string]any{"status": http.StatusOK, "body": mark}}
-		return bench.PutRoute(ctx, m.System, m.API, name, direct, query)
-	case 5:
-		if j < 100 {
-			return nil
-		}
-		status, body, err := m.Call(ctx, http.MethodDelete, m.API+"/v1/routes/"+coming(j-100)+query, nil)
+		err := bench.PutRoute(ctx, m.System, m.API, name, direct, query)
+		made <- name
+		return err
+	case k%10 == 5 && len(made) > 100: // so many are there besides
+		status, body, err := m.Call(ctx, http.MethodDelete, m.API+"/v1/routes/"+<-made+query, nil)
 		if err == nil && status != http.StatusOK {
 			err = fmt.Errorf("delete: %d %.500s", status, body)
 		}

@@ -90,6 +90,8 @@ type doctor struct {
 	api    *client.Client
 	out    io.Writer
 	report doctorReport
+	// patience is how long one part may take to answer.
+	patience time.Duration
 }
 
 func (d *doctor) differ(format string, args ...any) {
@@ -117,6 +119,7 @@ func (d *doctor) run(ctx context.Context, xds, admin, natsURL, gateway string) e
 		return err
 	}
 	d.saw(doctorPart{Part: "database", Revision: truth.Revision}, "revision %d", truth.Revision)
+	d.patience = patience(truth)
 	if natsURL != "" {
 		d.part(ctx, "the stream", func(ctx context.Context) error { return d.stream(ctx, natsURL, truth) })
 	}
@@ -124,12 +127,19 @@ func (d *doctor) run(ctx context.Context, xds, admin, natsURL, gateway string) e
 	return ctx.Err()
 }
 
-// patience is how long one part may take to answer.
-const patience = 15 * time.Second
+// patience is how long one part may take to answer: each shows all that it has, and Envoy's dump of 100,000 hosts takes
+// many seconds on a busy machine.
+func patience(truth api.Status) time.Duration {
+	out := 15 * time.Second
+	for _, k := range truth.State {
+		out += time.Duration(k.Count) * time.Millisecond
+	}
+	return out
+}
 
 // part looks at one part. One that does not answer is a difference like any other, and the next is looked at.
 func (d *doctor) part(ctx context.Context, name string, look func(context.Context) error) {
-	limit, cancel := context.WithTimeout(ctx, patience)
+	limit, cancel := context.WithTimeout(ctx, d.patience)
 	defer cancel()
 	if err := look(limit); err != nil {
 		d.differ("%s cannot be looked at: %v", name, err)

@@ -33,52 +33,6 @@ type Options struct {
 	Log *zap.Logger
 }
 
-// entry is one resource as it should be, and what is known of it.
-type entry struct {
-	desired *translate.Resource // nil: it is to be removed
-	good    *translate.Resource // the last version that an Envoy has accepted
-	bad     *Refusal            // set where the desired version was refused
-	// pinned keeps the good version although nothing is desired; held, although the desired one is not at
-	// fault: what it relies on was refused.
-	pinned, held bool
-	// revision that changed desired last, and the last one whose version the good one is known to be.
-	revision, goodRevision int64
-}
-
-// effective is what is served: the desired version, or in its place the last good one.
-func (e *entry) effective() *translate.Resource {
-	switch {
-	case e == nil:
-		return nil
-	case e.desired == nil:
-		if e.pinned {
-			return e.good
-		}
-		return nil
-	case e.bad != nil, e.held && e.good != nil:
-		return e.good
-	default:
-		return e.desired
-	}
-}
-
-// lastGood is the revision of the good version, 0 where there is none.
-func (e *entry) lastGood() int64 {
-	if e.good == nil {
-		return 0
-	}
-	return e.goodRevision
-}
-
-// quarantined says whether the desired version is not what is served.
-func (e *entry) quarantined() bool { return e != nil && e.desired != nil && (e.bad != nil || e.held) }
-
-// accepted says whether some Envoy has taken the version that is served.
-func (e *entry) accepted() bool {
-	eff := e.effective()
-	return eff != nil && e.good != nil && e.good.Version == eff.Version
-}
-
 // Refusal is a resource that an Envoy refused.
 type Refusal struct {
 	Resource *translate.Resource
@@ -117,8 +71,23 @@ type Gateway struct {
 
 	mu       sync.Mutex
 	entries  map[translate.Type]map[string]*entry
+	kinds    map[translate.Type]*kind
 	revision int64
 	streams  map[*stream]struct{}
+	// tail is the last change; epoch counts whatever may change what a stream thinks of its resources.
+	tail  *change
+	epoch int64
+	// users are what is served and sends traffic to a cluster, by its name.
+	users map[string]map[*entry]struct{}
+	// speaking says of an epoch whether something that is served in another's place names something.
+	speaking struct {
+		epoch int64
+		is    bool
+	}
+	intake intake
+	// encodings are shared by the streams; they have a lock of their own.
+	encodings encodings
+	tables    tables
 	// refused are the keys of entries that may be bad, so that nobody has to look at all the others.
 	refused map[translate.Key]struct{}
 	// held and pinned are what [Gateway.hold] and [Gateway.repin] hold and keep.
@@ -144,9 +113,13 @@ func NewGateway(name string, opt Options) *Gateway {
 	if opt.Seats == nil {
 		opt.Seats = seats.New("")
 	}
-	g := &Gateway{name: name, opt: opt, entries: map[translate.Type]map[string]*entry{}, streams: map[*stream]struct{}{}, refused: map[translate.Key]struct{}{}, contested: map[string]*Refusal{}, watchers: map[chan struct{}]struct{}{}}
+	g := &Gateway{
+		name: name, opt: opt, entries: map[translate.Type]map[string]*entry{}, kinds: map[translate.Type]*kind{}, tail: &change{}, epoch: 1,
+		users: map[string]map[*entry]struct{}{}, streams: map[*stream]struct{}{}, refused: map[translate.Key]struct{}{},
+		contested: map[string]*Refusal{}, watchers: map[chan struct{}]struct{}{}, intake: intake{holders: map[*stream]time.Time{}},
+	}
 	for _, t := range order {
-		g.entries[t] = map[string]*entry{}
+		g.entries[t], g.kinds[t] = map[string]*entry{}, &kind{}
 	}
 	return g
 }
@@ -168,14 +141,19 @@ func (g *Gateway) Apply(revision int64, d translate.Delta) {
 	for _, r := range d.Upserts {
 		g.put(r, revision)
 	}
+	var removed []*entry
 	for _, k := range d.Removes {
 		if e := g.entries[k.Type][k.Name]; e != nil && e.desired != nil {
 			g.regroup(e.desired, nil)
 			e.desired, e.bad, e.revision = nil, nil, revision
-			g.touch(k, revision)
+			g.changed(e, revision)
+			removed = append(removed, e)
 		}
 	}
 	g.repin()
+	for _, e := range removed {
+		g.forget(e)
+	}
 	g.wake()
 	g.mu.Unlock()
 	g.opt.OnChange()
@@ -188,24 +166,21 @@ func (g *Gateway) restart(revision int64) {
 		}
 	}
 	for s := range g.streams {
+		s.sync()
 		for _, ts := range s.types {
-			for _, d := range ts.dirty {
-				d.first, d.next = min(d.first, revision), min(d.next, revision)
+			for _, rec := range ts.records {
+				rec.first, rec.next = min(rec.first, revision), min(rec.next, revision)
 			}
 		}
+		s.recount()
 	}
 }
 
 func (g *Gateway) put(r *translate.Resource, revision int64) {
-	byName := g.entries[r.Type]
-	if byName == nil {
+	if g.entries[r.Type] == nil {
 		return // a type for other clients (RDS)
 	}
-	e := byName[r.Name]
-	if e == nil {
-		e = &entry{}
-		byName[r.Name] = e
-	}
+	e := g.entry(r.Key)
 	if r.Same(e.desired) {
 		return
 	}
@@ -215,6 +190,7 @@ func (g *Gateway) put(r *translate.Resource, revision int64) {
 			e.good = r
 		}
 		e.desired = r
+		g.changed(e, 0)
 		return
 	}
 	if e.good != nil && e.desired != nil && e.good.Version == e.desired.Version {
@@ -222,18 +198,21 @@ func (g *Gateway) put(r *translate.Resource, revision int64) {
 	}
 	g.regroup(e.desired, r)
 	e.desired, e.bad, e.revision = r, nil, revision
-	g.touch(r.Key, revision)
+	g.changed(e, revision)
 }
 
-// touch marks a resource dirty on every stream.
-func (g *Gateway) touch(k translate.Key, revision int64) {
-	for s := range g.streams {
-		s.touch(k, revision)
-	}
-}
+// behind is how many changes a stream may be behind before the gateway has it look at them: an Envoy that takes
+// nothing any more keeps no more of the log than that, and no more than one record a resource.
+const behind = 4096
 
 func (g *Gateway) wake() {
 	for s := range g.streams {
+		if s.at == g.tail {
+			continue
+		}
+		if g.tail.number-s.at.number > behind {
+			s.sync()
+		}
 		s.wakeUp()
 	}
 	for c := range g.watchers {
@@ -255,11 +234,17 @@ func (g *Gateway) accept(r *translate.Resource, revision int64) {
 			e.bad = nil
 			defer g.wake() // for what it held back
 			defer g.repin()
+			defer g.changed(e, 0)
 		}
 	} else if e.good != nil && (revision < e.goodRevision || e.good.Version == r.Version) {
 		return // a slower Envoy, where a later version is known to be good; or nothing new
 	}
-	e.good, e.goodRevision = r, revision
+	if !e.good.Is(r.Version) {
+		g.epoch++
+	}
+	if e.good, e.goodRevision = r, revision; e.effective() != e.served {
+		g.changed(e, 0)
+	}
 }
 
 // refuse notes that an Envoy has refused a version, and has every stream look at the resource again.
@@ -282,7 +267,7 @@ func (g *Gateway) refuse(r *translate.Resource, reason string, now time.Time) {
 	if e.good != nil && e.good.Version == r.Version {
 		e.good = nil // one Envoy took it, another did not: nothing is known good
 	}
-	g.retouch(r.Key)
+	g.changed(e, 0)
 	g.repin()
 	g.wake()
 }
@@ -369,11 +354,8 @@ func (g *Gateway) Close() {
 }
 
 func (g *Gateway) effective(k translate.Key) *translate.Resource {
-	return g.entries[k.Type][k.Name].effective()
-}
-
-func (g *Gateway) retouch(k translate.Key) {
-	for s := range g.streams {
-		s.retouch(k)
+	if e := g.entries[k.Type][k.Name]; e != nil {
+		return e.served
 	}
+	return nil
 }

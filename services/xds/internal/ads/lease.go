@@ -43,7 +43,7 @@ func (s *stream) lend(ts *typeState, name string) {
 		return
 	}
 	ts.leases = append(ts.leases, lease{name: name, of: r.Name})
-	ts.enqueue(name)
+	ts.lent = append(ts.lent, name)
 	for len(ts.leases) > leases {
 		ts.absent = append(ts.absent, ts.leases[0].name)
 		ts.leases = ts.leases[1:]
@@ -61,10 +61,10 @@ func (ts *typeState) leased(name string) int {
 	return slices.IndexFunc(ts.leases, func(l lease) bool { return l.name == name })
 }
 
-// lent is what is to be sent under a leased name, nil where it is not leased any more.
-func (s *stream) lent(ts *typeState, name string) *translate.Resource {
+// loan is what is to be sent under a leased name, nil where it is not leased any more.
+func (s *stream) loan(ts *typeState, name string) *translate.Resource {
 	i := ts.leased(name)
-	if i < 0 || ts.leases[i].sent || ts.flying[name] {
+	if i < 0 || ts.leases[i].sent || ts.lending[name] {
 		return nil
 	}
 	ts.leases[i].sent = true
@@ -88,32 +88,36 @@ func (s *stream) lent(ts *typeState, name string) *translate.Resource {
 
 // changedSecret takes leases back that stand for what has changed, and those of a name that has its own secret
 // now.
-func (s *stream) changedSecret(ts *typeState, name string, revision int64) {
-	ts.unlend(name)
+func (s *stream) changedSecret(ts *typeState, e *entry, revision int64) {
+	ts.unlend(e.Name)
 	for i := len(ts.leases) - 1; i >= 0; i-- {
-		if l := ts.leases[i]; l.of == name {
+		if l := ts.leases[i]; l.of == e.Name {
 			ts.absent = append(ts.absent, l.name)
 			ts.leases = slices.Delete(ts.leases, i, i+1)
 		}
 	}
-	s.bring(ts, name, revision)
+	s.bring(e, revision)
 }
 
 // bring has an Envoy ask for a secret that every Envoy is to have, where it does not because it was told before that
 // there is none.
-func (s *stream) bring(ts *typeState, name string, revision int64) {
-	eff := s.effective(translate.Key{Type: translate.TypeSecret, Name: name})
-	if eff == nil || !s.carried(eff) || !ts.subscribed || ts.wants(name) {
+func (s *stream) bring(e *entry, revision int64) {
+	ts := s.types[translate.TypeSecret]
+	if e.served == nil || !s.carried(e.served) || !ts.subscribed || ts.wants(e) {
 		return
 	}
-	clusters := s.types[translate.TypeCluster]
-	carrier := translate.Key{Type: translate.TypeCluster, Name: eff.Carrier}
-	if want := s.effective(carrier); want == nil || clusters.known[carrier.Name].version != want.Version || clusters.flying[carrier.Name] {
+	carrier := s.g.entries[translate.TypeCluster][e.served.Carrier]
+	have := s.have(carrier)
+	if carrier.served == nil || have == nil || have.Version != s.form(carrier.served).Version {
+		return // it will ask
+	}
+	rec := s.record(carrier)
+	if rec.flying {
 		return // it will ask
 	}
 	// It asks when the cluster comes, and only then; one that it has it does not take again.
-	s.touch(carrier, revision)
-	clusters.dirty[carrier.Name].anew = true
+	s.mark(rec, revision)
+	rec.anew = true
 }
 
 // carried says whether every Envoy asks for a secret before a client does.

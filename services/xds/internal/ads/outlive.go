@@ -7,7 +7,7 @@ import "github.com/marchproxy/marchproxy/pkg/translate"
 // have more of them: it keeps what it has.
 
 // outlives says whether an Envoy's endpoints are such, of which this server has a part only.
-func (h held) outlives(r *translate.Resource) bool { return h.foreign && r.Partial }
+func outlives(have, r *translate.Resource) bool { return foreign(have) && r.Partial }
 
 // waits says whether a changed cluster has to wait: its warming would wait for endpoints, and what this server has
 // of them would take some away. Which ones a returning Envoy has it says after its clusters.
@@ -19,5 +19,5 @@ func (s *stream) waits(cluster string) bool {
 	if r := s.effective(translate.Key{Type: translate.TypeEndpoint, Name: cluster}); r != nil && !r.Partial {
 		return false
 	}
-	return !ts.subscribed || ts.known[cluster].foreign
+	return !ts.subscribed || foreign(s.have(s.g.entries[translate.TypeEndpoint][cluster]))
 }

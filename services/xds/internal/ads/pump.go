@@ -4,18 +4,19 @@ import (
 	"slices"
 	"time"
 
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
 // next makes the next response that may be sent, or nil.
-func (s *stream) next(now time.Time) *discoveryv3.DeltaDiscoveryResponse {
+func (s *stream) next(now time.Time) *push {
 	s.reform()
 	for _, t := range order {
 		ts := s.types[t]
 		if !ts.subscribed || ts.full() {
 			continue
+		}
+		if ts.fresh {
+			s.refresh(t, ts)
 		}
 		var items []item
 		if t == translate.TypeSecret {
@@ -58,43 +59,63 @@ func (s *stream) alone(ts *typeState, items []item) []item {
 	return []item{it}
 }
 
-func (s *stream) response(t translate.Type, ts *typeState, items []item) *discoveryv3.DeltaDiscoveryResponse {
-	msg := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: string(t), Nonce: s.newNonce()}
+func (s *stream) response(t translate.Type, ts *typeState, items []item) *push {
+	msg := &push{t: t, nonce: s.newNonce(), items: items}
 	// Envoy refuses a response that has a name twice.
 	slices.Sort(ts.absent)
-	msg.RemovedResources = slices.DeleteFunc(slices.Compact(ts.absent), func(name string) bool {
+	msg.absent = slices.DeleteFunc(slices.Compact(ts.absent), func(name string) bool {
 		return slices.ContainsFunc(items, func(it item) bool { return it.name == name })
 	})
-	ts.inflight = append(ts.inflight, &response{nonce: msg.Nonce, items: items})
+	ts.inflight = append(ts.inflight, &response{nonce: msg.nonce, items: items})
 	ts.answer, ts.absent = false, nil
 	for _, it := range items {
-		ts.flying[it.name] = true
+		if it.e == nil {
+			if ts.lending == nil {
+				ts.lending = map[string]bool{}
+			}
+			ts.lending[it.name] = true
+			continue
+		}
+		ts.records[it.e].flying = true
 		if it.resource == nil {
-			msg.RemovedResources = append(msg.RemovedResources, it.name)
 			if t == translate.TypeCluster {
-				// A cluster of this name that comes back starts from nothing.
-				delete(s.types[translate.TypeEndpoint].known, it.name)
-				s.types[translate.TypeEndpoint].leaving[it.name] = true
+				s.removing(it.name)
 			}
 			continue
 		}
-		msg.Resources = append(msg.Resources, &discoveryv3.Resource{Name: it.name, Version: it.resource.Version, Resource: it.resource.Body})
-		s.claim(holding(it.resource))
+		s.claim(it.resource, 1)
+		s.speak(it.resource, 1)
 		if t == translate.TypeCluster {
 			// Envoy warms a changed cluster afresh and waits for its endpoints, which it has already asked for.
 			s.force(translate.Key{Type: translate.TypeEndpoint, Name: it.name}, it.revision)
 		}
 	}
-	msg.SystemVersionInfo = msg.Nonce
 	return msg
 }
 
+// removing notes that a cluster is about to be removed: one of this name that comes back starts from nothing.
+func (s *stream) removing(cluster string) {
+	ts := s.types[translate.TypeEndpoint]
+	if ts.leaving == nil {
+		ts.leaving = map[string]bool{}
+	}
+	ts.leaving[cluster] = true
+	if e := s.g.entries[translate.TypeEndpoint][cluster]; s.have(e) != nil {
+		rec := s.open(e, e.served)
+		s.drop(rec)
+		s.tidy(rec)
+	}
+}
+
 func (s *stream) force(k translate.Key, revision int64) {
-	s.touch(k, revision)
-	ts := s.types[k.Type]
-	d := ts.dirty[k.Name]
-	d.again = ts.flying[k.Name]
-	d.force = true
+	e := s.g.entry(k)
+	rec := s.open(e, e.served)
+	if rec.dirty && rec.next == 0 && rec.flying {
+		rec.next = revision
+	} else {
+		s.mark(rec, revision)
+	}
+	rec.force, rec.again = true, rec.flying
 }
 
 // collect picks the resources of one response.
@@ -103,9 +124,9 @@ func (s *stream) collect(t translate.Type, ts *typeState, now time.Time) []item 
 		group := ts.groups[0]
 		ts.groups = ts.groups[1:]
 		var items []item
-		for _, name := range group {
-			if d := ts.dirty[name]; d != nil {
-				if it, ok := s.consider(t, ts, name, d, now); ok {
+		for _, e := range group {
+			if rec := ts.records[e]; rec != nil && rec.dirty {
+				if it, ok := s.consider(t, ts, rec, now); ok {
 					items = append(items, it)
 				}
 			}
@@ -114,18 +135,15 @@ func (s *stream) collect(t translate.Type, ts *typeState, now time.Time) []item 
 			return items
 		}
 	}
+	s.expire(t, now)
 	var proven, unjudged, removals []item
-	var retry *item
-	for name, d := range ts.dirty {
-		it, ok := s.consider(t, ts, name, d, now)
-		switch e := s.g.entries[t][name]; {
+	for _, rec := range ts.take() {
+		it, ok := s.consider(t, ts, rec, now)
+		switch {
 		case !ok:
-			if retry == nil && s.mayRetry(ts, e, now) {
-				retry = &item{name: name, resource: s.form(e.desired), revision: e.revision}
-			}
 		case it.resource == nil:
 			removals = append(removals, it)
-		case e.accepted():
+		case rec.e.accepted():
 			proven = append(proven, it)
 		default:
 			unjudged = append(unjudged, it)
@@ -133,14 +151,28 @@ func (s *stream) collect(t translate.Type, ts *typeState, now time.Time) []item 
 	}
 	// What some Envoy has accepted goes first and together; what none has judged cannot spoil it.
 	if len(proven) > 0 {
+		for _, it := range unjudged {
+			s.enqueue(ts.records[it.e])
+		}
 		return sorted(append(proven, removals...))
 	}
 	if len(unjudged)+len(removals) > 0 {
 		return sorted(append(unjudged, removals...))
 	}
-	if retry != nil && !ts.answer {
-		s.g.entries[t][retry.name].bad.at = now
-		return []item{*retry}
+	if e := s.retry(t, ts, now); e != nil && !ts.answer {
+		e.bad.at = now
+		s.g.epoch++
+		return []item{{e: e, name: e.Name, resource: s.form(e.desired), revision: e.revision}}
+	}
+	return nil
+}
+
+// retry finds a refused resource that it is time to try again.
+func (s *stream) retry(t translate.Type, ts *typeState, now time.Time) *entry {
+	for k := range s.g.refused {
+		if e := s.g.entries[t][k.Name]; k.Type == t && s.mayRetry(ts, e, now) {
+			return e
+		}
 	}
 	return nil
 }
@@ -150,82 +182,79 @@ func sorted(items []item) []item {
 	return items
 }
 
-// consider says whether a dirty resource may be sent now, and forgets dirt that is settled.
-func (s *stream) consider(t translate.Type, ts *typeState, name string, d *dirt, now time.Time) (item, bool) {
-	e := s.g.entries[t][name]
-	eff := s.form(e.effective())
-	have, has := ts.known[name]
+// consider says whether a dirty resource may be sent now, and forgets dirt that is settled. What has to wait is
+// looked at again when what it waits for comes.
+func (s *stream) consider(t translate.Type, ts *typeState, rec *record, now time.Time) (item, bool) {
+	e := rec.e
+	eff := s.form(e.served)
+	has := rec.have != nil
 	if eff == nil {
 		if !has {
 			if !e.quarantined() {
-				delete(ts.dirty, name)
-				if e != nil && e.desired == nil && !e.pinned && !s.elsewhere(t, name) {
-					delete(s.g.entries[t], name)
-				}
+				s.clean(rec)
 			}
 			return item{}, false
 		}
-		if e != nil && e.bad != nil {
+		if e.bad != nil {
 			return item{}, false // refused, and what the Envoy has is nobody's: leave it
 		}
-		return item{name: name}, s.mayRemove(t, ts, name, now)
+		return item{e: e, name: e.Name}, s.mayRemove(t, rec, now)
 	}
-	if d.anew && has {
-		return item{name: name}, true
+	if rec.anew && has {
+		return item{e: e, name: e.Name}, true
 	}
-	if has && have.version == eff.Version && !d.force {
+	if has && rec.have.Version == eff.Version && !rec.force {
 		if !e.quarantined() {
-			delete(ts.dirty, name)
+			s.clean(rec)
 		}
 		return item{}, false
 	}
-	if has && !d.force && have.outlives(eff) {
-		delete(ts.dirty, name)
+	if has && !rec.force && outlives(rec.have, eff) {
+		s.clean(rec)
 		return item{}, false
 	}
-	if !ts.wants(name) || (has && t == translate.TypeCluster && s.waits(name)) {
+	if !ts.wants(e) || (has && t == translate.TypeCluster && s.waits(e.Name)) {
 		return item{}, false
 	}
 	for _, c := range eff.Clusters {
 		if !s.ready(c) {
+			s.await(c, rec)
 			return item{}, false
 		}
 	}
-	if !s.slotted(e, eff) || s.tooEarly(eff, has) {
+	if !s.fits(e, eff) {
+		if !rec.waits {
+			rec.waits, s.slotted = true, append(s.slotted, rec)
+		}
 		return item{}, false
 	}
-	return item{name: name, resource: eff, revision: e.revision}, true
+	if s.tooEarly(eff, has) {
+		return item{}, false
+	}
+	return item{e: e, name: e.Name, resource: eff, revision: e.revision}, true
 }
 
-// slotted says whether the Envoy's slots hold what a resource needs. What some Envoy has accepted before
+// fits says whether the Envoy's slots hold what a resource needs. What some Envoy has accepted before
 // a slot's new content was refused goes with the old one.
-func (s *stream) slotted(e *entry, r *translate.Resource) bool {
+func (s *stream) fits(e *entry, r *translate.Resource) bool {
 	if len(r.Needs) > 0 && !e.accepted() && s.g.blocker(r) != nil {
 		return false
 	}
 	for _, k := range r.Needs {
-		ts := s.types[k.Type]
-		want := s.effective(k)
-		if ts.names[k.Name] && want != nil && ts.known[k.Name].version != want.Version {
+		slot := s.g.entries[k.Type][k.Name]
+		if slot == nil || slot.served == nil || !s.types[k.Type].names.has(slot.id) {
+			continue
+		}
+		if have := s.have(slot); have == nil || have.Version != s.form(slot.served).Version {
 			return false
 		}
 	}
 	return true
 }
 
-// elsewhere says whether another stream still has or gets the resource.
-func (s *stream) elsewhere(t translate.Type, name string) bool {
-	for o := range s.g.streams {
-		if o != s && o.types[t].dirty[name] != nil {
-			return true
-		}
-	}
-	return false
-}
-
 // mayRetry says whether it is time to try a refused version again, alone.
 func (s *stream) mayRetry(ts *typeState, e *entry, now time.Time) bool {
-	if e == nil || e.desired == nil || e.bad == nil || !ts.wants(e.desired.Name) {
+	if e == nil || e.desired == nil || e.bad == nil || !ts.wants(e) || ts.records[e] == nil || !ts.records[e].dirty {
 		return false
 	}
 	for _, c := range e.desired.Clusters {
@@ -238,58 +267,69 @@ func (s *stream) mayRetry(ts *typeState, e *entry, now time.Time) bool {
 
 // ready says whether traffic may be sent to a cluster: the Envoy has it, with its endpoints.
 func (s *stream) ready(cluster string) bool {
-	if _, has := s.types[translate.TypeCluster].known[cluster]; !has {
-		return false
-	}
-	_, has := s.types[translate.TypeEndpoint].known[cluster]
-	return has
+	return s.have(s.g.entries[translate.TypeCluster][cluster]) != nil && s.have(s.g.entries[translate.TypeEndpoint][cluster]) != nil
+}
+
+// lingering is a cluster that is unused since then, and about to be removed.
+type lingering struct {
+	rec   *record
+	since time.Time
 }
 
 // mayRemove says whether nothing speaks against a removal.
-func (s *stream) mayRemove(t translate.Type, ts *typeState, name string, now time.Time) bool {
-	if t == translate.TypeSecret && ts.known[name].byName {
+func (s *stream) mayRemove(t translate.Type, rec *record, now time.Time) bool {
+	if t == translate.TypeSecret && rec.have.ByName {
 		return true
 	}
 	switch t {
 	case translate.TypeEndpoint, translate.TypeSecret, translate.TypeExtension, translate.TypeRuntime:
 		// They go with what names them: the Envoy unsubscribes.
-		delete(ts.dirty, name)
+		s.clean(rec)
 		return false
 	}
 	if t != translate.TypeCluster {
 		return true
 	}
-	scopes := s.types[translate.TypeScope]
-	if s.uses[name] > 0 || s.unknown > 0 || (!scopes.subscribed && len(s.g.entries[translate.TypeListener]) > 0) {
-		delete(s.free, name)
+	if s.used(rec.e.Name) || (!s.types[translate.TypeScope].subscribed && s.g.kinds[translate.TypeListener].served > 0) {
+		rec.free = time.Time{}
 		return false
 	}
-	since, counted := s.free[name]
-	if !counted {
-		since = now
-		s.free[name] = now
+	if rec.free.IsZero() {
+		rec.free = now
+		s.free = append(s.free, lingering{rec, now})
 	}
-	return !now.Before(since.Add(s.g.opt.Linger))
+	return !now.Before(rec.free.Add(s.g.opt.Linger))
+}
+
+// expire has clusters looked at that have been unused for long enough.
+func (s *stream) expire(t translate.Type, now time.Time) {
+	if t != translate.TypeCluster {
+		return
+	}
+	for len(s.free) > 0 && !now.Before(s.free[0].since.Add(s.g.opt.Linger)) {
+		if l := s.free[0]; l.rec.free.Equal(l.since) && l.rec.dirty {
+			s.enqueue(l.rec)
+		}
+		s.free = s.free[1:]
+	}
 }
 
 // nextTimer is how long nothing happens by itself.
 func (s *stream) nextTimer(now time.Time) time.Duration {
 	wait := time.Hour
-	for name, since := range s.free {
-		if s.types[translate.TypeCluster].dirty[name] == nil {
-			delete(s.free, name)
-			continue
-		}
-		wait = min(wait, since.Add(s.g.opt.Linger).Sub(now))
+	if len(s.free) > 0 {
+		wait = s.free[0].since.Add(s.g.opt.Linger).Sub(now)
 	}
-	for _, t := range order {
-		if t == translate.TypeSecret {
+	for k := range s.g.refused {
+		if k.Type == translate.TypeSecret {
 			continue // a refused one is not tried again
 		}
-		for name := range s.types[t].dirty {
-			if e := s.g.entries[t][name]; e != nil && e.bad != nil {
-				wait = min(wait, e.bad.at.Add(s.g.opt.Retry<<min(e.bad.tries, 5)).Sub(now))
-			}
+		e := s.g.entries[k.Type][k.Name]
+		if e == nil || e.bad == nil {
+			continue
+		}
+		if rec := s.types[k.Type].records[e]; rec != nil && rec.dirty {
+			wait = min(wait, e.bad.at.Add(s.g.opt.Retry<<min(e.bad.tries, 5)).Sub(now))
 		}
 	}
 	return max(wait, 10*time.Millisecond)

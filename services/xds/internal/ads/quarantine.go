@@ -34,7 +34,7 @@ func (g *Gateway) hold() {
 			}
 			if held != e.held {
 				e.held = held
-				g.retouch(k)
+				g.changed(e, 0)
 			}
 		}
 	}
@@ -117,13 +117,14 @@ func (g *Gateway) repin() {
 	for k := range g.pinned {
 		if e := g.entries[k.Type][k.Name]; e != nil && e.pinned && !pinned[k] {
 			e.pinned = false
-			g.retouch(k)
+			g.changed(e, 0)
+			defer g.forget(e)
 		}
 	}
 	for k := range pinned {
 		if e := g.entries[k.Type][k.Name]; e != nil && !e.pinned {
 			e.pinned = true
-			g.retouch(k)
+			g.changed(e, 0)
 		}
 	}
 	g.pinned = pinned

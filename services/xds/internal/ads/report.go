@@ -149,14 +149,17 @@ func later(a, b time.Time) time.Time {
 func (s *stream) lacks() (k translate.Key, sent bool) {
 	var oldest int64
 	for t, ts := range s.types {
-		for name, d := range ts.dirty {
-			if k.Name != "" && (d.first > oldest || (d.first == oldest && (sent || !ts.flying[name]))) {
+		for e, rec := range ts.records {
+			if !rec.dirty || (k.Name != "" && (rec.first > oldest || (rec.first == oldest && (sent || !rec.flying)))) {
 				continue
 			}
-			if s.counts(t, ts, name) {
-				k, oldest, sent = translate.Key{Type: t, Name: name}, d.first, ts.flying[name]
+			if s.counts(t, ts, rec) {
+				k, oldest, sent = e.Key, rec.first, rec.flying
 			}
 		}
+	}
+	if n := s.at.next; k.Name == "" && n != nil { // it has not looked at it yet
+		return n.e.Key, false
 	}
 	return k, sent
 }

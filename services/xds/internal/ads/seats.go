@@ -21,13 +21,15 @@ func (s *stream) Seat(has bool, since time.Time) bool {
 		}
 		return changed
 	}
-	s.surplus, s.place = !has, since
-	s.g.moved(s)
-	for _, e := range s.g.entries[translate.TypeExtension] {
-		if r := e.effective(); r != nil && r.Surplus != nil {
-			s.touch(r.Key, s.g.revision)
+	s.sync()
+	for _, e := range s.g.kinds[translate.TypeExtension].byID {
+		if e != nil && e.served != nil && e.served.Surplus != nil {
+			s.touch(e, e.served, s.g.revision, false) // it keeps what the Envoy has as it was until now
 		}
 	}
+	s.surplus, s.place = !has, since
+	s.g.moved(s)
+	s.recount()
 	s.wakeUp()
 	return true
 }

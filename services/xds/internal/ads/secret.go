@@ -29,42 +29,46 @@ const window = 128
 
 // full says whether a type's responses have to be answered first.
 func (ts *typeState) full() bool {
-	if ts.queue != nil {
-		return len(ts.inflight) >= window
-	}
-	return len(ts.inflight) > 0
+	return len(ts.inflight) >= ts.window
 }
 
 // secrets picks the next secret that may be sent, and those that are gone up to it.
 func (s *stream) secrets(ts *typeState, now time.Time) []item {
 	var gone []item
-	for len(ts.queue) > 0 {
-		name := ts.queue[0]
-		ts.queue = ts.queue[1:]
-		if r := s.lent(ts, name); r != nil {
+	for len(ts.lent) > 0 {
+		name := ts.lent[0]
+		ts.lent = ts.lent[1:]
+		if r := s.loan(ts, name); r != nil {
 			return append(gone, item{name: name, resource: r})
 		}
-		d := ts.dirty[name]
-		if d == nil || ts.flying[name] || s.together(ts, name) {
+	}
+	for len(ts.queue) > 0 {
+		rec := ts.queue[0]
+		ts.queue = ts.queue[1:]
+		rec.queued = false
+		if !rec.dirty || rec.flying || ts.records[rec.e] != rec || ts.lending[rec.e.Name] || s.together(ts, rec.e.Name) {
 			continue
 		}
-		it, ok := s.consider(translate.TypeSecret, ts, name, d, now)
-		switch e := s.g.entries[translate.TypeSecret][name]; {
+		it, ok := s.consider(translate.TypeSecret, ts, rec, now)
+		switch e := rec.e; {
 		case ok && it.resource != nil:
 			return append(gone, it)
 		case ok:
 			gone = append(gone, it)
-		case e.quarantined() && e.effective() == nil && ts.wants(name) && ts.known[name].version == "":
-			ts.absent = append(ts.absent, name)
+		case e.quarantined() && e.served == nil && ts.wants(e) && rec.have == nil:
+			ts.absent = append(ts.absent, e.Name)
 		}
 	}
 	return gone
 }
 
+// secret finds a secret's entry.
+func (g *Gateway) secret(name string) *entry { return g.entries[translate.TypeSecret][name] }
+
 // together says whether a secret of the same context is under way: its answer says what this one's will mean.
 func (s *stream) together(ts *typeState, name string) bool {
 	for other := range s.g.together[name] {
-		if ts.flying[other] {
+		if rec := ts.records[s.g.secret(other)]; ts.lending[other] || (rec != nil && rec.flying) {
 			return true
 		}
 	}
@@ -72,16 +76,18 @@ func (s *stream) together(ts *typeState, name string) bool {
 }
 
 // takenSecret notes what the ACK of a secret says of those in the same context: they are served with it.
-func (s *stream) takenSecret(ts *typeState, name string) {
-	if ts.leased(name) >= 0 {
-		ts.enqueue(name) // it may have been taken back and asked for anew since
+func (s *stream) takenSecret(ts *typeState, it item) {
+	if ts.leased(it.name) >= 0 {
+		ts.lent = append(ts.lent, it.name) // it may have been taken back and asked for anew since
 	}
-	for other := range s.g.together[name] {
-		ts.enqueue(other) // it may have waited
+	s.lookAgain(translate.TypeSecret, it.name) // it may have a secret of its own now
+	for other := range s.g.together[it.name] {
+		s.lookAgain(translate.TypeSecret, other) // it may have waited
 		if s.g.contested[other] != nil {
 			delete(s.g.contested, other)
-			if e := s.g.entries[translate.TypeSecret][other]; e != nil && e.desired != nil && ts.known[other].version == e.desired.Version {
-				s.g.accept(e.desired, e.revision)
+			s.g.epoch++
+			if e := s.g.secret(other); e != nil && e.desired != nil && s.have(e) != nil && s.have(e).Version == e.desired.Version {
+				s.accept(e.desired, e.revision)
 			}
 		}
 	}
@@ -89,64 +95,68 @@ func (s *stream) takenSecret(ts *typeState, name string) {
 
 // refusedSecret blames the refusal of a secret on it, or on another one of its context whose content shows a fault.
 func (s *stream) refusedSecret(ts *typeState, it item, reason string) {
-	culprit := it.name
+	culprit := it.e
 	if !faulty(it.resource) {
 		for _, other := range slices.Sorted(maps.Keys(s.g.together[it.name])) {
-			if e := s.g.entries[translate.TypeSecret][other]; e != nil && faulty(e.desired) {
-				culprit = other
+			if e := s.g.secret(other); e != nil && faulty(e.desired) {
+				culprit = e
 			}
 		}
 	}
-	now := time.Now()
 	if i := ts.leased(it.name); i >= 0 {
 		if of := s.g.effective(translate.Key{Type: translate.TypeSecret, Name: ts.leases[i].of}); of.Is(it.resource.Version) {
-			s.g.refuse(of, reason, now)
+			s.refuse(of, reason)
 		}
 		ts.unlend(it.name)
 		ts.absent = append(ts.absent, it.name)
 		return
 	}
-	if culprit != it.name {
+	if it.e == nil { // it has been taken back since
+		s.lookAgain(translate.TypeSecret, it.name)
+		return
+	}
+	if culprit != it.e {
 		// The Envoy has it, and serves it as soon as the other one is another.
-		s.hold(ts, it.name, holding(it.resource))
-		s.settle(translate.TypeSecret, ts, it.name)
-		e := s.g.entries[translate.TypeSecret][culprit]
-		if e.bad == nil {
-			s.g.refuse(e.desired, reason, now)
+		rec := ts.records[it.e]
+		s.hold(rec, it.resource)
+		s.settle(rec)
+		if culprit.bad == nil {
+			s.refuse(culprit.desired, reason)
 		}
-		s.g.contest(it, e, reason)
+		s.g.contest(it, culprit, reason)
 		delete(ts.spoiled, it.name)
 		s.restore(ts, culprit)
 		return
 	}
-	s.g.refuse(it.resource, reason, now)
-	s.restore(ts, it.name)
+	s.refuse(it.resource, reason)
+	s.restore(ts, it.e)
 	for other := range s.g.together[it.name] {
-		ts.enqueue(other)
+		s.lookAgain(translate.TypeSecret, other)
 	}
 }
 
 // restore sends what is served in the place of a secret that the Envoy has refused.
-func (s *stream) restore(ts *typeState, name string) {
-	e := s.g.entries[translate.TypeSecret][name]
+func (s *stream) restore(ts *typeState, e *entry) {
 	if !e.quarantined() {
 		return
 	}
-	if e.effective() == nil {
-		s.drop(ts, name)
-		ts.absent = append(ts.absent, name)
+	if e.served == nil {
+		if s.have(e) != nil {
+			rec := s.record(e)
+			s.drop(rec)
+			s.tidy(rec)
+		}
+		ts.absent = append(ts.absent, e.Name)
 		return
 	}
-	d := ts.dirty[name]
-	if d == nil {
-		d = &dirt{first: e.revision}
-	}
-	d.force = true
-	ts.mark(name, d)
+	rec := s.record(e)
+	s.mark(rec, e.revision)
+	rec.force = true
 }
 
 // contest notes that a secret is not served because another one of its context was refused.
 func (g *Gateway) contest(it item, culprit *entry, reason string) {
+	g.epoch++
 	if e := g.entries[it.resource.Type][it.name]; e == nil || !e.desired.Is(it.resource.Version) {
 		return
 	}

@@ -33,6 +33,8 @@ type Directory interface {
 type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	dir Directory
+	// raw says that streams are those of gRPC.
+	raw bool
 }
 
 // NewServer returns a server; register it with discoveryv3.RegisterAggregatedDiscoveryServiceServer.
@@ -50,6 +52,7 @@ func (s *Server) DeltaAggregatedResources(conn discoveryv3.AggregatedDiscoverySe
 	}
 	ctx, cancel := context.WithCancel(conn.Context())
 	st := newStream(g, withContext{conn, ctx}, cancel, time.Now())
+	st.raw = s.raw
 	st.id = first.GetNode().GetId()
 	st.version = envoyVersion(first.GetNode())
 	st.told(first.GetNode())

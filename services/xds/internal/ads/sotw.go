@@ -4,10 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	clusterservicev3 "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
@@ -50,6 +50,7 @@ type single struct {
 
 // Register registers the aggregated service and those for one type.
 func (s *Server) Register(g *grpc.Server) {
+	s.raw = true
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s)
 	one := &single{s: s}
 	listenerservicev3.RegisterListenerDiscoveryServiceServer(g, one)
@@ -214,8 +215,6 @@ func (g *Gateway) unwatch(c chan struct{}) {
 
 // world lists the resources of a type, of the names given or all, in order.
 func (g *Gateway) world(t translate.Type, names []string) []*translate.Resource {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	if t == translate.TypeRoute {
 		var out []*translate.Resource
 		for _, n := range names {
@@ -225,52 +224,128 @@ func (g *Gateway) world(t translate.Type, names []string) []*translate.Resource 
 		}
 		return out
 	}
-	if len(names) == 0 || slices.Contains(names, "*") {
-		names = slices.Sorted(maps.Keys(g.entries[t]))
+	out := sortedByName(g.listed(t, names))
+	for i, r := range out {
+		out[i] = r.Anywhere()
 	}
+	return out
+}
+
+// listed are the resources that are served, of the names given or all. What is done with them is done
+// without the gateway's lock, which the delta streams wait for.
+func (g *Gateway) listed(t translate.Type, names []string) []*translate.Resource {
 	var out []*translate.Resource
-	for _, n := range names {
-		if r := g.entries[t][n].effective(); r != nil {
-			out = append(out, r.Anywhere())
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(names) > 0 && !slices.Contains(names, "*") {
+		for _, n := range names {
+			if r := g.effective(translate.Key{Type: t, Name: n}); r != nil {
+				out = append(out, r)
+			}
+		}
+		return out
+	}
+	for _, e := range g.kinds[t].byID {
+		if e != nil && e.served != nil {
+			out = append(out, e.served)
 		}
 	}
 	return out
 }
 
-// table puts a listener's scopes together to one RouteConfiguration.
+// tables are the route tables that were put together last, by listener: many clients ask for the same one.
+type tables struct {
+	mu   sync.Mutex
+	last map[string]*table
+}
+
+type table struct {
+	epoch  int64
+	made   *translate.Resource
+	scopes map[*translate.Resource]part
+}
+
+// part is what a scope adds to the table, marshalled: messages one after the other are one that has all of them.
+type part struct {
+	raw []byte
+	// common is what all scopes of a listener say.
+	common *routev3.RouteConfiguration
+}
+
+// table puts a listener's scopes together to one RouteConfiguration. What has not changed since the last time is not
+// read again.
 func (g *Gateway) table(listener string) *translate.Resource {
-	if g.entries[translate.TypeListener][listener].effective() == nil {
+	g.tables.mu.Lock()
+	defer g.tables.mu.Unlock()
+	g.mu.Lock()
+	epoch := g.epoch
+	served := g.effective(translate.Key{Type: translate.TypeListener, Name: listener}) != nil
+	g.mu.Unlock()
+	was := g.tables.last[listener]
+	switch {
+	case !served:
+		delete(g.tables.last, listener)
 		return nil
+	case was == nil:
+		was = &table{}
+	case was.epoch == epoch:
+		return was.made
 	}
-	table := &routev3.RouteConfiguration{Name: listener, IgnorePortInHostMatching: true}
-	scopes := g.entries[translate.TypeScope]
-	for _, name := range slices.Sorted(maps.Keys(scopes)) {
-		host, ours := strings.CutPrefix(name, listener+"/")
-		r := scopes[name].effective()
-		if !ours || r == nil {
+	now := &table{epoch: epoch, scopes: map[*translate.Resource]part{}}
+	common := &routev3.RouteConfiguration{}
+	var raw []byte
+	for _, r := range sortedByName(g.listed(translate.TypeScope, nil)) {
+		if !strings.HasPrefix(r.Name, listener+"/") {
 			continue
 		}
-		var scope routev3.ScopedRouteConfiguration
-		if err := r.Body.UnmarshalTo(&scope); err != nil {
-			g.opt.Log.Error("a scope cannot be read", zap.String("name", name), zap.Error(err))
-			continue
-		}
-		for _, v := range scope.GetRouteConfiguration().GetVirtualHosts() {
-			if host != "*" {
-				v.Domains = []string{host}
+		p, known := was.scopes[r]
+		if !known {
+			var err error
+			if p, err = partOf(r, strings.TrimPrefix(r.Name, listener+"/")); err != nil {
+				g.opt.Log.Error("a scope cannot be read", zap.String("name", r.Name), zap.Error(err))
+				continue
 			}
-			table.VirtualHosts = append(table.VirtualHosts, v)
 		}
-		table.ValidateClusters, table.RequestHeadersToRemove = scope.GetRouteConfiguration().GetValidateClusters(), scope.GetRouteConfiguration().GetRequestHeadersToRemove()
+		now.scopes[r] = p
+		raw, common = append(raw, p.raw...), p.common
 	}
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(table)
+	head, err := proto.MarshalOptions{Deterministic: true}.Marshal(&routev3.RouteConfiguration{
+		Name: listener, IgnorePortInHostMatching: true, ValidateClusters: common.GetValidateClusters(), RequestHeadersToRemove: common.GetRequestHeadersToRemove(),
+	})
 	if err != nil {
 		g.opt.Log.Error("a route table cannot be marshalled", zap.String("listener", listener), zap.Error(err))
 		return nil
 	}
+	raw = append(raw, head...)
 	sum := sha256.Sum256(raw)
-	return &translate.Resource{
+	now.made = &translate.Resource{
 		Key:  translate.Key{Type: translate.TypeRoute, Name: listener},
 		Body: &anypb.Any{TypeUrl: string(translate.TypeRoute), Value: raw}, Version: hex.EncodeToString(sum[:16]),
 	}
+	if g.tables.last == nil {
+		g.tables.last = map[string]*table{}
+	}
+	g.tables.last[listener] = now
+	return now.made
+}
+
+func sortedByName(all []*translate.Resource) []*translate.Resource {
+	slices.SortFunc(all, func(a, b *translate.Resource) int { return compare(a.Name, b.Name) })
+	return all
+}
+
+// partOf reads a scope of a host.
+func partOf(r *translate.Resource, host string) (part, error) {
+	var scope routev3.ScopedRouteConfiguration
+	if err := r.Body.UnmarshalTo(&scope); err != nil {
+		return part{}, err
+	}
+	routes := scope.GetRouteConfiguration()
+	if host != "*" {
+		for _, v := range routes.GetVirtualHosts() {
+			v.Domains = []string{host}
+		}
+	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(&routev3.RouteConfiguration{VirtualHosts: routes.GetVirtualHosts()})
+	return part{raw, &routev3.RouteConfiguration{ValidateClusters: routes.GetValidateClusters(), RequestHeadersToRemove: routes.GetRequestHeadersToRemove()}}, err
 }

@@ -3,6 +3,7 @@ package ads
 import (
 	"cmp"
 	"context"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -24,38 +25,15 @@ func ShortType(t translate.Type) string {
 // deltaStream is the gRPC stream, as far as it is needed here.
 type deltaStream interface {
 	Send(*discoveryv3.DeltaDiscoveryResponse) error
+	SendMsg(any) error
 	Recv() (*discoveryv3.DeltaDiscoveryRequest, error)
 	Context() context.Context
 }
 
-// dirt is a resource that the Envoy has not (fully) got.
-type dirt struct {
-	// first is the oldest revision that is not on the Envoy; next the first one that came after the
-	// version in flight was sent, 0 for none.
-	first, next int64
-	// anew is a cluster that the Envoy has to be without before it gets it again.
-	anew bool
-	// force sends it even where the Envoy has this version; again asks for that once more after the
-	// response in flight.
-	force, again bool
-}
-
-// held is a version that an Envoy has.
-type held struct {
-	version string
-	// clusters that it uses; unknown where the version came from another server's life.
-	clusters []string
-	unknown  bool
-	// foreign says of endpoints that another server's life has sent them.
-	foreign bool
-	// says is a route table that names something, or whose content is not known.
-	says bool
-	// byName is a secret that the Envoy forgets when it is told that it is gone.
-	byName bool
-}
-
 // item is one resource in a response in flight.
 type item struct {
+	// e is nil for a secret under a leased name.
+	e        *entry
 	name     string
 	resource *translate.Resource // nil: removal
 	revision int64
@@ -70,41 +48,35 @@ type response struct {
 type typeState struct {
 	subscribed bool
 	wildcard   bool
-	names      map[string]bool
+	// fresh says that what the Envoy lacks has not been noted yet.
+	fresh bool
+	// window is how many responses may be in flight at once.
+	window int
+	// names are those asked for, current those of which the Envoy has what is served, both by the entries' numbers.
+	names, current ids
+	// records are the others that the Envoy has, and all that it has to be told of.
+	records map[*entry]*record
 	// leaving are endpoints whose cluster is being removed: the Envoy will forget them, and ask again if the
 	// cluster comes back. What is sent in between it acknowledges and drops.
 	leaving map[string]bool
-	known   map[string]held
-	dirty   map[string]*dirt
-	// inflight are the responses that the Envoy has not answered, and flying the names in them. There is one of a
-	// type, and up to [window] of secrets, each of which goes alone.
+	// inflight are the responses that the Envoy has not answered. There is one of a type, and up to [window] of
+	// secrets, each of which goes alone.
 	inflight []*response
-	flying   map[string]bool
 	// groups are sent one after the other, each by itself: the parts of a refused response.
-	groups [][]string
+	groups [][]*entry
 	// answer is owed even where there is nothing to say.
 	answer bool
 	// spoiled are versions that the Envoy has refused, and so takes the next time without looking.
 	spoiled map[string]string
 	// absent names were asked for and do not exist.
 	absent []string
-	// queue are the secrets to look at: dirty ones whose turn has not come. It is nil for other types.
-	queue []string
-	// leases are the names that stand for no secret of their own, the oldest first.
-	leases []lease
-}
-
-// mark notes dirt.
-func (ts *typeState) mark(name string, d *dirt) {
-	ts.dirty[name] = d
-	ts.enqueue(name)
-}
-
-// enqueue has a secret looked at.
-func (ts *typeState) enqueue(name string) {
-	if ts.queue != nil {
-		ts.queue = append(ts.queue, name)
-	}
+	// queue are those to look at: dirty ones, and what they wait for may have come.
+	queue []*record
+	// leases are the names that stand for no secret of their own, the oldest first; lent those to be sent, and
+	// lending those in flight.
+	leases  []lease
+	lent    []string
+	lending map[string]bool
 }
 
 // stream is one Envoy's connection. Its state belongs to the gateway's lock; only its own goroutine
@@ -130,33 +102,45 @@ type stream struct {
 	surplus bool
 	place   time.Time
 	types   map[translate.Type]*typeState
-	// uses counts, by cluster, the routes and listeners that the Envoy holds or may be about to hold.
+	// at is the last change that it has looked at.
+	at *change
+	// uses counts, by cluster, the routes and listeners that the Envoy may be about to hold, or holds where they are
+	// not what is served.
 	uses map[string]int
+	// awaited are what waits for a cluster, by its name, and slotted what waits for slots.
+	awaited map[string][]*record
+	slotted []*record
+	// missing is what [stream.applied] found: the first revision that the Envoy lacks; it is good until the epoch
+	// of the gateway is another.
+	missing, epoch int64
+	// reported is what it was when others were last told of it.
+	reported int64
 	// unknown counts the held versions whose clusters are not known.
 	unknown int
 	// says counts the route tables that the Envoy holds or may be about to hold and that name something (a policy,
 	// none, a feature); fresh is one that came without anything.
 	says  int
 	fresh bool
-	// free notes since when a cluster that is to be removed is unused.
-	free  map[string]time.Time
+	// free notes since when clusters that are to be removed are unused, the first one first.
+	free  []lingering
 	nonce uint64
 	wakes chan struct{}
+	// admitted says that it has had its turn in the gateway's intake, which ends when the Envoy serves goal.
+	admitted bool
+	goal     int64
+	// raw says that the stream takes what is marshalled already.
+	raw bool
 }
 
 func newStream(g *Gateway, conn deltaStream, cancel context.CancelFunc, now time.Time) *stream {
 	s := &stream{
-		g: g, conn: conn, cancel: cancel, log: g.opt.Log, since: now, number: numbers.Add(1),
-		types: map[translate.Type]*typeState{}, uses: map[string]int{}, free: map[string]time.Time{},
+		g: g, conn: conn, cancel: cancel, log: g.opt.Log, since: now, number: numbers.Add(1), types: map[translate.Type]*typeState{}, reported: -1,
 		wakes: make(chan struct{}, 1),
 	}
 	for _, t := range order {
-		s.types[t] = &typeState{
-			names: map[string]bool{}, leaving: map[string]bool{}, known: map[string]held{}, dirty: map[string]*dirt{},
-			flying: map[string]bool{}, spoiled: map[string]string{},
-		}
+		s.types[t] = &typeState{fresh: true, window: 1}
 	}
-	s.types[translate.TypeSecret].queue = []string{}
+	s.types[translate.TypeSecret].window = window
 	return s
 }
 
@@ -164,22 +148,46 @@ func newStream(g *Gateway, conn deltaStream, cancel context.CancelFunc, now time
 func (s *stream) join() {
 	s.g.mu.Lock()
 	defer s.g.mu.Unlock()
-	for t, byName := range s.g.entries {
-		for name, e := range byName {
-			if e.desired != nil || e.pinned {
-				s.types[t].mark(name, &dirt{first: 1})
-			}
-		}
-	}
+	s.at = s.g.tail
 	s.g.streams[s] = struct{}{}
 	s.g.moved(s)
 }
 
+// refresh notes what an Envoy lacks that has come: all but what it has said that it has.
+func (s *stream) refresh(t translate.Type, ts *typeState) {
+	ts.fresh = false
+	for _, e := range s.g.kinds[t].byID {
+		if s.needs(ts, e) {
+			s.mark(s.open(e, nil), 1)
+		}
+	}
+}
+
+// needs says whether an Envoy that has come has to be told of a resource. Of secrets it asks for those that it wants.
+func (s *stream) needs(ts *typeState, e *entry) bool {
+	if e == nil || e.gone() || ts.current.has(e.id) || ts.records[e] != nil {
+		return false
+	}
+	return e.Type != translate.TypeSecret || ts.names.has(e.id) || (e.desired != nil && e.desired.Carrier != "")
+}
+
 func (s *stream) leave() {
 	s.g.mu.Lock()
+	defer s.g.mu.Unlock()
 	delete(s.g.streams, s)
 	s.g.went(s)
-	s.g.mu.Unlock()
+	s.g.intake.leave(s)
+	for t, ts := range s.types {
+		for e := range ts.records {
+			s.g.unref(e)
+		}
+		all := s.g.kinds[t].byID
+		for _, set := range []ids{ts.names, ts.current} {
+			for i := range set.all {
+				s.g.unref(all[i])
+			}
+		}
+	}
 }
 
 func (s *stream) wakeUp() {
@@ -213,98 +221,81 @@ func (s *stream) latest(t translate.Type) bool {
 
 // careful says whether the Envoy may have routes that name something, or get some in the place of refused ones.
 func (s *stream) careful() bool {
-	if s.says > 0 || (!s.fresh && !s.types[translate.TypeScope].subscribed) {
-		return true
-	}
-	for _, e := range s.g.substitutes {
-		if says(e.good) {
-			return true
+	return s.says > 0 || (!s.fresh && !s.types[translate.TypeScope].subscribed) || s.g.speaks()
+}
+
+// speaks says whether something that is served in the place of something refused names something.
+func (g *Gateway) speaks() bool {
+	if g.speaking.epoch != g.epoch {
+		g.speaking.epoch, g.speaking.is = g.epoch, false
+		for _, e := range g.substitutes {
+			g.speaking.is = g.speaking.is || says(e.good)
 		}
 	}
-	return false
+	return g.speaking.is
 }
 
 // tooEarly says whether a slot's content has to wait until the Envoy has other routes; has is whether it has a content.
 func (s *stream) tooEarly(r *translate.Resource, has bool) bool { return has && r.Late && s.careful() }
 
-// says tells of a route table whether it names something.
-func says(r *translate.Resource) bool { return r != nil && r.Says() }
-
-// holding is what an Envoy has with a resource.
-func holding(r *translate.Resource) held {
-	return held{version: r.Version, clusters: r.Clusters, says: says(r), byName: r.ByName}
-}
-
-// claim counts what a version relies on that an Envoy has or is being sent, until [stream.release].
-func (s *stream) claim(h held) {
-	for _, c := range h.clusters {
-		s.uses[c]++
-	}
-	if h.unknown {
-		s.unknown++
-	}
-	if h.says {
-		s.says++
-	}
-}
-
-func (s *stream) release(h held) {
-	for _, c := range h.clusters {
-		if s.uses[c]--; s.uses[c] <= 0 {
-			delete(s.uses, c)
-		}
-	}
-	if h.unknown {
-		s.unknown--
-	}
-	if h.says {
-		s.says--
-	}
-}
-
-// reform has slots looked at again whose other form is due: what it waited for may have changed by any message.
+// reform has slots looked at again whose other form may be due: what it waited for may have changed by any message.
 func (s *stream) reform() {
-	ts := s.types[translate.TypeExtension]
-	for name, e := range s.g.entries[translate.TypeExtension] {
-		r := e.effective()
-		if have, has := ts.known[name]; has && r != nil && r.Careful != nil && have.version != s.form(r).Version {
-			s.retouch(r.Key)
+	for e, rec := range s.types[translate.TypeExtension].records {
+		switch r := s.form(e.served); {
+		case rec.dirty:
+			s.enqueue(rec)
+		case r != nil && e.served.Careful != nil && rec.have != nil && rec.have.Version != r.Version:
+			s.mark(rec, s.g.revision)
 		}
 	}
 }
 
 func (s *stream) effective(k translate.Key) *translate.Resource { return s.form(s.g.effective(k)) }
 
-// touch notes that a revision changed a resource.
-func (s *stream) touch(k translate.Key, revision int64) {
-	ts := s.types[k.Type]
-	if k.Type == translate.TypeSecret {
-		s.changedSecret(ts, k.Name, revision)
+// sync looks at the changes since the last time.
+func (s *stream) sync() {
+	var secrets []*change
+	for n := s.at.next; n != nil; n = n.next {
+		s.at = n
+		if n.e.id < 0 {
+			continue // it was forgotten: no Envoy had anything to do with it
+		}
+		s.touch(n.e, n.was, n.revision, n.again)
+		switch n.e.Type {
+		case translate.TypeSecret:
+			if !n.again {
+				secrets = append(secrets, n)
+			}
+		case translate.TypeEndpoint:
+			s.lookAgain(translate.TypeCluster, n.e.Name)
+		case translate.TypeExtension:
+			s.slotsMoved()
+		}
 	}
-	d := ts.dirty[k.Name]
-	switch {
-	case d == nil:
-		ts.mark(k.Name, &dirt{first: revision})
-	case d.next == 0 && ts.flying[k.Name]:
-		d.next = revision
-	default:
-		ts.enqueue(k.Name)
+	for _, n := range secrets {
+		s.changedSecret(s.types[translate.TypeSecret], n.e, n.revision)
 	}
 }
 
-// retouch has a resource looked at again without a revision of its own.
-func (s *stream) retouch(k translate.Key) {
-	ts := s.types[k.Type]
-	if ts.dirty[k.Name] == nil {
-		ts.mark(k.Name, &dirt{first: s.g.revision})
-	} else {
-		ts.enqueue(k.Name)
+// touch notes that a revision changed a resource, or that it is to be looked at again. Was is what the Envoy has if
+// it has what was served until then.
+func (s *stream) touch(e *entry, was *translate.Resource, revision int64, again bool) {
+	ts := s.types[e.Type]
+	if !ts.current.has(e.id) && ts.records[e] == nil && (ts.fresh || !s.needs(ts, e)) {
+		return // it has nothing of it, and needs nothing of it now
 	}
+	rec := s.open(e, was)
+	if !again && rec.dirty && rec.next == 0 && rec.flying {
+		rec.next = revision
+		s.recount()
+		return
+	}
+	s.mark(rec, revision)
 }
 
 // wants says whether the Envoy follows a resource.
-func (ts *typeState) wants(name string) bool {
-	return ts.wildcard || (ts.names[name] && !ts.leaving[name])
+func (ts *typeState) wants(e *entry) bool {
+	return ts.wildcard || (ts.names.has(e.id) && !ts.leaving[e.Name])
 }
 
 // run serves the stream until it ends.
@@ -314,12 +305,12 @@ func (s *stream) run(first *discoveryv3.DeltaDiscoveryRequest) error {
 	s.g.opt.Seats.Join(seats.Proxy{Gateway: s.g.name, ID: s.id, Address: s.address, Connected: s.since}, s)
 	s.g.opt.OnChange()
 	defer s.g.opt.OnChange()
-	defer s.g.opt.Seats.Leave(s)
 	defer s.leave()
-	requests := make(chan *discoveryv3.DeltaDiscoveryRequest, 16)
+	defer s.g.opt.Seats.Leave(s)
+	requests := make(chan *discoveryv3.DeltaDiscoveryRequest)
 	failed := make(chan error, 1)
 	ctx := s.conn.Context()
-	go func() {
+	read := func() {
 		for {
 			r, err := s.conn.Recv()
 			if err != nil {
@@ -332,20 +323,29 @@ func (s *stream) run(first *discoveryv3.DeltaDiscoveryRequest) error {
 				return
 			}
 		}
-	}()
+	}
+	reading := false
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	s.handle(first)
+	take := func(r *discoveryv3.DeltaDiscoveryRequest) {
+		if s.handle(r) {
+			s.g.opt.OnChange()
+		}
+	}
+	take(first)
 	for {
 		next, err := s.pump()
 		if err != nil {
 			return err
 		}
 		timer.Reset(next)
+		if !reading && s.admitted { // what an Envoy says that it has is much: it is read when its turn comes
+			reading = true
+			go read()
+		}
 		select {
 		case r := <-requests:
-			s.handle(r)
-			s.g.opt.OnChange()
+			take(r)
 		case <-s.wakes:
 		case <-timer.C:
 		case err := <-failed:
@@ -361,16 +361,35 @@ func (s *stream) pump() (time.Duration, error) {
 	for {
 		now := time.Now()
 		s.g.mu.Lock()
-		msg := s.next(now)
-		wait := s.nextTimer(now)
+		var msg *push
+		wait, mine := s.g.intake.admit(s, now)
+		if mine {
+			s.sync()
+			msg = s.next(now)
+			wait = min(wait, s.nextTimer(now))
+		}
+		applied := s.applied()
+		s.g.intake.settle(s, applied)
+		moved := applied != s.reported
+		s.reported = applied
 		s.g.mu.Unlock()
+		if moved {
+			s.g.opt.OnChange()
+		}
 		if msg == nil {
 			return wait, nil
 		}
-		if err := s.conn.Send(msg); err != nil {
+		if err := s.send(msg); err != nil {
 			return 0, err
 		}
 	}
+}
+
+func (s *stream) send(p *push) error {
+	if s.raw {
+		return s.conn.SendMsg(p.encoded(&s.g.encodings))
+	}
+	return s.conn.Send(p.message())
 }
 
 func (s *stream) newNonce() string {
@@ -381,42 +400,65 @@ func (s *stream) newNonce() string {
 // applied is the revision that the Envoy serves in full. A removal of a cluster is not waited for:
 // nobody can see it. Nor is what was refused: its last good version is served instead, and reported.
 func (s *stream) applied() int64 {
-	applied := s.g.revision
+	if s.epoch != s.g.epoch {
+		s.epoch, s.missing = s.g.epoch, s.lacking()
+	}
+	behind := s.missing
+	if n := s.at.next; n != nil { // it has not looked at it yet
+		behind = min(behind, n.revision)
+	}
+	return max(min(s.g.revision, behind-1), 0)
+}
+
+// recount has [stream.applied] look again.
+func (s *stream) recount() { s.epoch = 0 }
+
+func (s *stream) lacking() int64 {
+	first := int64(math.MaxInt64)
 	for t, ts := range s.types {
-		for name, d := range ts.dirty {
-			if d.first <= applied && s.counts(t, ts, name) {
-				applied = d.first - 1
+		for _, rec := range ts.records {
+			if rec.dirty && rec.first < first && s.counts(t, ts, rec) {
+				first = rec.first
+			}
+		}
+		if !ts.fresh || first <= 1 {
+			continue
+		}
+		for _, e := range s.g.kinds[t].byID {
+			if s.needs(ts, e) && s.counts(t, ts, &record{e: e}) {
+				first = 1
+				break
 			}
 		}
 	}
-	return max(applied, 0)
+	return first
 }
 
-func (s *stream) counts(t translate.Type, ts *typeState, name string) bool {
-	e := s.g.entries[t][name]
-	eff := s.form(e.effective())
-	have, has := ts.known[name]
-	if eff == nil && !has && !ts.flying[name] {
+func (s *stream) counts(t translate.Type, ts *typeState, rec *record) bool {
+	e := rec.e
+	eff := s.form(e.served)
+	have := rec.have
+	if eff == nil && have == nil && !rec.flying {
 		return false // it never had it, and needs it no more; or it was refused, without a predecessor
 	}
-	if eff == nil && e != nil && e.bad != nil {
+	if eff == nil && e.bad != nil {
 		return false // it was refused, and the Envoy keeps what another life of this server has sent
 	}
-	if eff != nil && has && have.version == eff.Version && !ts.dirty[name].force {
+	if eff != nil && have != nil && have.Version == eff.Version && !rec.force {
 		return false // it has what is served in place of what was refused
 	}
 	switch t {
 	case translate.TypeCluster:
-		return eff != nil && (!has || !s.waits(name))
+		return eff != nil && (have == nil || !s.waits(e.Name))
 	case translate.TypeEndpoint:
-		return eff != nil && (!has || !have.outlives(eff)) && s.g.effective(translate.Key{Type: translate.TypeCluster, Name: name}) != nil
+		return eff != nil && !outlives(have, eff) && s.g.effective(translate.Key{Type: translate.TypeCluster, Name: e.Name}) != nil
 	case translate.TypeSecret:
 		if eff == nil {
-			return have.byName
+			return have != nil && have.ByName
 		}
-		return ts.wants(name) || s.carried(eff)
+		return ts.wants(e) || s.carried(eff)
 	case translate.TypeExtension, translate.TypeRuntime:
-		return eff != nil && ts.wants(name) && !s.tooEarly(eff, has)
+		return eff != nil && ts.wants(e) && !s.tooEarly(eff, have != nil)
 	default:
 		return eff == nil || s.g.blocker(eff) == nil
 	}

@@ -102,9 +102,11 @@ func (g *Gateway) Recall(verdicts []Verdict, now time.Time) {
 			e.bad = &Refusal{Resource: e.desired, Revision: v.Revision, Reason: v.Reason, at: now}
 			g.refused[v.Key] = struct{}{}
 		}
+		g.changed(e, 0)
 		for _, p := range v.Pinned {
 			if g.entries[p.Type][p.Name] == nil {
-				g.entries[p.Type][p.Name] = &entry{good: p, revision: v.Revision}
+				e := g.entry(p.Key)
+				e.good, e.revision = p, v.Revision
 			}
 		}
 	}

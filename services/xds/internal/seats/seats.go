@@ -10,6 +10,7 @@ package seats
 
 import (
 	"cmp"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -67,8 +68,12 @@ type absent struct {
 }
 
 type report struct {
-	proxies []Proxy
+	proxies map[key][]Proxy
 	seen    time.Time
+}
+
+func (r report) has(p Proxy) bool {
+	return slices.ContainsFunc(r.proxies[p.key()], func(o Proxy) bool { return o.Connected.Equal(p.Connected) })
 }
 
 // Seats is one for all gateways, since a license may be that of several.
@@ -79,19 +84,26 @@ type Seats struct {
 	limits  map[string]int    // by license; none where there is no limit
 	license map[string]string // by gateway
 	here    map[Holder]*claim
+	known   map[key][]*claim  // those here
 	there   map[string]report // by server
-	gone    []absent
+	gone    map[key][]absent
 }
 
 // New returns seats without limits; self is this server's id among the others.
 func New(self string) *Seats {
-	return &Seats{self: self, limits: map[string]int{}, license: map[string]string{}, here: map[Holder]*claim{}, there: map[string]report{}}
+	return &Seats{
+		self: self, limits: map[string]int{}, license: map[string]string{}, here: map[Holder]*claim{}, known: map[key][]*claim{},
+		there: map[string]report{}, gone: map[key][]absent{},
+	}
 }
 
 // Configure says which license each gateway has, and how many Envoys each license allows.
 func (s *Seats) Configure(license map[string]string, limits map[string]int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if maps.Equal(s.license, license) && maps.Equal(s.limits, limits) {
+		return // as at most changes: nobody is asked
+	}
 	s.license, s.limits = license, limits
 	s.deal(time.Now())
 }
@@ -105,7 +117,12 @@ func (s *Seats) Join(p Proxy, h Holder) {
 	p.Since = p.Connected
 	c := &claim{Proxy: p, server: s.self, holder: h}
 	s.here[h] = c
+	s.known[p.key()] = append(s.known[p.key()], c)
 	s.recognize(c, p.Connected)
+	if len(s.limits) == 0 { // the others' places stay what they are
+		h.Seat(true, c.Since)
+		return
+	}
 	s.deal(p.Connected)
 }
 
@@ -116,9 +133,21 @@ func (s *Seats) Leave(h Holder) {
 	now := time.Now()
 	if c := s.here[h]; c != nil {
 		delete(s.here, h)
-		s.gone = append(s.gone, absent{c.Proxy, now.Add(Grace)})
+		k := c.key()
+		if s.known[k] = slices.DeleteFunc(s.known[k], func(o *claim) bool { return o == c }); len(s.known[k]) == 0 {
+			delete(s.known, k)
+		}
+		s.miss(c.Proxy, now)
 	}
-	s.deal(now)
+	if len(s.limits) > 0 {
+		s.deal(now)
+	}
+}
+
+// miss notes that an Envoy is gone.
+func (s *Seats) miss(p Proxy, now time.Time) {
+	k := p.key()
+	s.gone[k] = append(s.gone[k], absent{p, now.Add(Grace)})
 }
 
 // Stood notes that an Envoy has come back without a seat. Unless somebody knows better, it stands behind
@@ -149,31 +178,27 @@ func (s *Seats) Hear(server string, proxies []Proxy, stopped bool) bool {
 }
 
 func (s *Seats) hear(server string, proxies []Proxy, stopped bool, now time.Time) {
-	was := s.there[server]
+	was, is := s.there[server], report{map[key][]Proxy{}, now}
 	if stopped {
-		proxies = nil
 		delete(s.there, server)
 	} else {
-		s.there[server] = report{proxies, now}
+		for _, p := range proxies {
+			is.proxies[p.key()] = append(is.proxies[p.key()], p)
+		}
+		s.there[server] = is
 	}
-	for _, p := range was.proxies {
-		if !slices.ContainsFunc(proxies, p.is) && !s.took(p) {
-			s.gone = append(s.gone, absent{p, now.Add(Grace)})
+	for _, same := range was.proxies {
+		for _, p := range same {
+			if !is.has(p) && !s.took(p) {
+				s.miss(p, now)
+			}
 		}
 	}
 }
 
-// is says whether a report speaks of the same connection.
-func (p Proxy) is(o Proxy) bool { return o.key() == p.key() && o.Connected.Equal(p.Connected) }
-
 // took says whether an Envoy of this server has the place already.
 func (s *Seats) took(p Proxy) bool {
-	for _, c := range s.here {
-		if c.key() == p.key() && !c.Since.After(p.Since) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.known[p.key()], func(c *claim) bool { return !c.Since.After(p.Since) })
 }
 
 // Remember takes the last report of this server's life before.
@@ -182,7 +207,7 @@ func (s *Seats) Remember(proxies []Proxy) bool {
 	defer s.mu.Unlock()
 	now := time.Now()
 	for _, p := range proxies {
-		s.gone = append(s.gone, absent{p, now.Add(Grace)})
+		s.miss(p, now)
 	}
 	for _, c := range s.byAge() {
 		if c.holder != nil {
@@ -206,27 +231,31 @@ func (s *Seats) Age(deaf bool) bool {
 			s.hear(server, nil, true, now)
 		}
 	}
-	s.gone = slices.DeleteFunc(s.gone, func(a absent) bool { return now.After(a.until) })
+	for k, all := range s.gone {
+		if s.gone[k] = slices.DeleteFunc(all, func(a absent) bool { return now.After(a.until) }); len(s.gone[k]) == 0 {
+			delete(s.gone, k)
+		}
+	}
 	return s.deal(now)
 }
 
 // recognize gives an Envoy the place of one that went, or that another server still reports.
 func (s *Seats) recognize(c *claim, now time.Time) {
-	found := -1
-	for i, a := range s.gone {
-		if a.key() == c.key() && a.Since.Before(c.Since) && a.Connected.Before(c.Connected) && now.Before(a.until) {
+	k, found := c.key(), -1
+	for i, a := range s.gone[k] {
+		if a.Since.Before(c.Since) && a.Connected.Before(c.Connected) && now.Before(a.until) {
 			c.Since, found = a.Since, i
 		}
 	}
 	for _, r := range s.there {
-		for _, p := range r.proxies {
-			if p.key() == c.key() && p.Since.Before(c.Since) && p.Connected.Before(c.Connected) {
+		for _, p := range r.proxies[k] {
+			if p.Since.Before(c.Since) && p.Connected.Before(c.Connected) {
 				c.Since, found = p.Since, -1
 			}
 		}
 	}
 	if found >= 0 {
-		s.gone = slices.Delete(s.gone, found, found+1) // its place is taken
+		s.gone[k] = slices.Delete(s.gone[k], found, found+1) // its place is taken
 	}
 }
 
@@ -238,8 +267,10 @@ func (s *Seats) byAge() []*claim {
 		all = append(all, c)
 	}
 	for server, r := range s.there {
-		for _, p := range r.proxies {
-			all = append(all, &claim{Proxy: p, server: server})
+		for _, same := range r.proxies {
+			for _, p := range same {
+				all = append(all, &claim{Proxy: p, server: server})
+			}
 		}
 	}
 	slices.SortFunc(all, func(a, b *claim) int {
