@@ -68,7 +68,8 @@ frontend in
 backend out
   server s 127.0.0.1:BACK
 `},
-	{name: "Caddy", file: "Caddyfile", env: []string{"GOMAXPROCS=1", "XDG_DATA_HOME=DIR", "XDG_CONFIG_HOME=DIR"},
+	{
+		name: "Caddy", file: "Caddyfile", env: []string{"GOMAXPROCS=1", "XDG_DATA_HOME=DIR", "XDG_CONFIG_HOME=DIR"},
 		command: []string{"caddy", "run", "--adapter", "caddyfile", "--config", "FILE"}, text: `{
   admin off
   auto_https off
@@ -88,7 +89,8 @@ https://HOST:TLS {
   tls CERT KEY
   reverse_proxy 127.0.0.1:BACK
 }
-`},
+`,
+	},
 }
 
 // subjects starts all proxies and their backend. stop ends what was started, also where something failed.

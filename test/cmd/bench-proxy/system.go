@@ -72,7 +72,8 @@ func marchproxy(ctx context.Context, dir string, back, hosts int, chain, key str
 		clusterKey := "a-key-of-the-gateway-" + g.name
 		g.spec["api_keys"] = list{object{"name": "bench", "key": clusterKey}}
 		g.spec["listeners"] = list{
-			object{"name": "http1", "port": ports[0]}, object{"name": "http2", "port": ports[1]},
+			object{"name": "http1", "port": ports[0]},
+			object{"name": "http2", "port": ports[1]},
 			object{"name": "tls", "port": ports[2], "protocol": "https", "certificates": list{"bench"}},
 		}
 		resources := list{object{"kind": "Gateway", "name": g.name, "spec": g.spec}}

@@ -83,8 +83,10 @@ func TestFollowReloads(t *testing.T) {
 		"epoch": {`UPDATE config_head SET epoch = gen_random_uuid()`, "another epoch"},
 		"gone":  {`DELETE FROM changes WHERE revision = 2; DELETE FROM revisions WHERE revision = 2`, "not there any more"},
 		"hash":  {`DELETE FROM changes WHERE revision = 2`, "does not make its hash"},
-		"many": {fmt.Sprintf(`INSERT INTO changes (revision, kind, name) SELECT 2, 'Route', 'r' || n FROM generate_series(1, %d) AS n`, store.MaxNews),
-			"more than can be followed"},
+		"many": {
+			fmt.Sprintf(`INSERT INTO changes (revision, kind, name) SELECT 2, 'Route', 'r' || n FROM generate_series(1, %d) AS n`, store.MaxNews),
+			"more than can be followed",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			url := pgtest.Database(t)
