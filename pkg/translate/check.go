@@ -5,6 +5,7 @@ import (
 	"math/big"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -19,32 +20,60 @@ import (
 // made: Envoy's own schema rules on what would be built of them, and the rules that Envoy has beyond its
 // schema. It costs what the change costs.
 func Check(st *config.State, changes []config.Change) []config.Problem {
+	return CheckIn(st, changes, CheckAlone)
+}
+
+// CheckIn is [Check] where somebody has looked at the objects by themselves: alone says what [CheckAlone] has found
+// in one.
+func CheckIn(st *config.State, changes []config.Change, alone func(*resource.Object) []config.Problem) []config.Problem {
 	var out []config.Problem
 	for _, c := range changes {
 		if c.After == nil {
 			continue
 		}
+		found := alone(c.After)
 		k := &checker{o: c.After.Ref()}
 		switch m := c.After.Message().(type) {
 		case *configv1.Route:
-			k.route(st, c.After.Name, m)
-		case *configv1.Service:
-			k.service(c.After.Name, m)
+			if len(found) == 0 && dependent(st, m) { // what is wrong with it alone would be said twice
+				k.built(st, c.After.Name, m)
+			}
 		case *configv1.AuthPolicy:
-			k.authPolicy(m)
 			k.native(st, k.o, m)
-		case *configv1.License:
-			k.license(m)
-		case *configv1.Gateway:
-			k.gateway(c.After.Name, m)
-		case *configv1.Certificate:
-			k.certificate(m)
-		case *configv1.RateLimitPolicy:
-			k.limit(c.After.Name, m)
 		}
-		out = append(out, k.found...)
+		out = append(append(out, found...), k.found...)
 	}
 	return out
+}
+
+// CheckAlone is the part of [Check] for which an object is all that has to be known.
+func CheckAlone(o *resource.Object) []config.Problem {
+	k := &checker{o: o.Ref()}
+	switch m := o.Message().(type) {
+	case *configv1.Route:
+		k.route(o.Name, m)
+	case *configv1.Service:
+		k.service(o.Name, m)
+	case *configv1.AuthPolicy:
+		k.authPolicy(m)
+	case *configv1.License:
+		k.license(m)
+	case *configv1.Gateway:
+		k.gateway(o.Name, m)
+	case *configv1.Certificate:
+		k.certificate(m)
+	case *configv1.RateLimitPolicy:
+		k.limit(o.Name, m)
+	}
+	return k.found
+}
+
+// dependent says whether what is built of a route depends on other objects' content.
+func dependent(st *config.State, r *configv1.Route) bool {
+	return r.GetAuthPolicy() != "" || slices.ContainsFunc(r.GetBackends(), func(b *configv1.Backend) bool {
+		o := st.Get(resource.Ref{Kind: resource.KindService, Name: b.GetService()})
+		return o != nil && traitsOf(o.Message().(*configv1.Service)) != ""
+	})
 }
 
 type checker struct {
@@ -56,7 +85,11 @@ func (k *checker) add(path, rule, message string, args ...any) {
 	k.found = append(k.found, config.Problem{Object: k.o, Violation: resource.Violation{Path: path, Message: fmt.Sprintf(message, args...), Rule: rule}})
 }
 
-func (k *checker) route(st *config.State, name string, r *configv1.Route) {
+// emptyState has no objects, and nobody changes it.
+var emptyState = config.New()
+
+// built looks at what becomes of a route beside the other objects of a state.
+func (k *checker) built(st *config.State, name string, r *configv1.Route) {
 	b := NewBuilder("", Options{})
 	t := tableBuilder{work: b.begin(st), clusters: map[string]bool{}, policies: map[string]bool{}, listener: &configv1.Listener{}}
 	for _, built := range t.route(name, r) {
@@ -64,6 +97,10 @@ func (k *checker) route(st *config.State, name string, r *configv1.Route) {
 			k.add("$", "envoy.schema", "would be refused by Envoy: %v", err)
 		}
 	}
+}
+
+func (k *checker) route(name string, r *configv1.Route) {
+	k.built(emptyState, name, r)
 	for i, h := range r.GetHosts() {
 		if msg := checkAddressHost(h); msg != "" {
 			k.add(fmt.Sprintf("$.hosts[%d]", i), "route.host", "%s", msg)

@@ -104,6 +104,11 @@ func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner *str
 		name = *owner
 	}
 	v = append(v, resource.CheckEnvelope(name, labels).Under(path)...)
+	if len(v) == 0 {
+		if err := d.Make(); err != nil {
+			v = append(v, resource.Violation{Path: d.SpecPath, Message: err.Error(), Rule: "encode"})
+		}
+	}
 	return d, v
 }
 

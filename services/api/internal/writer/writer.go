@@ -52,6 +52,39 @@ type Desired struct {
 	Path, SpecPath string
 	// Stored says that the spec comes from the history: its secrets are sealed already.
 	Stored bool
+
+	made *made
+}
+
+// made is what [Desired.Make] has made.
+type made struct {
+	object   *resource.Object // without what depends on the one before
+	problems []config.Problem
+}
+
+// Make does what can be done before the state is known that the write follows: nobody waits for it then, as other
+// writers do for those whose turn it is, and requests do it side by side. Without it the write itself does.
+func (d *Desired) Make() error {
+	switch d.Ref.Kind {
+	case resource.KindRoute, resource.KindService, resource.KindRateLimit:
+	default: // its secrets may be those of the object before
+		return nil
+	}
+	o, err := resource.New(d.Ref, d.Spec)
+	if err != nil {
+		return err
+	}
+	d.made = &made{o, translate.CheckAlone(o)}
+	return nil
+}
+
+// object is the new object, without what depends on the one before.
+func (d *Desired) object(spec proto.Message) (*resource.Object, error) {
+	if d.made == nil || spec != d.Spec {
+		return resource.New(d.Ref, spec)
+	}
+	o := *d.made.object // the write may be decided again
+	return &o, nil
 }
 
 // Plan is what a write wants, decided when the state it follows is known.
@@ -220,7 +253,7 @@ func (w *Writer) objects(p Plan, revision int64, now time.Time) (out []*resource
 		if spec == nil {
 			continue
 		}
-		o, err := resource.New(d.Ref, spec)
+		o, err := d.object(spec)
 		if err != nil {
 			return nil, 0, nil, err
 		}
@@ -246,11 +279,27 @@ func (w *Writer) objects(p Plan, revision int64, now time.Time) (out []*resource
 	return out, unchanged, wrong, nil
 }
 
+// alone says what [translate.CheckAlone] has found in an object of the plan, or finds it.
+func (p Plan) alone() func(*resource.Object) []config.Problem {
+	known := make(map[resource.Ref]*made, len(p.Upserts))
+	for _, d := range p.Upserts {
+		if d.made != nil {
+			known[d.Ref] = d.made
+		}
+	}
+	return func(o *resource.Object) []config.Problem {
+		if m := known[o.Ref()]; m != nil {
+			return m.problems
+		}
+		return translate.CheckAlone(o)
+	}
+}
+
 // check applies every rule that needs more than the object itself.
 func (w *Writer) check(changes []config.Change, p Plan) error {
 	problems := w.state.Check(changes)
 	if len(problems) == 0 { // dangling references would only be said twice
-		problems = translate.Check(w.state, changes)
+		problems = translate.CheckIn(w.state, changes, p.alone())
 	}
 	if len(problems) == 0 {
 		return nil
