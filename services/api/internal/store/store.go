@@ -108,7 +108,8 @@ func (s *Store) Head(ctx context.Context) (Head, error) { return readHead(ctx, s
 
 func readHead(ctx context.Context, db interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}) (Head, error) {
+},
+) (Head, error) {
 	var h Head
 	err := db.QueryRow(ctx, `SELECT epoch::text, revision, state FROM config_head`).Scan(&h.Epoch, &h.Revision, &h.State)
 	if err != nil {
