@@ -302,9 +302,7 @@ func (w *work) repolicy(c config.Change) {
 func (w *work) run() (Delta, []config.Problem) {
 	w.name()
 	w.listeners()
-	for host := range w.scopes {
-		w.scope(host)
-	}
+	w.everyTable(slices.Collect(maps.Keys(w.scopes)))
 	w.slots()
 	for name := range w.services {
 		w.service(name)

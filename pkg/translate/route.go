@@ -162,7 +162,7 @@ func (t *tableBuilder) forward(r *configv1.Route) *routev3.RouteAction {
 		}
 		seen[b.GetService()] = true
 		s := o.Message().(*configv1.Service)
-		t.traits[b.GetService()] = traitsOf(s)
+		t.learn(b.GetService(), traitsOf(s))
 		grpc = grpc || s.GetProtocol() == configv1.Service_grpc
 		a.HashPolicy = append(a.HashPolicy, hashPolicies(s.GetLoadBalancing())...)
 	}

@@ -201,3 +201,14 @@ func BenchmarkRebuild(b *testing.B) {
 		})
 	}
 }
+
+// TestManyAtOnce: what many hosts come to does not depend on being built together, by several cores, or one by one.
+func TestManyAtOnce(t *testing.T) {
+	at := newCrowd(t, 3_000)
+	one := &crowd{tb: t, st: config.New(), b: builder(resource.DefaultGateway)}
+	for _, o := range at.objects(3_000) {
+		one.apply(o)
+	}
+	settle(one.b, one.st)
+	same(t, "one by one", one.b, at.b)
+}

@@ -2,7 +2,9 @@ package translate
 
 import (
 	"maps"
+	"runtime"
 	"slices"
+	"sync"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -26,14 +28,58 @@ var (
 	internalHeaders      = []string{scopeHeader}
 )
 
-// scope builds the scopes of a host, one a listener; host is [wildcardScope] for all wildcards.
-func (w *work) scope(host string) {
+// manyHosts are how many hosts are built by several cores at once, and then entered.
+const manyHosts = 1024
+
+// everyTable builds the scopes of hosts, one a listener; [wildcardScope] stands for all wildcards. What a table is depends
+// on the configuration alone, so that many of them, a server's first for instance, are built by all cores.
+func (w *work) everyTable(hosts []string) {
 	for _, l := range w.gw.GetListeners() {
-		r, t := w.scopeOn(l, host)
-		k := Key{TypeScope, scopeName(l.GetName(), host)}
-		w.usePolicies(k, t.policies, t.featured)
-		w.useFilters(k, t.uses)
-		w.put(k, r)
+		w.guard(l)
+	}
+	tables := make([][]builtTable, min(len(hosts), manyHosts))
+	for some := range slices.Chunk(hosts, manyHosts) {
+		cores := max(1, min(runtime.GOMAXPROCS(0), len(some)/16))
+		each := func(from int) {
+			for i := from; i < len(some); i += cores {
+				tables[i] = w.tables(some[i])
+			}
+		}
+		var others sync.WaitGroup
+		for c := 1; c < cores; c++ {
+			others.Go(func() { each(c) })
+		}
+		each(0)
+		others.Wait()
+		for i, host := range some {
+			w.scope(host, tables[i])
+		}
+	}
+}
+
+// builtTable is a scope, nil where it has no routes, and what it refers to.
+type builtTable struct {
+	r *Resource
+	t tableBuilder
+}
+
+// tables builds a host's scopes. It changes nothing.
+func (w *work) tables(host string) []builtTable {
+	out := make([]builtTable, len(w.gw.GetListeners()))
+	for i, l := range w.gw.GetListeners() {
+		out[i].r, out[i].t = w.scopeOn(l, host)
+	}
+	return out
+}
+
+// scope enters the scopes of a host.
+func (w *work) scope(host string, tables []builtTable) {
+	for _, b := range tables {
+		k := Key{TypeScope, scopeName(b.t.listener.GetName(), host)}
+		w.usePolicies(k, b.t.policies, b.t.featured)
+		w.useFilters(k, b.t.uses)
+		maps.Copy(w.traits, b.t.learned)
+		w.put(k, b.r)
 	}
 	for _, listener := range w.closed {
 		k := Key{TypeScope, scopeName(listener, host)}
@@ -100,6 +146,14 @@ type tableBuilder struct {
 	featured bool
 	uses     map[string]bool // slots that routes ask for
 	objects  []resource.Ref
+	learned  map[string]string // traits of services
+}
+
+func (t *tableBuilder) learn(service, traits string) {
+	if t.learned == nil {
+		t.learned = map[string]string{}
+	}
+	t.learned[service] = traits
 }
 
 func (t *tableBuilder) routes(host string) []*resource.Object {
