@@ -1,6 +1,8 @@
 package status
 
 import (
+	"cmp"
+	"fmt"
 	"net"
 	"slices"
 	"time"
@@ -17,63 +19,84 @@ const (
 
 // Absences tells an xDS server's Envoys that were connected and are not any more. It is for one goroutine.
 type Absences struct {
-	proxies []ProxyStatus
-	seen    time.Time
-	absent  []absence // the last one first
+	absent []absence // the last one first
+	number int
+	said   map[string]struct{} // keys of pages
+	// due is when they are to be said again, because of what happened or of what has been long enough.
+	due time.Time
 }
 
 type absence struct {
 	ProxyStatus
+	key         string
 	seen, until time.Time // until when it is expected back
 }
 
-// Remember takes this server's last report before it was restarted: its Envoys are expected back.
-func (a *Absences) Remember(last XdsStatus, now time.Time) {
-	for _, x := range slices.Backward(last.Absent) {
+// Remember takes what this server reported last before it was restarted: its Envoys are expected back.
+func (a *Absences) Remember(last *View, now time.Time) {
+	var gone []AbsentProxy
+	for x := range last.Absent {
+		gone = append(gone, x)
+	}
+	slices.SortStableFunc(gone, func(x, y AbsentProxy) int { return cmp.Compare(x.LastSeenAt, y.LastSeenAt) })
+	for _, x := range gone {
 		if seen, err := time.Parse(time.RFC3339, x.LastSeenAt); err == nil {
-			a.absent = slices.Insert(a.absent, 0, absence{x.Proxy, seen, time.Time{}})
+			a.add(absence{ProxyStatus: x.Proxy, seen: seen})
 		}
 	}
-	seen, err := time.Parse(time.RFC3339, last.At)
+	seen, err := time.Parse(time.RFC3339, last.Head.At)
 	if err != nil {
 		seen = now
 	}
-	for _, p := range last.Proxies {
-		a.absent = slices.Insert(a.absent, 0, absence{p, seen, now.Add(Return)})
+	for p := range last.Proxies {
+		p.AppliedRevision = last.Applied(p)
+		a.add(absence{ProxyStatus: p, seen: seen, until: now.Add(Return)})
 	}
 }
 
-// Follow takes the Envoys that are connected now, and lists those that are not any more.
-func (a *Absences) Follow(now time.Time, proxies []ProxyStatus) []AbsentProxy {
-	for _, p := range Gone(a.proxies, proxies) {
-		a.absent = slices.Insert(a.absent, 0, absence{p, a.seen, time.Time{}})
-	}
-	for _, p := range Gone(proxies, a.proxies) { // those that came
-		if i := Returned(len(a.absent), func(i int) ProxyStatus { return a.absent[i].ProxyStatus }, p); i >= 0 {
-			a.absent = slices.Delete(a.absent, i, i+1)
-		}
-	}
-	a.proxies, a.seen = proxies, now
-	a.absent = slices.DeleteFunc(a.absent, func(x absence) bool { return now.Sub(x.seen) > absentFor })
+func (a *Absences) add(x absence) {
+	a.number++
+	x.key = fmt.Sprintf("absent\x00%d", a.number)
+	a.absent = slices.Insert(a.absent, 0, x)
 	a.absent = a.absent[:min(len(a.absent), maxAbsent)]
-	var out []AbsentProxy
-	for _, x := range a.absent {
-		out = append(out, AbsentProxy{Proxy: x.ProxyStatus, LastSeenAt: resource.Time(x.seen), Awaited: now.Before(x.until)})
-	}
-	return out
+	a.due = time.Time{}
 }
 
-// Gone lists the connections that were and are not any more.
-func Gone(was, now []ProxyStatus) []ProxyStatus {
-	var out []ProxyStatus
-	for _, p := range was {
-		if !slices.ContainsFunc(now, func(o ProxyStatus) bool {
-			return o.Gateway == p.Gateway && o.ID == p.ID && o.Address == p.Address && o.ConnectedAt == p.ConnectedAt
-		}) {
-			out = append(out, p)
-		}
+// Went takes an Envoy that is not connected any more.
+func (a *Absences) Went(p ProxyStatus, now time.Time) { a.add(absence{ProxyStatus: p, seen: now}) }
+
+// Came takes an Envoy that has connected.
+func (a *Absences) Came(p ProxyStatus) {
+	if i := Returned(len(a.absent), func(i int) ProxyStatus { return a.absent[i].ProxyStatus }, p); i >= 0 {
+		a.absent = slices.Delete(a.absent, i, i+1)
+		a.due = time.Time{}
 	}
-	return out
+}
+
+// Write puts them into pages, where something has changed.
+func (a *Absences) Write(pages *Pages, now time.Time) {
+	if now.Before(a.due) {
+		return
+	}
+	a.due = now.Add(absentFor)
+	a.absent = slices.DeleteFunc(a.absent, func(x absence) bool { return now.Sub(x.seen) > absentFor })
+	before := a.said
+	a.said = map[string]struct{}{}
+	for _, x := range a.absent {
+		awaited := now.Before(x.until)
+		if awaited && x.until.Before(a.due) {
+			a.due = x.until
+		}
+		if end := x.seen.Add(absentFor); end.Before(a.due) {
+			a.due = end
+		}
+		pages.Put(x.key, AbsentProxy{Proxy: x.ProxyStatus, LastSeenAt: resource.Time(x.seen), Awaited: awaited})
+		a.said[x.key] = struct{}{}
+		delete(before, x.key)
+	}
+	for key := range before {
+		pages.Delete(key)
+	}
 }
 
 // Returned is which of n absent Envoys one is that has connected, -1 for none: that of the same gateway and node id,

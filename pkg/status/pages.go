@@ -1,18 +1,20 @@
 package status
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"hash/fnv"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 )
 
 const (
 	// pageRoom is how many bytes a page has before what is new goes to another one: a change of one Envoy says a page
-	// again, and with 5,000 of them there are a hundred pages.
-	pageRoom = 16 << 10
+	// again, and with 5,000 of them there are three hundred pages.
+	pageRoom = 4 << 10
 	// pageFull is how large a page may become by what is in it already.
 	pageFull = 64 << 10
 )
@@ -36,11 +38,11 @@ func (p XdsPage) empty() bool {
 	return len(p.Proxies)+len(p.Rejected)+len(p.Absent)+len(p.Unresolved) == 0
 }
 
-// mark is what a page adds to the digest of all.
+// mark is what a page adds to the digest of all. The sum of weaker hashes, such as FNV's, is the same for pages whose
+// numbers are exchanged.
 func mark(page int32, seq int64) uint64 {
-	h := fnv.New64a()
-	fmt.Fprintf(h, "%d/%d", page, seq)
-	return h.Sum64()
+	h := sha256.Sum256(fmt.Appendf(nil, "%d/%d", page, seq))
+	return binary.BigEndian.Uint64(h[:])
 }
 
 func digest(sum uint64) string { return fmt.Sprintf("%016x", sum) }
@@ -74,27 +76,33 @@ func NewPages(id, started string) *Pages {
 }
 
 // Put adds an item, or replaces the one of the same key: a [ProxyStatus], [RejectedResource], [AbsentProxy] or string.
-func (p *Pages) Put(key string, item any) {
+// It says whether that is another one than before.
+func (p *Pages) Put(key string, item any) bool {
+	at, there := p.where[key]
+	if there && reflect.DeepEqual(p.pages[at].items[key], item) {
+		return false
+	}
 	raw, err := json.Marshal(item)
 	if err != nil {
-		return // none of these types fails
+		return false // none of these types fails
 	}
-	if at, there := p.where[key]; there {
+	if there {
 		s := p.pages[at]
 		if s.size+len(raw)-s.sizes[key] <= pageFull {
 			s.size += len(raw) - s.sizes[key]
 			s.items[key], s.sizes[key] = item, len(raw)
 			p.touch(at)
-			return
+			return true
 		}
 		p.Delete(key)
 	}
-	at := p.free()
+	at = p.free()
 	s := p.pages[at]
 	s.items[key], s.sizes[key] = item, len(raw)
 	s.size += len(raw)
 	p.where[key] = at
 	p.touch(at)
+	return true
 }
 
 // Delete takes an item out.
@@ -142,7 +150,8 @@ func (p *Pages) Digest() string { return digest(p.sum) }
 
 // Message is a page to be published.
 type Message struct {
-	Page int32
+	subject string
+	// Data is an [XdsPage] as JSON.
 	Data []byte
 }
 
@@ -177,7 +186,7 @@ func (p *Pages) Say() ([]Message, error) {
 			s.said = raw
 			p.sum += mark(at, s.seq)
 		}
-		out = append(out, Message{at, raw})
+		out = append(out, Message{pageSubject(p.id, at), raw})
 	}
 	clear(p.changed)
 	return out, nil
@@ -191,7 +200,7 @@ func (p *Pages) Again(calls int) []Message {
 			p.next = 0
 		}
 		if s := p.pages[p.next]; s.said != nil {
-			out = append(out, Message{int32(p.next), s.said})
+			out = append(out, Message{pageSubject(p.id, int32(p.next)), s.said})
 		}
 		p.next++
 	}

@@ -11,8 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -183,14 +181,8 @@ func (s XdsStatus) last() XdsStatus {
 	return s
 }
 
-// urgent: what wait=live waits for.
-func (s XdsStatus) urgent(since XdsStatus) bool {
-	return s.Epoch != since.Epoch || !maps.Equal(s.Live, since.Live) || len(s.Proxies) != len(since.Proxies) ||
-		!slices.Equal(s.Unresolved, since.Unresolved) ||
-		!slices.EqualFunc(s.Rejected, since.Rejected, func(a, b RejectedResource) bool {
-			return a.Gateway == b.Gateway && a.Resource == b.Resource && a.Reason == b.Reason && slices.Equal(a.Objects, b.Objects)
-		})
-}
+// urgent: [ReportXds] knows better.
+func (XdsStatus) urgent(XdsStatus) bool { return true }
 
 // Report publishes what current returns whenever changed is signalled, and at each heartbeat, until the
 // context ends; then once more, as stopping. What is not urgent may come a little later.
@@ -278,16 +270,8 @@ func Watch[M report[M]](ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 	defer func() { _ = sub.Unsubscribe() }()
 	beat := time.NewTicker(Heartbeat)
 	defer beat.Stop()
-	for {
-		// A NATS that was restarted has lost its memory streams.
-		if err := Ensure(ctx, js); err == nil {
-			break
-		}
-		select {
-		case <-beat.C:
-		case <-ctx.Done():
-			return nil
-		}
+	if !ensure(ctx, js) {
+		return nil
 	}
 	if s, err := js.Stream(ctx, StreamName); err == nil {
 		if info, err := s.Info(ctx, jetstream.WithSubjectFilter(sort.prefix()+"*")); err == nil {

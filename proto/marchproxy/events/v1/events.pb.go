@@ -420,8 +420,9 @@ type XdsStatus struct {
 	// The DNS names of services' endpoints that have no address yet, in order. A service that was changed to have
 	// one is served as it was before. Of a server that reports in pages, XdsPage has them.
 	Unresolved []string `protobuf:"bytes,10,rep,name=unresolved,proto3" json:"unresolved,omitempty"`
-	// Which pages there are, of a server that reports in pages: the sum modulo 2^64 of the FNV-1a hashes (64 bits) of
-	// PAGE/SEQ, in decimal, of each page that is not empty; 16 hexadecimal digits. Who has these pages has everything.
+	// Which pages there are, of a server that reports in pages: of each page that is not empty, the first eight bytes
+	// of the SHA-256 of PAGE/SEQ (in decimal) as a big-endian number; their sum modulo 2^64 as 16 hexadecimal digits. Who has
+	// these pages has everything.
 	Pages string `protobuf:"bytes,22,opt,name=pages,proto3" json:"pages,omitempty"`
 	// Counts the reports of a life of the server: the one with the highest number is the last.
 	Number int64 `protobuf:"varint,23,opt,name=number,proto3" json:"number,omitempty"`

@@ -1,9 +1,9 @@
 package live
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
@@ -31,46 +31,53 @@ type absent struct {
 	until time.Time
 }
 
-// lost has a server's Envoys waited for.
-func (b *Board) lost(s server) {
-	for _, p := range s.Proxies {
-		b.miss(absent{p, s.ID, s.seen, s.seen.Add(Return)})
-	}
-}
-
 // miss remembers an Envoy, unless it has gone to another server and is there already.
 func (b *Board) miss(a absent) {
 	for id, s := range b.servers {
-		if id != a.xds && slices.ContainsFunc(s.Proxies, func(p status.ProxyStatus) bool { return same(p, a.ProxyStatus) }) {
+		if id != a.xds && s.Has(a.ProxyStatus) {
 			return
 		}
 	}
 	b.absent = slices.Insert(b.absent, 0, a)
-	b.absent = b.absent[:min(len(b.absent), maxAbsent)]
+	if len(b.absent) > maxAbsent { // those that are waited for stay: they are not for long
+		now := b.now()
+		for i := len(b.absent) - 1; i >= maxAbsent; i-- {
+			if now.After(b.absent[i].until) {
+				b.absent = slices.Delete(b.absent, i, i+1)
+			}
+		}
+	}
 }
 
 func same(a, b status.ProxyStatus) bool {
 	return a.Gateway == b.Gateway && a.ID == b.ID && status.Host(a) == status.Host(b)
 }
 
-// found forgets those that a report has and the one before had not.
-func (b *Board) found(now, before []status.ProxyStatus) {
-	for _, p := range status.Gone(now, before) {
-		if i := status.Returned(len(b.absent), func(i int) status.ProxyStatus { return b.absent[i].ProxyStatus }, p); i >= 0 {
-			b.absent = slices.Delete(b.absent, i, i+1)
-		}
+// found forgets one that is back.
+func (b *Board) found(p status.ProxyStatus) {
+	if i := status.Returned(len(b.absent), func(i int) status.ProxyStatus { return b.absent[i].ProxyStatus }, p); i >= 0 {
+		b.absent = slices.Delete(b.absent, i, i+1)
 	}
 }
 
-// recall takes from the first report of a server what this api was not there to see.
-func (b *Board) recall(s status.XdsStatus) {
-	for _, x := range slices.Backward(s.Absent) {
+// recall takes from the first whole report of a server what this api was not there to see.
+func (b *Board) recall(s *server) {
+	if s.recalled || !s.Whole() {
+		return
+	}
+	s.recalled = true
+	var all []status.AbsentProxy
+	for x := range s.View.Absent {
+		all = append(all, x)
+	}
+	slices.SortStableFunc(all, func(x, y status.AbsentProxy) int { return cmp.Compare(x.LastSeenAt, y.LastSeenAt) })
+	for _, x := range all {
 		seen, err := time.Parse(time.RFC3339, x.LastSeenAt)
 		known := slices.ContainsFunc(b.absent, func(a absent) bool { return same(a.ProxyStatus, x.Proxy) })
 		if err != nil || known {
 			continue
 		}
-		a := absent{ProxyStatus: x.Proxy, xds: s.ID, seen: seen}
+		a := absent{ProxyStatus: x.Proxy, xds: s.id, seen: seen}
 		if x.Awaited {
 			a.until = b.now().Add(Return)
 		}
@@ -98,7 +105,9 @@ func (b *Board) missing(gateways []string) (status.ProxyStatus, bool) {
 // named lists the Envoys of the gateways that are gone, the last one first, and puts them in a sentence, which is ""
 // where there are none.
 func (b *Board) named(gateways []string) (out []api.AbsentProxy, sentence string) {
-	b.age()
+	if b.age(); len(b.absent) == 0 {
+		return nil, ""
+	}
 	n, first := 0, absent{}
 	for _, a := range b.absent {
 		if !slices.Contains(gateways, a.Gateway) {
@@ -124,18 +133,11 @@ func (b *Board) named(gateways []string) (out []api.AbsentProxy, sentence string
 	return out, sentence
 }
 
-// Absent lists the Envoys that were connected and are not any more, in the order of their ids.
-func (b *Board) Absent() []api.Proxy {
+// Absent counts the Envoys that are gone, for as long as they are remembered.
+func (b *Board) Absent() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.fresh()
 	b.age()
-	out := make([]api.Proxy, 0, len(b.absent))
-	for _, a := range b.absent {
-		out = append(out, api.Proxy{
-			ID: a.ID, Gateway: a.Gateway, Xds: a.xds, Address: a.Address, AppliedRevision: a.AppliedRevision, Version: a.Version,
-			ConnectedAt: a.ConnectedAt, Surplus: a.Surplus, LastSeenAt: resource.Time(a.seen),
-		})
-	}
-	slices.SortStableFunc(out, func(x, y api.Proxy) int { return strings.Compare(x.ID+x.Address, y.ID+y.Address) })
-	return out
+	return len(b.absent)
 }

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
 	"github.com/marchproxy/marchproxy/services/api/internal/live"
@@ -25,7 +26,7 @@ func with(id string, rev int64, envoys ...string) status.XdsStatus {
 // absent lists who the board says is gone.
 func absent(b *live.Board) string {
 	var out []string
-	for _, p := range b.Absent() {
+	for _, p := range gone(b) {
 		if p.Connected || p.LastSeenAt == "" {
 			out = append(out, fmt.Sprintf("%+v", p))
 			continue
@@ -33,6 +34,11 @@ func absent(b *live.Board) string {
 		out = append(out, fmt.Sprintf("%s@%s at %d", p.ID, p.Address, p.AppliedRevision))
 	}
 	return strings.Join(out, ", ")
+}
+
+func gone(b *live.Board) []api.Proxy {
+	list, _, _ := b.Proxies(live.Filter{State: "absent"})
+	return list
 }
 
 // TestAbsent: an Envoy that stopped is known by name, with what it served last, until it is back, wherever that is.
@@ -101,7 +107,7 @@ func TestAbsentBounded(t *testing.T) {
 		b.Report(with("a", 7, fmt.Sprintf("e%d@h:1", k)), true)
 	}
 	b.Report(with("a", 7), true)
-	if n := len(b.Absent()); n != 1000 {
+	if n := len(gone(b)); n != 1000 {
 		t.Errorf("%d are remembered", n)
 	}
 	if l := b.Now(target(7)); len(l.Absent) != 20 || l.Absent[0].ID != "e2999" {
@@ -128,40 +134,6 @@ func TestAbsentOfBefore(t *testing.T) {
 			t.Errorf("%+v", l)
 		}
 	})
-}
-
-// TestFollow: an xDS server tells who was connected to it, over a restart too.
-func TestFollow(t *testing.T) {
-	now := time.Now()
-	names := func(all []status.AbsentProxy) string {
-		var out []string
-		for _, x := range all {
-			out = append(out, fmt.Sprint(x.Proxy.ID, " ", x.Awaited))
-		}
-		return strings.Join(out, ", ")
-	}
-	var first, second status.Absences
-	first.Follow(now, with("a", 1, "one@h1:1", "two@h2:1").Proxies)
-	last := with("a", 1, "two@h2:1")
-	last.Absent, last.At = first.Follow(now.Add(time.Second), last.Proxies), resource.Time(now)
-	if got := names(last.Absent); got != "one false" {
-		t.Errorf("one has gone: %q", got)
-	}
-	second.Remember(last, now)
-	for _, c := range []struct {
-		after   time.Duration
-		proxies []string
-		want    string
-	}{
-		{0, nil, "two true, one false"},
-		{time.Second, []string{"one@h1:2"}, "two true"},
-		{status.Return, []string{"one@h1:2"}, "two false"},
-		{2 * time.Hour, []string{"one@h1:2"}, ""},
-	} {
-		if got := names(second.Follow(now.Add(c.after), with("a", 1, c.proxies...).Proxies)); got != c.want {
-			t.Errorf("after %s: %q, want %q", c.after, got, c.want)
-		}
-	}
 }
 
 // TestClocks: a clock that is off is named with what it does, by two reports that agree.

@@ -2,6 +2,7 @@ package live_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,8 +22,8 @@ func target(rev int64) live.Target {
 // report is one server's, with an Envoy where proxies says so.
 func report(id string, rev, served int64, proxies int) status.XdsStatus {
 	s := status.XdsStatus{ID: id, Epoch: "e", Revision: rev, Live: map[string]int64{"default": served}}
-	for range proxies {
-		s.Proxies = append(s.Proxies, status.ProxyStatus{ID: id + "-envoy", Gateway: "default", AppliedRevision: served})
+	for i := range proxies {
+		s.Proxies = append(s.Proxies, status.ProxyStatus{ID: id + "-envoy", Gateway: "default", Address: fmt.Sprintf("h%d:1", i), AppliedRevision: served})
 	}
 	return s
 }
@@ -154,8 +155,8 @@ func TestSilent(t *testing.T) {
 			t.Errorf("%+v while it may still live", l)
 		}
 		time.Sleep(time.Millisecond)
-		if servers, _, _ := b.Summary(); len(servers) != 1 {
-			t.Errorf("servers %+v", servers)
+		if sum := b.Summary(); len(sum.Servers) != 1 {
+			t.Errorf("servers %+v", sum.Servers)
 		}
 		if l := b.Now(target(7)); l.State != "pending" {
 			t.Errorf("%+v while its Envoy may come back", l)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
-	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
 )
@@ -32,9 +31,12 @@ type Target struct {
 }
 
 type server struct {
-	status.XdsStatus
+	*status.View
+	id            string
 	seen, unsaved time.Time
 	clock         clock
+	// recalled says that it was taken from its reports who had gone before this api was there.
+	recalled bool
 }
 
 // Board is safe for concurrent use.
@@ -44,48 +46,105 @@ type Board struct {
 	Keep time.Duration
 
 	mu      sync.Mutex
-	servers map[string]server
+	servers map[string]*server
 	agents  map[string]agent
 	absent  []absent                                // the last one first
 	names   map[string]map[string]status.NameStatus // by server and name
 	changed chan struct{}                           // closed, and replaced, at each report
+	list    []listed                                // the connected Envoys in their order; nil where it has to be made anew
 }
 
 // NewBoard returns an empty board; now is time.Now outside tests.
 func NewBoard(now func() time.Time) *Board {
 	return &Board{
-		now: now, Keep: Remember, servers: map[string]server{}, agents: map[string]agent{},
+		now: now, Keep: Remember, servers: map[string]*server{}, agents: map[string]agent{},
 		names: map[string]map[string]status.NameStatus{}, changed: make(chan struct{}),
 	}
 }
 
-// Report takes a server's report. Fresh says that it comes as it is sent.
-func (b *Board) Report(s status.XdsStatus, fresh bool) {
+func (b *Board) server(id string) *server {
+	if b.servers[id] == nil {
+		b.servers[id] = &server{View: status.NewView(), id: id, seen: b.now()}
+	}
+	return b.servers[id]
+}
+
+// Report implements [status.Follower].
+func (b *Board) Report(s status.XdsStatus, fresh bool) (missing bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.servers[s.ID] == nil && s.Stopping {
+		return false
+	}
+	x := b.server(s.ID)
+	was := x.Head.Unsaved
+	d, ok := x.View.Report(s, fresh)
+	if !ok {
+		return false
+	}
 	now := b.now()
-	was, known := b.servers[s.ID]
-	if !known {
-		b.recall(s)
-	}
-	if s.Stopping || s.StartedAt != was.StartedAt {
-		b.lost(was)
-		was = server{clock: was.clock}
-	}
+	b.moved(x, d)
+	defer b.tell()
 	if s.Stopping {
-		delete(b.servers, s.ID)
-	} else {
-		for _, p := range status.Gone(was.Proxies, s.Proxies) {
-			b.miss(absent{ProxyStatus: p, xds: s.ID, seen: was.seen})
-		}
-		is := server{XdsStatus: s, seen: now, unsaved: begun(s.Unsaved, was.Unsaved, was.unsaved, now), clock: was.clock}
-		if fresh {
-			is.clock = is.clock.heard(s.At, now)
-		}
-		b.servers[s.ID] = is
-		b.found(s.Proxies, was.Proxies)
+		b.gone(x)
+		return false
 	}
-	b.tell()
+	x.seen, x.unsaved = now, begun(s.Unsaved, was, x.unsaved, now)
+	if fresh {
+		x.clock = x.clock.heard(s.At, now)
+	}
+	b.recall(x)
+	return !x.Whole()
+}
+
+// Page implements [status.Follower].
+func (b *Board) Page(p status.XdsPage, fresh bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.servers[p.ID] == nil && !fresh {
+		return // nobody has reported it
+	}
+	x := b.server(p.ID)
+	d, _ := x.View.Page(p, fresh)
+	b.moved(x, d)
+}
+
+// Pages implements [status.Follower].
+func (b *Board) Pages(id string, there map[int32]bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if x := b.servers[id]; x != nil {
+		b.moved(x, x.Prune(there))
+		b.recall(x)
+		b.tell()
+	}
+}
+
+// moved follows the Envoys of a server.
+func (b *Board) moved(x *server, d status.Difference) {
+	if d.Moved() {
+		b.list = nil
+	}
+	for _, p := range d.Went {
+		gone := absent{ProxyStatus: p, xds: x.id, seen: x.seen}
+		if d.Anew { // its Envoys have to come back
+			gone.until = x.seen.Add(Return)
+		}
+		b.miss(gone)
+	}
+	for _, p := range d.Came {
+		b.found(p)
+	}
+}
+
+// gone forgets a server, and has its Envoys waited for.
+func (b *Board) gone(x *server) {
+	delete(b.servers, x.id)
+	b.list = nil
+	for p := range x.Proxies {
+		p.AppliedRevision = x.Applied(p)
+		b.miss(absent{ProxyStatus: p, xds: x.id, seen: x.seen, until: x.seen.Add(Return)})
+	}
 }
 
 func (b *Board) tell() {
@@ -101,21 +160,19 @@ func (b *Board) Changed() <-chan struct{} {
 }
 
 // fresh lists the servers that have reported lately, in the order of their ids.
-func (b *Board) fresh() []server {
+func (b *Board) fresh() []*server {
 	now := b.now()
-	maps.DeleteFunc(b.servers, func(_ string, s server) bool {
-		silent := now.Sub(s.seen) > status.Stale
-		if silent {
-			b.lost(s)
+	out := make([]*server, 0, len(b.servers))
+	for _, s := range b.servers {
+		switch {
+		case now.Sub(s.seen) > status.Stale:
+			b.gone(s)
+		case s.Head.ID != "": // otherwise its pages came, and its report is about to
+			out = append(out, s)
 		}
-		return silent
-	})
-	return slices.SortedFunc(maps.Values(b.servers), func(x, y server) int {
-		if x.ID < y.ID {
-			return -1
-		}
-		return 1
-	})
+	}
+	slices.SortFunc(out, func(x, y *server) int { return cmp.Compare(x.id, y.id) })
+	return out
 }
 
 // Wait answers when every connected Envoy of the gateways serves the revision and every connected node that
@@ -187,19 +244,22 @@ func (b *Board) judgeProxies(t Target) (l api.Live, done bool) {
 	ready, waits := true, ""
 	for _, s := range servers {
 		here := int32(0)
-		for _, p := range s.Proxies {
-			if slices.Contains(t.Gateways, p.Gateway) {
-				here++
-			}
+		for _, g := range t.Gateways {
+			here += s.Connected(g)
 		}
 		l.Proxies += here
-		if s.Epoch != t.Epoch || s.Revision < t.Revision {
+		if s.Head.Epoch != t.Epoch || s.Head.Revision < t.Revision {
 			ready = false
-			l.Reason = "xDS server " + s.ID + " has not read the revision yet"
+			l.Reason = "xDS server " + s.id + " has not read the revision yet" + doing(s.Head.Behind)
+			continue
+		}
+		if !s.Whole() { // what is missing may be a refusal
+			ready = false
+			l.Reason = "a part of what xDS server " + s.id + " reports is on its way"
 			continue
 		}
 		for _, g := range t.Gateways {
-			if live, known := s.Live[g]; known && live < t.Revision {
+			if live, known := s.Head.Live[g]; known && live < t.Revision {
 				ready = false
 				l.Reason = "an Envoy of gateway " + g + " has not confirmed everything yet"
 			}
@@ -210,12 +270,8 @@ func (b *Board) judgeProxies(t Target) (l api.Live, done bool) {
 				ready, l.Reason = false, w
 			}
 		}
-		for _, r := range s.Rejected {
-			for _, o := range r.Objects {
-				if since, ours := t.Objects[resource.Ref{Kind: o.Kind, Name: o.Name}]; ours && o.Revision >= since && slices.Contains(t.Gateways, r.Gateway) {
-					return api.Live{State: "rejected", Reason: r.Reason, Proxies: l.Proxies}, true
-				}
-			}
+		if r, refused := s.refuses(t); refused {
+			return api.Live{State: "rejected", Reason: r, Proxies: l.Proxies}, true
 		}
 	}
 	if p, any := b.missing(t.Gateways); any {
@@ -224,6 +280,7 @@ func (b *Board) judgeProxies(t Target) (l api.Live, done bool) {
 	}
 	switch {
 	case !ready:
+		b.waited(&l, t, servers)
 		return l, false
 	case l.Proxies == 0:
 		return api.Live{State: "no_proxies", Reason: join("no Envoy of the gateways concerned is connected", waits)}, true
@@ -232,54 +289,32 @@ func (b *Board) judgeProxies(t Target) (l api.Live, done bool) {
 	}
 }
 
-// DrainTimes are the shortest and the longest drain time of a gateway's connected Envoys; 0 without any.
-func (b *Board) DrainTimes(gateway string) (shortest, longest time.Duration) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, s := range b.fresh() {
-		for _, p := range s.Proxies {
-			if p.Gateway != gateway {
-				continue
+// refuses is the reason where one of the objects is refused.
+func (s *server) refuses(t Target) (string, bool) {
+	if s.Objects() == 0 {
+		return "", false
+	}
+	var first status.Refused
+	for o, since := range t.Objects {
+		for _, r := range s.Refused(o.Kind, o.Name) {
+			if r.Revision >= since && slices.Contains(t.Gateways, r.Gateway) && (first.Gateway == "" || r.Resource < first.Resource) {
+				first = r
 			}
-			d := time.Duration(p.DrainTimeSeconds) * time.Second
-			if d == 0 {
-				d = bootstrap.DefaultDrainTime // it does not say, and Envoy's own is that
-			}
-			if shortest == 0 || d < shortest {
-				shortest = d
-			}
-			longest = max(longest, d)
 		}
 	}
-	return shortest, longest
+	return first.Reason, first.Gateway != ""
 }
 
-// Summary is the system's state as GET /v1/status shows it, without the database's part.
-func (b *Board) Summary() (servers []api.XdsServer, proxies []api.Proxy, rejected []api.Rejection) {
+// Counts counts the connected Envoys by gateway.
+func (b *Board) Counts() map[string]status.Count {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	out := map[string]status.Count{}
 	for _, s := range b.fresh() {
-		servers = append(servers, api.XdsServer{ID: s.ID, Revision: s.Revision, Proxies: int32(len(s.Proxies)), At: s.At})
-		for _, r := range s.Rejected {
-			x := api.Rejection{Gateway: r.Gateway, Resource: r.Resource, Reason: r.Reason}
-			if len(r.Objects) > 0 {
-				x.Kind, x.Name, x.Revision = r.Objects[0].Kind, r.Objects[0].Name, r.Objects[0].Revision
-			}
-			rejected = append(rejected, x)
-		}
-		for _, p := range s.Proxies {
-			out := api.Proxy{
-				ID: p.ID, Gateway: p.Gateway, Xds: s.ID, Connected: true, Address: p.Address,
-				AppliedRevision: p.AppliedRevision, Version: p.Version, ConnectedAt: p.ConnectedAt, Surplus: p.Surplus,
-				DrainTimeSeconds: p.DrainTimeSeconds,
-			}
-			for _, r := range rejected {
-				if r.Gateway == p.Gateway {
-					out.Rejected = append(out.Rejected, r)
-				}
-			}
-			proxies = append(proxies, out)
+		for g, n := range maps.All(s.View.Counts()) {
+			c := out[g]
+			out[g] = status.Count{Proxies: c.Proxies + n.Proxies, Surplus: c.Surplus + n.Surplus}
 		}
 	}
-	return servers, proxies, rejected
+	return out
 }

@@ -31,37 +31,37 @@ func (b *Board) ReportNames(s status.NamesStatus, _ bool) {
 
 // waits says for which of the names a server still waits, "" for none. Only what it says together with the revisions
 // of its Envoys decides that; the words come on their own.
-func (b *Board) waits(t Target, s server) string {
+func (b *Board) waits(t Target, s *server) string {
 	if len(t.Names) == 0 {
 		return ""
 	}
-	out, more := "", 0
-	for _, host := range s.Unresolved {
-		service, ours := t.Names[host]
-		switch {
-		case !ours:
-		case out != "":
-			more++
-		default:
-			n, said := b.names[s.ID][host]
-			if !said {
-				n = status.NameStatus{Host: host, Reason: "has not been answered by DNS yet", Problem: status.NamePending}
-			}
-			out = fmt.Sprintf("service %s waits for a name, and keeps the endpoints that it had: %s", service, n)
+	var waiting []string
+	for host := range t.Names {
+		if s.Unresolved(host) {
+			waiting = append(waiting, host)
 		}
 	}
-	if more > 0 {
+	if len(waiting) == 0 {
+		return ""
+	}
+	host := slices.Min(waiting)
+	n, said := b.names[s.id][host]
+	if !said {
+		n = status.NameStatus{Host: host, Reason: "has not been answered by DNS yet", Problem: status.NamePending}
+	}
+	out := fmt.Sprintf("service %s waits for a name, and keeps the endpoints that it had: %s", t.Names[host], n)
+	if more := len(waiting) - 1; more > 0 {
 		out += fmt.Sprintf(" (and %d more)", more)
 	}
 	return out
 }
 
 // kept says which of the names are served with their last addresses, "" where all of them resolve.
-func (b *Board) kept(t Target, servers []server) string {
+func (b *Board) kept(t Target, servers []*server) string {
 	var out []string
 	for _, host := range slices.Sorted(maps.Keys(t.Names)) {
 		for _, s := range servers {
-			if n, troubled := b.names[s.ID][host]; troubled && n.Addresses > 0 {
+			if n, troubled := b.names[s.id][host]; troubled && n.Addresses > 0 {
 				out = append(out, n.String())
 				break
 			}
@@ -84,11 +84,11 @@ func (b *Board) Names(most int) (list []api.UnresolvedName, count int) {
 	defer b.mu.Unlock()
 	worst := map[string]api.UnresolvedName{}
 	for _, s := range b.fresh() {
-		for host, n := range b.names[s.ID] {
+		for host, n := range b.names[s.id] {
 			if w, there := worst[host]; !there || n.Addresses < w.Addresses {
 				worst[host] = api.UnresolvedName{
 					Host: host, Services: n.Services, Problem: string(n.Problem), Reason: n.Reason, Addresses: n.Addresses,
-					Since: n.Since, Xds: s.ID,
+					Since: n.Since, Xds: s.id,
 				}
 			}
 		}

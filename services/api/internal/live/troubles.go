@@ -68,11 +68,11 @@ func (b *Board) Troubles() []api.Trouble {
 		out = append(out, t)
 	}
 	for _, s := range b.fresh() {
-		if s.Unsaved != "" {
-			add("xds "+s.ID, "it serves on, but its last good state cannot be written, so that a restart without NATS would serve an older one: "+s.Unsaved, s.unsaved)
+		if s.Head.Unsaved != "" {
+			add("xds "+s.id, "it serves on, but its last good state cannot be written, so that a restart without NATS would serve an older one: "+s.Head.Unsaved, s.unsaved)
 		}
 		if s.clock.off() != 0 {
-			add("xds "+s.ID, s.clock.words()+"; set it by NTP", s.clock.since)
+			add("xds "+s.id, s.clock.words()+"; set it by NTP", s.clock.since)
 		}
 	}
 	for _, a := range b.freshAgents() {
@@ -94,7 +94,7 @@ func (b *Board) Offsets() map[string]time.Duration {
 	out := map[string]time.Duration{}
 	for _, s := range b.fresh() {
 		if s.clock.reports > 0 {
-			out["xds "+s.ID] = s.clock.offset
+			out["xds "+s.id] = s.clock.offset
 		}
 	}
 	for _, a := range b.freshAgents() {

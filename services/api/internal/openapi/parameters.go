@@ -106,6 +106,8 @@ var Parameters = map[string]Parameter{
 	"q":           text("Only names that begin with it.", 63),
 	"host":        text("Only routes that list this host.", 253),
 	"service":     text("Only routes that send requests to this service.", 63),
+	"gateway":     text("Only Envoys of this gateway.", 63),
+	"state":       {Description: "Only Envoys that are connected, absent (not any more), lagging (they lack something) or surplus (without a seat under their license).", Type: "string", Enum: []string{"connected", "absent", "lagging", "surplus"}},
 	"against":     number("The revision to compare with; the one before where absent.", 0, maxRevision),
 	"kind":        {Description: "Only this kind, or tokens.", Type: "string", Enum: append(strings.Split(resource.KindNames(), ", "), "Token")},
 	"object":      text("Only what has this name.", 63),

@@ -167,10 +167,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return nil
 	})
 	group.Add("status", func(ctx context.Context) error {
-		return status.Watch(ctx, nc, js, func(s status.XdsStatus, fresh bool) {
-			board.Report(s, fresh)
-			rel.Served(s.Epoch, s.Revision)
-		})
+		return status.WatchXds(ctx, nc, js, served{board, rel})
 	})
 	group.Add("names", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.ReportNames) })
 	group.Add("agents", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.ReportAgent) })
@@ -178,6 +175,19 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	group.Add("rpc", func(ctx context.Context) error { return rpc.Serve(ctx, nc, web.RPC(h)) })
 	log.Info("serving", zap.String("http", lis.Addr().String()))
 	return group.Run(ctx)
+}
+
+// served hands the xDS servers' reports to the board, and to the relay what they serve.
+type served struct {
+	*live.Board
+	rel *relay.Relay
+}
+
+// Report implements [status.Follower].
+func (s served) Report(x status.XdsStatus, fresh bool) (missing bool) {
+	missing = s.Board.Report(x, fresh)
+	s.rel.Served(x.Epoch, x.Revision)
+	return missing
 }
 
 // NewEpoch begins a new life of the database, as after a restore from a backup: consumers follow it then,

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
@@ -194,57 +193,6 @@ func change(before, after *resource.Object) api.Change {
 		out.Action = "delete"
 	}
 	return out
-}
-
-func (a *API) status(c echo.Context) error {
-	head, err := a.Store.Head(c.Request().Context())
-	if err != nil {
-		return err
-	}
-	servers, proxies, rejected := a.Board.Summary()
-	out := api.Status{Revision: head.Revision, Epoch: head.Epoch, PublishedRevision: a.Published(), Proxies: int32(len(proxies)), Rejected: rejected, Xds: servers, State: map[string]api.KindState{}}
-	for kind, k := range head.State {
-		out.State[kind] = api.KindState(k)
-	}
-	if out.Rejected == nil {
-		out.Rejected = []api.Rejection{}
-	}
-	if out.Xds == nil {
-		out.Xds = []api.XdsServer{}
-	}
-	out.LiveRevision, out.Troubles = liveRevision(proxies), a.troubles()
-	out.Progress = a.progress()
-	out.Names, out.UnresolvedNames = a.unresolved(maxNames)
-	if out.State[resource.KindLicense].Count > 0 {
-		if out.Licenses, err = a.licenses(c.Request().Context(), proxies, time.Now()); err != nil {
-			return err
-		}
-	}
-	if out.Warnings, err = a.ending(c.Request().Context(), head); err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, out)
-}
-
-// liveRevision is what every connected Envoy serves; 0 without any.
-func liveRevision(proxies []api.Proxy) int64 {
-	var out int64
-	for i, p := range proxies {
-		if i == 0 || p.AppliedRevision < out {
-			out = p.AppliedRevision
-		}
-	}
-	return out
-}
-
-func (a *API) proxies(c echo.Context) error {
-	_, proxies, _ := a.Board.Summary()
-	proxies = append(proxies, a.Board.Absent()...)
-	if proxies == nil {
-		proxies = []api.Proxy{}
-	}
-	slices.SortStableFunc(proxies, func(x, y api.Proxy) int { return strings.Compare(x.ID+x.Address, y.ID+y.Address) })
-	return c.JSON(http.StatusOK, api.ProxyList{Items: proxies})
 }
 
 func (a *API) revisions(c echo.Context) error {

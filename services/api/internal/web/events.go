@@ -76,29 +76,42 @@ func (a *API) events(c echo.Context) error {
 	}
 	c.Response().WriteHeader(http.StatusOK)
 	fmt.Fprint(c.Response(), "retry: 1000\n\n")
+	committed := a.Committed.Wait()
+	if err := f.sendRevisions(); err != nil {
+		return nil // as below
+	}
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {
-		committed, reported := a.Committed.Wait(), a.Board.Changed()
-		if err := f.send(); err != nil {
-			return nil // the client is gone, or the database is: the client comes back with its last id
+		reported := a.Board.Changed()
+		if err := f.sendStatus(); err != nil {
+			return nil // the client is gone
 		}
 		if err := rc.Flush(); err != nil {
 			return nil // the client is gone
 		}
+		look := false
 		select {
 		case <-committed:
-		case <-reported:
+			committed, look = a.Committed.Wait(), true
+		case <-reported: // the database is not asked at each of them
+			look = max(a.Published(), a.Writer.Revision()) > f.last
 		case <-beat.C:
 			fmt.Fprint(c.Response(), ":\n\n")
+			look = true
 		case <-ctx.Done():
 			return nil
+		}
+		if look {
+			if err := f.sendRevisions(); err != nil {
+				return nil // the client is gone, or the database is: the client comes back with its last id
+			}
 		}
 	}
 }
 
-// send writes what is new.
-func (f *follower) send() error {
+// sendRevisions writes the revisions that are new.
+func (f *follower) sendRevisions() error {
 	ctx := f.c.Request().Context()
 	for {
 		rows, err := f.Store.RevisionsAfter(ctx, f.last, 100)
@@ -116,11 +129,18 @@ func (f *follower) send() error {
 			f.last = r.Revision
 		}
 		if len(rows) < 100 {
-			break
+			return nil
 		}
 	}
-	_, proxies, rejected := f.Board.Summary()
-	now := api.LiveStatus{LiveRevision: liveRevision(proxies), Proxies: int32(len(proxies)), Rejected: rejected, Troubles: f.troubles(), Progress: f.progress()}
+}
+
+// sendStatus writes the Envoys' state where it is another one.
+func (f *follower) sendStatus() error {
+	sum := f.Board.Summary()
+	now := api.LiveStatus{
+		LiveRevision: sum.Live, Proxies: sum.Proxies, Rejected: sum.Rejected, RejectedObjects: sum.RejectedObjects, Troubles: f.troubles(),
+		Progress: append(f.progress(), sum.Progress...), LaggingProxies: sum.LaggingProxies,
+	}
 	_, now.UnresolvedNames = f.unresolved(0)
 	data, err := json.Marshal(now)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/license"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/status"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
 
@@ -17,7 +18,7 @@ import (
 const soon = 30 * 24 * time.Hour
 
 // licenses says what each license is worth, and who uses it.
-func (a *API) licenses(ctx context.Context, proxies []api.Proxy, now time.Time) ([]api.LicenseStatus, error) {
+func (a *API) licenses(ctx context.Context, connected map[string]status.Count, now time.Time) ([]api.LicenseStatus, error) {
 	objects, _, err := a.Store.Objects(ctx, store.Filter{Kind: resource.KindLicense, Limit: 1000})
 	if err != nil {
 		return nil, err
@@ -34,12 +35,10 @@ func (a *API) licenses(ctx context.Context, proxies []api.Proxy, now time.Time) 
 	for _, o := range objects {
 		l := o.Message().(*configv1.License)
 		s := api.LicenseStatus{Name: o.Name, State: string(license.At(l, now)), MaxProxies: int32(l.GetMaxProxies())}
-		for _, p := range proxies {
-			if of[p.Gateway] == o.Name {
-				s.Proxies++
-				if p.Surplus {
-					s.Surplus++
-				}
+		for gateway, n := range connected {
+			if of[gateway] == o.Name {
+				s.Proxies += n.Proxies
+				s.Surplus += n.Surplus
 			}
 		}
 		if end, grace, ends := license.Ends(l); ends {

@@ -44,20 +44,20 @@ func newMetrics(a *API) *metrics {
 	})
 	gauge("marchproxy_api_published_revision", "The newest revision in the event stream.", func() float64 { return float64(a.Published()) })
 	gauge("marchproxy_api_live_revision", "The revision that every connected Envoy serves; 0 without any.", func() float64 {
-		_, proxies, _ := a.Board.Summary()
-		return float64(liveRevision(proxies))
+		return float64(a.Board.Summary().Live)
 	})
 	gauge("marchproxy_api_proxies", "Connected Envoys.", func() float64 {
-		_, proxies, _ := a.Board.Summary()
-		return float64(len(proxies))
+		return float64(a.Board.Summary().Proxies)
 	})
 	gauge("marchproxy_api_absent_proxies", "Envoys that were connected and are not any more, for as long as they are remembered.", func() float64 {
-		return float64(len(a.Board.Absent()))
+		return float64(a.Board.Absent())
 	})
 	m.registry.MustRegister(offsets{a.Board})
 	gauge("marchproxy_api_rejected_objects", "Objects that an Envoy refused.", func() float64 {
-		_, _, rejected := a.Board.Summary()
-		return float64(len(rejected))
+		return float64(a.Board.Summary().RejectedObjects)
+	})
+	gauge("marchproxy_api_lagging_proxies", "Connected Envoys that have lacked something for more than five seconds; GET /v1/status names them.", func() float64 {
+		return float64(a.Board.Summary().LaggingProxies)
 	})
 	m.registry.MustRegister(expiryMetric{a})
 	flag := func(bad bool) float64 {

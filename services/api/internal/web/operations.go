@@ -59,6 +59,7 @@ func (a *API) operations() []operation {
 		}, a.status},
 		{op{
 			ID: "proxies", Method: "GET", Path: "/v1/proxies", Role: auth.Viewer, Tag: "Status", Summary: "The Envoys that are connected or were lately, and what they serve",
+			Query:   append([]string{"gateway", "state"}, page...),
 			Answers: map[int]string{200: "ProxyList"},
 		}, a.proxies},
 		{op{
@@ -71,7 +72,7 @@ func (a *API) operations() []operation {
 			ID: "events", Method: "GET", Path: "/v1/events", Role: auth.Viewer, Tag: "Status", Summary: "Follow every change (server-sent events)",
 			Description: "`event: revision`, with the revision as id and the commit (as on NATS, docs/events.md) as data: every one of them, gapless; " +
 				"a client that comes back with Last-Event-ID gets what it missed, without it what comes from now on. " +
-				"`event: status`, without an id, with live_revision, proxies, rejected, unresolved_names and troubles, whenever they change. A comment every 15 seconds keeps the connection open.",
+				"`event: status`, without an id, with live_revision, proxies, lagging_proxies, rejected, unresolved_names, progress and troubles, whenever they change. A comment every 15 seconds keeps the connection open.",
 			Headers: []string{"Last-Event-ID"}, Answers: map[int]string{200: "text/event-stream"},
 		}, a.events},
 

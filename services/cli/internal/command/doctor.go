@@ -120,6 +120,15 @@ func (d *doctor) run(ctx context.Context, xds, admin, natsURL, gateway string) e
 	}
 	d.saw(doctorPart{Part: "database", Revision: truth.Revision}, "revision %d", truth.Revision)
 	d.patience = patience(truth)
+	for _, p := range truth.Progress {
+		d.differ("%s is behind: %s%s", p.Who, done(p), since(p.Since))
+	}
+	for _, x := range truth.Lagging {
+		d.differ("%s", lags(x))
+	}
+	if more := int(truth.LaggingProxies) - len(truth.Lagging); more > 0 {
+		d.differ("%s more lag", plural(more, "Envoy"))
+	}
 	if natsURL != "" {
 		d.part(ctx, "the stream", func(ctx context.Context) error { return d.stream(ctx, natsURL, truth) })
 	}

@@ -74,6 +74,12 @@ func (c *cli) event(e client.Event) error {
 			return fmt.Errorf("read event: %w", err)
 		}
 		row(c.out, fmt.Sprintf("                     live: revision %d on %s", s.LiveRevision, proxies(int(s.Proxies))))
+		if s.LaggingProxies > 0 {
+			row(c.out, "                     "+proxies(int(s.LaggingProxies))+" lagging; marchproxy status says which")
+		}
+		for _, p := range s.Progress {
+			row(c.out, "                     busy: "+p.Who+": "+done(p))
+		}
 		if s.UnresolvedNames > 0 {
 			row(c.out, "                     "+plural(int(s.UnresolvedNames), "name")+" without an answer from DNS; marchproxy status says which")
 		}

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +18,10 @@ import (
 // report is what status shows.
 type report struct {
 	api.Status
+	// Proxies are those that lag, those that are gone, and others, a few of each: GET /v1/proxies has all of them.
 	Proxies []api.Proxy `json:"proxies"`
+	// Known counts all of them.
+	Known int32 `json:"known_proxies"`
 }
 
 func (c *cli) statusCommand() *cobra.Command {
@@ -65,14 +70,56 @@ func (c *cli) statusCommand() *cobra.Command {
 }
 
 func look(ctx context.Context, a *client.Client) (report, error) {
-	var r report
-	var p api.ProxyList
+	r := report{Proxies: []api.Proxy{}}
 	if _, err := a.Do(ctx, client.Request{Method: http.MethodGet, Path: "/v1/status"}, &r.Status); err != nil {
 		return r, err
 	}
-	_, err := a.Do(ctx, client.Request{Method: http.MethodGet, Path: "/v1/proxies"}, &p)
-	r.Proxies = p.Items
-	return r, err
+	some := func(state string) (p api.ProxyList, err error) {
+		q := url.Values{"limit": {strconv.Itoa(someProxies)}}
+		if state != "" {
+			q.Set("state", state)
+		}
+		_, err = a.Do(ctx, client.Request{Method: http.MethodGet, Path: "/v1/proxies", Query: q}, &p)
+		return p, err
+	}
+	others, err := some("")
+	if err != nil {
+		return r, err
+	}
+	r.Known = others.Total
+	list := others.Items
+	if others.NextCursor != "" { // the worst are not among them, perhaps
+		for _, state := range []string{"absent", "lagging"} {
+			p, err := some(state)
+			if err != nil {
+				return r, err
+			}
+			list = append(p.Items, list...)
+		}
+	}
+	seen := map[string]bool{}
+	for _, x := range list {
+		if key := x.ID + "\x00" + x.Address + "\x00" + x.Xds; !seen[key] {
+			seen[key] = true
+			r.Proxies = append(r.Proxies, x)
+		}
+	}
+	slices.SortStableFunc(r.Proxies, func(x, y api.Proxy) int { return rank(x) - rank(y) })
+	return r, nil
+}
+
+// someProxies is how many Envoys of each sort are shown.
+const someProxies = 20
+
+// rank puts Envoys that lag before those that are gone, and these before all others.
+func rank(p api.Proxy) int {
+	switch {
+	case p.LaggingSince != "":
+		return 0
+	case !p.Connected:
+		return 1
+	}
+	return 2
 }
 
 func (r report) table(w io.Writer) {
@@ -95,15 +142,17 @@ func (r report) table(w io.Writer) {
 	for _, x := range r.Xds {
 		row(w, "xds", fmt.Sprintf("%s serves revision %d to %s%s", x.ID, x.Revision, proxies(int(x.Proxies)), behind(r.Revision, x.Revision)))
 	}
+	if r.LaggingProxies > 0 {
+		row(w, "LAGGING", proxies(int(r.LaggingProxies)))
+		for _, x := range r.Lagging {
+			row(w, "", lags(x))
+		}
+	}
 	if len(r.Proxies) > 0 {
 		row(w)
-		row(w, "PROXY", "GATEWAY", "APPLIED", "ADDRESS", "ENVOY", "SINCE")
-		for _, x := range r.Proxies {
-			at := date(x.ConnectedAt)
-			if !x.Connected {
-				at = "GONE since " + date(x.LastSeenAt)
-			}
-			row(w, x.ID, x.Gateway, x.AppliedRevision, x.Address, or(x.Version, "-"), at)
+		proxyTable(w, r.Proxies)
+		if more := int(r.Known) - len(r.Proxies); more > 0 {
+			row(w, fmt.Sprintf("and %d more; marchproxy proxies lists all", more))
 		}
 	}
 	if len(r.Warnings) > 0 {

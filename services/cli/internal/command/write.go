@@ -143,6 +143,11 @@ func (c *cli) liveRow(w io.Writer, l *api.Live) {
 			row(w, "but "+l.Reason)
 		}
 	}
+	if l != nil && !l.Live {
+		for _, x := range l.WaitingFor {
+			row(w, "waited for: "+lags(x))
+		}
+	}
 }
 
 func notLive(l *api.Live) error {

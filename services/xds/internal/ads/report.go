@@ -106,13 +106,13 @@ func (g *Gateway) Lag(now time.Time, least time.Duration, most int) Lag {
 	for s := range g.streams {
 		applied := s.applied()
 		if applied >= g.revision {
-			s.behind = time.Time{}
+			s.lagged = time.Time{}
 			continue
 		}
-		if out.Any = true; s.behind.IsZero() {
-			s.behind = now
+		if out.Any = true; s.lagged.IsZero() {
+			s.lagged = now
 		}
-		behind := later(s.behind, later(s.since, g.applies.after(applied)))
+		behind := later(s.lagged, later(s.since, g.applies.after(applied)))
 		if now.Sub(behind) > Long {
 			out.Count++
 		}

@@ -91,7 +91,7 @@ type stream struct {
 	address string
 	version string
 	since   time.Time
-	behind  time.Time // since when it has been seen to lack something
+	lagged  time.Time // since when it has been seen to lack something
 	// runtime says that the Envoy follows the gateway's runtime, and places that a place for a filter may be empty;
 	// drain is its drain time, 0 where it is not known.
 	runtime, places bool

@@ -17,7 +17,7 @@ func TestBackSoon(t *testing.T) {
 	w.start()
 	w.live()
 	w.down()
-	w.until("gone", func() bool { return len(w.fleet.Status(time.Now()).Proxies) == 0 })
+	w.until("gone", func() bool { return w.fleet.Proxies() == 0 })
 	time.Sleep(8 * time.Second)
 	w.up()
 	if took := w.live(); took > 4*time.Second {

@@ -189,8 +189,7 @@ func (w *world) live() time.Duration {
 	w.t.Helper()
 	begin := time.Now()
 	w.until("live", func() bool {
-		s := w.fleet.Status(time.Now())
-		return len(s.Proxies) == 1 && s.Live[resource.DefaultGateway] == w.revision
+		return w.fleet.Proxies() == 1 && w.fleet.Live() == w.revision
 	})
 	return time.Since(begin)
 }
@@ -198,7 +197,7 @@ func (w *world) live() time.Duration {
 // refused are the certificates that are reported.
 func (w *world) refused() map[string]string {
 	out := map[string]string{}
-	for _, r := range w.fleet.Status(time.Now()).Rejected {
+	for _, r := range w.fleet.Rejected() {
 		for _, o := range r.Objects {
 			out[o.Name] = r.Reason
 		}

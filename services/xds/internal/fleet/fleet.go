@@ -72,12 +72,13 @@ type Fleet struct {
 	commit  stream.Commit // of what has been built
 	ready   bool
 	members map[string]*member
-	last    *status.XdsStatus // when it is closed
 	// data is held for as long as it takes to enter what has changed.
 	data  sync.RWMutex
 	state *config.State
 	// hosts are the services that have a DNS name, by name.
 	hosts map[string]map[string]struct{}
+	// reporter is told when it is closed.
+	reporter *Reporter
 }
 
 // New returns a fleet without configuration.
@@ -112,7 +113,7 @@ func raise(c chan struct{}) {
 	}
 }
 
-// Changed is signalled when [Fleet.Status] may have another answer.
+// Changed is signalled when there may be something new to report.
 func (f *Fleet) Changed() <-chan struct{} { return f.changed }
 
 // Judged is signalled when [Fleet.Verdicts] may have another answer.
@@ -126,10 +127,14 @@ func (f *Fleet) Run(ctx context.Context) error { return f.resolver.Run(ctx) }
 func (f *Fleet) Close() {
 	f.build.Lock()
 	defer f.build.Unlock()
-	last := f.Status(time.Now())
+	f.mu.RLock()
+	r := f.reporter
+	f.mu.RUnlock()
+	if r != nil {
+		r.close(time.Now())
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.last = &last
 	for _, m := range f.members {
 		m.gateway.Close()
 	}
@@ -307,34 +312,56 @@ func (f *Fleet) Object(r resource.Ref) *resource.Object {
 	return f.state.Get(r)
 }
 
-// Status is what the Envoys have applied and refused.
-func (f *Fleet) Status(now time.Time) status.XdsStatus {
+// Live is the revision that every connected Envoy serves.
+func (f *Fleet) Live() int64 {
+	c, gateways := f.view()
+	live := c.Revision
+	for _, g := range gateways {
+		live = min(live, g.Live())
+	}
+	return live
+}
+
+// Proxies counts the connected Envoys.
+func (f *Fleet) Proxies() int {
+	n := 0
+	_, gateways := f.view()
+	for _, g := range gateways {
+		n += g.Count()
+	}
+	return n
+}
+
+// Unresolved lists the names of services' endpoints that have no address yet, in order; the list is not to be changed.
+func (f *Fleet) Unresolved() []string { return f.resolver.Unresolved() }
+
+// Rejected lists what the Envoys refuse, and what could not be translated.
+func (f *Fleet) Rejected() (out []status.RejectedResource) {
+	_, gateways := f.view()
+	for _, name := range slices.Sorted(maps.Keys(gateways)) {
+		out = append(out, f.refused(name)...)
+	}
+	return out
+}
+
+// refused is what the Envoys of one gateway refuse, and what of it could not be translated.
+func (f *Fleet) refused(name string) (out []status.RejectedResource) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	if f.last != nil {
-		return *f.last
+	m := f.members[name]
+	if m == nil {
+		return nil
 	}
-	s := status.XdsStatus{ID: f.opt.ID, Epoch: f.commit.Epoch, Revision: f.commit.Revision, At: resource.Time(now), StartedAt: resource.Time(f.started), Live: map[string]int64{}, Unresolved: f.resolver.Unresolved()}
-	for _, name := range slices.Sorted(maps.Keys(f.members)) {
-		m := f.members[name]
-		s.Live[name] = m.gateway.Live()
-		for _, p := range m.gateway.Proxies() {
-			s.Proxies = append(s.Proxies, status.ProxyStatus{
-				ID: p.ID, Gateway: name, Address: p.Address, AppliedRevision: p.Applied, Version: p.Version, ConnectedAt: resource.Time(p.ConnectedAt),
-				Surplus: p.Surplus, Since: resource.Time(p.Since), DrainTimeSeconds: int32(p.Drain / time.Second),
-			})
-		}
-		for _, r := range m.gateway.Refusals() {
-			s.Rejected = append(s.Rejected, f.rejected(name, r))
-		}
-		for _, r := range slices.SortedFunc(maps.Keys(m.problems), resource.Ref.Compare) {
-			p := m.problems[r]
-			s.Rejected = append(s.Rejected, status.RejectedResource{
-				Gateway: name, Reason: "not translated: " + p.Path + ": " + p.Message, Objects: []status.ObjectRef{f.objectRef(r)},
-			})
-		}
+	for _, r := range m.gateway.Refusals() {
+		out = append(out, f.rejected(name, r))
 	}
-	return s
+	for _, r := range slices.SortedFunc(maps.Keys(m.problems), resource.Ref.Compare) {
+		p := m.problems[r]
+		out = append(out, status.RejectedResource{
+			Gateway: name, Reason: "not translated: " + p.Path + ": " + p.Message, Objects: []status.ObjectRef{f.objectRef(r)},
+		})
+	}
+	return out
 }
 
 func (f *Fleet) rejected(gateway string, r ads.Refusal) status.RejectedResource {

@@ -62,7 +62,7 @@ func TestNamesOfServices(t *testing.T) {
 			for _, n := range f.Names(time.Now()).Names {
 				got += fmt.Sprint(n.Host, " ", n.Problem, " ", n.Services, ";")
 			}
-			if u := f.Status(time.Now()).Unresolved; got != want || !slices.Equal(u, unresolved) {
+			if u := f.Unresolved(); got != want || !slices.Equal(u, unresolved) {
 				t.Errorf("reports %q, unresolved %v; want %q, %v", got, u, want, unresolved)
 			}
 		}

@@ -2,22 +2,99 @@ package fleet
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/status"
 	"github.com/marchproxy/marchproxy/services/xds/internal/seats"
 )
 
-// Hear takes what another xDS server reports: its Envoys count where seats are dealt.
-func (f *Fleet) Hear(s status.XdsStatus, _ bool) {
-	if f.seats.Hear(s.ID, places(s), s.Stopping) {
-		f.signal()
+// Peers are the other xDS servers as they report: their Envoys count where seats are dealt.
+type Peers struct {
+	f *Fleet
+
+	mu    sync.Mutex
+	views map[string]*status.View
+	moved map[string]bool // servers with other Envoys than the seats have been told of
+}
+
+// Peers returns what takes the other servers' reports.
+func (f *Fleet) Peers() *Peers {
+	return &Peers{f: f, views: map[string]*status.View{}, moved: map[string]bool{}}
+}
+
+func (p *Peers) view(id string) *status.View {
+	if p.views[id] == nil {
+		p.views[id] = status.NewView()
+	}
+	return p.views[id]
+}
+
+// Report implements [status.Follower].
+func (p *Peers) Report(s status.XdsStatus, fresh bool) (missing bool) {
+	if s.ID == p.f.opt.ID {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := p.view(s.ID)
+	switch d, ok := v.Report(s, fresh); {
+	case !ok:
+		return false
+	case s.Stopping:
+		delete(p.views, s.ID)
+		delete(p.moved, s.ID)
+		p.hear(s.ID, nil, true)
+		return false
+	default:
+		p.moved[s.ID] = p.moved[s.ID] || d.Moved() || !p.f.seats.Heard(s.ID)
+		p.tell(v)
+	}
+	return !v.Whole()
+}
+
+// Page implements [status.Follower].
+func (p *Peers) Page(x status.XdsPage, fresh bool) {
+	if x.ID == p.f.opt.ID {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := p.view(x.ID)
+	if d, ok := v.Page(x, fresh); ok && d.Moved() {
+		p.moved[x.ID] = true // its report follows
 	}
 }
 
-// Remember takes this server's last report before it was restarted: its Envoys keep their places.
-func (f *Fleet) Remember(s status.XdsStatus) {
-	if f.seats.Remember(places(s)) {
+// Pages implements [status.Follower].
+func (p *Peers) Pages(id string, there map[int32]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if v := p.views[id]; v != nil {
+		if v.Prune(there).Moved() {
+			p.moved[id] = true
+		}
+		p.tell(v)
+	}
+}
+
+// tell tells the seats of a server's Envoys where they are others than before, and all of them are known.
+func (p *Peers) tell(v *status.View) {
+	if id := v.Head.ID; v.Whole() && p.moved[id] {
+		delete(p.moved, id)
+		p.hear(id, places(v), false)
+	}
+}
+
+func (p *Peers) hear(id string, proxies []seats.Proxy, stopped bool) {
+	if p.f.seats.Hear(id, proxies, stopped) {
+		p.f.signal()
+	}
+}
+
+// Remember takes what this server reported last before it was restarted: its Envoys keep their places.
+func (f *Fleet) Remember(last *status.View) {
+	if f.seats.Remember(places(last)) {
 		f.signal()
 	}
 }
@@ -39,9 +116,9 @@ func (f *Fleet) Age(ctx context.Context, deaf func() bool) error {
 	}
 }
 
-func places(s status.XdsStatus) []seats.Proxy {
-	out := make([]seats.Proxy, 0, len(s.Proxies))
-	for _, p := range s.Proxies {
+func places(v *status.View) []seats.Proxy {
+	var out []seats.Proxy
+	for p := range v.Proxies {
 		connected, err := time.Parse(time.RFC3339, p.ConnectedAt)
 		if err != nil {
 			continue

@@ -74,6 +74,7 @@ func TestNobodyWaitsForABuild(t *testing.T) {
 		<-goOn
 		return filter
 	}})
+	report := f.Reporter(nil, fleet.ReportOptions{})
 	for revision := range int64(2) {
 		done := make(chan error, 1)
 		go func() { done <- f.Apply(commit(revision+1, gatewayOf(t, revision+1, uint32(revision)))) }()
@@ -86,8 +87,9 @@ func TestNobodyWaitsForABuild(t *testing.T) {
 			if before := revision > 0; ready != before || same != before || (g != nil) != before || f.Admit(resource.DefaultGateway, "") != before {
 				t.Errorf("while revision %d is built: ready %v and %v, gateway %v", revision+1, ready, same, g != nil)
 			}
-			if s := f.Status(time.Now()); c.Revision != revision || s.Revision != revision {
-				t.Errorf("while revision %d is built the head is %d, and reported %d", revision+1, c.Revision, s.Revision)
+			report.Look(time.Now())
+			if _, s, err := report.Say(time.Now()); err != nil || c.Revision != revision || s.Revision != revision {
+				t.Errorf("while revision %d is built the head is %d, and reported %d (%v)", revision+1, c.Revision, s.Revision, err)
 			}
 			f.Names(time.Now())
 			if f.Object(resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway}) == nil || len(f.Summary()) != 1 {

@@ -164,6 +164,17 @@ func (s *Seats) Stood(h Holder) {
 	}
 }
 
+// Heard notes that another server has reported what it did before; it says whether that is known.
+func (s *Seats) Heard(server string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, known := s.there[server]
+	if known {
+		s.there[server] = report{r.proxies, time.Now()}
+	}
+	return known
+}
+
 // Hear takes another server's report; stopped is its last one, or its silence. It says whether seats or
 // places are others now.
 func (s *Seats) Hear(server string, proxies []Proxy, stopped bool) bool {

@@ -34,15 +34,11 @@ type view struct{ f *fleet.Fleet }
 // Head is the revision served, and the one that every Envoy serves.
 func (v view) Head() (revision, live int64, ok bool) {
 	c, ok := v.f.Head()
-	live = c.Revision
-	for _, l := range v.f.Status(time.Time{}).Live {
-		live = min(live, l)
-	}
-	return c.Revision, live, ok
+	return c.Revision, min(c.Revision, v.f.Live()), ok
 }
 
 // Proxies counts the connected Envoys.
-func (v view) Proxies() int { return len(v.f.Status(time.Time{}).Proxies) }
+func (v view) Proxies() int { return v.f.Proxies() }
 
 // registry are the server's metrics.
 func registry(f *fleet.Fleet, k *keeper) *prometheus.Registry {
@@ -52,18 +48,23 @@ func registry(f *fleet.Fleet, k *keeper) *prometheus.Registry {
 	}
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	gauge("revision", "The revision served.", func() float64 { c, _ := f.Head(); return float64(c.Revision) })
-	gauge("proxies", "Connected Envoys.", func() float64 { return float64(len(f.Status(time.Time{}).Proxies)) })
-	gauge("rejected_resources", "Resources that an Envoy refused.", func() float64 { return float64(len(f.Status(time.Time{}).Rejected)) })
+	gauge("proxies", "Connected Envoys.", func() float64 { return float64(f.Proxies()) })
+	gauge("rejected_resources", "Resources that an Envoy refused.", func() float64 { return float64(len(f.Rejected())) })
 	gauge("unresolved_names", "Names of services' endpoints whose last lookup brought no addresses.", func() float64 {
 		return float64(len(f.Names(time.Time{}).Names))
 	})
-	gauge("live_revision", "The revision that every connected Envoy serves.", func() float64 { _, live, _ := view{f}.Head(); return float64(live) })
+	gauge("live_revision", "The revision that every connected Envoy serves.", func() float64 { return float64(f.Live()) })
 	gauge("unsaved", "1 while the last good state cannot be written to disk; the status report says why.", func() float64 {
 		if k.Unsaved() != "" {
 			return 1
 		}
 		return 0
 	})
+	gauge("lagging_proxies", "Connected Envoys that have lacked something for more than five seconds.", func() float64 {
+		_, n := f.Lagging()
+		return float64(n)
+	})
+	r.MustRegister(lags{f})
 	gauge("unread", "What the server has still to read of the configuration's stream, or to take over, where it has been behind for five seconds.", func() float64 {
 		if b := k.Behind(); b != nil {
 			return float64(max(1, b.Total-b.Done))
@@ -71,6 +72,27 @@ func registry(f *fleet.Fleet, k *keeper) *prometheus.Registry {
 		return 0
 	})
 	return r
+}
+
+// lags are the ages of what Envoys lack that lag for long: of the worst ones only, so that there are no more series than
+// anybody looks at, however many Envoys there are.
+type lags struct{ f *fleet.Fleet }
+
+var descLag = prometheus.NewDesc("marchproxy_xds_proxy_lag_seconds",
+	"For how long an Envoy has lacked something, where that is more than five seconds; at most twenty of them.", []string{"proxy", "gateway", "address"}, nil)
+
+// Describe implements prometheus.Collector.
+func (l lags) Describe(ch chan<- *prometheus.Desc) { ch <- descLag }
+
+// Collect implements prometheus.Collector.
+func (l lags) Collect(ch chan<- prometheus.Metric) {
+	worst, _ := l.f.Lagging()
+	for _, x := range worst {
+		since, err := time.Parse(time.RFC3339, x.Since)
+		if age := time.Since(since); err == nil && age > ads.Long {
+			ch <- prometheus.MustNewConstMetric(descLag, prometheus.GaugeValue, age.Seconds(), x.ID, x.Gateway, x.Address)
+		}
+	}
 }
 
 // dumped is one resource in GET /v1/resources: what doctor compares with Envoy's own dump.

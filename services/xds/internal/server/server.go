@@ -103,20 +103,14 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	})
 	group.Add("resolver", f.Run)
 	group.Add("status", func(ctx context.Context) error {
-		var absent status.Absences
-		if last, ok := lastReport(ctx, js, cfg.ID); ok {
+		last := lastReport(ctx, js, cfg.ID)
+		if last != nil {
 			f.Remember(last)
-			absent.Remember(last, time.Now())
 		}
-		return status.Report(ctx, nc, f.Changed(), func(now time.Time) status.XdsStatus {
-			s := f.Status(now)
-			s.Absent, s.Unsaved = absent.Follow(now, s.Proxies), keep.Unsaved()
-			s.Behind = keep.Behind()
-			return s
-		})
+		return status.ReportXds(ctx, nc, f.Changed(), f.Reporter(last, fleet.ReportOptions{Unsaved: keep.Unsaved, Behind: keep.Behind}))
 	})
 	group.Add("names", func(ctx context.Context) error { return status.Report(ctx, nc, f.Troubled(), f.Names) })
-	group.Add("peers", func(ctx context.Context) error { return status.Watch(ctx, nc, js, f.Hear) })
+	group.Add("peers", func(ctx context.Context) error { return status.WatchXds(ctx, nc, js, f.Peers()) })
 	group.Add("places", func(ctx context.Context) error { return f.Age(ctx, func() bool { return !nc.IsConnected() }) })
 	group.Add("verdicts", keep.judge)
 	group.Add("grpc", func(ctx context.Context) error { return serveGRPC(ctx, g, grpcLis, f) })
@@ -127,12 +121,13 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	return errors.Join(group.Run(ctx), keep.Close())
 }
 
-// lastReport reads what this server reported before it was restarted, which its first report replaces. A NATS that
-// does not answer is not waited for.
-func lastReport(ctx context.Context, js jetstream.JetStream, id string) (status.XdsStatus, bool) {
+// lastReport reads what this server reported before it was restarted, which its first report replaces; nil where nobody
+// knows. A NATS that does not answer is not waited for.
+func lastReport(ctx context.Context, js jetstream.JetStream, id string) *status.View {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	return status.Last[status.XdsStatus](ctx, js, id)
+	v, _ := status.LastXds(ctx, js, id)
+	return v
 }
 
 func keyHash(key string) string {

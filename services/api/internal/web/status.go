@@ -1,0 +1,58 @@
+package web
+
+import (
+	"encoding/base64"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/services/api/internal/live"
+)
+
+func (a *API) status(c echo.Context) error {
+	head, err := a.Store.Head(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	sum := a.Board.Summary()
+	out := api.Status{
+		Revision: head.Revision, Epoch: head.Epoch, PublishedRevision: a.Published(), LiveRevision: sum.Live, Proxies: sum.Proxies,
+		Rejected: sum.Rejected, RejectedObjects: sum.RejectedObjects, Xds: sum.Servers, State: map[string]api.KindState{},
+		Lagging: sum.Lagging, LaggingProxies: sum.LaggingProxies, Troubles: a.troubles(), Progress: append(a.progress(), sum.Progress...),
+	}
+	for kind, k := range head.State {
+		out.State[kind] = api.KindState(k)
+	}
+	if out.Rejected == nil {
+		out.Rejected = []api.Rejection{}
+	}
+	if out.Xds == nil {
+		out.Xds = []api.XdsServer{}
+	}
+	out.Names, out.UnresolvedNames = a.unresolved(maxNames)
+	if out.State[resource.KindLicense].Count > 0 {
+		if out.Licenses, err = a.licenses(c.Request().Context(), a.Board.Counts(), time.Now()); err != nil {
+			return err
+		}
+	}
+	if out.Warnings, err = a.ending(c.Request().Context(), head); err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+func (a *API) proxies(c echo.Context) error {
+	limit, err := pageSize(c)
+	if err != nil {
+		return err
+	}
+	after, err := base64.RawURLEncoding.DecodeString(c.QueryParam("cursor"))
+	if err != nil {
+		return errCursor
+	}
+	items, next, total := a.Board.Proxies(live.Filter{Gateway: c.QueryParam("gateway"), State: c.QueryParam("state"), After: string(after), Limit: limit})
+	return c.JSON(http.StatusOK, api.ProxyList{Items: items, NextCursor: base64.RawURLEncoding.EncodeToString([]byte(next)), Total: int32(total)})
+}
