@@ -96,13 +96,12 @@ func (w *walker) peek() byte {
 }
 
 func (w *walker) next() token {
+	c := w.peek()
 	begin := w.at
-	switch w.peek() {
+	switch c {
 	case '{', '[', '}', ']', ',', ':':
 		w.at++
-		return w.raw[w.at-1 : w.at]
 	case '"':
-		begin = w.at
 		for w.at++; w.raw[w.at] != '"'; w.at++ {
 			if w.raw[w.at] == '\\' {
 				w.at++
@@ -110,7 +109,6 @@ func (w *walker) next() token {
 		}
 		w.at++
 	default: // a number or a word
-		begin = w.at
 		for w.at < len(w.raw) && bytes.IndexByte([]byte(" \t\n\r,]}"), w.raw[w.at]) < 0 {
 			w.at++
 		}
