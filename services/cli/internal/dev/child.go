@@ -21,6 +21,9 @@ type child struct {
 	ready func(context.Context) error
 	// why says what it waits for while it is not ready; nil where the error of ready says all.
 	why func(context.Context) string
+	// beside says that it needs nothing of the child before it, and starts together with it: with much configuration
+	// each reads for seconds.
+	beside bool
 
 	mu  sync.Mutex
 	pid int

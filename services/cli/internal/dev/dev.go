@@ -192,12 +192,12 @@ func (s *system) plan(envoy string) error {
 		"admin": "http://" + local(s.AdminPort), "backend": local(s.BackendPort),
 	}
 	s.children = append(s.children,
-		&child{name: "nats", make: s.self([]string{"MARCHPROXY_NATS_TOKEN=" + s.secrets.NatsToken}, "nats", strconv.Itoa(s.NatsPort), filepath.Join(s.StateDir, "nats")), ready: tcpOK(local(s.NatsPort))},
+		&child{name: "nats", make: s.self([]string{"MARCHPROXY_NATS_TOKEN=" + s.secrets.NatsToken}, "nats", strconv.Itoa(s.NatsPort), filepath.Join(s.StateDir, "nats")), ready: tcpOK(local(s.NatsPort)), beside: true},
 		&child{name: "api", make: service(api), ready: httpOK(s.urls["api"] + "/readyz")},
-		&child{name: "xds", make: service(xds), ready: httpOK(s.urls["xds"] + "/readyz")},
+		&child{name: "xds", make: service(xds), ready: httpOK(s.urls["xds"] + "/readyz"), beside: true},
 	)
 	if !s.NoDemo {
-		s.children = append(s.children, &child{name: "backend", make: s.self(nil, "backend", strconv.Itoa(s.BackendPort)), ready: tcpOK(local(s.BackendPort))})
+		s.children = append(s.children, &child{name: "backend", make: s.self(nil, "backend", strconv.Itoa(s.BackendPort)), ready: tcpOK(local(s.BackendPort)), beside: true})
 	}
 	s.children = append(s.children, &child{name: "envoy", ready: httpOK(s.urls["admin"] + "/ready"), make: func() *exec.Cmd {
 		// Hot restarts, which nobody does here, need shared memory that an Envoy which is killed leaves behind.
@@ -253,10 +253,13 @@ func (s *system) serve(ctx context.Context) error {
 		s.mu.Unlock()
 		s.write() // nothing runs any more
 	}()
-	for _, c := range s.children {
-		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		stops = append(stops, cancel)
-		c.start(own, s.logs, s.say, s.write)
+	for i, c := range s.children {
+		for len(stops) == i || len(stops) < len(s.children) && s.children[len(stops)].beside {
+			own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+			next := s.children[len(stops)]
+			stops = append(stops, cancel)
+			next.start(own, s.logs, s.say, s.write)
+		}
 		wait, done := ctx, func() error { return nil }
 		if c.name == "envoy" && !s.NoDemo {
 			wait, done = s.withDemo(ctx) // it waits for Envoy, and what Envoy waits for is said meanwhile
