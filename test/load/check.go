@@ -45,32 +45,25 @@ func (w *Writer) check(ctx context.Context, s *harness.System) error {
 	defer p.Close()
 	var seen []string
 	for _, name := range w.names() {
-		status, body, err := s.Call(ctx, http.MethodGet, s.API+"/v1/routes/"+name, nil)
-		if err != nil || status != 200 {
-			return fmt.Errorf("%s is lost: %d %s %w", name, status, body, err)
-		}
-		var o struct {
-			Spec struct {
-				DirectResponse struct{ Body string } `json:"direct_response"`
-			}
-		}
-		if err := json.Unmarshal(body, &o); err != nil {
-			return err
-		}
-		a, _, err := p.Get(name+".example.com", "/")
+		stored, err := w.stored(ctx, s, name)
 		if err != nil {
 			return err
 		}
-		for _, body := range []string{o.Spec.DirectResponse.Body, a.Body} {
-			mark, _, _ := strings.Cut(body, " ")
-			seen = append(seen, mark)
+		served, err := w.served(p, name)
+		if err != nil {
+			return err
 		}
+		seen = append(seen, stored, served)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	allowed := map[string]bool{fmt.Sprint(w.last): true}
-	for _, m := range w.maybe {
-		allowed[fmt.Sprint(m)] = true
+	allowed := map[string]bool{}
+	for _, m := range append([]int{w.last}, w.maybe...) {
+		if w.none(m) {
+			allowed[gone] = true
+		} else {
+			allowed[fmt.Sprint(m)] = true
+		}
 	}
 	for _, x := range seen {
 		if x != seen[0] || !allowed[x] {
@@ -78,10 +71,56 @@ func (w *Writer) check(ctx context.Context, s *harness.System) error {
 			if said := w.refused[n]; said != "" {
 				return fmt.Errorf("writer %d: %d is there, though it was refused: %s", w.n, n, said)
 			}
-			return fmt.Errorf("writer %d: database and Envoy have %v for the two halves; acknowledged was %d, unknown %v", w.n, seen, w.last, w.maybe)
+			return fmt.Errorf("writer %d: database and Envoy have %v for its parts; acknowledged was %d, unknown %v", w.n, different(seen), w.last, w.maybe)
 		}
 	}
 	return nil
+}
+
+// gone is what is seen of a route that is deleted.
+const gone = "gone"
+
+// stored is the mark that the database has of a route.
+func (w *Writer) stored(ctx context.Context, s *harness.System, name string) (string, error) {
+	status, body, err := s.Call(ctx, http.MethodGet, s.API+"/v1/routes/"+name, nil)
+	if err == nil && status == http.StatusNotFound && w.Many > 0 {
+		return gone, nil
+	}
+	if err != nil || status != 200 {
+		return "", fmt.Errorf("%s is lost: %d %s %w", name, status, body, err)
+	}
+	var o struct {
+		Spec struct {
+			DirectResponse struct{ Body string } `json:"direct_response"`
+		}
+	}
+	if err := json.Unmarshal(body, &o); err != nil {
+		return "", err
+	}
+	mark, _, _ := strings.Cut(o.Spec.DirectResponse.Body, " ")
+	return mark, nil
+}
+
+// served is the mark that Envoy has of it.
+func (w *Writer) served(p *probe.Conn, name string) (string, error) {
+	a, _, err := p.Get(name+".example.com", "/")
+	if err != nil {
+		return "", err
+	}
+	if a.Status == http.StatusNotFound && w.Many > 0 {
+		return gone, nil
+	}
+	mark, _, _ := strings.Cut(a.Body, " ")
+	return mark, nil
+}
+
+// different is each mark once, with how often it was seen.
+func different(seen []string) map[string]int {
+	out := map[string]int{}
+	for _, x := range seen {
+		out[x]++
+	}
+	return out
 }
 
 func gapless(ctx context.Context, s *harness.System, head int64) error {

@@ -19,13 +19,16 @@ import (
 	"github.com/marchproxy/marchproxy/test/probe"
 )
 
-// Writer writes pairs of routes, each pair in one transaction with one mark, so that a half would show.
+// Writer writes pairs of routes, each pair in one transaction with one mark, so that a half would show. Or it makes and
+// deletes many.
 type Writer struct {
 	n int
 	// Ballast is how many bytes each route has that say nothing.
 	Ballast int
 	// Single has it write one route, not a pair: NATS takes that otherwise than several objects.
 	Single bool
+	// Many is how many routes it makes by one apply, and deletes by the next; 0 for those that it only changes.
+	Many int
 	// Pause is how long it rests after a write that was acknowledged.
 	Pause time.Duration
 	// mu is held during a write, so that nobody takes a copy of what is known in the middle of it.
@@ -53,23 +56,38 @@ func Writers(n int) []*Writer {
 }
 
 // names are those of the writer's routes.
-func (w *Writer) names() []string {
-	out := []string{fmt.Sprintf("w%da", w.n)}
+func (w *Writer) names() (out []string) {
+	for i := range w.Many {
+		out = append(out, fmt.Sprintf("w%d-%d", w.n, i))
+	}
+	if w.Many > 0 {
+		return out
+	}
+	out = []string{fmt.Sprintf("w%da", w.n)}
 	if !w.Single {
 		out = append(out, fmt.Sprintf("w%db", w.n))
 	}
 	return out
 }
 
+// none says of a mark that its document has no routes: one that makes many deletes them by every second.
+func (w *Writer) none(mark int) bool { return w.Many > 0 && mark%2 == 0 }
+
 func (w *Writer) document(mark int) map[string]any {
 	ballast := make([]byte, w.Ballast/2)
 	_, _ = rand.Read(ballast) // never fails
 	body := strings.TrimSpace(fmt.Sprint(mark, " ", hex.EncodeToString(ballast)))
-	var out []any
+	out := []any{}
 	for _, name := range w.names() {
+		if w.none(mark) {
+			break
+		}
 		out = append(out, map[string]any{"kind": "Route", "name": name, "spec": map[string]any{
 			"hosts": []string{name + ".example.com"}, "direct_response": map[string]any{"status": 200, "body": body},
 		}})
+	}
+	if w.Many > 0 {
+		return map[string]any{"owner": fmt.Sprintf("w%d", w.n), "prune": true, "allow_empty": true, "resources": out}
 	}
 	return map[string]any{"resources": out}
 }

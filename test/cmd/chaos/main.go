@@ -1,8 +1,8 @@
 // Command chaos kills the api, xds, NATS and PostgreSQL with SIGKILL, singly and in pairs, at moments that
-// a seed decides, under a load of writes; between the kills the stream is purged, and stream and database come
-// back from older copies. Then it checks that every acknowledged write is in the database and on Envoy (of those
-// after a backup that was restored only that all parts agree), that no half of an unacknowledged one is, that
-// revisions are gapless, and that Envoy served throughout.
+// a seed decides, under a load of writes, with creates and deletes of thousands by one apply among them; between the
+// kills the stream is purged, and stream and database come back from older copies. Then it checks that every
+// acknowledged write is in the database and on Envoy (of those after a backup that was restored only that all parts
+// agree), that no half of an unacknowledged one is, that revisions are gapless, and that Envoy served throughout.
 package main
 
 import (
@@ -20,20 +20,22 @@ import (
 	"github.com/marchproxy/marchproxy/test/load"
 )
 
-const writers = 4
+// writers are five, the last of which makes and deletes thousands of routes at once.
+const writers = 5
 
 func main() {
 	seed := flag.Uint64("seed", 1, "decides what is killed, when")
 	kills := flag.Int("kills", 20, "kills, of one or two parts each; after every third, something rarer")
+	many := flag.Int("many", 2000, "routes that one writer makes by one apply and deletes by the next")
 	flag.Parse()
 	fmt.Printf("seed %d, %d kills\n", *seed, *kills)
-	if err := run(context.Background(), *seed, *kills); err != nil {
+	if err := run(context.Background(), *seed, *kills, *many); err != nil {
 		fmt.Fprintf(os.Stderr, "chaos: seed %d: %v\n", *seed, err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, seed uint64, kills int) (err error) {
+func run(ctx context.Context, seed uint64, kills, many int) (err error) {
 	s, err := harness.Start(ctx, "--no-demo")
 	if err != nil {
 		return err
@@ -47,6 +49,7 @@ func run(ctx context.Context, seed uint64, kills int) (err error) {
 	var wg sync.WaitGroup
 	var acked, served, failed atomic.Int64
 	all := load.Writers(writers)
+	all[writers-1].Many, all[writers-1].Pause = many, 200*time.Millisecond
 	for _, w := range all {
 		wg.Go(func() { w.Run(under, s, &acked) })
 	}
