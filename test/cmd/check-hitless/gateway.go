@@ -107,17 +107,31 @@ type step struct {
 // steps are all kinds; of certificates each is added, rotated and removed.
 func (g *gateway) steps() []step {
 	name := func(k int) string { return fmt.Sprintf("more-%d", k) }
+	// Every second one names the gateway, the others are listed by it.
+	named := func(k int) bool { return k%2 == 0 }
 	certificate := func(k int) ([]any, error) {
 		c, err := g.authority.certificate(name(k), fmt.Sprintf("host%d.example.net", k))
+		if err == nil && named(k) {
+			c["spec"].(object)["gateways"] = []string{"default"}
+		}
 		return []any{c}, err
 	}
 	return []step{
 		{name: "certificates added", change: func(k int) ([]any, error) {
-			g.certificates = append(g.certificates, name(k))
+			if !named(k) {
+				g.certificates = append(g.certificates, name(k))
+			}
 			return certificate(k)
 		}},
 		{name: "certificates rotated", change: certificate},
 		{name: "certificates removed", change: func(k int) ([]any, error) {
+			if named(k) {
+				c, err := certificate(k)
+				if err == nil {
+					delete(c[0].(object)["spec"].(object), "gateways")
+				}
+				return c, err
+			}
 			g.certificates = slices.DeleteFunc(g.certificates, func(c string) bool { return c == name(k) })
 			return nil, nil
 		}},
