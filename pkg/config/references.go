@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -30,7 +29,11 @@ func (r Reference) Path() string {
 }
 
 // References lists what an object refers to.
-func References(o *resource.Object) []Reference {
+func References(o *resource.Object) []Reference { return references(o, nil) }
+
+// references lists it without those of a gateway's listener's certificates that begin and end its list: so many as
+// same says, by listener.
+func references(o *resource.Object, same [][2]int) []Reference {
 	var out []Reference
 	add := func(kind, name, path string, at ...int) {
 		if name != "" {
@@ -70,9 +73,12 @@ func References(o *resource.Object) []Reference {
 		}
 	case *configv1.Gateway:
 		for i, l := range m.GetListeners() {
-			out = slices.Grow(out, len(l.GetCertificates()))
-			for j, c := range l.GetCertificates() {
-				add(resource.KindCertificate, c, "$.listeners[%d].certificates[%d]", i, j)
+			from, to := 0, len(l.GetCertificates())
+			if same != nil {
+				from, to = same[i][0], to-same[i][1]
+			}
+			for j, c := range l.GetCertificates()[from:to] {
+				add(resource.KindCertificate, c, "$.listeners[%d].certificates[%d]", i, from+j)
 			}
 			for j, a := range l.GetClientAuth() {
 				trust(a.GetCaCertificate(), "$.listeners[%d].client_auth[%d].ca_certificate", i, j)
@@ -95,18 +101,44 @@ func References(o *resource.Object) []Reference {
 // differ finds the references that a change takes away and adds. What its lists have in common at their ends is left
 // out, so that a long list costs a comparison; of what lies between, everything is taken away and added.
 func differ(c Change) (gone, come []Reference) {
+	same := c.sameCertificates()
 	if c.Before != nil {
-		gone = References(c.Before)
+		gone = references(c.Before, same)
 	}
 	if c.After != nil {
-		come = References(c.After)
+		come = references(c.After, same)
 	}
-	same := func(a, b Reference) bool { return a.To == b.To && a.Trusted == b.Trusted }
-	for len(gone) > 0 && len(come) > 0 && same(gone[0], come[0]) {
-		gone, come = gone[1:], come[1:]
+	equal := func(a, b Reference) bool { return a.To == b.To && a.Trusted == b.Trusted }
+	from, to := common(gone, come, equal)
+	return gone[from : len(gone)-to], come[from : len(come)-to]
+}
+
+// sameCertificates counts, by listener, what the lists of certificates have in common before and after; nil where the
+// listeners are not as many.
+func (c Change) sameCertificates() [][2]int {
+	if c.Before == nil || c.After == nil || c.Ref().Kind != resource.KindGateway {
+		return nil
 	}
-	for len(gone) > 0 && len(come) > 0 && same(gone[len(gone)-1], come[len(come)-1]) {
-		gone, come = gone[:len(gone)-1], come[:len(come)-1]
+	was, now := gatewayOf(c.Before).GetListeners(), gatewayOf(c.After).GetListeners()
+	if len(was) != len(now) {
+		return nil
 	}
-	return gone, come
+	out := make([][2]int, len(now))
+	for i := range now {
+		from, to := common(was[i].GetCertificates(), now[i].GetCertificates(), func(a, b string) bool { return a == b })
+		out[i] = [2]int{from, to}
+	}
+	return out
+}
+
+// common counts what two lists begin and end with that is equal.
+func common[T any](a, b []T, equal func(a, b T) bool) (begin, end int) {
+	n := min(len(a), len(b))
+	for begin < n && equal(a[begin], b[begin]) {
+		begin++
+	}
+	for end < n-begin && equal(a[len(a)-1-end], b[len(b)-1-end]) {
+		end++
+	}
+	return begin, end
 }

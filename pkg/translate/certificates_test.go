@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -226,32 +227,79 @@ func certified(tb testing.TB, s signer, n int) (*config.State, *translate.Builde
 	return st, b
 }
 
-// BenchmarkCertificate is what one certificate more, another content and one less cost state, checks, drains and builder.
+// forms are a certificate that comes, gets another content where that is a write of it alone, and goes, named or
+// listed with all others; each write is checked as the api does.
+func forms(tb testing.TB, s signer, n int) map[string]func() {
+	tb.Helper()
+	st, b := certified(tb, s, n)
+	change := func(objects ...*resource.Object) {
+		before := translate.Before(st, objects)
+		changes, _ := st.Apply(objects)
+		if p := append(st.Check(changes), translate.Check(st, changes)...); len(p) > 0 {
+			tb.Fatal(p)
+		}
+		if d := before.Drains(st, changes); len(d) > 0 {
+			tb.Fatal(d)
+		}
+		b.Update(st, changes)
+	}
+	list := []string{"first"}
+	for i := range n {
+		list = append(list, fmt.Sprint("c", i))
+	}
+	gateway := func(list []string) *resource.Object {
+		return s.object(resource.KindGateway, resource.DefaultGateway, &configv1.Gateway{Listeners: []*configv1.Listener{
+			{Name: "http", Port: 1}, {Name: "https", Port: 2, Protocol: configv1.Listener_https, Certificates: list},
+		}})
+	}
+	change(gateway(list))
+	form := &configv1.Certificate{Gateways: []string{resource.DefaultGateway}}
+	one, other := s.issue("new", form, "new.test"), s.issue("new", form, "new.test")
+	gone := resource.Tombstone(one.Ref(), 1)
+	listed := s.issue("listed", &configv1.Certificate{}, "listed.test")
+	with, without := gateway(append(slices.Clone(list), "listed")), gateway(list)
+	return map[string]func(){
+		"named":  func() { change(one); change(other); change(gone) },
+		"listed": func() { change(listed, with); change(without) },
+	}
+}
+
+// TestCostOfACertificate: a certificate that comes, changes and goes costs what it costs beside few others, and of a list
+// that is written no more than a comparison.
+func TestCostOfACertificate(t *testing.T) {
+	s := newSigner(t)
+	few, many := forms(t, s, 300), forms(t, s, 6000)
+	for name := range few {
+		shortest := func(f func()) time.Duration {
+			best := time.Hour
+			for range 30 {
+				begin := time.Now()
+				f()
+				best = min(best, time.Since(begin))
+			}
+			return best
+		}
+		x, y := testing.AllocsPerRun(10, few[name]), testing.AllocsPerRun(10, many[name])
+		if y > 1.1*x {
+			t.Errorf("%s: %.0f allocations, beside few others %.0f", name, y, x)
+		}
+		if x, y := shortest(few[name]), shortest(many[name]); y > 3*x {
+			t.Errorf("%s: %v, beside few others %v", name, y, x)
+		}
+	}
+}
+
+// BenchmarkCertificate is the same as a figure.
 func BenchmarkCertificate(b *testing.B) {
 	s := newSigner(b)
 	for _, n := range []int{1000, 10000} {
-		st, builder := certified(b, s, n)
-		change := func(o *resource.Object) {
-			before := translate.Before(st, []*resource.Object{o})
-			changes, _ := st.Apply([]*resource.Object{o})
-			if p := append(st.Check(changes), translate.Check(st, changes)...); len(p) > 0 {
-				b.Fatal(p)
-			}
-			if d := before.Drains(st, changes); len(d) > 0 {
-				b.Fatal(d)
-			}
-			builder.Update(st, changes)
+		for name, f := range forms(b, s, n) {
+			b.Run(fmt.Sprint(name, "/", n), func(b *testing.B) {
+				b.ReportAllocs()
+				for range b.N {
+					f()
+				}
+			})
 		}
-		form := &configv1.Certificate{Gateways: []string{resource.DefaultGateway}}
-		one, other := s.issue("new", form, "new.test"), s.issue("new", form, "new.test")
-		gone := resource.Tombstone(one.Ref(), 1)
-		b.Run(fmt.Sprint("named/", n), func(b *testing.B) {
-			b.ReportAllocs()
-			for range b.N {
-				change(one)
-				change(other)
-				change(gone)
-			}
-		})
 	}
 }
