@@ -304,7 +304,7 @@ func (x *Index) decide(u *update) {
 
 // begins finds the certificates for clients that send no name.
 func (l *Listener) begins() []string {
-	name := ""
+	var name string
 	if len(l.list) > 0 {
 		name = l.list[0]
 	} else if c := l.naming.oldest(); c != nil {

@@ -213,7 +213,7 @@ func TestDrainsOfCertificates(t *testing.T) {
 }
 
 // certified is a state with so many certificates of one name each that name the gateway, and its builder.
-func certified(tb testing.TB, s signer, n int) (*config.State, *translate.Builder) {
+func certified(s signer, n int) (*config.State, *translate.Builder) {
 	st, b := config.New(), builder(resource.DefaultGateway)
 	g := &configv1.Gateway{Listeners: []*configv1.Listener{
 		{Name: "http", Port: 1}, {Name: "https", Port: 2, Protocol: configv1.Listener_https, Certificates: []string{"first"}},
@@ -231,7 +231,7 @@ func certified(tb testing.TB, s signer, n int) (*config.State, *translate.Builde
 // listed with all others; each write is checked as the api does.
 func forms(tb testing.TB, s signer, n int) map[string]func() {
 	tb.Helper()
-	st, b := certified(tb, s, n)
+	st, b := certified(s, n)
 	change := func(objects ...*resource.Object) {
 		before := translate.Before(st, objects)
 		changes, _ := st.Apply(objects)
