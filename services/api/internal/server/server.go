@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"os"
 	"time"
 
@@ -54,6 +55,9 @@ type Config struct {
 	Dev bool
 	// AbsentProxies is how long an Envoy is shown that is not connected any more (API_ABSENT_PROXIES; 1h).
 	AbsentProxies time.Duration
+	// Keep is how much of the history is kept (API_KEEP_REVISIONS; 100000. API_KEEP_HISTORY; 8760h, a year.
+	// API_KEEP_AUDIT; 26280h, three years.) 0 is without limit.
+	Keep store.Keep
 	// LogLevel is LOGLEVEL.
 	LogLevel string
 }
@@ -72,6 +76,12 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 
 		CertificateWarning: e.Duration("API_CERTIFICATE_WARNING", certificate.Soon),
 		AbsentProxies:      e.Duration("API_ABSENT_PROXIES", live.Remember),
+
+		Keep: store.Keep{
+			Revisions: int64(e.Int("API_KEEP_REVISIONS", 100_000, 0, math.MaxInt32)),
+			Age:       e.Duration("API_KEEP_HISTORY", 365*24*time.Hour),
+			Audit:     e.Duration("API_KEEP_AUDIT", 3*365*24*time.Hour),
+		},
 
 		LogLevel: e.String("LOGLEVEL", "info"),
 	}
@@ -152,6 +162,10 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	group.Add("relay", rel.Run)
 	group.Add("database", func(ctx context.Context) error {
 		st.Watch(ctx, log, committed.Raise)
+		return nil
+	})
+	group.Add("history", func(ctx context.Context) error {
+		forget(ctx, st, cfg.Keep, rel.Published, log)
 		return nil
 	})
 	group.Add("listen", func(ctx context.Context) error {

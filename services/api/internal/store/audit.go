@@ -25,31 +25,32 @@ type AuditFilter struct {
 	Limit             int
 }
 
-// query is the page's statement: of each table a page in the order of its index, and the first of the two.
+// query is the page's statement: of each table a page in the order of its index, and the first of all.
 func (f AuditFilter) query() (sql string, args []any) {
 	arg := func(v any) string {
 		args = append(args, v)
 		return "$" + strconv.Itoa(len(args))
 	}
-	revisions, tokens := "true", "true"
+	revisions, old, tokens := "true", "true", "true"
 	if f.After != nil {
 		at, revision, kind, name := arg(f.After.At), arg(f.After.Revision), arg(f.After.Kind), arg(f.After.Name)
 		after := ` < (` + strings.Join([]string{at, revision, kind, name}, ", ") + `)`
 		// The first comparison says nothing that the second does not; it is for the index.
 		revisions = `(r.at, r.revision) <= (` + at + `, ` + revision + `) AND (r.at, r.revision, c.kind, c.name)` + after
+		old = `(at, revision, kind, name)` + after
 		tokens = `at <= ` + at + ` AND (at, 0, 'Token', name)` + after
 	}
 	if f.Actor != "" {
 		actor := arg(f.Actor)
-		revisions, tokens = revisions+` AND r.actor = `+actor, tokens+` AND actor = `+actor
+		revisions, old, tokens = revisions+` AND r.actor = `+actor, old+` AND actor = `+actor, tokens+` AND actor = `+actor
 	}
 	if f.Kind != "" {
 		kind := arg(f.Kind)
-		revisions, tokens = revisions+` AND c.kind = `+kind, tokens+` AND 'Token' = `+kind
+		revisions, old, tokens = revisions+` AND c.kind = `+kind, old+` AND kind = `+kind, tokens+` AND 'Token' = `+kind
 	}
 	if f.Name != "" {
 		name := arg(f.Name)
-		revisions, tokens = revisions+` AND c.name = `+name, tokens+` AND name = `+name
+		revisions, old, tokens = revisions+` AND c.name = `+name, old+` AND name = `+name, tokens+` AND name = `+name
 	}
 	limit := arg(f.Limit)
 	return `SELECT * FROM (
@@ -58,6 +59,9 @@ func (f AuditFilter) query() (sql string, args []any) {
 			r.actor, r.request_id, r.message
 		FROM revisions r JOIN changes c USING (revision) WHERE ` + revisions + `
 		ORDER BY r.at DESC, r.revision DESC, c.kind DESC, c.name DESC LIMIT ` + limit + `)
+		UNION ALL
+		(SELECT at, revision, kind, name, action, actor, request_id, message FROM audit WHERE ` + old + `
+		ORDER BY at DESC, revision DESC, kind DESC, name DESC LIMIT ` + limit + `)
 		UNION ALL
 		(SELECT at, 0, 'Token', name, action, actor, request_id, 'role ' || role FROM token_changes WHERE ` + tokens + `
 		ORDER BY at DESC, name DESC LIMIT ` + limit + `)

@@ -129,19 +129,19 @@ func (s *Store) Changes(ctx context.Context, revision int64) ([]ChangeRow, error
 	if err != nil {
 		return nil, fmt.Errorf("read changes: %w", err)
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (ChangeRow, error) {
-		var before, after *string
-		if err := row.Scan(&before, &after); err != nil {
-			return ChangeRow{}, err
-		}
-		var c ChangeRow
-		var err error
-		if c.Before, err = parse(before); err != nil {
-			return c, err
-		}
-		c.After, err = parse(after)
+	return pgx.CollectRows(rows, scanChange)
+}
+
+func scanChange(row pgx.CollectableRow) (c ChangeRow, err error) {
+	var before, after *string
+	if err := row.Scan(&before, &after); err != nil {
 		return c, err
-	})
+	}
+	if c.Before, err = parse(before); err != nil {
+		return c, err
+	}
+	c.After, err = parse(after)
+	return c, err
 }
 
 func parse(payload *string) (*resource.Object, error) {
@@ -149,32 +149,4 @@ func parse(payload *string) (*resource.Object, error) {
 		return nil, nil //nolint:nilnil // no object is an answer
 	}
 	return resource.ParsePayload([]byte(*payload))
-}
-
-// At reads the configuration as it was at a revision.
-func (s *Store) At(ctx context.Context, revision int64) (map[resource.Ref]*resource.Object, error) {
-	var exists bool
-	if err := s.pool.QueryRow(ctx, `SELECT $1::bigint = 0 OR EXISTS (SELECT FROM revisions WHERE revision = $1::bigint)`, revision).Scan(&exists); err != nil {
-		return nil, fmt.Errorf("read revision: %w", err)
-	}
-	if !exists {
-		return nil, ErrNotFound
-	}
-	rows, err := s.pool.Query(ctx, `SELECT DISTINCT ON (kind, name) after::text FROM changes WHERE revision <= $1 ORDER BY kind, name, revision DESC`, revision)
-	if err != nil {
-		return nil, fmt.Errorf("read revision: %w", err)
-	}
-	out := map[resource.Ref]*resource.Object{}
-	var after *string
-	_, err = pgx.ForEachRow(rows, []any{&after}, func() error {
-		o, err := parse(after)
-		if o != nil {
-			out[o.Ref()] = o
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read revision: %w", err)
-	}
-	return out, nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -227,104 +226,6 @@ func (a *API) revisions(c echo.Context) error {
 
 func revisionOf(r store.RevisionRow) api.Revision {
 	return api.Revision{Revision: r.Revision, At: resource.Time(r.At), Actor: r.Actor, Message: r.Message, RequestID: r.RequestID, ChangeCount: r.ChangeCount}
-}
-
-func (a *API) revision(c echo.Context) error {
-	n, err := number(c.Param("revision"))
-	if err != nil {
-		return err
-	}
-	if n == math.MaxInt64 {
-		return missing(store.ErrNotFound, "revision %d", n)
-	}
-	rows, err := a.Store.Revisions(c.Request().Context(), n+1, 1)
-	if err != nil {
-		return err
-	}
-	if len(rows) == 0 || rows[0].Revision != n {
-		return missing(store.ErrNotFound, "revision %d", n)
-	}
-	changes, err := a.Store.Changes(c.Request().Context(), n)
-	if err != nil {
-		return err
-	}
-	out := revisionOf(rows[0])
-	for _, x := range changes {
-		out.Changes = append(out.Changes, change(x.Before, x.After))
-	}
-	return c.JSON(http.StatusOK, out)
-}
-
-func (a *API) diff(c echo.Context) error {
-	n, err := number(c.Param("revision"))
-	if err != nil {
-		return err
-	}
-	against := max(n-1, 0)
-	if s := c.QueryParam("against"); s != "" {
-		if against, err = number(s); err != nil {
-			return err
-		}
-	}
-	now, err := a.Store.At(c.Request().Context(), n)
-	if err != nil {
-		return missing(err, "revision %d", n)
-	}
-	was, err := a.Store.At(c.Request().Context(), against)
-	if err != nil {
-		return missing(err, "revision %d", against)
-	}
-	out := api.Diff{Revision: n, Against: against, Changes: []api.Change{}}
-	for ref, o := range now {
-		if old := was[ref]; old == nil || string(old.Spec) != string(o.Spec) || old.Owner != o.Owner || !maps.Equal(old.Labels, o.Labels) {
-			out.Changes = append(out.Changes, change(old, o))
-		}
-	}
-	for ref, old := range was {
-		if now[ref] == nil {
-			out.Changes = append(out.Changes, change(old, nil))
-		}
-	}
-	slices.SortFunc(out.Changes, func(x, y api.Change) int {
-		return resource.Ref{Kind: x.Kind, Name: x.Name}.Compare(resource.Ref{Kind: y.Kind, Name: y.Name})
-	})
-	return c.JSON(http.StatusOK, out)
-}
-
-func (a *API) rollback(c echo.Context) error {
-	n, err := number(c.Param("revision"))
-	if err != nil {
-		return err
-	}
-	opt, err := readOptions(c)
-	if err != nil {
-		return err
-	}
-	then, err := a.Store.At(c.Request().Context(), n)
-	if err != nil {
-		return missing(err, "revision %d", n)
-	}
-	if opt.message == "" {
-		opt.message = fmt.Sprintf("rollback to revision %d", n)
-	}
-	return a.applyPlan(c, opt, nil, func(st *config.State) (writer.Plan, error) {
-		p := writer.Plan{TakeOver: true, Status: http.StatusOK} // owners are what they were, as all is
-		for ref, o := range then {
-			d := writer.Desired{Ref: ref, Spec: o.Message(), Owner: &o.Owner, Labels: o.Labels, Path: "$", SpecPath: "$", Stored: true}
-			if d.Labels == nil {
-				d.Labels = map[string]string{}
-			}
-			p.Upserts = append(p.Upserts, d)
-		}
-		for o := range st.All {
-			if then[o.Ref()] == nil {
-				p.Deletes = append(p.Deletes, o.Ref())
-			}
-		}
-		slices.SortFunc(p.Upserts, func(x, y writer.Desired) int { return x.Ref.Compare(y.Ref) })
-		slices.SortFunc(p.Deletes, resource.Ref.Compare)
-		return p, nil
-	})
 }
 
 // RPC answers the xDS server's façade with the same handler as POST /v1/apply.

@@ -32,6 +32,7 @@ type server struct {
 	tb      testing.TB
 	url     string
 	handler http.Handler
+	store   *store.Store
 	writer  *writer.Writer
 }
 
@@ -43,6 +44,7 @@ func serve(tb testing.TB) *server {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(st.Close)
+	s.store = st
 	box, err := seal.New("a secret of the test's own")
 	if err != nil {
 		tb.Fatal(err)

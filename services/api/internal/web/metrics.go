@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +40,15 @@ func newMetrics(a *API) *metrics {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
 	gauge("marchproxy_api_revision", "The newest revision that this api has seen.", func() float64 { return float64(a.Writer.Revision()) })
+	gauge("marchproxy_api_oldest_revision", "The oldest revision that is kept; 0 without any, -1 where the database does not answer.", func() float64 {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		n, err := a.Store.Oldest(ctx)
+		if err != nil {
+			return -1
+		}
+		return float64(n)
+	})
 	gauge("marchproxy_api_waiting_writes", "Writes that wait until those that are being stored are done.", func() float64 {
 		return float64(a.Writer.Waiting())
 	})

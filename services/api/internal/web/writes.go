@@ -313,7 +313,9 @@ func precondition(r *http.Request, before *resource.Object) error {
 type options struct {
 	wait                         time.Duration
 	dryRun, takeOver, allowEmpty bool
-	message                      string
+	// alone has the write decided when all before it are stored.
+	alone   bool
+	message string
 }
 
 func readOptions(c echo.Context) (o options, err error) {
@@ -339,7 +341,7 @@ func readOptions(c echo.Context) (o options, err error) {
 func (a *API) meta(c echo.Context, o options, raw []byte) writer.Meta {
 	r := c.Request()
 	actor, _ := c.Get(keyActor).(string)
-	m := writer.Meta{Actor: actor, Message: o.message, RequestID: requestID(c), DryRun: o.dryRun}
+	m := writer.Meta{Actor: actor, Message: o.message, RequestID: requestID(c), DryRun: o.dryRun, Alone: o.alone}
 	if t := r.Header.Get("Traceparent"); traceparent.MatchString(t) {
 		m.Traceparent = t
 	}

@@ -26,7 +26,7 @@ const (
 type request struct {
 	meta Meta
 	plan Planner
-	// alone says that it is to be made without others: one of the group that it was in was refused by the database.
+	// alone says that it is to be made without others: it asks for that, or one of its group was refused by the database.
 	alone bool
 
 	done   chan struct{} // closed when what follows is set
@@ -100,7 +100,7 @@ func (w *Writer) Write(ctx context.Context, meta Meta, plan Planner) (Result, er
 	if meta.DryRun {
 		return w.try(ctx, meta, plan)
 	}
-	r := &request{meta: meta, plan: plan, done: make(chan struct{})}
+	r := &request{meta: meta, plan: plan, alone: meta.Alone, done: make(chan struct{})}
 	w.queue.add(r)
 	left := ctx.Done()
 	for {

@@ -33,6 +33,8 @@ type Meta struct {
 	Actor, Message, RequestID, Traceparent string
 	// DryRun does everything but store.
 	DryRun bool
+	// Alone has the write decided when all before it are stored: its plan reads the database.
+	Alone bool
 	// Key is the idempotency key and Request a digest of the request, "" for none.
 	Key     string
 	Request []byte

@@ -1,0 +1,34 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/services/api/internal/store"
+)
+
+// forgetEvery is the time between two looks for what need not be kept any more.
+const forgetEvery = 10 * time.Minute
+
+// forget deletes what need not be kept of the history, until the context ends. As long as it is not known what the
+// stream has, everything stays: the relay compares the stream's last revision with the database's.
+func forget(ctx context.Context, st *store.Store, keep store.Keep, published func() int64, log *zap.Logger) {
+	pause := time.Minute // the start has more urgent things to do
+	for {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+		pause = forgetEvery
+		revisions, entries, err := st.Prune(ctx, keep, published(), time.Now())
+		switch {
+		case err != nil && ctx.Err() == nil:
+			log.Warn("what need not be kept of the history cannot be deleted", zap.Error(err))
+		case revisions+entries > 0:
+			log.Info("deleted what need not be kept of the history", zap.Int64("revisions", revisions), zap.Int64("audit", entries))
+		}
+	}
+}

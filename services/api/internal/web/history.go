@@ -1,0 +1,139 @@
+package web
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/services/api/internal/store"
+	"github.com/marchproxy/marchproxy/services/api/internal/writer"
+)
+
+func (a *API) revision(c echo.Context) error {
+	n, err := number(c.Param("revision"))
+	if err != nil {
+		return err
+	}
+	if n == math.MaxInt64 {
+		return missing(store.ErrNotFound, "revision %d", n)
+	}
+	ctx := c.Request().Context()
+	rows, err := a.Store.Revisions(ctx, n+1, 1)
+	if err != nil {
+		return err
+	}
+	if len(rows) == 0 || rows[0].Revision != n {
+		oldest, err := a.Store.Oldest(ctx)
+		if err != nil {
+			return err
+		}
+		if 0 < n && n < oldest {
+			return a.unkept(c, store.ErrGone, n)
+		}
+		return missing(store.ErrNotFound, "revision %d", n)
+	}
+	changes, err := a.Store.Changes(ctx, n)
+	if err != nil {
+		return err
+	}
+	out := revisionOf(rows[0])
+	for _, x := range changes {
+		out.Changes = append(out.Changes, change(x.Before, x.After))
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+// unkept says of a revision that is not there whether it ever was.
+func (a *API) unkept(c echo.Context, err error, revisions ...int64) error {
+	oldest, failed := a.Store.Oldest(c.Request().Context())
+	if failed != nil {
+		return failed
+	}
+	newest := a.Writer.Revision()
+	for _, n := range revisions {
+		switch {
+		case errors.Is(err, store.ErrGone) && n < oldest:
+			return wrong(http.StatusGone, "revision %d is not kept any more; the oldest one that is kept is %d (API_KEEP_REVISIONS, API_KEEP_HISTORY)", n, oldest)
+		case errors.Is(err, store.ErrNotFound) && n > newest:
+			return missing(err, "revision %d", n)
+		}
+	}
+	return missing(err, "revision %d", revisions[0])
+}
+
+func (a *API) diff(c echo.Context) error {
+	n, err := number(c.Param("revision"))
+	if err != nil {
+		return err
+	}
+	against := max(n-1, 0)
+	if s := c.QueryParam("against"); s != "" {
+		if against, err = number(s); err != nil {
+			return err
+		}
+	}
+	rows, err := a.Store.Between(c.Request().Context(), min(n, against), max(n, against))
+	if err != nil {
+		return a.unkept(c, err, n, against)
+	}
+	out := api.Diff{Revision: n, Against: against, Changes: []api.Change{}}
+	for _, x := range rows {
+		if n < against {
+			x.Before, x.After = x.After, x.Before
+		}
+		if !sameContent(x.Before, x.After) {
+			out.Changes = append(out.Changes, change(x.Before, x.After))
+		}
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+// sameContent compares what people write of an object.
+func sameContent(x, y *resource.Object) bool {
+	return x != nil && y != nil && string(x.Spec) == string(y.Spec) && x.Owner == y.Owner && maps.Equal(x.Labels, y.Labels)
+}
+
+// rollback brings back what was changed since a revision, and so all of that revision.
+func (a *API) rollback(c echo.Context) error {
+	n, err := number(c.Param("revision"))
+	if err != nil {
+		return err
+	}
+	opt, err := readOptions(c)
+	if err != nil {
+		return err
+	}
+	if opt.message == "" {
+		opt.message = fmt.Sprintf("rollback to revision %d", n)
+	}
+	opt.alone = true
+	return a.applyPlan(c, opt, nil, func(st *config.State) (writer.Plan, error) {
+		p := writer.Plan{TakeOver: true, Status: http.StatusOK} // owners are what they were, as all is
+		rows, err := a.Store.Between(c.Request().Context(), n, store.ToHead)
+		if err != nil {
+			return p, a.unkept(c, err, n)
+		}
+		for _, x := range rows {
+			o := x.Before
+			if o == nil {
+				if ref := x.After.Ref(); st.Get(ref) != nil {
+					p.Deletes = append(p.Deletes, ref)
+				}
+				continue
+			}
+			d := writer.Desired{Ref: o.Ref(), Spec: o.Message(), Owner: &o.Owner, Labels: o.Labels, Path: "$", SpecPath: "$", Stored: true}
+			if d.Labels == nil {
+				d.Labels = map[string]string{}
+			}
+			p.Upserts = append(p.Upserts, d)
+		}
+		return p, nil
+	})
+}
