@@ -261,11 +261,14 @@ func LastXds(ctx context.Context, js jetstream.JetStream, id string) (*View, boo
 // one is the follower of one server.
 type one struct{ *View }
 
+// Report implements [Follower].
 func (o one) Report(s XdsStatus, fresh bool) bool {
 	o.View.Report(s, fresh)
 	return false
 }
 
+// Page implements [Follower].
 func (o one) Page(p XdsPage, fresh bool) { o.View.Page(p, fresh) }
 
+// Pages implements [Follower].
 func (o one) Pages(_ string, there map[int32]bool) { o.Prune(there) }

@@ -42,7 +42,7 @@ func startServer(t *testing.T, s *natstest.Server, id, started string) *server {
 
 func (x *server) Look(time.Time) (status.News, time.Duration) { return status.Urgent, 0 }
 
-func (x *server) Say(now time.Time) ([]status.Message, status.XdsStatus, error) {
+func (x *server) Say(time.Time) ([]status.Message, status.XdsStatus, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	m, err := x.pages.Say()

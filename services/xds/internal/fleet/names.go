@@ -77,12 +77,17 @@ func (f *Fleet) Troubled() <-chan struct{} { return f.troubled }
 // shown is how many services are listed with a name.
 const shown = 10
 
-// Names reports the names that do not resolve.
+// maxNames is how many names are reported with what is wrong with them: while DNS is away that may be all there are, and
+// a message has to fit. That they have no address is known of all of them.
+const maxNames = 2000
+
+// Names reports the names that do not resolve, [maxNames] at most.
 func (f *Fleet) Names(now time.Time) status.NamesStatus {
 	out := status.NamesStatus{ID: f.opt.ID, At: resource.Time(now)}
 	f.data.RLock()
 	defer f.data.RUnlock()
-	for _, t := range f.resolver.Troubles() {
+	all := f.resolver.Troubles()
+	for _, t := range all[:min(len(all), maxNames)] {
 		n := status.NameStatus{
 			Host: t.Host, Problem: t.Problem, Reason: t.Reason, Addresses: int32(t.Addresses), Since: resource.Time(t.Since),
 		}
