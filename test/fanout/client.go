@@ -41,8 +41,15 @@ type client struct {
 // streamID is that of the only request of a connection.
 const streamID = 1
 
+// mute says of a client that hangs that it reads on, and never answers.
+func (c *client) mute() bool { return c.hung && c.id%2 == 0 }
+
 func (c *client) hangUp() {
 	c.cut.Store(true)
+	c.drop()
+}
+
+func (c *client) drop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.conn != nil {
@@ -219,7 +226,7 @@ func (c *client) data(ctx context.Context, msg []byte, f *http2.DataFrame) ([]by
 func (c *client) answer(ctx context.Context, raw []byte) error {
 	if c.hung {
 		if hang := c.fleet.hang.Load(); hang != nil {
-			if c.id%2 == 0 { // it reads on, and never answers
+			if c.mute() {
 				return nil
 			}
 			select {

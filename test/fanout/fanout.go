@@ -119,10 +119,18 @@ func (f *Fleet) Hang() {
 	f.hang.Store(&c)
 }
 
-// Release lets them go on; one whose connection was ended meanwhile comes back.
+// Release lets them go on: one that did not read reads, one that has left something unanswered comes back on another
+// connection.
 func (f *Fleet) Release() {
-	if c := f.hang.Swap(nil); c != nil {
-		close(*c)
+	hang := f.hang.Swap(nil)
+	if hang == nil {
+		return
+	}
+	close(*hang)
+	for _, c := range f.clients {
+		if c.mute() {
+			c.drop()
+		}
 	}
 }
 
