@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -88,6 +89,9 @@ type Gateway struct {
 	// encodings are shared by the streams; they have a lock of their own.
 	encodings encodings
 	tables    tables
+	levels    levels
+	// telling says that OnChange is about to be called.
+	telling atomic.Bool
 	// refused are the keys of entries that may be bad, so that nobody has to look at all the others.
 	refused map[translate.Key]struct{}
 	// held and pinned are what [Gateway.hold] and [Gateway.repin] hold and keep.

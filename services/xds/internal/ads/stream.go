@@ -176,6 +176,7 @@ func (s *stream) leave() {
 	defer s.g.mu.Unlock()
 	delete(s.g.streams, s)
 	s.g.went(s)
+	s.g.levels.move(s.reported, -1)
 	s.g.intake.leave(s)
 	for t, ts := range s.types {
 		for e := range ts.records {
@@ -303,8 +304,8 @@ func (s *stream) run(first *discoveryv3.DeltaDiscoveryRequest) error {
 	defer s.cancel()
 	s.join()
 	s.g.opt.Seats.Join(seats.Proxy{Gateway: s.g.name, ID: s.id, Address: s.address, Connected: s.since}, s)
-	s.g.opt.OnChange()
-	defer s.g.opt.OnChange()
+	s.g.tell(false)
+	defer s.g.tell(false)
 	defer s.leave()
 	defer s.g.opt.Seats.Leave(s)
 	requests := make(chan *discoveryv3.DeltaDiscoveryRequest)
@@ -329,7 +330,7 @@ func (s *stream) run(first *discoveryv3.DeltaDiscoveryRequest) error {
 	defer timer.Stop()
 	take := func(r *discoveryv3.DeltaDiscoveryRequest) {
 		if s.handle(r) {
-			s.g.opt.OnChange()
+			s.g.tell(true)
 		}
 	}
 	take(first)
@@ -368,13 +369,13 @@ func (s *stream) pump() (time.Duration, error) {
 			msg = s.next(now)
 			wait = min(wait, s.nextTimer(now))
 		}
-		applied := s.applied()
+		applied, was := s.applied(), s.reported
 		s.g.intake.settle(s, applied)
-		moved := applied != s.reported
 		s.reported = applied
+		urgent := applied != was && s.g.levels.move(was, applied)
 		s.g.mu.Unlock()
-		if moved {
-			s.g.opt.OnChange()
+		if applied != was {
+			s.g.tell(urgent)
 		}
 		if msg == nil {
 			return wait, nil
