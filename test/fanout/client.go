@@ -36,6 +36,10 @@ type client struct {
 	framer     *http2.Framer
 	subscribed map[translate.Type]bool
 	unread     uint32
+	// waiting is what the server's windows do not allow yet, in parts: what many clients say is there once.
+	waiting [][]byte
+	// room is what the windows of the connection and of the stream allow, initial what a stream's was at first.
+	room, roomStream, initial int64
 }
 
 // streamID is that of the only request of a connection.
@@ -89,7 +93,8 @@ func (c *client) serve(ctx context.Context) error {
 	c.out = bufio.NewWriterSize(conn, 2<<10)
 	c.framer = http2.NewFramer(c.out, bufio.NewReaderSize(conn, 2<<10))
 	c.framer.SetReuseFrames()
-	c.unread = 0
+	c.unread, c.waiting = 0, nil
+	c.room, c.roomStream, c.initial = 65535, 65535, 65535 // what HTTP/2 begins with
 	if err := c.begin(); err != nil {
 		return err
 	}
@@ -102,8 +107,20 @@ func (c *client) serve(ctx context.Context) error {
 		switch f := frame.(type) {
 		case *http2.SettingsFrame:
 			if !f.IsAck() {
-				err = c.framer.WriteSettingsAck()
+				if v, set := f.Value(http2.SettingInitialWindowSize); set {
+					c.roomStream, c.initial = c.roomStream+int64(v)-c.initial, int64(v)
+				}
+				if err = c.framer.WriteSettingsAck(); err == nil {
+					err = c.flush()
+				}
 			}
+		case *http2.WindowUpdateFrame:
+			if f.StreamID == 0 {
+				c.room += int64(f.Increment)
+			} else {
+				c.roomStream += int64(f.Increment)
+			}
+			err = c.flush()
 		case *http2.PingFrame:
 			if !f.IsAck() {
 				err = c.framer.WritePing(true, f.Data)
@@ -165,32 +182,49 @@ func (c *client) begin() error {
 		if i == 0 {
 			first = node(c.id)
 		}
-		if err := c.ask(t, append(first, c.fleet.world.had(t)...)); err != nil {
+		if err := c.ask(t, first, c.fleet.world.had(t)); err != nil {
 			return err
 		}
 	}
-	return c.out.Flush()
+	return nil
 }
 
 // ask subscribes to a type for the first time; fields are further ones of the request, encoded.
-func (c *client) ask(t translate.Type, fields []byte) error {
+func (c *client) ask(t translate.Type, fields ...[]byte) error {
 	c.mu.Lock()
 	c.subscribed[t] = true
 	c.mu.Unlock()
-	return c.send(append(request(t), fields...))
+	return c.send(append([][]byte{request(t)}, fields...)...)
 }
 
-// send writes a gRPC message.
-func (c *client) send(msg []byte) error {
+// send writes a gRPC message that consists of parts, as the server's windows allow.
+func (c *client) send(parts ...[]byte) error {
 	var head [5]byte
-	binary.BigEndian.PutUint32(head[1:], uint32(len(msg)))
-	body := append(head[:], msg...)
-	for len(body) > 0 {
-		n := min(len(body), 16<<10)
-		if err := c.framer.WriteData(streamID, false, body[:n]); err != nil {
-			return err
+	size := 0
+	for _, p := range parts {
+		size += len(p)
+	}
+	binary.BigEndian.PutUint32(head[1:], uint32(size))
+	c.waiting = append(append(c.waiting, head[:]), parts...)
+	return c.flush()
+}
+
+func (c *client) flush() error {
+	for len(c.waiting) > 0 {
+		p := c.waiting[0]
+		n := min(int64(len(p)), 16<<10, c.room, c.roomStream)
+		if n <= 0 && len(p) > 0 {
+			break
 		}
-		body = body[n:]
+		if n > 0 {
+			if err := c.framer.WriteData(streamID, false, p[:n]); err != nil {
+				return err
+			}
+		}
+		c.room, c.roomStream = c.room-n, c.roomStream-n
+		if c.waiting[0] = p[n:]; int(n) == len(p) {
+			c.waiting = c.waiting[1:]
+		}
 	}
 	return c.out.Flush()
 }
@@ -270,7 +304,7 @@ func (c *client) follow(r response) error {
 		c.mu.Lock()
 		c.subscribed[translate.TypeEndpoint] = true
 		c.mu.Unlock()
-		if err := c.send(append(request(translate.TypeEndpoint), subscribe(r.names)...)); err != nil {
+		if err := c.send(request(translate.TypeEndpoint), subscribe(r.names)); err != nil {
 			return err
 		}
 	}

@@ -90,14 +90,15 @@ func measure(ctx context.Context, n int) (missed []string, err error) {
 	b.clients = fanout.Start(ctx, fanout.Options{Addr: s.GRPC, Key: key, Clients: n, Delay: 5 * time.Millisecond, Slow: n / 100, Hung: n / 1000})
 	defer b.clients.Close()
 	all := map[translate.Type]int{translate.TypeScope: *hosts, translate.TypeEndpoint: *hosts / 10, translate.TypeCluster: *hosts / 10, translate.TypeListener: 1}
-	if err := b.clients.Await(all, false, 10*time.Minute); err != nil {
+	if err := b.clients.Await(all, true, 10*time.Minute); err != nil {
 		return nil, err
 	}
+	there := time.Since(t0)
 	if err := b.settled(); err != nil {
 		return nil, err
 	}
-	fmt.Printf("%d clients, %d hosts\n  all at once, with nothing: %v until all have everything, %d MB, xds %.1f ms of CPU a client, RSS %d MB (%d before)\n",
-		n, *hosts, time.Since(t0).Round(time.Millisecond), b.clients.Bytes()>>20, ms(floor.CPU(pid)-cpu)/float64(n), floor.RSS(pid), rss)
+	fmt.Printf("%d clients, %d hosts\n  all at once, with nothing: %v until all healthy ones have everything, %d MB, xds %.1f ms of CPU a client, RSS %d MB (%d before)\n",
+		n, *hosts, there.Round(time.Millisecond), b.clients.Bytes()>>20, ms(floor.CPU(pid)-cpu)/float64(n), floor.RSS(pid), rss)
 
 	with, without, err := b.single(ctx, pid)
 	if err != nil {
@@ -135,6 +136,9 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func pct(v []float64, p float64) float64 {
 	s := slices.Sorted(slices.Values(v))
+	if len(s) == 0 {
+		return 0
+	}
 	return s[min(len(s)-1, int(p*float64(len(s))))]
 }
 
@@ -315,9 +319,12 @@ func (b *bench) settled() error {
 			return err
 		}
 		applied, err := b.applied()
-		switch {
-		case err != nil || applied >= head:
+		if err := errors.Join(err, b.clients.Err()); err != nil {
 			return err
+		}
+		switch {
+		case applied >= head:
+			return nil
 		case time.Since(t0) > 10*time.Minute:
 			return fmt.Errorf("revision %.0f is live, not %.0f", applied, head)
 		}

@@ -1,8 +1,8 @@
 // Package ads serves Envoys by the delta aggregated discovery service.
 //
-// A [Gateway] holds the resources of one fleet; each Envoy of it is a stream. Whatever changes is
-// marked dirty on every stream, with the revision that changed it, and each stream sends what it may
-// as soon as it may:
+// A [Gateway] holds the resources of one fleet; each Envoy of it is a stream. Changes are a log that
+// every stream follows at its own pace: it marks dirty what its Envoy now lacks, with the revision that changed it,
+// and sends what it may as soon as it may:
 //
 //	Cluster ─► Endpoint ─► (both ACKed) ─► Listener, Scope ─► (ACKed, nobody left that uses it) ─► removal of Cluster
 //
@@ -19,6 +19,11 @@
 // reported with Envoy's text.
 //
 // Secrets go each alone, several at once, and are judged by their content: see secret.go.
+//
+// What a stream keeps of its Envoy is what differs: that it has what is served is one bit for each resource, and
+// a [record] says what else it has, what is on its way and what waits for what. What has to wait is not looked at again
+// before that for which it waits has come, so that a message costs what it changes, whatever there is. An Envoy that
+// lacks much, because it comes or because much has changed, gets its turn: see intake.go.
 //
 // An Envoy has applied a revision when it has ACKed every resource that the revision changed, or a
 // later version of it. An ACK is sent after the new routes were posted to every worker, and a worker
