@@ -189,6 +189,8 @@ type Status struct {
 	LaggingProxies int32          `json:"lagging_proxies,omitempty"`
 	// RejectedObjects counts what Rejected lists a hundred of.
 	RejectedObjects int32 `json:"rejected_objects,omitempty"`
+	// OldestRevision is the oldest one that is kept.
+	OldestRevision int64 `json:"oldest_revision,omitempty"`
 }
 
 // Progress is what a part of the system is busy with.

@@ -1410,8 +1410,10 @@ type Status struct {
 	LaggingProxies int32 `protobuf:"varint,23,opt,name=lagging_proxies,json=laggingProxies,proto3" json:"lagging_proxies,omitempty"`
 	// How many objects an Envoy refused.
 	RejectedObjects int32 `protobuf:"varint,24,opt,name=rejected_objects,json=rejectedObjects,proto3" json:"rejected_objects,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The oldest revision that is kept: what came before can be neither shown nor rolled back to. 0 where there is none.
+	OldestRevision int64 `protobuf:"varint,25,opt,name=oldest_revision,json=oldestRevision,proto3" json:"oldest_revision,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
@@ -1559,6 +1561,13 @@ func (x *Status) GetLaggingProxies() int32 {
 func (x *Status) GetRejectedObjects() int32 {
 	if x != nil {
 		return x.RejectedObjects
+	}
+	return 0
+}
+
+func (x *Status) GetOldestRevision() int64 {
+	if x != nil {
+		return x.OldestRevision
 	}
 	return 0
 }
@@ -3171,7 +3180,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\tAuditList\x123\n" +
 	"\x05items\x18\x01 \x03(\v2\x1d.marchproxy.api.v1.AuditEntryR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
-	"nextCursor\"\x80\a\n" +
+	"nextCursor\"\xa9\a\n" +
 	"\x06Status\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12-\n" +
@@ -3189,7 +3198,8 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\bprogress\x18\x15 \x03(\v2\x1b.marchproxy.api.v1.ProgressR\bprogress\x129\n" +
 	"\alagging\x18\x16 \x03(\v2\x1f.marchproxy.api.v1.LaggingProxyR\alagging\x12'\n" +
 	"\x0flagging_proxies\x18\x17 \x01(\x05R\x0elaggingProxies\x12)\n" +
-	"\x10rejected_objects\x18\x18 \x01(\x05R\x0frejectedObjects\x1aV\n" +
+	"\x10rejected_objects\x18\x18 \x01(\x05R\x0frejectedObjects\x12'\n" +
+	"\x0foldest_revision\x18\x19 \x01(\x03R\x0eoldestRevision\x1aV\n" +
 	"\n" +
 	"StateEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x122\n" +

@@ -115,6 +115,10 @@ func TestHistory(t *testing.T) {
 	if n, _, err := s.store.Prune(t.Context(), store.Keep{Revisions: 10}, last, time.Now()); err != nil || n != oldest-1 {
 		t.Fatal(n, err)
 	}
+	var status api.Status
+	if s.call(http.MethodGet, "/v1/status", "", &status); status.OldestRevision != oldest {
+		t.Errorf("the status says %d, want %d", status.OldestRevision, oldest)
+	}
 	if n := s.audited(); n != entries {
 		t.Errorf("the audit has %d entries, had %d", n, entries)
 	}

@@ -23,6 +23,9 @@ func (a *API) status(c echo.Context) error {
 		Rejected: sum.Rejected, RejectedObjects: sum.RejectedObjects, Xds: sum.Servers, State: map[string]api.KindState{},
 		Lagging: sum.Lagging, LaggingProxies: sum.LaggingProxies, Troubles: a.troubles(), Progress: append(a.progress(), sum.Progress...),
 	}
+	if out.OldestRevision, err = a.Store.Oldest(c.Request().Context()); err != nil {
+		return err
+	}
 	for kind, k := range head.State {
 		out.State[kind] = api.KindState(k)
 	}

@@ -124,6 +124,9 @@ func rank(p api.Proxy) int {
 
 func (r report) table(w io.Writer) {
 	row(w, "stored", fmt.Sprintf("revision %d", r.Revision))
+	if r.OldestRevision > 1 {
+		row(w, "history", fmt.Sprintf("since revision %d; what was before is not kept any more", r.OldestRevision))
+	}
 	row(w, "published", fmt.Sprintf("revision %d%s", r.PublishedRevision, behind(r.Revision, r.PublishedRevision)))
 	for _, t := range r.Troubles {
 		row(w, "TROUBLE", fmt.Sprintf("%s: %s%s", t.Part, t.Reason, since(t.Since)))
