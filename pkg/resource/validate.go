@@ -27,7 +27,7 @@ func Validate(spec proto.Message) Violations {
 	if err != nil {
 		panic(fmt.Sprintf("resource: rules in the schema do not compile: %v", err)) // a test compiles them all
 	}
-	err = v.Validate(spec)
+	err = v.Validate(spec, unlessKept)
 	if err == nil {
 		return nil
 	}
