@@ -120,6 +120,7 @@ func Render(c Config) ([]byte, error) {
 			{"contains": ".ssl.certificate."},
 			{"prefix": "cluster.certificates/"},
 		}}}},
+		"bootstrap_extensions":  []object{namespace()},
 		"deferred_stat_options": object{"enable_deferred_creation_stats": true},
 		"overload_manager":      overload(c.MaxHeap),
 		"layered_runtime": object{"layers": []object{

@@ -46,6 +46,7 @@ tracing: {service: collector, percent: 5}
 auth_policy: staff
 license: main
 metrics: true
+metrics_engine: native
 drain_time: 600s
 `
 
@@ -78,6 +79,7 @@ var others = map[string]string{
 	"auth_policy":                              `auth_policy: admins`,
 	"license":                                  `license: other`,
 	"metrics":                                  `metrics: false`,
+	"metrics_engine":                           `metrics_engine: wasm`,
 	"drain_time":                               `drain_time: 60s`,
 }
 

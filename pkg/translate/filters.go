@@ -20,6 +20,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
@@ -234,10 +236,10 @@ func (w *work) slots() {
 // own builds the slots that depend on nothing but the gateway.
 func (w *work) own(gw resource.Ref) {
 	w.runtime(gw)
-	if w.gw.Metrics != nil && !w.gw.GetMetrics() {
-		w.sleep(slotMetrics, gw)
-	} else {
+	if metrics(w.gw) == configv1.Gateway_wasm {
 		w.fill(slotMetrics, Wasm("metrics", w.module("metrics"), []byte("{}")), gw)
+	} else {
+		w.sleep(slotMetrics, gw)
 	}
 	w.fill(slotHost, hostFilter(w.gw), gw)
 	w.fill(slotConnections, connectionLimit(w.gw.GetLimits().GetMaxConnections()), gw)

@@ -131,7 +131,7 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 			MaxConcurrentStreams: wrapperspb.UInt32(100), InitialStreamWindowSize: wrapperspb.UInt32(64 << 10), InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
 		},
 		MaxRequestHeadersKb: positive(lim.GetMaxRequestHeadersKb()),
-		AccessLog:           accessLog(g.GetAccessLog(), plain),
+		AccessLog:           append(requestMetrics(g, plain), accessLog(g.GetAccessLog(), plain)...),
 		Tracing:             tracing(gateway, g.GetTracing(), plain),
 		LocalReplyConfig:    refusals(),
 		HttpFilters: []*hcmv3.HttpFilter{

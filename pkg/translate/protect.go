@@ -17,7 +17,7 @@ import (
 )
 
 // tell writes what the filters must know of a route into its name. Its plain name goes into the metadata, for
-// access logs.
+// access logs, and its service, for metrics.
 func (t *tableBuilder) tell(out *routev3.Route, name string, r *configv1.Route) {
 	service := ""
 	switch len(r.GetBackends()) {
@@ -35,9 +35,11 @@ func (t *tableBuilder) tell(out *routev3.Route, name string, r *configv1.Route) 
 		policy = NoPolicy // of our filter's; the other engine asks
 	}
 	out.Name = RouteName(service, name, policy, r.GetFeatures())
-	out.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{metadataSpace: {Fields: map[string]*structpb.Value{
-		"route": structpb.NewStringValue(name),
-	}}}}
+	said := map[string]*structpb.Value{metadataRoute: structpb.NewStringValue(name)}
+	if service != "" {
+		said[metadataService] = structpb.NewStringValue(service)
+	}
+	out.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{metadataSpace: {Fields: said}}}
 }
 
 // protect has both engines ask for what the route's policy says. A route that says nothing has the

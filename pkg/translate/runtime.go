@@ -21,6 +21,7 @@ import (
 const (
 	keyAccessLog = "marchproxy.access_log"
 	keyMinStatus = "marchproxy.access_log_min_status"
+	keyMetrics   = "marchproxy.metrics"
 	keySampling  = "tracing.random_sampling" // Envoy's own
 )
 
@@ -33,6 +34,9 @@ func (w *work) runtime(gw resource.Ref) {
 	if a := w.gw.GetAccessLog(); a != nil {
 		layer[keyAccessLog] = structpb.NewNumberValue(100)
 		layer[keyMinStatus] = structpb.NewNumberValue(float64(a.GetMinStatus()))
+	}
+	if metrics(w.gw) == configv1.Gateway_native {
+		layer[keyMetrics] = structpb.NewNumberValue(100)
 	}
 	if t := w.gw.GetTracing(); t != nil {
 		layer[keySampling] = share(percent(t))
@@ -69,12 +73,14 @@ func percent(t *configv1.Tracing) float64 {
 // switched lets a request through to the access log where the runtime says so.
 func switched() *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{
-		Filters: []*accesslogv3.AccessLogFilter{
-			{FilterSpecifier: &accesslogv3.AccessLogFilter_RuntimeFilter{RuntimeFilter: &accesslogv3.RuntimeFilter{
-				RuntimeKey: keyAccessLog, PercentSampled: &typev3.FractionalPercent{}, UseIndependentRandomness: true,
-			}}},
-			fromStatus(0),
-		},
+		Filters: []*accesslogv3.AccessLogFilter{byRuntime(keyAccessLog), fromStatus(0)},
+	}}}
+}
+
+// byRuntime lets the percentage of requests through that the runtime says, none where it says nothing.
+func byRuntime(key string) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_RuntimeFilter{RuntimeFilter: &accesslogv3.RuntimeFilter{
+		RuntimeKey: key, PercentSampled: &typev3.FractionalPercent{}, UseIndependentRandomness: true,
 	}}}
 }
 

@@ -23,6 +23,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What counts the metrics.
+type Gateway_MetricsEngine int32
+
+const (
+	// The same as native.
+	Gateway_METRICS_ENGINE_UNSPECIFIED Gateway_MetricsEngine = 0
+	// Envoy itself, as it does for an access log.
+	Gateway_native Gateway_MetricsEngine = 1
+	// The filter in WASM, several times as dear; it has requests in flight, too, and counts bytes without compression.
+	Gateway_wasm Gateway_MetricsEngine = 2
+)
+
+// Enum value maps for Gateway_MetricsEngine.
+var (
+	Gateway_MetricsEngine_name = map[int32]string{
+		0: "METRICS_ENGINE_UNSPECIFIED",
+		1: "native",
+		2: "wasm",
+	}
+	Gateway_MetricsEngine_value = map[string]int32{
+		"METRICS_ENGINE_UNSPECIFIED": 0,
+		"native":                     1,
+		"wasm":                       2,
+	}
+)
+
+func (x Gateway_MetricsEngine) Enum() *Gateway_MetricsEngine {
+	p := new(Gateway_MetricsEngine)
+	*p = x
+	return p
+}
+
+func (x Gateway_MetricsEngine) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Gateway_MetricsEngine) Descriptor() protoreflect.EnumDescriptor {
+	return file_marchproxy_config_v1_gateway_proto_enumTypes[0].Descriptor()
+}
+
+func (Gateway_MetricsEngine) Type() protoreflect.EnumType {
+	return &file_marchproxy_config_v1_gateway_proto_enumTypes[0]
+}
+
+func (x Gateway_MetricsEngine) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Gateway_MetricsEngine.Descriptor instead.
+func (Gateway_MetricsEngine) EnumDescriptor() ([]byte, []int) {
+	return file_marchproxy_config_v1_gateway_proto_rawDescGZIP(), []int{0, 0}
+}
+
 // What clients speak.
 type Listener_Protocol int32
 
@@ -60,11 +113,11 @@ func (x Listener_Protocol) String() string {
 }
 
 func (Listener_Protocol) Descriptor() protoreflect.EnumDescriptor {
-	return file_marchproxy_config_v1_gateway_proto_enumTypes[0].Descriptor()
+	return file_marchproxy_config_v1_gateway_proto_enumTypes[1].Descriptor()
 }
 
 func (Listener_Protocol) Type() protoreflect.EnumType {
-	return &file_marchproxy_config_v1_gateway_proto_enumTypes[0]
+	return &file_marchproxy_config_v1_gateway_proto_enumTypes[1]
 }
 
 func (x Listener_Protocol) Number() protoreflect.EnumNumber {
@@ -103,7 +156,9 @@ type Gateway struct {
 	// to make new ones after their next response, and what is still open then is cut. Which changes do that is said by
 	// the write's answer and by its dry run. Envoy takes this time when it starts (the agent asks for it): one that runs
 	// keeps the one that it has, which GET /v1/proxies shows.
-	DrainTime     *durationpb.Duration `protobuf:"bytes,9,opt,name=drain_time,json=drainTime,proto3" json:"drain_time,omitempty"`
+	DrainTime *durationpb.Duration `protobuf:"bytes,9,opt,name=drain_time,json=drainTime,proto3" json:"drain_time,omitempty"`
+	// What counts the metrics; native where absent. Names and labels are the same.
+	MetricsEngine Gateway_MetricsEngine `protobuf:"varint,10,opt,name=metrics_engine,json=metricsEngine,proto3,enum=marchproxy.config.v1.Gateway_MetricsEngine" json:"metrics_engine,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -199,6 +254,13 @@ func (x *Gateway) GetDrainTime() *durationpb.Duration {
 		return x.DrainTime
 	}
 	return nil
+}
+
+func (x *Gateway) GetMetricsEngine() Gateway_MetricsEngine {
+	if x != nil {
+		return x.MetricsEngine
+	}
+	return Gateway_METRICS_ENGINE_UNSPECIFIED
 }
 
 // One address on which the Envoys of a gateway accept connections.
@@ -633,7 +695,7 @@ var File_marchproxy_config_v1_gateway_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\"marchproxy/config/v1/gateway.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\"\x90\x04\n" +
+	"\"marchproxy/config/v1/gateway.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\"\xb5\x05\n" +
 	"\aGateway\x12H\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x1e.marchproxy.config.v1.ListenerB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10@R\tlisteners\x12H\n" +
@@ -648,7 +710,14 @@ const file_marchproxy_config_v1_gateway_proto_rawDesc = "" +
 	"\ametrics\x18\b \x01(\bH\x00R\ametrics\x88\x01\x01\x12J\n" +
 	"\n" +
 	"drain_time\x18\t \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
-	"\"\x04\b\x80\xa3\x052\x02\b\x01R\tdrainTimeB\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01R\tdrainTime\x12\\\n" +
+	"\x0emetrics_engine\x18\n" +
+	" \x01(\x0e2+.marchproxy.config.v1.Gateway.MetricsEngineB\b\xbaH\x05\x82\x01\x02\x10\x01R\rmetricsEngine\"E\n" +
+	"\rMetricsEngine\x12\x1e\n" +
+	"\x1aMETRICS_ENGINE_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06native\x10\x01\x12\b\n" +
+	"\x04wasm\x10\x02B\n" +
 	"\n" +
 	"\b_metrics\"\xb1\x03\n" +
 	"\bListener\x12>\n" +
@@ -705,39 +774,41 @@ func file_marchproxy_config_v1_gateway_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_gateway_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_marchproxy_config_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_marchproxy_config_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_marchproxy_config_v1_gateway_proto_goTypes = []any{
-	(Listener_Protocol)(0),      // 0: marchproxy.config.v1.Listener.Protocol
-	(*Gateway)(nil),             // 1: marchproxy.config.v1.Gateway
-	(*Listener)(nil),            // 2: marchproxy.config.v1.Listener
-	(*ClientAuth)(nil),          // 3: marchproxy.config.v1.ClientAuth
-	(*ClusterApiKey)(nil),       // 4: marchproxy.config.v1.ClusterApiKey
-	(*Limits)(nil),              // 5: marchproxy.config.v1.Limits
-	(*AccessLog)(nil),           // 6: marchproxy.config.v1.AccessLog
-	(*Tracing)(nil),             // 7: marchproxy.config.v1.Tracing
-	nil,                         // 8: marchproxy.config.v1.AccessLog.FieldsEntry
-	(*durationpb.Duration)(nil), // 9: google.protobuf.Duration
-	(*LocalRateLimit)(nil),      // 10: marchproxy.config.v1.LocalRateLimit
+	(Gateway_MetricsEngine)(0),  // 0: marchproxy.config.v1.Gateway.MetricsEngine
+	(Listener_Protocol)(0),      // 1: marchproxy.config.v1.Listener.Protocol
+	(*Gateway)(nil),             // 2: marchproxy.config.v1.Gateway
+	(*Listener)(nil),            // 3: marchproxy.config.v1.Listener
+	(*ClientAuth)(nil),          // 4: marchproxy.config.v1.ClientAuth
+	(*ClusterApiKey)(nil),       // 5: marchproxy.config.v1.ClusterApiKey
+	(*Limits)(nil),              // 6: marchproxy.config.v1.Limits
+	(*AccessLog)(nil),           // 7: marchproxy.config.v1.AccessLog
+	(*Tracing)(nil),             // 8: marchproxy.config.v1.Tracing
+	nil,                         // 9: marchproxy.config.v1.AccessLog.FieldsEntry
+	(*durationpb.Duration)(nil), // 10: google.protobuf.Duration
+	(*LocalRateLimit)(nil),      // 11: marchproxy.config.v1.LocalRateLimit
 }
 var file_marchproxy_config_v1_gateway_proto_depIdxs = []int32{
-	2,  // 0: marchproxy.config.v1.Gateway.listeners:type_name -> marchproxy.config.v1.Listener
-	4,  // 1: marchproxy.config.v1.Gateway.api_keys:type_name -> marchproxy.config.v1.ClusterApiKey
-	5,  // 2: marchproxy.config.v1.Gateway.limits:type_name -> marchproxy.config.v1.Limits
-	6,  // 3: marchproxy.config.v1.Gateway.access_log:type_name -> marchproxy.config.v1.AccessLog
-	7,  // 4: marchproxy.config.v1.Gateway.tracing:type_name -> marchproxy.config.v1.Tracing
-	9,  // 5: marchproxy.config.v1.Gateway.drain_time:type_name -> google.protobuf.Duration
-	0,  // 6: marchproxy.config.v1.Listener.protocol:type_name -> marchproxy.config.v1.Listener.Protocol
-	3,  // 7: marchproxy.config.v1.Listener.client_auth:type_name -> marchproxy.config.v1.ClientAuth
-	9,  // 8: marchproxy.config.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
-	9,  // 9: marchproxy.config.v1.Limits.request_headers_timeout:type_name -> google.protobuf.Duration
-	10, // 10: marchproxy.config.v1.Limits.local_rate_limit:type_name -> marchproxy.config.v1.LocalRateLimit
-	8,  // 11: marchproxy.config.v1.AccessLog.fields:type_name -> marchproxy.config.v1.AccessLog.FieldsEntry
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	3,  // 0: marchproxy.config.v1.Gateway.listeners:type_name -> marchproxy.config.v1.Listener
+	5,  // 1: marchproxy.config.v1.Gateway.api_keys:type_name -> marchproxy.config.v1.ClusterApiKey
+	6,  // 2: marchproxy.config.v1.Gateway.limits:type_name -> marchproxy.config.v1.Limits
+	7,  // 3: marchproxy.config.v1.Gateway.access_log:type_name -> marchproxy.config.v1.AccessLog
+	8,  // 4: marchproxy.config.v1.Gateway.tracing:type_name -> marchproxy.config.v1.Tracing
+	10, // 5: marchproxy.config.v1.Gateway.drain_time:type_name -> google.protobuf.Duration
+	0,  // 6: marchproxy.config.v1.Gateway.metrics_engine:type_name -> marchproxy.config.v1.Gateway.MetricsEngine
+	1,  // 7: marchproxy.config.v1.Listener.protocol:type_name -> marchproxy.config.v1.Listener.Protocol
+	4,  // 8: marchproxy.config.v1.Listener.client_auth:type_name -> marchproxy.config.v1.ClientAuth
+	10, // 9: marchproxy.config.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
+	10, // 10: marchproxy.config.v1.Limits.request_headers_timeout:type_name -> google.protobuf.Duration
+	11, // 11: marchproxy.config.v1.Limits.local_rate_limit:type_name -> marchproxy.config.v1.LocalRateLimit
+	9,  // 12: marchproxy.config.v1.AccessLog.fields:type_name -> marchproxy.config.v1.AccessLog.FieldsEntry
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_config_v1_gateway_proto_init() }
@@ -753,7 +824,7 @@ func file_marchproxy_config_v1_gateway_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_config_v1_gateway_proto_rawDesc), len(file_marchproxy_config_v1_gateway_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,

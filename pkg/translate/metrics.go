@@ -1,0 +1,127 @@
+package translate
+
+import (
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
+	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	statsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stats/v3"
+	transformv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/actions/transform_stat/v3"
+	inputv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/stats/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+)
+
+// Keys of what a route's metadata say of it.
+const (
+	metadataRoute   = "route"
+	metadataService = "service"
+)
+
+// Limits of what Envoy keeps of metrics: a histogram of durations takes some KB a worker, a counter 200 bytes.
+const (
+	maxHistograms = 1000
+	maxCounters   = 100000
+)
+
+// metrics says what counts a gateway's requests; METRICS_ENGINE_UNSPECIFIED is for nothing.
+func metrics(g *configv1.Gateway) configv1.Gateway_MetricsEngine {
+	switch {
+	case g.Metrics != nil && !g.GetMetrics():
+		return configv1.Gateway_METRICS_ENGINE_UNSPECIFIED
+	case g.GetMetricsEngine() == configv1.Gateway_wasm:
+		return configv1.Gateway_wasm
+	}
+	return configv1.Gateway_native
+}
+
+// requestMetrics counts requests at their end, with the names and labels of the filter in WASM (slotMetrics). They are
+// in the listener whether they are counted or not, which the runtime says; plain, where they are.
+func requestMetrics(g *configv1.Gateway, plain bool) []*accesslogv3.AccessLog {
+	if plain && metrics(g) != configv1.Gateway_native {
+		return nil
+	}
+	method := tag("method", "%REQ(:METHOD)%", &xdsmatcherv3.Matcher{
+		MatcherType: tree(&xdsmatcherv3.Matcher_MatcherTree{
+			TreeType: &xdsmatcherv3.Matcher_MatcherTree_ExactMatchMap{ExactMatchMap: says(map[string]string{
+				"GET": "read", "HEAD": "read", "OPTIONS": "read", "TRACE": "read",
+				"POST": "write", "PUT": "write", "PATCH": "write", "DELETE": "write", "CONNECT": "connect",
+			})},
+		}), OnNoMatch: becomes("other"),
+	})
+	status := tag("status", "%RESPONSE_CODE%", &xdsmatcherv3.Matcher{
+		MatcherType: tree(&xdsmatcherv3.Matcher_MatcherTree{
+			TreeType: &xdsmatcherv3.Matcher_MatcherTree_PrefixMatchMap{PrefixMatchMap: says(map[string]string{
+				"1": "1xx", "2": "2xx", "3": "3xx", "4": "4xx", "5": "5xx",
+			})},
+		}), OnNoMatch: becomes("none"),
+	})
+	config := &statsv3.Config{
+		// Listeners count into the same figures, so that the limits are those of all of them.
+		StatsScope: &typev3.Scope{
+			Prefix: bootstrap.Namespace, SharingName: "marchproxy",
+			MaxCounters: wrapperspb.UInt32(maxCounters), MaxHistograms: wrapperspb.UInt32(maxHistograms),
+		},
+		Counters: []*statsv3.Config_Counter{
+			{Stat: figure("requests_total", method, status), ValueFixed: wrapperspb.UInt64(1)},
+			{Stat: figure("request_bytes_total"), ValueFormat: "%DOWNSTREAM_WIRE_BYTES_RECEIVED%"},
+			{Stat: figure("response_bytes_total"), ValueFormat: "%DOWNSTREAM_WIRE_BYTES_SENT%"},
+		},
+		Histograms: []*statsv3.Config_Histogram{
+			{Stat: figure("request_duration_us"), ValueFormat: "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"},
+		},
+	}
+	out := &accesslogv3.AccessLog{
+		Name: "envoy.access_loggers.stats", ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(config)},
+	}
+	if !plain {
+		out.Filter = byRuntime(keyMetrics)
+	}
+	return []*accesslogv3.AccessLog{out}
+}
+
+// figure is one of ours, by service and route.
+func figure(name string, more ...*statsv3.Config_Tag) *statsv3.Config_Stat {
+	return &statsv3.Config_Stat{Name: "marchproxy_" + name, Tags: append([]*statsv3.Config_Tag{
+		ofRoute(metadataService), ofRoute(metadataRoute),
+	}, more...)}
+}
+
+// ofRoute is what a route's metadata say, or "none": of a route that sends to no service, and of no route.
+func ofRoute(key string) *statsv3.Config_Tag {
+	return tag(key, "%METADATA(ROUTE:"+metadataSpace+":"+key+")%", &xdsmatcherv3.Matcher{
+		MatcherType: tree(&xdsmatcherv3.Matcher_MatcherTree{
+			TreeType: &xdsmatcherv3.Matcher_MatcherTree_ExactMatchMap{ExactMatchMap: says(map[string]string{"": "none"})},
+		}),
+	})
+}
+
+func tag(name, format string, rules *xdsmatcherv3.Matcher) *statsv3.Config_Tag {
+	return &statsv3.Config_Tag{Name: name, ValueFormat: format, Rules: rules}
+}
+
+// tree looks a tag's value up.
+func tree(t *xdsmatcherv3.Matcher_MatcherTree) *xdsmatcherv3.Matcher_MatcherTree_ {
+	t.Input = &xdscorev3.TypedExtensionConfig{
+		Name: "envoy.matching.common_inputs.stat_tag_value", TypedConfig: pack(&inputv3.StatTagValueInput{}),
+	}
+	return &xdsmatcherv3.Matcher_MatcherTree_{MatcherTree: t}
+}
+
+func says(values map[string]string) *xdsmatcherv3.Matcher_MatcherTree_MatchMap {
+	out := &xdsmatcherv3.Matcher_MatcherTree_MatchMap{Map: map[string]*xdsmatcherv3.Matcher_OnMatch{}}
+	for was, is := range values {
+		out.Map[was] = becomes(is)
+	}
+	return out
+}
+
+// becomes is a tag's value in the place of what was found.
+func becomes(value string) *xdsmatcherv3.Matcher_OnMatch {
+	return &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
+		Action: matching("value", &transformv3.TransformStat{UpdateTag: &transformv3.TransformStat_UpdateTag{NewTagValue: value}}),
+	}}
+}
