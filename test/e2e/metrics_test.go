@@ -121,7 +121,7 @@ func TestMetricsEngines(t *testing.T) {
 		engine(off)
 		before = counted(t, s)
 		ask()
-		time.Sleep(time.Second) // the filter tells twice a second
+		time.Sleep(time.Second)              // the filter tells twice a second
 		for name, n := range counted(t, s) { // the filter's own go with it
 			if n > before[name] && !strings.Contains(name, "_us_") {
 				t.Errorf("%s: %s is %d, was %d", off, name, n, before[name])

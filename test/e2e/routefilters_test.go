@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 	"testing"
 )
 
@@ -50,6 +51,32 @@ func TestRouteFiltersComeAndGo(t *testing.T) {
 		}
 		if after := listenerStats(t, s); !maps.Equal(before, after) {
 			t.Errorf("%s: a listener has changed: %v, before %v", c.route, after, before)
+		}
+	}
+}
+
+// TestWildcardsAreProtected: what a route asks of the filters in WASM holds where the route is found late, too, and
+// nothing but them stands in the chain.
+func TestWildcardsAreProtected(t *testing.T) {
+	s := start(t, "--no-demo")
+	call(t, s, "PUT", s.API+"/v1/auth-policies/staff", `{"spec":{"jwt":{"keys":[`+hmacKey("k1", firstSecret)+`]}}}`, 201)
+	token := signed(t, "k1", firstSecret, nil)
+	for name, hosts := range map[string]string{"x.test": `"hosts":["x.test"],`, "a.y.test": `"hosts":["*.y.test"],`, "z.test": ""} {
+		for what, more := range map[string]string{"policy": `"auth_policy":"staff"`, "feature": `"features":["numa"]`} {
+			answer := call(t, s, "POST", s.API+"/v1/apply?wait=live", `{"owner":"test","prune":true,"resources":[{"kind":"Route","name":"r","spec":{`+
+				hosts+more+`,"direct_response":{"status":200,"body":"ok"}}}]}`, http.StatusOK)
+			if l := answer["live"].(map[string]any); l["state"] != "live" {
+				t.Fatalf("%s, %s: %v", name, what, l)
+			}
+			for _, host := range []string{name, strings.ToUpper(name)} {
+				v := visit(t, s, host)
+				if what == "policy" {
+					v.want(http.StatusUnauthorized, "/", "")
+					v.want(http.StatusOK, "/", token)
+				} else {
+					v.want(http.StatusPaymentRequired, "/", "")
+				}
+			}
 		}
 	}
 }
