@@ -62,7 +62,7 @@ func Replay(ctx context.Context, js jetstream.JetStream, opt Options) error {
 		var fatal *fatalError
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // it was told to end
+			return nil // it was told to end
 		case errors.As(err, &fatal):
 			return fatal.err
 		}
@@ -237,7 +237,7 @@ func (s *session) replaced(ctx context.Context, was jetstream.Stream, commit boo
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return errors.New("the stream is gone")
 	case err != nil:
-		return nil // NATS is away: the consumer goes on when it is back
+		return nil //nolint:nilerr // NATS is away: the consumer goes on when it is back
 	case !st.CachedInfo().Created.Equal(was.CachedInfo().Created):
 		return errors.New("the stream was made anew")
 	case st.CachedInfo().State.LastSeq < s.seq:
