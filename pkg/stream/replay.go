@@ -285,7 +285,8 @@ func (s *session) entry(subject string, payload []byte) (*entry, error) {
 			return e, nil
 		}
 	}
-	o, err := resource.ParsePayload(payload)
+	// The client's bytes are a part of the message, whose headers would stay in memory with them, as long again.
+	o, err := resource.ParsePayload(bytes.Clone(payload))
 	if err != nil {
 		return nil, err
 	}
