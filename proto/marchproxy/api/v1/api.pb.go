@@ -1579,8 +1579,9 @@ type Progress struct {
 	Who string `protobuf:"bytes,1,opt,name=who,proto3" json:"who,omitempty"`
 	// What it does, in words.
 	What string `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"`
-	// How much of it is done, and of how much; both are 0 where nobody can say.
-	Done  int64 `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	// How much of it is done; 0 where nobody can say.
+	Done int64 `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	// Of how much; 0 where nobody can say.
 	Total int64 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
 	// Since when it has been behind, RFC 3339.
 	Since         string `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`

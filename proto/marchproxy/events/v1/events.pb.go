@@ -827,8 +827,9 @@ type Behind struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In words.
 	What string `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
-	// How many of the stream's messages it has read, and of how many; both are 0 where it cannot say.
-	Done  int64 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	// How many of the stream's messages it has read, or objects taken over; 0 where it cannot say.
+	Done int64 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	// Of how many; 0 where it cannot say.
 	Total int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
 	// RFC 3339. Since when it has been behind.
 	Since         string `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
