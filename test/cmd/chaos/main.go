@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,17 +27,18 @@ const writers = 5
 func main() {
 	seed := flag.Uint64("seed", 1, "decides what is killed, when")
 	kills := flag.Int("kills", 20, "kills, of one or two parts each; after every third, something rarer")
+	keep := flag.Int64("keep", 0, "revisions that are kept; after the first third of the kills there is then a rest of 75 s, in which older ones go")
 	many := flag.Int("many", 2000, "routes that one writer makes by one apply and deletes by the next")
 	flag.Parse()
 	fmt.Printf("seed %d, %d kills\n", *seed, *kills)
-	if err := run(context.Background(), *seed, *kills, *many); err != nil {
+	if err := run(context.Background(), *seed, *kills, *many, *keep); err != nil {
 		fmt.Fprintf(os.Stderr, "chaos: seed %d: %v\n", *seed, err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, seed uint64, kills, many int) (err error) {
-	s, err := harness.Start(ctx, "--no-demo")
+func run(ctx context.Context, seed uint64, kills, many int, keep int64) (err error) {
+	s, err := harness.StartIn(ctx, []string{fmt.Sprintf("API_KEEP_REVISIONS=%d", keep)}, "--no-demo")
 	if err != nil {
 		return err
 	}
@@ -54,7 +56,11 @@ func run(ctx context.Context, seed uint64, kills, many int) (err error) {
 		wg.Go(func() { w.Run(under, s, &acked) })
 	}
 	wg.Go(func() { load.Steady(under, s.Proxy, &served, &failed) })
-	err = follow(ctx, plan(rng, kills), s, all)
+	steps := plan(rng, kills)
+	if keep > 0 { // the api looks a minute after its start for what need not be kept
+		steps = slices.Insert(steps, len(steps)/3, step{75 * time.Second, "rest", nil})
+	}
+	err = follow(ctx, steps, s, all)
 	time.Sleep(2 * time.Second)
 	stop()
 	wg.Wait()
@@ -65,7 +71,7 @@ func run(ctx context.Context, seed uint64, kills, many int) (err error) {
 	if failed.Load() > 0 {
 		return errors.New("envoy did not serve throughout")
 	}
-	return load.Check(ctx, s, all)
+	return load.Check(ctx, s, all, keep)
 }
 
 // follow does what was planned, at its moments.

@@ -20,7 +20,7 @@ import (
 // step is one thing that is done to the system, so long after the one before.
 type step struct {
 	after time.Duration
-	what  string // kill, backup, purge, older stream, older database
+	what  string // kill, backup, purge, older stream, older database, rest
 	parts []string
 }
 
@@ -55,6 +55,8 @@ func (s step) do(ctx context.Context, sys *harness.System, all []*load.Writer) e
 	switch s.what {
 	case "kill":
 		sys.Kill(s.parts...)
+		return nil
+	case "rest":
 		return nil
 	case "purge":
 		return purge(ctx, sys)

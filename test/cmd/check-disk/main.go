@@ -124,7 +124,7 @@ func (p part) run(ctx context.Context, rounds int, hold time.Duration) (err erro
 	if failed.Load() > 0 {
 		return errors.New("envoy did not serve throughout")
 	}
-	return load.Check(ctx, s, all)
+	return load.Check(ctx, s, all, 0)
 }
 
 // move puts what the part has on a small disk.

@@ -99,6 +99,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
+	process.Sparing(lookup)
 	log, err := process.Logger(cfg.LogLevel)
 	if err != nil {
 		return err

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,20 +32,13 @@ import (
 	filters "github.com/marchproxy/marchproxy/wasm-filters"
 )
 
-// headroom is how much the memory may grow, in percent of what is in use, before garbage is collected. Go's own is 100,
-// for programs that throw away most of what they make. Nearly everything here stays, and a change makes little, so that
-// a third of the memory is saved for a collection once in minutes.
-const headroom = 30
-
 // Run serves until the context ends.
 func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	cfg, err := readConfig(lookup)
 	if err != nil {
 		return err
 	}
-	if _, set := lookup("GOGC"); !set {
-		debug.SetGCPercent(headroom)
-	}
+	process.Sparing(lookup)
 	log, err := process.Logger(cfg.LogLevel)
 	if err != nil {
 		return err
