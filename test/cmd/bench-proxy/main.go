@@ -46,7 +46,6 @@ type subject struct {
 	host  string
 	// headers that its requests need, as lines.
 	headers []string
-	stop    func()
 }
 
 func run(ctx context.Context, rounds, hosts int, slice time.Duration, protocols []string) (missed int, err error) {

@@ -197,8 +197,12 @@ func (s site) start(ctx context.Context, name, file, text string, command, env [
 	if err := cmd.Start(); err != nil {
 		return nil, 0, fmt.Errorf("%s: %w", name, err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	var why error
+	go func() {
+		defer close(ended)
+		why = cmd.Wait()
+	}()
 	stop = func() {
 		_ = cmd.Process.Signal(os.Interrupt) // it may have ended
 		select {
@@ -209,8 +213,8 @@ func (s site) start(ctx context.Context, name, file, text string, command, env [
 		}
 	}
 	select {
-	case err := <-ended:
-		return nil, 0, fmt.Errorf("%s has ended: %w\n%s", name, err, out.String())
+	case <-ended:
+		return nil, 0, fmt.Errorf("%s has ended: %w\n%s", name, why, out.String())
 	case <-time.After(300 * time.Millisecond):
 		return stop, cmd.Process.Pid, nil
 	}
