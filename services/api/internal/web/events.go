@@ -90,7 +90,7 @@ func (a *API) events(c echo.Context) error {
 		if err := rc.Flush(); err != nil {
 			return nil // the client is gone
 		}
-		look := false
+		var look bool
 		select {
 		case <-committed:
 			committed, look = a.Committed.Wait(), true
