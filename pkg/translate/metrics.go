@@ -83,6 +83,9 @@ func requestMetrics(g *configv1.Gateway, plain bool) []*accesslogv3.AccessLog {
 	return []*accesslogv3.AccessLog{out}
 }
 
+// NativeMetrics is how Envoy counts requests where nothing switches it off.
+func NativeMetrics() *accesslogv3.AccessLog { return requestMetrics(&configv1.Gateway{}, true)[0] }
+
 // figure is one of ours, by service and route.
 func figure(name string, more ...*statsv3.Config_Tag) *statsv3.Config_Stat {
 	return &statsv3.Config_Stat{Name: "marchproxy_" + name, Tags: append([]*statsv3.Config_Tag{

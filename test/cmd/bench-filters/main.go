@@ -108,8 +108,9 @@ type process struct {
 }
 
 func start(ctx context.Context, s setup, backend int) (process, error) {
-	p, err := envoy.Start(ctx, envoy.Config{Backend: backend, Filters: s.filters, Native: s.native, Quiet: true, Routes: []envoy.Route{{
+	p, err := envoy.Start(ctx, envoy.Config{Backend: backend, Filters: s.filters, Native: s.native, NativeMetrics: s.counted, Quiet: true, Routes: []envoy.Route{{
 		Match: object{"prefix": "/api"}, Name: translate.RouteName("shop", "things", s.policy, nil),
+		Metadata: object{"route": "things", "service": "shop"},
 	}}})
 	if err != nil {
 		return process{}, err
@@ -162,6 +163,15 @@ func memory(all []setup, processes [][]process) error {
 			base = n
 		}
 		fmt.Printf("| %s | %.1f | %+.1f |\n", all[i].name, float64(n)/1e6, float64(n-base)/1e6)
+		if all[i].counted {
+			counted, err := p.Get("/stats/prometheus?filter=requests_total")
+			if err != nil {
+				return err
+			}
+			if !strings.Contains(counted, `route="things"`) {
+				return fmt.Errorf("%s: Envoy has not counted the route's requests: %q", all[i].name, counted)
+			}
+		}
 		if len(all[i].filters) == 0 {
 			continue
 		}

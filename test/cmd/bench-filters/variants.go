@@ -15,6 +15,7 @@ type setup struct {
 	name    string
 	filters []envoy.Filter
 	native  []any
+	counted bool // by Envoy itself
 	// policy is the route's; without one it has the gateway's.
 	policy string
 }
@@ -59,8 +60,10 @@ func setups() []setup {
 		{name: "jwt_authn, strips", native: provider(object{"forward": false})},
 		{name: "auth, strips", filters: []envoy.Filter{auth(2*rotating, true, false)}},
 		{name: "metrics", filters: []envoy.Filter{metrics}},
+		{name: "native metrics", counted: true},
 		{name: "license", filters: []envoy.Filter{license}},
 		{name: "metrics, license, auth", filters: []envoy.Filter{metrics, license, auth(2*rotating, false, false)}},
+		{name: "native metrics, license, auth", counted: true, filters: []envoy.Filter{license, auth(2*rotating, false, false)}},
 		{name: "auth of the route", filters: []envoy.Filter{auth(2*rotating, false, true)}, policy: "p"},
 		{name: "metrics, license, auth of the route", filters: []envoy.Filter{metrics, license, auth(2*rotating, false, true)}, policy: "p"},
 	}
@@ -73,7 +76,7 @@ func variants(all []setup) []variant {
 	for i, s := range all {
 		out = append(out, variant{s.name + ", 1 token", i, one})
 		switch s.name {
-		case "no filter", "metrics", "license", "auth of the route", "metrics, license, auth of the route", "jwt_authn, strips", "auth, strips":
+		case "no filter", "metrics", "native metrics", "license", "auth of the route", "metrics, license, auth of the route", "jwt_authn, strips", "auth, strips":
 		default:
 			out = append(out, variant{fmt.Sprintf("%s, %d tokens", s.name, rotating), i, many})
 		}

@@ -69,13 +69,24 @@ func bootstrap(c Config, dist string) (object, error) {
 	}
 	var routes list
 	for _, r := range c.Routes {
-		routes = append(routes, object{"name": r.Name, "match": r.Match, "route": object{"cluster": "backend"}})
+		routes = append(routes, object{
+			"name": r.Name, "match": r.Match, "route": object{"cluster": "backend"},
+			"metadata": object{"filter_metadata": object{"marchproxy": r.Metadata}},
+		})
 	}
 	last := object{"match": object{"prefix": "/"}, "route": object{"cluster": "backend"}}
 	if c.Direct {
 		last = object{"match": object{"prefix": "/"}, "direct_response": object{"status": 200}}
 	}
 	routes = append(routes, last)
+	var logs list
+	if c.NativeMetrics {
+		text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(translate.NativeMetrics())
+		if err != nil {
+			return nil, err
+		}
+		logs = list{json.RawMessage(text)}
+	}
 	return object{
 		"admin":                object{"address": loopback(0)},
 		"stats_flush_interval": flush,
@@ -97,6 +108,7 @@ func bootstrap(c Config, dist string) (object, error) {
 						"path_with_escaped_slashes_action": "REJECT_REQUEST",
 						"common_http_protocol_options":     object{"headers_with_underscores_action": "REJECT_REQUEST"},
 						"http_filters":                     chain,
+						"access_log":                       logs,
 						"route_config": object{"virtual_hosts": list{object{
 							"name": "all", "domains": list{"*"}, "routes": routes,
 						}}},

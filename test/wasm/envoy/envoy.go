@@ -27,6 +27,8 @@ type Route struct {
 	Match map[string]any
 	// Name is what the filters read: service|route|policy|features, as translate.RouteName has it.
 	Name string
+	// Metadata are what the control plane says of a route in its own space: route and service.
+	Metadata map[string]any
 }
 
 // Config says what Envoy runs.
@@ -37,7 +39,9 @@ type Config struct {
 	Filters []Filter
 	// Native filters come before them, as Envoy's configuration has them.
 	Native []any
-	Routes []Route
+	// NativeMetrics has Envoy count requests as a gateway's metrics_engine native does.
+	NativeMetrics bool
+	Routes        []Route
 	// Direct lets Envoy answer 200 by itself; Backend is then not asked.
 	Direct bool
 	// Quiet flushes statistics every 5 seconds, as Envoy does by default, and not 50 times as often.
