@@ -10,6 +10,7 @@ package relay
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -210,6 +211,8 @@ func (r *Relay) publishFresh(ctx context.Context, c store.Committed) error {
 			return err
 		}
 		return r.behind(ctx, head)
+	case c.Commit.Revision == r.commit.Revision && !maps.Equal(c.Commit.State, r.commit.State):
+		return r.catchUp(ctx) // the number has been taken again: an older backup was restored
 	case c.Commit.Revision <= r.commit.Revision:
 		return nil
 	}
@@ -232,6 +235,15 @@ func (r *Relay) publish(ctx context.Context, c store.Committed) error {
 // behind publishes the revisions that the stream lacks.
 func (r *Relay) behind(ctx context.Context, head store.Head) error {
 	if r.ahead(head) || head.Epoch != r.commit.Epoch || head.Revision < r.commit.Revision || head.Revision > r.commit.Revision+coalesce {
+		return r.catchUp(ctx)
+	}
+	if head.Revision == r.commit.Revision && maps.Equal(head.State, r.commit.State) {
+		return nil
+	}
+	// An older backup that was restored may have written as much as was published, or more, before anybody looked.
+	if same, err := r.sameHistory(ctx, r.commit); err != nil {
+		return err
+	} else if !same {
 		return r.catchUp(ctx)
 	}
 	first := r.commit.Revision + 1
