@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 )
 
@@ -72,4 +74,16 @@ func ParseHash(s string) (Hash, error) {
 type KindState struct {
 	Count int64  `json:"count"`
 	Hash  string `json:"hash"`
+}
+
+// Digest names a state in few letters: the first 16 bytes, in hexadecimal, of SHA-256 over a line "KIND COUNT HASH\n"
+// of each kind that has objects, in the order of the kinds' names.
+func Digest(state map[string]KindState) string {
+	h := sha256.New()
+	for _, kind := range slices.Sorted(maps.Keys(state)) {
+		if k := state[kind]; k.Count > 0 {
+			h.Write([]byte(kind + " " + strconv.FormatInt(k.Count, 10) + " " + k.Hash + "\n"))
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }

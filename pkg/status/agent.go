@@ -10,6 +10,8 @@ type AgentStatus struct {
 	ID       string `json:"id"`
 	Epoch    string `json:"epoch"`
 	Revision int64  `json:"revision"`
+	// State is the digest of the configuration at that revision, as in [XdsStatus].
+	State string `json:"state,omitempty"`
 	// At in RFC 3339.
 	At     string            `json:"at"`
 	Labels map[string]string `json:"labels,omitempty"`
@@ -57,6 +59,6 @@ func (s AgentStatus) last() AgentStatus {
 
 // urgent: what wait=live waits for.
 func (s AgentStatus) urgent(since AgentStatus) bool {
-	return s.Epoch != since.Epoch || s.Revision != since.Revision || s.Mode != since.Mode || s.Reason != since.Reason || !slices.EqualFunc(s.Policies, since.Policies,
+	return s.Epoch != since.Epoch || s.Revision != since.Revision || s.State != since.State || s.Mode != since.Mode || s.Reason != since.Reason || !slices.EqualFunc(s.Policies, since.Policies,
 		func(a, b PolicyStatus) bool { return a.Name == b.Name && a.Revision == b.Revision })
 }

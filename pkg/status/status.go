@@ -45,6 +45,10 @@ type XdsStatus struct {
 	ID       string `json:"id"`
 	Epoch    string `json:"epoch"`
 	Revision int64  `json:"revision"`
+	// State is the digest ([resource.Digest]) of the configuration at that revision. The number alone does not name a
+	// state: after an older backup of the database was restored, it counts the same numbers again. "" of a server of an
+	// older version.
+	State string `json:"state,omitempty"`
 	// At in RFC 3339, and when the server was started: in another one of its lives, its Envoys have to come
 	// back.
 	At        string             `json:"at"`

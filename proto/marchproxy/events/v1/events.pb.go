@@ -435,7 +435,11 @@ type XdsStatus struct {
 	// How many Envoys have lacked something for more than five seconds.
 	LaggingProxies int32 `protobuf:"varint,27,opt,name=lagging_proxies,json=laggingProxies,proto3" json:"lagging_proxies,omitempty"`
 	// What the server is busy with, where it has been behind the configuration's stream for more than a moment.
-	Behind        *Behind `protobuf:"bytes,28,opt,name=behind,proto3" json:"behind,omitempty"`
+	Behind *Behind `protobuf:"bytes,28,opt,name=behind,proto3" json:"behind,omitempty"`
+	// A digest of the configuration at revision, since the number alone does not name a state: after an older backup of the
+	// database was restored, it counts the same numbers again. The first 16 bytes, in hexadecimal, of the SHA-256 of a line
+	// "KIND COUNT HASH" of each kind in the commit's state, in the order of the kinds' names.
+	State         string `protobuf:"bytes,29,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -601,6 +605,13 @@ func (x *XdsStatus) GetBehind() *Behind {
 		return x.Behind
 	}
 	return nil
+}
+
+func (x *XdsStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
 }
 
 // A part of what an xDS server reports: the last message of each page's subject is the page as it is. A change is the
@@ -1415,7 +1426,9 @@ type AgentStatus struct {
 	// That Envoy's gateway.
 	EnvoyGateway string `protobuf:"bytes,21,opt,name=envoy_gateway,json=envoyGateway,proto3" json:"envoy_gateway,omitempty"`
 	// Why the last good policies cannot be written to the node's disk; empty where they can.
-	Unsaved       string `protobuf:"bytes,22,opt,name=unsaved,proto3" json:"unsaved,omitempty"`
+	Unsaved string `protobuf:"bytes,22,opt,name=unsaved,proto3" json:"unsaved,omitempty"`
+	// A digest of the configuration at revision, as in XdsStatus.
+	State         string `protobuf:"bytes,23,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1565,6 +1578,13 @@ func (x *AgentStatus) GetEnvoyGateway() string {
 func (x *AgentStatus) GetUnsaved() string {
 	if x != nil {
 		return x.Unsaved
+	}
+	return ""
+}
+
+func (x *AgentStatus) GetState() string {
+	if x != nil {
+		return x.State
 	}
 	return ""
 }
@@ -1749,7 +1769,7 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x0fChangedResource\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\adeleted\x18\x03 \x01(\bR\adeleted\"\xd5\a\n" +
+	"\adeleted\x18\x03 \x01(\bR\adeleted\"\xeb\a\n" +
 	"\tXdsStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -1773,7 +1793,8 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\alagging\x18\x19 \x03(\v2\".marchproxy.events.v1.LaggingEnvoyR\alagging\x12=\n" +
 	"\x04rest\x18\x1a \x03(\v2).marchproxy.events.v1.XdsStatus.RestEntryR\x04rest\x12'\n" +
 	"\x0flagging_proxies\x18\x1b \x01(\x05R\x0elaggingProxies\x124\n" +
-	"\x06behind\x18\x1c \x01(\v2\x1c.marchproxy.events.v1.BehindR\x06behind\x1a7\n" +
+	"\x06behind\x18\x1c \x01(\v2\x1c.marchproxy.events.v1.BehindR\x06behind\x12\x14\n" +
+	"\x05state\x18\x1d \x01(\tR\x05state\x1a7\n" +
 	"\tLiveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a<\n" +
@@ -1845,7 +1866,7 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\tObjectRef\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\xbf\x06\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"\xd5\x06\n" +
 	"\vAgentStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -1864,7 +1885,8 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\bstopping\x18\x0e \x01(\bR\bstopping\x12\x14\n" +
 	"\x05envoy\x18\x14 \x01(\tR\x05envoy\x12#\n" +
 	"\renvoy_gateway\x18\x15 \x01(\tR\fenvoyGateway\x12\x18\n" +
-	"\aunsaved\x18\x16 \x01(\tR\aunsaved\x1a9\n" +
+	"\aunsaved\x18\x16 \x01(\tR\aunsaved\x12\x14\n" +
+	"\x05state\x18\x17 \x01(\tR\x05state\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +

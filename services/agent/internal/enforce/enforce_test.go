@@ -169,6 +169,20 @@ func TestCombine(t *testing.T) {
 	}
 }
 
+// TestStatusSaysState: a report has the digest of the state that its revision names, also of one that changed no policy.
+func TestStatusSaysState(t *testing.T) {
+	e := newEnforcer(t.TempDir())
+	for i, hash := range []string{"one", "another"} {
+		c := stream.Commit{Epoch: "e", Revision: int64(7 + i), State: map[string]resource.KindState{resource.KindRoute: {Count: 1, Hash: hash}}}
+		if err := e.Update(stream.Update{Commit: c}); err != nil {
+			t.Fatal(err)
+		}
+		if s := e.Status(time.Now()); s.Revision != c.Revision || s.State != resource.Digest(c.State) {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
 // TestWithoutCookies: a policy that asks for SYN cookies where the kernel makes none is told of, as long as it makes
 // none.
 func TestWithoutCookies(t *testing.T) {

@@ -25,7 +25,7 @@ func (e *Enforcer) Status(now time.Time) status.AgentStatus {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := status.AgentStatus{
-		ID: e.opt.ID, Epoch: e.upTo.Epoch, Revision: e.upTo.Revision, At: resource.Time(now), Labels: e.opt.Labels,
+		ID: e.opt.ID, Epoch: e.upTo.Epoch, Revision: e.upTo.Revision, State: resource.Digest(e.upTo.State), At: resource.Time(now), Labels: e.opt.Labels,
 		Interface: e.opt.Interface, Mode: string(e.on.Mode), Warnings: append(slices.Clone(e.warnings), withoutCookies(e.policies)...),
 	}
 	if e.pins.Warning != "" {

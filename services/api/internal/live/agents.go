@@ -78,7 +78,7 @@ func (b *Board) judgeAgents(t Target) (l api.Live, done bool) {
 		}
 		l.Agents++
 		switch {
-		case a.Epoch != t.Epoch || (a.Revision < t.Revision && !a.has(t.Limits)):
+		case a.Epoch != t.Epoch || (a.Revision < t.Revision && !a.has(t.Limits)), !b.had(t, a.Revision, a.State):
 			done, l.Reason = false, "node "+a.ID+" has not applied the policy yet"
 		case a.Reason != "":
 			return api.Live{State: "rejected", Reason: "node " + a.ID + ": " + a.Reason, Agents: l.Agents}, true

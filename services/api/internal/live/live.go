@@ -20,6 +20,8 @@ import (
 type Target struct {
 	Epoch    string
 	Revision int64
+	// State is the digest of the configuration at the revision; "" where it is not known.
+	State string
 	// Gateways concerned.
 	Gateways []string
 	// Limits are the rate limit policies concerned.
@@ -28,6 +30,8 @@ type Target struct {
 	Objects map[resource.Ref]int64
 	// Names are the DNS names that have to have an address, each with a service that has it.
 	Names map[string]string
+
+	read readings
 }
 
 type server struct {
@@ -44,6 +48,8 @@ type Board struct {
 	now func() time.Time
 	// Keep is how long an Envoy is remembered that is gone; an hour unless it is set before the first report.
 	Keep time.Duration
+	// History is what reports are held against. Without one every report is believed.
+	History History
 
 	mu      sync.Mutex
 	servers map[string]*server
@@ -183,10 +189,7 @@ func (b *Board) Wait(ctx context.Context, t Target) api.Live {
 	recheck := time.NewTicker(time.Second)
 	defer recheck.Stop()
 	for {
-		b.mu.Lock()
-		l, done := b.judge(t)
-		changed := b.changed
-		b.mu.Unlock()
+		l, done, changed := b.ask(ctx, &t)
 		l.WaitedMS = float64(b.now().Sub(start).Microseconds()) / 1000
 		if done {
 			return l
@@ -213,6 +216,10 @@ func (b *Board) Now(t Target) api.Live {
 }
 
 func (b *Board) judge(t Target) (l api.Live, done bool) {
+	if t.State != "" && !b.had(t, t.Revision, t.State) {
+		l.Reason = "an older backup of the database was restored, which does not have the write"
+		return l, false
+	}
 	agents, agentsDone := b.judgeAgents(t)
 	if len(t.Gateways) == 0 && len(t.Limits) > 0 {
 		return agents, agentsDone
@@ -251,6 +258,11 @@ func (b *Board) judgeProxies(t Target) (l api.Live, done bool) {
 		if s.Head.Epoch != t.Epoch || s.Head.Revision < t.Revision {
 			ready = false
 			l.Reason = "xDS server " + s.id + " has not read the revision yet" + doing(s.Head.Behind)
+			continue
+		}
+		if !b.had(t, s.Head.Revision, s.Head.State) {
+			ready = false
+			l.Reason = "xDS server " + s.id + " has a revision that the database does not have: an older backup was restored"
 			continue
 		}
 		if !s.Whole() { // what is missing may be a refusal

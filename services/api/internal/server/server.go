@@ -141,7 +141,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	}
 	rel.Changed = committed.Raise
 	board := live.NewBoard(time.Now)
-	board.Keep = cfg.AbsentProxies
+	board.Keep, board.History = cfg.AbsentProxies, w
 	h, err := (&web.API{
 		Store: st, Writer: w, Board: board, Auth: auth.New(st, cfg.Dev), Published: rel.Published, Unpublished: func() (string, time.Time) {
 			t, bad := rel.Trouble()

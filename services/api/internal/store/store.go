@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"sync"
 	"time"
 
@@ -101,6 +102,11 @@ type Head struct {
 	Epoch    string
 	Revision int64
 	State    map[string]resource.KindState
+}
+
+// Equal says whether two heads are the same. After an older backup was restored, one revision can have two states.
+func (h Head) Equal(o Head) bool {
+	return h.Epoch == o.Epoch && h.Revision == o.Revision && maps.Equal(h.State, o.State)
 }
 
 // Head reads it.

@@ -16,9 +16,8 @@ import (
 type Tx struct {
 	conn  *pgxpool.Conn
 	store *Store
-	// Epoch and Revision are the head's: the transaction's first revision is the next one.
-	Epoch    string
-	Revision int64
+	// Head is the newest revision: the transaction's first one is the next.
+	Head
 	// Answers are those that idempotency keys remember of earlier requests.
 	Answers map[Key]Answer
 }
@@ -55,8 +54,8 @@ func (s *Store) Begin(ctx context.Context, keys []Key) (*Tx, error) {
 	t := &Tx{conn: conn, store: s}
 	var b pgx.Batch
 	b.Queue(`BEGIN`)
-	b.Queue(`SELECT epoch::text, revision FROM config_head FOR UPDATE`).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&t.Epoch, &t.Revision)
+	b.Queue(`SELECT epoch::text, revision, state FROM config_head FOR UPDATE`).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&t.Epoch, &t.Revision, &t.State)
 	})
 	if len(keys) > 0 {
 		var actors, names []string

@@ -34,6 +34,7 @@ type server struct {
 	handler http.Handler
 	store   *store.Store
 	writer  *writer.Writer
+	board   *live.Board
 }
 
 func serve(tb testing.TB) *server {
@@ -54,8 +55,10 @@ func serve(tb testing.TB) *server {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	s.board = live.NewBoard(time.Now)
+	s.board.History = s.writer
 	s.handler, err = (&web.API{
-		Store: st, Writer: s.writer, Board: live.NewBoard(time.Now), Auth: auth.New(st, true), Published: s.writer.Revision,
+		Store: st, Writer: s.writer, Board: s.board, Auth: auth.New(st, true), Published: s.writer.Revision,
 		Unpublished: func() (string, time.Time) { return "", time.Time{} }, Committed: &committed, Log: zap.NewNop(),
 	}).Handler()
 	if err != nil {

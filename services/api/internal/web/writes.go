@@ -374,6 +374,7 @@ func (a *API) wait(ctx context.Context, o options, res writer.Result, asked []*r
 		}
 	}
 	t := a.target(res.Revision, changes)
+	t.State = res.State
 	if len(changes) == 0 { // nothing was named: then all of it
 		t.Gateways = a.Writer.Gateways()
 	}

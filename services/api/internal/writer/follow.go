@@ -21,6 +21,7 @@ func (w *Writer) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.recent.forget()
 	st := config.New()
 	st.Apply(objects)
 	if found := st.Summary(); !maps.Equal(found, head.State) {
@@ -54,8 +55,10 @@ func (w *Writer) follow(ctx context.Context, news store.News) error {
 	switch {
 	case news.Head.Epoch != w.head.Epoch:
 		return w.again(ctx, "the database has another epoch")
-	case news.Head.Revision == w.head.Revision:
+	case news.Head.Equal(w.head):
 		return nil
+	case news.Head.Revision <= w.head.Revision:
+		return w.again(ctx, fmt.Sprintf("the database went back: an older backup was restored, which is at revision %d", news.Head.Revision))
 	case !news.Whole:
 		return w.again(ctx, fmt.Sprintf("what has come until revision %d is more than can be followed, or not there any more", news.Head.Revision))
 	}
@@ -88,7 +91,7 @@ func (w *Writer) Look(ctx context.Context) error {
 		return ctx.Err()
 	}
 	defer func() { <-w.turn }()
-	if w.head.Epoch == news.Head.Epoch && w.head.Revision >= news.Head.Revision {
+	if news.Head.Epoch == w.head.Epoch && after <= news.Head.Revision && news.Head.Revision < w.head.Revision {
 		return nil // a write has been faster
 	}
 	if w.head.Revision != after { // meanwhile
@@ -108,6 +111,7 @@ func (w *Writer) show() {
 		epoch := w.head.Epoch
 		w.epoch.Store(&epoch)
 	}
+	w.recent.add(w.head)
 	w.revision.Store(w.head.Revision)
 }
 

@@ -146,3 +146,46 @@ func TestLostKind(t *testing.T) {
 		})
 	}
 }
+
+// TestOlderDatabase: an api that was there when an older backup was restored notices, whether it looks or writes, also
+// where another one has written as much since; it forgets the states that the database does not have any more.
+func TestOlderDatabase(t *testing.T) {
+	for _, written := range []int{0, 1, 2, 3} {
+		for _, looks := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%d written, looks %t", written, looks), func(t *testing.T) {
+				url := pgtest.Database(t)
+				a := open(t, url)
+				for i := range 4 {
+					if _, err := a.write(t.Context(), "a", service(fmt.Sprint("s", i), 1)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				lost := a.State(3)
+				pgtest.Restore(t, url, 2)
+				b := open(t, url)
+				for i := range written {
+					if _, err := b.write(t.Context(), "b", service(fmt.Sprint("b", i), 1)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if looks {
+					if err := a.Look(t.Context()); err != nil || a.Revision() != b.Revision() {
+						t.Errorf("at revision %d, the other at %d: %v", a.Revision(), b.Revision(), err)
+					}
+				}
+				res, err := a.write(t.Context(), "a", service("last", 1))
+				if err != nil || res.Revision != int64(2+written+1) || res.State == "" || res.State != a.State(res.Revision) {
+					t.Errorf("%+v %v, remembered %q", res, err, a.State(res.Revision))
+				}
+				if a.State(3) == lost {
+					t.Error("a state that is lost is remembered")
+				}
+				head, err := a.store.Head(t.Context())
+				if err != nil || resource.Digest(head.State) != res.State {
+					t.Errorf("the head is %+v, %v", head, err)
+				}
+				open(t, url) // or else the database does not agree with itself
+			})
+		}
+	}
+}

@@ -191,7 +191,7 @@ func (w *Writer) together(ctx context.Context, requests []*request) {
 		fail(err)
 		return
 	}
-	if w.head.Revision != tx.Revision || w.head.Epoch != tx.Epoch {
+	if !w.head.Equal(tx.Head) {
 		if err := w.catchUp(ctx, tx.News); err != nil {
 			tx.Rollback(ctx)
 			fail(err)

@@ -106,6 +106,8 @@ type Plan struct {
 type Result struct {
 	Epoch    string
 	Revision int64
+	// State is the digest of the configuration at that revision; "" where it is not known.
+	State string
 	// Changes that were made, or would be on a dry run; empty where everything was as asked.
 	Changes   []config.Change
 	Unchanged int
@@ -148,6 +150,8 @@ type Writer struct {
 	state *config.State
 	head  store.Head
 	shown resource.KindState // of the gateways that readers see
+	// recent are the newest revisions that this api has seen.
+	recent recent
 	// For readers, who must not wait for a write that is under way.
 	epoch    atomic.Pointer[string]
 	gateways atomic.Pointer[[]string]
@@ -201,6 +205,7 @@ func (w *Writer) decide(meta Meta, plan Planner, epoch string, revision int64) (
 		Revision: revision, At: now, Actor: meta.Actor, Message: meta.Message, RequestID: meta.RequestID, Traceparent: meta.Traceparent,
 		State: w.state.Summary(), Changes: changes, Key: meta.Key,
 	}
+	d.result.State = resource.Digest(d.record.State)
 	if meta.Key != "" {
 		answer, err := p.Answer(d.result)
 		if err != nil {

@@ -69,7 +69,7 @@ type Fleet struct {
 	build sync.Mutex
 	// mu is held for moments only: neither an Envoy that connects nor a report waits for a build.
 	mu      sync.RWMutex
-	commit  stream.Commit // of what has been built
+	commit  commit // of what has been built
 	ready   bool
 	members map[string]*member
 	// data is held for as long as it takes to enter what has changed.
@@ -79,6 +79,12 @@ type Fleet struct {
 	hosts map[string]map[string]struct{}
 	// reporter is told when it is closed.
 	reporter *Reporter
+}
+
+// commit is a commit with the digest of its state, which every report says.
+type commit struct {
+	stream.Commit
+	digest string
 }
 
 // New returns a fleet without configuration.
@@ -162,8 +168,9 @@ func (f *Fleet) Apply(u stream.Update) error {
 		delta, problems[m] = m.builder.Rebuild(f.state)
 		f.serve(m, u.Commit.Revision, delta)
 	}
+	built := commit{u.Commit, resource.Digest(u.Commit.State)}
 	f.mu.Lock()
-	f.commit, f.ready = u.Commit, true
+	f.commit, f.ready = built, true
 	maps.Copy(f.members, fresh)
 	for m, p := range problems {
 		m.note(changes, p)
@@ -295,7 +302,7 @@ func (f *Fleet) Admit(gateway, sum string) bool {
 func (f *Fleet) Head() (stream.Commit, bool) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	return f.commit, f.ready
+	return f.commit.Commit, f.ready
 }
 
 // Objects lists the configuration, in no order.

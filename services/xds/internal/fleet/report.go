@@ -12,7 +12,6 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
 )
 
@@ -99,7 +98,7 @@ func (r *Reporter) look(now time.Time) status.News {
 	}
 	commit, gateways := r.f.view()
 	s := status.XdsStatus{
-		ID: r.f.opt.ID, Epoch: commit.Epoch, Revision: commit.Revision, StartedAt: resource.Time(r.f.started),
+		ID: r.f.opt.ID, Epoch: commit.Epoch, Revision: commit.Revision, State: commit.digest, StartedAt: resource.Time(r.f.started),
 		Live: map[string]int64{}, Connected: map[string]int32{}, Unsaved: r.opt.Unsaved(), Behind: r.opt.Behind(),
 		Lagging: r.now.Lagging, LaggingProxies: r.now.LaggingProxies, Rest: r.now.Rest,
 	}
@@ -128,7 +127,7 @@ func (r *Reporter) look(now time.Time) status.News {
 	}
 	r.now = s
 	switch {
-	case s.Epoch != r.said.Epoch, judged, named, !maps.Equal(s.Live, r.said.Live), !maps.Equal(s.Connected, r.said.Connected):
+	case s.Epoch != r.said.Epoch, s.Revision == r.said.Revision && s.State != r.said.State, judged, named, !maps.Equal(s.Live, r.said.Live), !maps.Equal(s.Connected, r.said.Connected):
 		return status.Urgent
 	case s.Revision != r.said.Revision, r.pages.Changed(), s.Unsaved != r.said.Unsaved, s.Behind != r.said.Behind,
 		!slices.Equal(s.Lagging, r.said.Lagging), !maps.Equal(s.Rest, r.said.Rest):
@@ -139,7 +138,7 @@ func (r *Reporter) look(now time.Time) status.News {
 }
 
 // view is the fleet's commit and its gateways, by name.
-func (f *Fleet) view() (stream.Commit, map[string]*ads.Gateway) {
+func (f *Fleet) view() (commit, map[string]*ads.Gateway) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	out := make(map[string]*ads.Gateway, len(f.members))

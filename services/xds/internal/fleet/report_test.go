@@ -170,6 +170,23 @@ func TestReport(t *testing.T) {
 	})
 }
 
+// TestReportSaysState: a report has the digest of the state that its revision names, and another state of the same
+// revision is news, as it is after an older backup of the database was restored.
+func TestReportSaysState(t *testing.T) {
+	f := fleet.New(fleet.Options{ID: "x", Open: true, Log: zap.NewNop(), Module: func(s string) string { return s }})
+	h := &heard{t, f.Reporter(nil, fleet.ReportOptions{}), status.NewView()}
+	for _, hash := range []string{"one", "another"} {
+		u := commit(7, gatewayOf(t, 7, 10))
+		u.Commit.State = map[string]resource.KindState{resource.KindGateway: {Count: 1, Hash: hash}}
+		if err := f.Apply(u); err != nil {
+			t.Fatal(err)
+		}
+		if news := h.look(); news != status.Urgent || h.v.Head.Revision != 7 || h.v.Head.State != resource.Digest(u.Commit.State) {
+			t.Errorf("%d: %+v", news, h.v.Head)
+		}
+	}
+}
+
 // BenchmarkReport is what looking at and saying one change costs that every Envoy has taken, and how large it is.
 func BenchmarkReport(b *testing.B) {
 	for _, n := range []int{10, 1000, 5000} {
