@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -65,7 +66,8 @@ func TestCertificatesAreWarnedOf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	term.says(string(raw), fmt.Sprintf("marchproxy_api_certificate_expiry_timestamp_seconds{certificate=\"soon\"} %.9e\n", float64(now.Add(13*24*time.Hour).Unix())))
+	term.says(string(raw), "marchproxy_api_certificate_expiry_timestamp_seconds{certificate=\"soon\"} "+
+		strconv.FormatFloat(float64(now.Add(13*24*time.Hour).Unix()), 'g', -1, 64)+"\n")
 
 	weak, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	if err != nil {

@@ -106,7 +106,7 @@ func TestOutputJSON(t *testing.T) {
 	for _, args := range []string{
 		"apply -f f.yaml", "diff -f f.yaml", "validate -f f.yaml", "export", "get all", "get ratelimitpolicy p", "limits p",
 		"revisions", "revisions 1", "revisions diff 1", "rollback 1", "audit", "token create x --role viewer", "token list", "token delete x",
-		"apply -f f.yaml", "delete -f f.yaml", "status", "doctor", "version",
+		"apply -f f.yaml", "delete -f f.yaml", "status", "proxies", "doctor", "version",
 	} {
 		fields := strings.Fields(args)
 		seen = append(seen, fields[0])

@@ -160,6 +160,20 @@ func TestMessages(t *testing.T) {
 	if _, err := js.Publish(t.Context(), status.SubjectPrefix+"agent.node", agent); err != nil {
 		t.Fatal(err)
 	}
+	// A report that came before the stream was there is said again at the next heartbeat.
+	reports, err := js.Stream(t.Context(), status.StreamName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for limit := time.Now().Add(4 * status.Heartbeat); ; time.Sleep(100 * time.Millisecond) {
+		_, err := reports.GetLastMsgForSubject(t.Context(), status.SubjectPrefix+"names.*")
+		if err == nil {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("no report of names: %v", err)
+		}
+	}
 	met := map[string]int{}
 	for _, name := range []string{stream.Name, status.StreamName} {
 		st, err := js.Stream(t.Context(), name)

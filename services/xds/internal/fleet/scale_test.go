@@ -33,6 +33,7 @@ func stored(tb testing.TB, kind, name string, revision int64, m proto.Message) *
 func gatewayOf(tb testing.TB, revision int64, maxConnections uint32) *resource.Object {
 	return stored(tb, resource.KindGateway, resource.DefaultGateway, revision, &configv1.Gateway{
 		Listeners: []*configv1.Listener{{Name: "http", Port: 10000}}, Limits: &configv1.Limits{MaxConnections: maxConnections},
+		MetricsEngine: configv1.Gateway_wasm, // whose file is asked for at each build
 	})
 }
 
