@@ -60,9 +60,11 @@ func requestMetrics(g *configv1.Gateway, plain bool) []*accesslogv3.AccessLog {
 		}), OnNoMatch: becomes("none"),
 	})
 	config := &statsv3.Config{
-		// Listeners count into the same figures, so that the limits are those of all of them.
+		// Listeners count into the same figures, for these are found by name. A scope that all of them share would be
+		// found as well, and its limits would be those of all, but Envoy 1.40 crashes when the last of its listeners ends
+		// (`--mode validate` shows it).
 		StatsScope: &typev3.Scope{
-			Prefix: bootstrap.Namespace, SharingName: "marchproxy",
+			Prefix:      bootstrap.Namespace,
 			MaxCounters: wrapperspb.UInt32(maxCounters), MaxHistograms: wrapperspb.UInt32(maxHistograms),
 		},
 		Counters: []*statsv3.Config_Counter{
