@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -27,10 +26,7 @@ type AuditFilter struct {
 
 // query is the page's statement: of each table a page in the order of its index, and the first of all.
 func (f AuditFilter) query() (sql string, args []any) {
-	arg := func(v any) string {
-		args = append(args, v)
-		return "$" + strconv.Itoa(len(args))
-	}
+	arg := numbered(&args)
 	revisions, old, tokens := "true", "true", "true"
 	if f.After != nil {
 		at, revision, kind, name := arg(f.After.At), arg(f.After.Revision), arg(f.After.Kind), arg(f.After.Name)

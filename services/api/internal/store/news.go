@@ -42,9 +42,7 @@ func readNews(ctx context.Context, conn *pgx.Conn, after int64, begin, end strin
 	if begin != "" {
 		b.Queue(begin)
 	}
-	b.Queue(`SELECT epoch::text, revision, state FROM config_head`).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&n.Head.Epoch, &n.Head.Revision, &n.Head.State)
-	})
+	b.Queue(selectHead).QueryRow(n.Head.scan)
 	revisions := int64(0)
 	b.Queue(`SELECT count(*) FROM (SELECT FROM revisions WHERE revision > $1 LIMIT $2) AS r`, after, MaxNews).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&revisions)

@@ -33,12 +33,17 @@ type Filter struct {
 	Limit         int
 }
 
+// numbered adds values to a statement's arguments, and says how the statement names each.
+func numbered(args *[]any) func(v any) string {
+	return func(v any) string {
+		*args = append(*args, v)
+		return "$" + strconv.Itoa(len(*args))
+	}
+}
+
 // query is the page's statement. It has only the conditions that are asked for, each of which an index answers.
 func (f Filter) query() (sql string, args []any) {
-	arg := func(v any) string {
-		args = append(args, v)
-		return "$" + strconv.Itoa(len(args))
-	}
+	arg := numbered(&args)
 	where := `kind = ` + arg(f.Kind) + ` AND name > ` + arg(f.After)
 	if f.Prefix != "" {
 		// No name has a character as high as \x7f. The range is for the index.

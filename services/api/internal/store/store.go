@@ -109,6 +109,11 @@ func (h Head) Equal(o Head) bool {
 	return h.Epoch == o.Epoch && h.Revision == o.Revision && maps.Equal(h.State, o.State)
 }
 
+// selectHead is what [Head.scan] reads.
+const selectHead = `SELECT epoch::text, revision, state FROM config_head`
+
+func (h *Head) scan(row pgx.Row) error { return row.Scan(&h.Epoch, &h.Revision, &h.State) }
+
 // Head reads it.
 func (s *Store) Head(ctx context.Context) (Head, error) { return readHead(ctx, s.pool) }
 
@@ -117,8 +122,7 @@ func readHead(ctx context.Context, db interface {
 },
 ) (Head, error) {
 	var h Head
-	err := db.QueryRow(ctx, `SELECT epoch::text, revision, state FROM config_head`).Scan(&h.Epoch, &h.Revision, &h.State)
-	if err != nil {
+	if err := h.scan(db.QueryRow(ctx, selectHead)); err != nil {
 		return h, fmt.Errorf("read head: %w", err)
 	}
 	return h, nil
@@ -138,7 +142,7 @@ func (s *Store) Snapshot(ctx context.Context) (Head, []*resource.Object, error) 
 	var h Head
 	var out []*resource.Object
 	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if err := tx.QueryRow(ctx, `SELECT epoch::text, revision, state FROM config_head`).Scan(&h.Epoch, &h.Revision, &h.State); err != nil {
+		if err := h.scan(tx.QueryRow(ctx, selectHead)); err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, `SELECT payload::text FROM resources`)

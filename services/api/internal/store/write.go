@@ -54,9 +54,7 @@ func (s *Store) Begin(ctx context.Context, keys []Key) (*Tx, error) {
 	t := &Tx{conn: conn, store: s}
 	var b pgx.Batch
 	b.Queue(`BEGIN`)
-	b.Queue(`SELECT epoch::text, revision, state FROM config_head FOR UPDATE`).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&t.Epoch, &t.Revision, &t.State)
-	})
+	b.Queue(selectHead + ` FOR UPDATE`).QueryRow(t.scan)
 	if len(keys) > 0 {
 		var actors, names []string
 		for _, k := range keys {

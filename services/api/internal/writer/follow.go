@@ -33,7 +33,7 @@ func (w *Writer) reload(ctx context.Context) error {
 		return fmt.Errorf("the database's head speaks of kinds that this version does not know; run the version that wrote it")
 	}
 	w.state, w.head = st, head
-	w.show()
+	w.show(resource.Digest(head.State))
 	return nil
 }
 
@@ -67,7 +67,7 @@ func (w *Writer) follow(ctx context.Context, news store.News) error {
 		return w.again(ctx, fmt.Sprintf("what has come until revision %d does not make its hash", news.Head.Revision))
 	}
 	w.head = news.Head
-	w.show()
+	w.show(resource.Digest(news.Head.State))
 	return nil
 }
 
@@ -100,8 +100,8 @@ func (w *Writer) Look(ctx context.Context) error {
 	return w.follow(ctx, news)
 }
 
-// show lets readers see the present head.
-func (w *Writer) show() {
+// show lets readers see the present head, whose state has the digest.
+func (w *Writer) show(digest string) {
 	if now := w.head.State[resource.KindGateway]; w.gateways.Load() == nil || now != w.shown {
 		names := w.state.Names(resource.KindGateway)
 		w.gateways.Store(&names)
@@ -111,7 +111,7 @@ func (w *Writer) show() {
 		epoch := w.head.Epoch
 		w.epoch.Store(&epoch)
 	}
-	w.recent.add(w.head)
+	w.recent.add(w.head.Revision, digest)
 	w.revision.Store(w.head.Revision)
 }
 

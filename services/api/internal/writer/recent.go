@@ -19,12 +19,11 @@ type recent struct {
 	}
 }
 
-func (r *recent) add(h store.Head) {
-	digest := resource.Digest(h.State)
+func (r *recent) add(revision int64, digest string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e := &r.heads[h.Revision%int64(len(r.heads))]
-	e.revision, e.digest = h.Revision, digest
+	e := &r.heads[revision%int64(len(r.heads))]
+	e.revision, e.digest = revision, digest
 }
 
 func (r *recent) forget() {
