@@ -27,7 +27,7 @@ func TestStreamIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
 	go func() { ended <- status.Watch(ctx, nc, js, func(status.AgentStatus, bool) {}) }()
 	there := func() {
 		t.Helper()
@@ -43,6 +43,15 @@ func TestStreamIsThere(t *testing.T) {
 	}
 	there()
 	before := made.Load()
+	go func() {
+		ended <- status.WatchXds(ctx, nc, js, &reader{views: map[string]*status.View{}, lost: map[string]bool{}})
+	}()
+	for end := time.Now().Add(status.Heartbeat); made.Load() == before; time.Sleep(10 * time.Millisecond) { // it begins with that
+		if time.Now().After(end) {
+			t.Fatal("the second watch does not look whether the stream is there")
+		}
+	}
+	before = made.Load()
 	time.Sleep(2*status.Heartbeat + time.Second)
 	if n := made.Load() - before; n > 0 {
 		t.Errorf("the stream is made %d times more", n)
@@ -51,7 +60,9 @@ func TestStreamIsThere(t *testing.T) {
 	s.Start()
 	there()
 	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
+	for range 2 {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -86,6 +87,8 @@ type XdsStatus struct {
 const (
 	// Noticed is how long an Envoy lacks something before reports name it.
 	Noticed = 250 * time.Millisecond
+	// Long is how long it does before that is spoken of.
+	Long = 5 * time.Second
 	// MaxLagging is how many of them a report names.
 	MaxLagging = 20
 )
@@ -183,6 +186,28 @@ func (s XdsStatus) id() string   { return s.ID }
 func (s XdsStatus) last() XdsStatus {
 	s.Stopping = true
 	return s
+}
+
+// Applied is the revision that an Envoy serves in full by this report, of a server that reports in pages.
+func (s XdsStatus) Applied(p ProxyStatus) int64 {
+	if l, lags := s.Lags(p); lags {
+		return l.AppliedRevision
+	}
+	if rest, differs := s.Rest[p.Gateway]; differs {
+		return rest
+	}
+	return s.Live[p.Gateway]
+}
+
+// Lags is what an Envoy lacks, where the report names it.
+func (s XdsStatus) Lags(p ProxyStatus) (LaggingEnvoy, bool) {
+	i := slices.IndexFunc(s.Lagging, func(l LaggingEnvoy) bool {
+		return l.ID == p.ID && l.Gateway == p.Gateway && l.Address == p.Address && l.ConnectedAt == p.ConnectedAt
+	})
+	if i < 0 {
+		return LaggingEnvoy{}, false
+	}
+	return s.Lagging[i], true
 }
 
 // urgent: [ReportXds] knows better.
@@ -286,21 +311,35 @@ func Watch[M report[M]](ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 			}
 		}
 	}
-	// To make the stream where it is missing costs NATS as much as everything else that is idle: a NATS that was
-	// restarted shows by the connection, and what somebody has deleted may wait.
-	ensured, reconnects := time.Now(), nc.Stats().Reconnects
+	there := newPresence(nc)
 	for {
 		select {
 		case now := <-beat.C:
-			n := nc.Stats().Reconnects
-			if n == reconnects && now.Sub(ensured) < rarely {
-				continue
-			}
-			if Ensure(ctx, js) == nil { // NATS is away: the next beat tries again
-				ensured, reconnects = now, n
-			}
+			there.look(ctx, js, now)
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// presence sees to it that the stream is there. To make it where it is missing costs NATS as much as everything else
+// that is idle: a NATS that was restarted shows by the connection, and what somebody has deleted may wait.
+type presence struct {
+	nc         *nats.Conn
+	ensured    time.Time
+	reconnects uint64
+}
+
+// newPresence begins with a stream that was ensured just now.
+func newPresence(nc *nats.Conn) *presence { return &presence{nc, time.Now(), nc.Stats().Reconnects} }
+
+// look ensures the stream where that is due.
+func (p *presence) look(ctx context.Context, js jetstream.JetStream, now time.Time) {
+	n := p.nc.Stats().Reconnects
+	if n == p.reconnects && now.Sub(p.ensured) < rarely {
+		return
+	}
+	if Ensure(ctx, js) == nil { // NATS is away: the next beat tries again
+		p.ensured, p.reconnects = now, n
 	}
 }

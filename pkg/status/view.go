@@ -337,22 +337,8 @@ func (v *View) Applied(p ProxyStatus) int64 {
 	if v.Head.Pages == "" {
 		return p.AppliedRevision
 	}
-	if l, lags := v.Lags(p); lags {
-		return l.AppliedRevision
-	}
-	if rest, differs := v.Head.Rest[p.Gateway]; differs {
-		return rest
-	}
-	return v.Head.Live[p.Gateway]
+	return v.Head.Applied(p)
 }
 
 // Lags is what an Envoy lacks, where the last report names it.
-func (v *View) Lags(p ProxyStatus) (LaggingEnvoy, bool) {
-	i := slices.IndexFunc(v.Head.Lagging, func(l LaggingEnvoy) bool {
-		return l.ID == p.ID && l.Gateway == p.Gateway && l.Address == p.Address && l.ConnectedAt == p.ConnectedAt
-	})
-	if i < 0 {
-		return LaggingEnvoy{}, false
-	}
-	return v.Head.Lagging[i], true
-}
+func (v *View) Lags(p ProxyStatus) (LaggingEnvoy, bool) { return v.Head.Lags(p) }

@@ -142,6 +142,7 @@ func WatchXds(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, f Foll
 	w.read(ctx, js, "*")
 	beat := time.NewTicker(Heartbeat)
 	defer beat.Stop()
+	there := newPresence(nc)
 	for {
 		select {
 		case id := <-w.missing:
@@ -150,8 +151,8 @@ func WatchXds(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, f Foll
 			case <-time.After(calm):
 			case <-ctx.Done():
 			}
-		case <-beat.C:
-			_ = Ensure(ctx, js) // NATS is away: the next beat tries again
+		case now := <-beat.C:
+			there.look(ctx, js, now)
 		case <-ctx.Done():
 			return nil
 		}

@@ -14,8 +14,6 @@ import (
 )
 
 const (
-	// Long is how long an Envoy may lack something before the status speaks of it.
-	Long = 5 * time.Second
 	// maxLagging is how many an answer names.
 	maxLagging = 20
 	// maxRejected is how many refusals the status lists, and maxRejectedEach how many an Envoy's description.
@@ -179,7 +177,7 @@ type Summary struct {
 	// Rejected is a part of the refusals, RejectedObjects their number.
 	Rejected        []api.Rejection
 	RejectedObjects int32
-	// Lagging are Envoys that have lacked something for more than [Long], the longest first, LaggingProxies their number.
+	// Lagging are Envoys that have lacked something for more than [status.Long], the longest first, LaggingProxies their number.
 	Lagging        []api.LaggingProxy
 	LaggingProxies int32
 	// Progress is what the servers do that are behind.
@@ -216,7 +214,7 @@ func (b *Board) Summary() (out Summary) {
 			out.Rejected = append(out.Rejected, rejection(r))
 		}
 		for _, l := range s.Head.Lagging {
-			if since, err := time.Parse(time.RFC3339, l.Since); err == nil && now.Sub(since) > Long {
+			if since, err := time.Parse(time.RFC3339, l.Since); err == nil && now.Sub(since) > status.Long {
 				out.Lagging = append(out.Lagging, lagging(l, s.id))
 			}
 		}

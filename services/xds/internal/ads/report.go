@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/status"
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
@@ -83,14 +84,11 @@ type Lag struct {
 	Worst []Laggard
 	// Rest is what all others serve.
 	Rest int64
-	// Count counts those that have lacked something for more than [Long].
+	// Count counts those that have lacked something for more than [status.Long].
 	Count int
 	// Any says that some Envoy lacks something, for however short a time.
 	Any bool
 }
-
-// Long is how long an Envoy may lack something before that is spoken of.
-const Long = 5 * time.Second
 
 // Lag lists the Envoys that have lacked something for at least so long, at most so many.
 func (g *Gateway) Lag(now time.Time, least time.Duration, most int) Lag {
@@ -113,7 +111,7 @@ func (g *Gateway) Lag(now time.Time, least time.Duration, most int) Lag {
 			s.lagged = now
 		}
 		behind := later(s.lagged, later(s.since, g.applies.after(applied)))
-		if now.Sub(behind) > Long {
+		if now.Sub(behind) > status.Long {
 			out.Count++
 		}
 		if now.Sub(behind) < least {

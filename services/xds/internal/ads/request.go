@@ -99,7 +99,7 @@ func (s *stream) subscribe(t translate.Type, ts *typeState, r *discoveryv3.Delta
 	}
 }
 
-// follow takes a name that the Envoy asks for; has says that it said what it has of it.
+// follow takes a name that the Envoy asks for; said is whether it said what it has of it.
 func (s *stream) follow(t translate.Type, ts *typeState, name string, said bool) {
 	e := s.g.entry(translate.Key{Type: t, Name: name})
 	if !ts.names.has(e.id) {

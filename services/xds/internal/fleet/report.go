@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -184,21 +185,8 @@ func proxyKey(number uint64) string { return "proxy\x00" + strconv.FormatUint(nu
 
 // went remembers an Envoy with what it served last.
 func (r *Reporter) went(s status.ProxyStatus, now time.Time) {
-	s.AppliedRevision = applied(r.now, s)
+	s.AppliedRevision = r.now.Applied(s)
 	r.absent.Went(s, now)
-}
-
-// applied is what an Envoy served by a report.
-func applied(s status.XdsStatus, p status.ProxyStatus) int64 {
-	for _, l := range s.Lagging {
-		if l.ID == p.ID && l.Gateway == p.Gateway && l.Address == p.Address {
-			return l.AppliedRevision
-		}
-	}
-	if rest, differs := s.Rest[p.Gateway]; differs {
-		return rest
-	}
-	return s.Live[p.Gateway]
 }
 
 // drop takes a gateway out that is not served any more.
@@ -292,7 +280,7 @@ func (r *Reporter) lag(s *status.XdsStatus, gateways map[string]*ads.Gateway, no
 				e.Resource = ads.ShortType(x.Lacks.Type) + " " + x.Lacks.Name
 			}
 			s.Lagging = append(s.Lagging, e)
-			if now.Sub(x.Behind) > ads.Long {
+			if now.Sub(x.Behind) > status.Long {
 				slow[x.Number] = x
 			}
 		}
@@ -303,7 +291,7 @@ func (r *Reporter) lag(s *status.XdsStatus, gateways map[string]*ads.Gateway, no
 			s.Rest[name] = l.Rest
 		}
 	}
-	slices.SortStableFunc(s.Lagging, func(a, b status.LaggingEnvoy) int { return compare(a.Since, b.Since) })
+	slices.SortStableFunc(s.Lagging, func(a, b status.LaggingEnvoy) int { return cmp.Compare(a.Since, b.Since) })
 	for _, x := range s.Lagging[min(len(s.Lagging), status.MaxLagging):] {
 		if rest, differs := s.Rest[x.Gateway]; differs {
 			s.Rest[x.Gateway] = min(rest, x.AppliedRevision)
@@ -327,16 +315,6 @@ func (r *Reporter) tell(slow map[uint64]ads.Laggard, now time.Time) {
 		}
 	}
 	r.slow = slow
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // Say returns the pages that have changed since they were said, and the report that goes with them.

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/marchproxy/marchproxy/pkg/rpc"
+	"github.com/marchproxy/marchproxy/pkg/status"
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
 	"github.com/marchproxy/marchproxy/services/xds/internal/facade"
 	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
@@ -89,7 +90,7 @@ func (l lags) Collect(ch chan<- prometheus.Metric) {
 	worst, _ := l.f.Lagging()
 	for _, x := range worst {
 		since, err := time.Parse(time.RFC3339, x.Since)
-		if age := time.Since(since); err == nil && age > ads.Long {
+		if age := time.Since(since); err == nil && age > status.Long {
 			ch <- prometheus.MustNewConstMetric(descLag, prometheus.GaugeValue, age.Seconds(), x.ID, x.Gateway, x.Address)
 		}
 	}
