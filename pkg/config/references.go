@@ -109,7 +109,7 @@ func differ(c Change) (gone, come []Reference) {
 		come = references(c.After, same)
 	}
 	equal := func(a, b Reference) bool { return a.To == b.To && a.Trusted == b.Trusted }
-	from, to := common(gone, come, equal)
+	from, to := servername.Common(gone, come, equal)
 	return gone[from : len(gone)-to], come[from : len(come)-to]
 }
 
@@ -125,20 +125,8 @@ func (c Change) sameCertificates() [][2]int {
 	}
 	out := make([][2]int, len(now))
 	for i := range now {
-		from, to := common(was[i].GetCertificates(), now[i].GetCertificates(), func(a, b string) bool { return a == b })
+		from, to := servername.Common(was[i].GetCertificates(), now[i].GetCertificates(), servername.Equal)
 		out[i] = [2]int{from, to}
 	}
 	return out
-}
-
-// common counts what two lists begin and end with that is equal.
-func common[T any](a, b []T, equal func(a, b T) bool) (begin, end int) {
-	n := min(len(a), len(b))
-	for begin < n && equal(a[begin], b[begin]) {
-		begin++
-	}
-	for end < n-begin && equal(a[len(a)-1-end], b[len(b)-1-end]) {
-		end++
-	}
-	return begin, end
 }

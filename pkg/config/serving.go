@@ -61,25 +61,22 @@ func (s *State) present(c Change) {
 	name := c.Ref().Name
 	delete(s.certs, name)
 	for gw := range s.Presenters(c) {
-		x := s.serving[gw]
-		if x == nil { // it comes later, maybe with the same write
-			x = servername.New(gw, s.certificate)
-			s.serving[gw] = x
-		}
-		x.SetCertificate(name, s.certificate(name))
+		s.names(gw).SetCertificate(name, s.certificate(name)) // the gateway may come later, with the same write
 		s.tidy(gw)
 	}
 }
 
 // serve tells of a gateway that has changed.
 func (s *State) serve(name string, g *configv1.Gateway) {
-	x := s.serving[name]
-	if x == nil {
-		x = servername.New(name, s.certificate)
-		s.serving[name] = x
-	}
-	x.SetGateway(g)
+	s.names(name).SetGateway(g)
 	s.tidy(name)
+}
+
+// names is a gateway's index, to be changed.
+func (s *State) names(gateway string) *servername.Index {
+	x := s.ServerNames(gateway)
+	s.serving[gateway] = x
+	return x
 }
 
 func (s *State) tidy(gateway string) {

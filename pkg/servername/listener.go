@@ -214,7 +214,8 @@ func (l *Listener) drop(c *Certificate, u *update) {
 
 // relist takes another list. It costs what differs, and a comparison of the rest.
 func (l *Listener) relist(list []string, u *update) {
-	gone, come := Differ(l.list, list)
+	from, to := Common(l.list, list, Equal)
+	gone, come := l.list[from:len(l.list)-to], list[from:len(list)-to]
 	if len(gone)+len(come) == 0 {
 		return
 	}
@@ -246,16 +247,21 @@ func (l *Listener) relist(list []string, u *update) {
 	}
 }
 
-// Differ finds what two lists differ in, but what they begin and end with.
-func Differ[T comparable](a, b []T) (gone, come []T) {
-	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
-		a, b = a[1:], b[1:]
+// Common counts what two lists begin and end with that is equal: a long list that changes in one place costs a
+// comparison.
+func Common[T any](a, b []T, equal func(a, b T) bool) (begin, end int) {
+	n := min(len(a), len(b))
+	for begin < n && equal(a[begin], b[begin]) {
+		begin++
 	}
-	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
-		a, b = a[:len(a)-1], b[:len(b)-1]
+	for end < n-begin && equal(a[len(a)-1-end], b[len(b)-1-end]) {
+		end++
 	}
-	return a, b
+	return begin, end
 }
+
+// Equal is for [Common].
+func Equal(a, b string) bool { return a == b }
 
 // authenticate takes other hosts that demand a client certificate.
 func (l *Listener) authenticate(auth []*configv1.ClientAuth, u *update) {
