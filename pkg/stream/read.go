@@ -127,24 +127,22 @@ func Intact(ctx context.Context, js jetstream.JetStream) (bool, error) {
 		kind string
 		sum  resource.Hash
 	}
-	held, hash, count := map[string]share{}, map[string]resource.Hash{}, map[string]int64{}
+	held, all := map[string]share{}, newTally()
 	fits := false
 	err := each(ctx, js, func(m jetstream.Msg, end bool) bool {
 		if m.Subject() == RevisionSubject {
 			var c Commit
-			fits = json.Unmarshal(m.Data(), &c) == nil && amount(hash, count, c)
+			fits = json.Unmarshal(m.Data(), &c) == nil && all.amounts(c)
 			return fits && end
 		}
 		fits = false
 		if old, ok := held[m.Subject()]; ok {
-			hash[old.kind] = hash[old.kind].Sub(old.sum)
-			count[old.kind]--
+			all.sub(old.kind, old.sum)
 			delete(held, m.Subject())
 		}
 		if kind, sum, ok := digest(m); ok {
 			held[m.Subject()] = share{kind, sum}
-			hash[kind] = hash[kind].Add(sum)
-			count[kind]++
+			all.add(kind, sum)
 		}
 		return false
 	})
@@ -152,21 +150,6 @@ func Intact(ctx context.Context, js jetstream.JetStream) (bool, error) {
 		return false, fmt.Errorf("read everything: %w", err)
 	}
 	return fits, nil
-}
-
-// amount says whether these are the state of a commit.
-func amount(hash map[string]resource.Hash, count map[string]int64, c Commit) bool {
-	kinds := 0
-	for kind, n := range count {
-		if n == 0 {
-			continue
-		}
-		if want := c.State[kind]; want.Count != n || want.Hash != hash[kind].String() {
-			return false
-		}
-		kinds++
-	}
-	return kinds == len(c.State)
 }
 
 // digest is an event's share of its kind's hash; not ok of a tombstone, and of what cannot be read, which is as good as
