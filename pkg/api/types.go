@@ -2,7 +2,10 @@
 // is proto/marchproxy/api/v1; a test compares the two.
 package api
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"fmt"
+)
 
 // Object is a resource as HTTP, files and events write it.
 type Object struct {
@@ -203,6 +206,14 @@ type Progress struct {
 	Total int64 `json:"total"`
 	// Since when it has been behind, RFC 3339.
 	Since string `json:"since,omitempty"`
+}
+
+// String is what a part does, and how far it is.
+func (p Progress) String() string {
+	if p.Total == 0 {
+		return p.What
+	}
+	return fmt.Sprintf("%s, %d of %d", p.What, p.Done, p.Total)
 }
 
 // Trouble is what is wrong with a part of the system.

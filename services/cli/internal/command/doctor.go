@@ -121,7 +121,7 @@ func (d *doctor) run(ctx context.Context, xds, admin, natsURL, gateway string) e
 	d.saw(doctorPart{Part: "database", Revision: truth.Revision}, "revision %d", truth.Revision)
 	d.patience = patience(truth)
 	for _, p := range truth.Progress {
-		d.differ("%s is behind: %s%s", p.Who, done(p), since(p.Since))
+		d.differ("%s is behind: %s%s", p.Who, p, since(p.Since))
 	}
 	for _, x := range truth.Lagging {
 		d.differ("%s", lags(x))

@@ -78,7 +78,7 @@ func (c *cli) event(e client.Event) error {
 			row(c.out, "                     "+proxies(int(s.LaggingProxies))+" lagging; marchproxy status says which")
 		}
 		for _, p := range s.Progress {
-			row(c.out, "                     busy: "+p.Who+": "+done(p))
+			row(c.out, "                     busy: "+p.Who+": "+p.String())
 		}
 		if s.UnresolvedNames > 0 {
 			row(c.out, "                     "+plural(int(s.UnresolvedNames), "name")+" without an answer from DNS; marchproxy status says which")

@@ -132,7 +132,7 @@ func (r report) table(w io.Writer) {
 		row(w, "TROUBLE", fmt.Sprintf("%s: %s%s", t.Part, t.Reason, since(t.Since)))
 	}
 	for _, p := range r.Progress {
-		row(w, "BUSY", p.Who+": "+done(p)+since(p.Since))
+		row(w, "BUSY", p.Who+": "+p.String()+since(p.Since))
 	}
 	if r.Status.Proxies > 0 {
 		row(w, "live", fmt.Sprintf("revision %d on %s%s", r.LiveRevision, proxies(int(r.Status.Proxies)), behind(r.Revision, r.LiveRevision)))
@@ -172,14 +172,6 @@ func (r report) table(w io.Writer) {
 		fmt.Fprintf(w, "\nrefused: %s on gateway %s, which serves its last good version: %s\n", of, x.Gateway, x.Reason)
 	}
 	r.names(w)
-}
-
-// done is what a part does, and how far it is.
-func done(p api.Progress) string {
-	if p.Total == 0 {
-		return p.What
-	}
-	return fmt.Sprintf("%s, %d of %d", p.What, p.Done, p.Total)
 }
 
 func since(at string) string {

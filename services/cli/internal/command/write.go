@@ -92,7 +92,7 @@ func follow(ctx context.Context, a *client.Client, p *progress) {
 			continue
 		}
 		if len(s.Progress) > 0 {
-			p.say("waiting for live: %s: %s", s.Progress[0].Who, done(s.Progress[0]))
+			p.say("waiting for live: %s: %s", s.Progress[0].Who, s.Progress[0])
 			continue
 		}
 		p.say("waiting for live: revision %d on %d of %d proxies", s.Revision, live, there)

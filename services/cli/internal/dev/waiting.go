@@ -76,11 +76,7 @@ func (s *system) tellBusy(ctx context.Context) {
 			continue // an api that is away is spoken of by who keeps it running
 		}
 		for _, p := range st.Progress {
-			figures := ""
-			if p.Total > 0 {
-				figures = fmt.Sprintf(", %d of %d", p.Done, p.Total)
-			}
-			s.say(p.Who + " is busy: " + p.What + figures)
+			s.say(p.Who + " is busy: " + p.String())
 		}
 	}
 }
