@@ -5,18 +5,19 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/marchproxy/marchproxy/test/floor"
 	"github.com/marchproxy/marchproxy/test/harness"
+	"github.com/marchproxy/marchproxy/test/measure"
 )
 
 // PSS is a process's proportional memory, in MB of a million bytes.
 func PSS(pid int) float64 {
-	return float64(field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:")) * 1024 / 1e6
+	n, _ := measure.PSS(pid) // 0 where the process is gone
+	return float64(n) / 1e6
 }
 
 // Threads are a process's.
@@ -47,19 +48,13 @@ func Files(pid int) int {
 }
 
 // CPU is the time that a process, and its children that live, have spent on the CPUs.
-func CPU(pid int) time.Duration {
-	sum := floor.CPU(pid)
-	all, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is fine
-	for _, path := range all {
-		raw, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended
-		}
-		_, after, _ := strings.Cut(string(raw), ") ")
-		if f := strings.Fields(after); len(f) > 1 && f[1] == strconv.Itoa(pid) {
-			child, _ := strconv.Atoi(filepath.Base(filepath.Dir(path))) // the kernel writes numbers
-			sum += floor.CPU(child)
-		}
+func CPU(pid int) (sum time.Duration) {
+	all, err := measure.Family(pid)
+	if err != nil {
+		return floor.CPU(pid)
+	}
+	for _, p := range all {
+		sum += floor.CPU(p)
 	}
 	return sum
 }

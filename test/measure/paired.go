@@ -31,3 +31,12 @@ func Median(values []float64) float64 {
 	}
 	return s[len(s)/2]
 }
+
+// Column is one figure of each sample.
+func Column[T any](samples []T, figure func(T) float64) []float64 {
+	out := make([]float64, len(samples))
+	for i, s := range samples {
+		out[i] = figure(s)
+	}
+	return out
+}

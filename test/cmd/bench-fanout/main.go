@@ -5,7 +5,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,13 +12,13 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/translate"
+	"github.com/marchproxy/marchproxy/test/bench"
 	"github.com/marchproxy/marchproxy/test/fanout"
 	"github.com/marchproxy/marchproxy/test/floor"
 	"github.com/marchproxy/marchproxy/test/harness"
@@ -63,9 +62,10 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// bench is one system with its clients.
-type bench struct {
+// system is one with its clients.
+type system struct {
 	*harness.System
+	routes  *bench.Routes
 	clients *fanout.Fleet
 	n, next int
 }
@@ -76,8 +76,12 @@ func measure(ctx context.Context, n int) (missed []string, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	b := &bench{System: s, n: n}
-	if err := b.fill(ctx); err != nil {
+	b := &system{System: s, n: n}
+	if b.routes, err = bench.NewRoutes(10); err != nil {
+		return nil, err
+	}
+	defer b.routes.Close()
+	if _, _, err := bench.Apply(ctx, s, map[string]any{"owner": bench.Owner, "resources": b.routes.Documents(0, *hosts)}); err != nil {
 		return nil, err
 	}
 	key, err := s.ClusterKey()
@@ -126,71 +130,29 @@ func measure(ctx context.Context, n int) (missed []string, err error) {
 	if n > 1000 {
 		bar = 500
 	}
-	check(pct(without, .99) < bar, "p99 %.0f ms to the last healthy ACK is not under %.0f", pct(without, .99), bar)
+	check(bench.Pct(without, .99) < bar, "p99 %.0f ms to the last healthy ACK is not under %.0f", bench.Pct(without, .99), bar)
 	check(kb < 200, "%.0f KB a client are not under 200", kb)
-	check(pct(with, .99) < 1.05*pct(without, .99), "hung clients change the p99 from %.0f to %.0f ms, by 5 %% or more", pct(without, .99), pct(with, .99))
+	check(bench.Pct(with, .99) < 1.05*bench.Pct(without, .99), "hung clients change the p99 from %.0f to %.0f ms, by 5 %% or more", bench.Pct(without, .99), bench.Pct(with, .99))
 	return missed, nil
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-func pct(v []float64, p float64) float64 {
-	s := slices.Sorted(slices.Values(v))
-	if len(s) == 0 {
-		return 0
-	}
-	return s[min(len(s)-1, int(p*float64(len(s))))]
-}
-
-func spec(i int, mark string) map[string]any {
-	return map[string]any{
-		"hosts": []string{fmt.Sprintf("h%d.example.com", i)}, "backends": []any{map[string]any{"service": fmt.Sprintf("s%d", i/10)}},
-		"response_headers": map[string]any{"set": []any{map[string]any{"name": "x-mark", "value": mark}}},
-	}
-}
-
-func (b *bench) fill(ctx context.Context) error {
-	var all []map[string]any
-	for i := 0; i < *hosts; i += 10 {
-		all = append(all, map[string]any{"kind": "Service", "name": fmt.Sprintf("s%d", i/10), "spec": map[string]any{"endpoints": []any{map[string]any{"host": "127.0.0.1", "port": 9}}}})
-	}
-	for i := range *hosts {
-		all = append(all, map[string]any{"kind": "Route", "name": fmt.Sprintf("r%d", i), "spec": spec(i, "mark-none")})
-	}
-	raw, err := json.Marshal(map[string]any{"owner": "bench", "resources": all})
-	if err != nil {
-		return err
-	}
-	status, body, err := b.Call(ctx, http.MethodPost, b.API+"/v1/apply?wait=live&timeout=60s", string(raw))
-	if err != nil || status != http.StatusOK {
-		return fmt.Errorf("apply: %d %.500s %w", status, body, err)
-	}
-	return nil
-}
-
 // heap is what the xDS server has in use of heap and stacks, after its last collection.
-func (b *bench) heap(ctx context.Context) (sum int64) {
-	_, raw, err := b.Call(ctx, http.MethodGet, b.XDS+"/metrics", nil)
-	if err != nil {
-		return 0
-	}
-	for lines := bufio.NewScanner(strings.NewReader(string(raw))); lines.Scan(); {
-		name, value, _ := strings.Cut(lines.Text(), " ")
-		if v, err := strconv.ParseFloat(value, 64); err == nil && (name == "go_memstats_heap_inuse_bytes" || name == "go_memstats_stack_inuse_bytes") {
-			sum += int64(v)
-		}
-	}
-	return sum
+func (b *system) heap(ctx context.Context) int64 {
+	heap, _ := bench.Metric(ctx, b.System, b.XDS+"/metrics", "go_memstats_heap_inuse_bytes")
+	stacks, _ := bench.Metric(ctx, b.System, b.XDS+"/metrics", "go_memstats_stack_inuse_bytes")
+	return int64(heap + stacks)
 }
 
 // put changes one route, and returns when it was asked.
-func (b *bench) put(ctx context.Context, i int, mark, query string) (time.Time, []byte, error) {
-	raw, err := json.Marshal(map[string]any{"spec": spec(i%*hosts, mark), "owner": "bench"})
+func (b *system) put(ctx context.Context, i int, mark, query string) (time.Time, []byte, error) {
+	raw, err := json.Marshal(map[string]any{"spec": b.routes.Spec(i%*hosts, mark), "owner": bench.Owner})
 	if err != nil {
 		return time.Time{}, nil, err
 	}
 	t0 := time.Now()
-	status, body, err := b.Call(ctx, http.MethodPut, fmt.Sprintf("%s/v1/routes/r%d%s", b.API, i%*hosts, query), string(raw))
+	status, body, err := b.Call(ctx, http.MethodPut, b.API+"/v1/routes/"+bench.Name(i%*hosts)+query, string(raw))
 	if err == nil && status != http.StatusOK && status != http.StatusAccepted {
 		err = fmt.Errorf("put: %d %s", status, body)
 	}
@@ -198,7 +160,7 @@ func (b *bench) put(ctx context.Context, i int, mark, query string) (time.Time, 
 }
 
 // one is one change, in ms until the last healthy client has acknowledged it.
-func (b *bench) one(ctx context.Context) (float64, error) {
+func (b *system) one(ctx context.Context) (float64, error) {
 	b.next++
 	mark := fmt.Sprintf("mark-%d-", b.next)
 	w := b.clients.Watch(mark, 1)
@@ -211,7 +173,7 @@ func (b *bench) one(ctx context.Context) (float64, error) {
 }
 
 // single makes changes one after the other, in turns with clients that hang and without.
-func (b *bench) single(ctx context.Context, pid int) (with, without []float64, err error) {
+func (b *system) single(ctx context.Context, pid int) (with, without []float64, err error) {
 	for range 3 {
 		if _, err := b.one(ctx); err != nil {
 			return nil, nil, err
@@ -238,12 +200,12 @@ func (b *bench) single(ctx context.Context, pid int) (with, without []float64, e
 	}
 	b.clients.Release()
 	fmt.Printf("  one change until the last healthy client's ACK: p50 %.1f p99 %.1f ms; with %d hung clients p50 %.1f p99 %.1f (p99 %.2f times); xds %.0f µs of CPU a push\n",
-		pct(without, .5), pct(without, .99), b.n/1000, pct(with, .5), pct(with, .99), pct(with, .99)/pct(without, .99), ms(floor.CPU(pid)-cpu)*1000/float64(*changes*b.n))
+		bench.Pct(without, .5), bench.Pct(without, .99), b.n/1000, bench.Pct(with, .5), bench.Pct(with, .99), bench.Pct(with, .99)/bench.Pct(without, .99), ms(floor.CPU(pid)-cpu)*1000/float64(*changes*b.n))
 	return with, without, nil
 }
 
 // live asks for wait=live: with everybody's answer, the slow ones' included, and with clients that hang.
-func (b *bench) live(ctx context.Context) error {
+func (b *system) live(ctx context.Context) error {
 	var took []float64
 	for range 10 {
 		b.next++
@@ -264,12 +226,12 @@ func (b *bench) live(ctx context.Context) error {
 		Live json.RawMessage `json:"live"`
 	}
 	_ = json.Unmarshal(body, &answer) // it is shown as it is
-	fmt.Printf("  wait=live, slow clients among them: p50 %.0f max %.0f ms; with hung ones it says %s\n", pct(took, .5), pct(took, 1), answer.Live)
+	fmt.Printf("  wait=live, slow clients among them: p50 %.0f max %.0f ms; with hung ones it says %s\n", bench.Pct(took, .5), bench.Pct(took, 1), answer.Live)
 	return nil
 }
 
 // flood makes many changes at once.
-func (b *bench) flood(ctx context.Context) error {
+func (b *system) flood(ctx context.Context) error {
 	b.next++
 	mark := fmt.Sprintf("mark-%d-", b.next)
 	w := b.clients.Watch(mark, *burst)
@@ -294,7 +256,7 @@ func (b *bench) flood(ctx context.Context) error {
 }
 
 // reconnect cuts every connection.
-func (b *bench) reconnect(pid int) error {
+func (b *system) reconnect(pid int) error {
 	if err := b.settled(); err != nil {
 		return err
 	}
@@ -312,7 +274,7 @@ func (b *bench) reconnect(pid int) error {
 }
 
 // settled waits until the xDS server knows of every client that it has everything.
-func (b *bench) settled() error {
+func (b *system) settled() error {
 	for t0 := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		head, err := b.revision()
 		if err != nil {
@@ -331,23 +293,18 @@ func (b *bench) settled() error {
 	}
 }
 
-func (b *bench) gauge(name string) (float64, error) {
-	_, raw, err := b.Call(context.Background(), http.MethodGet, b.XDS+"/metrics", nil)
-	if err != nil {
-		return 0, err
+func (b *system) gauge(name string) (float64, error) {
+	v, ok := bench.Metric(context.Background(), b.System, b.XDS+"/metrics", name)
+	if !ok {
+		return 0, fmt.Errorf("no metric %s", name)
 	}
-	for lines := bufio.NewScanner(strings.NewReader(string(raw))); lines.Scan(); {
-		if k, v, _ := strings.Cut(lines.Text(), " "); k == name {
-			return strconv.ParseFloat(v, 64)
-		}
-	}
-	return 0, fmt.Errorf("no metric %s", name)
+	return v, nil
 }
 
-func (b *bench) revision() (float64, error) { return b.gauge("marchproxy_xds_revision") }
+func (b *system) revision() (float64, error) { return b.gauge("marchproxy_xds_revision") }
 
 // applied is the revision that every Envoy serves, -1 while some are missing.
-func (b *bench) applied() (float64, error) {
+func (b *system) applied() (float64, error) {
 	proxies, err := b.gauge("marchproxy_xds_proxies")
 	if err != nil || int(proxies) < b.n {
 		return -1, err

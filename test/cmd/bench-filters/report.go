@@ -41,8 +41,8 @@ func figures(list []variant, samples [][]sample) {
 	for i, v := range list {
 		more, low, high := measure.Paired(samples[i], samples[0], func(a, b sample) float64 { return a.cpu - b.cpu })
 		ratio, rl, rh := measure.Paired(samples[i], samples[0], func(a, b sample) float64 { return a.rps / b.rps })
-		fmt.Printf("| %s | %.0f | %.1f | %.1f [%.1f–%.1f] | %.2f [%.2f–%.2f] |\n", v.name, measure.Median(column(samples[i], func(s sample) float64 { return s.rps })),
-			measure.Median(column(samples[i], func(s sample) float64 { return s.cpu })), more, low, high, ratio, rl, rh)
+		fmt.Printf("| %s | %.0f | %.1f | %.1f [%.1f–%.1f] | %.2f [%.2f–%.2f] |\n", v.name, measure.Median(measure.Column(samples[i], func(s sample) float64 { return s.rps })),
+			measure.Median(measure.Column(samples[i], func(s sample) float64 { return s.cpu })), more, low, high, ratio, rl, rh)
 	}
 }
 
@@ -66,12 +66,4 @@ func compare(list []variant, samples [][]sample, asked []bar) int {
 		fmt.Printf("| %s | %s | %.2f | %.3f [%.3f–%.3f] | %.3f [%.3f–%.3f] | %s |\n", b.of, b.to, b.least, ratio, low, high, cost, cl, ch, verdict)
 	}
 	return missed
-}
-
-func column(s []sample, f func(sample) float64) []float64 {
-	var out []float64
-	for _, x := range s {
-		out = append(out, f(x))
-	}
-	return out
 }

@@ -86,7 +86,7 @@ func run(ctx context.Context, rounds, hosts int, slice time.Duration, protocols 
 		if err != nil {
 			return 0, err
 		}
-		rate := measure.Median(column(full[0], func(s sample) float64 { return s.rps })) / 2
+		rate := middle(full[0], rps) / 2
 		half, err := turns(ctx, dir, all, p, rounds, slice, rate)
 		if err != nil {
 			return 0, err

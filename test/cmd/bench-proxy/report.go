@@ -73,13 +73,5 @@ func ratio(a, b []sample, figure func(sample) float64) string {
 }
 
 func middle(samples []sample, figure func(sample) float64) float64 {
-	return measure.Median(column(samples, figure))
-}
-
-func column(samples []sample, figure func(sample) float64) []float64 {
-	var out []float64
-	for _, s := range samples {
-		out = append(out, figure(s))
-	}
-	return out
+	return measure.Median(measure.Column(samples, figure))
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/test/harness"
+	"github.com/marchproxy/marchproxy/test/measure"
 )
 
 type (
@@ -137,7 +138,7 @@ func subjects(ctx context.Context, dir string, hosts int) (all []*subject, stop 
 		if err := s.ready(ctx); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		pids, err := family(pid)
+		pids, err := measure.Family(pid)
 		all = append(all, &subject{name: name, pids: pids, host: host, ports: map[string]int{"http1": s.http1, "http2": s.http2, "tls": s.tls}})
 		return err
 	}

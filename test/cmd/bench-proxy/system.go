@@ -10,15 +10,11 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
@@ -150,34 +146,6 @@ func certificate() (chain, key string, err error) {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}))
 	}
 	return encode("CERTIFICATE", der), encode("PRIVATE KEY", raw), err
-}
-
-// family is a process and those that it has started.
-func family(pid int) ([]int, error) {
-	out := []int{pid}
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range stats {
-		raw, err := os.ReadFile(f)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // it has ended
-		}
-		if err != nil {
-			return nil, err
-		}
-		text := string(raw)
-		fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-		child, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
-		if err != nil {
-			return nil, err
-		}
-		if fields[1] == strconv.Itoa(pid) {
-			out = append(out, child)
-		}
-	}
-	return out, nil
 }
 
 func placeholder(name string) *regexp.Regexp { return regexp.MustCompile(`\b` + name + `\b`) }
