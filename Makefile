@@ -115,6 +115,10 @@ check-hitless: build ## Prove that no change of the configuration costs a reques
 check-auth: build ## Prove that a revoked key stops working when wait=live returns: 2,000 revocations
 	go run ./test/cmd/check-auth $(ARGS)
 
+.PHONY: check-security
+check-security: build ## Try every hole that was closed, against the real system
+	go test -count=1 -timeout 30m ./test/security/ $(ARGS)
+
 .PHONY: walkthrough
 walkthrough: ## Ask a running system (make run) what the integration guide asks, with its status codes
 	scripts/walkthrough
