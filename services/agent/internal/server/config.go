@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+	"github.com/marchproxy/marchproxy/pkg/clusterkey"
 	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
@@ -90,6 +91,11 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		EnvoyConcurrency: e.Int("ENVOY_CONCURRENCY", 0, 0, 1024),
 		RunDir:           e.String("MARCHPROXY_RUN_DIR", filepath.Join(os.TempDir(), "marchproxy-agent")),
 		Drain:            e.Duration("DRAIN_TIMEOUT", 8*time.Second),
+	}
+	if c.Envoy.APIKey != "" {
+		if err := clusterkey.Check(c.Envoy.APIKey); err != nil {
+			e.Fail("CLUSTER_API_KEY", "%s", err.Error())
+		}
 	}
 	if c.Envoy.NodeID == "auto" {
 		c.Envoy.NodeID = "marchproxy-node-" + c.ID

@@ -3,8 +3,6 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"math"
 	"os"
@@ -18,6 +16,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/certificate"
+	"github.com/marchproxy/marchproxy/pkg/clusterkey"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/license"
 	"github.com/marchproxy/marchproxy/pkg/process"
@@ -84,6 +83,11 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		},
 
 		LogLevel: e.String("LOGLEVEL", "info"),
+	}
+	if c.ClusterKey != "" {
+		if err := clusterkey.Check(c.ClusterKey); err != nil {
+			e.Fail("CLUSTER_API_KEY", "%s", err.Error())
+		}
 	}
 	if c.LicenseKey != "" {
 		if err := license.CheckKey(c.LicenseKey); err != nil {
@@ -235,8 +239,7 @@ func firstBoot(ctx context.Context, cfg Config, st *store.Store, w *writer.Write
 		}
 		g := &configv1.Gateway{Listeners: []*configv1.Listener{{Name: "http", Port: uint32(cfg.DefaultPort)}}}
 		if cfg.ClusterKey != "" {
-			sum := sha256.Sum256([]byte(cfg.ClusterKey))
-			g.ApiKeys = []*configv1.ClusterApiKey{{Name: "bootstrap", Sha256: hex.EncodeToString(sum[:])}}
+			g.ApiKeys = []*configv1.ClusterApiKey{{Name: "bootstrap", Sha256: clusterkey.Sum(cfg.ClusterKey)}}
 		}
 		return writer.Plan{Upserts: []writer.Desired{{Ref: ref, Spec: g, Path: "$", SpecPath: "$"}}}, nil
 	})

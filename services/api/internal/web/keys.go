@@ -8,7 +8,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// lockedOut warns of a gateway that keeps none of its keys: Envoys go on, and are refused when they connect again.
+// lockedOut warns of a gateway that keeps none of its keys: its Envoys lose their streams at once, serve what they have, and
+// get nothing new.
 func lockedOut(x config.Change) []api.Warning {
 	if x.Before == nil || x.After == nil || x.After.Kind != resource.KindGateway {
 		return nil
@@ -24,17 +25,15 @@ func lockedOut(x config.Change) []api.Warning {
 			return nil
 		}
 	}
-	message := "keeps none of the api_keys that it had: an Envoy that shows one of those is refused when it connects " +
-		"again; have both the old and the new keys until every Envoy shows a new one"
+	message := "keeps none of the api_keys that it had: an Envoy that shows one of those is refused from now on, and keeps " +
+		"what it serves; have both the old and the new keys until every Envoy shows a new one"
 	switch {
 	case len(before) == 0 && len(after) == 0:
 		return nil
 	case len(after) == 0:
-		message = "has no api_keys any more: when an Envoy connects again, only the xDS server's CLUSTER_API_KEY opens " +
-			"the gateway"
+		message = "has no api_keys any more: no Envoy gets its configuration, and those that are there keep what they serve"
 	case len(before) == 0:
-		message = "has api_keys now: when an Envoy connects again, the xDS server's CLUSTER_API_KEY does not open the " +
-			"gateway any more"
+		message = "has api_keys now: an Envoy that shows none of them is refused"
 	}
 	return []api.Warning{{
 		Kind: x.After.Kind, Name: x.After.Name, Path: "$.api_keys", Message: message, Rule: "gateway.api_keys",

@@ -11,6 +11,7 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/certificate"
+	"github.com/marchproxy/marchproxy/pkg/clusterkey"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
 )
@@ -43,7 +44,11 @@ func (w *Writer) prepare(d Desired, before *resource.Object) (proto.Message, res
 		if d.KeepKeys && before != nil {
 			g.ApiKeys = before.Message().(*configv1.Gateway).GetApiKeys()
 		}
-		return gateway(d, g)
+		var old *configv1.Gateway
+		if before != nil {
+			old = before.Message().(*configv1.Gateway)
+		}
+		return gateway(d, g, old)
 	case *configv1.AuthPolicy:
 		var old *configv1.AuthPolicy
 		if before != nil {
@@ -61,17 +66,28 @@ func (w *Writer) prepare(d Desired, before *resource.Object) (proto.Message, res
 	}
 }
 
-func gateway(d Desired, g *configv1.Gateway) (proto.Message, resource.Violations) {
+func gateway(d Desired, g, old *configv1.Gateway) (proto.Message, resource.Violations) {
+	stored := map[string]string{}
+	for _, k := range old.GetApiKeys() {
+		stored[k.GetName()] = k.GetSha256()
+	}
+	var wrong resource.Violations
 	for i, k := range g.GetApiKeys() {
 		switch {
 		case k.GetKey() != "":
-			sum := sha256.Sum256([]byte(k.GetKey()))
-			k.Key, k.Sha256 = "", hex.EncodeToString(sum[:])
+			k.Key, k.Sha256 = "", clusterkey.Sum(k.GetKey())
 		case k.GetSha256() == "":
-			return nil, resource.Violations{{Path: d.SpecPath + ".api_keys[" + strconv.Itoa(i) + "]", Message: "has neither key nor sha256; give one", Rule: "gateway.api_key"}}
+			k.Sha256 = stored[k.GetName()]
+		}
+		if k.GetSha256() == "" {
+			wrong = append(wrong, resource.Violation{
+				Path: d.SpecPath + ".api_keys[" + strconv.Itoa(i) + "]", Rule: resource.MissingSecret,
+				Message: "has neither key nor sha256, and none is stored under its name; give one",
+			})
+			k.Sha256 = clusterkey.Sum(absent + k.GetName()) // not that of another one
 		}
 	}
-	return g, nil
+	return g, wrong
 }
 
 func (w *Writer) certificate(d Desired, c, old *configv1.Certificate) (proto.Message, resource.Violations) {
@@ -154,6 +170,14 @@ func redacted(m proto.Message) proto.Message {
 			shown := proto.CloneOf(m)
 			for _, k := range shown.GetJwt().GetKeys() {
 				k.Secret = ""
+			}
+			return shown
+		}
+	case *configv1.Gateway:
+		if len(m.GetApiKeys()) > 0 {
+			shown := proto.CloneOf(m)
+			for _, k := range shown.GetApiKeys() {
+				k.Sha256 = "" // a key that somebody has chosen may be found by it
 			}
 			return shown
 		}

@@ -54,7 +54,7 @@ func (c *cli) exportCommand() *cobra.Command {
 		}),
 	}
 	f.flags(cmd.Flags())
-	cmd.Flags().BoolVar(&keys, "api-keys", false, "with the keys of Envoys, as digests: for a second copy of this very place")
+	cmd.Flags().BoolVar(&keys, "api-keys", false, "with the names of Envoys' keys, which keep the stored ones where they are applied; elsewhere --secrets gives them")
 	return cmd
 }
 

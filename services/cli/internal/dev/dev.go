@@ -171,14 +171,14 @@ func (s *system) plan(envoy string) error {
 	}
 	natsURL := fmt.Sprintf("nats://%s@%s", s.secrets.NatsToken, local(s.NatsPort))
 	env := []string{
-		"DATABASE_URL=" + database, "NATS_URL=" + natsURL, "SECRET_KEY=" + s.secrets.SecretKey, "CLUSTER_API_KEY=" + s.secrets.ClusterKey,
+		"DATABASE_URL=" + database, "NATS_URL=" + natsURL, "SECRET_KEY=" + s.secrets.SecretKey,
 		"API_ADDR=" + local(s.APIPort), "XDS_GRPC_ADDR=" + local(s.GRPCPort), "XDS_HTTP_ADDR=" + local(s.HTTPPort), "XDS_ID=dev",
 		"MARCHPROXY_DEV=true", "MARCHPROXY_DEFAULT_PORT=" + strconv.Itoa(s.ProxyPort), "MARCHPROXY_STATE_DIR=" + filepath.Join(s.StateDir, "xds"), "MARCHPROXY_WASM_DIR=" + s.wasmDir(), "LOGLEVEL=" + s.LogLevel,
 	}
-	service := func(path string) func() *exec.Cmd {
+	service := func(path string, own ...string) func() *exec.Cmd {
 		return func() *exec.Cmd {
 			cmd := exec.Command(path)
-			cmd.Env = s.environ(env...)
+			cmd.Env = s.environ(append(own, env...)...)
 			return cmd
 		}
 	}
@@ -193,7 +193,7 @@ func (s *system) plan(envoy string) error {
 	}
 	s.children = append(s.children,
 		&child{name: "nats", make: s.self([]string{"MARCHPROXY_NATS_TOKEN=" + s.secrets.NatsToken}, "nats", strconv.Itoa(s.NatsPort), filepath.Join(s.StateDir, "nats")), ready: tcpOK(local(s.NatsPort)), beside: true},
-		&child{name: "api", make: service(api), ready: httpOK(s.urls["api"] + "/readyz")},
+		&child{name: "api", make: service(api, "CLUSTER_API_KEY="+s.secrets.ClusterKey), ready: httpOK(s.urls["api"] + "/readyz")},
 		&child{name: "xds", make: service(xds), ready: httpOK(s.urls["xds"] + "/readyz"), beside: true},
 	)
 	if !s.NoDemo {

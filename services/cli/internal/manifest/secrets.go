@@ -21,6 +21,7 @@ import (
 //	Certificate/web: {private_key: ...}
 //	License/main: {key: ...}
 //	AuthPolicy/staff: {jwt.keys.KID.secret: ..., tokens.NAME.value: ...}
+//	Gateway/edge: {api_keys.NAME.key: ...}
 
 // spec is as much of a spec as secrets need.
 type spec map[string]any
@@ -55,6 +56,8 @@ func (s spec) place(kind, field string) (at map[string]any, member string) {
 	name, isSecret := strings.CutSuffix(name, ".secret")
 	token, inTokens := strings.CutPrefix(field, "tokens.")
 	token, isValue := strings.CutSuffix(token, ".value")
+	envoy, inAPIKeys := strings.CutPrefix(field, "api_keys.")
+	envoy, isKey := strings.CutSuffix(envoy, ".key")
 	switch {
 	case kind == resource.KindCertificate && field == "private_key", kind == resource.KindLicense && field == "key":
 		return s, field
@@ -62,11 +65,13 @@ func (s spec) place(kind, field string) (at map[string]any, member string) {
 		return s.item([]string{"jwt", "keys"}, "kid", name), "secret"
 	case kind == resource.KindAuthPolicy && inTokens && isValue:
 		return s.item([]string{"tokens"}, "name", token), "value"
+	case kind == resource.KindGateway && inAPIKeys && isKey:
+		return s.item([]string{"api_keys"}, "name", envoy), "key"
 	}
 	return nil, ""
 }
 
-var listed = regexp.MustCompile(`^\$\.spec\.(jwt\.keys|tokens)\[(\d+)\](?:\.secret|\.value)?$`)
+var listed = regexp.MustCompile(`^\$\.spec\.(jwt\.keys|tokens|api_keys)\[(\d+)\](?:\.secret|\.value)?$`)
 
 // SecretField is what a secrets file calls the secret at a path of the resource ($.spec.private_key); "" where
 // there is none.
@@ -80,12 +85,13 @@ func (d *Document) SecretField(path string) string {
 		return field
 	}
 	m := listed.FindStringSubmatch(path)
-	if m == nil || d.Kind != resource.KindAuthPolicy {
+	if m == nil || (d.Kind == resource.KindGateway) != (m[1] == "api_keys") {
 		return ""
 	}
 	var is struct {
-		Jwt    struct{ Keys []struct{ Kid string } }
-		Tokens []struct{ Name string }
+		Jwt     struct{ Keys []struct{ Kid string } }
+		Tokens  []struct{ Name string }
+		APIKeys []struct{ Name string } `json:"api_keys"`
 	}
 	i, err := strconv.Atoi(m[2])
 	if err != nil || json.Unmarshal(d.Spec, &is) != nil {
@@ -96,6 +102,8 @@ func (d *Document) SecretField(path string) string {
 		return "tokens." + is.Tokens[i].Name + ".value"
 	case m[1] == "jwt.keys" && i < len(is.Jwt.Keys):
 		return "jwt.keys." + is.Jwt.Keys[i].Kid + ".secret"
+	case m[1] == "api_keys" && i < len(is.APIKeys):
+		return "api_keys." + is.APIKeys[i].Name + ".key"
 	}
 	return ""
 }
@@ -112,6 +120,7 @@ func (f File) Withheld() []string {
 		Jwt struct {
 			Keys []struct{ Kid, Algorithm, Secret string }
 		}
+		APIKeys []struct{ Name, Key, Sha256 string } `json:"api_keys"`
 	}
 	var out []string
 	if json.Unmarshal(f.Spec, &is) != nil {
@@ -122,6 +131,12 @@ func (f File) Withheld() []string {
 		out = append(out, "private_key")
 	case f.Kind == resource.KindLicense && is.Facts.HasKey && is.Key == "":
 		out = append(out, "key")
+	case f.Kind == resource.KindGateway:
+		for _, k := range is.APIKeys {
+			if k.Key == "" && k.Sha256 == "" {
+				out = append(out, "api_keys."+k.Name+".key")
+			}
+		}
 	case f.Kind == resource.KindAuthPolicy:
 		for _, k := range is.Jwt.Keys {
 			if strings.HasPrefix(k.Algorithm, "HS") && k.Secret == "" {
@@ -183,8 +198,8 @@ func (d *Document) add(field string, secret *yaml.Node) string {
 	at, member := s.place(d.Kind, field)
 	switch {
 	case at == nil:
-		return "is no secret of this resource; there are private_key of a Certificate, key of a License, and " +
-			"jwt.keys.KID.secret and tokens.NAME.value of an AuthPolicy"
+		return "is no secret of this resource; there are private_key of a Certificate, key of a License, " +
+			"jwt.keys.KID.secret and tokens.NAME.value of an AuthPolicy, and api_keys.NAME.key of a Gateway"
 	case secret.Kind != yaml.ScalarNode || secret.Value == "":
 		return "must be text"
 	case at[member] != nil && at[member] != "":

@@ -104,6 +104,8 @@ type Gateway struct {
 	applies   applies
 	// watchers are the streams of state-of-the-world clients.
 	watchers map[chan struct{}]struct{}
+	// clients are all streams, as *client; they need no lock.
+	clients sync.Map
 }
 
 // NewGateway returns a gateway without resources.
@@ -329,15 +331,6 @@ func (g *Gateway) Resources() []*translate.Resource {
 		}
 	}
 	return out
-}
-
-// Close ends every stream; the Envoys keep what they have.
-func (g *Gateway) Close() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for s := range g.streams {
-		s.cancel()
-	}
 }
 
 func (g *Gateway) effective(k translate.Key) *translate.Resource {

@@ -99,10 +99,12 @@ func (s *Server) world(conn sotwStream) error {
 	if err != nil {
 		return err
 	}
-	g, err := Admit(conn.Context(), s.dir, first.GetNode())
+	c, err := s.admit(conn.Context(), first.GetNode())
 	if err != nil {
 		return err
 	}
+	defer c.leave()
+	g := c.g
 	w := &world{g: g, conn: conn, types: map[translate.Type]*worldType{}, id: first.GetNode().GetId()}
 	changed := g.watch()
 	defer g.unwatch(changed)
@@ -132,8 +134,8 @@ func (s *Server) world(conn sotwStream) error {
 		case <-changed:
 		case err := <-failed:
 			return err
-		case <-conn.Context().Done():
-			return conn.Context().Err()
+		case <-c.ctx.Done():
+			return c.why(c.ctx.Err())
 		}
 	}
 }

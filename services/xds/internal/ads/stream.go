@@ -385,7 +385,11 @@ func (s *stream) pump() (time.Duration, error) {
 	}
 }
 
+// send sends nothing to an Envoy whose stream was ended here: one that reads slowly would get what is waiting for it.
 func (s *stream) send(p *push) error {
+	if err := s.conn.Context().Err(); err != nil {
+		return err
+	}
 	if s.raw {
 		return s.conn.SendMsg(p.encoded(&s.g.encodings))
 	}

@@ -29,11 +29,7 @@ import (
 type Options struct {
 	// ID names this server in its status.
 	ID string
-	// KeyHash is the SHA-256, in hexadecimal, of a key that opens gateways which have none of their own
-	// (CLUSTER_API_KEY); "" for none.
-	KeyHash string
-	// Open lets Envoys without a key in, where neither the gateway nor KeyHash asks for one. For
-	// development.
+	// Open lets any Envoy in where the gateway has no keys, which is closed otherwise. For development.
 	Open bool
 	// Unseal opens sealed private keys.
 	Unseal func(r resource.Ref, field, sealed string) (string, error)
@@ -156,6 +152,7 @@ func (f *Fleet) Apply(u stream.Update) error {
 	f.follow(changes)
 	f.data.Unlock()
 	fresh := f.manage(changes)
+	f.review(changes)
 	f.deal(changes)
 	problems := map[*member][]config.Problem{}
 	for _, m := range f.members {
@@ -291,10 +288,20 @@ func (f *Fleet) Admit(gateway, sum string) bool {
 		return false
 	case len(m.keys) > 0:
 		return m.keys[sum]
-	case f.opt.KeyHash != "":
-		return sum == f.opt.KeyHash
 	default:
 		return f.opt.Open
+	}
+}
+
+// review ends the streams of gateways whose keys may be others: those of keys that are not there any more.
+func (f *Fleet) review(changes []config.Change) {
+	for _, c := range changes {
+		if c.Ref().Kind != resource.KindGateway || c.Before == nil || c.After == nil {
+			continue
+		}
+		if g, _ := f.Gateway(c.Ref().Name); g != nil {
+			g.Review(func(sum string) bool { return f.Admit(c.Ref().Name, sum) })
+		}
 	}
 }
 

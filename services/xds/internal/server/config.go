@@ -24,8 +24,8 @@ type Config struct {
 	HTTPAddr string
 	// SecretKey opens sealed keys and seals the last good state (SECRET_KEY).
 	SecretKey string
-	// ClusterKey opens gateways that have no API keys of their own (CLUSTER_API_KEY).
-	ClusterKey string
+	// HasClusterKey says that CLUSTER_API_KEY is set, which is the api's, and the agents'.
+	HasClusterKey bool
 	// TLSCert and TLSKey are files; with both the gRPC port speaks TLS (XDS_TLS_CERT, XDS_TLS_KEY).
 	TLSCert, TLSKey string
 	// StateDir holds the last good state (MARCHPROXY_STATE_DIR).
@@ -57,7 +57,6 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		GRPCAddr:   e.Addr("XDS_GRPC_ADDR", fmt.Sprintf(":%d", e.Int("XDS_GRPC_PORT", 18000, 0, 65535))),
 		HTTPAddr:   e.Addr("XDS_HTTP_ADDR", fmt.Sprintf(":%d", e.Int("XDS_HTTP_PORT", 19000, 0, 65535))),
 		SecretKey:  e.Required("SECRET_KEY", "set it to the api's, at least 16 characters"),
-		ClusterKey: e.Secret("CLUSTER_API_KEY"),
 		TLSCert:    e.String("XDS_TLS_CERT", ""),
 		TLSKey:     e.String("XDS_TLS_KEY", ""),
 		StateDir:   e.String("MARCHPROXY_STATE_DIR", "/var/lib/marchproxy/xds"),
@@ -67,6 +66,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		Dev:        e.Bool("MARCHPROXY_DEV", false),
 		LogLevel:   e.String("LOGLEVEL", "info"),
 	}
+	c.HasClusterKey = e.String("CLUSTER_API_KEY", e.String("CLUSTER_API_KEY_FILE", "")) != ""
 	for text := range strings.SplitSeq(e.String("XDS_DNS_SERVERS", ""), ",") {
 		if text = strings.TrimSpace(text); text == "" {
 			continue

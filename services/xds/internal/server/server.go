@@ -2,9 +2,7 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -52,9 +50,12 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
+	if cfg.HasClusterKey {
+		log.Warn("CLUSTER_API_KEY opens nothing here: a gateway's keys are its api_keys; the api makes it a key of the gateway default on its first start")
+	}
 	var keep *keeper
 	f := fleet.New(fleet.Options{
-		ID: cfg.ID, KeyHash: keyHash(cfg.ClusterKey), Open: cfg.Dev,
+		ID: cfg.ID, Open: cfg.Dev,
 		Unseal: func(r resource.Ref, field, sealed string) (string, error) {
 			return box.Open(sealed, r.Kind, r.Name, field)
 		},
@@ -120,14 +121,6 @@ func lastReport(ctx context.Context, js jetstream.JetStream, id string) *status.
 	defer cancel()
 	v, _ := status.LastXds(ctx, js, id)
 	return v
-}
-
-func keyHash(key string) string {
-	if key == "" {
-		return ""
-	}
-	sum := sha256.Sum256([]byte(key))
-	return hex.EncodeToString(sum[:])
 }
 
 func grpcServer(cfg Config) (*grpc.Server, error) {
