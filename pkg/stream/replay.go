@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -23,6 +24,9 @@ type Options struct {
 	// Initial is what the consumer has already, from its disk, and InitialCommit that state's commit.
 	Initial       []*resource.Object
 	InitialCommit Commit
+	// Apart makes a consumer of each kind, and one of the commits. Such a consumer says its one filter in the subject by
+	// which it is made, so that NATS can keep who follows some kinds from reading the others.
+	Apart bool
 	// OnUpdate takes an update. An error ends the replay.
 	OnUpdate func(Update) error
 	// Patience is how long unequal hashes are borne before everything is replayed; 2s where 0. It is also
@@ -186,6 +190,10 @@ type session struct {
 	bytes   []byte
 	amiss   time.Time // since when hashes have been unequal
 	moved   bool      // a message has come since the last look
+	// pending is what each consumer has still to deliver, and last the commit that was read last: where there are several
+	// consumers it may come before its objects.
+	pending map[string]uint64
+	last    *Commit
 }
 
 func (r *replay) session(ctx context.Context) error {
@@ -196,19 +204,15 @@ func (r *replay) session(ctx context.Context) error {
 	filters := []string{RevisionSubject}
 	for _, name := range r.opt.Kinds {
 		if k, ok := resource.KindByName(name); ok {
-			filters = append(filters, ResourcePrefix+k.Token+".*")
+			filters = append(filters, KindSubjects(k.Name))
 		}
 	}
-	cons, err := st.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: filters, MaxResetAttempts: 1})
+	it, err := open(ctx, st, filters, r.opt)
 	if err != nil {
-		return fmt.Errorf("no consumer: %w", err)
-	}
-	it, err := cons.Messages(jetstream.PullMaxMessages(1000), jetstream.PullHeartbeat(heartbeat(r.opt.Patience)))
-	if err != nil {
-		return fmt.Errorf("no messages: %w", err)
+		return err
 	}
 	defer it.Stop()
-	s := &session{replay: r, next: newTable()}
+	s := &session{replay: r, next: newTable(), pending: map[string]uint64{}}
 	look := time.Now().Add(r.opt.Patience)
 	for {
 		if time.Now().After(look) {
@@ -219,7 +223,7 @@ func (r *replay) session(ctx context.Context) error {
 			look = time.Now().Add(r.opt.Patience)
 		}
 		limit, cancel := context.WithDeadline(ctx, look)
-		m, err := it.Next(jetstream.NextContext(limit))
+		m, err := it.Next(limit)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
@@ -287,17 +291,19 @@ func (s *session) message(m jetstream.Msg) error {
 	if err != nil {
 		return fmt.Errorf("a message without metadata: %w", err)
 	}
-	s.seq = meta.Sequence.Stream
-	s.meter.message(meta.NumPending)
-	defer s.meter.done(meta.NumPending)
+	s.seq = max(s.seq, meta.Sequence.Stream)
+	pending := s.outstanding(m.Subject(), meta.NumPending)
+	s.meter.message(pending)
+	defer s.meter.done(pending)
 	if m.Subject() == RevisionSubject {
-		s.read, s.bytes = s.seq, m.Data()
+		s.read, s.bytes, s.last = meta.Sequence.Stream, m.Data(), nil
 		var c Commit
 		if err := json.Unmarshal(m.Data(), &c); err != nil {
 			s.opt.Log.Warn("a commit cannot be read; waiting for the next", zap.Uint64("sequence", s.seq), zap.Error(err))
 			return nil
 		}
-		return s.consider(c, meta.NumPending)
+		s.last = &c
+		return s.consider(c, pending)
 	}
 	e, err := s.entry(m.Subject(), m.Data())
 	if err != nil {
@@ -308,7 +314,26 @@ func (s *session) message(m jetstream.Msg) error {
 	if s.touched != nil {
 		s.touched[e.Ref()] = struct{}{}
 	}
+	if l := s.last; s.opt.Apart && l != nil && pending == 0 && (l.Epoch != s.commit.Epoch || l.Revision != s.commit.Revision) {
+		return s.consider(*l, pending) // which came before this object
+	}
 	return nil
+}
+
+// outstanding is what all consumers have still to deliver, after a message of one of them.
+func (s *session) outstanding(subject string, pending uint64) (all uint64) {
+	if !s.opt.Apart {
+		return pending
+	}
+	of := subject
+	if subject != RevisionSubject {
+		of = subject[:strings.LastIndexByte(subject, '.')]
+	}
+	s.pending[of] = pending
+	for _, n := range s.pending {
+		all += n
+	}
+	return all
 }
 
 // entry reads an event. One that the consumer has already, from its disk or from a session before, is neither parsed

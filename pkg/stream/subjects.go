@@ -38,6 +38,15 @@ func Subject(r resource.Ref) string {
 	return ResourcePrefix + k.Token + "." + r.Name
 }
 
+// KindSubjects are the subjects of a kind's resources.
+func KindSubjects(kind string) string {
+	k, ok := resource.KindByName(kind)
+	if !ok {
+		panic(fmt.Sprintf("stream: unknown kind %q", kind))
+	}
+	return ResourcePrefix + k.Token + ".*"
+}
+
 // refOf is whose events go to a subject.
 func refOf(subject string) (resource.Ref, bool) {
 	rest, _ := strings.CutPrefix(subject, ResourcePrefix)

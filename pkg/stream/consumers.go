@@ -1,0 +1,99 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// messages are what a session reads.
+type messages interface {
+	// Next waits for a message until the context ends.
+	Next(ctx context.Context) (jetstream.Msg, error)
+	Stop()
+}
+
+// open makes the consumers of a session: one, or one of each filter.
+func open(ctx context.Context, st jetstream.Stream, filters []string, opt Options) (messages, error) {
+	consumer := func(filters ...string) (jetstream.MessagesContext, error) {
+		cons, err := st.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: filters, MaxResetAttempts: 1})
+		if err != nil {
+			return nil, fmt.Errorf("no consumer: %w", err)
+		}
+		it, err := cons.Messages(jetstream.PullMaxMessages(1000), jetstream.PullHeartbeat(heartbeat(opt.Patience)))
+		if err != nil {
+			return nil, fmt.Errorf("no messages: %w", err)
+		}
+		return it, nil
+	}
+	if !opt.Apart {
+		it, err := consumer(filters...)
+		if err != nil {
+			return nil, err
+		}
+		return single{it}, nil
+	}
+	m := &several{out: make(chan got), done: make(chan struct{})}
+	for _, f := range filters {
+		it, err := consumer(f)
+		if err != nil {
+			m.Stop()
+			return nil, err
+		}
+		m.all = append(m.all, it)
+		go m.read(it)
+	}
+	return m, nil
+}
+
+type single struct{ jetstream.MessagesContext }
+
+// Next implements messages.
+func (s single) Next(ctx context.Context) (jetstream.Msg, error) {
+	return s.MessagesContext.Next(jetstream.NextContext(ctx))
+}
+
+// several are consumers whose messages come in the order in which they are read.
+type several struct {
+	all  []jetstream.MessagesContext
+	out  chan got
+	done chan struct{}
+}
+
+type got struct {
+	m   jetstream.Msg
+	err error
+}
+
+func (s *several) read(it jetstream.MessagesContext) {
+	for {
+		m, err := it.Next()
+		select {
+		case s.out <- got{m, err}:
+		case <-s.done:
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Next implements messages.
+func (s *several) Next(ctx context.Context) (jetstream.Msg, error) {
+	select {
+	case g := <-s.out:
+		return g.m, g.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Stop implements messages.
+func (s *several) Stop() {
+	close(s.done)
+	for _, it := range s.all {
+		it.Stop()
+	}
+}
