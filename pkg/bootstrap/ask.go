@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -12,6 +13,7 @@ import (
 	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -24,8 +26,15 @@ const RuntimeDrain = "marchproxy.drain_time_s"
 // client of the state of the world that reads the gateway's runtime once. It waits for a server that cannot be
 // reached, or that has not read its configuration yet, until the context ends.
 func AskDrainTime(ctx context.Context, c Config) (time.Duration, error) {
-	conn, err := grpc.NewClient("passthrough:///"+c.XDSServer, grpc.WithNoProxy(),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	way := insecure.NewCredentials()
+	if c.TLS != nil {
+		host, _, err := net.SplitHostPort(c.XDSServer)
+		if err != nil {
+			return 0, fmt.Errorf("XDS_SERVER: %w", err)
+		}
+		way = credentials.NewTLS(c.TLS.Identity.Client(host))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+c.XDSServer, grpc.WithNoProxy(), grpc.WithTransportCredentials(way))
 	if err != nil {
 		return 0, fmt.Errorf("XDS_SERVER: %w", err)
 	}

@@ -21,6 +21,8 @@ type Config struct {
 	XDSServer string
 	// APIKey authenticates the Envoy (CLUSTER_API_KEY); none is sent where empty.
 	APIKey string
+	// TLS is how the Envoy speaks to the xDS server; in plain text where nil.
+	TLS *TLS
 	// AdminAddr is host:port of Envoy's admin interface, which must not be reachable by clients.
 	AdminAddr string
 	// MaxHeap is how much memory Envoy may use, in bytes: near it, Envoy gives memory back, then refuses
@@ -87,6 +89,17 @@ func Render(c Config) ([]byte, error) {
 		grpc["initial_metadata"] = []object{{"key": "x-api-key", "value": c.APIKey}}
 	}
 	ads := object{"ads": object{}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+	server := object{
+		"name": "xds", "type": "STRICT_DNS", "connect_timeout": "1s",
+		"typed_extension_protocol_options": object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": object{
+			"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+			"explicit_http_config": object{"http2_protocol_options": object{"connection_keepalive": object{"interval": "10s", "timeout": "5s"}}},
+		}},
+		"load_assignment": object{"cluster_name": "xds", "endpoints": []object{{"lb_endpoints": []object{{"endpoint": object{"address": xds}}}}}},
+	}
+	if c.TLS != nil {
+		server["transport_socket"] = c.TLS.socket(c.XDSServer)
+	}
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetIndent("", "  ")
@@ -99,14 +112,7 @@ func Render(c Config) ([]byte, error) {
 			"ads_config": object{"api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true, "grpc_services": []object{grpc}},
 			"lds_config": ads, "cds_config": ads,
 		},
-		"static_resources": object{"clusters": []object{{
-			"name": "xds", "type": "STRICT_DNS", "connect_timeout": "1s",
-			"typed_extension_protocol_options": object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": object{
-				"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-				"explicit_http_config": object{"http2_protocol_options": object{"connection_keepalive": object{"interval": "10s", "timeout": "5s"}}},
-			}},
-			"load_assignment": object{"cluster_name": "xds", "endpoints": []object{{"lb_endpoints": []object{{"endpoint": object{"address": xds}}}}}},
-		}}},
+		"static_resources": object{"clusters": []object{server}},
 		// A scrape of the statistics runs on the thread that applies xDS: nothing is counted that nobody reads,
 		// and what is not used is not made.
 		"stats_config": object{"stats_tags": Tags(), "histogram_bucket_settings": Buckets(), "stats_matcher": object{"exclusion_list": object{"patterns": []object{

@@ -1,5 +1,7 @@
 // Package rpc is how the xDS server's HTTP façade reaches the api: POST /v1/apply as request-reply on
-// NATS. The api judges the caller by what the façade passes on; nothing is decided here.
+// NATS. The api judges the caller by what the façade passes on; nothing is decided here. What it passes on of
+// the caller, the token first, is sealed with SECRET_KEY for this body and a minute: no token can be read on NATS, and who
+// may publish there, but lacks SECRET_KEY, cannot say that a request came from anywhere.
 //
 // A message holds as much as the NATS server's max_payload allows, 1 MiB unless it is told otherwise. Large
 // bodies are compressed, which makes room for configurations of ten times that.
@@ -9,6 +11,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +22,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/marchproxy/marchproxy/pkg/seal"
 )
 
 // Subject of the request, and the queue group that the apis answer in.
@@ -27,14 +33,49 @@ const (
 )
 
 const (
-	headerAuthorization = "Authorization"
-	headerRemote        = "Marchproxy-Remote"
-	headerHost          = "Marchproxy-Host"
-	headerOrigin        = "Marchproxy-Origin"
-	headerWait          = "Marchproxy-Wait"
-	headerStatus        = "Status"
-	headerEncoding      = "Content-Encoding"
+	headerCaller   = "Marchproxy-Caller"
+	headerStatus   = "Status"
+	headerEncoding = "Content-Encoding"
 )
+
+// caller is what is sealed of a request.
+type caller struct {
+	Authorization, Remote, Host, Origin string
+	Wait                                time.Duration
+	At                                  time.Time
+}
+
+// sealedFor is how long a sealed caller is taken, and how far the clocks of two parts may be apart.
+const sealedFor = time.Minute
+
+func (r Request) seal(box *seal.Box, now time.Time) (string, error) {
+	raw, err := json.Marshal(caller{r.Authorization, r.Remote, r.Host, r.Origin, r.Wait, now})
+	if err != nil {
+		return "", fmt.Errorf("ask the api: %w", err)
+	}
+	return box.Seal(string(raw), "rpc", digest(r.Body), "caller"), nil
+}
+
+// open reads what seal made, for the same body.
+func open(box *seal.Box, sealed string, body []byte, now time.Time) (Request, error) {
+	raw, err := box.Open(sealed, "rpc", digest(body), "caller")
+	if err != nil {
+		return Request{}, errors.New("the caller is not sealed with this SECRET_KEY for this request: give the xDS server the api's")
+	}
+	var c caller
+	if err := json.Unmarshal([]byte(raw), &c); err != nil {
+		return Request{}, fmt.Errorf("the caller cannot be read: %w", err)
+	}
+	if d := now.Sub(c.At); d > sealedFor || d < -sealedFor {
+		return Request{}, fmt.Errorf("the request is %v old by the api's clock; it is taken for %v: see to both clocks", d.Round(time.Second), sealedFor)
+	}
+	return Request{Body: body, Authorization: c.Authorization, Remote: c.Remote, Host: c.Host, Origin: c.Origin, Wait: c.Wait}, nil
+}
+
+func digest(body []byte) string {
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:])
+}
 
 // Request is one POST /v1/apply.
 type Request struct {
@@ -52,18 +93,16 @@ type Reply struct {
 }
 
 // Apply sends a request and waits for the reply until the context ends.
-func Apply(ctx context.Context, nc *nats.Conn, r Request) (Reply, error) {
+func Apply(ctx context.Context, nc *nats.Conn, box *seal.Box, r Request) (Reply, error) {
 	m := nats.NewMsg(Subject)
 	if err := pack(m, r.Body); err != nil {
 		return Reply{}, err
 	}
-	for name, value := range map[string]string{
-		headerAuthorization: r.Authorization, headerRemote: r.Remote, headerHost: r.Host, headerOrigin: r.Origin, headerWait: r.Wait.String(),
-	} {
-		if value != "" {
-			m.Header.Set(name, value)
-		}
+	sealed, err := r.seal(box, time.Now())
+	if err != nil {
+		return Reply{}, err
 	}
+	m.Header.Set(headerCaller, sealed)
 	reply, err := nc.RequestMsgWithContext(ctx, m)
 	if err != nil {
 		return Reply{}, fmt.Errorf("ask the api: %w", err)
@@ -80,22 +119,20 @@ func Apply(ctx context.Context, nc *nats.Conn, r Request) (Reply, error) {
 }
 
 // Serve answers requests, each in a goroutine of its own, until the context ends.
-func Serve(ctx context.Context, nc *nats.Conn, answer func(context.Context, Request) Reply) error {
+func Serve(ctx context.Context, nc *nats.Conn, box *seal.Box, answer func(context.Context, Request) Reply) error {
 	sub, err := nc.QueueSubscribe(Subject, Queue, func(m *nats.Msg) {
 		go func() {
-			wait, err := time.ParseDuration(m.Header.Get(headerWait))
-			if err != nil {
-				wait = 0
-			}
 			body, err := unpack(m)
 			if err != nil {
-				respond(m, Reply{Status: http.StatusBadRequest, Body: problem("the request cannot be read: " + err.Error())})
+				respond(m, Reply{Status: http.StatusBadRequest, Body: problem(http.StatusBadRequest, "the request cannot be read: "+err.Error())})
 				return
 			}
-			respond(m, answer(ctx, Request{
-				Body: body, Authorization: m.Header.Get(headerAuthorization), Remote: m.Header.Get(headerRemote),
-				Host: m.Header.Get(headerHost), Origin: m.Header.Get(headerOrigin), Wait: wait,
-			}))
+			r, err := open(box, m.Header.Get(headerCaller), body, time.Now())
+			if err != nil {
+				respond(m, Reply{Status: http.StatusForbidden, Body: problem(http.StatusForbidden, err.Error())})
+				return
+			}
+			respond(m, answer(ctx, r))
 		}()
 	})
 	if err != nil {
@@ -116,12 +153,12 @@ func respond(m *nats.Msg, r Reply) {
 		return m.RespondMsg(out)
 	}
 	if err := send(r); errors.Is(err, nats.ErrMaxPayload) {
-		_ = send(Reply{http.StatusInternalServerError, problem(fmt.Sprintf("the api answered %d, in more bytes than NATS's max_payload; raise it", r.Status))})
+		_ = send(Reply{http.StatusInternalServerError, problem(http.StatusInternalServerError, fmt.Sprintf("the api answered %d, in more bytes than NATS's max_payload; raise it", r.Status))})
 	} // otherwise the asker has gone, or NATS: it will time out and say so
 }
 
-func problem(detail string) []byte {
-	b, err := json.Marshal(map[string]any{"detail": detail})
+func problem(status int, detail string) []byte {
+	b, err := json.Marshal(map[string]any{"status": status, "detail": detail})
 	if err != nil {
 		panic(err) // a map of strings
 	}

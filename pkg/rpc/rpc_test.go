@@ -22,7 +22,7 @@ func serve(t *testing.T, s *natstest.Server, answer func(context.Context, rpc.Re
 	nc, _ := s.Connect()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- rpc.Serve(ctx, nc, answer) }()
+	go func() { done <- rpc.Serve(ctx, nc, box(t), answer) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -32,7 +32,7 @@ func serve(t *testing.T, s *natstest.Server, answer func(context.Context, rpc.Re
 	ask, _ := s.Connect()
 	for { // until somebody answers
 		limit, stop := context.WithTimeout(t.Context(), 10*time.Second)
-		_, err := rpc.Apply(limit, ask, rpc.Request{Body: []byte("are you there?")})
+		_, err := rpc.Apply(limit, ask, box(t), rpc.Request{Body: []byte("are you there?")})
 		stop()
 		if !errors.Is(err, nats.ErrNoResponders) {
 			if err != nil {
@@ -59,7 +59,7 @@ func TestRoundTrip(t *testing.T) {
 		{rpc.Request{}, `|||||0s`},
 		{rpc.Request{Body: []byte(strings.Repeat("many words ", 1_000_000))}, strings.Repeat("many words ", 1_000_000) + `|||||0s`},
 	} {
-		got, err := rpc.Apply(t.Context(), nc, c.r)
+		got, err := rpc.Apply(t.Context(), nc, box(t), c.r)
 		if err != nil || got.Status != 201 || string(got.Body) != c.want {
 			t.Errorf("%d %.60q: %v", got.Status, got.Body, err)
 		}
@@ -74,10 +74,10 @@ func TestTooLarge(t *testing.T) {
 	s := natstest.Start(t)
 	serve(t, s, func(context.Context, rpc.Request) rpc.Reply { return rpc.Reply{Status: 200, Body: noise} })
 	nc, _ := s.Connect()
-	if _, err := rpc.Apply(t.Context(), nc, rpc.Request{Body: noise}); !errors.Is(err, nats.ErrMaxPayload) {
+	if _, err := rpc.Apply(t.Context(), nc, box(t), rpc.Request{Body: noise}); !errors.Is(err, nats.ErrMaxPayload) {
 		t.Error(err)
 	}
-	got, err := rpc.Apply(t.Context(), nc, rpc.Request{})
+	got, err := rpc.Apply(t.Context(), nc, box(t), rpc.Request{})
 	if err != nil || got.Status != 500 || !bytes.Contains(got.Body, []byte("max_payload")) {
 		t.Errorf("%d %.100s %v", got.Status, got.Body, err)
 	}
@@ -108,7 +108,7 @@ func TestDamaged(t *testing.T) {
 func TestNobodyAnswers(t *testing.T) {
 	s := natstest.Start(t)
 	nc, _ := s.Connect()
-	if _, err := rpc.Apply(t.Context(), nc, rpc.Request{}); !errors.Is(err, nats.ErrNoResponders) {
+	if _, err := rpc.Apply(t.Context(), nc, box(t), rpc.Request{}); !errors.Is(err, nats.ErrNoResponders) {
 		t.Error(err)
 	}
 	stuck := make(chan struct{})
@@ -121,7 +121,7 @@ func TestNobodyAnswers(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-stuck; cancel() }()
-	if _, err := rpc.Apply(ctx, nc, rpc.Request{Body: []byte("wait")}); !errors.Is(err, context.Canceled) {
+	if _, err := rpc.Apply(ctx, nc, box(t), rpc.Request{Body: []byte("wait")}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	if err := nc.Publish(rpc.Subject, nil); err != nil { // no reply subject: borne

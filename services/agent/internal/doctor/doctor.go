@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/pkg/status"
 )
@@ -28,20 +30,29 @@ type answer struct {
 func Run(ctx context.Context, lookup func(string) (string, bool), out io.Writer) (int, error) {
 	e := process.NewEnv(lookup)
 	addr := e.Addr("AGENT_HTTP_ADDR", "127.0.0.1:9902")
+	known := identity.Read(e)
 	if err := e.Err(); err != nil {
 		return 1, err
+	}
+	base, client := "http://"+addr, http.DefaultClient
+	if host, _, err := net.SplitHostPort(addr); err == nil && known.Cert != "" && !identity.Loopback(host) {
+		id, err := identity.Open(known.Files)
+		if err != nil {
+			return 1, fmt.Errorf("MARCHPROXY_TLS_*: %w", err)
+		}
+		base, client = "https://"+addr, &http.Client{Transport: &http.Transport{TLSClientConfig: id.Client("")}}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var a answer
-	if err := get(ctx, "http://"+addr+"/v1/state", &a); err != nil {
+	if err := get(ctx, client, base+"/v1/state", &a); err != nil {
 		return 1, fmt.Errorf("the agent does not answer on %s (%w); start it, or set AGENT_HTTP_ADDR as it has it", addr, err)
 	}
 	r := report{out: out}
 	r.limits(a.Limits)
 	if a.Limits != nil && a.Limits.Mode != "" {
 		var differences []string
-		if err := get(ctx, "http://"+addr+"/v1/check", &differences); err != nil {
+		if err := get(ctx, client, base+"/v1/check", &differences); err != nil {
 			r.bad("the kernel's maps cannot be compared: %v", err)
 		}
 		for _, d := range differences {
@@ -97,12 +108,12 @@ func (r *report) limits(s *status.AgentStatus) {
 	}
 }
 
-func get(ctx context.Context, url string, into any) error {
+func get(ctx context.Context, client *http.Client, url string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}

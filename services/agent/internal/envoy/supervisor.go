@@ -75,6 +75,11 @@ func New(opt Options) (*Supervisor, error) {
 	if err := write(opt.Dir, raw); err != nil {
 		return nil, err
 	}
+	if opt.Bootstrap.TLS != nil {
+		if err := opt.Bootstrap.TLS.Write(); err != nil {
+			return nil, err
+		}
+	}
 	return &Supervisor{opt: opt, admin: envoyadmin.New(opt.Bootstrap.AdminAddr), xds: &rejection{out: opt.Output}, state: State{Reason: "Envoy is being started"}}, nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/clusterkey"
+	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
@@ -38,6 +39,8 @@ type Config struct {
 	StateDir string
 	// HTTPAddr serves /metrics, /healthz, /readyz and /v1/state (AGENT_HTTP_ADDR; loopback).
 	HTTPAddr string
+	// Identity is its certificate, whom it trusts, and its key at NATS.
+	Identity identity.Settings
 	// LogLevel is LOGLEVEL.
 	LogLevel string
 
@@ -79,6 +82,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		StateDir:  e.String("MARCHPROXY_STATE_DIR", "/var/lib/marchproxy/agent"),
 		HTTPAddr:  e.Addr("AGENT_HTTP_ADDR", "127.0.0.1:9902"),
 		LogLevel:  e.String("LOGLEVEL", "info"),
+		Identity:  identity.Read(e),
 		Envoy: bootstrap.Config{
 			NodeID:    e.String("NODE_ID", "marchproxy-node"),
 			Gateway:   e.String("GATEWAY", "default"),
@@ -91,6 +95,13 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		EnvoyConcurrency: e.Int("ENVOY_CONCURRENCY", 0, 0, 1024),
 		RunDir:           e.String("MARCHPROXY_RUN_DIR", filepath.Join(os.TempDir(), "marchproxy-agent")),
 		Drain:            e.Duration("DRAIN_TIMEOUT", 8*time.Second),
+	}
+	c.Identity.Listener(e, "AGENT_HTTP_ADDR", c.HTTPAddr)
+	if c.NatsURL != "" {
+		c.Identity.NATS(e, "NATS_URL", c.NatsURL)
+	}
+	if c.supervises() {
+		c.Identity.Server(e, "XDS_SERVER", c.Envoy.XDSServer)
 	}
 	if c.Envoy.APIKey != "" {
 		if err := clusterkey.Check(c.Envoy.APIKey); err != nil {

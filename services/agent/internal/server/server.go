@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/bpf"
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+	"github.com/marchproxy/marchproxy/pkg/bus"
+	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
@@ -41,17 +45,26 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return err
 	}
 	defer func() { _ = log.Sync() }()
+	id, err := identity.Open(cfg.Identity.Files)
+	if err != nil {
+		return fmt.Errorf("MARCHPROXY_TLS_*: %w", err)
+	}
+	if cfg.supervises() && cfg.Identity.Encrypts() {
+		cfg.Envoy.TLS = &bootstrap.TLS{Identity: id, Dir: cfg.RunDir}
+	}
 	a := &agent{cfg: cfg, log: log}
 	var group process.Group
 	lis, err := process.Listen(ctx, cfg.HTTPAddr, "AGENT_HTTP_ADDR")
 	if err != nil {
 		return err
 	}
+	if host, _, err := net.SplitHostPort(cfg.HTTPAddr); err == nil && !identity.Loopback(host) {
+		lis = id.Wrap(lis, true) // this machine's own look at it needs no certificate
+	}
 	if cfg.NatsURL != "" {
-		nc, err := nats.Connect(cfg.NatsURL, nats.Name("marchproxy-agent "+cfg.ID), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
-			nats.ReconnectWait(100*time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond), nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2))
+		nc, err := bus.Connect(cfg.NatsURL, "marchproxy-agent "+cfg.ID, cfg.Identity, id, log)
 		if err != nil {
-			return fmt.Errorf("NATS_URL: %w", err)
+			return err
 		}
 		defer nc.Close()
 		if err := a.follow(&group, nc); err != nil {
@@ -63,6 +76,16 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 			return err
 		}
 	}
+	group.Add("certificates", func(ctx context.Context) error {
+		return id.Watch(ctx, log, func() {
+			if cfg.Envoy.TLS == nil {
+				return
+			}
+			if err := cfg.Envoy.TLS.Write(); err != nil {
+				log.Error("Envoy goes on with the certificates that it has", zap.Error(err))
+			}
+		})
+	})
 	group.Add("http", func(ctx context.Context) error { return serveHTTP(ctx, lis, a.door()) })
 	log.Info("serving", zap.String("http", lis.Addr().String()), zap.String("id", cfg.ID), zap.String("interface", cfg.Interface), zap.Any("labels", cfg.Labels))
 	return group.Run(ctx)
@@ -86,7 +109,7 @@ func (a *agent) follow(group *process.Group, nc *nats.Conn) error {
 	group.Add("xdp", e.Run)
 	group.Add("replay", func(ctx context.Context) error {
 		return stream.Replay(ctx, js, stream.Options{
-			Kinds: []string{resource.KindRateLimit}, Initial: initial, InitialCommit: commit, OnUpdate: e.Update, OnProgress: a.behind.Store, Log: a.log,
+			Kinds: []string{resource.KindRateLimit}, Apart: true, Initial: initial, InitialCommit: commit, OnUpdate: e.Update, OnProgress: a.behind.Store, Log: a.log,
 		})
 	})
 	return nil

@@ -8,16 +8,17 @@ import (
 	"os"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/bus"
 	"github.com/marchproxy/marchproxy/pkg/certificate"
 	"github.com/marchproxy/marchproxy/pkg/clusterkey"
 	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/license"
 	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/pkg/resource"
@@ -57,6 +58,10 @@ type Config struct {
 	// Keep is how much of the history is kept (API_KEEP_REVISIONS; 100000. API_KEEP_HISTORY; 8760h, a year.
 	// API_KEEP_AUDIT; 26280h, three years.) 0 is without limit.
 	Keep store.Keep
+	// Identity is its certificate, whom it trusts, and its key at NATS.
+	Identity identity.Settings
+	// ClientCerts demands a certificate of who connects, where there are authorities (API_CLIENT_CERTS; true).
+	ClientCerts bool
 	// LogLevel is LOGLEVEL.
 	LogLevel string
 }
@@ -82,7 +87,15 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 			Audit:     e.Duration("API_KEEP_AUDIT", 3*365*24*time.Hour),
 		},
 
-		LogLevel: e.String("LOGLEVEL", "info"),
+		Identity:    identity.Read(e),
+		ClientCerts: e.Bool("API_CLIENT_CERTS", true),
+		LogLevel:    e.String("LOGLEVEL", "info"),
+	}
+	c.Identity.Listener(e, "API_ADDR", c.Addr)
+	c.Identity.NATS(e, "NATS_URL", c.NatsURL)
+	if host := store.Plain(c.DatabaseURL); host != "" && !c.Identity.Plain {
+		e.Fail("DATABASE_URL", "lets what is said to %s, on another machine, go unencrypted: add sslmode=verify-full and sslrootcert, or set "+
+			"ALLOW_PLAINTEXT=true where it may be read on the way", host)
 	}
 	if c.ClusterKey != "" {
 		if err := clusterkey.Check(c.ClusterKey); err != nil {
@@ -113,15 +126,18 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
+	id, err := identity.Open(cfg.Identity.Files)
+	if err != nil {
+		return fmt.Errorf("MARCHPROXY_TLS_*: %w", err)
+	}
 	st, err := store.Open(ctx, cfg.DatabaseURL)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
-	nc, err := nats.Connect(cfg.NatsURL, nats.Name("marchproxy-api"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
-		nats.ReconnectWait(100*time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond), nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2))
+	nc, err := bus.Connect(cfg.NatsURL, "marchproxy-api", cfg.Identity, id, log)
 	if err != nil {
-		return fmt.Errorf("NATS_URL: %w", err)
+		return err
 	}
 	defer nc.Close()
 	js, err := jetstream.New(nc)
@@ -164,6 +180,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return err
 	}
 	var group process.Group
+	group.Add("certificates", func(ctx context.Context) error { return id.Watch(ctx, log, func() {}) })
 	group.Add("relay", rel.Run)
 	group.Add("database", func(ctx context.Context) error {
 		st.Watch(ctx, log, committed.Raise)
@@ -190,8 +207,8 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	})
 	group.Add("names", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.ReportNames) })
 	group.Add("agents", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.ReportAgent) })
-	group.Add("http", func(ctx context.Context) error { return web.Serve(ctx, lis, h) })
-	group.Add("rpc", func(ctx context.Context) error { return rpc.Serve(ctx, nc, web.RPC(h)) })
+	group.Add("http", func(ctx context.Context) error { return web.Serve(ctx, id.Wrap(lis, cfg.ClientCerts), h) })
+	group.Add("rpc", func(ctx context.Context) error { return rpc.Serve(ctx, nc, box, web.RPC(h)) })
 	log.Info("serving", zap.String("http", lis.Addr().String()))
 	return group.Run(ctx)
 }

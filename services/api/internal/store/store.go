@@ -13,16 +13,19 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
+	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
 )
@@ -55,6 +58,9 @@ func Open(ctx context.Context, url string) (*Store, error) {
 	}
 	cfg.MaxConns = max(cfg.MaxConns, 8)
 	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+	if cfg.ConnConfig.TLSConfig != nil {
+		cfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error { return renew(c, url) }
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
@@ -65,6 +71,31 @@ func Open(ctx context.Context, url string) (*Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// renew reads the certificates again that a URL names: they may have been renewed since the start.
+func renew(c *pgx.ConnConfig, url string) error {
+	now, err := pgx.ParseConfig(url)
+	if err != nil {
+		return errors.New("DATABASE_URL: its certificate files cannot be read")
+	}
+	c.TLSConfig, c.Fallbacks = now.TLSConfig, now.Fallbacks
+	return nil
+}
+
+// Plain is the host on another machine to which a URL lets a connection go unencrypted; "" where there is none.
+func Plain(url string) string {
+	c, err := pgx.ParseConfig(url)
+	if err != nil {
+		return "" // [Open] says so
+	}
+	ways := []*pgconn.FallbackConfig{{Host: c.Host, TLSConfig: c.TLSConfig}}
+	for _, w := range append(ways, c.Fallbacks...) {
+		if w.TLSConfig == nil && !strings.HasPrefix(w.Host, "/") && !identity.Loopback(w.Host) {
+			return w.Host
+		}
+	}
+	return ""
 }
 
 // Close ends every connection.

@@ -5,6 +5,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,13 @@ type Client struct {
 	Notify func(reason string)
 
 	http http.Client
+}
+
+// TLS has it connect so, where the URL is https.
+func (c *Client) TLS(t *tls.Config) {
+	way := http.DefaultTransport.(*http.Transport).Clone()
+	way.TLSClientConfig = t
+	c.http.Transport = way
 }
 
 // Request is one request.

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/bus"
 	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
@@ -41,7 +42,16 @@ func (c *cli) doctorCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d := &doctor{api: a, out: io.Discard, report: doctorReport{Parts: []doctorPart{}, Differences: []string{}}}
+			settings, id, err := c.identity()
+			if err != nil {
+				return err
+			}
+			way := http.DefaultTransport.(*http.Transport).Clone()
+			way.TLSClientConfig = id.Client("")
+			d := &doctor{http: &http.Client{Transport: way}, out: io.Discard, api: a, report: doctorReport{Parts: []doctorPart{}, Differences: []string{}}}
+			if d.nats, err = bus.Options(settings, id); err != nil {
+				return err
+			}
 			if c.people() { // who see each part as soon as it has been looked at
 				d.out = c.out
 			}
@@ -88,6 +98,8 @@ type doctorPart struct {
 
 type doctor struct {
 	api    *client.Client
+	http   *http.Client
+	nats   []nats.Option
 	out    io.Writer
 	report doctorReport
 	// patience is how long one part may take to answer.
@@ -157,7 +169,7 @@ func (d *doctor) part(ctx context.Context, name string, look func(context.Contex
 
 func (d *doctor) xds(ctx context.Context, xds, admin, gateway string, truth api.Status) error {
 	var s served
-	if err := getJSON(ctx, xds+"/v1/resources?gateway="+gateway, &s); err != nil {
+	if err := d.getJSON(ctx, xds+"/v1/resources?gateway="+gateway, &s); err != nil {
 		return err
 	}
 	d.saw(doctorPart{"xds", s.Revision, len(s.Resources)}, "revision %d, %d resources", s.Revision, len(s.Resources))
@@ -178,7 +190,7 @@ func (d *doctor) states(who string, got, want map[string]api.KindState) {
 }
 
 func (d *doctor) stream(ctx context.Context, url string, truth api.Status) error {
-	nc, err := nats.Connect(url, nats.Name("marchproxy doctor"))
+	nc, err := nats.Connect(url, append(d.nats, nats.Name("marchproxy doctor"))...)
 	if err != nil {
 		return fmt.Errorf("NATS does not answer: %w", err)
 	}
@@ -216,7 +228,7 @@ func (d *doctor) envoy(ctx context.Context, admin string, s served) error {
 	var dump struct {
 		Configs []json.RawMessage `json:"configs"`
 	}
-	if err := getJSON(ctx, admin+"/config_dump", &dump); err != nil {
+	if err := d.getJSON(ctx, admin+"/config_dump", &dump); err != nil {
 		return err
 	}
 	has := map[string]string{}
@@ -300,12 +312,12 @@ func collect(raw json.RawMessage, has map[string]string) error {
 	return nil
 }
 
-func getJSON(ctx context.Context, url string, into any) error {
+func (d *doctor) getJSON(ctx context.Context, url string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := d.http.Do(req)
 	if err != nil {
 		return err
 	}

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/services/cli/internal/client"
 	"github.com/marchproxy/marchproxy/services/cli/internal/dev"
@@ -80,7 +82,7 @@ func Root() *cobra.Command {
 		c.applyCommand(), c.diffCommand(), c.validateCommand(), c.exportCommand(),
 		c.getCommand(), c.deleteCommand(), c.statusCommand(), c.proxiesCommand(), c.limitsCommand(), c.eventsCommand(),
 		c.revisionsCommand(), c.rollbackCommand(), c.auditCommand(), c.tokenCommand(),
-		c.doctorCommand(), c.versionCommand(), dev.Command(),
+		c.doctorCommand(), c.pkiCommand(), c.versionCommand(), dev.Command(),
 	)
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 	return root
@@ -99,6 +101,9 @@ func (c *cli) api() (*client.Client, error) {
 	if c.tokenFile != "" { // the flag goes before the environment
 		env = process.NewEnv(func(name string) (string, bool) { return c.tokenFile, name == "MARCHPROXY_TOKEN_FILE" })
 	}
+	if err := c.secure(a); err != nil {
+		return nil, err
+	}
 	a.Token = env.Secret("MARCHPROXY_TOKEN")
 	file := env.String("MARCHPROXY_TOKEN_FILE", "")
 	if err := env.Err(); err != nil {
@@ -106,6 +111,35 @@ func (c *cli) api() (*client.Client, error) {
 	}
 	c.warnOpen("the token", file)
 	return a, nil
+}
+
+// secure has a client show the certificate that the environment names, and keeps a token from a way on which it can be
+// read.
+func (c *cli) secure(a *client.Client) error {
+	s, id, err := c.identity()
+	if err != nil {
+		return err
+	}
+	if u, err := url.Parse(a.URL); err == nil && u.Scheme == "http" && !identity.Loopback(u.Hostname()) && !s.Plain {
+		return fmt.Errorf("%s is another machine, and what is sent there may be read on the way: use https://, "+
+			"or set ALLOW_PLAINTEXT=true", a.URL)
+	}
+	a.TLS(id.Client(""))
+	return nil
+}
+
+// identity is what the environment says of it.
+func (c *cli) identity() (identity.Settings, *identity.Identity, error) {
+	env := process.NewEnv(c.env)
+	s := identity.Read(env)
+	if err := env.Err(); err != nil {
+		return s, nil, err
+	}
+	id, err := identity.Open(s.Files)
+	if err != nil {
+		return s, nil, fmt.Errorf("MARCHPROXY_TLS_*: %w", err)
+	}
+	return s, id, nil
 }
 
 // warnOpen warns of a file with secrets that others can read.

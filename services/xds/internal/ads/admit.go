@@ -2,14 +2,21 @@ package ads
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"net"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/marchproxy/marchproxy/pkg/clusterkey"
+	"github.com/marchproxy/marchproxy/pkg/identity"
 )
 
 // client is a stream, of an Envoy or of another client, with what opened it.
@@ -18,6 +25,8 @@ type client struct {
 	ctx context.Context
 	end context.CancelCauseFunc
 	key string // its SHA-256; "" where none was sent
+	// peer is the connection's other end; nil where certificates are not asked for.
+	peer *peerInfo
 }
 
 // errClosed ends the streams of a gateway that is no longer served.
@@ -47,6 +56,15 @@ func (s *Server) admit(ctx context.Context, node *corev3.Node) (*client, error) 
 		return nil, closed(name)
 	}
 	c := &client{g: g, key: key}
+	if s.Check != nil {
+		p, ok := peer.FromContext(ctx)
+		if !ok {
+			return nil, status.Error(codes.Unauthenticated, "there is no connection")
+		}
+		if c.peer, ok = p.AuthInfo.(*peerInfo); !ok {
+			return nil, status.Error(codes.Unauthenticated, "a client's certificate is needed")
+		}
+	}
 	c.ctx, c.end = context.WithCancelCause(ctx)
 	// It is known before its key is looked at: a key that is taken away meanwhile either does not open the gateway, or
 	// ends the stream.
@@ -54,6 +72,17 @@ func (s *Server) admit(ctx context.Context, node *corev3.Node) (*client, error) 
 	if !s.dir.Admit(name, key) {
 		c.leave()
 		return nil, closed(name)
+	}
+	if c.peer != nil {
+		chain := c.peer.State.PeerCertificates
+		err := s.Check(chain)
+		if err == nil {
+			err = identity.Opens(chain[0], name)
+		}
+		if err != nil {
+			c.leave()
+			return nil, status.Error(codes.PermissionDenied, err.Error())
+		}
 	}
 	return c, nil
 }
@@ -86,6 +115,52 @@ func (g *Gateway) Review(admit func(sha256hex string) bool) {
 			c.end(errKeyTaken)
 		}
 	}
+}
+
+// ReviewPeers ends the connections whose certificates are not good any more. A stream that ended alone would begin again on
+// its connection, with the same certificate: an Envoy shows a new one when it connects.
+func (g *Gateway) ReviewPeers(check func(chain []*x509.Certificate) error) {
+	for k := range g.clients.Range {
+		c := k.(*client)
+		if c.peer == nil {
+			continue
+		}
+		if err := check(c.peer.State.PeerCertificates); err != nil {
+			g.opt.Log.Warn("a client's certificate is not good any more; its connection ends", zap.String("gateway", g.name), zap.Error(err))
+			c.end(err)
+			_ = c.peer.conn.Close() // it may be gone
+		}
+	}
+}
+
+// peerInfo is what is known of the other end of a connection.
+type peerInfo struct {
+	credentials.TLSInfo
+	conn net.Conn
+}
+
+// withPeer are gRPC's credentials with the connection in what they know.
+type withPeer struct {
+	credentials.TransportCredentials
+}
+
+// Credentials are a TLS configuration's, for a server that may have to end a connection for its certificate.
+func Credentials(c *tls.Config) credentials.TransportCredentials {
+	return withPeer{credentials.NewTLS(c)}
+}
+
+// ServerHandshake implements [credentials.TransportCredentials].
+func (w withPeer) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := w.TransportCredentials.ServerHandshake(raw)
+	if t, ok := info.(credentials.TLSInfo); ok {
+		info = &peerInfo{t, raw}
+	}
+	return conn, info, err
+}
+
+// Clone implements [credentials.TransportCredentials].
+func (w withPeer) Clone() credentials.TransportCredentials {
+	return withPeer{w.TransportCredentials.Clone()}
 }
 
 // Close ends every stream; the Envoys keep what they have.

@@ -2,6 +2,7 @@ package ads
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"time"
 
@@ -29,6 +30,8 @@ type Directory interface {
 type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	dir Directory
+	// Check, where it is set, says what is wrong with a client's certificate: each must have one then.
+	Check func(chain []*x509.Certificate) error
 	// raw says that streams are those of gRPC.
 	raw bool
 }

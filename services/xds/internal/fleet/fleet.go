@@ -6,6 +6,7 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"maps"
 	"slices"
 	"sync"
@@ -302,6 +303,14 @@ func (f *Fleet) review(changes []config.Change) {
 		if g, _ := f.Gateway(c.Ref().Name); g != nil {
 			g.Review(func(sum string) bool { return f.Admit(c.Ref().Name, sum) })
 		}
+	}
+}
+
+// ReviewPeers ends the connections whose certificates are not good any more.
+func (f *Fleet) ReviewPeers(check func(chain []*x509.Certificate) error) {
+	_, gateways := f.view()
+	for _, g := range gateways {
+		g.ReviewPeers(check)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/process"
 	filters "github.com/marchproxy/marchproxy/wasm-filters"
 )
@@ -26,8 +27,9 @@ type Config struct {
 	SecretKey string
 	// HasClusterKey says that CLUSTER_API_KEY is set, which is the api's, and the agents'.
 	HasClusterKey bool
-	// TLSCert and TLSKey are files; with both the gRPC port speaks TLS (XDS_TLS_CERT, XDS_TLS_KEY).
-	TLSCert, TLSKey string
+	// Identity is its certificate, whom it trusts, and its key at NATS; XDS_TLS_CERT and XDS_TLS_KEY are other names of the
+	// first.
+	Identity identity.Settings
 	// StateDir holds the last good state (MARCHPROXY_STATE_DIR).
 	StateDir string
 	// WasmDir is where the Envoys have the filters' modules (MARCHPROXY_WASM_DIR; /var/lib/envoy/wasm).
@@ -53,20 +55,19 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		host = "xds"
 	}
 	c := Config{
-		NatsURL:    e.URL("NATS_URL", "set it to nats://host:4222"),
-		GRPCAddr:   e.Addr("XDS_GRPC_ADDR", fmt.Sprintf(":%d", e.Int("XDS_GRPC_PORT", 18000, 0, 65535))),
-		HTTPAddr:   e.Addr("XDS_HTTP_ADDR", fmt.Sprintf(":%d", e.Int("XDS_HTTP_PORT", 19000, 0, 65535))),
-		SecretKey:  e.Required("SECRET_KEY", "set it to the api's, at least 16 characters"),
-		TLSCert:    e.String("XDS_TLS_CERT", ""),
-		TLSKey:     e.String("XDS_TLS_KEY", ""),
-		StateDir:   e.String("MARCHPROXY_STATE_DIR", "/var/lib/marchproxy/xds"),
-		WasmDir:    e.String("MARCHPROXY_WASM_DIR", filters.Dir),
-		ID:         strings.Trim(notToken.ReplaceAllString(e.String("XDS_ID", host), "-"), "-"),
-		Linger:     e.Duration("XDS_CLUSTER_LINGER", 5*time.Second),
-		Dev:        e.Bool("MARCHPROXY_DEV", false),
-		LogLevel:   e.String("LOGLEVEL", "info"),
+		NatsURL:   e.URL("NATS_URL", "set it to nats://host:4222"),
+		GRPCAddr:  e.Addr("XDS_GRPC_ADDR", fmt.Sprintf(":%d", e.Int("XDS_GRPC_PORT", 18000, 0, 65535))),
+		HTTPAddr:  e.Addr("XDS_HTTP_ADDR", fmt.Sprintf(":%d", e.Int("XDS_HTTP_PORT", 19000, 0, 65535))),
+		SecretKey: e.Required("SECRET_KEY", "set it to the api's, at least 16 characters"),
+		Identity:  identity.Read(e),
+		StateDir:  e.String("MARCHPROXY_STATE_DIR", "/var/lib/marchproxy/xds"),
+		WasmDir:   e.String("MARCHPROXY_WASM_DIR", filters.Dir),
+		ID:        strings.Trim(notToken.ReplaceAllString(e.String("XDS_ID", host), "-"), "-"),
+		Linger:    e.Duration("XDS_CLUSTER_LINGER", 5*time.Second),
+		Dev:       e.Bool("MARCHPROXY_DEV", false),
+		LogLevel:  e.String("LOGLEVEL", "info"),
 	}
-	c.HasClusterKey = e.String("CLUSTER_API_KEY", e.String("CLUSTER_API_KEY_FILE", "")) != ""
+	_, c.HasClusterKey = lookup("CLUSTER_API_KEY")
 	for text := range strings.SplitSeq(e.String("XDS_DNS_SERVERS", ""), ",") {
 		if text = strings.TrimSpace(text); text == "" {
 			continue
@@ -77,9 +78,16 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		}
 		c.DNSServers = append(c.DNSServers, server)
 	}
-	if (c.TLSCert == "") != (c.TLSKey == "") {
+	cert, key := e.String("XDS_TLS_CERT", ""), e.String("XDS_TLS_KEY", "")
+	if (cert == "") != (key == "") {
 		e.Fail("XDS_TLS_CERT", "and XDS_TLS_KEY must be set together")
 	}
+	if cert != "" && c.Identity.Cert == "" {
+		c.Identity.Cert, c.Identity.Key = cert, key
+	}
+	c.Identity.Listener(e, "XDS_GRPC_ADDR", c.GRPCAddr)
+	c.Identity.Listener(e, "XDS_HTTP_ADDR", c.HTTPAddr)
+	c.Identity.NATS(e, "NATS_URL", c.NatsURL)
 	return c, e.Err()
 }
 

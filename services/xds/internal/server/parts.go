@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/marchproxy/marchproxy/pkg/rpc"
+	"github.com/marchproxy/marchproxy/pkg/seal"
 	"github.com/marchproxy/marchproxy/pkg/status"
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
 	"github.com/marchproxy/marchproxy/services/xds/internal/facade"
@@ -19,11 +20,14 @@ import (
 )
 
 // client is the façade's way to the api.
-type client struct{ nc *nats.Conn }
+type client struct {
+	nc  *nats.Conn
+	box *seal.Box
+}
 
 // Apply hands a document over.
 func (c client) Apply(ctx context.Context, body []byte, who facade.Caller, wait time.Duration) (int, []byte, error) {
-	r, err := rpc.Apply(ctx, c.nc, rpc.Request{
+	r, err := rpc.Apply(ctx, c.nc, c.box, rpc.Request{
 		Body: body, Authorization: who.Authorization, Remote: who.Remote, Host: who.Host, Origin: who.Origin, Wait: wait,
 	})
 	return r.Status, r.Body, err

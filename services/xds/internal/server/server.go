@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -10,14 +9,14 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/marchproxy/marchproxy/pkg/bus"
+	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
@@ -66,10 +65,13 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if keep, err = openKeeper(cfg, f, log); err != nil {
 		return err
 	}
-	nc, err := nats.Connect(cfg.NatsURL, nats.Name("marchproxy-xds "+cfg.ID), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
-		nats.ReconnectWait(100*time.Millisecond), nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond), nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2))
+	id, err := identity.Open(cfg.Identity.Files)
 	if err != nil {
-		return fmt.Errorf("NATS_URL: %w", err)
+		return fmt.Errorf("MARCHPROXY_TLS_*: %w", err)
+	}
+	nc, err := bus.Connect(cfg.NatsURL, "marchproxy-xds "+cfg.ID, cfg.Identity, id, log)
+	if err != nil {
+		return err
 	}
 	defer nc.Close()
 	js, err := jetstream.New(nc)
@@ -84,13 +86,16 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
-	g, err := grpcServer(cfg)
-	if err != nil {
-		return err
+	g, door := grpcServer(id), ads.NewServer(f)
+	if id.HasCert() && id.Trusts() {
+		door.Check = id.Check
 	}
-	ads.NewServer(f).Register(g)
+	door.Register(g)
 
 	var group process.Group
+	group.Add("certificates", func(ctx context.Context) error {
+		return id.Watch(ctx, log, func() { f.ReviewPeers(id.Check) })
+	})
 	group.Add("replay", func(ctx context.Context) error {
 		return stream.Replay(ctx, js, keep.begin())
 	})
@@ -108,7 +113,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	group.Add("verdicts", keep.judge)
 	group.Add("grpc", func(ctx context.Context) error { return serveGRPC(ctx, g, grpcLis, f) })
 	group.Add("http", func(ctx context.Context) error {
-		return serveHTTP(ctx, httpLis, routes(facade.New(client{nc}, view{f}, keep, log), f, keep))
+		return serveHTTP(ctx, id.Wrap(httpLis, true), routes(facade.New(client{nc, box}, view{f}, keep, log), f, keep))
 	})
 	log.Info("serving", zap.String("grpc", grpcLis.Addr().String()), zap.String("http", httpLis.Addr().String()), zap.String("id", cfg.ID))
 	return errors.Join(group.Run(ctx), keep.Close())
@@ -123,7 +128,7 @@ func lastReport(ctx context.Context, js jetstream.JetStream, id string) *status.
 	return v
 }
 
-func grpcServer(cfg Config) (*grpc.Server, error) {
+func grpcServer(id *identity.Identity) *grpc.Server {
 	opts := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(64 << 20), grpc.MaxSendMsgSize(256 << 20), grpc.MaxConcurrentStreams(1000),
 		// Thousands of connections are idle nearly always: each keeps a small buffer to read.
@@ -131,14 +136,10 @@ func grpcServer(cfg Config) (*grpc.Server, error) {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
-	if cfg.TLSCert != "" {
-		cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
-		if err != nil {
-			return nil, fmt.Errorf("XDS_TLS_CERT and XDS_TLS_KEY: %w", err)
-		}
-		opts = append(opts, grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})))
+	if id.HasCert() {
+		opts = append(opts, grpc.Creds(ads.Credentials(id.Server(true, "h2"))))
 	}
-	return grpc.NewServer(opts...), nil
+	return grpc.NewServer(opts...)
 }
 
 func serveGRPC(ctx context.Context, g *grpc.Server, lis net.Listener, f *fleet.Fleet) error {
@@ -154,7 +155,7 @@ func serveGRPC(ctx context.Context, g *grpc.Server, lis net.Listener, f *fleet.F
 }
 
 func serveHTTP(ctx context.Context, lis net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: identity.ErrorLog()}
 	go func() {
 		<-ctx.Done()
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)

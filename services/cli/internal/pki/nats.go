@@ -1,0 +1,117 @@
+package pki
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+
+	"github.com/marchproxy/marchproxy/pkg/bus"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/rpc"
+	"github.com/marchproxy/marchproxy/pkg/status"
+	"github.com/marchproxy/marchproxy/pkg/stream"
+)
+
+// allow is a list of subjects.
+type allow struct {
+	Allow []string `json:"allow"`
+}
+
+// grants are a user's permissions, in the words of NATS's configuration.
+type grants struct {
+	Publish   allow `json:"publish"`
+	Subscribe allow `json:"subscribe"`
+	// Responses lets it answer who has asked it, where it may not publish otherwise.
+	Responses *responses `json:"allow_responses,omitempty"`
+}
+
+type responses struct {
+	Max     int    `json:"max"`
+	Expires string `json:"expires"`
+}
+
+// permissions are what a part does at NATS, and nothing else: the subjects of JetStream's API are those of our two streams,
+// never all of them, which would be everybody's. Answers come to an inbox that is the user's own. Nil for who does not
+// speak to NATS.
+func permissions(i Issued) *grants {
+	const js = "$JS.API."
+	config := func(what ...string) (out []string) {
+		for _, w := range what {
+			out = append(out, js+w)
+		}
+		return out
+	}
+	const c, s = stream.Name, status.StreamName
+	// What every consumer of the configuration does: it reads what the stream is and the last message of a subject, and
+	// makes consumers of its own and asks them. Their names are random: nobody can ask another's.
+	read := config("STREAM.INFO."+c, "CONSUMER.MSG.NEXT."+c+".*", "CONSUMER.DELETE."+c+".*", "CONSUMER.INFO."+c+".*")
+	everything := slices.Concat(read, config("CONSUMER.CREATE."+c+".>", "DIRECT.GET."+c+".>"))
+	reports := config("STREAM.INFO."+s, "STREAM.CREATE."+s, "STREAM.UPDATE."+s, "DIRECT.GET."+s+".>")
+	g := &grants{}
+	switch i.Role {
+	case API:
+		g.Publish.Allow = slices.Concat(everything, reports, []string{stream.SubjectPrefix + ">"},
+			config("STREAM.CREATE."+c, "STREAM.UPDATE."+c, "STREAM.DELETE."+c, "CONSUMER.LIST."+c))
+		g.Subscribe.Allow = []string{rpc.Subject, status.SubjectPrefix + ">"}
+		g.Responses = &responses{Max: 1, Expires: "2m"}
+	case XDS:
+		own := status.SubjectPrefix + "xds." + i.Name
+		g.Publish.Allow = slices.Concat(everything, reports, []string{rpc.Subject, own, own + ".*", status.SubjectPrefix + "names." + i.Name})
+		g.Subscribe.Allow = []string{status.SubjectPrefix + "xds.>"}
+	case Agent:
+		// Only its own kind: a consumer with one filter says it in the subject by which it is made.
+		limits := stream.KindSubjects(resource.KindRateLimit)
+		g.Publish.Allow = slices.Concat(read, []string{status.SubjectPrefix + "agent." + i.Name}, config(
+			"CONSUMER.CREATE."+c+".*."+stream.RevisionSubject, "CONSUMER.CREATE."+c+".*."+limits, "DIRECT.GET."+c+"."+stream.RevisionSubject,
+		))
+	case Reader:
+		// A durable consumer, whose messages it acknowledges, bears the reader's name.
+		g.Publish.Allow = slices.Concat(everything, []string{"$JS.ACK." + c + "." + i.Name + ".>"})
+		g.Subscribe.Allow = []string{stream.SubjectPrefix + ">"}
+	default:
+		return nil
+	}
+	g.Subscribe.Allow = append(g.Subscribe.Allow, bus.InboxPrefix(i.NKey)+".>")
+	return g
+}
+
+// natsUsers are the users, as a file that nats.conf includes.
+func natsUsers(all []Issued) ([]byte, error) {
+	type user struct {
+		NKey        string  `json:"nkey"`
+		Permissions *grants `json:"permissions"`
+	}
+	users := []user{}
+	for _, i := range all {
+		if g := permissions(i); g != nil {
+			users = append(users, user{i.NKey, g})
+		}
+	}
+	var out bytes.Buffer
+	out.WriteString("# Made by marchproxy pki, anew with every part that is issued or revoked. Reload NATS after it:\n" +
+		"# nats-server --signal reload, or SIGHUP.\nauthorization: ")
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	err := enc.Encode(map[string]any{"users": users})
+	return out.Bytes(), err
+}
+
+// natsConf is for a server of its own; what is below it can be edited.
+const natsConf = `# Made by marchproxy pki once; it is yours to edit. Start it in this directory: nats-server -c nats.conf
+listen: "0.0.0.0:4222"
+max_payload: 64MB
+jetstream {
+  store_dir: "jetstream"
+  # A message counts as stored when it is on the disk.
+  sync_interval: always
+}
+tls {
+  cert_file: "cert.pem"
+  key_file: "key.pem"
+  ca_file: "ca.pem"
+  # Who connects must show a certificate of the authority, and prove its key as one of the users.
+  verify: true
+}
+include "users.conf"
+`
