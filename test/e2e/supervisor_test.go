@@ -163,7 +163,7 @@ func TestWhyEnvoyIsNotReady(t *testing.T) {
 		{"XDS_SERVER=127.0.0.1:" + strconv.Itoa(free[0]), "cannot reach the xDS server: dial tcp 127.0.0.1"},
 		{"XDS_SERVER=nowhere.invalid:18000", "cannot reach the xDS server: "},
 	} {
-		e := startEdge(t, s, c.env, "LOGLEVEL=warn")
+		e := startEdge(t, s, c.env, "LOGLEVEL=warn", "ALLOW_PLAINTEXT=true")
 		if err := e.Says(within(t), c.says); err != nil {
 			t.Errorf("%s: %v", c.env, err)
 		}

@@ -27,7 +27,7 @@ func TestSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := 0
-	err = filepath.WalkDir(filepath.Join(root, "services"), func(path string, d fs.DirEntry, err error) error {
+	look := func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
 			return err
 		}
@@ -42,9 +42,11 @@ func TestSettings(t *testing.T) {
 			}
 		}
 		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+	}
+	for _, module := range []string{"services", "pkg"} {
+		if err := filepath.WalkDir(filepath.Join(root, module), look); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if found < 15 {
 		t.Errorf("only %d settings are found: the pattern of this test is out of date", found)
