@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -66,10 +67,12 @@ func (f Files) stamp() string {
 	var out strings.Builder
 	for _, name := range []string{f.Cert, f.Key, f.CA, f.CRL} {
 		if info, err := os.Stat(name); err == nil {
-			fmt.Fprint(&out, info.Size(), " ", info.ModTime().UnixNano(), " ", info.Sys(), "\n")
-		} else {
-			out.WriteString("-\n")
+			fmt.Fprint(&out, info.Size(), " ", info.ModTime().UnixNano())
+			if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+				fmt.Fprint(&out, " ", sys.Ino) // a file that was renamed there may be as old and as long as the one before
+			}
 		}
+		out.WriteString("\n")
 	}
 	return out.String()
 }
