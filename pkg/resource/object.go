@@ -63,13 +63,8 @@ func Time(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.00000
 // Payload returns the bytes that are stored, published and hashed. Callers must not change them.
 func (o *Object) Payload() []byte {
 	if o.payload == nil {
-		var b bytes.Buffer
-		enc := json.NewEncoder(&b)
-		enc.SetEscapeHTML(false)
-		if err := enc.Encode(o); err != nil {
-			panic(fmt.Sprintf("resource: encode %s: %v", o.Ref(), err)) // strings, maps of strings and valid JSON only
-		}
-		o.payload = bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+		o.payload = o.encode()
+		o.shareSpec()
 	}
 	return o.payload
 }
@@ -96,13 +91,17 @@ func ParsePayload(payload []byte) (*Object, error) {
 	return &o, nil
 }
 
-// share has the object hold once what is there several times, for there are many objects: the spec is the payload's
-// last field, and the kind is the same of all.
+// share has the object hold once what is there several times, for there are many objects.
 func (o *Object) share(k Kind) {
-	o.Kind = k.Name
+	o.Kind = k.Name // the same of all
 	if o.UpdatedAt == o.CreatedAt {
 		o.UpdatedAt = o.CreatedAt
 	}
+	o.shareSpec()
+}
+
+// shareSpec has the spec be a part of the payload, whose last field it is.
+func (o *Object) shareSpec() {
 	end := len(o.payload) - 1
 	if begin := end - len(o.Spec); begin > 0 && bytes.Equal(o.payload[begin:end], o.Spec) {
 		o.Spec = o.payload[begin:end:end]

@@ -176,41 +176,6 @@ func queueChanges(b *pgx.Batch, records []Record) {
 		revisions, kinds, names, before, after)
 }
 
-// queueResources brings the table of objects to what the last record makes of each.
-func queueResources(b *pgx.Batch, records []Record) {
-	last := map[resource.Ref]*resource.Object{}
-	for _, r := range records {
-		for _, c := range r.Changes {
-			last[c.Ref()] = c.After
-		}
-	}
-	var revisions []int64
-	var kinds, names, payloads, goneKinds, goneNames []string
-	for _, r := range records {
-		for _, c := range r.Changes {
-			ref := c.Ref()
-			now, there := last[ref]
-			if delete(last, ref); !there { // taken already
-				continue
-			}
-			if now == nil {
-				goneKinds, goneNames = append(goneKinds, ref.Kind), append(goneNames, ref.Name)
-				continue
-			}
-			revisions, kinds, names = append(revisions, now.Revision), append(kinds, ref.Kind), append(names, ref.Name)
-			payloads = append(payloads, string(now.Payload()))
-		}
-	}
-	if len(names) > 0 {
-		b.Queue(`INSERT INTO resources (kind, name, revision, payload)
-			SELECT kind, name, revision, payload::json FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) AS r (revision, kind, name, payload)
-			ON CONFLICT (kind, name) DO UPDATE SET revision = excluded.revision, payload = excluded.payload`, revisions, kinds, names, payloads)
-	}
-	if len(goneNames) > 0 {
-		b.Queue(`DELETE FROM resources r USING unnest($1::text[], $2::text[]) AS d (kind, name) WHERE r.kind = d.kind AND r.name = d.name`, goneKinds, goneNames)
-	}
-}
-
 func queueAnswers(b *pgx.Batch, records []Record) {
 	var actors, keys, responses []string
 	var requests [][]byte
