@@ -32,6 +32,18 @@ func claimOf(h HostKey, match string) claim {
 // matchKey is equal for two routes exactly where they match the same requests of a host by the same
 // words.
 func matchKey(r *configv1.Route) string {
+	if len(r.GetMethods())+len(r.GetHeaders())+len(r.GetQuery()) == 0 { // as most are; no message begins with a zero byte
+		switch m := r.GetPath().GetMatch().(type) {
+		case *configv1.PathMatch_Prefix:
+			return "\x00prefix" + m.Prefix
+		case *configv1.PathMatch_Exact:
+			return "\x00exact" + m.Exact
+		case nil:
+			if r.GetPath() == nil {
+				return "\x00prefix/"
+			}
+		}
+	}
 	methods := slices.Clone(r.GetMethods())
 	slices.Sort(methods)
 	only := &configv1.Route{Path: r.GetPath(), Methods: methods, Headers: byName(r.GetHeaders(), true), Query: byName(r.GetQuery(), false)}

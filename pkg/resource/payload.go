@@ -9,9 +9,9 @@ import (
 	"strconv"
 )
 
-// encode makes the bytes of [Object.Payload]: those that encoding/json makes of the object where it leaves HTML alone. It
-// writes them by itself because encoding/json reads the spec through twice more, which most of a payload is, and there are
-// thousands of payloads in one apply, for which other writes wait.
+// encode makes the bytes of [Object.Payload]: those that encoding/json makes of the object where it leaves HTML
+// alone. It writes them by itself because encoding/json reads the spec through twice more, which most of a payload
+// is, and there are thousands of payloads in one apply, for which other writes wait.
 func (o *Object) encode() []byte {
 	b := make([]byte, 0, len(o.Spec)+len(o.Name)+len(o.UID)+len(o.Owner)+64*len(o.Labels)+224)
 	b = append(b, `{"kind":`...)

@@ -23,11 +23,12 @@ func standard(t testing.TB, o *resource.Object) []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-// TestPayloadIsJSON: an object's payload is what encoding/json makes of it, byte for byte, whatever the strings in it. Stored
-// objects were written by it, and their hash is that of these bytes.
+// TestPayloadIsJSON: an object's payload is what encoding/json makes of it, byte for byte, whatever the strings in it.
+// Stored objects were written by it, and their hash is that of these bytes.
 func TestPayloadIsJSON(t *testing.T) {
 	words := []string{
-		"", "a", "ops", `"`, `\`, "a\"b\\c", "<script>&'", "\x00", "\b\f\n\r\t\x1b", "\x7f", "ü", "日本", "\u2028\u2029", "\xff", "a\xc3", "\U0001F600",
+		"", "a", "ops", `"`, `\`, "a\"b\\c", "<script>&'", "\x00", "\b\f\n\r\t\x1b", "\x7f",
+		"ü", "日本", "\u2028\u2029", "\xff", "a\xc3", "\U0001F600",
 		"\ufffd", "2026-11-26T15:17:24.123456Z",
 	}
 	r := rand.New(rand.NewPCG(1, 2))

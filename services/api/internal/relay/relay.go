@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
@@ -65,7 +66,7 @@ func New(s *store.Store, js jetstream.JetStream, log *zap.Logger) *Relay {
 	return r
 }
 
-// Committed hands a revision over right after its commit, which saves reading it back.
+// Committed hands a revision over right after its commit, by this api or another one, which saves reading it back.
 func (r *Relay) Committed(c store.Committed) {
 	select {
 	case r.fresh <- c:
@@ -205,7 +206,8 @@ func (r *Relay) follow(ctx context.Context) {
 
 func (r *Relay) publishFresh(ctx context.Context, c store.Committed) error {
 	switch {
-	case c.Commit.Epoch != r.commit.Epoch || c.Commit.Revision > r.commit.Revision+1:
+	case c.Commit.Epoch != r.commit.Epoch || c.Commit.Revision > r.commit.Revision+1,
+		c.Commit.Revision == r.commit.Revision+1 && c.Follows != "" && c.Follows != resource.Digest(r.commit.State):
 		head, err := r.store.Head(ctx)
 		if err != nil {
 			return err

@@ -191,12 +191,20 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return nil
 	})
 	group.Add("listen", func(ctx context.Context) error {
-		st.Listen(ctx, func(revision int64) {
-			rel.Wake()
-			if revision == 0 || revision > w.Revision() {
-				if err := w.Look(ctx); err != nil {
-					log.Warn("the database cannot be read", zap.Error(err))
-				}
+		st.Listen(ctx, func(revision int64, whole *store.Committed) {
+			var err error
+			switch {
+			case whole != nil:
+				rel.Committed(*whole)
+				err = w.Hear(ctx, *whole)
+			case revision == 0 || revision > w.Revision():
+				rel.Wake()
+				err = w.Look(ctx)
+			default:
+				rel.Wake()
+			}
+			if err != nil {
+				log.Warn("the database cannot be read", zap.Error(err))
 			}
 			committed.Raise()
 		})

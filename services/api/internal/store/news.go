@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 // MaxNews is how many changes are read at most to follow what others have written; whoever lacks more reads the whole
@@ -77,14 +79,59 @@ func readNews(ctx context.Context, conn *pgx.Conn, after int64, begin, end strin
 	return n, nil
 }
 
-// announcement is what a commit says on [NotifyChannel]: which api, and which revision.
-func announcement(instance string, revision int64) string {
-	return instance + " " + strconv.FormatInt(revision, 10)
+// maxAnnouncement is how long an announcement may be: PostgreSQL takes less than 8000 bytes.
+const maxAnnouncement = 7900
+
+// announcement is what a commit says on [NotifyChannel]: which api, the revision, and all of it where that is little:
+// other apis then know it without having to ask for it. An api of the version before looks at the database instead.
+func announcement(instance string, revision int64, whole *Committed) string {
+	short := instance + " " + strconv.FormatInt(revision, 10)
+	if whole == nil {
+		return short
+	}
+	size := 0
+	for _, o := range whole.Objects {
+		size += len(o.Payload())
+	}
+	if size > maxAnnouncement {
+		return short
+	}
+	x := announced{Commit: whole.Commit, Follows: whole.Follows}
+	for _, o := range whole.Objects {
+		x.Objects = append(x.Objects, o.Payload())
+	}
+	if long := short + " " + mustJSON(x); len(long) <= maxAnnouncement {
+		return long
+	}
+	return short
 }
 
-// announced reads an [announcement]; revision 0 where none is said, as for a new epoch.
-func announced(payload string) (instance string, revision int64) {
+// announced is a whole revision in an announcement.
+type announced struct {
+	Commit  stream.Commit     `json:"commit"`
+	Objects []json.RawMessage `json:"objects"`
+	Follows string            `json:"follows"`
+}
+
+// readAnnouncement reads an [announcement]: revision 0 where none is said, as for a new epoch, and no whole where
+// there is none that can be read.
+func readAnnouncement(payload string) (instance string, revision int64, whole func() *Committed) {
 	instance, said, _ := strings.Cut(payload, " ")
+	said, long, _ := strings.Cut(said, " ")
 	revision, _ = strconv.ParseInt(said, 10, 64) // "" is 0
-	return instance, revision
+	return instance, revision, func() *Committed {
+		var x announced
+		if long == "" || json.Unmarshal([]byte(long), &x) != nil || x.Commit.Revision != revision {
+			return nil
+		}
+		c := &Committed{Commit: x.Commit, Follows: x.Follows}
+		for _, payload := range x.Objects {
+			o, err := resource.ParsePayload(payload)
+			if err != nil {
+				return nil
+			}
+			c.Objects = append(c.Objects, o)
+		}
+		return c
+	}
 }

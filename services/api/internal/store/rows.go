@@ -45,15 +45,18 @@ func queueResources(b *pgx.Batch, records []Record) {
 		}
 	}
 	const insert = `INSERT INTO resources (kind, name, revision, payload, columns_of, owner, labels, hosts, services)
-		SELECT kind, name, revision, payload::json, revision, nullif(owner, ''), nullif(labels, '')::jsonb, nullif(hosts, '')::jsonb, nullif(services, '')::jsonb
+		SELECT kind, name, revision, payload::json, revision,
+			nullif(owner, ''), nullif(labels, '')::jsonb, nullif(hosts, '')::jsonb, nullif(services, '')::jsonb
 		FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
 			AS r (revision, kind, name, payload, owner, labels, hosts, services)`
 	// What is new is no conflict. To look for one costs as much again as the INSERT.
 	fresh.queue(b, insert)
-	there.queue(b, insert+` ON CONFLICT (kind, name) DO UPDATE SET revision = excluded.revision, payload = excluded.payload, columns_of = excluded.columns_of,
+	there.queue(b, insert+` ON CONFLICT (kind, name) DO UPDATE SET
+		revision = excluded.revision, payload = excluded.payload, columns_of = excluded.columns_of,
 		owner = excluded.owner, labels = excluded.labels, hosts = excluded.hosts, services = excluded.services`)
 	if len(gone.names) > 0 {
-		b.Queue(`DELETE FROM resources r USING unnest($1::text[], $2::text[]) AS d (kind, name) WHERE r.kind = d.kind AND r.name = d.name`, gone.kinds, gone.names)
+		b.Queue(`DELETE FROM resources r USING unnest($1::text[], $2::text[]) AS d (kind, name)
+			WHERE r.kind = d.kind AND r.name = d.name`, gone.kinds, gone.names)
 	}
 }
 
@@ -61,7 +64,8 @@ func (r *rows) name(ref resource.Ref) {
 	r.kinds, r.names = append(r.kinds, ref.Kind), append(r.names, ref.Name)
 }
 
-// add adds an object. What lists are filtered by is as the trigger resources_columns makes it of rows that others write.
+// add adds an object. What lists are filtered by is as the trigger resources_columns makes it of rows that others
+// write.
 func (r *rows) add(o *resource.Object) {
 	r.name(o.Ref())
 	r.revisions, r.payloads = append(r.revisions, o.Revision), append(r.payloads, string(o.Payload()))

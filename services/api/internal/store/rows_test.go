@@ -14,15 +14,16 @@ import (
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
 
-// wrong counts the rows whose columns are not what their payload says, in the words of the version that had the database
-// generate them.
-const wrong = `SELECT count(*) FROM resources WHERE columns_of IS DISTINCT FROM revision OR revision IS DISTINCT FROM (payload ->> 'revision')::bigint
+// wrong counts the rows whose columns are not what their payload says, in the words of the version that had the
+// database generate them.
+const wrong = `SELECT count(*) FROM resources
+	WHERE columns_of IS DISTINCT FROM revision OR revision IS DISTINCT FROM (payload ->> 'revision')::bigint
 	OR owner IS DISTINCT FROM payload ->> 'owner' OR labels IS DISTINCT FROM (payload -> 'labels')::jsonb
 	OR hosts IS DISTINCT FROM (payload -> 'spec' -> 'hosts')::jsonb
 	OR services IS DISTINCT FROM jsonb_path_query_array((payload -> 'spec' -> 'backends')::jsonb, '$[*].service')`
 
-// TestColumns: what lists are filtered by is what the objects say, whether this api writes a row, makes it anew, changes it
-// or brings it back within one group, or an api of the version before does, which knows nothing of these columns.
+// TestColumns: what lists are filtered by is what the objects say, whether this api writes a row, changes it, or brings
+// it back within one group, or an api of the version before does, which knows nothing of these columns.
 func TestColumns(t *testing.T) {
 	url := pgtest.Database(t)
 	s, err := store.Open(t.Context(), url)
@@ -49,7 +50,8 @@ func TestColumns(t *testing.T) {
 	bare := object(resource.KindRoute, "r", "", nil, &configv1.Route{})
 	full := object(resource.KindRoute, "r", "team <a>", map[string]string{"zone": `z"1\`, "ü": "&"},
 		&configv1.Route{Hosts: []string{"a.example.com", "*.example.com"}, Backends: backends("one", "two")})
-	service := object(resource.KindService, "s", "x", map[string]string{"a": ""}, &configv1.Service{Endpoints: []*configv1.Endpoint{{Host: "192.0.2.1", Port: 80}}})
+	service := object(resource.KindService, "s", "x", map[string]string{"a": ""},
+		&configv1.Service{Endpoints: []*configv1.Endpoint{{Host: "192.0.2.1", Port: 80}}})
 	look := func(what string, rows int64) {
 		t.Helper()
 		if n := pgtest.Value[int64](t, url, wrong); n != 0 {

@@ -201,6 +201,8 @@ func scanObject(row pgx.CollectableRow) (*resource.Object, error) {
 type Committed struct {
 	Commit  stream.Commit
 	Objects []*resource.Object // tombstones included
+	// Follows is the digest of the state that it has changed; "" where that is not known.
+	Follows string
 }
 
 // StateAt reads the state's hash as it was at a revision, without what it changed.
@@ -293,9 +295,9 @@ func (s *Store) Lead(ctx context.Context) (release func(), head func(context.Con
 	return release, func(ctx context.Context) (Head, error) { return readHead(ctx, raw) }, true, nil
 }
 
-// Listen calls wake with the revision of every commit that another api makes, and with 0 at every renewed epoch and
-// whenever it has been deaf in between, until the context ends.
-func (s *Store) Listen(ctx context.Context, wake func(revision int64)) {
+// Listen calls wake with the revision of every commit that another api makes, and all of it where the commit has said
+// it; with 0 at every renewed epoch and whenever it has been deaf in between. It does so until the context ends.
+func (s *Store) Listen(ctx context.Context, wake func(revision int64, whole *Committed)) {
 	for ctx.Err() == nil {
 		_ = s.listenOnce(ctx, wake) // the database is away: the poll stands in
 		select {
@@ -305,7 +307,7 @@ func (s *Store) Listen(ctx context.Context, wake func(revision int64)) {
 	}
 }
 
-func (s *Store) listenOnce(ctx context.Context, wake func(int64)) error {
+func (s *Store) listenOnce(ctx context.Context, wake func(int64, *Committed)) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err
@@ -319,14 +321,14 @@ func (s *Store) listenOnce(ctx context.Context, wake func(int64)) error {
 	if _, err := raw.Exec(ctx, "LISTEN "+NotifyChannel); err != nil {
 		return err
 	}
-	wake(0)
+	wake(0, nil)
 	for {
 		n, err := raw.WaitForNotification(ctx)
 		if err != nil {
 			return err
 		}
-		if instance, revision := announced(n.Payload); instance != s.instance {
-			wake(revision)
+		if instance, revision, whole := readAnnouncement(n.Payload); instance != s.instance {
+			wake(revision, whole())
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 // Tx is a write transaction that holds the head's lock.
@@ -43,6 +44,25 @@ type Record struct {
 	// Key is the idempotency key, "" for none, and Answer what it will remember.
 	Key    string
 	Answer Answer
+}
+
+// Committed is the revision as it is published and announced, made in the state of a head.
+func (r Record) Committed(before Head) Committed {
+	c := Committed{Commit: stream.Commit{
+		Epoch: before.Epoch, Revision: r.Revision, State: r.State, Actor: r.Actor, Message: r.Message,
+		RequestID: r.RequestID, At: resource.Time(r.At), Traceparent: r.Traceparent,
+	}, Follows: resource.Digest(before.State)}
+	for _, x := range r.Changes {
+		ref := x.Ref()
+		o := x.After
+		if o == nil {
+			o = resource.Tombstone(ref, r.Revision)
+		}
+		c.Objects = append(c.Objects, o)
+		c.Commit.Changes = append(c.Commit.Changes,
+			stream.ChangedResource{Kind: ref.Kind, Name: ref.Name, Deleted: x.After == nil})
+	}
+	return c
 }
 
 // Begin starts a write: BEGIN, the head's lock and the idempotency keys in one round trip.
@@ -110,9 +130,11 @@ func (t *Tx) Rollback(ctx context.Context) {
 func (t *Tx) Commit(ctx context.Context, records []Record) error {
 	var b pgx.Batch
 	var last *Record
+	revisions := 0
 	for i := range records {
 		if len(records[i].Changes) > 0 {
 			last = &records[i]
+			revisions++
 		}
 	}
 	if last != nil {
@@ -120,7 +142,12 @@ func (t *Tx) Commit(ctx context.Context, records []Record) error {
 		queueChanges(&b, records)
 		queueResources(&b, records)
 		b.Queue(`UPDATE config_head SET revision = $1, state = $2`, last.Revision, mustJSON(last.State))
-		b.Queue(`SELECT pg_notify('`+NotifyChannel+`', $1)`, announcement(t.store.instance, last.Revision))
+		var whole *Committed
+		if revisions == 1 && len(last.Changes) <= 16 { // more is longer than an announcement
+			c := last.Committed(t.Head)
+			whole = &c
+		}
+		b.Queue(`SELECT pg_notify('`+NotifyChannel+`', $1)`, announcement(t.store.instance, last.Revision, whole))
 	}
 	queueAnswers(&b, records)
 	b.Queue(`COMMIT`)

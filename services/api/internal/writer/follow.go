@@ -100,6 +100,27 @@ func (w *Writer) Look(ctx context.Context) error {
 	return w.follow(ctx, news)
 }
 
+// Hear follows a revision that another api has announced whole, which saves asking the database for it, and looks at
+// the database where that is not the next one.
+func (w *Writer) Hear(ctx context.Context, c store.Committed) error {
+	select {
+	case w.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	next := w.head.Epoch == c.Commit.Epoch && w.head.Revision+1 == c.Commit.Revision && w.digest == c.Follows
+	if next {
+		defer func() { <-w.turn }()
+		head := store.Head{Epoch: c.Commit.Epoch, Revision: c.Commit.Revision, State: c.Commit.State}
+		return w.follow(ctx, store.News{Head: head, Objects: c.Objects, Whole: true})
+	}
+	<-w.turn
+	if c.Commit.Epoch == w.Epoch() && w.State(c.Commit.Revision) == resource.Digest(c.Commit.State) {
+		return nil // a write has been faster, and has read it
+	}
+	return w.Look(ctx)
+}
+
 // show lets readers see the present head, whose state has the digest.
 func (w *Writer) show(digest string) {
 	if now := w.head.State[resource.KindGateway]; w.gateways.Load() == nil || now != w.shown {
@@ -111,6 +132,7 @@ func (w *Writer) show(digest string) {
 		epoch := w.head.Epoch
 		w.epoch.Store(&epoch)
 	}
+	w.digest = digest
 	w.recent.add(w.head.Revision, digest)
 	w.revision.Store(w.head.Revision)
 }

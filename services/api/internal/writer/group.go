@@ -232,9 +232,10 @@ func (w *Writer) together(ctx context.Context, requests []*request) {
 	}
 	for _, m := range members {
 		if r := m.decided.record; len(r.Changes) > 0 {
+			c := r.Committed(w.head)
 			w.head = store.Head{Epoch: tx.Epoch, Revision: r.Revision, State: r.State}
 			w.show(m.decided.result.State)
-			w.notify(committed(w.head, r))
+			w.notify(c)
 		}
 	}
 	for _, m := range members {

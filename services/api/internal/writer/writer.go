@@ -23,7 +23,6 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/pkg/translate"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
@@ -149,7 +148,9 @@ type Writer struct {
 	turn  chan struct{}
 	state *config.State
 	head  store.Head
-	shown resource.KindState // of the gateways that readers see
+	// digest is that of the head's state.
+	digest string
+	shown  resource.KindState // of the gateways that readers see
 	// recent are the newest revisions that this api has seen.
 	recent recent
 	// For readers, who must not wait for a write that is under way.
@@ -215,23 +216,6 @@ func (w *Writer) decide(meta Meta, plan Planner, epoch string, revision int64) (
 		d.record.Answer = store.Answer{Request: meta.Request, Status: p.Status, Response: answer}
 	}
 	return d, nil
-}
-
-func committed(h store.Head, r store.Record) store.Committed {
-	c := store.Committed{Commit: stream.Commit{
-		Epoch: h.Epoch, Revision: h.Revision, State: h.State, Actor: r.Actor, Message: r.Message,
-		RequestID: r.RequestID, At: resource.Time(r.At), Traceparent: r.Traceparent,
-	}}
-	for _, x := range r.Changes {
-		ref := x.Ref()
-		o := x.After
-		if o == nil {
-			o = resource.Tombstone(ref, h.Revision)
-		}
-		c.Objects = append(c.Objects, o)
-		c.Commit.Changes = append(c.Commit.Changes, stream.ChangedResource{Kind: ref.Kind, Name: ref.Name, Deleted: x.After == nil})
-	}
-	return c
 }
 
 // refuse adds what a check found to the secrets that are missing, so that everything is said at once.
