@@ -2,6 +2,7 @@ package dev
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -24,6 +25,8 @@ type child struct {
 	// beside says that it needs nothing of the child before it, and starts together with it: with much configuration
 	// each reads for seconds.
 	beside bool
+	// grace is how long it may take to end once it was asked to, before it is killed; ten seconds where it is 0.
+	grace time.Duration
 
 	mu  sync.Mutex
 	pid int
@@ -42,7 +45,7 @@ func (c *child) start(ctx context.Context, logs string, say func(string), change
 		said := "" // a child that cannot start says the same each time
 		for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 			began := time.Now()
-			err := c.once(ctx, logs, changed)
+			err := c.once(ctx, logs, say, changed)
 			if ctx.Err() != nil {
 				return
 			}
@@ -63,7 +66,7 @@ func (c *child) start(ctx context.Context, logs string, say func(string), change
 	}()
 }
 
-func (c *child) once(ctx context.Context, logs string, changed func()) error {
+func (c *child) once(ctx context.Context, logs string, say func(string), changed func()) error {
 	cmd := c.make()
 	log, err := os.OpenFile(c.log(logs), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -103,13 +106,29 @@ func (c *child) once(ctx context.Context, logs string, changed func()) error {
 		return err
 	case <-ctx.Done():
 	}
-	_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
-	select {
-	case err := <-exited:
-		return err
-	case <-time.After(10 * time.Second):
-		_ = cmd.Process.Kill() // it had its time
-		return <-exited
+	return c.end(cmd.Process, exited, say)
+}
+
+// end asks a process to end, and kills it where it had its time. What takes long is said.
+func (c *child) end(process *os.Process, exited <-chan error, say func(string)) error {
+	grace := cmp.Or(c.grace, 10*time.Second)
+	_ = process.Signal(syscall.SIGTERM) // it may have ended by itself
+	begun := time.Now()
+	limit := time.After(grace)
+	wonder := time.NewTimer(patience)
+	defer wonder.Stop()
+	for {
+		select {
+		case err := <-exited:
+			return err
+		case <-wonder.C:
+			left := max(grace-time.Since(begun), 0).Round(time.Second)
+			say(fmt.Sprintf("stopping: waiting for %s to end; it is killed in %v", c.name, left))
+		case <-limit:
+			say(fmt.Sprintf("stopping: %s did not end within %v and is killed", c.name, grace))
+			_ = process.Kill()
+			return <-exited
+		}
 	}
 }
 

@@ -199,7 +199,9 @@ func (s *system) plan(envoy string) error {
 	if !s.NoDemo {
 		s.children = append(s.children, &child{name: "backend", make: s.self(nil, "backend", strconv.Itoa(s.BackendPort)), ready: tcpOK(local(s.BackendPort)), beside: true})
 	}
-	s.children = append(s.children, &child{name: "envoy", ready: httpOK(s.urls["admin"] + "/ready"), make: func() *exec.Cmd {
+	// Envoy keeps nothing, and takes apart what it serves before it ends, which takes long with much of it.
+	ready := httpOK(s.urls["admin"] + "/ready")
+	s.children = append(s.children, &child{name: "envoy", grace: 2 * time.Second, ready: ready, make: func() *exec.Cmd {
 		// Hot restarts, which nobody does here, need shared memory that an Envoy which is killed leaves behind.
 		c := s.withDrainTime(boot, envoyConfig)
 		args := []string{"-c", boot, "--concurrency", strconv.Itoa(s.Concurrency), "--log-level", "warning", "--disable-hot-restart"}
