@@ -12,6 +12,7 @@ import (
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	httpwasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -30,7 +31,7 @@ import (
 // use or not, so that the first policy of a gateway changes as little as its hundredth key: no listener,
 // no connection. A slot that is not in use is asleep: Envoy makes nothing of it for a request.
 const (
-	slotHost     = "marchproxy.host" // host.go
+	slotHost     = "marchproxy.authority" // host.go
 	slotMetrics  = "marchproxy.metrics"
 	slotRequests = "marchproxy.requests" // rate limit policies
 	slotLicense  = "marchproxy.license"
@@ -41,13 +42,15 @@ const (
 	// Those of what single routes ask for: routefilters.go.
 	slotCORS       = "envoy.filters.http.cors"
 	slotRouteLimit = "marchproxy.route_rate_limit"
+	// slotHostEarlier is the place of the host filter in listeners from before [slotHost], whose connections may drain.
+	slotHostEarlier = "marchproxy.host"
 	// slotConnections is a place among the network filters: connlimit.go.
 	slotConnections = "marchproxy.connections"
 )
 
 // slotNames are all of them.
 var slotNames = []string{
-	slotConnections, slotHost, slotMetrics, slotCORS, slotRequests, slotLimit, slotRouteLimit, slotLicense, slotAuth,
+	slotConnections, slotHost, slotHostEarlier, slotMetrics, slotCORS, slotRequests, slotLimit, slotRouteLimit, slotLicense, slotAuth,
 	slotJWT, slotClaims,
 }
 
@@ -241,7 +244,8 @@ func (w *work) own(gw resource.Ref) {
 	} else {
 		w.sleep(slotMetrics, gw)
 	}
-	w.fill(slotHost, hostFilter(w.gw), gw)
+	w.fill(slotHost, hostFilter(), gw)
+	w.fill(slotHostEarlier, &luav3.Lua{DefaultSourceCode: inline(earlierScript)}, gw)
 	w.fill(slotConnections, connectionLimit(w.gw.GetLimits().GetMaxConnections()), gw)
 	w.fill(slotLimit, listenerLimit(w.gw.GetLimits().GetLocalRateLimit()), gw)
 	w.routeFilters(gw)

@@ -1,46 +1,72 @@
 package translate
 
 import (
-	"fmt"
-	"slices"
-	"strconv"
-	"strings"
-
+	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	headersv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
+	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	inputsv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-
-	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // How a request finds its scope. Envoy compares a scope's key with a header byte for byte, so:
 //
-//  1. an early mutation sets an internal header to "listener|authority", over whatever the client sent;
-//  2. the scope key is that header: an exact host in lower case has found its table;
-//  3. where nothing was found, the host filter tries the host in lower case, and then "listener|*", the
-//     table of all wildcards and of the default.
+//  1. Envoy takes the port and one final dot off the authority;
+//  2. an early mutation sets an internal header to "listener|authority", over whatever the client sent;
+//  3. the scope key is that header: an exact host in lower case has found its table, and passes no filter for it;
+//  4. where nothing was found, the host filter looks at what is left. What is not a host is refused; a host in lower
+//     case has "listener|*" looked up, the table of all wildcards and of the default; one with capitals is tried in
+//     lower case first.
 //
-// Port and final dot are gone before the first step.
+// So no request reaches the wildcards and the default by a spelling of its host. Where the host filter fails, nothing
+// is found, which is answered with 404.
 //
 // Every table removes the header again and ends in a route of its own, so that a path that is not known
 // never falls through to another table.
 
+// What a host is, once port and final dot are gone: labels of letters, digits, hyphens and underscores, or an IPv6
+// address in brackets. canonicalHost is one as routes write it, anyHost one in any case.
+const (
+	canonicalHost = `[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]`
+	anyHost       = `[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]`
+)
+
 const scopeHeader = "x-marchproxy-scope"
+
+// metadataListener is where a listener's name stands in its metadata.
+const metadataListener = "listener"
 
 func scopeKey(listener, host string) string { return listener + "|" + host }
 
+// scopeMutation sets the header that the scope is found by.
+func scopeMutation(value string) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: scopeHeader, Value: value},
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}}}
+}
+
 func earlyMutation(listener string) *corev3.TypedExtensionConfig {
 	return &corev3.TypedExtensionConfig{Name: "envoy.http.early_header_mutation.header_mutation", TypedConfig: pack(&earlyv3.HeaderMutation{
-		Mutations: []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
-			Header:       &corev3.HeaderValue{Key: scopeHeader, Value: scopeKey(listener, "%REQ(:authority)%")},
-			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-		}}}},
+		Mutations: []*mutationv3.HeaderMutation{scopeMutation(scopeKey(listener, "%REQ(:authority)%"))},
 	})}
+}
+
+// listenerMetadata tells the host filter, which is the same in all of a gateway's listeners, in which one it is.
+func listenerMetadata(listener string) *corev3.Metadata {
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{metadataSpace: {Fields: map[string]*structpb.Value{
+		metadataListener: structpb.NewStringValue(listener),
+	}}}}
 }
 
 func scopedRoutes() *hcmv3.HttpConnectionManager_ScopedRoutes {
@@ -56,153 +82,93 @@ func scopedRoutes() *hcmv3.HttpConnectionManager_ScopedRoutes {
 	}}
 }
 
-// hostScript is step 3, and the guard of hosts that demand a client certificate: their table is shared
-// with every connection, so a request for one on a connection without a client certificate, or made for a server name
-// that demands none of the same authority, is sent away (421) to make a connection of its own. What it cannot see is a
-// connection from before its host changed authorities: that one goes on until it ends. The script is the same for all of a gateway's listeners and comes
-// by ECDS, so that a host which is to demand a certificate drains nobody else's connections.
-func hostScript(g *configv1.Gateway) string {
-	var b strings.Builder
-	b.WriteString("local exact, suffix = {}, {}\n")
-	guards := false
-	for _, l := range g.GetListeners() {
-		if len(l.GetClientAuth()) == 0 {
-			continue
-		}
-		guards = true
-		name := luaString(l.GetName() + "|")
-		fmt.Fprintf(&b, "exact[%s], suffix[%s] = {}, {}\n", name, name)
-		for _, a := range l.GetClientAuth() {
-			authority := luaString(a.GetCaCertificate())
-			for _, h := range slices.Sorted(slices.Values(a.GetHosts())) {
-				if rest, ok := strings.CutPrefix(h, "*"); ok {
-					fmt.Fprintf(&b, "suffix[%s][%s] = %s\n", name, luaString(rest), authority)
-				} else {
-					fmt.Fprintf(&b, "exact[%s][%s] = %s\n", name, luaString(h), authority)
-				}
-			}
+// hostFilter is step 4. It is the same everywhere, in its place by ECDS so that another one drains nobody.
+func hostFilter() proto.Message {
+	authority := matching("authority", &inputsv3.HttpRequestHeaderMatchInput{HeaderName: ":authority"})
+	rule := func(host string, then *xdsmatcherv3.Matcher_OnMatch) *xdsmatcherv3.Matcher_MatcherList_FieldMatcher {
+		return &xdsmatcherv3.Matcher_MatcherList_FieldMatcher{
+			Predicate: &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+				SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+					Input: authority,
+					Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: &xdsmatcherv3.StringMatcher{
+						MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{SafeRegex: &xdsmatcherv3.RegexMatcher{
+							Regex: host, EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}},
+						}},
+					}},
+				},
+			}},
+			OnMatch: then,
 		}
 	}
-	if guards {
-		b.WriteString(`local function authority(listener, name)
-  local e, s = exact[listener], suffix[listener]
-  if not e then return nil end
-  if e[name] then return e[name] end
-  local dot = string.find(name, ".", 1, true)
-  while dot do
-    local found = s[string.sub(name, dot)]
-    if found then return found end
-    dot = string.find(name, ".", dot + 1, true)
-  end
-  return nil
-end
-`)
+	toWildcards := &headersv3.HeaderMutation{Mutations: &headersv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
+		scopeMutation(scopeKey("%METADATA(LISTENER:"+metadataSpace+":"+metadataListener+")%", wildcardScope)),
+	}}}
+	// It sets nothing, and is here for what it does then.
+	again := &statev3.Config{ClearRouteCache: true}
+	// Envoy looks for the route when the next filter asks for it. The filters in WASM read the name of what was found
+	// last, so one that asks must come before them: this one asks whether the route has headers for it.
+	look := &headersv3.HeaderMutation{}
+	return &compositev3.Composite{Matcher: &xdsmatcherv3.Matcher{
+		MatcherType: &xdsmatcherv3.Matcher_MatcherList_{MatcherList: &xdsmatcherv3.Matcher_MatcherList{
+			Matchers: []*xdsmatcherv3.Matcher_MatcherList_FieldMatcher{
+				rule(canonicalHost, run(toWildcards, again, look)),
+				rule(anyHost, run(&luav3.Lua{DefaultSourceCode: inline(hostScript)}, look)),
+			},
+		}},
+		OnNoMatch: run(&faultv3.HTTPFault{Abort: &faultv3.FaultAbort{
+			ErrorType:  &faultv3.FaultAbort_HttpStatus{HttpStatus: 400},
+			Percentage: &typev3.FractionalPercent{Numerator: 100, Denominator: typev3.FractionalPercent_HUNDRED},
+		}}),
+	}}
+}
+
+// run has a request pass through filters.
+func run(filters ...proto.Message) *xdsmatcherv3.Matcher_OnMatch {
+	var chain []*corev3.TypedExtensionConfig
+	for _, f := range filters {
+		chain = append(chain, &corev3.TypedExtensionConfig{Name: string(f.ProtoReflect().Descriptor().FullName()), TypedConfig: pack(f)})
 	}
-	b.WriteString(`function envoy_on_request(handle)
-  local info = handle:streamInfo()
+	return execute(&compositev3.ExecuteFilterAction{FilterChain: &compositev3.FilterChainConfiguration{TypedConfig: chain}})
+}
+
+// hostScript is for hosts with capitals, which Envoy has no other means to write in lower case. A host without a
+// table of its own goes to the wildcards.
+const hostScript = `function envoy_on_request(handle)
   local headers = handle:headers()
   local listener = string.match(headers:get("` + scopeHeader + `") or "", "^[^|]*|") or ""
-  local host = string.lower(headers:get(":authority") or "")
-`)
-	if guards {
-		b.WriteString(`  local wanted = authority(listener, host)
-  if wanted then
-    local ssl = handle:connection():ssl()
-    local name = string.lower(info:requestedServerName() or "")
-    if not ssl or not ssl:peerCertificatePresented() or authority(listener, name) ~= wanted then
-      handle:respond({[":status"] = "421", ["content-type"] = "text/plain"}, "this host needs a connection of its own\n")
-      return
-    end
-  end
-`)
-	}
-	b.WriteString(`  if info:routeName() ~= "" then return end
-  headers:replace("` + scopeHeader + `", listener .. host)
+  headers:replace("` + scopeHeader + `", listener .. string.lower(headers:get(":authority") or ""))
   handle:clearRouteCache()
-  handle:metadata()
-  if info:routeName() ~= "" then return end
+  handle:metadata() -- has Envoy look for the route
+  if handle:streamInfo():routeName() ~= "" then return end
   headers:replace("` + scopeHeader + `", listener .. "*")
   handle:clearRouteCache()
 end
-`)
-	return b.String()
+`
+
+// earlierScript is the host filter of listeners from before it was made of Envoy's own filters. They are there as
+// long as their connections drain, and take nothing but a script. It can look for a route once a request, so a host
+// with capitals that has no table of its own is asked to make a new connection (421).
+const earlierScript = `function envoy_on_request(handle)
+  local info, headers = handle:streamInfo(), handle:headers()
+  local listener = string.match(headers:get("` + scopeHeader + `") or "", "^[^|]*|") or ""
+  local authority = headers:get(":authority") or ""
+  local host = string.lower(authority)
+  local labels = "." .. host
+  if not string.match(host, "^%[[0-9a-f:.]+%]$") and
+    (string.find(labels, "[^a-z0-9._-]") or string.find(labels, "..", 1, true) or string.find(labels, "%.$")) then
+    handle:respond({[":status"] = "400"}, "")
+    return
+  end
+  headers:replace("` + scopeHeader + `", listener .. (host == authority and "*" or host))
+  handle:clearRouteCache()
+  handle:metadata() -- has Envoy look for the route
+  if host ~= authority and info:routeName() == "" then handle:respond({[":status"] = "421"}, "") end
+end
+`
+
+func slotOfHost() *hcmv3.HttpFilter { return slot(slotHost, &compositev3.Composite{}) }
+
+// hostFilterOff is the same in every table of an exact host, and made once.
+var hostFilterOff = map[string]*anypb.Any{
+	slotHost: pack(&routev3.FilterConfig{Disabled: true}), slotHostEarlier: pack(&routev3.FilterConfig{Disabled: true}),
 }
-
-func luaString(s string) string { return strconv.QuoteToASCII(s) }
-
-// hostFilter is the content of the slot of the host filter.
-func hostFilter(g *configv1.Gateway) proto.Message {
-	return &luav3.Lua{DefaultSourceCode: inline(hostScript(g))}
-}
-
-func slotOfHost() *hcmv3.HttpFilter { return slot(slotHost, &luav3.Lua{}) }
-
-// guard are the hosts of a listener that demand a client certificate, wildcards as they are written. Only
-// requests for them need the host filter once they have found their table.
-type guard map[string]bool
-
-func guardOf(l *configv1.Listener) guard {
-	g := guard{}
-	for _, a := range l.GetClientAuth() {
-		for _, h := range a.GetHosts() {
-			g[h] = true
-		}
-	}
-	return g
-}
-
-// has finds a host as the script does, and Envoy with its filter chains.
-func (g guard) has(host string) bool {
-	if len(g) == 0 || g[host] {
-		return g[host]
-	}
-	for rest := host; ; {
-		_, after, ok := strings.Cut(rest, ".")
-		if !ok {
-			return false
-		}
-		if rest = after; g["*."+rest] {
-			return true
-		}
-	}
-}
-
-// guard is that of a listener, made once.
-func (w *work) guard(l *configv1.Listener) guard {
-	g, ok := w.guards[l.GetName()]
-	if !ok {
-		g = guardOf(l)
-		w.guards[l.GetName()] = g
-	}
-	return g
-}
-
-// reguard has the tables built again of hosts that begin or cease to demand a client certificate.
-func (w *work) reguard(before, after *configv1.Gateway) {
-	below := guard{} // wildcards; the hosts below them have to be looked for
-	for i, l := range after.GetListeners() {
-		was, is := guardOf(before.GetListeners()[i]), w.guard(l)
-		for _, g := range []guard{was, is} {
-			for h := range g {
-				switch {
-				case was[h] && is[h]:
-				case strings.HasPrefix(h, "*"):
-					below[h] = true
-				default:
-					w.scopes[h] = true
-				}
-			}
-		}
-	}
-	if len(below) == 0 {
-		return
-	}
-	for _, h := range w.st.Hosts(w.gateway) {
-		if below.has(h) {
-			w.scopes[scopeHost(h)] = true
-		}
-	}
-}
-
-// hostFilterOff is the same in every table, and made once.
-var hostFilterOff = map[string]*anypb.Any{slotHost: pack(&routev3.FilterConfig{Disabled: true})}

@@ -81,6 +81,7 @@ func listener(gateway string, g *configv1.Gateway, l *configv1.Listener, s *serv
 	}
 	out := &listenerv3.Listener{
 		Name: l.GetName(), Address: address(bind, l.GetPort()), StatPrefix: l.GetName(),
+		Metadata:                      listenerMetadata(l.GetName()),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(32 << 10),
 	}
 	filters := networkFilters(gateway, g, l, plain)
@@ -124,8 +125,10 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 		// HTTP/1.0 is what load balancers' checks and ab speak; Envoy alone would answer 426.
 		HttpProtocolOptions: &corev3.Http1ProtocolOptions{AcceptHttp_10: true},
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
-			IdleTimeout: orElse(lim.GetIdleTimeout(), time.Hour), HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_ALLOW,
-			MaxHeadersCount: positive(lim.GetMaxRequestHeaders()),
+			IdleTimeout: orElse(lim.GetIdleTimeout(), time.Hour),
+			// Clients have such headers of their own. The auth filter takes off what claims are forwarded in, in any spelling.
+			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_ALLOW,
+			MaxHeadersCount:              positive(lim.GetMaxRequestHeaders()),
 		},
 		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
 			MaxConcurrentStreams: wrapperspb.UInt32(100), InitialStreamWindowSize: wrapperspb.UInt32(64 << 10), InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),

@@ -34,6 +34,16 @@ func refusals() *hcmv3.LocalReplyConfig {
 	}
 	const invalid = `, error="invalid_token"`
 	return &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{
+		// What the host filter refuses.
+		{
+			Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{
+				Filters: []*accesslogv3.AccessLogFilter{status(400), expression(`== "fault_filter_abort"`)},
+			}}},
+			BodyFormatOverride: &corev3.SubstitutionFormatString{
+				Format:      &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: inline("the request's host is not a host's name\n")},
+				ContentType: "text/plain",
+			},
+		},
 		// RFC 6750 §3.1: no error code for a request that brought no credentials.
 		mapper(401, 401, `== "`+denied+`Jwt_is_missing}"`, "", "unauthorized", "missing_credentials"),
 		mapper(401, 401, `== "`+denied+`Jwt_is_expired}"`, invalid, "unauthorized", "expired_token"),

@@ -13,7 +13,7 @@ import (
 // chain. As one that is always there it would cost every request of every gateway; as one that is disabled until a
 // route enables it, it would be missing where the route is found late: Envoy chooses a request's filters by its
 // first route, and a wildcard's request has none before the host filter. So their places are asleep until some
-// route of the gateway asks for them, but for that of CORS (routeFilters, below).
+// route of the gateway asks for them.
 
 // routeFilters are the slots that routes ask for, with what comes into them.
 var routeFilters = map[string]proto.Message{
@@ -52,10 +52,7 @@ func (w *work) useFilters(scope Key, uses map[string]bool) {
 // routeFilters fills the slots that routes ask for.
 func (w *work) routeFilters(gw resource.Ref) {
 	for slot, filter := range routeFilters {
-		// The one for CORS never sleeps. The filters in WASM read the name of the route that was found, and the host
-		// filter only asks for another one: a filter before them has to have Envoy look for it, or they would find none
-		// and let pass what the policy or a feature of a wildcard's route forbids.
-		if slot != slotCORS && len(w.asked[slot]) == 0 {
+		if len(w.asked[slot]) == 0 {
 			filter = asleep()
 		}
 		w.fill(slot, filter, gw)

@@ -6,7 +6,9 @@ import (
 	"slices"
 	"sync"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -94,23 +96,17 @@ func (w *work) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuild
 		Name: scopeName(l.GetName(), host), ValidateClusters: unchecked, RequestHeadersToRemove: internalHeaders,
 		MaxDirectResponseBodySizeBytes: bodyLimit,
 	}
-	guarded := false
 	t := tableBuilder{work: w, clusters: map[string]bool{}, policies: map[string]bool{}, listener: l}
 	if host != wildcardScope {
 		routes := t.routes(host)
 		if len(routes) == 0 {
 			return nil, t
 		}
-		table.VirtualHosts = []*routev3.VirtualHost{t.virtualHost(host, "*", routes)}
-		if guarded = w.guard(l).has(host); !guarded {
-			table.TypedPerFilterConfig = hostFilterOff
-		}
+		v := t.virtualHost(host, "*", routes)
+		t.protectHost(v, host)
+		table.VirtualHosts, table.TypedPerFilterConfig = []*routev3.VirtualHost{v}, hostFilterOff
 	} else {
-		for _, h := range slices.Sorted(maps.Keys(w.wild)) {
-			if routes := t.routes(h); len(routes) > 0 {
-				table.VirtualHosts = append(table.VirtualHosts, t.virtualHost(h, h, routes))
-			}
-		}
+		table.VirtualHosts = t.wildcards()
 	}
 	scope := &routev3.ScopedRouteConfiguration{
 		Name: table.GetName(), RouteConfiguration: table,
@@ -120,9 +116,6 @@ func (w *work) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuild
 	}
 	r := newResource(scope.GetName(), scope, slices.Sorted(maps.Keys(t.clusters)), t.objects...)
 	r.Needs, r.Policies = t.needs(), slices.Sorted(maps.Keys(t.policies))
-	if guarded {
-		r.Needs = append(r.Needs, Key{TypeExtension, slotHost})
-	}
 	return r, t
 }
 
@@ -166,7 +159,7 @@ func (t *tableBuilder) routes(host string) []*resource.Object {
 }
 
 func (t *tableBuilder) virtualHost(name, domain string, routes []*resource.Object) *routev3.VirtualHost {
-	v := &routev3.VirtualHost{Name: name, Domains: []string{domain}}
+	v := &routev3.VirtualHost{Name: name, Domains: []string{domain}, Routes: []*routev3.Route{noTrace}}
 	for _, o := range routes {
 		t.objects = append(t.objects, o.Ref())
 		v.Routes = append(v.Routes, t.route(o.Name, o.Message().(*configv1.Route))...)
@@ -179,6 +172,19 @@ func (t *tableBuilder) virtualHost(name, domain string, routes []*resource.Objec
 var notFound = &routev3.Route{
 	Name: noRoute, Match: everything(),
 	Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 404}},
+}
+
+// noTrace is the first route of every table: TRACE would show a client what was added to its request on the way. It
+// is made once, and not changed.
+var noTrace = &routev3.Route{
+	Name: noRoute, Match: &routev3.RouteMatch{
+		PathSpecifier: everything().GetPathSpecifier(),
+		Headers: []*routev3.HeaderMatcher{{Name: ":method", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{
+			StringMatch: &matcherv3.StringMatcher{MatchPattern: exactly("trace").GetMatchPattern(), IgnoreCase: true},
+		}}},
+	},
+	Action:               &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 405}},
+	ResponseHeadersToAdd: []*corev3.HeaderValueOption{replace("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")},
 }
 
 func everything() *routev3.RouteMatch {

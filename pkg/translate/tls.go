@@ -45,15 +45,20 @@ func serve(x *servername.Index, listener string) *serving {
 // terminate gives a listener its filter chains. Which of them serves a name is said by a matcher beside them, not in
 // the chains: a name that comes or goes so leaves each of them as it is, and no connection drains.
 func (s *serving) terminate(out *listenerv3.Listener, filters []*listenerv3.Filter) {
-	add := func(name string, socket *corev3.TransportSocket) {
+	add := func(name string, socket *corev3.TransportSocket, first ...*listenerv3.Filter) {
 		out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{
-			Name: name, Filters: filters, TransportSocket: socket, TransportSocketConnectTimeout: durationpb.New(handshakeTimeout),
+			Name: name, Filters: append(first, filters...), TransportSocket: socket,
+			TransportSocketConnectTimeout: durationpb.New(handshakeTimeout),
 		})
 	}
 	exact := map[string]*matcherv3.Matcher_OnMatch{}
 	var wild []domain
 	for _, c := range s.chains {
-		add(c.Name, downstreamTLS(c.Certs, c.CA))
+		if c.CA == "" {
+			add(c.Name, downstreamTLS(c.Certs, ""))
+		} else {
+			add(c.Name, downstreamTLS(c.Certs, c.CA), clientCAFilter(c.CA))
+		}
 		for _, n := range c.Names {
 			if suffix, is := strings.CutPrefix(n, "*"); is {
 				wild = append(wild, domain{suffix, c.Name})
