@@ -1,6 +1,20 @@
 package ads
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
+
+// NextTimer is how long no stream does anything by itself.
+func (g *Gateway) NextTimer(now time.Time) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	wait := time.Hour
+	for s := range g.streams {
+		wait = min(wait, s.nextTimer(now))
+	}
+	return wait
+}
 
 // Proxies lists the connected Envoys, by id and address.
 func (g *Gateway) Proxies() []Proxy {

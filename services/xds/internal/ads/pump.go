@@ -12,7 +12,7 @@ func (s *stream) next(now time.Time) *push {
 	s.reform()
 	for _, t := range order {
 		ts := s.types[t]
-		if !ts.subscribed || ts.full() {
+		if !ts.open() {
 			continue
 		}
 		if ts.fresh {
@@ -254,15 +254,21 @@ func (s *stream) fits(e *entry, r *translate.Resource) bool {
 
 // mayRetry says whether it is time to try a refused version again, alone.
 func (s *stream) mayRetry(ts *typeState, e *entry, now time.Time) bool {
+	at, ok := s.retryAt(ts, e)
+	return ok && !now.Before(at)
+}
+
+// retryAt is when a refused version may be tried again, if nothing else is missing for that.
+func (s *stream) retryAt(ts *typeState, e *entry) (at time.Time, ok bool) {
 	if e == nil || e.desired == nil || e.bad == nil || !ts.wants(e) || ts.records[e] == nil || !ts.records[e].dirty {
-		return false
+		return at, false
 	}
 	for _, c := range e.desired.Clusters {
 		if !s.ready(c) {
-			return false
+			return at, false
 		}
 	}
-	return !now.Before(e.bad.at.Add(s.g.opt.Retry << min(e.bad.tries, 5)))
+	return e.bad.at.Add(s.g.opt.Retry << min(e.bad.tries, 5)), true
 }
 
 // ready says whether traffic may be sent to a cluster: the Envoy has it, with its endpoints.
@@ -314,22 +320,20 @@ func (s *stream) expire(t translate.Type, now time.Time) {
 	}
 }
 
-// nextTimer is how long nothing happens by itself.
+// nextTimer is how long nothing happens by itself. What has to wait for an answer of the Envoy is looked at when that
+// comes, whatever its time.
 func (s *stream) nextTimer(now time.Time) time.Duration {
 	wait := time.Hour
-	if len(s.free) > 0 {
+	if len(s.free) > 0 && s.types[translate.TypeCluster].open() {
 		wait = s.free[0].since.Add(s.g.opt.Linger).Sub(now)
 	}
 	for k := range s.g.refused {
-		if k.Type == translate.TypeSecret {
-			continue // a refused one is not tried again
+		ts := s.types[k.Type]
+		if k.Type == translate.TypeSecret || !ts.open() {
+			continue // a refused secret is not tried again
 		}
-		e := s.g.entries[k.Type][k.Name]
-		if e == nil || e.bad == nil {
-			continue
-		}
-		if rec := s.types[k.Type].records[e]; rec != nil && rec.dirty {
-			wait = min(wait, e.bad.at.Add(s.g.opt.Retry<<min(e.bad.tries, 5)).Sub(now))
+		if at, ok := s.retryAt(ts, s.g.entries[k.Type][k.Name]); ok {
+			wait = min(wait, at.Sub(now))
 		}
 	}
 	return max(wait, 10*time.Millisecond)

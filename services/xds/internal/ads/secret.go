@@ -27,9 +27,9 @@ import (
 // window is how many responses with secrets are under way at once.
 const window = 128
 
-// full says whether a type's responses have to be answered first.
-func (ts *typeState) full() bool {
-	return len(ts.inflight) >= ts.window
+// open says whether another response of a type may be sent, before those that were are answered.
+func (ts *typeState) open() bool {
+	return ts.subscribed && len(ts.inflight) < ts.window
 }
 
 // secrets picks the next secret that may be sent, and those that are gone up to it.
