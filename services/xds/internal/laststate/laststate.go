@@ -11,14 +11,11 @@
 package laststate
 
 import (
-	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/gob"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -49,17 +46,6 @@ type Notes struct {
 	ConfigVersion string
 }
 
-// frame is what is sealed: one commit and its objects, and what has changed of the names' addresses.
-type frame struct {
-	Commit []byte
-	Reset  bool
-	// More says that the snapshot goes on in the next frame: without that it is none.
-	More     bool
-	Payloads [][]byte
-	Notes    Notes
-	Names    map[string][]netip.Addr
-}
-
 // File is the journal. It is not safe for concurrent use.
 type File struct {
 	path     string
@@ -72,6 +58,7 @@ type File struct {
 	names    map[string][]netip.Addr
 	commit   stream.Commit
 	verdicts [sha256.Size]byte // of those last written
+	unblamed bool              // none were written last
 	// behind is why the file lacks what came last; nil where it lacks nothing. Nothing is appended then: a state
 	// without one of its commits is none that there ever was. It has to be written anew, see [File.Compact].
 	behind error
@@ -112,35 +99,6 @@ func Open(dir, secret string) (file *File, saved Saved, found bool, err error) {
 		return nil, saved, false, err
 	}
 	return file, saved, found, nil
-}
-
-func (fr *frame) replay(objects map[resource.Ref]*resource.Object, saved *Saved) error {
-	var c stream.Commit
-	if err := json.Unmarshal(fr.Commit, &c); err != nil {
-		return err
-	}
-	changed := make([]*resource.Object, len(fr.Payloads))
-	for i, p := range fr.Payloads {
-		o, err := resource.ParsePayload(p)
-		if err != nil {
-			return err
-		}
-		changed[i] = o
-	}
-	if fr.Reset {
-		clear(objects)
-		clear(saved.Names)
-	}
-	enter(saved.Names, fr.Names)
-	for _, o := range changed {
-		if o.Deleted {
-			delete(objects, o.Ref())
-		} else {
-			objects[o.Ref()] = o
-		}
-	}
-	saved.Commit, saved.Notes = c, fr.Notes
-	return nil
 }
 
 // Behind is why the file lacks what came last; nil where it lacks nothing. What it has is good.
@@ -207,10 +165,7 @@ func (f *File) write(c stream.Commit, objects []*resource.Object, names map[stri
 	if err := fr.fill(c, objects); err != nil {
 		return err
 	}
-	plain, err := fr.plain()
-	if err != nil {
-		return err
-	}
+	plain := fr.plain()
 	if err := f.add(plain); err != nil {
 		return err
 	}
@@ -219,23 +174,6 @@ func (f *File) write(c stream.Commit, objects []*resource.Object, names map[stri
 		f.next.since = append(f.next.since, plain)
 	}
 	return nil
-}
-
-func (fr *frame) fill(c stream.Commit, objects []*resource.Object) (err error) {
-	fr.Payloads = make([][]byte, len(objects))
-	for i, o := range objects {
-		fr.Payloads[i] = o.Payload()
-	}
-	fr.Commit, err = json.Marshal(c)
-	return err
-}
-
-func (fr *frame) plain() ([]byte, error) {
-	var out bytes.Buffer
-	if err := gob.NewEncoder(&out).Encode(fr); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
 }
 
 // add seals a frame, and writes it.

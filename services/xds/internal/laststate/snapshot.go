@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
-	"encoding/gob"
 	"errors"
 	"fmt"
 	"io"
@@ -80,11 +79,11 @@ func (f *File) read(file *os.File) (saved Saved, found, whole bool, err error) {
 		if raw, err = take(n, raw); err != nil {
 			break
 		}
-		var fr frame
 		if plain, err = f.aead.Open(plain[:0], nil, raw, place(f.count)); err != nil {
 			break
 		}
-		if err = gob.NewDecoder(bytes.NewReader(plain)).Decode(&fr); err != nil {
+		fr, err := parse(plain)
+		if err != nil {
 			break
 		}
 		if err = fr.replay(objects, &saved); err != nil {
@@ -158,11 +157,7 @@ func (s *Snapshot) Write() (err error) {
 		if err := fr.fill(s.commit, s.objects[begin:end]); err != nil {
 			return err
 		}
-		plain, err := fr.plain()
-		if err != nil {
-			return err
-		}
-		if err := f.add(plain); err != nil {
+		if err := f.add(fr.plain()); err != nil {
 			return err
 		}
 	}

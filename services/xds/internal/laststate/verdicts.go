@@ -40,6 +40,9 @@ var verdictsPlace = []byte("verdicts")
 
 // SaveVerdicts writes down what is refused, sealed, where it is not what was written last.
 func (f *File) SaveVerdicts(records []Record) error {
+	if len(records) == 0 && f.unblamed {
+		return nil // as at nearly every change
+	}
 	var plain bytes.Buffer
 	if err := gob.NewEncoder(&plain).Encode(records); err != nil {
 		return fmt.Errorf("verdicts: %w", err)
@@ -48,6 +51,7 @@ func (f *File) SaveVerdicts(records []Record) error {
 	if sum == f.verdicts {
 		return nil
 	}
+	f.unblamed = false
 	tmp := f.path + ".verdicts.new"
 	err := os.WriteFile(tmp, f.aead.Seal(nil, nil, plain.Bytes(), verdictsPlace), 0o600)
 	if err == nil {
@@ -57,7 +61,7 @@ func (f *File) SaveVerdicts(records []Record) error {
 		_ = os.Remove(tmp) // it takes the room that is missing
 		return fmt.Errorf("verdicts: %w", err)
 	}
-	f.verdicts = sum
+	f.verdicts, f.unblamed = sum, len(records) == 0
 	return nil
 }
 
