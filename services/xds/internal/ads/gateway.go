@@ -136,7 +136,8 @@ var order = []translate.Type{
 }
 
 // Apply makes a delta, the result of a revision, what the Envoys should have. A revision below the
-// last one (after a database was restored) is a new beginning: what is pending counts as its own.
+// last one (after a database was restored) is a new beginning: what is pending counts as its own. Who calls it has it
+// reported: a commit concerns several gateways, and is reported once.
 func (g *Gateway) Apply(revision int64, d translate.Delta) {
 	g.mu.Lock()
 	if revision < g.revision {
@@ -162,7 +163,6 @@ func (g *Gateway) Apply(revision int64, d translate.Delta) {
 	}
 	g.wake()
 	g.mu.Unlock()
-	g.opt.OnChange()
 }
 
 func (g *Gateway) restart(revision int64) {

@@ -327,17 +327,15 @@ func (s *stream) run(first *discoveryv3.DeltaDiscoveryRequest) error {
 	reading := false
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	take := func(r *discoveryv3.DeltaDiscoveryRequest) {
-		if s.handle(r) {
-			s.g.tell(true)
-		}
-	}
+	judged := false
+	take := func(r *discoveryv3.DeltaDiscoveryRequest) { judged = s.handle(r) }
 	take(first)
 	for {
-		next, err := s.pump()
+		next, err := s.pump(judged)
 		if err != nil {
 			return err
 		}
+		judged = false
 		timer.Reset(next)
 		if !reading && s.admitted { // what an Envoy says that it has is much: it is read when its turn comes
 			reading = true
@@ -356,8 +354,9 @@ func (s *stream) run(first *discoveryv3.DeltaDiscoveryRequest) error {
 	}
 }
 
-// pump sends everything that may be sent now, and says when to look again at the latest.
-func (s *stream) pump() (time.Duration, error) {
+// pump sends everything that may be sent now, and says when to look again at the latest. Judged says that what is known
+// of the resources is another now, which is told with what the Envoy has applied by that.
+func (s *stream) pump(judged bool) (time.Duration, error) {
 	for {
 		now := time.Now()
 		s.g.mu.Lock()
@@ -373,8 +372,9 @@ func (s *stream) pump() (time.Duration, error) {
 		s.reported = applied
 		urgent := applied != was && s.g.levels.move(was, applied)
 		s.g.mu.Unlock()
-		if applied != was {
-			s.g.tell(urgent)
+		if applied != was || judged {
+			s.g.tell(urgent || judged)
+			judged = false
 		}
 		if msg == nil {
 			return wait, nil

@@ -196,6 +196,7 @@ func (f *Fleet) retire(m *member) {
 	defer f.build.Unlock()
 	if m.builder.IsRetiring() {
 		m.gateway.Apply(f.commit.Revision, m.builder.Retire(f.state, m.gateway.Policies()))
+		f.signal()
 	}
 }
 

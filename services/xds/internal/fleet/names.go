@@ -61,6 +61,7 @@ func (f *Fleet) resolved(names []string) {
 	for _, m := range f.members {
 		m.gateway.Apply(f.commit.Revision, m.builder.Resolved(f.state, names))
 	}
+	f.signal()
 }
 
 // Restore hands over the addresses that names had in an earlier life of this server; call it after the last good

@@ -124,4 +124,5 @@ func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
 			m.gateway.Recall(verdicts, now)
 		}
 	}
+	f.signal()
 }

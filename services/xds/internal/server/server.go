@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
@@ -69,7 +70,8 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return fmt.Errorf("MARCHPROXY_TLS_*: %w", err)
 	}
-	nc, err := bus.Connect(cfg.NatsURL, "marchproxy-xds "+cfg.ID, cfg.Identity, id, log)
+	// Its own reports, one for each change, would come back to it, who hears those of the others.
+	nc, err := bus.Connect(cfg.NatsURL, "marchproxy-xds "+cfg.ID, cfg.Identity, id, log, nats.NoEcho())
 	if err != nil {
 		return err
 	}
@@ -128,11 +130,17 @@ func lastReport(ctx context.Context, js jetstream.JetStream, id string) *status.
 	return v
 }
 
+// window is how much an Envoy may send before it is read, in bytes.
+const window = 64 << 10
+
 func grpcServer(id *identity.Identity) *grpc.Server {
 	opts := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(64 << 20), grpc.MaxSendMsgSize(256 << 20), grpc.MaxConcurrentStreams(1000),
 		// Thousands of connections are idle nearly always: each keeps a small buffer to read.
 		grpc.ReadBufferSize(4 << 10),
+		// What an Envoy sends without being read: of those that wait for their turn, what they have. A window that is
+		// measured instead costs a ping, its answer and an update of the window for each acknowledgement.
+		grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
