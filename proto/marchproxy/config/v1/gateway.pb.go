@@ -431,7 +431,9 @@ type ClusterApiKey struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The key itself, at least 16 characters. Write-only: it is replaced by its hash before it is stored.
 	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	// SHA-256 of the key, in hexadecimal.
+	// SHA-256 of the key, in hexadecimal, for who has only that; a key of fewer than 16 characters opens nothing all the
+	// same. Write-only: reads have the name alone. On a later write a name with neither key nor sha256 keeps what is stored
+	// under it.
 	Sha256        string `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
