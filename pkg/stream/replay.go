@@ -24,9 +24,10 @@ type Options struct {
 	// Initial is what the consumer has already, from its disk, and InitialCommit that state's commit.
 	Initial       []*resource.Object
 	InitialCommit Commit
-	// Apart makes a consumer of each kind, and one of the commits. Such a consumer says its one filter in the subject by
-	// which it is made, so that NATS can keep who follows some kinds from reading the others.
-	Apart bool
+	// Apart, where it is not "", makes a consumer of each kind, and one of the commits, whose names begin with it
+	// ([ConsumerName]). Such a consumer says its name and its one filter in the subject by which it is made, so that NATS can
+	// keep who follows some kinds from reading the others, also by other people's consumers.
+	Apart string
 	// OnUpdate takes an update. An error ends the replay.
 	OnUpdate func(Update) error
 	// Patience is how long unequal hashes are borne before everything is replayed; 2s where 0. It is also
@@ -314,7 +315,7 @@ func (s *session) message(m jetstream.Msg) error {
 	if s.touched != nil {
 		s.touched[e.Ref()] = struct{}{}
 	}
-	if l := s.last; s.opt.Apart && l != nil && pending == 0 && (l.Epoch != s.commit.Epoch || l.Revision != s.commit.Revision) {
+	if l := s.last; s.opt.Apart != "" && l != nil && pending == 0 && (l.Epoch != s.commit.Epoch || l.Revision != s.commit.Revision) {
 		return s.consider(*l, pending) // which came before this object
 	}
 	return nil
@@ -322,7 +323,7 @@ func (s *session) message(m jetstream.Msg) error {
 
 // outstanding is what all consumers have still to deliver, after a message of one of them.
 func (s *session) outstanding(subject string, pending uint64) (all uint64) {
-	if !s.opt.Apart {
+	if s.opt.Apart == "" {
 		return pending
 	}
 	of := subject

@@ -28,13 +28,13 @@ func TestRandomTransactions(t *testing.T) {
 		follow(t, s, m, stream.Options{}, nil),
 		follow(t, s, m, stream.Options{Kinds: []string{resource.KindService}}, nil),
 		follow(t, s, m, stream.Options{Kinds: []string{resource.KindRoute, resource.KindCertificate}}, nil),
-		follow(t, s, m, stream.Options{Kinds: []string{resource.KindService}, Apart: true}, nil),
-		follow(t, s, m, stream.Options{Kinds: []string{resource.KindRoute, resource.KindCertificate}, Apart: true}, nil),
+		follow(t, s, m, stream.Options{Kinds: []string{resource.KindService}, Apart: "one"}, nil),
+		follow(t, s, m, stream.Options{Kinds: []string{resource.KindRoute, resource.KindCertificate}, Apart: "two"}, nil),
 	}
 	for i := range 90 {
 		m.publish(m.random(r))
 		if i%30 == 10 { // one that joins in the middle
-			consumers = append(consumers, follow(t, s, m, stream.Options{}, nil), follow(t, s, m, stream.Options{Apart: true}, nil))
+			consumers = append(consumers, follow(t, s, m, stream.Options{}, nil), follow(t, s, m, stream.Options{Apart: fmt.Sprint("late-", i)}, nil))
 		}
 	}
 	for _, c := range consumers {

@@ -89,6 +89,7 @@ func startApart(t *testing.T) *apart {
 		{"nats", "nats-1", "--host", "127.0.0.1"},
 		{"postgres", "db-1", "--host", "127.0.0.1"},
 		{"reader", "audit"},
+		{"operator", "ops"},
 		{"agent", "edge-1", "--gateway", "default"},
 		{"agent", "edge-2", "--gateway", "other"},
 		{"agent", "edge-3", "--gateway", "default"},

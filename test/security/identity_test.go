@@ -81,8 +81,12 @@ func (a *apart) refusesAtNATS(t *testing.T) {
 			"pub " + jsAPI + "STREAM.PURGE." + stream.Name, "pub " + jsAPI + "STREAM.DELETE." + stream.Name, "pub " + jsAPI + "STREAM.UPDATE." + stream.Name,
 			"pub " + jsAPI + "STREAM.MSG.DELETE." + stream.Name, "pub " + jsAPI + "INFO", "pub $JS.ACK." + stream.Name + ".another.1.1.1.1.1", "sub _INBOX.>", "sub >",
 			"sub marchproxy.rpc.v1.apply", "sub $JS.>",
+			"pub " + create, "pub " + jsAPI + "CONSUMER.MSG.NEXT." + stream.Name + ".mine", "pub " + jsAPI + "CONSUMER.DELETE." + stream.Name + ".mine",
 		},
 		"agent-edge-1": {
+			// Another's consumer would deliver what that may read.
+			"pub " + jsAPI + "CONSUMER.MSG.NEXT." + stream.Name + ".audit", "pub " + jsAPI + "CONSUMER.DELETE." + stream.Name + ".audit",
+			"pub " + create + "." + config + "revision", "pub " + jsAPI + "CONSUMER.CREATE." + stream.Name + ".edge-1-revision." + config + "resource.gateway.*",
 			"pub " + config + "revision", "pub marchproxy.status.v1.agent.edge-2", "pub marchproxy.status.v1.xds.xds-1", "pub marchproxy.rpc.v1.apply",
 			"pub " + create, "pub " + create + "." + config + ">", "pub " + create + "." + config + "resource.gateway.*",
 			"pub " + jsAPI + "DIRECT.GET." + stream.Name + "." + config + "resource.gateway.default", "pub " + jsAPI + "STREAM.MSG.GET." + stream.Name,
@@ -124,20 +128,35 @@ func (a *apart) refusesAtNATS(t *testing.T) {
 		}
 	}
 
-	// What a reader is for.
-	nc, refusals := a.atNATS("reader-audit")
+	// What a reader and an operator are for.
+	nc, refusals := a.atNATS("operator-ops")
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c, _, found, err := stream.LastCommit(t.Context(), js); err != nil || !found || c.Revision == 0 {
-		t.Errorf("a reader reads %v %v %v", c, found, err)
+		t.Errorf("an operator reads %v %v %v", c, found, err)
 	}
 	if all, err := stream.Table(t.Context(), js); err != nil || len(all) < 2 {
-		t.Errorf("a reader reads %d objects, %v", len(all), err)
+		t.Errorf("an operator reads %d objects, %v", len(all), err)
 	}
 	if len(refusals) > 0 {
-		t.Errorf("a reader is refused: %v", <-refusals)
+		t.Errorf("an operator is refused: %v", <-refusals)
+	}
+	nc, refusals = a.atNATS("reader-audit")
+	if js, err = jetstream.New(nc); err != nil {
+		t.Fatal(err)
+	}
+	cons, err := js.CreateConsumer(t.Context(), stream.Name, jetstream.ConsumerConfig{Durable: "audit", AckPolicy: jetstream.AckExplicitPolicy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := cons.Next()
+	if err == nil {
+		err = got.DoubleAck(t.Context())
+	}
+	if err != nil || len(refusals) > 0 {
+		t.Errorf("a reader reads: %v, and is refused %d times", err, len(refusals))
 	}
 
 	at := "tls://127.0.0.1:" + strconv.Itoa(a.natsPort)
@@ -190,7 +209,8 @@ func (a *apart) refusesAtPorts(t *testing.T) {
 	} {
 		cmd := exec.CommandContext(t.Context(), filepath.Join(a.bin, "marchproxy-api"), "new-epoch") // it needs the database alone
 		cmd.Env = []string{"DATABASE_URL=" + u}
-		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "pg_hba.conf") && !strings.Contains(string(out), "certificate authentication failed") {
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "pg_hba.conf") && !strings.Contains(string(out), "certificate authentication failed") &&
+			!strings.Contains(string(out), "requires a valid client certificate") {
 			t.Errorf("PostgreSQL asked by %s: %s %v", u, out, err)
 		}
 	}

@@ -109,7 +109,7 @@ func (a *agent) follow(group *process.Group, nc *nats.Conn) error {
 	group.Add("xdp", e.Run)
 	group.Add("replay", func(ctx context.Context) error {
 		return stream.Replay(ctx, js, stream.Options{
-			Kinds: []string{resource.KindRateLimit}, Apart: true, Initial: initial, InitialCommit: commit, OnUpdate: e.Update, OnProgress: a.behind.Store, Log: a.log,
+			Kinds: []string{resource.KindRateLimit}, Apart: a.cfg.ID, Initial: initial, InitialCommit: commit, OnUpdate: e.Update, OnProgress: a.behind.Store, Log: a.log,
 		})
 	})
 	return nil

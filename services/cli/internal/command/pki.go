@@ -23,7 +23,8 @@ func (c *cli) pkiCommand() *cobra.Command {
 	issue := &cobra.Command{
 		Use: "issue ROLE NAME", Short: "Make a part's certificate and its NATS user, or its certificate anew", Args: cobra.ExactArgs(2),
 		Long: "Roles: " + strings.Join(pki.Roles, ", ") + ". NAME is what the part is called: XDS_ID of an xds, AGENT_ID of an agent.\n" +
-			"A nats and a postgres are servers; a reader is a consumer of your own, or a person with this command line.",
+			"A nats and a postgres are servers; a reader is a consumer of your own, whose durable consumer has\n" +
+			"its name; an operator is a person with this command line.",
 		Example: "  marchproxy pki issue xds xds-1 --host xds.internal --host 10.0.0.7\n" +
 			"  marchproxy pki issue agent edge-1 --gateway default",
 		ValidArgsFunction: cobra.FixedCompletions(pki.Roles, cobra.ShellCompDirectiveNoFileComp),

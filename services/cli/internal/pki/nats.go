@@ -42,10 +42,14 @@ func permissions(i Issued) *grants {
 		return out
 	}
 	const c, s = stream.Name, status.StreamName
-	// What every consumer of the configuration does: it reads what the stream is and the last message of a subject, and
-	// makes consumers of its own and asks them. Their names are random: nobody can ask another's.
-	read := config("STREAM.INFO."+c, "CONSUMER.MSG.NEXT."+c+".*", "CONSUMER.DELETE."+c+".*", "CONSUMER.INFO."+c+".*")
-	everything := slices.Concat(read, config("CONSUMER.CREATE."+c+".>", "DIRECT.GET."+c+".>"))
+	// Who reads all of the configuration makes consumers with random names, and may read it all anyway.
+	everything := config("STREAM.INFO."+c, "CONSUMER.MSG.NEXT."+c+".*", "CONSUMER.DELETE."+c+".*", "CONSUMER.INFO."+c+".*",
+		"CONSUMER.CREATE."+c+".>", "DIRECT.GET."+c+".>")
+	// Who does not has consumers whose names are its own, each with what it may deliver: by another's consumer it would read
+	// what that reads.
+	own := func(name, filter string) []string {
+		return config("CONSUMER.CREATE."+c+"."+name+filter, "CONSUMER.INFO."+c+"."+name, "CONSUMER.MSG.NEXT."+c+"."+name, "CONSUMER.DELETE."+c+"."+name)
+	}
 	reports := config("STREAM.INFO."+s, "STREAM.CREATE."+s, "STREAM.UPDATE."+s, "DIRECT.GET."+s+".>")
 	g := &grants{}
 	switch i.Role {
@@ -55,18 +59,20 @@ func permissions(i Issued) *grants {
 		g.Subscribe.Allow = []string{rpc.Subject, status.SubjectPrefix + ">"}
 		g.Responses = &responses{Max: 1, Expires: "2m"}
 	case XDS:
-		own := status.SubjectPrefix + "xds." + i.Name
-		g.Publish.Allow = slices.Concat(everything, reports, []string{rpc.Subject, own, own + ".*", status.SubjectPrefix + "names." + i.Name})
+		mine := status.SubjectPrefix + "xds." + i.Name
+		g.Publish.Allow = slices.Concat(everything, reports, []string{rpc.Subject, mine, mine + ".*", status.SubjectPrefix + "names." + i.Name})
 		g.Subscribe.Allow = []string{status.SubjectPrefix + "xds.>"}
 	case Agent:
-		// Only its own kind: a consumer with one filter says it in the subject by which it is made.
-		limits := stream.KindSubjects(resource.KindRateLimit)
-		g.Publish.Allow = slices.Concat(read, []string{status.SubjectPrefix + "agent." + i.Name}, config(
-			"CONSUMER.CREATE."+c+".*."+stream.RevisionSubject, "CONSUMER.CREATE."+c+".*."+limits, "DIRECT.GET."+c+"."+stream.RevisionSubject,
-		))
+		g.Publish.Allow = append([]string{status.SubjectPrefix + "agent." + i.Name}, config("STREAM.INFO."+c, "DIRECT.GET."+c+"."+stream.RevisionSubject)...)
+		for _, f := range []string{stream.RevisionSubject, stream.KindSubjects(resource.KindRateLimit)} {
+			g.Publish.Allow = append(g.Publish.Allow, own(stream.ConsumerName(i.Name, f), "."+f)...)
+		}
+	case Operator:
+		g.Publish.Allow = everything
+		g.Subscribe.Allow = []string{stream.SubjectPrefix + ">", status.SubjectPrefix + ">"}
 	case Reader:
-		// A durable consumer, whose messages it acknowledges, bears the reader's name.
-		g.Publish.Allow = slices.Concat(everything, []string{"$JS.ACK." + c + "." + i.Name + ".>"})
+		g.Publish.Allow = slices.Concat(config("STREAM.INFO."+c, "DIRECT.GET."+c+"."+stream.SubjectPrefix+">", "CONSUMER.DURABLE.CREATE."+c+"."+i.Name),
+			own(i.Name, ""), own(i.Name, ".>")[:1], []string{"$JS.ACK." + c + "." + i.Name + ".>"})
 		g.Subscribe.Allow = []string{stream.SubjectPrefix + ">"}
 	default:
 		return nil

@@ -29,12 +29,13 @@ const (
 	XDS      = "xds"
 	Agent    = "agent"
 	Reader   = "reader"
+	Operator = "operator"
 	NATS     = "nats"
 	Postgres = "postgres"
 )
 
 // Roles are all of them.
-var Roles = []string{API, XDS, Agent, Reader, NATS, Postgres}
+var Roles = []string{API, XDS, Agent, Reader, Operator, NATS, Postgres}
 
 // Lifetimes: that of an authority, and that of a certificate where nothing is said.
 const (
