@@ -1,6 +1,7 @@
 package config
 
 import (
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -120,6 +121,9 @@ func (s *State) Hosts(gateway string) []string {
 func (s *State) Users(r resource.Ref) []resource.Ref {
 	return slices.SortedFunc(s.users[r].all(), resource.Ref.Compare)
 }
+
+// EachUser yields the objects that refer to r, in no order: who looks for one of them need not have all sorted.
+func (s *State) EachUser(r resource.Ref) iter.Seq[resource.Ref] { return s.users[r].all() }
 
 // Apply puts objects in the place of their predecessors; tombstones delete. It returns what changed
 // (an object may stand in the list once) and a function that takes it all back.

@@ -64,6 +64,9 @@ func Read(o *resource.Object) *Certificate {
 	return c
 }
 
+// Names are the server names that it is for, in lower case.
+func (c *Certificate) Names() []string { return c.names }
+
 // same says whether two certificates make no difference here.
 func (c *Certificate) same(o *Certificate) bool {
 	return c != nil && o != nil && c.kind == o.kind && c.created == o.created && slices.Equal(c.names, o.names) &&
