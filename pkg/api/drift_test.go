@@ -29,7 +29,7 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 			"ApplyRequest": api.ApplyRequest{}, "ApplyResult": api.ApplyResult{}, "Warning": api.Warning{}, "Change": api.Change{}, "Revision": api.Revision{},
 			"RevisionList": api.RevisionList{}, "Diff": api.Diff{}, "AuditEntry": api.AuditEntry{}, "AuditList": api.AuditList{},
 			"Status": api.Status{}, "LiveStatus": api.LiveStatus{}, "KindState": api.KindState{}, "Rejection": api.Rejection{},
-			"XdsServer": api.XdsServer{}, "Proxy": api.Proxy{}, "ProxyList": api.ProxyList{}, "Token": api.Token{},
+			"XdsServer": api.XdsServer{}, "Proxy": api.Proxy{}, "ProxyList": api.ProxyList{}, "Token": api.Token{}, "TokenBounds": api.TokenBounds{},
 			"TokenList": api.TokenList{}, "Problem": api.Problem{}, "Violation": api.Violation{},
 			"RateLimitStatus": api.RateLimitStatus{}, "RateLimitNode": api.RateLimitNode{}, "LimitedSource": api.LimitedSource{}, "LicenseStatus": api.LicenseStatus{}, "UnresolvedName": api.UnresolvedName{},
 			"Progress": api.Progress{}, "LaggingProxy": api.LaggingProxy{},

@@ -157,6 +157,8 @@ type AuditEntry struct {
 	Action    string `json:"action"`
 	Kind      string `json:"kind"`
 	Name      string `json:"name"`
+	// ActorID is the id of the actor's token.
+	ActorID string `json:"actor_id,omitempty"`
 }
 
 // AuditList is a page of the audit, the newest first.
@@ -327,10 +329,25 @@ type ProxyList struct {
 
 // Token is a token; its secret is shown once.
 type Token struct {
-	Name      string `json:"name"`
-	Role      string `json:"role"`
-	CreatedAt string `json:"created_at,omitempty"`
-	Token     string `json:"token,omitempty"`
+	Name string `json:"name"`
+	// Role is viewer, editor, operator or admin.
+	Role       string `json:"role"`
+	CreatedAt  string `json:"created_at,omitempty"`
+	Token      string `json:"token,omitempty"`
+	ID         string `json:"id,omitempty"`
+	ExpiresAt  string `json:"expires_at,omitempty"`
+	LastUsedAt string `json:"last_used_at,omitempty"`
+	// Bounds within which it writes, nil for none.
+	Bounds *TokenBounds `json:"bounds,omitempty"`
+}
+
+// TokenBounds are what a token may write: only what is within all of these that are not empty.
+type TokenBounds struct {
+	// Owners are prefixes of owners, and Hosts ends of hosts.
+	Owners   []string `json:"owners,omitempty"`
+	Gateways []string `json:"gateways,omitempty"`
+	Kinds    []string `json:"kinds,omitempty"`
+	Hosts    []string `json:"hosts,omitempty"`
 }
 
 // TokenList is the tokens, by name.

@@ -1227,7 +1227,9 @@ type AuditEntry struct {
 	// The kind of what was changed.
 	Kind string `protobuf:"bytes,7,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The name of what was changed.
-	Name          string `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
+	// The id of the token of who; empty for the system itself. A name can be given again, an id cannot.
+	ActorId       string `protobuf:"bytes,9,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1314,6 +1316,13 @@ func (x *AuditEntry) GetKind() string {
 func (x *AuditEntry) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetActorId() string {
+	if x != nil {
+		return x.ActorId
 	}
 	return ""
 }
@@ -2507,14 +2516,23 @@ func (x *ProxyList) GetTotal() int32 {
 // A token, without its secret.
 type Token struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Unique.
+	// Unique. Names of the system's own actors are refused: marchproxy, bootstrap, dev, system, xds-config.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// viewer, editor or admin.
+	// What it may do: viewer reads, editor writes routes and services as well, operator the rest of the configuration,
+	// admin makes tokens.
 	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	// RFC 3339. Set by the server.
 	CreatedAt string `protobuf:"bytes,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// The secret; shown once, in the answer to its creation.
-	Token         string `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`
+	Token string `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`
+	// What the audit calls it. Set by the server.
+	Id string `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`
+	// When it opens nothing any more, RFC 3339; never where absent.
+	ExpiresAt string `protobuf:"bytes,6,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// When it was last used, to a minute, RFC 3339; never where absent. Set by the server.
+	LastUsedAt string `protobuf:"bytes,7,opt,name=last_used_at,json=lastUsedAt,proto3" json:"last_used_at,omitempty"`
+	// Within which it writes; everywhere where absent. Not for the role admin, which could make a token without them.
+	Bounds        *TokenBounds `protobuf:"bytes,8,opt,name=bounds,proto3" json:"bounds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2577,6 +2595,111 @@ func (x *Token) GetToken() string {
 	return ""
 }
 
+func (x *Token) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Token) GetExpiresAt() string {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return ""
+}
+
+func (x *Token) GetLastUsedAt() string {
+	if x != nil {
+		return x.LastUsedAt
+	}
+	return ""
+}
+
+func (x *Token) GetBounds() *TokenBounds {
+	if x != nil {
+		return x.Bounds
+	}
+	return nil
+}
+
+// What a token may write: only what is within all of these that are not empty, before the write and after it. Reads
+// are not bound.
+type TokenBounds struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Prefixes of owners: team-a takes in team-a, team-a-web and team-a/web, but not team-abc. What belongs to another
+	// owner may not be referred to either; what has no owner is for everybody to refer to, and for nobody of these to
+	// write.
+	Owners []string `protobuf:"bytes,1,rep,name=owners,proto3" json:"owners,omitempty"`
+	// Names of gateways. What has none is where those are that use it.
+	Gateways []string `protobuf:"bytes,2,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	// Kinds, such as Route.
+	Kinds []string `protobuf:"bytes,3,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// Ends of hosts: example.com takes in example.com, *.example.com and a.example.com; .example.com only what is below
+	// it. What has no hosts is for those of the routes that use it; a gateway and a rate limit policy are for all.
+	Hosts         []string `protobuf:"bytes,4,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenBounds) Reset() {
+	*x = TokenBounds{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenBounds) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenBounds) ProtoMessage() {}
+
+func (x *TokenBounds) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenBounds.ProtoReflect.Descriptor instead.
+func (*TokenBounds) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *TokenBounds) GetOwners() []string {
+	if x != nil {
+		return x.Owners
+	}
+	return nil
+}
+
+func (x *TokenBounds) GetGateways() []string {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+func (x *TokenBounds) GetKinds() []string {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *TokenBounds) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
 // The tokens.
 type TokenList struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2588,7 +2711,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2723,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +2736,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -2646,7 +2769,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2658,7 +2781,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2671,7 +2794,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Problem) GetType() string {
@@ -2738,7 +2861,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2750,7 +2873,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2763,7 +2886,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Violation) GetPath() string {
@@ -2802,7 +2925,7 @@ type RateLimitStatus struct {
 
 func (x *RateLimitStatus) Reset() {
 	*x = RateLimitStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2814,7 +2937,7 @@ func (x *RateLimitStatus) String() string {
 func (*RateLimitStatus) ProtoMessage() {}
 
 func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2827,7 +2950,7 @@ func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
 func (*RateLimitStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RateLimitStatus) GetName() string {
@@ -2885,7 +3008,7 @@ type RateLimitNode struct {
 
 func (x *RateLimitNode) Reset() {
 	*x = RateLimitNode{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2897,7 +3020,7 @@ func (x *RateLimitNode) String() string {
 func (*RateLimitNode) ProtoMessage() {}
 
 func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2910,7 +3033,7 @@ func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitNode.ProtoReflect.Descriptor instead.
 func (*RateLimitNode) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RateLimitNode) GetId() string {
@@ -3010,7 +3133,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3022,7 +3145,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,7 +3158,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -3166,7 +3289,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x04Diff\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x18\n" +
 	"\aagainst\x18\x02 \x01(\x03R\aagainst\x123\n" +
-	"\achanges\x18\x03 \x03(\v2\x19.marchproxy.api.v1.ChangeR\achanges\"\xc7\x01\n" +
+	"\achanges\x18\x03 \x03(\v2\x19.marchproxy.api.v1.ChangeR\achanges\"\xe2\x01\n" +
 	"\n" +
 	"AuditEntry\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x0e\n" +
@@ -3177,7 +3300,8 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12\x16\n" +
 	"\x06action\x18\x06 \x01(\tR\x06action\x12\x12\n" +
 	"\x04kind\x18\a \x01(\tR\x04kind\x12\x12\n" +
-	"\x04name\x18\b \x01(\tR\x04name\"a\n" +
+	"\x04name\x18\b \x01(\tR\x04name\x12\x19\n" +
+	"\bactor_id\x18\t \x01(\tR\aactorId\"a\n" +
 	"\tAuditList\x123\n" +
 	"\x05items\x18\x01 \x03(\v2\x1d.marchproxy.api.v1.AuditEntryR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
@@ -3283,13 +3407,24 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x05items\x18\x01 \x03(\v2\x18.marchproxy.api.v1.ProxyR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
 	"nextCursor\x12\x14\n" +
-	"\x05total\x18\x03 \x01(\x05R\x05total\"\xae\x01\n" +
+	"\x05total\x18\x03 \x01(\x05R\x05total\"\xc1\x02\n" +
 	"\x05Token\x12>\n" +
-	"\x04name\x18\x01 \x01(\tB*\xbaH'r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$R\x04name\x120\n" +
-	"\x04role\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17R\x06viewerR\x06editorR\x05adminR\x04role\x12\x1d\n" +
+	"\x04name\x18\x01 \x01(\tB*\xbaH'r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$R\x04name\x12:\n" +
+	"\x04role\x18\x02 \x01(\tB&\xbaH#r!R\x06viewerR\x06editorR\boperatorR\x05adminR\x04role\x12\x1d\n" +
 	"\n" +
 	"created_at\x18\x03 \x01(\tR\tcreatedAt\x12\x14\n" +
-	"\x05token\x18\x04 \x01(\tR\x05token\";\n" +
+	"\x05token\x18\x04 \x01(\tR\x05token\x12\x0e\n" +
+	"\x02id\x18\x05 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x06 \x01(\tR\texpiresAt\x12 \n" +
+	"\flast_used_at\x18\a \x01(\tR\n" +
+	"lastUsedAt\x126\n" +
+	"\x06bounds\x18\b \x01(\v2\x1e.marchproxy.api.v1.TokenBoundsR\x06bounds\"\xb0\x02\n" +
+	"\vTokenBounds\x12=\n" +
+	"\x06owners\x18\x01 \x03(\tB%\xbaH\"\x92\x01\x1f\x10@\"\x1br\x19\x10\x01\x18?2\x13^[A-Za-z0-9._:/-]+$R\x06owners\x12M\n" +
+	"\bgateways\x18\x02 \x03(\tB1\xbaH.\x92\x01+\x10@\"'r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$R\bgateways\x12\x1e\n" +
+	"\x05kinds\x18\x03 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10@R\x05kinds\x12s\n" +
+	"\x05hosts\x18\x04 \x03(\tB]\xbaHZ\x92\x01W\x10@\"SrQ\x10\x01\x18\xfd\x012J^\\.?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$R\x05hosts\";\n" +
 	"\tTokenList\x12.\n" +
 	"\x05items\x18\x01 \x03(\v2\x18.marchproxy.api.v1.TokenR\x05items\"\xdb\x01\n" +
 	"\aProblem\x12\x12\n" +
@@ -3343,7 +3478,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),          // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),    // 1: marchproxy.api.v1.ObjectStatus
@@ -3372,22 +3507,23 @@ var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Proxy)(nil),           // 24: marchproxy.api.v1.Proxy
 	(*ProxyList)(nil),       // 25: marchproxy.api.v1.ProxyList
 	(*Token)(nil),           // 26: marchproxy.api.v1.Token
-	(*TokenList)(nil),       // 27: marchproxy.api.v1.TokenList
-	(*Problem)(nil),         // 28: marchproxy.api.v1.Problem
-	(*Violation)(nil),       // 29: marchproxy.api.v1.Violation
-	(*RateLimitStatus)(nil), // 30: marchproxy.api.v1.RateLimitStatus
-	(*RateLimitNode)(nil),   // 31: marchproxy.api.v1.RateLimitNode
-	(*LimitedSource)(nil),   // 32: marchproxy.api.v1.LimitedSource
-	nil,                     // 33: marchproxy.api.v1.Object.LabelsEntry
-	nil,                     // 34: marchproxy.api.v1.Change.LabelsBeforeEntry
-	nil,                     // 35: marchproxy.api.v1.Change.LabelsAfterEntry
-	nil,                     // 36: marchproxy.api.v1.Status.StateEntry
-	nil,                     // 37: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	(*structpb.Struct)(nil), // 38: google.protobuf.Struct
+	(*TokenBounds)(nil),     // 27: marchproxy.api.v1.TokenBounds
+	(*TokenList)(nil),       // 28: marchproxy.api.v1.TokenList
+	(*Problem)(nil),         // 29: marchproxy.api.v1.Problem
+	(*Violation)(nil),       // 30: marchproxy.api.v1.Violation
+	(*RateLimitStatus)(nil), // 31: marchproxy.api.v1.RateLimitStatus
+	(*RateLimitNode)(nil),   // 32: marchproxy.api.v1.RateLimitNode
+	(*LimitedSource)(nil),   // 33: marchproxy.api.v1.LimitedSource
+	nil,                     // 34: marchproxy.api.v1.Object.LabelsEntry
+	nil,                     // 35: marchproxy.api.v1.Change.LabelsBeforeEntry
+	nil,                     // 36: marchproxy.api.v1.Change.LabelsAfterEntry
+	nil,                     // 37: marchproxy.api.v1.Status.StateEntry
+	nil,                     // 38: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	(*structpb.Struct)(nil), // 39: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	38, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	33, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	39, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	34, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	2,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
 	8,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
@@ -3398,17 +3534,17 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	9,  // 9: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	2,  // 10: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
 	8,  // 11: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
-	38, // 12: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	38, // 13: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	34, // 14: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
-	35, // 15: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
+	39, // 12: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	39, // 13: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	35, // 14: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
+	36, // 15: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
 	9,  // 16: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
 	10, // 17: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
 	9,  // 18: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
 	13, // 19: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
 	22, // 20: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
 	23, // 21: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	36, // 22: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	37, // 22: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
 	19, // 23: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
 	8,  // 24: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
 	17, // 25: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
@@ -3420,17 +3556,18 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	16, // 31: marchproxy.api.v1.LiveStatus.progress:type_name -> marchproxy.api.v1.Progress
 	22, // 32: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
 	24, // 33: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	26, // 34: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	29, // 35: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	31, // 36: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	37, // 37: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	32, // 38: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	21, // 39: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	27, // 34: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	26, // 35: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	30, // 36: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	32, // 37: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	38, // 38: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	33, // 39: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	21, // 40: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -3444,7 +3581,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
