@@ -1,5 +1,6 @@
-// Package auth knows who asks: bearer tokens, stored as hashes, with the roles viewer, editor and admin.
-// There is no default credential: the first boot prints a token once.
+// Package auth knows who asks, and what they may do: bearer tokens, stored as hashes, each with a role and, if it has
+// any, bounds. [Check] decides on every write, whichever door it comes through. There is no default credential: the
+// first boot prints a token once.
 package auth
 
 import (
@@ -12,26 +13,48 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 )
-
-// Roles; each may do what those before it may.
-const (
-	Viewer = "viewer"
-	Editor = "editor"
-	Admin  = "admin"
-)
-
-var rank = map[string]int{Viewer: 1, Editor: 2, Admin: 3}
 
 // Identity is who asks.
-type Identity struct{ Name, Role string }
+type Identity struct {
+	// ID is the token's: a name can be given again after its token was deleted, an id cannot. "" for the system itself.
+	ID string
+	// Name and Role; without a role nothing is allowed.
+	Name, Role string
+	// Bounds within which the identity writes; none where empty.
+	Bounds Bounds
+}
 
-// May says whether the identity has at least a role.
-func (i Identity) May(role string) bool { return rank[i.Role] >= rank[role] }
+// SystemName is the actor of what the system writes by itself.
+const SystemName = "marchproxy"
 
-// Tokens finds a token by the SHA-256 of its secret.
+// System is the identity of the system itself.
+func System() Identity { return Identity{Name: SystemName, Role: Admin} }
+
+// Reserved says whether a name is for the system's own actors, so that no token can write as if it were one.
+func Reserved(name string) bool {
+	switch name {
+	case SystemName, "dev", BootstrapName, "system", "xds-config":
+		return true
+	default:
+		return strings.HasPrefix(name, SystemName+"-")
+	}
+}
+
+// BootstrapName is the name of the first token.
+const BootstrapName = "bootstrap"
+
+// Token is what is known of a token.
+type Token struct {
+	Identity
+	// ExpiresAt is when it opens nothing any more, zero for never.
+	ExpiresAt time.Time
+}
+
+// Tokens finds a token by the SHA-256 of its secret, and notes that it was used.
 type Tokens interface {
-	Token(ctx context.Context, sha256 []byte) (name, role string, found bool, err error)
+	Token(ctx context.Context, sha256 []byte) (t Token, found bool, err error)
 }
 
 // Auth identifies requests.
@@ -71,7 +94,7 @@ func (a *Auth) Identify(ctx context.Context, r Request) (Identity, error) {
 		if a.dev {
 			var in bool
 			if in, why = local(r); in {
-				return Identity{"dev", Admin}, nil
+				return Identity{Name: "dev", Role: Admin}, nil
 			}
 		}
 		return Identity{}, errors.New("a token is needed: send Authorization: Bearer TOKEN" + why)
@@ -80,14 +103,16 @@ func (a *Auth) Identify(ctx context.Context, r Request) (Identity, error) {
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
 		return Identity{}, errors.New("the Authorization header must be: Bearer TOKEN")
 	}
-	name, role, found, err := a.tokens.Token(ctx, Sum(strings.TrimSpace(secret)))
+	t, found, err := a.tokens.Token(ctx, Sum(strings.TrimSpace(secret)))
 	switch {
 	case err != nil:
 		return Identity{}, errors.Join(ErrUnavailable, err)
 	case !found:
 		return Identity{}, errors.New("the token is not known; it may have been deleted")
+	case !t.ExpiresAt.IsZero() && !time.Now().Before(t.ExpiresAt):
+		return Identity{}, fmt.Errorf("the token has ended, on %s; an admin makes a new one", t.ExpiresAt.UTC().Format(time.RFC3339))
 	}
-	return Identity{name, role}, nil
+	return t.Identity, nil
 }
 
 // local says whether a program on this machine asks, and not a web page in its browser: a page has an

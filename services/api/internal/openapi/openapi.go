@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 )
 
 // Operation is one entry of the API.
@@ -20,8 +21,10 @@ type Operation struct {
 	ID, Method string
 	// Path as Echo writes it: /v1/:kind/:name.
 	Path string
-	// Role that is needed; "" for everybody.
+	// Role that is needed at the least; "" for everybody.
 	Role string
+	// Writes says that it writes an object of its kind, which may need more than Role.
+	Writes bool
 	// Tag groups operations on the docs page.
 	Tag, Summary, Description string
 	// Query and Headers name parameters, see [Parameters].
@@ -35,6 +38,14 @@ type Operation struct {
 
 // Kinds says whether the operation exists once for every kind.
 func (o Operation) Kinds() bool { return strings.Contains(o.Path, ":kind") }
+
+// RoleFor is the role that the operation needs for a kind, "" for none or one that the path does not tell.
+func (o Operation) RoleFor(kind string) string {
+	if o.Writes && kind != "" {
+		return auth.ToWrite(kind)
+	}
+	return o.Role
+}
 
 // tagged says whether the answers carry the object's ETag: those to reading and writing one object.
 func (o Operation) tagged() bool {
@@ -50,14 +61,14 @@ func Document(operations []Operation) ([]byte, error) {
 		return nil, err
 	}
 	paths := object{}
-	add := func(o Operation, path string, replace *strings.Replacer) error {
+	add := func(o Operation, path, kind string, replace *strings.Replacer) error {
 		path = template(path)
 		item, ok := paths[path].(object)
 		if !ok {
 			item = object{}
 			paths[path] = item
 		}
-		entry, err := o.entry(path, schemas, replace)
+		entry, err := o.entry(path, kind, schemas, replace)
 		if err != nil {
 			return err
 		}
@@ -66,13 +77,13 @@ func Document(operations []Operation) ([]byte, error) {
 	}
 	for _, o := range operations {
 		if !o.Kinds() {
-			if err := add(o, o.Path, strings.NewReplacer()); err != nil {
+			if err := add(o, o.Path, "", strings.NewReplacer()); err != nil {
 				return nil, err
 			}
 			continue
 		}
 		for _, k := range resource.Kinds {
-			if err := add(o, strings.Replace(o.Path, ":kind", k.Path, 1), replacer(k)); err != nil {
+			if err := add(o, strings.Replace(o.Path, ":kind", k.Path, 1), k.Name, replacer(k)); err != nil {
 				return nil, err
 			}
 		}
@@ -100,7 +111,7 @@ func Document(operations []Operation) ([]byte, error) {
 			"schemas": schemas,
 			"securitySchemes": object{"token": object{
 				"type": "http", "scheme": "bearer",
-				"description": "A token with the role viewer, editor or admin. `marchproxy dev` alone lets programs on its own machine in without one.",
+				"description": "A token with the role viewer, editor, operator or admin, each of which may do what those before it may; an operation names the least. `marchproxy dev` alone lets programs on its own machine in without one.",
 			}},
 		},
 	}, "", " ")
@@ -141,15 +152,15 @@ func template(path string) string {
 	return strings.Join(parts, "/")
 }
 
-func (o Operation) entry(path string, schemas object, replace *strings.Replacer) (object, error) {
+func (o Operation) entry(path, kind string, schemas object, replace *strings.Replacer) (object, error) {
 	e := object{"operationId": replace.Replace(o.ID), "tags": []string{replace.Replace(o.Tag)}, "summary": replace.Replace(o.Summary)}
 	if o.Description != "" {
 		e["description"] = replace.Replace(o.Description)
 	}
 	e["security"] = []object{} // open to everybody, said outright: absence would mean that nobody has thought of it
-	if o.Role != "" {
-		e["security"] = []object{{"token": []string{}}}
-		e["description"] = strings.TrimSpace(fmt.Sprint(replace.Replace(o.Description), "\n\nRole needed: ", o.Role, "."))
+	if role := o.RoleFor(kind); role != "" {
+		e["security"] = []object{{"token": []string{role}}}
+		e["description"] = strings.TrimSpace(fmt.Sprint(replace.Replace(o.Description), "\n\nRole needed: ", role, "."))
 	}
 	var params []object
 	for _, part := range strings.Split(path, "/") {

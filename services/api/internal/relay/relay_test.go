@@ -23,6 +23,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
 	"github.com/marchproxy/marchproxy/pkg/stream"
+	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 	"github.com/marchproxy/marchproxy/services/api/internal/pgtest"
 	"github.com/marchproxy/marchproxy/services/api/internal/relay"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
@@ -87,7 +88,7 @@ func start(t *testing.T, server *natstest.Server, url string) *api {
 // put makes one revision with services of these names.
 func (a *api) put(body string, names ...string) {
 	a.t.Helper()
-	_, err := a.w.Write(a.t.Context(), writer.Meta{Actor: "test"}, func(*config.State) (writer.Plan, error) {
+	_, err := a.w.Write(a.t.Context(), writer.Meta{Who: auth.Identity{Name: "test", Role: auth.Admin}}, func(*config.State) (writer.Plan, error) {
 		var p writer.Plan
 		for _, n := range names {
 			spec := &configv1.Service{Endpoints: []*configv1.Endpoint{{Host: "192.0.2.1", Port: 80, Zone: body}}}
@@ -102,7 +103,7 @@ func (a *api) put(body string, names ...string) {
 
 func (a *api) remove(name string) {
 	a.t.Helper()
-	_, err := a.w.Write(a.t.Context(), writer.Meta{Actor: "test"}, func(*config.State) (writer.Plan, error) {
+	_, err := a.w.Write(a.t.Context(), writer.Meta{Who: auth.Identity{Name: "test", Role: auth.Admin}}, func(*config.State) (writer.Plan, error) {
 		return writer.Plan{Deletes: []resource.Ref{{Kind: resource.KindService, Name: name}}}, nil
 	})
 	if err != nil {

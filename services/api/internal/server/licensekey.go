@@ -10,6 +10,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 	"github.com/marchproxy/marchproxy/services/api/internal/writer"
 )
 
@@ -25,7 +26,7 @@ func licenseKey(ctx context.Context, key string, w *writer.Writer) error {
 		return nil
 	}
 	ref := resource.Ref{Kind: resource.KindLicense, Name: environmentLicense}
-	_, err := w.Write(ctx, writer.Meta{Actor: "marchproxy", Message: "LICENSE_KEY"}, func(st *config.State) (writer.Plan, error) {
+	_, err := w.Write(ctx, writer.Meta{Who: auth.System(), Message: "LICENSE_KEY"}, func(st *config.State) (writer.Plan, error) {
 		if o := st.Get(ref); o != nil {
 			l := proto.CloneOf(o.Message().(*configv1.License))
 			l.Key = key

@@ -258,7 +258,7 @@ func NewEpoch(ctx context.Context, lookup func(string) (string, bool)) error {
 // firstBoot makes what must always be there: the gateway default, and a way in.
 func firstBoot(ctx context.Context, cfg Config, st *store.Store, w *writer.Writer) error {
 	ref := resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway}
-	_, err := w.Write(ctx, writer.Meta{Actor: "marchproxy", Message: "first boot"}, func(st *config.State) (writer.Plan, error) {
+	_, err := w.Write(ctx, writer.Meta{Who: auth.System(), Message: "first boot"}, func(st *config.State) (writer.Plan, error) {
 		if st.Get(ref) != nil {
 			return writer.Plan{}, nil
 		}
@@ -275,7 +275,7 @@ func firstBoot(ctx context.Context, cfg Config, st *store.Store, w *writer.Write
 		return nil // programs on this machine need no token
 	}
 	secret, sum := auth.NewSecret()
-	fresh, err := st.Bootstrap(ctx, "bootstrap", auth.Admin, sum)
+	fresh, err := st.Bootstrap(ctx, sum)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@ type AuditRow struct {
 	At                                            time.Time
 	Revision                                      int64
 	Kind, Name, Action, Actor, RequestID, Message string
+	// ActorID is the id of the actor's token; "" for the system itself, and for what is older than ids.
+	ActorID string
 }
 
 // AuditFilter narrows the audit; empty fields do not. After is the last row of the page before, nil for
@@ -52,14 +54,15 @@ func (f AuditFilter) query() (sql string, args []any) {
 	return `SELECT * FROM (
 		(SELECT r.at, r.revision, c.kind, c.name,
 			CASE WHEN c.before IS NULL THEN 'create' WHEN c.after IS NULL THEN 'delete' ELSE 'update' END AS action,
-			r.actor, r.request_id, r.message
+			r.actor, r.request_id, r.message, r.actor_id
 		FROM revisions r JOIN changes c USING (revision) WHERE ` + revisions + `
 		ORDER BY r.at DESC, r.revision DESC, c.kind DESC, c.name DESC LIMIT ` + limit + `)
 		UNION ALL
-		(SELECT at, revision, kind, name, action, actor, request_id, message FROM audit WHERE ` + old + `
+		(SELECT at, revision, kind, name, action, actor, request_id, message, actor_id FROM audit WHERE ` + old + `
 		ORDER BY at DESC, revision DESC, kind DESC, name DESC LIMIT ` + limit + `)
 		UNION ALL
-		(SELECT at, 0, 'Token', name, action, actor, request_id, 'role ' || role FROM token_changes WHERE ` + tokens + `
+		(SELECT at, 0, 'Token', name, action, actor, request_id,
+			CASE WHEN message = '' THEN 'role ' || role ELSE message END, actor_id FROM token_changes WHERE ` + tokens + `
 		ORDER BY at DESC, name DESC LIMIT ` + limit + `)
 	) AS entries ORDER BY at DESC, revision DESC, kind DESC, name DESC LIMIT ` + limit, args
 }

@@ -89,10 +89,10 @@ func (s *Store) Prune(ctx context.Context, k Keep, published int64, now time.Tim
 			), gone AS (
 				DELETE FROM changes c USING old WHERE c.revision = old.revision RETURNING c.*
 			), kept AS (
-				INSERT INTO audit (at, revision, kind, name, action, actor, request_id, message)
+				INSERT INTO audit (at, revision, kind, name, action, actor, request_id, message, actor_id)
 				SELECT r.at, r.revision, g.kind, g.name,
 					CASE WHEN g.before IS NULL THEN 'create' WHEN g.after IS NULL THEN 'delete' ELSE 'update' END,
-					r.actor, r.request_id, r.message
+					r.actor, r.request_id, r.message, r.actor_id
 				FROM gone g JOIN revisions r USING (revision)
 			), done AS (
 				DELETE FROM revisions r USING old WHERE r.revision = old.revision RETURNING r.revision

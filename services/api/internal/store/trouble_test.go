@@ -17,6 +17,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/disktest"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
+	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 	"github.com/marchproxy/marchproxy/services/api/internal/pgtest"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 	"github.com/marchproxy/marchproxy/services/api/internal/writer"
@@ -44,7 +45,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	write := func(name string) error {
-		_, err := w.Write(t.Context(), writer.Meta{Actor: "test"}, func(*config.State) (writer.Plan, error) {
+		_, err := w.Write(t.Context(), writer.Meta{Who: auth.Identity{Name: "test", Role: auth.Admin}}, func(*config.State) (writer.Plan, error) {
 			spec := &configv1.Service{}
 			for k := range 200 {
 				spec.Endpoints = append(spec.Endpoints, &configv1.Endpoint{Host: fmt.Sprintf("192.0.2.%d", k), Port: uint32(1 + len(name)*k), Zone: fmt.Sprint(name, k)})

@@ -39,8 +39,10 @@ type Record struct {
 	Revision                               int64
 	At                                     time.Time
 	Actor, Message, RequestID, Traceparent string
-	State                                  map[string]resource.KindState
-	Changes                                []config.Change
+	// ActorID is the id of the actor's token, "" for the system itself.
+	ActorID string
+	State   map[string]resource.KindState
+	Changes []config.Change
 	// Key is the idempotency key, "" for none, and Answer what it will remember.
 	Key    string
 	Answer Answer
@@ -162,22 +164,22 @@ func (t *Tx) Commit(ctx context.Context, records []Record) error {
 func queueRevisions(b *pgx.Batch, records []Record) {
 	var revisions []int64
 	var at []time.Time
-	var actors, messages, requests, traces, states []string
+	var actors, ids, messages, requests, traces, states []string
 	var counts []int32
 	for _, r := range records {
 		if len(r.Changes) == 0 {
 			continue
 		}
 		revisions, at, counts = append(revisions, r.Revision), append(at, r.At), append(counts, int32(len(r.Changes)))
-		actors, messages = append(actors, r.Actor), append(messages, r.Message)
+		actors, ids, messages = append(actors, r.Actor), append(ids, r.ActorID), append(messages, r.Message)
 		requests, traces = append(requests, r.RequestID), append(traces, r.Traceparent)
 		states = append(states, mustJSON(r.State))
 	}
-	b.Queue(`INSERT INTO revisions (revision, at, actor, message, request_id, traceparent, state, change_count)
-		SELECT revision, at, actor, message, request_id, traceparent, state::json, change_count
-		FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[])
-			AS r (revision, at, actor, message, request_id, traceparent, state, change_count)`,
-		revisions, at, actors, messages, requests, traces, states, counts)
+	b.Queue(`INSERT INTO revisions (revision, at, actor, actor_id, message, request_id, traceparent, state, change_count)
+		SELECT revision, at, actor, actor_id, message, request_id, traceparent, state::json, change_count
+		FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::text[])
+			AS r (revision, at, actor, message, request_id, traceparent, state, change_count, actor_id)`,
+		revisions, at, actors, messages, requests, traces, states, counts, ids)
 }
 
 func queueChanges(b *pgx.Batch, records []Record) {

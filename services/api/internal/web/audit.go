@@ -46,6 +46,7 @@ func (a *API) audit(c echo.Context) error {
 		out.Items = append(out.Items, api.AuditEntry{
 			Revision: r.Revision, At: resource.Time(r.At), Actor: r.Actor, RequestID: r.RequestID,
 			Message: r.Message, Action: r.Action, Kind: r.Kind, Name: r.Name,
+			ActorID: r.ActorID,
 		})
 	}
 	return c.JSON(http.StatusOK, out)

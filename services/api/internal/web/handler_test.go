@@ -87,7 +87,7 @@ func (s *server) fill(routes int) {
 			}
 			list = append(list, upsert(resource.KindRoute, fmt.Sprintf("route-%d", i), d))
 		}
-		if _, err := s.writer.Write(s.tb.Context(), writer.Meta{Actor: "fill"}, func(*config.State) (writer.Plan, error) { return writer.Plan{Upserts: list}, nil }); err != nil {
+		if _, err := s.writer.Write(s.tb.Context(), writer.Meta{Who: auth.Identity{Name: "fill", Role: auth.Admin}}, func(*config.State) (writer.Plan, error) { return writer.Plan{Upserts: list}, nil }); err != nil {
 			s.tb.Fatal(err)
 		}
 		list = nil

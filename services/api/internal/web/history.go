@@ -114,26 +114,64 @@ func (a *API) rollback(c echo.Context) error {
 		opt.message = fmt.Sprintf("rollback to revision %d", n)
 	}
 	opt.alone = true
-	return a.applyPlan(c, opt, nil, func(st *config.State) (writer.Plan, error) {
-		p := writer.Plan{TakeOver: true, Status: http.StatusOK} // owners are what they were, as all is
+	return a.answer(c, opt, nil, func(st *config.State) (writer.Plan, func(writer.Result) (any, error), error) {
 		rows, err := a.Store.Between(c.Request().Context(), n, store.ToHead)
 		if err != nil {
-			return p, a.unkept(c, err, n)
+			return writer.Plan{}, nil, a.unkept(c, err, n)
 		}
-		for _, x := range rows {
-			o := x.Before
-			if o == nil {
-				if ref := x.After.Ref(); st.Get(ref) != nil {
-					p.Deletes = append(p.Deletes, ref)
-				}
-				continue
-			}
-			d := writer.Desired{Ref: o.Ref(), Spec: o.Message(), Owner: &o.Owner, Labels: o.Labels, Path: "$", SpecPath: "$", Stored: true}
-			if d.Labels == nil {
-				d.Labels = map[string]string{}
-			}
-			p.Upserts = append(p.Upserts, d)
+		plan, revived := a.back(st, rows)
+		if len(revived) > 0 && !opt.revive && !opt.dryRun {
+			plan.Refused = unconfirmed(revived)
 		}
-		return p, nil
+		return plan, func(res writer.Result) (any, error) {
+			out := a.applied(res, opt)
+			out.Warnings = append(out.Warnings, reviving(revived)...)
+			return out, nil
+		}, nil
 	})
+}
+
+// back is what makes of the state what it was, and the credentials that come back with it.
+func (a *API) back(st *config.State, rows []store.ChangeRow) (p writer.Plan, revived []writer.Credential) {
+	p = writer.Plan{TakeOver: true, Status: http.StatusOK} // owners are what they were, as all is
+	for _, x := range rows {
+		o := x.Before
+		if o == nil {
+			if ref := x.After.Ref(); st.Get(ref) != nil {
+				p.Deletes = append(p.Deletes, ref)
+			}
+			continue
+		}
+		d := writer.Desired{Ref: o.Ref(), Spec: o.Message(), Owner: &o.Owner, Labels: o.Labels, Path: "$", SpecPath: "$", Stored: true}
+		if d.Labels == nil {
+			d.Labels = map[string]string{}
+		}
+		p.Upserts = append(p.Upserts, d)
+		revived = append(revived, a.Writer.Revived(st.Get(o.Ref()), o)...)
+	}
+	return p, revived
+}
+
+const ruleRevives = "rollback.revives"
+
+// unconfirmed refuses a rollback that would bring back credentials without a word.
+func unconfirmed(revived []writer.Credential) error {
+	var v resource.Violations
+	for _, x := range revived[:min(len(revived), maxRevived)] {
+		v = append(v, resource.Violation{Path: "$", Rule: ruleRevives, Message: x.Object.String() + " would have " + x.What + " again"})
+	}
+	return violations(http.StatusConflict, fmt.Sprintf("nothing has been changed: %d credentials that were taken away since then would come back; "+
+		"revive_credentials=true (--revive-credentials) says that this is meant", len(revived)), v)
+}
+
+// maxRevived is how many are listed.
+const maxRevived = 100
+
+func reviving(revived []writer.Credential) (out []api.Warning) {
+	for _, x := range revived[:min(len(revived), maxRevived)] {
+		out = append(out, api.Warning{
+			Kind: x.Object.Kind, Name: x.Object.Name, Path: x.Path, Rule: ruleRevives, Message: "comes back with this rollback: " + x.What,
+		})
+	}
+	return out
 }

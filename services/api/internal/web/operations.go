@@ -47,7 +47,7 @@ func (a *API) operations() []operation {
 
 		{op{
 			ID: "apply", Method: "POST", Path: "/v1/apply", Role: auth.Editor, Tag: "Apply", Summary: "Write many resources in one transaction, one revision",
-			Description: "All or nothing. Owner and labels of what is there stay where they are not given; empty ones take them away. " +
+			Description: "All or nothing; each resource must be one that the token may write. Owner and labels of what is there stay where they are not given; empty ones take them away. " +
 				"What belongs to another owner than the one given is refused with 409, unless it is taken over. With `owner` and `prune`, what the owner has and the list lacks is deleted.",
 			Query: append(object[:len(object):len(object)], "allow_empty"), Headers: once, Request: "ApplyRequest",
 			Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
@@ -90,8 +90,10 @@ func (a *API) operations() []operation {
 		}, a.diff},
 		{op{
 			ID: "rollback", Method: "POST", Path: "/v1/revisions/:revision/rollback", Role: auth.Editor, Tag: "Revisions", Summary: "Make the configuration what it was at a revision",
-			Description: "As a new revision: nothing of the history is rewritten, and a rollback can be rolled back.",
-			Query:       write, Headers: once, Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
+			Description: "As a new revision: nothing of the history is rewritten, and a rollback can be rolled back. " +
+				"What it changes must be what the token may write. Credentials that were taken away since then (keys of gateways, keys and tokens of policies, certificates) " +
+				"come back only with `revive_credentials`; 409 names them, and a dry run warns of them.",
+			Query: append(write[:len(write):len(write)], "revive_credentials"), Headers: once, Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
 		}, a.rollback},
 		{op{
 			ID: "audit", Method: "GET", Path: "/v1/audit", Role: auth.Viewer, Tag: "Revisions", Summary: "Who changed what, the newest first",
@@ -105,12 +107,12 @@ func (a *API) operations() []operation {
 		}, a.listTokens},
 		{op{
 			ID: "createToken", Method: "POST", Path: "/v1/tokens", Role: auth.Admin, Tag: "Tokens", Summary: "Make a token",
-			Description: "Name and role are read. The answer holds the secret, this once; only its hash is stored.",
+			Description: "Name, role, expires_at and bounds are read. The answer holds the secret, this once; only its hash is stored.",
 			Request:     "Token", Answers: map[int]string{201: "Token"},
 		}, a.createToken},
 		{op{
 			ID: "deleteToken", Method: "DELETE", Path: "/v1/tokens/:name", Role: auth.Admin, Tag: "Tokens", Summary: "Delete a token, at once",
-			Description: "The last token with the role admin stays.",
+			Description: "The last token with the role admin that does not end stays.",
 			Answers:     map[int]string{200: "Token"},
 		}, a.deleteToken},
 
@@ -123,17 +125,17 @@ func (a *API) operations() []operation {
 			Headers: []string{"If-None-Match"}, Answers: map[int]string{200: "{Kind}", 304: ""},
 		}, a.get},
 		{op{
-			ID: "put{Kind}", Method: "PUT", Path: "/v1/:kind/:name", Role: auth.Editor, Tag: "{Kinds}", Summary: "Make a {kind} what the body says",
+			ID: "put{Kind}", Method: "PUT", Path: "/v1/:kind/:name", Role: auth.Editor, Writes: true, Tag: "{Kinds}", Summary: "Make a {kind} what the body says",
 			Description: "Only `spec` is needed; owner and labels stay where they are not given, and empty ones take them away. What the server sets may be there and is ignored, " +
 				"so that what was read can be written. Another owner than the present one is refused with 409, unless it takes over. With dry_run the answer is an ApplyResult.",
 			Query: object, Headers: guard, Request: "{Kind}", Answers: map[int]string{200: "{Kind}|ApplyResult", 201: "{Kind}", 202: "{Kind}"},
 		}, a.put},
 		{op{
-			ID: "patch{Kind}", Method: "PATCH", Path: "/v1/:kind/:name", Role: auth.Editor, Tag: "{Kinds}", Summary: "Change parts of a {kind}",
+			ID: "patch{Kind}", Method: "PATCH", Path: "/v1/:kind/:name", Role: auth.Editor, Writes: true, Tag: "{Kinds}", Summary: "Change parts of a {kind}",
 			Query: object, Headers: guard, Request: "{Kind}Patch", Answers: map[int]string{200: "{Kind}|ApplyResult", 202: "{Kind}"},
 		}, a.patch},
 		{op{
-			ID: "delete{Kind}", Method: "DELETE", Path: "/v1/:kind/:name", Role: auth.Editor, Tag: "{Kinds}", Summary: "Delete a {kind}",
+			ID: "delete{Kind}", Method: "DELETE", Path: "/v1/:kind/:name", Role: auth.Editor, Writes: true, Tag: "{Kinds}", Summary: "Delete a {kind}",
 			Description: "Refused with 409 while something refers to it; with `owner` also where it belongs to another one.",
 			Query:       append(object[:len(object):len(object)], "owner"), Headers: guard, Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
 		}, a.remove},

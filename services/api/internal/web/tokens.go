@@ -2,6 +2,8 @@ package web
 
 import (
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -25,7 +27,18 @@ func (a *API) listTokens(c echo.Context) error {
 }
 
 func tokenOf(t store.TokenRow) api.Token {
-	return api.Token{Name: t.Name, Role: t.Role, CreatedAt: resource.Time(t.CreatedAt)}
+	out := api.Token{ID: t.ID, Name: t.Name, Role: t.Role, CreatedAt: resource.Time(t.CreatedAt)}
+	if !t.ExpiresAt.IsZero() {
+		out.ExpiresAt = resource.Time(t.ExpiresAt)
+	}
+	if !t.LastUsedAt.IsZero() {
+		out.LastUsedAt = resource.Time(t.LastUsedAt)
+	}
+	if !t.Bounds.Empty() {
+		bounds := api.TokenBounds(t.Bounds)
+		out.Bounds = &bounds
+	}
+	return out
 }
 
 func (a *API) createToken(c echo.Context) error {
@@ -37,23 +50,12 @@ func (a *API) createToken(c echo.Context) error {
 	if err := decode(raw, &doc); err != nil {
 		return err
 	}
-	var v resource.Violations
-	if msg := resource.CheckName(doc.Name); msg != "" {
-		v = append(v, resource.Violation{Path: "$.name", Message: msg, Rule: "name"})
-	}
-	if doc.Role != auth.Viewer && doc.Role != auth.Editor && doc.Role != auth.Admin {
-		v = append(v, resource.Violation{Path: "$.role", Message: "must be viewer, editor or admin", Rule: "role"})
-	}
-	if doc.Token != "" {
-		v = append(v, resource.Violation{Path: "$.token", Message: "cannot be chosen; leave it out, and the answer has it", Rule: "token"})
-	}
+	row, v := newToken(doc, time.Now())
 	if len(v) > 0 {
 		return violations(http.StatusUnprocessableEntity, "nothing has been changed", v)
 	}
 	secret, sum := auth.NewSecret()
-	row := store.TokenRow{Name: doc.Name, Role: doc.Role, CreatedAt: time.Now()}
-	actor, _ := c.Get(keyActor).(string)
-	if err := a.Store.CreateToken(c.Request().Context(), row, sum, actor, requestID(c)); err != nil {
+	if err := a.Store.CreateToken(c.Request().Context(), &row, sum, store.By{Who: actor(c), RequestID: requestID(c)}); err != nil {
 		return err
 	}
 	out := tokenOf(row)
@@ -62,13 +64,53 @@ func (a *API) createToken(c echo.Context) error {
 	return c.JSON(http.StatusCreated, out)
 }
 
+// newToken reads what is asked for.
+func newToken(doc api.Token, now time.Time) (row store.TokenRow, v resource.Violations) {
+	wrong := func(path, message, rule string) {
+		v = append(v, resource.Violation{Path: path, Message: message, Rule: rule})
+	}
+	row.Name, row.Role, row.CreatedAt = doc.Name, doc.Role, now
+	switch msg := resource.CheckName(doc.Name); {
+	case msg != "":
+		wrong("$.name", msg, "name")
+	case auth.Reserved(doc.Name):
+		wrong("$.name", "is the name of an actor of the system's own; choose another one", "name.reserved")
+	}
+	if !slices.Contains(auth.Roles, doc.Role) {
+		wrong("$.role", "must be "+strings.Join(auth.Roles[:len(auth.Roles)-1], ", ")+" or "+auth.Admin, "role")
+	}
+	if doc.Token != "" {
+		wrong("$.token", "cannot be chosen; leave it out, and the answer has it", "token")
+	}
+	if doc.ExpiresAt != "" {
+		at, err := time.Parse(time.RFC3339, doc.ExpiresAt)
+		switch {
+		case err != nil || at.Year() > 9999:
+			wrong("$.expires_at", "must be a time as RFC 3339 writes it, such as "+now.AddDate(0, 3, 0).UTC().Format(time.RFC3339), "expires_at")
+		case !at.After(now):
+			wrong("$.expires_at", "is over already; give a time to come, or leave it out for a token that does not end", "expires_at")
+		}
+		row.ExpiresAt = at
+	}
+	if doc.Bounds != nil {
+		row.Bounds = auth.Bounds(*doc.Bounds)
+		v = append(v, row.Bounds.Validate().Under("$.bounds")...)
+		if row.Role == auth.Admin && !row.Bounds.Empty() {
+			wrong("$.bounds", "cannot hold for the role admin, which makes tokens without any; leave them out, or give the role operator", "bounds")
+		}
+		if row.Role == auth.Viewer && !row.Bounds.Empty() {
+			wrong("$.bounds", "say what a token writes, and the role viewer writes nothing; leave them out", "bounds")
+		}
+	}
+	return row, v
+}
+
 func (a *API) deleteToken(c echo.Context) error {
 	name := c.Param("name")
 	if resource.CheckName(name) != "" {
 		return missing(store.ErrNotFound, "token %q", name)
 	}
-	actor, _ := c.Get(keyActor).(string)
-	row, err := a.Store.DeleteToken(c.Request().Context(), name, actor, requestID(c))
+	row, err := a.Store.DeleteToken(c.Request().Context(), name, store.By{Who: actor(c), RequestID: requestID(c)})
 	if err != nil {
 		return missing(err, "token %q", name)
 	}

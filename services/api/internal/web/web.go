@@ -142,16 +142,31 @@ func (a *API) guard(op operation) echo.HandlerFunc {
 				c.Response().Header().Set("WWW-Authenticate", `Bearer realm="marchproxy"`)
 				return wrong(http.StatusUnauthorized, "%s", err.Error())
 			}
-			if !who.May(op.Role) {
-				return wrong(http.StatusForbidden, "token %q has the role %s; this needs %s", who.Name, who.Role, op.Role)
+			ask := auth.Operation{Role: op.Role}
+			if k, ok := resource.KindByPath(c.Param("kind")); ok && op.Writes {
+				ask.Kind = k.Name
 			}
-			c.Set(keyActor, who.Name)
+			if v := auth.Check(who, ask, nil, nil, nil); len(v) > 0 {
+				return forbidden(v)
+			}
+			c.Set(keyActor, who)
 		}
 		if err := check(c.Request(), op); err != nil {
 			return err
 		}
 		return op.handle(c)
 	}
+}
+
+// actor is who asks, as [API.guard] has found out.
+func actor(c echo.Context) auth.Identity { who, _ := c.Get(keyActor).(auth.Identity); return who }
+
+// forbidden says what is not allowed. What is wrong with the request as a whole is said in the first sentence.
+func forbidden(v resource.Violations) error {
+	if len(v) == 1 && v[0].Path == "$" {
+		return violations(http.StatusForbidden, v[0].Message, v)
+	}
+	return violations(http.StatusForbidden, "nothing has been changed", v)
 }
 
 // check refuses parameters that are not known, and values that are not as documented.
@@ -224,6 +239,9 @@ func (a *API) explain(err error, id string) api.Problem {
 	var he *echo.HTTPError
 	switch {
 	case errors.As(err, &p):
+		return p.Problem
+	case errors.As(err, &refused) && refused.Forbidden:
+		errors.As(forbidden(refused.Violations), &p)
 		return p.Problem
 	case errors.As(err, &refused):
 		status := http.StatusUnprocessableEntity

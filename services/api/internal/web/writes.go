@@ -313,6 +313,8 @@ func precondition(r *http.Request, before *resource.Object) error {
 type options struct {
 	wait                         time.Duration
 	dryRun, takeOver, allowEmpty bool
+	// revive lets a rollback bring back credentials.
+	revive bool
 	// alone has the write decided when all before it are stored.
 	alone   bool
 	message string
@@ -334,14 +336,14 @@ func readOptions(c echo.Context) (o options, err error) {
 	o.dryRun = c.QueryParam("dry_run") == "true"
 	o.takeOver = c.QueryParam("take_over") == "true"
 	o.allowEmpty = c.QueryParam("allow_empty") == "true"
+	o.revive = c.QueryParam("revive_credentials") == "true"
 	o.message = c.QueryParam("message")
 	return o, nil
 }
 
 func (a *API) meta(c echo.Context, o options, raw []byte) writer.Meta {
 	r := c.Request()
-	actor, _ := c.Get(keyActor).(string)
-	m := writer.Meta{Actor: actor, Message: o.message, RequestID: requestID(c), DryRun: o.dryRun, Alone: o.alone}
+	m := writer.Meta{Who: actor(c), Message: o.message, RequestID: requestID(c), DryRun: o.dryRun, Alone: o.alone}
 	if t := r.Header.Get("Traceparent"); traceparent.MatchString(t) {
 		m.Traceparent = t
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
+	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 	"github.com/marchproxy/marchproxy/services/api/internal/pgtest"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 	"github.com/marchproxy/marchproxy/services/api/internal/writer"
@@ -47,7 +48,7 @@ func TestFollow(t *testing.T) {
 			}
 		}
 	}
-	res, err := apis[2].Write(t.Context(), writer.Meta{Actor: "dry", DryRun: true}, func(st *config.State) (writer.Plan, error) {
+	res, err := apis[2].Write(t.Context(), writer.Meta{Who: auth.Identity{Name: "dry", Role: auth.Admin}, DryRun: true}, func(st *config.State) (writer.Plan, error) {
 		return remove(st.Names(resource.KindService)[0])(st)
 	})
 	if err != nil || res.Revision != max(apis[0].Revision(), apis[1].Revision()) || len(res.Changes) != 1 {
@@ -70,7 +71,7 @@ func TestDryRunWithoutLock(t *testing.T) {
 	a := open(t, url)
 	release := pgtest.Hold(t, url, `SELECT FROM config_head FOR UPDATE`)
 	defer release()
-	res, err := a.Write(t.Context(), writer.Meta{Actor: "dry", DryRun: true}, service("a", 1))
+	res, err := a.Write(t.Context(), writer.Meta{Who: auth.Identity{Name: "dry", Role: auth.Admin}, DryRun: true}, service("a", 1))
 	if err != nil || len(res.Changes) != 1 || res.Revision != 0 {
 		t.Errorf("%+v %v", res, err)
 	}

@@ -80,7 +80,7 @@ func (q *queue) take() []*request {
 	defer q.mu.Unlock()
 	n, keys := 0, map[store.Key]bool{}
 	for _, r := range q.list[:min(len(q.list), maxGroup)] {
-		k := store.Key{Actor: r.meta.Actor, Key: r.meta.Key}
+		k := store.Key{Actor: r.meta.Who.Name, Key: r.meta.Key}
 		if n > 0 && (r.alone || q.list[0].alone || (k.Key != "" && keys[k])) {
 			break
 		}
@@ -178,7 +178,7 @@ func (w *Writer) together(ctx context.Context, requests []*request) {
 	var keys []store.Key
 	for _, r := range requests {
 		if r.meta.Key != "" {
-			keys = append(keys, store.Key{Actor: r.meta.Actor, Key: r.meta.Key})
+			keys = append(keys, store.Key{Actor: r.meta.Who.Name, Key: r.meta.Key})
 		}
 	}
 	fail := func(err error) {
@@ -280,7 +280,7 @@ func (w *Writer) decideOne(r *request, tx *store.Tx, revision int64) (d decision
 			r.panics = fmt.Sprintf("%v\n\n%s", p, debug.Stack())
 		}
 	}()
-	if a, ok := tx.Answers[store.Key{Actor: r.meta.Actor, Key: r.meta.Key}]; ok {
+	if a, ok := tx.Answers[store.Key{Actor: r.meta.Who.Name, Key: r.meta.Key}]; ok {
 		if !bytes.Equal(a.Request, r.meta.Request) {
 			return d, ErrKeyReused
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 	"github.com/marchproxy/marchproxy/services/api/internal/pgtest"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 	"github.com/marchproxy/marchproxy/services/api/internal/writer"
@@ -131,7 +132,7 @@ func TestGroupAlone(t *testing.T) {
 	}
 	keyed := func(request, name string) func() (writer.Result, error) {
 		return func() (writer.Result, error) {
-			return a.Write(t.Context(), writer.Meta{Actor: "k", Key: "key", Request: []byte(request)}, service(name, 1))
+			return a.Write(t.Context(), writer.Meta{Who: auth.Identity{Name: "k", Role: auth.Admin}, Key: "key", Request: []byte(request)}, service(name, 1))
 		}
 	}
 	gone, leave := context.WithCancel(t.Context())

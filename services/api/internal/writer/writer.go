@@ -24,12 +24,15 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
 	"github.com/marchproxy/marchproxy/pkg/translate"
+	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
 
 // Meta is who writes, and why.
 type Meta struct {
-	Actor, Message, RequestID, Traceparent string
+	// Who writes: what is not allowed to them is refused.
+	Who                             auth.Identity
+	Message, RequestID, Traceparent string
 	// DryRun does everything but store.
 	DryRun bool
 	// Alone has the write decided when all before it are stored: its plan reads the database.
@@ -94,6 +97,8 @@ type Plan struct {
 	Deletes []resource.Ref
 	// Owner is whose objects the Deletes must be, if anybody's; nil where the write does not say.
 	Owner *string
+	// Refused is why the write is not made for a reason of its own. Whether who writes may is said first.
+	Refused error
 	// TakeOver lets the write change and delete what another owner has.
 	TakeOver bool
 	// Status is the answer's HTTP status, and Answer its body in JSON: what an idempotency key remembers.
@@ -119,6 +124,8 @@ type Result struct {
 
 // Refused is why a write was not made.
 type Refused struct {
+	// Forbidden says that who writes may not.
+	Forbidden bool
 	// Conflict says that all that is wrong is what is stored already: what is deleted is still used, or
 	// belongs to another owner.
 	Conflict   bool
@@ -183,7 +190,7 @@ func (w *Writer) decide(meta Meta, plan Planner, epoch string, revision int64) (
 		return decision{}, err
 	}
 	now := time.Now()
-	objects, unchanged, missing, err := w.objects(p, revision, now)
+	objects, unchanged, missing, err := w.objects(meta.Who, p, revision, now)
 	if err != nil {
 		return decision{}, err
 	}
@@ -203,7 +210,7 @@ func (w *Writer) decide(meta Meta, plan Planner, epoch string, revision int64) (
 	}
 	d.result.Drains = before.Drains(w.state, changes)
 	d.record = store.Record{
-		Revision: revision, At: now, Actor: meta.Actor, Message: meta.Message, RequestID: meta.RequestID, Traceparent: meta.Traceparent,
+		Revision: revision, At: now, Actor: meta.Who.Name, ActorID: meta.Who.ID, Message: meta.Message, RequestID: meta.RequestID, Traceparent: meta.Traceparent,
 		State: w.state.Summary(), Changes: changes, Key: meta.Key,
 	}
 	d.result.State = resource.Digest(d.record.State)
@@ -231,28 +238,32 @@ func refuse(missing resource.Violations, err error) error {
 
 // objects makes the plan's objects, without those that are as asked already. Where secrets are missing, the
 // objects have something in their place: they are for further checks alone.
-func (w *Writer) objects(p Plan, revision int64, now time.Time) (out []*resource.Object, unchanged int, missing resource.Violations, err error) {
-	if wrong := w.foreigners(p); len(wrong) > 0 {
-		return nil, 0, nil, &Refused{Conflict: true, Violations: wrong[:min(len(wrong), 100)]}
-	}
-	var wrong resource.Violations
+func (w *Writer) objects(who auth.Identity, p Plan, revision int64, now time.Time) (out []*resource.Object, unchanged int, missing resource.Violations, err error) {
+	var wrong, denied resource.Violations
 	for _, d := range p.Upserts {
 		before := w.state.Get(d.Ref)
 		owner, labels := d.envelope(before)
 		spec, v := w.prepare(d, before)
 		wrong = append(wrong, v...)
 		if spec == nil {
+			denied = append(denied, w.deny(who, d, before, nil)...)
 			continue
 		}
 		o, err := d.object(spec)
 		if err != nil {
 			return nil, 0, nil, err
 		}
-		if before != nil && bytes.Equal(before.Spec, o.Spec) && before.Owner == owner && maps.Equal(before.Labels, labels) {
+		o.Owner, o.Labels, o.Revision = owner, labels, revision
+		same := before != nil && bytes.Equal(before.Spec, o.Spec) && before.Owner == owner && maps.Equal(before.Labels, labels)
+		if same && d.Stored {
+			unchanged++ // a rollback did not name it
+			continue
+		}
+		denied = append(denied, w.deny(who, d, before, o)...)
+		if same {
 			unchanged++
 			continue
 		}
-		o.Owner, o.Labels, o.Revision = owner, labels, revision
 		o.UpdatedAt = resource.Time(now)
 		if before != nil {
 			o.UID, o.CreatedAt = before.UID, before.CreatedAt
@@ -262,12 +273,38 @@ func (w *Writer) objects(p Plan, revision int64, now time.Time) (out []*resource
 		out = append(out, o)
 	}
 	for _, r := range p.Deletes {
+		denied = append(denied, w.deny(who, Desired{Ref: r}, w.state.Get(r), nil)...)
 		out = append(out, resource.Tombstone(r, revision))
+	}
+	if len(denied) > 0 { // and nothing else is said: it could tell what is stored
+		return nil, 0, nil, &Refused{Forbidden: true, Violations: denied[:min(len(denied), maxViolations)]}
+	}
+	if p.Refused != nil {
+		return nil, 0, nil, p.Refused
+	}
+	if foreign := w.foreigners(p); len(foreign) > 0 {
+		return nil, 0, nil, &Refused{Conflict: true, Violations: foreign[:min(len(foreign), maxViolations)]}
 	}
 	if !onlyMissing(wrong) {
 		return nil, 0, nil, &Refused{Violations: wrong}
 	}
 	return out, unchanged, wrong, nil
+}
+
+// maxViolations is how many are said of what one request is refused for.
+const maxViolations = 100
+
+// deny says why who writes may not write an object, as the request names it.
+func (w *Writer) deny(who auth.Identity, d Desired, before, after *resource.Object) resource.Violations {
+	v := auth.Check(who, auth.Operation{Role: auth.Editor, Kind: d.Ref.Kind}, w.state, before, after)
+	for i := range v {
+		if d.Path == "" || d.Stored {
+			v[i].Path, v[i].Message = "$", d.Ref.String()+": "+v[i].Message
+		} else {
+			v[i].Path = d.Path + strings.TrimPrefix(v[i].Path, "$")
+		}
+	}
+	return v
 }
 
 // alone says what [translate.CheckAlone] has found in an object of the plan, or finds it.
@@ -300,7 +337,7 @@ func (w *Writer) check(changes []config.Change, p Plan) error {
 		paths[d.Ref] = d.SpecPath
 	}
 	e := &Refused{Conflict: true}
-	for _, x := range problems[:min(len(problems), 100)] {
+	for _, x := range problems[:min(len(problems), maxViolations)] {
 		v := x.Violation
 		if path, mine := paths[x.Object]; mine {
 			v.Path = path + strings.TrimPrefix(v.Path, "$")

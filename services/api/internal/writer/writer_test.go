@@ -15,6 +15,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
+	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 	"github.com/marchproxy/marchproxy/services/api/internal/pgtest"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 	"github.com/marchproxy/marchproxy/services/api/internal/writer"
@@ -85,5 +86,5 @@ func dangling(*config.State) (writer.Plan, error) {
 }
 
 func (a *api) write(ctx context.Context, actor string, plan writer.Planner) (writer.Result, error) {
-	return a.Write(ctx, writer.Meta{Actor: actor}, plan)
+	return a.Write(ctx, writer.Meta{Who: auth.Identity{Name: actor, Role: auth.Admin}}, plan)
 }
