@@ -1,11 +1,15 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,26 +23,96 @@ func (c *cli) tokenCommand() *cobra.Command {
 	return cmd
 }
 
+var roles = []string{"viewer", "editor", "operator", "admin"}
+
 func (c *cli) tokenCreateCommand() *cobra.Command {
-	var role string
+	var role, expires string
+	var bounds api.TokenBounds
 	cmd := &cobra.Command{
-		Use: "create NAME --role viewer|editor|admin", Short: "Make a token; its secret is printed this once", Args: cobra.ExactArgs(1),
-		Example: "  (umask 077; marchproxy token create ci --role editor > ci.token)\n  MARCHPROXY_TOKEN_FILE=ci.token marchproxy apply -f routes/",
+		Use: "create NAME --role " + strings.Join(roles, "|"), Short: "Make a token; its secret is printed this once", Args: cobra.ExactArgs(1),
+		Long: "A viewer reads, an editor writes routes and services as well, an operator the rest of the configuration, and an\n" +
+			"admin makes tokens. --owner, --gateway, --kind and --host bind the token: it writes only what is within all that\n" +
+			"are given, before the write and after it. Reads are not bound.",
+		Example: "  (umask 077; marchproxy token create ci --role editor --expires 90d > ci.token)\n" +
+			"  MARCHPROXY_TOKEN_FILE=ci.token marchproxy apply -f routes/\n" +
+			"  marchproxy token create team-a --role editor --owner team-a --host a.example.com",
 		RunE: c.use(func(ctx context.Context, a *client.Client, args []string) error {
+			at, err := moment(expires, time.Now())
+			if err != nil {
+				return fmt.Errorf("--expires: %w", err)
+			}
+			for i, k := range bounds.Kinds {
+				if kind, err := kindOf(k); err == nil {
+					bounds.Kinds[i] = kind.Name
+				}
+			}
+			ask := api.Token{Name: args[0], Role: role, ExpiresAt: at}
+			if len(boundsOf(&bounds)) > 0 {
+				ask.Bounds = &bounds
+			}
 			var t api.Token
-			if _, err := a.Do(ctx, client.Request{Method: http.MethodPost, Path: "/v1/tokens", Body: api.Token{Name: args[0], Role: role}}, &t); err != nil {
+			if _, err := a.Do(ctx, client.Request{Method: http.MethodPost, Path: "/v1/tokens", Body: ask}, &t); err != nil {
 				return err
 			}
 			if c.people() {
-				fmt.Fprintf(c.err, "token %q with the role %s; it is shown this once and stored only as a hash:\n", t.Name, t.Role)
+				what := "with the role " + t.Role
+				if t.ExpiresAt != "" {
+					what += ", until " + date(t.ExpiresAt) + " UTC"
+				}
+				if b := boundsOf(t.Bounds); len(b) > 0 {
+					what += ", bound to " + strings.Join(b, " and ")
+				}
+				fmt.Fprintf(c.err, "token %q %s; it is shown this once and stored only as a hash:\n", t.Name, what)
 			}
 			return c.print(t, func(w io.Writer) { row(w, t.Token) })
 		}),
 	}
-	cmd.Flags().StringVar(&role, "role", "", "viewer reads, editor writes the configuration as well, admin makes tokens as well")
-	_ = cmd.MarkFlagRequired("role")                                                                                                              // the flag exists
-	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"viewer", "editor", "admin"}, cobra.ShellCompDirectiveNoFileComp)) // likewise
+	f := cmd.Flags()
+	f.StringVar(&role, "role", "", "viewer reads, editor writes routes and services, operator all of the configuration, admin makes tokens as well")
+	f.StringVar(&expires, "expires", "", "when it opens nothing any more: in 90d or 12h, or at a time such as 2027-01-31T00:00:00Z; never where absent")
+	f.StringSliceVar(&bounds.Owners, "owner", nil, "it writes only what these owners have; team-a takes in team-a-web")
+	f.StringSliceVar(&bounds.Gateways, "gateway", nil, "it writes only what is on these gateways")
+	f.StringSliceVar(&bounds.Kinds, "kind", nil, "it writes only these kinds")
+	f.StringSliceVar(&bounds.Hosts, "host", nil, "it writes only for these hosts and those below them")
+	_ = cmd.MarkFlagRequired("role")                                                                              // the flag exists
+	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(roles, cobra.ShellCompDirectiveNoFileComp)) // likewise
 	return cmd
+}
+
+// moment reads when a token ends: a time, or how long from now. "" is never.
+func moment(s string, now time.Time) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t.UTC().Format(time.RFC3339), nil
+	}
+	after, err := time.ParseDuration(s)
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		var n int
+		n, err = strconv.Atoi(days)
+		after = time.Duration(n) * 24 * time.Hour
+	}
+	if err != nil || after <= 0 || after > 100*365*24*time.Hour {
+		return "", fmt.Errorf("%q is neither how long, such as 90d or 12h, nor a time such as %s", s, now.AddDate(0, 3, 0).UTC().Format(time.RFC3339))
+	}
+	return now.Add(after).UTC().Format(time.RFC3339), nil
+}
+
+// boundsOf puts each sort of bounds into words.
+func boundsOf(b *api.TokenBounds) (out []string) {
+	if b == nil {
+		return nil
+	}
+	for _, x := range []struct {
+		name string
+		list []string
+	}{{"owner", b.Owners}, {"gateway", b.Gateways}, {"kind", b.Kinds}, {"host", b.Hosts}} {
+		if len(x.list) > 0 {
+			out = append(out, x.name+" "+strings.Join(x.list, ", "))
+		}
+	}
+	return out
 }
 
 func (c *cli) tokenListCommand() *cobra.Command {
@@ -50,9 +124,13 @@ func (c *cli) tokenListCommand() *cobra.Command {
 				return err
 			}
 			return c.print(l, func(w io.Writer) {
-				row(w, "NAME", "ROLE", "CREATED (UTC)")
+				row(w, "NAME", "ROLE", "CREATED (UTC)", "LAST USED (UTC)", "ENDS (UTC)", "BOUND TO")
 				for _, t := range l.Items {
-					row(w, t.Name, t.Role, date(t.CreatedAt))
+					ends := cmp.Or(date(t.ExpiresAt), "never")
+					if at, err := time.Parse(time.RFC3339, t.ExpiresAt); err == nil && !at.After(time.Now()) {
+						ends += ", over"
+					}
+					row(w, t.Name, t.Role, date(t.CreatedAt), cmp.Or(date(t.LastUsedAt), "never"), ends, cmp.Or(strings.Join(boundsOf(t.Bounds), "; "), "-"))
 				}
 			})
 		}),
