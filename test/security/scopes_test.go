@@ -1,0 +1,213 @@
+package security
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/test/harness"
+)
+
+// scope is a sort of bounds, and which kinds can be within it.
+type scope struct {
+	name   string
+	bounds map[string][]string
+	never  []string
+}
+
+var scopes = []scope{
+	{"owners", map[string][]string{"owners": {"team-a"}}, nil},
+	{"gateways", map[string][]string{"gateways": {"ga"}}, []string{"RateLimitPolicy"}},
+	{"hosts", map[string][]string{"hosts": {"a.test"}}, []string{"RateLimitPolicy", "Gateway", "License"}},
+	{"kinds", nil, nil}, // one token a kind
+}
+
+// team makes everything that a team has, each kind once: what has no host or gateway of its own is used by its route or
+// its gateway.
+func team(x string) map[string]string {
+	return map[string]string{
+		"Certificate": fmt.Sprintf(`{"owner":"team-%s","spec":{"chain":%s}}`, x, example("Certificate", "chain")),
+		"Service":     fmt.Sprintf(`{"owner":"team-%s","spec":{"protocol":"https","tls":{"ca_certificate":"c%s","sni":"%s.test"},"endpoints":[{"host":"192.0.2.7","port":443}]}}`, x, x, x),
+		"AuthPolicy":  fmt.Sprintf(`{"owner":"team-%s","spec":{"tokens":[{"name":"t","value":"a-token-of-team-%s-0123456789"}]}}`, x, x),
+		"License":     fmt.Sprintf(`{"owner":"team-%s","spec":{"features":["x"]}}`, x),
+		"Gateway":     fmt.Sprintf(`{"owner":"team-%s","spec":{"license":"l%s","listeners":[{"name":"http","port":10070}]}}`, x, x),
+		"Route": fmt.Sprintf(`{"owner":"team-%s","spec":{"hosts":["%s.test","*.%s.test"],"gateways":["g%s"],"auth_policy":"a%s","backends":[{"service":"s%s"}]}}`,
+			x, x, x, x, x, x),
+		"RateLimitPolicy": fmt.Sprintf(`{"owner":"team-%s","spec":{"gateways":["g%s"],"cidrs":["198.51.%d.0/24"],"requests_per_second":100}}`, x, x, x[0]),
+	}
+}
+
+// example is a member of the example of a kind that the API's document has.
+func example(kind, member string) json.RawMessage {
+	root, err := harness.Root()
+	if err != nil {
+		panic(err)
+	}
+	raw, err := os.ReadFile(root + "/services/api/internal/openapi/examples/" + kind + ".json")
+	var doc struct{ Spec map[string]json.RawMessage }
+	if err != nil || json.Unmarshal(raw, &doc) != nil {
+		panic(fmt.Sprint(kind, err))
+	}
+	return doc.Spec[member]
+}
+
+// name of a team's object: ga is the gateway of team a.
+func name(kind, x string) string {
+	if kind == "RateLimitPolicy" { // routes have the r
+		return "limit-" + x
+	}
+	return strings.ToLower(kind[:1]) + x
+}
+
+// TestScopes: every operation that writes with a token of each sort of bounds, on what is within them, on what is not,
+// and on what would leave or enter them.
+func TestScopes(t *testing.T) {
+	s := start(t)
+	a, b := team("a"), team("b")
+	for _, k := range resource.Kinds { // in the order in which they refer to each other
+		s.must("PUT", "/v1/"+k.Path+"/"+name(k.Name, "a"), a[k.Name], 201)
+		s.must("PUT", "/v1/"+k.Path+"/"+name(k.Name, "b"), b[k.Name], 201)
+	}
+	at := s.must("GET", "/v1/status", nil, 200)["revision"].(float64)
+	tokens := map[string]string{}
+	for _, sc := range scopes {
+		if sc.bounds != nil {
+			tokens[sc.name] = s.token("by-"+sc.name, "operator", sc.bounds)
+		}
+	}
+	for _, k := range resource.Kinds {
+		tokens["kinds "+k.Name] = s.token("by-kind-"+strings.ToLower(k.Name), "operator", map[string][]string{"kinds": {k.Name}})
+	}
+	for _, o := range s.operations() {
+		if o.method == "GET" || o.role == "" || o.role == "admin" {
+			continue
+		}
+		for _, sc := range scopes {
+			switch {
+			case o.kind != "":
+				s.ofKind(o, sc, tokens, a, b)
+			case o.id == "apply":
+				s.applies(sc, tokens, a, b)
+			case o.id == "rollback":
+				s.rollsBack(sc, tokens, at)
+			default:
+				t.Errorf("%s writes, and nobody has said here what bounds it has", o.id)
+			}
+		}
+	}
+}
+
+// refuses holds an answer against what it should be.
+func (s system) refuses(what string, sc scope, allowed bool, status int, raw string) {
+	s.Helper()
+	switch {
+	case allowed && (status < 200 || status > 299):
+		s.Errorf("%s, bound by %s: %d %s", what, sc.name, status, raw)
+	case !allowed && (status != 403 || !strings.Contains(raw, `"rule":"bounds.`+sc.name+`"`) || !strings.Contains(raw, `is bound to (`)):
+		s.Errorf("%s, outside of its %s: %d %s", what, sc.name, status, raw)
+	}
+}
+
+func (s system) ofKind(o operation, sc scope, tokens, a, b map[string]string) {
+	s.Helper()
+	token, within := tokens[sc.name], !slices.Contains(sc.never, o.kind)
+	other := false // whether what is of team b is within
+	if sc.name == "kinds" {
+		token, other = tokens["kinds "+o.kind], true
+	}
+	body := func(of map[string]string) string {
+		switch o.method {
+		case "PUT":
+			return of[o.kind]
+		case "PATCH":
+			return `{"labels":{"changed":"yes"}}`
+		default:
+			return ""
+		}
+	}
+	status, raw := s.as(token, o.method, o.url(s, name(o.kind, "a")), body(a))
+	if o.method == "DELETE" && status == 409 && within { // it is used: what is said is not that it must not
+		status = 200
+	}
+	s.refuses(o.id+" of one's own", sc, within, status, raw)
+	status, raw = s.as(token, o.method, o.url(s, name(o.kind, "b")), body(b))
+	if o.method == "DELETE" && status == 409 && other {
+		status = 200
+	}
+	s.refuses(o.id+" of another's", sc, other, status, raw)
+	if sc.name == "kinds" {
+		wrong := "Route"
+		if o.kind == wrong {
+			wrong = "Service"
+		}
+		status, raw = s.as(tokens["kinds "+wrong], o.method, o.url(s, name(o.kind, "a")), body(a))
+		s.refuses(o.id+" of another kind", sc, false, status, raw)
+		return
+	}
+	if o.method != "PUT" {
+		return
+	}
+	// What leaves the bounds, and what enters them.
+	if sc.name == "owners" || o.kind == "Route" {
+		status, raw = s.as(token, "PUT", o.url(s, name(o.kind, "a"))+"&take_over=true", body(b))
+		s.refuses(o.id+" out of them", sc, false, status, raw)
+		status, raw = s.as(token, "PUT", o.url(s, name(o.kind, "b"))+"&take_over=true", body(a))
+		s.refuses(o.id+" into them", sc, false, status, raw)
+	}
+}
+
+// resources is a list for apply.
+func resources(of map[string]string, x string, kinds ...string) string {
+	var list []string
+	for _, kind := range kinds {
+		list = append(list, fmt.Sprintf(`{"kind":%q,"name":%q,%s`, kind, name(kind, x), of[kind][1:]))
+	}
+	return strings.Join(list, ",")
+}
+
+func (s system) applies(sc scope, tokens, a, b map[string]string) {
+	s.Helper()
+	token := tokens[sc.name]
+	if sc.name == "kinds" {
+		token = tokens["kinds Route"]
+	}
+	for what, c := range map[string]struct {
+		list    string
+		allowed bool
+	}{
+		"one's own route":              {resources(a, "a", "Route"), true},
+		"one's own and another's":      {resources(a, "a", "Route") + "," + resources(b, "b", "Route"), sc.name == "kinds"},
+		"one's own and another kind's": {resources(a, "a", "Route", "Service", "RateLimitPolicy"), sc.name == "owners"},
+	} {
+		for _, dry := range []bool{true, false} {
+			status, raw := s.as(token, "POST", s.API+"/v1/apply?take_over=true", fmt.Sprintf(`{"dry_run":%v,"resources":[%s]}`, dry, c.list))
+			s.refuses("apply of "+what, sc, c.allowed, status, raw)
+		}
+	}
+	// The document of the xDS server's door is an apply for its owner.
+	doc := `{"services":[],"routes":[{"name":"rb","prefix":"/","cluster_name":"sb"}]}`
+	doc = strings.Replace(doc, `[]`, `[{"name":"sb","hosts":["192.0.2.9"],"port":80}]`, 1)
+	status, raw := s.as(token, "POST", s.XDS+"/v1/config?timeout=0s&take_over=true", doc)
+	s.refuses("POST /v1/config", sc, false, status, raw)
+}
+
+func (s system) rollsBack(sc scope, tokens map[string]string, at float64) {
+	s.Helper()
+	token := tokens[sc.name]
+	if sc.name == "kinds" {
+		token = tokens["kinds Route"]
+	}
+	back := fmt.Sprintf("%s/v1/revisions/%.0f/rollback", s.API, at)
+	s.must("PATCH", "/v1/routes/ra", `{"spec":{"path":{"prefix":"/changed"}}}`, 200)
+	status, raw := s.as(token, "POST", back+"?dry_run=true", "")
+	s.refuses("rollback of one's own", sc, true, status, raw)
+	s.must("PATCH", "/v1/services/sb", `{"labels":{"changed":"yes"}}`, 200)
+	s.must("PATCH", "/v1/routes/rb", `{"spec":{"path":{"prefix":"/changed"}}}`, 200)
+	status, raw = s.as(token, "POST", back, "")
+	s.refuses("rollback of another's", sc, false, status, raw)
+	s.must("POST", fmt.Sprintf("/v1/revisions/%.0f/rollback", at), nil, 200)
+}
