@@ -9,8 +9,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
-// TestSparing: a program that has little in memory may make some garbage before it is collected, one with much a third of
-// that, and one whose user has said how much is left alone.
+// TestSparing: a program that has little in memory may make some garbage before it is collected, one with much a third
+// of that, and one whose user has said how much is left alone.
 func TestSparing(t *testing.T) {
 	before := debug.SetGCPercent(77)
 	defer debug.SetGCPercent(before)

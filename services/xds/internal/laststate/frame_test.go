@@ -14,9 +14,9 @@ import (
 	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
 )
 
-// TestReadsGob: a file of the version before, testdata/gob, whose frames are gobs, is read, and goes on in the form that
-// frames have now. It has two routes, notes, a third route, the addresses of two names, one of which nobody has any more,
-// and the removal of the first route.
+// TestReadsGob: a file of the version before, testdata/gob, whose frames are gobs, is read, and goes on in the form
+// that frames have now. It has two routes, notes, a third route, the addresses of two names, one of which nobody has any
+// more, and the removal of the first route.
 func TestReadsGob(t *testing.T) {
 	raw, err := os.ReadFile("testdata/gob")
 	if err != nil {
@@ -32,7 +32,8 @@ func TestReadsGob(t *testing.T) {
 		f, saved, found, err := laststate.Open(dir, secret)
 		if err != nil || !found || saved.Commit.Revision != revision || saved.Notes.ConfigVersion != "7" ||
 			!reflect.DeepEqual(saved.Names, names) || len(saved.Objects) != 2 {
-			t.Fatalf("%s: found %v, revision %d, %v, %v, %d objects, %v", when, found, saved.Commit.Revision, saved.Notes, saved.Names, len(saved.Objects), err)
+			t.Fatalf("%s: found %v, revision %d, %v, %v, %d objects, %v",
+				when, found, saved.Commit.Revision, saved.Notes, saved.Names, len(saved.Objects), err)
 		}
 		if got := texts(saved.Objects); !strings.Contains(got["r2"], "text 2") || !strings.Contains(got["r3"], text) {
 			t.Errorf("%s: %v", when, got)
@@ -40,7 +41,9 @@ func TestReadsGob(t *testing.T) {
 		return f
 	}
 	f := expect("as it was written", 3, "text 3")
-	if err := f.Append(stream.Update{Commit: stream.Commit{Epoch: "e", Revision: 4}, Changed: []*resource.Object{object(t, "r3", "text 4", 4)}}); err != nil {
+	changed := []*resource.Object{object(t, "r3", "text 4", 4)}
+	next := stream.Update{Commit: stream.Commit{Epoch: "e", Revision: 4}, Changed: changed}
+	if err := f.Append(next); err != nil {
 		t.Fatal(err)
 	}
 	names["c.example.com"] = addrs("192.0.2.3")
@@ -59,8 +62,9 @@ func TestReadsGob(t *testing.T) {
 func BenchmarkAppend(b *testing.B) {
 	j := open(b, b.TempDir())
 	j.commit(object(b, "r", "x", 1))
+	state := map[string]resource.KindState{"Route": {Count: 1, Hash: strings.Repeat("0", 64)}}
 	u := stream.Update{
-		Commit:  stream.Commit{Epoch: "e", Revision: 2, State: map[string]resource.KindState{"Route": {Count: 1, Hash: strings.Repeat("0", 64)}}},
+		Commit:  stream.Commit{Epoch: "e", Revision: 2, State: state},
 		Changed: []*resource.Object{object(b, "r", "y", 2)},
 	}
 	b.ReportAllocs()
