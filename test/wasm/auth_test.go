@@ -223,6 +223,7 @@ func TestOpaqueTokens(t *testing.T) {
 	vm := start(t, "auth", object{"default_policy": "p", "policies": []object{{"name": "p", "tokens": []object{
 		{"sha256": digest("b25l"), "subject": "one"},
 		{"sha256": strings.ToUpper(digest("dHdv")), "not_after": now.Unix() + 10},
+		{"sha256": digest("dGhlbg=="), "not_after": 0}, // in 1970
 	}, "jwt": object{"keys": []jwk{{"k1", "HS256", b64(secret256)}}, "forward_claims": []object{{"claim": "sub", "header": "x-auth-sub"}}}}}})
 	o := expect(t, vm, bearer("b25l"), "")
 	if got, _ := o.Headers.Get("x-auth-sub"); got != "one" {
@@ -233,6 +234,7 @@ func TestOpaqueTokens(t *testing.T) {
 	}
 	expect(t, vm, bearer("dHdv"), "")
 	expect(t, vm, bearer("dHdw"), "unknown_token")
+	expect(t, vm, bearer("dGhlbg=="), "unknown_token")
 	vm.Now += int64(10 * time.Second)
 	expect(t, vm, bearer("dHdv"), "unknown_token")
 	expect(t, vm, bearer("b25l"), "")

@@ -54,8 +54,8 @@ pub struct Opaque {
     pub digest: [u8; 32],
     /// Stands for the claim `sub`.
     pub subject: Vec<u8>,
-    /// The second of its end; 0: none.
-    pub not_after: i64,
+    /// The second of its end, if it has one.
+    pub not_after: Option<i64>,
 }
 
 /// A path that needs no credentials.
@@ -151,7 +151,7 @@ impl Policy {
             }
         }
         let known = found.ok_or(Reason::UnknownToken)?;
-        if known.not_after != 0 && now >= known.not_after {
+        if known.not_after.is_some_and(|end| now >= end) {
             return Err(Reason::UnknownToken);
         }
         let Some(signed) = &self.signed else { return Ok(()) };
