@@ -7,9 +7,11 @@ require (
 	buf.build/go/protovalidate v1.4.0
 	github.com/envoyproxy/go-control-plane/envoy v1.40.0
 	github.com/marchproxy/marchproxy/proto v0.0.0
+	github.com/marchproxy/marchproxy/wasm-filters v0.0.0
 	github.com/nats-io/nats-server/v2 v2.15.2
 	github.com/nats-io/nats.go v1.55.0
 	github.com/synadia-io/orbit.go/jetstreamext v0.3.2
+	github.com/tetratelabs/wazero v1.12.0
 	go.uber.org/zap v1.28.0
 	golang.org/x/net v0.60.0
 	google.golang.org/grpc v1.85.0
@@ -47,3 +49,5 @@ require (
 )
 
 replace github.com/marchproxy/marchproxy/proto => ../proto
+
+replace github.com/marchproxy/marchproxy/wasm-filters => ../wasm-filters

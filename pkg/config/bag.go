@@ -42,6 +42,14 @@ func (b bag[T]) len() int {
 	return len(b.more)
 }
 
+// has says whether it has a member.
+func (b bag[T]) has(x T) bool {
+	if b.more != nil {
+		return b.more[x] != 0
+	}
+	return b.n != 0 && b.one == x
+}
+
 // all yields each member once, in no order.
 func (b bag[T]) all() iter.Seq[T] {
 	return func(yield func(T) bool) {

@@ -42,6 +42,8 @@ type State struct {
 	cidrs map[netip.Prefix]bag[*resource.Object]
 	// onListener are the routes and certificates that name a listener.
 	onListener map[ListenerKey]bag[resource.Ref]
+	// policies are the authentication policies that a gateway needs, its routes' and its own, by its name.
+	policies map[string]bag[string]
 	// serving says, by gateway, which certificate serves a server name, and certs what it needs of certificates.
 	serving map[string]*servername.Index
 	certs   map[string]*servername.Certificate
@@ -61,6 +63,7 @@ func New() *State {
 		cidrs:   map[netip.Prefix]bag[*resource.Object]{},
 
 		onListener: map[ListenerKey]bag[resource.Ref]{},
+		policies:   map[string]bag[string]{},
 		serving:    map[string]*servername.Index{},
 		certs:      map[string]*servername.Certificate{},
 	}
@@ -195,6 +198,11 @@ func (s *State) index(o *resource.Object, by int) {
 			}
 		}
 		s.name(o.Ref(), Gateways(m), m.GetListeners(), by)
+		for _, gw := range Gateways(m) {
+			s.need(gw, m.GetAuthPolicy(), by)
+		}
+	case *configv1.Gateway:
+		s.need(o.Name, m.GetAuthPolicy(), by)
 	case *configv1.Certificate:
 		s.name(o.Ref(), servername.Gateways(m), m.GetListeners(), by)
 	case *configv1.RateLimitPolicy:
@@ -211,6 +219,30 @@ func (s *State) name(o resource.Ref, gateways, listeners []string, by int) {
 			put(s.onListener, ListenerKey{gw, l}, o, by)
 		}
 	}
+}
+
+// need notes that a gateway needs a policy.
+func (s *State) need(gateway, policy string, by int) {
+	if policy != "" && policy != NoPolicy {
+		put(s.policies, gateway, policy, by)
+	}
+}
+
+// GatewayPolicies lists the authentication policies that a gateway needs, its routes' and its own, in no order.
+func (s *State) GatewayPolicies(gateway string) []string {
+	return slices.Collect(s.policies[gateway].all())
+}
+
+// PolicyGateways lists the gateways that need an authentication policy, in order.
+func (s *State) PolicyGateways(policy string) []string {
+	var out []string
+	for gw, needed := range s.policies {
+		if needed.has(policy) {
+			out = append(out, gw)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Gateways are the gateways that serve a route.

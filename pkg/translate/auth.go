@@ -1,11 +1,9 @@
 package translate
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -62,7 +60,7 @@ type (
 	authToken struct {
 		SHA256   string `json:"sha256"`
 		Subject  string `json:"subject,omitempty"`
-		NotAfter int64  `json:"not_after,omitempty"`
+		NotAfter *int64 `json:"not_after,omitempty"`
 	}
 	authExempt struct {
 		Path   string `json:"path"`
@@ -93,57 +91,46 @@ func (w *work) auth(gw resource.Ref) {
 	for name := range w.policies {
 		names[name] = true
 	}
+	used := map[*configv1.AuthPolicy]*authPart{}
 	now := map[string]*configv1.AuthPolicy{}
-	var objects []resource.Ref
-	var ours authConfig
-	native := nativeAuth{work: w, identity: map[string]bool{}}
+	s := newAuthSlots()
+	s.module, s.perRoute = w.module, len(w.policies) > 0
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		p := w.policy(name)
 		if p == nil {
 			continue
 		}
 		ref := resource.Ref{Kind: resource.KindAuthPolicy, Name: name}
-		objects = append(objects, ref)
+		s.objects = append(s.objects, ref)
 		now[name] = p
-		if isNative(p) {
-			native.add(ref, p)
-		} else {
-			ours.Policies = append(ours.Policies, w.ours(ref, p))
+		part := w.part(ref, p)
+		used[p] = part
+		s.add(part)
+		if len(part.faults) > 0 {
+			w.refuses(ref, part.faults[0])
 		}
 	}
 	for name, p := range w.retired(now) {
-		ref := resource.Ref{Kind: resource.KindAuthPolicy, Name: name}
-		if isNative(p) {
-			native.add(ref, p)
-		} else {
-			ours.Policies = append(ours.Policies, w.ours(ref, p))
-		}
+		part := w.part(resource.Ref{Kind: resource.KindAuthPolicy, Name: name}, p)
+		used[p], s.leaving[part] = part, true
+		s.add(part)
 	}
-	slices.SortFunc(ours.Policies, func(a, b authPolicy) int { return compare(a.Name, b.Name) })
-	if d := w.gw.GetAuthPolicy(); d != "" {
-		if p := w.policy(d); p != nil && isNative(p) {
-			native.everywhere(d, p)
-		} else if p != nil {
-			ours.DefaultPolicy = d
-		}
+	w.parts = used
+	if p := w.policy(w.gw.GetAuthPolicy()); p != nil {
+		s.everywhere = used[p]
 	}
-	w.newestFirst(objects)
-	objects = append(objects, gw)
-	ours.StripHeaders = slices.Sorted(maps.Keys(native.identity))
-	r := unused(slotAuth, objects...)
-	if len(ours.Policies)+len(ours.StripHeaders) > 0 {
-		build := func(perRoute bool) *Resource {
-			c := ours
-			c.PerRoute = perRoute
-			return extension(slotAuth, Wasm("auth", w.module("auth"), encode(c)), nil, objects...)
-		}
-		// A route's name is read only where one says something: reading it costs as much as all of the headers.
-		if r = build(len(w.policies) > 0); len(w.policies) == 0 {
-			r.Careful = build(true)
-		}
+	s.sort()
+	s.fit(w)
+	w.newestFirst(s.objects)
+	s.objects = append(s.objects, gw)
+	for _, r := range []*Resource{s.auth(nil), s.jwt(nil), s.claims(nil)} {
+		w.put(r.Key, r)
 	}
-	w.put(r.Key, r)
-	native.fill(objects)
+}
+
+// refuses says of a policy that it lets nobody in.
+func (w *work) refuses(ref resource.Ref, f fault) {
+	w.problem(ref, f.path, f.rule, f.message+"; until it is corrected, every request under this policy is refused")
 }
 
 // retired are policies that no route names any more, or that have changed engines: the slots come to an
@@ -171,52 +158,6 @@ func encode(v any) []byte {
 	return b
 }
 
-// ours is a policy as our filter reads it. One whose secrets cannot be opened lets nobody in.
-func (w *work) ours(ref resource.Ref, p *configv1.AuthPolicy) authPolicy {
-	out := authPolicy{Name: ref.Name, Strip: p.GetStrip()}
-	for _, e := range p.GetExemptPaths() {
-		out.ExemptPaths = append(out.ExemptPaths, authExempt{e.GetPath(), e.GetPrefix()})
-	}
-	for _, t := range p.GetTokens() {
-		token := authToken{SHA256: t.GetSha256(), Subject: t.GetSubject()}
-		if end, err := time.Parse(time.RFC3339, t.GetNotAfter()); err == nil {
-			token.NotAfter = end.Unix()
-		}
-		out.Tokens = append(out.Tokens, token)
-	}
-	if j := p.GetJwt(); j != nil {
-		out.JWT = &authJWT{LeewaySeconds: leeway(j), Issuers: j.GetIssuers(), Audiences: j.GetAudiences()}
-		for i, k := range j.GetKeys() {
-			secret, ok := w.secret(ref, k, i)
-			if !ok {
-				return authPolicy{Name: ref.Name, Tokens: []authToken{{SHA256: strings.Repeat("0", 64)}}}
-			}
-			out.JWT.Keys = append(out.JWT.Keys, authKey{k.GetKid(), k.GetAlgorithm().String(), base64.RawURLEncoding.EncodeToString(secret)})
-		}
-		for _, r := range j.GetRequiredClaims() {
-			out.JWT.RequiredClaims = append(out.JWT.RequiredClaims, authRequired{r.GetClaim(), r.GetValues(), r.GetWords()})
-		}
-		for _, f := range j.GetForwardClaims() {
-			out.JWT.ForwardClaims = append(out.JWT.ForwardClaims, authForward{f.GetClaim(), f.GetHeader()})
-		}
-	}
-	return out
-}
-
 func leeway(j *configv1.Jwt) int64 {
 	return int64(orElse(j.GetLeeway(), time.Minute).AsDuration() / time.Second)
-}
-
-// secret opens a key's secret.
-func (w *work) secret(ref resource.Ref, k *configv1.JwtKey, i int) ([]byte, bool) {
-	text := k.GetSecret()
-	if w.opt.Open != nil {
-		var err error
-		if text, err = w.opt.Open(ref, config.SecretField(k), text); err != nil {
-			w.problem(ref, config.KeyPath(i)+".secret", "auth_policy.sealed", "cannot be opened with this SECRET_KEY: "+err.Error())
-			return nil, false
-		}
-	}
-	secret, err := config.KeyBytes(k, text)
-	return secret, err == nil
 }

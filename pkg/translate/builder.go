@@ -51,6 +51,8 @@ type Builder struct {
 	asked map[string]map[Key]bool
 	// inSlots are the policies in the slots, and retiring those that nothing names any more.
 	inSlots, retiring map[string]*configv1.AuthPolicy
+	// parts are the policies in the slots as these hold them.
+	parts map[*configv1.AuthPolicy]*authPart
 }
 
 // NewBuilder returns a builder without resources.
@@ -63,6 +65,7 @@ func NewBuilder(gateway string, opt Options) *Builder {
 		open: map[string]bool{}, wild: map[string]bool{}, limiting: map[string]bool{}, allowing: map[string]bool{},
 		asked:   map[string]map[Key]bool{},
 		inSlots: map[string]*configv1.AuthPolicy{}, retiring: map[string]*configv1.AuthPolicy{},
+		parts: map[*configv1.AuthPolicy]*authPart{},
 	}
 }
 
@@ -292,7 +295,7 @@ func (w *work) repolicy(c config.Change) {
 		return
 	}
 	w.authed = true
-	if routeForm(c.Before) != routeForm(c.After) {
+	if w.routeForm(c.Before) != w.routeForm(c.After) {
 		for k := range users {
 			w.scopes[scopeOf(k.Name)] = true
 		}

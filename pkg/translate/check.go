@@ -33,17 +33,12 @@ func CheckIn(st *config.State, changes []config.Change, alone func(*resource.Obj
 		}
 		found := alone(c.After)
 		k := &checker{o: c.After.Ref()}
-		switch m := c.After.Message().(type) {
-		case *configv1.Route:
-			if len(found) == 0 && dependent(st, m) { // what is wrong with it alone would be said twice
-				k.built(st, c.After.Name, m)
-			}
-		case *configv1.AuthPolicy:
-			k.native(st, k.o, m)
+		if m, is := c.After.Message().(*configv1.Route); is && len(found) == 0 && dependent(st, m) {
+			k.built(st, c.After.Name, m) // what is wrong with it alone would be said twice
 		}
 		out = append(append(out, found...), k.found...)
 	}
-	return out
+	return append(out, room(st, changes)...)
 }
 
 // CheckAlone is the part of [Check] for which an object is all that has to be known.
@@ -56,6 +51,7 @@ func CheckAlone(o *resource.Object) []config.Problem {
 		k.service(o.Name, m)
 	case *configv1.AuthPolicy:
 		k.authPolicy(m)
+		k.engine(m)
 	case *configv1.License:
 		k.license(m)
 	case *configv1.Gateway:

@@ -11,29 +11,41 @@ import (
 	"strings"
 )
 
-// jwks checks a key set: public keys only, each one that Envoy can use. Of a set without any such key Envoy refuses
-// everything that stands in the gateway's slot, and what it cannot use of another set it passes over in silence.
-func (k *checker) jwks(text string) {
-	var set struct {
-		Keys []map[string]json.RawMessage `json:"keys"`
+// publicKeys decodes a key set: public keys only, each one that Envoy can use. Of a set without any such key Envoy
+// refuses everything that stands in the gateway's slot, and what it cannot use of another set it passes over in
+// silence. What is wrong is said in words that go after the field's name.
+func publicKeys(text string) (keys []jwk, wrong []string) {
+	var set map[string]json.RawMessage
+	var list []map[string]json.RawMessage
+	err := json.Unmarshal([]byte(text), &set)
+	if err == nil {
+		err = json.Unmarshal(set["keys"], &list)
 	}
-	if err := json.Unmarshal([]byte(text), &set); err != nil || len(set.Keys) == 0 {
-		k.add("$.jwt.jwks", "auth_policy.jwks", `must be a JSON Web Key Set: {"keys":[...]} with at least one key`)
-		return
+	if err != nil || len(list) == 0 {
+		return nil, []string{`must be a JSON Web Key Set: {"keys":[...]} with at least one key`}
 	}
-	for i, key := range set.Keys {
-		switch message := checkJWK(key); {
-		case has(key, "d") || has(key, "k"):
-			k.add("$.jwt.jwks", "auth_policy.jwks", "has as key %d a private or shared one; give public ones only, and take this one for known. Shared secrets belong under keys, where they are sealed", i)
+	for i, members := range list {
+		key, message := decodeJWK(members)
+		switch {
+		case isPrivate(members):
+			wrong = append(wrong, fmt.Sprintf("has as key %d a private or shared one; give public ones only, and take this "+
+				"one for known. Shared secrets belong under keys, where they are sealed", i))
 		case message != "":
-			k.add("$.jwt.jwks", "auth_policy.jwks", "has as key %d one that cannot be used: %s; correct it or take it out", i, message)
+			message = fmt.Sprintf("has as key %d one that cannot be used: %s; correct it or take it out", i, message)
+			wrong = append(wrong, message)
+		default:
+			keys = append(keys, key)
 		}
 	}
+	return keys, wrong
 }
 
-func has(key map[string]json.RawMessage, name string) bool {
-	_, there := key[name]
-	return there
+// isPrivate says whether a key has a member that only private and shared keys have (RFC 7518 §6).
+func isPrivate(members map[string]json.RawMessage) bool {
+	return slices.ContainsFunc([]string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}, func(name string) bool {
+		_, there := members[name]
+		return there
+	})
 }
 
 var (
@@ -45,58 +57,62 @@ var (
 	curveAlgorithms = map[string]string{"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 )
 
-// checkJWK says why Envoy cannot use a public key, or returns "".
-func checkJWK(key map[string]json.RawMessage) string {
+// decodeJWK reads a public key, or says why Envoy cannot use it.
+func decodeJWK(members map[string]json.RawMessage) (jwk, string) {
 	text := map[string]string{}
 	for _, name := range []string{"kty", "alg", "kid", "crv", "n", "e", "x", "y"} {
-		raw, there := key[name]
+		raw, there := members[name]
 		if !there {
 			continue
 		}
 		var s *string
 		if err := json.Unmarshal(raw, &s); err != nil || s == nil {
-			return "its " + name + " is not a string"
+			return jwk{}, "its " + name + " is not a string"
 		}
 		text[name] = *s
-	}
-	algorithm := func(allowed ...string) string {
-		if a, there := text["alg"]; there && !slices.Contains(allowed, a) {
-			return fmt.Sprintf("its alg is %q; with this kty and crv it must be %s, or absent", a, strings.Join(allowed, " or "))
-		}
-		return ""
 	}
 	bytes := map[string][]byte{}
 	need := map[string][]string{"RSA": {"n", "e"}, "EC": {"x", "y"}, "OKP": {"x"}}[text["kty"]]
 	for _, name := range need {
 		raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(text[name], "="))
-		if err != nil || len(raw) == 0 {
-			return "its " + name + " is missing, or no Base64url"
+		if err != nil || len(raw) == 0 || strings.ContainsAny(text[name], "\r\n") {
+			return jwk{}, "its " + name + " is missing, or no Base64url"
 		}
 		bytes[name] = raw
 	}
+	var key jwk
+	var algorithms []string
 	switch text["kty"] {
 	case "RSA":
-		if message := checkRSA(new(big.Int).SetBytes(bytes["n"]), new(big.Int).SetBytes(bytes["e"])); message != "" {
-			return message
+		n, e := new(big.Int).SetBytes(bytes["n"]), new(big.Int).SetBytes(bytes["e"])
+		if message := checkRSA(n, e); message != "" {
+			return jwk{}, message
 		}
-		return algorithm(rsaAlgorithms...)
+		key, algorithms = rsaKey(n, e), rsaAlgorithms
 	case "EC":
 		c := curves[text["crv"]]
 		if c == nil {
-			return "its crv must be P-256, P-384 or P-521"
+			return jwk{}, "its crv must be P-256, P-384 or P-521"
 		}
-		if !onCurve(c, bytes["x"], bytes["y"]) {
-			return "its x and y are no point of " + text["crv"]
+		point := pointOf(c, bytes["x"], bytes["y"])
+		if point == nil {
+			return jwk{}, "its x and y are no point of " + text["crv"]
 		}
-		return algorithm(curveAlgorithms[text["crv"]])
+		key, algorithms = ecKey(c, point), []string{curveAlgorithms[text["crv"]]}
 	case "OKP":
 		if text["crv"] != "Ed25519" || len(bytes["x"]) != 32 {
-			return "of kty OKP only Ed25519 can be used, with an x of 32 bytes"
+			return jwk{}, "of kty OKP only Ed25519 can be used, with an x of 32 bytes"
 		}
-		return algorithm("EdDSA")
+		key, algorithms = edKey(bytes["x"]), []string{"EdDSA"}
 	default:
-		return "it is neither RSA, EC nor OKP"
+		return jwk{}, "it is neither RSA, EC nor OKP"
 	}
+	if a, there := text["alg"]; there && !slices.Contains(algorithms, a) {
+		allowed := strings.Join(algorithms, " or ")
+		return jwk{}, fmt.Sprintf("its alg is %q; with this kty and crv it must be %s, or absent", a, allowed)
+	}
+	key.KID, key.Alg = text["kid"], text["alg"]
+	return key, ""
 }
 
 // checkRSA says why BoringSSL, or RFC 7518, does not take an RSA key, or returns "".
@@ -112,16 +128,19 @@ func checkRSA(n, e *big.Int) string {
 	return ""
 }
 
-func onCurve(c elliptic.Curve, x, y []byte) bool {
+// pointOf is a point of a curve without compression: 4, x, y; nil where there is no such point.
+func pointOf(c elliptic.Curve, x, y []byte) []byte {
 	size := (c.Params().BitSize + 7) / 8
 	point := append(make([]byte, 0, 1+2*size), 4)
 	for _, v := range [][]byte{x, y} {
 		n := new(big.Int).SetBytes(v)
 		if n.BitLen() > 8*size {
-			return false
+			return nil
 		}
 		point = append(point, n.FillBytes(make([]byte, size))...)
 	}
-	_, err := ecdsa.ParseUncompressedPublicKey(c, point)
-	return err == nil
+	if _, err := ecdsa.ParseUncompressedPublicKey(c, point); err != nil {
+		return nil
+	}
+	return point
 }

@@ -6,14 +6,19 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
+	httpwasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
+	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/wasm/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/filterconfig"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/translate"
 	"github.com/marchproxy/marchproxy/pkg/translate/arbitrary"
@@ -165,6 +170,9 @@ func valid(t *testing.T, r *translate.Resource) {
 		if err != nil {
 			t.Fatalf("%s: %v", r.Name, err)
 		}
+		if w, ok := m.(*httpwasmv3.Wasm); ok {
+			takes(t, r, w.GetConfig())
+		}
 		if v, ok := m.(interface{ ValidateAll() error }); ok {
 			if err := v.ValidateAll(); err != nil {
 				t.Errorf("%s %s: %v", r.Type, r.Name, err)
@@ -173,6 +181,19 @@ func valid(t *testing.T, r *translate.Resource) {
 		packed(m.ProtoReflect(), check)
 	}
 	check(r.Body)
+}
+
+// takes fails unless the filter itself takes its configuration.
+func takes(t *testing.T, r *translate.Resource, c *wasmv3.PluginConfig) {
+	t.Helper()
+	text := &wrapperspb.StringValue{}
+	if err := c.GetConfiguration().UnmarshalTo(text); err != nil {
+		t.Fatal(err)
+	}
+	filter := strings.TrimPrefix(c.GetName(), "marchproxy.")
+	if why := filterconfig.Refused(filter, []byte(text.GetValue())); why != "" {
+		t.Errorf("%s: the filter refuses it: %s\n%.2000s", r.Name, why, text.GetValue())
+	}
 }
 
 func packed(m protoreflect.Message, found func(*anypb.Any)) {

@@ -8,18 +8,15 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"math/big"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
-
-	"github.com/marchproxy/marchproxy/pkg/config"
-	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// jwk is a JSON Web Key (RFC 7517, RFC 7518 §6, RFC 8037).
+// jwk is a JSON Web Key (RFC 7517, RFC 7518 §6, RFC 8037). Envoy gets these members and no others, in their canonical
+// form: nothing else that stands in a user's key can have it refuse a set.
 type jwk struct {
 	KTY string `json:"kty"`
 	KID string `json:"kid,omitempty"`
@@ -32,37 +29,12 @@ type jwk struct {
 	K   string `json:"k,omitempty"`
 }
 
-func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
-
-// keySet is a policy's keys and its own set as one set.
-func (n *nativeAuth) keySet(ref resource.Ref, j *configv1.Jwt) (string, bool) {
-	var set struct {
-		Keys []json.RawMessage `json:"keys"`
-	}
-	if j.GetJwks() != "" {
-		if err := json.Unmarshal([]byte(j.GetJwks()), &set); err != nil {
-			return "", false // was checked when written
-		}
-	}
-	for i, k := range j.GetKeys() {
-		var key jwk
-		if config.IsHMAC(k) {
-			secret, ok := n.secret(ref, k, i)
-			if !ok {
-				return "", false
-			}
-			key = jwk{KTY: "oct", K: b64(secret)}
-		} else {
-			var err error
-			if key, err = publicKey(k); err != nil {
-				return "", false // was checked when written
-			}
-		}
-		key.KID, key.Alg = k.GetKid(), k.GetAlgorithm().String()
-		set.Keys = append(set.Keys, encode(key))
-	}
-	return string(encode(set)), true
+// jwkSet is a JSON Web Key Set.
+type jwkSet struct {
+	Keys []jwk `json:"keys"`
 }
+
+func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
 // publicKey reads a key's PEM; the error says what is wrong in words that go after the field's name.
 func publicKey(k *configv1.JwtKey) (jwk, error) {
@@ -92,10 +64,11 @@ func publicKey(k *configv1.JwtKey) (jwk, error) {
 		if a := k.GetAlgorithm(); a < configv1.JwtKey_RS256 || a > configv1.JwtKey_RS512 {
 			return jwk{}, wrong
 		}
-		if message := checkRSA(key.N, big.NewInt(int64(key.E))); message != "" {
+		e := big.NewInt(int64(key.E))
+		if message := checkRSA(key.N, e); message != "" {
 			return jwk{}, errors.New("cannot be used: " + message)
 		}
-		return jwk{KTY: "RSA", N: b64(key.N.Bytes()), E: b64(big.NewInt(int64(key.E)).Bytes())}, nil
+		return rsaKey(key.N, e), nil
 	case *ecdsa.PublicKey:
 		curve := map[configv1.JwtKey_Algorithm]elliptic.Curve{
 			configv1.JwtKey_ES256: elliptic.P256(), configv1.JwtKey_ES384: elliptic.P384(), configv1.JwtKey_ES512: elliptic.P521(),
@@ -107,14 +80,23 @@ func publicKey(k *configv1.JwtKey) (jwk, error) {
 		if err != nil {
 			return jwk{}, errors.New("is no point of its curve")
 		}
-		half := len(point) / 2
-		return jwk{KTY: "EC", Crv: curve.Params().Name, X: b64(point[1 : 1+half]), Y: b64(point[1+half:])}, nil
+		return ecKey(curve, point), nil
 	case ed25519.PublicKey:
 		if k.GetAlgorithm() != configv1.JwtKey_EdDSA {
 			return jwk{}, wrong
 		}
-		return jwk{KTY: "OKP", Crv: "Ed25519", X: b64(key)}, nil
+		return edKey(key), nil
 	default:
 		return jwk{}, wrong
 	}
 }
+
+func rsaKey(n, e *big.Int) jwk { return jwk{KTY: "RSA", N: b64(n.Bytes()), E: b64(e.Bytes())} }
+
+// ecKey is that of a point as SEC 1 writes it without compression: 4, x, y.
+func ecKey(c elliptic.Curve, point []byte) jwk {
+	half := len(point) / 2
+	return jwk{KTY: "EC", Crv: c.Params().Name, X: b64(point[1 : 1+half]), Y: b64(point[1+half:])}
+}
+
+func edKey(key []byte) jwk { return jwk{KTY: "OKP", Crv: "Ed25519", X: b64(key)} }

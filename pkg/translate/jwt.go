@@ -3,7 +3,6 @@ package translate
 import (
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -11,86 +10,104 @@ import (
 	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
-	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
-	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/config"
 )
 
 // jwtFilter is jwt_authn's name, under which it leaves the claims of a verified token.
 const jwtFilter = "envoy.filters.http.jwt_authn"
 
-// nativeAuth gathers the policies that Envoy's own filter serves.
-type nativeAuth struct {
-	*work
-	jwt jwtv3.JwtAuthentication
-	// claims are the policies with required claims, as rules that deny.
-	claims map[string]*rbacconfigv3.Policy
-	// identity are the headers that only the filter may set.
-	identity map[string]bool
-	clusters []string
-}
-
-// add makes a requirement of a policy, by the policy's name: any of its providers, one for each issuer
-// and source of keys.
-func (n *nativeAuth) add(ref resource.Ref, p *configv1.AuthPolicy) {
-	if n.jwt.Providers == nil {
-		n.jwt.Providers, n.jwt.RequirementMap = map[string]*jwtv3.JwtProvider{}, map[string]*jwtv3.JwtRequirement{}
-		n.claims = map[string]*rbacconfigv3.Policy{}
-	}
-	j := p.GetJwt()
+// newNative is a policy as Envoy's own filters have it: a requirement by the policy's name, of any of its providers,
+// one for each issuer and source of keys.
+func (a *authPart) newNative(secrets map[*configv1.JwtKey][]byte) *nativePart {
+	n := &nativePart{providers: map[string]*jwtv3.JwtProvider{}}
+	j := a.policy.GetJwt()
 	issuers := j.GetIssuers()
 	if len(issuers) == 0 {
 		issuers = []string{""}
 	}
+	keys := ""
+	if len(j.GetKeys()) > 0 || j.GetJwks() != "" {
+		keys = string(encode(a.keySet(secrets)))
+	}
 	var any []*jwtv3.JwtRequirement
+	add := func(name string, provider *jwtv3.JwtProvider) {
+		n.providers[name] = provider
+		any = append(any, require(name))
+	}
 	for i, issuer := range issuers {
-		if len(j.GetKeys()) > 0 || j.GetJwks() != "" {
-			provider := n.provider(ref, p, issuer)
-			set, ok := n.keySet(ref, j)
-			if !ok {
-				set = `{"keys":[]}`
-			}
-			provider.JwksSourceSpecifier = &jwtv3.JwtProvider_LocalJwks{LocalJwks: inline(set)}
-			any = append(any, n.require(fmt.Sprintf("%s/keys/%d", ref.Name, i), provider))
+		if keys != "" {
+			provider := a.provider(issuer)
+			provider.JwksSourceSpecifier = &jwtv3.JwtProvider_LocalJwks{LocalJwks: inline(keys)}
+			add(fmt.Sprintf("%s/keys/%d", a.ref.Name, i), provider)
 		}
 		if r := j.GetRemoteJwks(); r != nil {
-			provider := n.provider(ref, p, issuer)
+			provider := a.provider(issuer)
 			provider.JwksSourceSpecifier = &jwtv3.JwtProvider_RemoteJwks{RemoteJwks: remote(r)}
 			n.clusters = append(n.clusters, r.GetService())
-			any = append(any, n.require(fmt.Sprintf("%s/remote/%d", ref.Name, i), provider))
+			add(fmt.Sprintf("%s/remote/%d", a.ref.Name, i), provider)
 		}
 	}
-	requirement := any[0]
+	n.requirement = any[0]
 	if len(any) > 1 {
-		requirement = &jwtv3.JwtRequirement{RequiresType: &jwtv3.JwtRequirement_RequiresAny{RequiresAny: &jwtv3.JwtRequirementOrList{Requirements: any}}}
+		list := &jwtv3.JwtRequirementOrList{Requirements: any}
+		n.requirement = &jwtv3.JwtRequirement{RequiresType: &jwtv3.JwtRequirement_RequiresAny{RequiresAny: list}}
 	}
-	n.jwt.RequirementMap[ref.Name] = requirement
 	if len(j.GetRequiredClaims()) > 0 {
-		n.claims[ref.Name] = denyWithout(ref.Name, j.GetRequiredClaims())
+		n.claims = denyWithout(a.ref.Name, j.GetRequiredClaims())
 	}
+	return n
 }
 
-func (n *nativeAuth) require(name string, p *jwtv3.JwtProvider) *jwtv3.JwtRequirement {
-	n.jwt.Providers[name] = p
-	return &jwtv3.JwtRequirement{RequiresType: &jwtv3.JwtRequirement_ProviderName{ProviderName: name}}
+// keySet is a policy's keys and its own set as one set, and notes what is wrong with them.
+func (a *authPart) keySet(secrets map[*configv1.JwtKey][]byte) jwkSet {
+	var set jwkSet
+	j := a.policy.GetJwt()
+	if j.GetJwks() != "" {
+		keys, wrong := publicKeys(j.GetJwks())
+		for _, message := range wrong {
+			a.fault("$.jwt.jwks", "auth_policy.jwks", message)
+		}
+		set.Keys = keys
+	}
+	for i, k := range j.GetKeys() {
+		var key jwk
+		if config.IsHMAC(k) {
+			if len(secrets[k]) < config.HashSize(k) {
+				a.fault(config.KeyPath(i)+".secret", "auth_policy", "is shorter than the algorithm's hash")
+			}
+			key = jwk{KTY: "oct", K: b64(secrets[k])}
+		} else {
+			var err error
+			if key, err = publicKey(k); err != nil {
+				a.fault(config.KeyPath(i)+".public_key", "auth_policy.public_key", err.Error())
+			}
+		}
+		key.KID, key.Alg = k.GetKid(), k.GetAlgorithm().String()
+		set.Keys = append(set.Keys, key)
+	}
+	return set
 }
 
-func (n *nativeAuth) provider(ref resource.Ref, p *configv1.AuthPolicy, issuer string) *jwtv3.JwtProvider {
-	j := p.GetJwt()
+func require(provider string) *jwtv3.JwtRequirement {
+	return &jwtv3.JwtRequirement{RequiresType: &jwtv3.JwtRequirement_ProviderName{ProviderName: provider}}
+}
+
+func (a *authPart) provider(issuer string) *jwtv3.JwtProvider {
+	j := a.policy.GetJwt()
 	out := &jwtv3.JwtProvider{
-		Issuer: issuer, Audiences: j.GetAudiences(), RequireExpiration: true, Forward: !p.GetStrip(),
+		Issuer: issuer, Audiences: j.GetAudiences(), RequireExpiration: true, Forward: !a.policy.GetStrip(),
 		// Envoy takes 0 for its own default.
 		ClockSkewSeconds:  uint32(max(leeway(j), 1)),
 		FromHeaders:       []*jwtv3.JwtHeader{{Name: "Authorization", ValuePrefix: "Bearer "}},
-		PayloadInMetadata: ref.Name,
+		PayloadInMetadata: a.ref.Name,
 		JwtCacheConfig:    &jwtv3.JwtCacheConfig{JwtCacheSize: 1000},
 	}
 	for _, f := range j.GetForwardClaims() {
-		n.identity[f.GetHeader()] = true
 		out.ClaimToHeaders = append(out.ClaimToHeaders, &jwtv3.JwtClaimToHeader{HeaderName: f.GetHeader(), ClaimName: strings.Join(f.GetClaim(), ".")})
 	}
 	return out
@@ -112,37 +129,6 @@ func remote(r *configv1.RemoteJwks) *jwtv3.RemoteJwks {
 	}
 }
 
-// everywhere makes a policy that of all routes that say nothing else.
-func (n *nativeAuth) everywhere(name string, p *configv1.AuthPolicy) {
-	for _, e := range p.GetExemptPaths() {
-		n.jwt.Rules = append(n.jwt.Rules, &jwtv3.RequirementRule{Match: exempt(everything(), e)})
-	}
-	n.jwt.Rules = append(n.jwt.Rules, &jwtv3.RequirementRule{
-		Match: everything(), RequirementType: &jwtv3.RequirementRule_RequirementName{RequirementName: name},
-	})
-}
-
-// fill puts the filter, and the one for required claims, into their slots.
-func (n *nativeAuth) fill(objects []resource.Ref) {
-	slices.Sort(n.clusters)
-	r := extension(slotJWT, &n.jwt, slices.Compact(n.clusters), objects...)
-	if n.jwt.Providers == nil && n.jwt.Rules == nil {
-		// Without any policy it still refuses a route that names one, where an empty place would let it pass: an Envoy
-		// that may have such a route keeps the filter.
-		careful := r
-		r = sleeping(slotJWT, &n.jwt, objects...)
-		r.Careful = careful
-	}
-	// Keys must not be there without the claims that they are good for only.
-	r.Needs = []Key{{TypeExtension, slotClaims}}
-	n.put(r.Key, r)
-	if len(n.claims) == 0 {
-		n.work.sleep(slotClaims, objects...)
-		return
-	}
-	n.work.fill(slotClaims, &rbacv3.RBAC{Rules: &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_DENY, Policies: n.claims}}, objects...)
-}
-
 // denyWithout denies what a policy has verified and what lacks one of the claims.
 func denyWithout(policy string, claims []*configv1.RequiredClaim) *rbacconfigv3.Policy {
 	var all []*rbacconfigv3.Principal
@@ -154,11 +140,22 @@ func denyWithout(policy string, claims []*configv1.RequiredClaim) *rbacconfigv3.
 		all = append(all, claim(append([]string{policy}, c.GetClaim()...), value))
 	}
 	has := &rbacconfigv3.Principal{Identifier: &rbacconfigv3.Principal_AndIds{AndIds: &rbacconfigv3.Principal_Set{Ids: all}}}
-	verified := claim([]string{policy}, &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_PresentMatch{PresentMatch: true}})
 	lacks := &rbacconfigv3.Principal{Identifier: &rbacconfigv3.Principal_NotId{NotId: has}}
+	return deny(verifiedBy(policy), lacks)
+}
+
+// verifiedBy is whoever has a token that a policy has verified.
+func verifiedBy(policy string) *rbacconfigv3.Principal {
+	present := &matcherv3.ValueMatcher_PresentMatch{PresentMatch: true}
+	return claim([]string{policy}, &matcherv3.ValueMatcher{MatchPattern: present})
+}
+
+// deny denies whoever is all of these.
+func deny(who ...*rbacconfigv3.Principal) *rbacconfigv3.Policy {
+	all := &rbacconfigv3.Principal_AndIds{AndIds: &rbacconfigv3.Principal_Set{Ids: who}}
 	return &rbacconfigv3.Policy{
 		Permissions: []*rbacconfigv3.Permission{{Rule: &rbacconfigv3.Permission_Any{Any: true}}},
-		Principals:  []*rbacconfigv3.Principal{{Identifier: &rbacconfigv3.Principal_AndIds{AndIds: &rbacconfigv3.Principal_Set{Ids: []*rbacconfigv3.Principal{verified, lacks}}}}},
+		Principals:  []*rbacconfigv3.Principal{{Identifier: all}},
 	}
 }
 

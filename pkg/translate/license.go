@@ -39,26 +39,14 @@ func (w *work) license(gw resource.Ref) {
 		return
 	}
 	ref := resource.Ref{Kind: resource.KindLicense, Name: name}
-	c := licenseConfig{PerRoute: len(w.featured) > 0}
 	objects := []resource.Ref{gw}
 	var l *configv1.License
 	if o := w.st.Get(ref); o != nil {
 		l = o.Message().(*configv1.License)
 		objects = []resource.Ref{ref, gw}
 	}
-	if l.GetFacts().GetHasKey() {
-		c.Features = l.GetFeatures()
-	}
-	if end, grace, ends := license.Ends(l); ends {
-		// The filter reads 0 as no end at all: what ended then has ended.
-		c.ExpiresAt, c.GraceSeconds = max(end.Unix(), 1), int64(grace/time.Second)
-	}
-	for _, g := range l.GetGates() {
-		for _, p := range g.GetPaths() {
-			c.Gates = append(c.Gates, licenseGate{p, g.GetFeature()})
-		}
-	}
-	slices.SortFunc(c.Gates, func(a, b licenseGate) int { return compareAll(compare(a.Path, b.Path), compare(a.Feature, b.Feature)) })
+	c := licensed(l)
+	c.PerRoute = len(w.featured) > 0
 	build := func(c licenseConfig) proto.Message { return Wasm("license", w.module("license"), encode(c)) }
 	r := extension(slotLicense, build(c), nil, objects...)
 	if l.GetMaxProxies() > 0 {
@@ -70,3 +58,25 @@ func (w *work) license(gw resource.Ref) {
 	}
 	w.put(r.Key, r)
 }
+
+// licensed is a license as the filter reads it; nil is none.
+func licensed(l *configv1.License) licenseConfig {
+	var c licenseConfig
+	if l.GetFacts().GetHasKey() {
+		c.Features = l.GetFeatures()
+	}
+	if end, grace, ends := license.Ends(l); ends {
+		// The filter reads 0 as no end at all: what ended then has ended. Beyond the year 9999 it does not read.
+		c.ExpiresAt, c.GraceSeconds = min(max(end.Unix(), 1), endOf9999), int64(grace/time.Second)
+	}
+	for _, g := range l.GetGates() {
+		for _, p := range g.GetPaths() {
+			c.Gates = append(c.Gates, licenseGate{p, g.GetFeature()})
+		}
+	}
+	slices.SortFunc(c.Gates, func(a, b licenseGate) int { return compareAll(compare(a.Path, b.Path), compare(a.Feature, b.Feature)) })
+	return c
+}
+
+// endOf9999 is the last second of a date with a year of four digits.
+const endOf9999 = 253_402_300_799

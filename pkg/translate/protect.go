@@ -61,7 +61,7 @@ func (t *tableBuilder) protect(perFilter map[string]*anypb.Any, out *routev3.Rou
 		return nil
 	}
 	var free []*routev3.Route
-	for _, e := range p.GetExemptPaths() {
+	for _, e := range t.exempted(resource.Ref{Kind: resource.KindAuthPolicy, Name: name}, p) {
 		f := proto.CloneOf(out)
 		f.Match = exempt(f.GetMatch(), e)
 		f.TypedPerFilterConfig = maps.Clone(perFilter)
@@ -71,8 +71,16 @@ func (t *tableBuilder) protect(perFilter map[string]*anypb.Any, out *routev3.Rou
 	return free
 }
 
+// exempted are the paths that need no credentials: none where the policy refuses everything.
+func (w *work) exempted(ref resource.Ref, p *configv1.AuthPolicy) []*configv1.ExemptPath {
+	if len(p.GetExemptPaths()) == 0 || len(w.part(ref, p).faults) > 0 {
+		return nil
+	}
+	return p.GetExemptPaths()
+}
+
 // routeForm is what of a policy stands in the routes that name it.
-func routeForm(o *resource.Object) string {
+func (w *work) routeForm(o *resource.Object) string {
 	if o == nil {
 		return ""
 	}
@@ -81,7 +89,7 @@ func routeForm(o *resource.Object) string {
 		return "ours"
 	}
 	form := "native"
-	for _, e := range p.GetExemptPaths() {
+	for _, e := range w.exempted(o.Ref(), p) {
 		form += " " + e.GetPath()
 		if e.GetPrefix() {
 			form += "..."

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -67,6 +68,13 @@ type Resource struct {
 	// for one whose listeners may be from before [bootstrap.MetadataPlaces]; nil where there is no other.
 	Plain *Resource
 	Late  bool
+	// Parts are the policies that a slot holds, by name, each with a digest of what it holds of it; Without is the slot
+	// with some of them closed, so that these refuse every request and the others are what they are. nil where the
+	// resource cannot be divided.
+	Parts map[string]string
+	// Leaving are those of them that are there for routes only which are about to go.
+	Leaving map[string]bool
+	Without func(closed map[string]bool) *Resource
 	// Partial says of endpoints that those of names without an address are missing. They are for Envoys that have
 	// none: what an Envoy has of an earlier life of the xDS server may be more.
 	Partial bool
@@ -79,8 +87,8 @@ func (r *Resource) Same(o *Resource) bool {
 	if r == nil || o == nil {
 		return r == o
 	}
-	return r.Version == o.Version && r.Carrier == o.Carrier && r.Partial == o.Partial && r.Surplus.Same(o.Surplus) &&
-		r.Careful.Same(o.Careful) && r.Plain.Same(o.Plain)
+	return r.Version == o.Version && r.Carrier == o.Carrier && r.Partial == o.Partial &&
+		maps.Equal(r.Leaving, o.Leaving) && r.Surplus.Same(o.Surplus) && r.Careful.Same(o.Careful) && r.Plain.Same(o.Plain)
 }
 
 // Says is whether the routes of a table name something that a slot looks for: a policy, none, a feature.

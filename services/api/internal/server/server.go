@@ -18,6 +18,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/certificate"
 	"github.com/marchproxy/marchproxy/pkg/clusterkey"
 	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/filterconfig"
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/license"
 	"github.com/marchproxy/marchproxy/pkg/process"
@@ -130,6 +131,9 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return fmt.Errorf("MARCHPROXY_TLS_*: %w", err)
 	}
+	// The filters check what is written for them. They are compiled while the database is asked.
+	prepared := make(chan error, 1)
+	go func() { prepared <- filterconfig.Prepare() }()
 	st, err := store.Open(ctx, cfg.DatabaseURL)
 	if err != nil {
 		return err
@@ -152,6 +156,9 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	})
 	if err != nil {
 		return err
+	}
+	if err := <-prepared; err != nil {
+		return fmt.Errorf("the filters that check policies and licenses: %w", err)
 	}
 	if err := firstBoot(ctx, cfg, st, w); err != nil {
 		return err
