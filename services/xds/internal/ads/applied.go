@@ -53,6 +53,9 @@ func (s *stream) counts(t translate.Type, ts *typeState, rec *record) bool {
 	if eff == nil && e.bad != nil {
 		return false // it was refused, and the Envoy keeps what another life of this server has sent
 	}
+	if e.contained.judging() && ts.wants(e) {
+		return true // what is served may be another in a moment
+	}
 	if eff != nil && have != nil && have.Version == eff.Version && !rec.force {
 		return false // it has what is served in place of what was refused
 	}

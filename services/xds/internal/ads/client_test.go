@@ -84,6 +84,8 @@ type envoy struct {
 	// together are the secrets of one TLS context, which it judges when it has them all.
 	together []string
 	log      []string
+	// refusesAll has it refuse every slot: its filters' files are missing.
+	refusesAll bool
 }
 
 func (e *envoy) Context() context.Context { return e.ctx }
@@ -210,7 +212,7 @@ func (e *envoy) answer() bool {
 				e.t.Errorf("%d secrets in one response", len(r.GetResources()))
 			}
 		}
-		if e.isBad(x) {
+		if e.isBad(x) || (e.refusesAll && typ == slot) {
 			bad = x.GetName()
 			if content := string(x.GetResource().GetValue()); len(r.GetResources()) == 1 {
 				e.refused[x.GetName()+content] = true

@@ -18,6 +18,10 @@ type entry struct {
 	desired *translate.Resource // nil: it is to be removed
 	good    *translate.Resource // the last version that an Envoy has accepted
 	bad     *Refusal            // set where the desired version was refused
+	// contained is what is served of a refused slot, nil where it is not divided; parts are the policies that Envoys
+	// have taken of a slot, each with its digest.
+	contained *containment
+	parts     map[string]string
 	// pinned keeps the good version although nothing is desired; held, although the desired one is not at
 	// fault: what it relies on was refused.
 	pinned, held bool
@@ -35,6 +39,8 @@ func (e *entry) effective() *translate.Resource {
 			return e.good
 		}
 		return nil
+	case e.contained != nil:
+		return e.contained.form
 	case e.bad != nil, e.held && e.good != nil:
 		return e.good
 	default:
@@ -58,8 +64,11 @@ func (e *entry) lastGood() int64 {
 	return e.goodRevision
 }
 
-// quarantined says whether the desired version is not what is served.
-func (e *entry) quarantined() bool { return e != nil && e.desired != nil && (e.bad != nil || e.held) }
+// quarantined says whether the desired version is not what is served. A slot without the policies that are known to be
+// at fault is the desired version, as far as there is any.
+func (e *entry) quarantined() bool {
+	return e != nil && e.desired != nil && (e.held || e.bad != nil && (e.contained == nil || !e.contained.judged))
+}
 
 // accepted says whether some Envoy has taken the version that is served.
 func (e *entry) accepted() bool {

@@ -44,8 +44,13 @@ type Refusal struct {
 	Good int64
 	// Reason in Envoy's words.
 	Reason string
+	// Closed are the policies at fault, which refuse every request; "" where all of the resource was refused.
+	Closed []string
 	at     time.Time
 	tries  int
+	// others says that all Envoys but one may try it at once.
+	others bool
+	by     *stream
 }
 
 // Proxy is one connected Envoy.
@@ -152,7 +157,7 @@ func (g *Gateway) Apply(revision int64, d translate.Delta) {
 	for _, k := range d.Removes {
 		if e := g.entries[k.Type][k.Name]; e != nil && e.desired != nil {
 			g.regroup(e.desired, nil)
-			e.desired, e.bad, e.revision = nil, nil, revision
+			e.desired, e.bad, e.contained, e.revision = nil, nil, nil, revision
 			g.changed(e, revision)
 			removed = append(removed, e)
 		}
@@ -203,7 +208,8 @@ func (g *Gateway) put(r *translate.Resource, revision int64) {
 		e.goodRevision = revision - 1
 	}
 	g.regroup(e.desired, r)
-	e.desired, e.bad, e.revision = r, nil, revision
+	e.carry(r)
+	e.revision = revision
 	g.changed(e, revision)
 }
 
@@ -236,11 +242,17 @@ func (g *Gateway) accept(r *translate.Resource, revision int64) {
 		return
 	}
 	if e.desired.Is(r.Version) {
+		e.parts = e.desired.Parts
 		if r = e.desired; e.bad != nil {
-			e.bad = nil
+			e.bad, e.contained = nil, nil
 			defer g.wake() // for what it held back
 			defer g.repin()
 			defer g.changed(e, 0)
+		}
+	} else if e.contained != nil && e.contained.form.Is(r.Version) {
+		r = e.contained.form
+		if e.contained.judged {
+			e.parts = r.Parts
 		}
 	} else if e.good != nil && (revision < e.goodRevision || e.good.Version == r.Version) {
 		return // a slower Envoy, where a later version is known to be good; or nothing new
@@ -253,10 +265,14 @@ func (g *Gateway) accept(r *translate.Resource, revision int64) {
 	}
 }
 
-// refuse notes that an Envoy has refused a version, and has every stream look at the resource again.
-func (g *Gateway) refuse(r *translate.Resource, reason string, now time.Time) {
+// refuse notes that an Envoy, s, has refused a version, and has every stream look at the resource again.
+func (g *Gateway) refuse(s *stream, r *translate.Resource, reason string, now time.Time) {
 	e := g.entries[r.Type][r.Name]
-	if e == nil || !e.desired.Is(r.Version) {
+	if e != nil && e.contained != nil && e.contained.form.Is(r.Version) {
+		g.divide(e, s)
+		return
+	}
+	if e == nil || !e.desired.Is(r.Version) || e.contained != nil {
 		return // it has been replaced in the meantime
 	}
 	r = e.desired
@@ -272,6 +288,9 @@ func (g *Gateway) refuse(r *translate.Resource, reason string, now time.Time) {
 	e.bad = &Refusal{Resource: r, Revision: e.revision, Reason: reason, at: now, tries: tries}
 	if e.good != nil && e.good.Version == r.Version {
 		e.good = nil // one Envoy took it, another did not: nothing is known good
+	} else if g.contain(e, s) {
+		g.repin()
+		return
 	}
 	g.changed(e, 0)
 	g.repin()
@@ -310,7 +329,10 @@ func (g *Gateway) Refusals() []Refusal {
 			continue
 		}
 		r := *e.bad
-		r.Good = e.lastGood()
+		r.Good, r.Closed = e.lastGood(), e.blamed()
+		if e.contained.judging() || e.contained != nil && len(r.Closed) == 0 {
+			continue // it is not known yet who is at fault, or is corrected
+		}
 		out = append(out, r)
 	}
 	out = append(append(out, g.heldBack()...), g.disputes()...)

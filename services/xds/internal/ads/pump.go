@@ -160,7 +160,7 @@ func (s *stream) collect(t translate.Type, ts *typeState, now time.Time) []item 
 		return sorted(append(unjudged, removals...))
 	}
 	if e := s.retry(t, ts, now); e != nil && !ts.answer {
-		e.bad.at = now
+		e.bad.at, e.bad.others = now, false
 		s.g.epoch++
 		return []item{{e: e, name: e.Name, resource: s.form(e.desired), revision: e.revision}}
 	}
@@ -260,13 +260,19 @@ func (s *stream) mayRetry(ts *typeState, e *entry, now time.Time) bool {
 
 // retryAt is when a refused version may be tried again, if nothing else is missing for that.
 func (s *stream) retryAt(ts *typeState, e *entry) (at time.Time, ok bool) {
-	if e == nil || e.desired == nil || e.bad == nil || !ts.wants(e) || ts.records[e] == nil || !ts.records[e].dirty {
+	if e == nil || e.desired == nil || e.bad == nil || e.contained != nil || !ts.wants(e) {
+		return at, false
+	}
+	if rec := ts.records[e]; rec == nil || !rec.dirty {
 		return at, false
 	}
 	for _, c := range e.desired.Clusters {
 		if !s.ready(c) {
 			return at, false
 		}
+	}
+	if e.bad.others && e.bad.by != s {
+		return e.bad.at, true
 	}
 	return e.bad.at.Add(s.g.opt.Retry << min(e.bad.tries, 5)), true
 }

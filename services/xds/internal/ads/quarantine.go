@@ -44,7 +44,7 @@ func (g *Gateway) hold() {
 // route that names a policy would otherwise be served without it.
 func (g *Gateway) blocker(r *translate.Resource) *Refusal {
 	for _, k := range r.Needs {
-		if e := g.entries[k.Type][k.Name]; e != nil && e.desired != nil && e.bad != nil {
+		if e := g.entries[k.Type][k.Name]; e != nil && e.desired != nil && e.bad != nil && e.contained == nil {
 			return e.bad
 		}
 	}

@@ -160,9 +160,12 @@ func (s *stream) adopt(t translate.Type, ts *typeState, name, version string) {
 		return // it is asked for, too
 	}
 	e := s.g.entry(k)
-	if e.desired.Is(version) && (e.bad != nil || !e.good.Is(version)) {
-		// It has accepted it: an Envoy names only versions that it has taken.
+	// It has accepted it: an Envoy names only versions that it has taken.
+	switch {
+	case e.desired.Is(version) && (e.bad != nil || !e.good.Is(version)):
 		s.accept(e.desired, e.revision)
+	case e.contained != nil && e.contained.form.Is(version) && !e.good.Is(version):
+		s.accept(e.contained.form, e.revision)
 	}
 	if eff := s.form(e.served); eff != nil && eff.Version == version && e.uniform() && ts.records[e] == nil && !ts.current.has(e.id) {
 		ts.current.set(e.id)
@@ -174,7 +177,7 @@ func (s *stream) adopt(t translate.Type, ts *typeState, name, version string) {
 		return
 	}
 	rec := s.record(e)
-	s.hold(rec, adopted(k, version, e.desired, e.good)) // whichever form it is
+	s.hold(rec, adopted(k, version, e.desired, e.served, e.good)) // whichever form it is
 	switch eff := s.form(e.served); {
 	case eff != nil && eff.Version == version:
 		s.clean(rec)
@@ -191,12 +194,15 @@ func (s *stream) adopt(t translate.Type, ts *typeState, name, version string) {
 // accept notes that this Envoy has taken a version.
 func (s *stream) accept(r *translate.Resource, revision int64) {
 	s.g.accept(r, revision)
+	if e := s.g.entries[r.Type][r.Name]; e != nil && e.contained.judging() && e.contained.form.Is(r.Version) {
+		s.g.cleared(e, s)
+	}
 	s.sync()
 }
 
 // refuse notes that this Envoy has refused a version.
 func (s *stream) refuse(r *translate.Resource, reason string) {
-	s.g.refuse(r, reason, time.Now())
+	s.g.refuse(s, r, reason, time.Now())
 	s.sync()
 }
 

@@ -20,6 +20,8 @@ type Verdict struct {
 	Good *translate.Resource
 	// GoodRevision is the last one whose version that was.
 	GoodRevision int64
+	// Closed are the policies that refuse every request, where others of the refused slot are served.
+	Closed []string
 	// Pinned are clusters, with their endpoints, and secrets that only the good version still uses.
 	Pinned []*translate.Resource
 }
@@ -31,7 +33,14 @@ func (g *Gateway) Verdicts() []Verdict {
 	var out []Verdict
 	for k := range g.refused {
 		e := g.entries[k.Type][k.Name]
-		if e == nil || e.desired == nil || e.bad == nil {
+		if e == nil || e.desired == nil || e.bad == nil || e.contained.judging() {
+			continue
+		}
+		if closed := e.contained.names(); len(closed) > 0 {
+			out = append(out, Verdict{
+				Key: k, Version: e.desired.Version, Revision: e.bad.Revision, Reason: e.bad.Reason, Closed: closed,
+				GoodRevision: e.goodRevision,
+			})
 			continue
 		}
 		v := Verdict{Key: k, Version: e.desired.Version, Revision: e.bad.Revision, Reason: e.bad.Reason, Good: e.good, GoodRevision: e.goodRevision, Pinned: g.pins(e.good)}
@@ -101,6 +110,7 @@ func (g *Gateway) Recall(verdicts []Verdict, now time.Time) {
 		if v.Reason != "" {
 			e.bad = &Refusal{Resource: e.desired, Revision: v.Revision, Reason: v.Reason, at: now}
 			g.refused[v.Key] = struct{}{}
+			e.recall(v.Closed)
 		}
 		g.changed(e, 0)
 		for _, p := range v.Pinned {

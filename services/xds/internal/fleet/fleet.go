@@ -390,6 +390,13 @@ func (f *Fleet) refused(name string) (out []status.RejectedResource) {
 
 func (f *Fleet) rejected(gateway string, r ads.Refusal) status.RejectedResource {
 	out := status.RejectedResource{Gateway: gateway, Resource: ads.ShortType(r.Resource.Type) + " " + r.Resource.Name, Reason: r.Reason}
+	if len(r.Closed) > 0 {
+		out.Reason += "; until it is corrected, every request under this policy is refused"
+		for _, name := range r.Closed {
+			out.Objects = append(out.Objects, f.objectRef(resource.Ref{Kind: resource.KindAuthPolicy, Name: name}))
+		}
+		return out
+	}
 	for _, o := range r.Resource.Objects {
 		if ref := f.objectRef(o); ref.Revision > r.Good {
 			out.Objects = append(out.Objects, ref)

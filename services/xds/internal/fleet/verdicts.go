@@ -24,7 +24,10 @@ func (f *Fleet) Verdicts() []laststate.Record {
 	var out []laststate.Record
 	for _, name := range slices.Sorted(maps.Keys(f.members)) {
 		for _, v := range f.members[name].gateway.Verdicts() {
-			r := laststate.Record{Gateway: name, Type: string(v.Key.Type), Name: v.Key.Name, Version: v.Version, Reason: v.Reason, Revision: v.Revision, GoodRevision: v.GoodRevision}
+			r := laststate.Record{
+				Gateway: name, Type: string(v.Key.Type), Name: v.Key.Name, Version: v.Version, Reason: v.Reason,
+				Revision: v.Revision, GoodRevision: v.GoodRevision, Closed: v.Closed,
+			}
 			if v.Good != nil {
 				b := body(v.Good)
 				r.Good = &b
@@ -105,7 +108,10 @@ func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
 			}
 			continue
 		}
-		v := ads.Verdict{Key: translate.Key{Type: translate.Type(r.Type), Name: r.Name}, Version: r.Version, Revision: r.Revision, Reason: r.Reason, GoodRevision: r.GoodRevision}
+		v := ads.Verdict{
+			Key: translate.Key{Type: translate.Type(r.Type), Name: r.Name}, Version: r.Version, Revision: r.Revision,
+			Reason: r.Reason, GoodRevision: r.GoodRevision, Closed: r.Closed,
+		}
 		if r.Good != nil {
 			v.Good = unpack(*r.Good)
 		}

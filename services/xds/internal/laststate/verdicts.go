@@ -21,6 +21,8 @@ type Record struct {
 	GoodRevision        int64
 	Good                *Body
 	Pinned              []Body
+	// Closed are the policies of a refused slot that refuse every request, where the others of it are served.
+	Closed []string
 }
 
 // Body is an Envoy resource.
