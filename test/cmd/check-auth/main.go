@@ -3,6 +3,8 @@
 // worker, takes the key away with wait=live, and asks again at once on old connections and a new one. No
 // request may pass with what was revoked, and none may fail with what was not.
 //
+// With -bad it does so beside policies that an engine refuses and that are in the configuration all the same.
+//
 // Policy changes and route changes alternate in the same run, so that their times can be compared.
 package main
 
@@ -20,17 +22,37 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/test/badpolicy"
 	"github.com/marchproxy/marchproxy/test/harness"
 	"github.com/marchproxy/marchproxy/test/probe"
 )
 
 func main() {
 	trials := flag.Int("trials", 2000, "revocations")
+	bad := flag.Int("bad", 0, "instead: revocations, each right after a bad policy was forced past every check")
 	flag.Parse()
-	if err := run(context.Background(), *trials); err != nil {
+	check := func(ctx context.Context) error { return run(ctx, *trials) }
+	if *bad > 0 {
+		check = func(ctx context.Context) error { return beside(ctx, *bad) }
+	}
+	if err := check(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "check-auth:", err)
 		os.Exit(1)
 	}
+}
+
+// beside revokes keys beside bad policies.
+func beside(ctx context.Context, trials int) (err error) {
+	s, err := harness.Start(ctx, "--no-demo", "--concurrency", "2")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	report, err := badpolicy.Run(ctx, s, trials)
+	if err == nil {
+		fmt.Println(report)
+	}
+	return err
 }
 
 type checker struct {

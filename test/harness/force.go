@@ -1,0 +1,145 @@
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/seal"
+)
+
+// Forcer writes into the database past every check, as another version of the api could have: one revision an object.
+type Forcer struct {
+	conn *pgx.Conn
+	box  *seal.Box
+}
+
+// Forcer connects to the system's database. Close it.
+func (s *System) Forcer(ctx context.Context) (*Forcer, error) {
+	password, err := s.secret("PGPassword")
+	if err != nil {
+		return nil, err
+	}
+	key, err := s.SecretKey()
+	if err != nil {
+		return nil, err
+	}
+	box, err := seal.New(key)
+	if err != nil {
+		return nil, err
+	}
+	url := fmt.Sprintf("postgresql://marchproxy:%s@127.0.0.1:%d/marchproxy?sslmode=disable", password, s.pgPort)
+	conn, err := pgx.Connect(ctx, url)
+	return &Forcer{conn, box}, err
+}
+
+// Close ends the connection.
+func (f *Forcer) Close(ctx context.Context) error { return f.conn.Close(ctx) }
+
+// Put stores an object and returns its revision. Secrets of keys are sealed as the api does it.
+func (f *Forcer) Put(ctx context.Context, kind, name, spec string) (int64, error) {
+	k, known := resource.KindByName(kind)
+	if !known {
+		return 0, fmt.Errorf("kind %s", kind)
+	}
+	m := k.New()
+	if err := protojson.Unmarshal([]byte(spec), m); err != nil {
+		return 0, err
+	}
+	f.seal(name, m)
+	tx, err := f.conn.Begin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = tx.Rollback(ctx) }() // after a commit there is nothing to take back
+	var revision int64
+	var text string
+	head := tx.QueryRow(ctx, `SELECT revision, state::text FROM config_head FOR UPDATE`)
+	if err := head.Scan(&revision, &text); err != nil {
+		return 0, err
+	}
+	state := map[string]resource.KindState{}
+	if err := json.Unmarshal([]byte(text), &state); err != nil {
+		return 0, err
+	}
+	revision++
+	now := resource.Time(time.Now())
+	o, err := resource.New(resource.Ref{Kind: kind, Name: name}, m)
+	if err != nil {
+		return 0, err
+	}
+	o.UID = fmt.Sprintf("00000000-0000-4000-8000-%012d", revision)
+	o.Revision, o.CreatedAt, o.UpdatedAt = revision, now, now
+	if err := replace(ctx, tx, state, o); err != nil {
+		return 0, err
+	}
+	raw, err := json.Marshal(state)
+	if err != nil {
+		return 0, err
+	}
+	var b pgx.Batch
+	b.Queue(`INSERT INTO revisions (revision, at, actor, message, request_id, traceparent, state, change_count)
+		VALUES ($1, now(), 'forced', '', '', '', $2::text::json, 1)`, revision, string(raw))
+	b.Queue(`INSERT INTO changes (revision, kind, name, before, after) VALUES ($1, $2, $3, NULL, $4::text::json)`,
+		revision, kind, name, string(o.Payload()))
+	b.Queue(`INSERT INTO resources (kind, name, revision, payload) VALUES ($1, $2, $3, $4::text::json)
+		ON CONFLICT (kind, name) DO UPDATE SET revision = excluded.revision, payload = excluded.payload`,
+		kind, name, revision, string(o.Payload()))
+	b.Queue(`UPDATE config_head SET revision = $1, state = $2::text::json`, revision, string(raw))
+	b.Queue(`SELECT pg_notify('marchproxy_revision', $1)`, fmt.Sprintf("forced %d", revision))
+	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
+		return 0, err
+	}
+	return revision, tx.Commit(ctx)
+}
+
+// replace takes the object before out of the state's hash, and the new one in.
+func replace(ctx context.Context, tx pgx.Tx, state map[string]resource.KindState, o *resource.Object) error {
+	kind := state[o.Kind]
+	var hash resource.Hash
+	if kind.Hash != "" {
+		var err error
+		if hash, err = resource.ParseHash(kind.Hash); err != nil {
+			return err
+		}
+	}
+	var payload string
+	row := tx.QueryRow(ctx, `SELECT payload::text FROM resources WHERE kind = $1 AND name = $2`, o.Kind, o.Name)
+	switch err := row.Scan(&payload); {
+	case err == nil:
+		before, err := resource.ParsePayload([]byte(payload))
+		if err != nil {
+			return err
+		}
+		hash = hash.Sub(resource.Sum(before))
+	case errors.Is(err, pgx.ErrNoRows):
+		kind.Count++
+	default:
+		return err
+	}
+	kind.Hash = hash.Add(resource.Sum(o)).String()
+	state[o.Kind] = kind
+	return nil
+}
+
+func (f *Forcer) seal(name string, m proto.Message) {
+	p, is := m.(*configv1.AuthPolicy)
+	if !is {
+		return
+	}
+	for _, k := range p.GetJwt().GetKeys() {
+		if k.GetSecret() != "" {
+			k.Secret = f.box.Seal(k.GetSecret(), resource.KindAuthPolicy, name, config.SecretField(k))
+		}
+	}
+}
