@@ -1,5 +1,5 @@
-// Package bus connects a part to NATS: by which key and certificate it is known there, where its answers come, and what it
-// says when it is not let do something.
+// Package bus connects a part to NATS: by which key and certificate it is known there, where its answers come, and
+// what it says when it is not let do something.
 package bus
 
 import (

@@ -1,6 +1,7 @@
-// Package identity is how the parts know each other: a certificate with its key, and the authorities that are trusted, as
-// files. They are read again when they have changed, so that what is renewed, rotated or revoked counts from the next
-// handshake on, without a restart. A file that is half written, or wrong, changes nothing: what was good last counts.
+// Package identity is how the parts know each other: a certificate with its key, and the authorities that are trusted,
+// as files. They are read again when they have changed, so that what is renewed, rotated or revoked counts from the
+// next handshake on, without a restart. A file that is half written, or wrong, changes nothing: what was good last
+// counts.
 package identity
 
 import (
@@ -51,7 +52,8 @@ type held struct {
 	revoked     []*x509.RevocationList
 }
 
-// fresh is for how long files are taken to be what they were: a flood of handshakes costs no flood of looks at the disk.
+// fresh is for how long files are taken to be what they were: a flood of handshakes costs no flood of looks at the
+// disk.
 const fresh = 100 * time.Millisecond
 
 // Open reads the files. The error names the one that is wrong.
@@ -212,8 +214,8 @@ func (i *Identity) HasCert() bool { return i != nil && i.files.Cert != "" }
 // Trusts says whether there are authorities.
 func (i *Identity) Trusts() bool { return i != nil && i.files.CA != "" }
 
-// Server is the TLS of a listener. Where there are authorities and clients is true, who connects must show a certificate of
-// one of them. Protos are for ALPN.
+// Server is the TLS of a listener. Where there are authorities and clients is true, who connects must show a
+// certificate of one of them. Protos are for ALPN.
 func (i *Identity) Server(clients bool, protos ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: protos,

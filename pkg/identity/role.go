@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// What a certificate of `marchproxy pki` says in URIs of its subject alternative name: the part's role, and of an agent the
-// gateway that its Envoy belongs to. A certificate of one's own authority says nothing of it, and may be anybody's.
+// What a certificate of `marchproxy pki` says in URIs of its subject alternative name: the part's role, and of an
+// agent the gateway that its Envoy belongs to. A certificate of one's own authority says nothing of it, and may be
+// anybody's.
 const (
 	rolePrefix    = "urn:marchproxy:role:"
 	gatewayPrefix = "urn:marchproxy:gateway:"

@@ -85,8 +85,8 @@ func (i *Identity) Wrap(lis net.Listener, clients bool) net.Listener {
 	return tls.NewListener(lis, i.Server(clients, "http/1.1"))
 }
 
-// ErrorLog is for an HTTP server behind [Identity.Wrap]: it leaves out handshakes that failed, of which whoever connects
-// can make as many as he likes.
+// ErrorLog is for an HTTP server behind [Identity.Wrap]: it leaves out handshakes that failed, of which whoever
+// connects can make as many as he likes.
 func ErrorLog() *log.Logger { return log.New(unlessHandshake{os.Stderr}, "", log.LstdFlags) }
 
 type unlessHandshake struct{ io.Writer }

@@ -1,7 +1,7 @@
-// Package rpc is how the xDS server's HTTP façade reaches the api: POST /v1/apply as request-reply on
-// NATS. The api judges the caller by what the façade passes on; nothing is decided here. What it passes on of
-// the caller, the token first, is sealed with SECRET_KEY for this body and a minute: no token can be read on NATS, and who
-// may publish there, but lacks SECRET_KEY, cannot say that a request came from anywhere.
+// Package rpc is how the xDS server's HTTP façade reaches the api: POST /v1/apply as request-reply on NATS. The api
+// judges the caller by what the façade passes on; nothing is decided here. What it passes on of the caller, the token
+// first, is sealed with SECRET_KEY for this body and a minute: no token can be read on NATS, and who may publish
+// there, but lacks SECRET_KEY, cannot say that a request came from anywhere.
 //
 // A message holds as much as the NATS server's max_payload allows, 1 MiB unless it is told otherwise. Large
 // bodies are compressed, which makes room for configurations of ten times that.

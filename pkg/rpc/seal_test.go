@@ -26,8 +26,8 @@ func box(t *testing.T) *seal.Box {
 	return boxOf(t, "the secret of api and xds")
 }
 
-// TestNothingOfTheCallerCanBeRead: what travels has no token in it, and is good for the body that it was sealed with, from
-// who has SECRET_KEY.
+// TestNothingOfTheCallerCanBeRead: what travels has no token in it, and is good for the body that it was sealed with,
+// from who has SECRET_KEY.
 func TestNothingOfTheCallerCanBeRead(t *testing.T) {
 	s := natstest.Start(t)
 	serve(t, s, echo)

@@ -63,8 +63,8 @@ func ConsumerName(prefix, filter string) string {
 // unused is how long a consumer stays whose owner has gone.
 const unused = 5 * time.Minute
 
-// named makes a consumer by its name, anew where there is one from before. It acknowledges nothing: what is lost on the way
-// shows by the hashes.
+// named makes a consumer by its name, anew where there is one from before. It acknowledges nothing: what is lost on
+// the way shows by the hashes.
 func named(ctx context.Context, st jetstream.Stream, prefix, filter string) (jetstream.Consumer, error) {
 	name := ConsumerName(prefix, filter)
 	if err := st.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {

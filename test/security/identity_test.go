@@ -29,8 +29,9 @@ import (
 
 type jsonObject = map[string]any
 
-// TestIdentity: what pki issues is all that the parts need to serve over TLS with certificates on both sides, and each of
-// them is let do what it is for and nothing else. What is taken back ends at once; an authority is replaced under load.
+// TestIdentity: what pki issues is all that the parts need to serve over TLS with certificates on both sides, and each
+// of them is let do what it is for and nothing else. What is taken back ends at once; an authority is replaced under
+// load.
 func TestIdentity(t *testing.T) {
 	a := startApart(t)
 	a.until("the agent's Envoy is ready", func() bool {
@@ -216,7 +217,8 @@ func (a *apart) refusesAtPorts(t *testing.T) {
 	}
 }
 
-// hidesTheToken: what is posted to xds with a token is told to the api without anybody else at NATS being able to read it.
+// hidesTheToken: what is posted to xds with a token is told to the api without anybody else at NATS being able to read
+// it.
 func (a *apart) hidesTheToken(t *testing.T) {
 	_, id := a.as("reader-audit")
 	code, text := a.callWith(id.Client(""), http.MethodPost, "https://127.0.0.1:"+strconv.Itoa(a.xPort)+"/v1/config?timeout=10s",

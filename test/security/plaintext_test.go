@@ -12,8 +12,8 @@ import (
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
-// TestPlainText: no program listens for other machines, or connects to one, without TLS, unless it is told so in so many
-// words; on loopback none of this is asked.
+// TestPlainText: no program listens for other machines, or connects to one, without TLS, unless it is told so in so
+// many words; on loopback none of this is asked.
 func TestPlainText(t *testing.T) {
 	root, err := harness.Root()
 	if err != nil {

@@ -42,8 +42,8 @@ type Issued struct {
 
 var partName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$`)
 
-// Issue makes a certificate, anew where there is one, and returns the directory that the part's machine needs. A part's user
-// of NATS stays what it is.
+// Issue makes a certificate, anew where there is one, and returns the directory that the part's machine needs. A
+// part's user of NATS stays what it is.
 func (p *PKI) Issue(i Issued) (dir string, err error) {
 	if err := isRole(i.Role); err != nil {
 		return "", err

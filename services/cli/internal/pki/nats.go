@@ -30,9 +30,9 @@ type responses struct {
 	Expires string `json:"expires"`
 }
 
-// permissions are what a part does at NATS, and nothing else: the subjects of JetStream's API are those of our two streams,
-// never all of them, which would be everybody's. Answers come to an inbox that is the user's own. Nil for who does not
-// speak to NATS.
+// permissions are what a part does at NATS, and nothing else: the subjects of JetStream's API are those of our two
+// streams, never all of them, which would be everybody's. Answers come to an inbox that is the user's own. Nil for who
+// does not speak to NATS.
 func permissions(i Issued) *grants {
 	const js = "$JS.API."
 	config := func(what ...string) (out []string) {
@@ -45,8 +45,8 @@ func permissions(i Issued) *grants {
 	// Who reads all of the configuration makes consumers with random names, and may read it all anyway.
 	everything := config("STREAM.INFO."+c, "CONSUMER.MSG.NEXT."+c+".*", "CONSUMER.DELETE."+c+".*", "CONSUMER.INFO."+c+".*",
 		"CONSUMER.CREATE."+c+".>", "DIRECT.GET."+c+".>")
-	// Who does not has consumers whose names are its own, each with what it may deliver: by another's consumer it would read
-	// what that reads.
+	// Who does not has consumers whose names are its own, each with what it may deliver: by another's consumer it would
+	// read what that reads.
 	own := func(name, filter string) []string {
 		return config("CONSUMER.CREATE."+c+"."+name+filter, "CONSUMER.INFO."+c+"."+name, "CONSUMER.MSG.NEXT."+c+"."+name, "CONSUMER.DELETE."+c+"."+name)
 	}

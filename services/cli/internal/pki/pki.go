@@ -1,6 +1,6 @@
-// Package pki is a private authority in a directory: it makes the certificates and the NATS users by which the parts know
-// each other, without anything that runs. The directory holds the authority's key: keep it off the machines that serve.
-// What a machine needs is in one directory below issued/, to be copied there.
+// Package pki is a private authority in a directory: it makes the certificates and the NATS users by which the parts
+// know each other, without anything that runs. The directory holds the authority's key: keep it off the machines that
+// serve. What a machine needs is in one directory below issued/, to be copied there.
 package pki
 
 import (

@@ -86,8 +86,8 @@ func knock(t *testing.T, addr string, as *tls.Config) error {
 // settle waits until the files count that there are now.
 func settle() { time.Sleep(250 * time.Millisecond) }
 
-// TestLife: what is issued lets parts in with each other; what is renewed, rotated or taken back counts without anything
-// being opened again, and files that do not fit change nothing.
+// TestLife: what is issued lets parts in with each other; what is renewed, rotated or taken back counts without
+// anything being opened again, and files that do not fit change nothing.
 func TestLife(t *testing.T) {
 	dir := t.TempDir()
 	p, err := pki.Init(dir)

@@ -117,8 +117,8 @@ func (g *Gateway) Review(admit func(sha256hex string) bool) {
 	}
 }
 
-// ReviewPeers ends the connections whose certificates are not good any more. A stream that ended alone would begin again on
-// its connection, with the same certificate: an Envoy shows a new one when it connects.
+// ReviewPeers ends the connections whose certificates are not good any more. A stream that ended alone would begin
+// again on its connection, with the same certificate: an Envoy shows a new one when it connects.
 func (g *Gateway) ReviewPeers(check func(chain []*x509.Certificate) error) {
 	for k := range g.clients.Range {
 		c := k.(*client)
