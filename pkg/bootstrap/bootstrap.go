@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"time"
 )
@@ -42,6 +43,18 @@ func (c Config) drainSeconds() int {
 		return int(DefaultDrainTime / time.Second)
 	}
 	return int(c.DrainTime / time.Second)
+}
+
+// Environment is Envoy's whole environment: what its own may need to find its files and the time zone, and nothing of
+// who starts it, whose environment holds secrets. A format that gave out variables would find none.
+func Environment() []string {
+	var out []string
+	for _, name := range []string{"PATH", "TMPDIR", "TZ"} {
+		if v, ok := os.LookupEnv(name); ok {
+			out = append(out, name+"="+v)
+		}
+	}
+	return out
 }
 
 // RuntimeLayer is the layer of Envoy's runtime that comes from the xDS server, and its resource's name.

@@ -40,7 +40,7 @@ const (
 
 // caller is what is sealed of a request.
 type caller struct {
-	Authorization, Remote, Host, Origin string
+	Authorization, Remote string
 	Wait                                time.Duration
 	At                                  time.Time
 }
@@ -49,7 +49,7 @@ type caller struct {
 const sealedFor = time.Minute
 
 func (r Request) seal(box *seal.Box, now time.Time) (string, error) {
-	raw, err := json.Marshal(caller{r.Authorization, r.Remote, r.Host, r.Origin, r.Wait, now})
+	raw, err := json.Marshal(caller{r.Authorization, r.Remote, r.Wait, now})
 	if err != nil {
 		return "", fmt.Errorf("ask the api: %w", err)
 	}
@@ -69,7 +69,7 @@ func open(box *seal.Box, sealed string, body []byte, now time.Time) (Request, er
 	if d := now.Sub(c.At); d > sealedFor || d < -sealedFor {
 		return Request{}, fmt.Errorf("the request is %v old by the api's clock; it is taken for %v: see to both clocks", d.Round(time.Second), sealedFor)
 	}
-	return Request{Body: body, Authorization: c.Authorization, Remote: c.Remote, Host: c.Host, Origin: c.Origin, Wait: c.Wait}, nil
+	return Request{Body: body, Authorization: c.Authorization, Remote: c.Remote, Wait: c.Wait}, nil
 }
 
 func digest(body []byte) string {
@@ -80,8 +80,8 @@ func digest(body []byte) string {
 // Request is one POST /v1/apply.
 type Request struct {
 	Body []byte
-	// Authorization, Remote (host:port), Host and Origin are those of the HTTP request.
-	Authorization, Remote, Host, Origin string
+	// Authorization and Remote (host:port) are those of the HTTP request.
+	Authorization, Remote string
 	// Wait is how long to wait for the Envoys; 0 does not wait.
 	Wait time.Duration
 }

@@ -41,7 +41,7 @@ func TestNothingOfTheCallerCanBeRead(t *testing.T) {
 	}
 	nc, _ := s.Connect()
 	const token = "mp_a-token-of-somebody"
-	r := rpc.Request{Body: []byte(`{"prune":true}`), Authorization: "Bearer " + token, Remote: "127.0.0.1:5", Host: "localhost"}
+	r := rpc.Request{Body: []byte(`{"prune":true}`), Authorization: "Bearer " + token, Remote: "127.0.0.1:5"}
 	got, err := rpc.Apply(t.Context(), nc, box(t), r)
 	if err != nil || got.Status != 201 || !strings.Contains(string(got.Body), token) {
 		t.Fatalf("%d %s %v", got.Status, got.Body, err)

@@ -115,7 +115,7 @@ func (c *contract) do(t *testing.T, x exchange) (map[string]any, http.Header) {
 		}
 		return r
 	}
-	resp, err := http.DefaultClient.Do(build())
+	resp, err := c.HTTP().Do(build())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +285,7 @@ func (c *contract) events(t *testing.T, rev string) {
 		t.Fatal(err)
 	}
 	req.Header.Set("Last-Event-ID", fmt.Sprint(n-1))
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := c.HTTP().Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

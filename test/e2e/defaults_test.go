@@ -296,7 +296,7 @@ func defaultsNoContent(t *testing.T, s *harness.System) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := s.HTTP().Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,7 +316,7 @@ func defaultsGuards(t *testing.T, s *harness.System) {
 			}
 			req.Header.Set("Content-Type", "application/json")
 			req.Header.Set(name, value)
-			resp, err := http.DefaultClient.Do(req)
+			resp, err := s.HTTP().Do(req)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -18,7 +18,7 @@ func TestHTTP(t *testing.T) {
 		for i := 0; i < len(header); i += 2 {
 			req.Header.Set(header[i], header[i+1])
 		}
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := s.HTTP().Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,7 +20,7 @@ func TestWalkthrough(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "walkthrough"))
-	cmd.Env = append(os.Environ(), "API="+s.API, "PROXY=http://"+s.Proxy, "ADMIN="+s.Admin, "BACKEND_PORT="+echo(t))
+	cmd.Env = append(os.Environ(), "API="+s.API, "PROXY=http://"+s.Proxy, "ADMIN="+s.Admin, "BACKEND_PORT="+echo(t), "MARCHPROXY_TOKEN_FILE="+s.TokenFile())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)

@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,15 +33,18 @@ type System struct {
 	// GRPC is the xDS server's host:port.
 	GRPC      string
 	ProxyPort int
-	natsPort  int
-	pgPort    int
-	cmd       *exec.Cmd
-	out       lines
-	exited    chan error
-	client    *http.Client
-	args      []string
-	env       []string
-	bin       string
+	// trusted are the addresses that get the system's token.
+	trusted  sync.Map
+	natsPort int
+	pgPort   int
+	cmd      *exec.Cmd
+	out      lines
+	exited   chan error
+	client   *http.Client
+	token    atomic.Value
+	args     []string
+	env      []string
+	bin      string
 }
 
 // Root is the repository's root.
@@ -76,7 +81,7 @@ func StartIn(ctx context.Context, env []string, args ...string) (*System, error)
 	if err := os.Chmod(dir, 0o755); err != nil { // the database's user must get in
 		return nil, err
 	}
-	s := &System{Dir: dir, bin: filepath.Join(root, "bin", "marchproxy"), client: client(), ProxyPort: p[3], natsPort: p[5], pgPort: p[6], env: env}
+	s := &System{Dir: dir, bin: filepath.Join(root, "bin", "marchproxy"), ProxyPort: p[3], natsPort: p[5], pgPort: p[6], env: env}
 	s.args = append([]string{"dev", "--state-dir", dir}, args...)
 	for i, flag := range []string{"--api-port", "--xds-grpc-port", "--xds-http-port", "--proxy-port", "--admin-port", "--nats-port", "--postgres-port", "--backend-port"} {
 		s.args = append(s.args, flag, strconv.Itoa(p[i]))
@@ -84,13 +89,46 @@ func StartIn(ctx context.Context, env []string, args ...string) (*System, error)
 	local := func(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p[i])) }
 	s.GRPC = local(1)
 	s.API, s.XDS, s.Proxy, s.Admin = "http://"+local(0), "http://"+local(2), local(3), "http://"+local(4)
+	s.client = &http.Client{Timeout: 90 * time.Second, Transport: s}
+	s.trusted.Store(local(0), true)
+	s.trusted.Store(local(2), true)
 	return s, s.Run(ctx)
 }
 
-// client keeps a connection for each of many writers: the usual one keeps two, and makes the others anew each time.
-func client() *http.Client {
-	return &http.Client{Timeout: 90 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute}}
+// connections keeps one for each of many writers: the usual one keeps two, and makes the others anew each time.
+var connections = &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute}
+
+// RoundTrip sends a request as [System.HTTP] does.
+func (s *System) RoundTrip(r *http.Request) (*http.Response, error) {
+	if _, ours := s.trusted.Load(r.URL.Host); ours && r.Header.Get("Authorization") == "" {
+		token, err := s.Token()
+		if err != nil {
+			return nil, err
+		}
+		r = r.Clone(r.Context())
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	return connections.RoundTrip(r)
 }
+
+// HTTP is a client that names the system's token to its api and its xDS server where a request names none.
+func (s *System) HTTP() *http.Client { return &http.Client{Transport: s} }
+
+// Token is that of the role admin which dev made.
+func (s *System) Token() (string, error) {
+	if token, ok := s.token.Load().(string); ok {
+		return token, nil
+	}
+	raw, err := os.ReadFile(s.TokenFile())
+	token := strings.TrimSpace(string(raw))
+	if err == nil {
+		s.token.Store(token)
+	}
+	return token, err
+}
+
+// TokenFile holds [System.Token].
+func (s *System) TokenFile() string { return filepath.Join(s.Dir, "token") }
 
 // With adds flags to those that the next [System.Run] starts with; the last of two counts.
 func (s *System) With(flags ...string) { s.args = append(s.args, flags...) }
@@ -254,7 +292,7 @@ func (s *System) ClusterKey() (string, error) { return s.secret("ClusterKey") }
 // CLI is a call of the command line against this system.
 func (s *System) CLI(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, s.bin, args...)
-	cmd.Env = append(os.Environ(), "MARCHPROXY_API="+s.API, "MARCHPROXY_XDS="+s.XDS, "MARCHPROXY_ENVOY_ADMIN="+s.Admin)
+	cmd.Env = append(os.Environ(), "MARCHPROXY_API="+s.API, "MARCHPROXY_XDS="+s.XDS, "MARCHPROXY_ENVOY_ADMIN="+s.Admin, "MARCHPROXY_TOKEN_FILE="+s.TokenFile())
 	return cmd
 }
 

@@ -52,7 +52,7 @@ func run(ctx context.Context, examples, seed int) (err error) {
 		return err
 	}
 	// Not checked: that valid data is taken (references between objects are beyond a schema), that a token
-	// is asked for (not on this machine in development; TestContract has it). Left out: the stream of
+	// is asked for (TestContract has it). Left out: the stream of
 	// events, which never ends, and the deletion of the very token that is used.
 	cmd := exec.CommandContext(ctx, filepath.Join(root, "scripts", "schemathesis"), "run", s.API+"/v1/openapi.json",
 		"--header", "Authorization: Bearer "+token.Token, "--exclude-operation-id", "events",

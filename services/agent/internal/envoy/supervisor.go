@@ -167,7 +167,7 @@ func (s *Supervisor) command() *exec.Cmd {
 		args = append(args, "--concurrency", strconv.Itoa(s.opt.Concurrency))
 	}
 	cmd := exec.Command(s.opt.Path, append(args, s.opt.Bootstrap.Flags()...)...)
-	cmd.Stdout, cmd.Stderr = s.opt.Output, s.xds
+	cmd.Stdout, cmd.Stderr, cmd.Env = s.opt.Output, s.xds, bootstrap.Environment()
 	// Signals of the terminal and of the container are for the agent, which drains Envoy first. An Envoy
 	// that outlived the agent would share its port with the next one.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

@@ -9,9 +9,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"fmt"
-	"net"
-	"net/netip"
 	"strings"
 	"time"
 )
@@ -58,17 +55,13 @@ type Tokens interface {
 }
 
 // Auth identifies requests.
-type Auth struct {
-	tokens Tokens
-	// dev lets a program on this machine in without a token.
-	dev bool
-}
+type Auth struct{ tokens Tokens }
 
-// New returns an Auth; dev is for development only.
-func New(tokens Tokens, dev bool) *Auth { return &Auth{tokens, dev} }
+// New returns an Auth.
+func New(tokens Tokens) *Auth { return &Auth{tokens} }
 
 // Request is what is known of a request.
-type Request struct{ Authorization, Remote, Host, Origin string }
+type Request struct{ Authorization string }
 
 // NewSecret makes a token's secret: 256 random bits.
 func NewSecret() (secret string, sum []byte) {
@@ -87,17 +80,11 @@ func Sum(secret string) []byte {
 // ErrUnavailable says that the tokens cannot be looked at now.
 var ErrUnavailable = errors.New("the database does not answer, so the token cannot be checked; try again")
 
-// Identify says who asks. The error is a sentence for the asker.
+// Identify says who asks. The error is a sentence for the asker. Where a request comes from is no credential: other
+// users of the machine, the pages of its browsers and the proxies on it all come from loopback, too.
 func (a *Auth) Identify(ctx context.Context, r Request) (Identity, error) {
 	if r.Authorization == "" {
-		why := ""
-		if a.dev {
-			var in bool
-			if in, why = local(r); in {
-				return Identity{Name: "dev", Role: Admin}, nil
-			}
-		}
-		return Identity{}, errors.New("a token is needed: send Authorization: Bearer TOKEN" + why)
+		return Identity{}, errors.New("a token is needed: send Authorization: Bearer TOKEN")
 	}
 	scheme, secret, ok := strings.Cut(r.Authorization, " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
@@ -113,26 +100,4 @@ func (a *Auth) Identify(ctx context.Context, r Request) (Identity, error) {
 		return Identity{}, fmt.Errorf("the token has ended, on %s; an admin makes a new one", t.ExpiresAt.UTC().Format(time.RFC3339))
 	}
 	return t.Identity, nil
-}
-
-// local says whether a program on this machine asks, and not a web page in its browser: a page has an
-// Origin, or has made the browser believe that a foreign name is this machine. To those who ask from this
-// machine it says why not, in words that end a sentence.
-func local(r Request) (in bool, why string) {
-	peer, err := netip.ParseAddrPort(r.Remote)
-	if err != nil || !peer.Addr().Unmap().IsLoopback() {
-		return false, ""
-	}
-	if r.Origin != "" {
-		return false, "; only programs on this machine are let in without one, and a request with an Origin header comes from a web page"
-	}
-	host, _, err := net.SplitHostPort(r.Host)
-	if err != nil {
-		host = r.Host
-	}
-	if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); strings.EqualFold(host, "localhost") || (err == nil && ip.IsLoopback()) {
-		return true, ""
-	}
-	return false, fmt.Sprintf("; programs on this machine are let in without one where the URL's host is localhost, 127.0.0.1 or [::1], "+
-		"and the Host of this request is %.100q", r.Host)
 }

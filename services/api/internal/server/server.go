@@ -52,8 +52,8 @@ type Config struct {
 	DefaultPort int
 	// CertificateWarning is how long before its end a certificate is warned of (API_CERTIFICATE_WARNING; 336h).
 	CertificateWarning time.Duration
-	// Dev lets programs on this machine in without a token (MARCHPROXY_DEV).
-	Dev bool
+	// FirstToken is the token bootstrap, of the role admin, instead of one that is made and shown (API_FIRST_TOKEN).
+	FirstToken string
 	// AbsentProxies is how long an Envoy is shown that is not connected any more (API_ABSENT_PROXIES; 1h).
 	AbsentProxies time.Duration
 	// Keep is how much of the history is kept (API_KEEP_REVISIONS; 100000. API_KEEP_HISTORY; 8760h, a year.
@@ -77,7 +77,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		ClusterKey:  e.Secret("CLUSTER_API_KEY"),
 		LicenseKey:  e.Secret("LICENSE_KEY"),
 		DefaultPort: e.Int("MARCHPROXY_DEFAULT_PORT", 10000, 1, 65535),
-		Dev:         e.Bool("MARCHPROXY_DEV", false),
+		FirstToken:  e.Secret("API_FIRST_TOKEN"),
 
 		CertificateWarning: e.Duration("API_CERTIFICATE_WARNING", certificate.Soon),
 		AbsentProxies:      e.Duration("API_ABSENT_PROXIES", live.Remember),
@@ -102,6 +102,9 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		if err := clusterkey.Check(c.ClusterKey); err != nil {
 			e.Fail("CLUSTER_API_KEY", "%s", err.Error())
 		}
+	}
+	if n := len(c.FirstToken); n > 0 && n < 32 {
+		e.Fail("API_FIRST_TOKEN", "has %d characters; it must have at least 32 random ones, for instance from: openssl rand -hex 32", n)
 	}
 	if c.LicenseKey != "" {
 		if err := license.CheckKey(c.LicenseKey); err != nil {
@@ -170,7 +173,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	board := live.NewBoard(time.Now)
 	board.Keep, board.History = cfg.AbsentProxies, w
 	h, err := (&web.API{
-		Store: st, Writer: w, Board: board, Auth: auth.New(st, cfg.Dev), Published: rel.Published, Unpublished: func() (string, time.Time) {
+		Store: st, Writer: w, Board: board, Auth: auth.New(st), Published: rel.Published, Unpublished: func() (string, time.Time) {
 			t, bad := rel.Trouble()
 			if !bad {
 				return "", time.Time{}
@@ -278,8 +281,8 @@ func firstBoot(ctx context.Context, cfg Config, st *store.Store, w *writer.Write
 	if err != nil {
 		return fmt.Errorf("first boot: %w", err)
 	}
-	if cfg.Dev {
-		return nil // programs on this machine need no token
+	if cfg.FirstToken != "" {
+		return st.SetBootstrap(ctx, auth.Sum(cfg.FirstToken))
 	}
 	secret, sum := auth.NewSecret()
 	fresh, err := st.Bootstrap(ctx, sum)

@@ -114,6 +114,28 @@ func (s *Store) Bootstrap(ctx context.Context, sha256 []byte) (ok bool, err erro
 	return ok, nil
 }
 
+// SetBootstrap makes the token bootstrap what a setting says, whatever it was before, with an entry in the audit where it
+// was something else. No other token is touched.
+func (s *Store) SetBootstrap(ctx context.Context, sha256 []byte) error {
+	t := TokenRow{Token: auth.Token{Identity: auth.Identity{Name: auth.BootstrapName, Role: auth.Admin}}, CreatedAt: time.Now()}
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, `INSERT INTO tokens AS t (name, role, sha256, created_at) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (name) DO UPDATE SET role = $2, sha256 = $3, created_at = $4 WHERE (t.role, t.sha256) <> ($2, $3)
+			RETURNING id::text`, t.Name, t.Role, sha256, t.CreatedAt).Scan(&t.ID)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil // it is that already
+		}
+		if err != nil {
+			return err
+		}
+		return auditToken(ctx, tx, "create", t, By{Who: auth.System()})
+	})
+	if err != nil {
+		return fmt.Errorf("token %s: %w", t.Name, err)
+	}
+	return nil
+}
+
 // CreateToken stores a token, whose id it sets, and its entry in the audit.
 func (s *Store) CreateToken(ctx context.Context, t *TokenRow, sha256 []byte, by By) error {
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {

@@ -236,13 +236,10 @@ func RPC(h http.Handler) func(context.Context, rpc.Request) rpc.Reply {
 			url += "?wait=live&timeout=" + r.Wait.String()
 		}
 		req := httptest.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(string(r.Body)))
-		req.Host, req.RemoteAddr = r.Host, r.Remote
+		req.RemoteAddr = r.Remote
 		req.Header.Set("Content-Type", "application/json")
 		if r.Authorization != "" {
 			req.Header.Set("Authorization", r.Authorization)
-		}
-		if r.Origin != "" {
-			req.Header.Set("Origin", r.Origin)
 		}
 		rec := httptest.NewRecorder()
 		h.ServeHTTP(rec, req)

@@ -37,6 +37,9 @@ type server struct {
 	board   *live.Board
 }
 
+// token opens the server's api.
+const token = "the token of a test, which is long enough"
+
 func serve(tb testing.TB) *server {
 	tb.Helper()
 	s := &server{tb: tb, url: pgtest.Database(tb)}
@@ -55,10 +58,13 @@ func serve(tb testing.TB) *server {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	if err := st.SetBootstrap(tb.Context(), auth.Sum(token)); err != nil {
+		tb.Fatal(err)
+	}
 	s.board = live.NewBoard(time.Now)
 	s.board.History = s.writer
 	s.handler, err = (&web.API{
-		Store: st, Writer: s.writer, Board: s.board, Auth: auth.New(st, true), Published: s.writer.Revision,
+		Store: st, Writer: s.writer, Board: s.board, Auth: auth.New(st), Published: s.writer.Revision,
 		Unpublished: func() (string, time.Time) { return "", time.Time{} }, Committed: &committed, Log: zap.NewNop(),
 	}).Handler()
 	if err != nil {
@@ -98,7 +104,7 @@ func (s *server) fill(routes int) {
 func (s *server) call(method, path, body string, out any) int {
 	s.tb.Helper()
 	req := httptest.NewRequestWithContext(s.tb.Context(), method, "http://127.0.0.1"+path, strings.NewReader(body))
-	req.RemoteAddr = "127.0.0.1:1"
+	req.Header.Set("Authorization", "Bearer "+token)
 	rec := httptest.NewRecorder()
 	s.handler.ServeHTTP(rec, req)
 	if out != nil {

@@ -75,7 +75,7 @@ func Root() *cobra.Command {
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&c.url, "api", "", "the api's address (MARCHPROXY_API, otherwise "+defaultAPI+")")
-	f.StringVar(&c.tokenFile, "token-file", "", "file that holds the token (MARCHPROXY_TOKEN_FILE, or the token itself in MARCHPROXY_TOKEN)")
+	f.StringVar(&c.tokenFile, "token-file", "", "file that holds the token (MARCHPROXY_TOKEN_FILE, or the token itself in MARCHPROXY_TOKEN; otherwise that of marchproxy dev)")
 	f.StringVarP(&c.output, "output", "o", "", "table for people, json or yaml for programs")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "say what is going on, also where standard error is no terminal")
 	root.AddCommand(
@@ -108,6 +108,9 @@ func (c *cli) api() (*client.Client, error) {
 	file := env.String("MARCHPROXY_TOKEN_FILE", "")
 	if err := env.Err(); err != nil {
 		return nil, err
+	}
+	if a.Token == "" {
+		a.Token = dev.Token(a.URL)
 	}
 	c.warnOpen("the token", file)
 	return a, nil

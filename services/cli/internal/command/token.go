@@ -18,8 +18,8 @@ import (
 )
 
 func (c *cli) tokenCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "token", Short: "Make, list and delete tokens (needs the role admin)", Aliases: []string{"tokens"}}
-	cmd.AddCommand(c.tokenCreateCommand(), c.tokenListCommand(), c.tokenDeleteCommand())
+	cmd := &cobra.Command{Use: "token", Short: "Make, list and delete tokens (needs the role admin), and print your own", Aliases: []string{"tokens"}}
+	cmd.AddCommand(c.tokenCreateCommand(), c.tokenListCommand(), c.tokenDeleteCommand(), c.tokenPrintCommand())
 	return cmd
 }
 
@@ -151,5 +151,26 @@ func (c *cli) tokenDeleteCommand() *cobra.Command {
 			}
 			return c.print(t, func(w io.Writer) { row(w, "deleted token "+t.Name) })
 		}),
+	}
+}
+
+func (c *cli) tokenPrintCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "print", Short: "Print the token that the other commands use, for curl", Args: cobra.NoArgs,
+		Long: "Print the token that the other commands use: that of --token-file or the environment, or that of the marchproxy dev\n" +
+			"which this user runs.",
+		Example: `  curl -H "Authorization: Bearer $(marchproxy token print)" localhost:8000/v1/routes`,
+		RunE: func(*cobra.Command, []string) error {
+			a, err := c.api()
+			if err != nil {
+				return err
+			}
+			if a.Token == "" {
+				return fmt.Errorf("no token is named, and no marchproxy dev of this user serves %s; --token-file or MARCHPROXY_TOKEN_FILE names a file with one", a.URL)
+			}
+			return c.print(struct {
+				Token string `json:"token"`
+			}{a.Token}, func(w io.Writer) { row(w, a.Token) })
+		},
 	}
 }

@@ -28,6 +28,7 @@ func Command() *cobra.Command {
 		Long: "PostgreSQL, NATS, the api, the xDS server, Envoy and a demo backend, the same programs as in production, on loopback.\n" +
 			"What is not there is fetched once. Ctrl-C stops everything and loses nothing; the next run finds the configuration;\n" +
 			"of a run that was killed, the next one stops what is left.\n" +
+			"The api takes the token in the file token of the state directory, which its user alone can read; the other commands find it.\n" +
 			"DATABASE_URL, where set, is used instead of a PostgreSQL of its own; an envoy of the pinned version on PATH, or the one that ENVOY_PATH names, instead of a fetched one.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.StateDir == "" {

@@ -35,8 +35,8 @@ type secrets struct {
 // runFile shows what runs; it is written at every start of a child, for tests and the curious.
 const runFile = "run.json"
 
-// running is what is in [runFile].
-type running struct {
+// shown is what is in [runFile].
+type shown struct {
 	Pids  map[string]int    `json:"pids"`
 	URLs  map[string]string `json:"urls"`
 	Ready bool              `json:"ready"`
@@ -51,6 +51,7 @@ type system struct {
 	say         func(string)
 	logs        string
 	secrets     secrets
+	token       string
 	children    []*child
 
 	// mu guards what run.json shows.
@@ -73,7 +74,7 @@ func run(ctx context.Context, o Options, out io.Writer) error {
 	if err := s.ports(ctx); err != nil {
 		return err
 	}
-	if err := s.loadSecrets(); err != nil {
+	if err := errors.Join(s.loadSecrets(), s.loadToken()); err != nil {
 		return err
 	}
 	envoy, err := envoybin.Find(ctx, o.Cache, s.say)
@@ -173,7 +174,7 @@ func (s *system) plan(envoy string) error {
 	env := []string{
 		"DATABASE_URL=" + database, "NATS_URL=" + natsURL, "SECRET_KEY=" + s.secrets.SecretKey,
 		"API_ADDR=" + local(s.APIPort), "XDS_GRPC_ADDR=" + local(s.GRPCPort), "XDS_HTTP_ADDR=" + local(s.HTTPPort), "XDS_ID=dev",
-		"MARCHPROXY_DEV=true", "MARCHPROXY_DEFAULT_PORT=" + strconv.Itoa(s.ProxyPort), "MARCHPROXY_STATE_DIR=" + filepath.Join(s.StateDir, "xds"), "MARCHPROXY_WASM_DIR=" + s.wasmDir(), "LOGLEVEL=" + s.LogLevel,
+		"API_FIRST_TOKEN=" + s.token, "XDS_USER_TOKEN_FILE=" + s.tokenPath(), "MARCHPROXY_DEV=true", "MARCHPROXY_DEFAULT_PORT=" + strconv.Itoa(s.ProxyPort), "MARCHPROXY_STATE_DIR=" + filepath.Join(s.StateDir, "xds"), "MARCHPROXY_WASM_DIR=" + s.wasmDir(), "LOGLEVEL=" + s.LogLevel,
 	}
 	service := func(path string, own ...string) func() *exec.Cmd {
 		return func() *exec.Cmd {
@@ -206,7 +207,7 @@ func (s *system) plan(envoy string) error {
 		c := s.withDrainTime(boot, envoyConfig)
 		args := []string{"-c", boot, "--concurrency", strconv.Itoa(s.Concurrency), "--log-level", "warning", "--disable-hot-restart"}
 		cmd := exec.Command(envoy, append(args, c.Flags()...)...)
-		cmd.Env = s.environ()
+		cmd.Env = append(bootstrap.Environment(), s.mark())
 		return cmd
 	}})
 	proxy := s.children[len(s.children)-1]
@@ -294,16 +295,20 @@ func (s *system) serve(ctx context.Context) error {
 func (s *system) greet() {
 	s.say(fmt.Sprintf("MarchProxy is ready: proxy http://localhost:%d  api %s (docs at /docs)  Envoy's admin %s", s.ProxyPort, s.urls["api"], s.urls["admin"]))
 	status := os.Args[0] + " status"
+	if s.StateDir != stateDir() {
+		status = "MARCHPROXY_TOKEN_FILE=" + s.tokenPath() + " " + status
+	}
 	if s.APIPort != defaultAPIPort {
 		status = "MARCHPROXY_API=" + s.urls["api"] + " " + status
 	}
+	s.say(fmt.Sprintf(`The api wants your token:  curl -H "Authorization: Bearer $(cat %s)" %s/v1/routes`, s.tokenPath(), s.urls["api"]))
 	s.say(fmt.Sprintf("Try:  curl http://localhost:%d/   ·   %s   ·   Ctrl-C stops, and the next run finds what you leave", s.ProxyPort, status))
 }
 
 func (s *system) write() {
 	s.mu.Lock() // children are started again each in its own time
 	defer s.mu.Unlock()
-	r := running{Pids: map[string]int{}, URLs: s.urls, Ready: s.ready}
+	r := shown{Pids: map[string]int{}, URLs: s.urls, Ready: s.ready}
 	for _, c := range s.children {
 		if pid := c.getPid(); pid != 0 {
 			r.Pids[c.name] = pid
@@ -334,7 +339,7 @@ func (s *system) withDemo(ctx context.Context) (context.Context, func() error) {
 // another one posted there replaces it.
 func (s *system) demo(ctx context.Context) error {
 	var routes struct{ Items []json.RawMessage }
-	if err := call(ctx, http.MethodGet, s.urls["api"]+"/v1/routes?limit=1", "", &routes); err != nil {
+	if err := s.call(ctx, http.MethodGet, s.urls["api"]+"/v1/routes?limit=1", "", &routes); err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
 	if len(routes.Items) > 0 {
@@ -343,18 +348,19 @@ func (s *system) demo(ctx context.Context) error {
 	doc := fmt.Sprintf(`{"version":"1","services":[{"name":"demo","hosts":["127.0.0.1"],"port":%d,"protocol":"http"}],
 		"routes":[{"name":"demo","prefix":"/","cluster_name":"demo","hosts":["*"],"timeout":30}]}`, s.BackendPort)
 	var answer any
-	if err := call(ctx, http.MethodPost, s.urls["xds"]+"/v1/config", doc, &answer); err != nil {
+	if err := s.call(ctx, http.MethodPost, s.urls["xds"]+"/v1/config", doc, &answer); err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
 	return nil
 }
 
-func call(ctx context.Context, method, url, body string, into any) error {
+func (s *system) call(ctx context.Context, method, url, body string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+s.token)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err

@@ -65,7 +65,7 @@ func (s *system) ports(ctx context.Context) error {
 // recallProxyPort takes the proxy's port of the last run where none is asked for: the listener is part of
 // the configuration, and the configuration is kept.
 func (s *system) recallProxyPort() {
-	var last running
+	var last shown
 	raw, err := os.ReadFile(filepath.Join(s.StateDir, runFile))
 	if s.ProxyPortGiven || err != nil || json.Unmarshal(raw, &last) != nil {
 		return
@@ -86,7 +86,7 @@ func (s *system) settleProxyPort(ctx context.Context) error {
 		} `json:"spec"`
 	}
 	path := s.urls["api"] + "/v1/gateways/default"
-	if err := call(ctx, http.MethodGet, path, "", &g); err != nil {
+	if err := s.call(ctx, http.MethodGet, path, "", &g); err != nil {
 		return fmt.Errorf("read the gateway default: %w", err)
 	}
 	for _, l := range g.Spec.Listeners {
@@ -107,7 +107,7 @@ func (s *system) settleProxyPort(ctx context.Context) error {
 			return err
 		}
 		var answer any
-		if err := call(ctx, http.MethodPatch, path+"?message="+url.QueryEscape("marchproxy dev --proxy-port"), string(patch), &answer); err != nil {
+		if err := s.call(ctx, http.MethodPatch, path+"?message="+url.QueryEscape("marchproxy dev --proxy-port"), string(patch), &answer); err != nil {
 			return fmt.Errorf("--proxy-port: %w", err)
 		}
 		return nil

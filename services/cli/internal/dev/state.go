@@ -37,9 +37,12 @@ func (s *system) open(ctx context.Context) (lock *os.File, err error) {
 // secret says so itself.
 func openMask() { syscall.Umask(0o022) }
 
+// lockFile is locked by the dev that has the state directory.
+const lockFile = "lock"
+
 // lock keeps a second dev from the same state. The file names the first.
 func (s *system) lock() (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(s.StateDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(s.StateDir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w; run as the user whose it is, or use another --state-dir", err)
 	}

@@ -36,7 +36,7 @@ func (s *system) envoyWaits(ctx context.Context, log func() []byte) string {
 				Keys []struct{ Name string } `json:"api_keys"`
 			}
 		}
-		if err := call(ctx, http.MethodGet, gateway, "", &g); err == nil && len(g.Spec.Keys) > 0 {
+		if err := s.call(ctx, http.MethodGet, gateway, "", &g); err == nil && len(g.Spec.Keys) > 0 {
 			names = ""
 			for _, k := range g.Spec.Keys {
 				names += ", " + k.Name
@@ -45,8 +45,8 @@ func (s *system) envoyWaits(ctx context.Context, log func() []byte) string {
 		}
 		return fmt.Sprintf("%s\n  Envoy's key is ClusterKey in %s; the gateway default takes the api_keys %s instead.\n"+
 			"  This takes them away, so that Envoy's is taken again:\n"+
-			"    curl -X PATCH %s -H 'Content-Type: application/merge-patch+json' -d '{\"spec\":{\"api_keys\":null}}'",
-			reason, filepath.Join(s.StateDir, "secrets.json"), names, gateway)
+			"    curl -X PATCH %s -H \"Authorization: Bearer $(cat %s)\" -H 'Content-Type: application/merge-patch+json' -d '{\"spec\":{\"api_keys\":null}}'",
+			reason, filepath.Join(s.StateDir, "secrets.json"), names, gateway, s.tokenPath())
 	case envoyadmin.NoListeners:
 		return reason + "; " + gateway + " shows it"
 	default:
@@ -70,7 +70,7 @@ func (s *system) tellBusy(ctx context.Context) {
 		}
 		var st api.Status
 		limit, cancel := context.WithTimeout(ctx, busyEvery)
-		err := call(limit, http.MethodGet, s.urls["api"]+"/v1/status", "", &st)
+		err := s.call(limit, http.MethodGet, s.urls["api"]+"/v1/status", "", &st)
 		cancel()
 		if err != nil {
 			continue // an api that is away is spoken of by who keeps it running

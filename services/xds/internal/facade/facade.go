@@ -29,20 +29,11 @@ const MaxBody = 64 << 20
 // defaultWait is how long a POST waits for the Envoys where it does not say; ?timeout= does.
 const defaultWait = 10 * time.Second
 
-// Caller is who posts, for the api to judge.
-type Caller struct {
-	// Authorization is the request's header.
-	Authorization string
-	// Remote is its address, host:port.
-	Remote string
-	// Host is its Host header, and Origin its Origin header: the api lets no web page in.
-	Host, Origin string
-}
-
 // Api is the api's POST /v1/apply.
 type Api interface {
-	// Apply sends a body there; wait 0 asks not to wait. The reply is its HTTP status and body.
-	Apply(ctx context.Context, body []byte, caller Caller, wait time.Duration) (status int, reply []byte, err error)
+	// Apply sends a body there with the caller's Authorization header, for the api to judge, and address; wait 0 asks not to
+	// wait. The reply is its HTTP status and body.
+	Apply(ctx context.Context, body []byte, authorization, remote string, wait time.Duration) (status int, reply []byte, err error)
 }
 
 // View is what this server knows by itself.
@@ -185,8 +176,7 @@ func (h *Handler) apply(w http.ResponseWriter, r *http.Request, doc *document, b
 	defer h.mu.Unlock()
 	ctx, cancel := context.WithTimeout(r.Context(), wait+20*time.Second)
 	defer cancel()
-	caller := Caller{Authorization: r.Header.Get("Authorization"), Remote: r.RemoteAddr, Host: r.Host, Origin: r.Header.Get("Origin")}
-	status, reply, err := h.api.Apply(ctx, body, caller, wait)
+	status, reply, err := h.api.Apply(ctx, body, r.Header.Get("Authorization"), r.RemoteAddr, wait)
 	if err != nil {
 		h.log.Warn("the api does not answer", zap.Error(err))
 		w.Header().Set("Retry-After", "1")

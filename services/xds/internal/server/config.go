@@ -42,6 +42,9 @@ type Config struct {
 	Linger time.Duration
 	// Dev lets Envoys in without a key where no key is configured (MARCHPROXY_DEV).
 	Dev bool
+	// UserTokenFile holds the token of this server's own user, with which it may post to /v1/config from this machine without
+	// naming one (XDS_USER_TOKEN_FILE); "" where everybody has to.
+	UserTokenFile string
 	// LogLevel is LOGLEVEL.
 	LogLevel string
 }
@@ -66,6 +69,8 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		Linger:    e.Duration("XDS_CLUSTER_LINGER", 5*time.Second),
 		Dev:       e.Bool("MARCHPROXY_DEV", false),
 		LogLevel:  e.String("LOGLEVEL", "info"),
+
+		UserTokenFile: e.String("XDS_USER_TOKEN_FILE", ""),
 	}
 	_, c.HasClusterKey = lookup("CLUSTER_API_KEY")
 	for text := range strings.SplitSeq(e.String("XDS_DNS_SERVERS", ""), ",") {

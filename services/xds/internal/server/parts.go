@@ -15,7 +15,6 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/seal"
 	"github.com/marchproxy/marchproxy/pkg/status"
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
-	"github.com/marchproxy/marchproxy/services/xds/internal/facade"
 	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
 )
 
@@ -26,10 +25,8 @@ type client struct {
 }
 
 // Apply hands a document over.
-func (c client) Apply(ctx context.Context, body []byte, who facade.Caller, wait time.Duration) (int, []byte, error) {
-	r, err := rpc.Apply(ctx, c.nc, c.box, rpc.Request{
-		Body: body, Authorization: who.Authorization, Remote: who.Remote, Host: who.Host, Origin: who.Origin, Wait: wait,
-	})
+func (c client) Apply(ctx context.Context, body []byte, authorization, remote string, wait time.Duration) (int, []byte, error) {
+	r, err := rpc.Apply(ctx, c.nc, c.box, rpc.Request{Body: body, Authorization: authorization, Remote: remote, Wait: wait})
 	return r.Status, r.Body, err
 }
 

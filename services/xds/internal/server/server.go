@@ -115,7 +115,8 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	group.Add("verdicts", keep.judge)
 	group.Add("grpc", func(ctx context.Context) error { return serveGRPC(ctx, g, grpcLis, f) })
 	group.Add("http", func(ctx context.Context) error {
-		return serveHTTP(ctx, id.Wrap(httpLis, true), routes(facade.New(client{nc, box}, view{f}, keep, log), f, keep))
+		door := facade.AsUser(cfg.UserTokenFile, facade.New(client{nc, box}, view{f}, keep, log))
+		return serveHTTP(ctx, id.Wrap(httpLis, true), routes(door, f, keep))
 	})
 	log.Info("serving", zap.String("grpc", grpcLis.Addr().String()), zap.String("http", httpLis.Addr().String()), zap.String("id", cfg.ID))
 	return errors.Join(group.Run(ctx), keep.Close())
