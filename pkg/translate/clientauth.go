@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	valuev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
@@ -35,9 +34,7 @@ func clientCAFilter(ca string) *listenerv3.Filter {
 		Name: "envoy.filters.network.set_filter_state",
 		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(&statev3.Config{OnNewConnection: []*valuev3.FilterStateValue{{
 			Key: &valuev3.FilterStateValue_ObjectKey{ObjectKey: clientCA}, FactoryKey: "envoy.string", ReadOnly: true,
-			Value: &valuev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
-				Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: inline(ca)},
-			}},
+			Value: &valuev3.FilterStateValue_FormatString{FormatString: textFormat(literal(ca), "")},
 		}}})},
 	}
 }

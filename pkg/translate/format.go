@@ -3,7 +3,83 @@ package translate
 import (
 	"regexp"
 	"strings"
+
+	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	statsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stats/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 )
+
+// format is a text in which Envoy expands operators, such as %REQ(x-user)%: into a header's value, a line of the log or a
+// metric. Envoy knows operators that read its environment and its files, so what somebody else wrote gets into such a
+// place by this type alone. Its constructors are literal, allowed and own; the functions below are the only ones that
+// fill the fields of Envoy's configuration which are formats (TestFormats looks for others).
+type format struct{ text string }
+
+// literal is a text that Envoy gives out as it is.
+func literal(s string) format { return format{strings.ReplaceAll(s, "%", "%%")} }
+
+// allowed is a format that somebody wrote. What checkFormat refuses is no format and given out as it is.
+func allowed(s string) format {
+	if checkFormat(s) != "" {
+		return literal(s)
+	}
+	return format{plainRoute(s)}
+}
+
+// constant is a text of this program's own: a variable does not become one by itself.
+type constant string
+
+// own is a format of this program's own.
+func own(s constant) format { return format{string(s)} }
+
+// then is one format after another.
+func (f format) then(g format) format { return format{f.text + g.text} }
+
+// header is a header with a value for each request or answer.
+func header(name string, value format, how corev3.HeaderValueOption_HeaderAppendAction) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header: &corev3.HeaderValue{Key: name, Value: value.text}, AppendAction: how, KeepEmptyValue: value.text == "",
+	}
+}
+
+// replace is a header in the place of others of its name.
+func replace(name string, value format) *corev3.HeaderValueOption {
+	return header(name, value, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
+}
+
+// jsonFormat is an object with a member for each format; what is empty is left out.
+func jsonFormat(members map[string]format) *corev3.SubstitutionFormatString {
+	out := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	for name, f := range members {
+		out.Fields[name] = structpb.NewStringValue(f.text)
+	}
+	return &corev3.SubstitutionFormatString{
+		Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: out}, OmitEmptyValues: true,
+	}
+}
+
+// textFormat is the body of an answer of Envoy's own.
+func textFormat(f format, contentType string) *corev3.SubstitutionFormatString {
+	return &corev3.SubstitutionFormatString{
+		Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: inline(f.text)}, ContentType: contentType,
+	}
+}
+
+// tag is a metric's tag.
+func tag(name string, f format, rules *xdsmatcherv3.Matcher) *statsv3.Config_Tag {
+	return &statsv3.Config_Tag{Name: name, ValueFormat: f.text, Rules: rules}
+}
+
+// counter counts what a format gives.
+func counter(stat *statsv3.Config_Stat, f format) *statsv3.Config_Counter {
+	return &statsv3.Config_Counter{Stat: stat, ValueFormat: f.text}
+}
+
+// histogram has what a format gives in a histogram.
+func histogram(stat *statsv3.Config_Stat, f format) *statsv3.Config_Histogram {
+	return &statsv3.Config_Histogram{Stat: stat, ValueFormat: f.text}
+}
 
 // operators are Envoy's command operators that may be used in header values and access log fields:
 // true where an argument in parentheses is needed. Source: Envoy 1.40's documentation of substitution

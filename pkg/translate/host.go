@@ -49,16 +49,13 @@ const metadataListener = "listener"
 func scopeKey(listener, host string) string { return listener + "|" + host }
 
 // scopeMutation sets the header that the scope is found by.
-func scopeMutation(value string) *mutationv3.HeaderMutation {
-	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
-		Header:       &corev3.HeaderValue{Key: scopeHeader, Value: value},
-		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-	}}}
+func scopeMutation(value format) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: replace(scopeHeader, value)}}
 }
 
 func earlyMutation(listener string) *corev3.TypedExtensionConfig {
 	return &corev3.TypedExtensionConfig{Name: "envoy.http.early_header_mutation.header_mutation", TypedConfig: pack(&earlyv3.HeaderMutation{
-		Mutations: []*mutationv3.HeaderMutation{scopeMutation(scopeKey(listener, "%REQ(:authority)%"))},
+		Mutations: []*mutationv3.HeaderMutation{scopeMutation(literal(scopeKey(listener, "")).then(own("%REQ(:authority)%")))},
 	})}
 }
 
@@ -101,7 +98,7 @@ func hostFilter() proto.Message {
 		}
 	}
 	toWildcards := &headersv3.HeaderMutation{Mutations: &headersv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
-		scopeMutation(scopeKey("%METADATA(LISTENER:"+metadataSpace+":"+metadataListener+")%", wildcardScope)),
+		scopeMutation(own("%METADATA(LISTENER:" + metadataSpace + ":" + metadataListener + ")%").then(literal(scopeKey("", wildcardScope)))),
 	}}}
 	// It sets nothing, and is here for what it does then.
 	again := &statev3.Config{ClearRouteCache: true}

@@ -14,7 +14,6 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -146,12 +145,12 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 }
 
 // logFields are the access log's fields, as Envoy's operators.
-var logFields = map[string]string{
+var logFields = map[string]constant{
 	"time": "%START_TIME%", "method": "%REQ(:METHOD)%", "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%", "host": "%REQ(:AUTHORITY)%",
 	"protocol": "%PROTOCOL%", "status": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",
 	"bytes_received": "%BYTES_RECEIVED%", "bytes_sent": "%BYTES_SENT%", "duration_ms": "%DURATION%",
 	"upstream_ms": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%", "upstream": "%UPSTREAM_HOST%", "service": "%UPSTREAM_CLUSTER%",
-	"route": "%ROUTE_NAME%", "client": "%DOWNSTREAM_REMOTE_ADDRESS%", "server_name": "%REQUESTED_SERVER_NAME%",
+	"route": "%METADATA(ROUTE:" + metadataSpace + ":route)%", "client": "%DOWNSTREAM_REMOTE_ADDRESS%", "server_name": "%REQUESTED_SERVER_NAME%",
 	"user_agent": "%REQ(USER-AGENT)%", "request_id": "%REQ(X-REQUEST-ID)%",
 }
 
@@ -160,23 +159,21 @@ func accessLog(a *configv1.AccessLog, plain bool) []*accesslogv3.AccessLog {
 	if a == nil && plain {
 		return nil
 	}
-	format := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	members := map[string]format{}
 	for name, op := range logFields {
-		format.Fields[name] = structpb.NewStringValue(plainRoute(op))
+		members[name] = own(op)
 	}
 	for name, op := range a.GetFields() {
 		if op == "" {
-			delete(format.Fields, name)
+			delete(members, name)
 		} else {
-			format.Fields[name] = structpb.NewStringValue(plainRoute(op))
+			members[name] = allowed(op)
 		}
 	}
 	out := &accesslogv3.AccessLog{
 		Name: "envoy.access_loggers.stdout",
 		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(&streamv3.StdoutAccessLog{
-			AccessLogFormat: &streamv3.StdoutAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
-				Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: format}, OmitEmptyValues: true,
-			}},
+			AccessLogFormat: &streamv3.StdoutAccessLog_LogFormat{LogFormat: jsonFormat(members)},
 		})},
 	}
 	switch {

@@ -44,7 +44,7 @@ func requestMetrics(g *configv1.Gateway, plain bool) []*accesslogv3.AccessLog {
 	if plain && metrics(g) != configv1.Gateway_native {
 		return nil
 	}
-	method := tag("method", "%REQ(:METHOD)%", &xdsmatcherv3.Matcher{
+	method := tag("method", own("%REQ(:METHOD)%"), &xdsmatcherv3.Matcher{
 		MatcherType: tree(&xdsmatcherv3.Matcher_MatcherTree{
 			TreeType: &xdsmatcherv3.Matcher_MatcherTree_ExactMatchMap{ExactMatchMap: says(map[string]string{
 				"GET": "read", "HEAD": "read", "OPTIONS": "read", "TRACE": "read",
@@ -52,7 +52,7 @@ func requestMetrics(g *configv1.Gateway, plain bool) []*accesslogv3.AccessLog {
 			})},
 		}), OnNoMatch: becomes("other"),
 	})
-	status := tag("status", "%RESPONSE_CODE%", &xdsmatcherv3.Matcher{
+	status := tag("status", own("%RESPONSE_CODE%"), &xdsmatcherv3.Matcher{
 		MatcherType: tree(&xdsmatcherv3.Matcher_MatcherTree{
 			TreeType: &xdsmatcherv3.Matcher_MatcherTree_PrefixMatchMap{PrefixMatchMap: says(map[string]string{
 				"1": "1xx", "2": "2xx", "3": "3xx", "4": "4xx", "5": "5xx",
@@ -69,11 +69,11 @@ func requestMetrics(g *configv1.Gateway, plain bool) []*accesslogv3.AccessLog {
 		},
 		Counters: []*statsv3.Config_Counter{
 			{Stat: figure("requests_total", method, status), ValueFixed: wrapperspb.UInt64(1)},
-			{Stat: figure("request_bytes_total"), ValueFormat: "%DOWNSTREAM_WIRE_BYTES_RECEIVED%"},
-			{Stat: figure("response_bytes_total"), ValueFormat: "%DOWNSTREAM_WIRE_BYTES_SENT%"},
+			counter(figure("request_bytes_total"), own("%DOWNSTREAM_WIRE_BYTES_RECEIVED%")),
+			counter(figure("response_bytes_total"), own("%DOWNSTREAM_WIRE_BYTES_SENT%")),
 		},
 		Histograms: []*statsv3.Config_Histogram{
-			{Stat: figure("request_duration_us"), ValueFormat: "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"},
+			histogram(figure("request_duration_us"), own("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%")),
 		},
 	}
 	out := &accesslogv3.AccessLog{
@@ -96,16 +96,12 @@ func figure(name string, more ...*statsv3.Config_Tag) *statsv3.Config_Stat {
 }
 
 // ofRoute is what a route's metadata say, or "none": of a route that sends to no service, and of no route.
-func ofRoute(key string) *statsv3.Config_Tag {
-	return tag(key, "%METADATA(ROUTE:"+metadataSpace+":"+key+")%", &xdsmatcherv3.Matcher{
+func ofRoute(key constant) *statsv3.Config_Tag {
+	return tag(string(key), own("%METADATA(ROUTE:"+metadataSpace+":"+key+")%"), &xdsmatcherv3.Matcher{
 		MatcherType: tree(&xdsmatcherv3.Matcher_MatcherTree{
 			TreeType: &xdsmatcherv3.Matcher_MatcherTree_ExactMatchMap{ExactMatchMap: says(map[string]string{"": "none"})},
 		}),
 	})
-}
-
-func tag(name, format string, rules *xdsmatcherv3.Matcher) *statsv3.Config_Tag {
-	return &statsv3.Config_Tag{Name: name, ValueFormat: format, Rules: rules}
 }
 
 // tree looks a tag's value up.

@@ -23,12 +23,9 @@ func refusals() *hcmv3.LocalReplyConfig {
 			}}},
 			StatusCode: wrapperspb.UInt32(to),
 			// Without a format of the body the text would go where Envoy's own text goes, and be of its type.
-			BodyFormatOverride: &corev3.SubstitutionFormatString{
-				Format:      &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: inline(`{"error":"` + title + `","reason":"` + reason + `"}` + "\n")},
-				ContentType: "application/json",
-			},
+			BodyFormatOverride: textFormat(literal(`{"error":"`+title+`","reason":"`+reason+`"}`+"\n"), "application/json"),
 			HeadersToAdd: []*corev3.HeaderValueOption{
-				replace("www-authenticate", `Bearer realm="marchproxy"`+challenge), replace("cache-control", "no-store"),
+				replace("www-authenticate", literal(`Bearer realm="marchproxy"`+challenge)), replace("cache-control", literal("no-store")),
 			},
 		}
 	}
@@ -39,10 +36,7 @@ func refusals() *hcmv3.LocalReplyConfig {
 			Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{
 				Filters: []*accesslogv3.AccessLogFilter{status(400), expression(`== "fault_filter_abort"`)},
 			}}},
-			BodyFormatOverride: &corev3.SubstitutionFormatString{
-				Format:      &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: inline("the request's host is not a host's name\n")},
-				ContentType: "text/plain",
-			},
+			BodyFormatOverride: textFormat(literal("the request's host is not a host's name\n"), "text/plain"),
 		},
 		// RFC 6750 §3.1: no error code for a request that brought no credentials.
 		mapper(401, 401, `== "`+denied+`Jwt_is_missing}"`, "", "unauthorized", "missing_credentials"),
@@ -68,8 +62,4 @@ func expression(details string) *accesslogv3.AccessLogFilter {
 		Name:       "envoy.access_loggers.extension_filters.cel",
 		ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: pack(&celv3.ExpressionFilter{Expression: "response.code_details" + details})},
 	}}}
-}
-
-func replace(name, value string) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD}
 }

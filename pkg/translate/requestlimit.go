@@ -154,8 +154,8 @@ func localLimit(name string, p *configv1.RateLimitPolicy) *limitv3.LocalRateLimi
 		// Envoy knows the headers of the draft's version 03 only; these are of its later ones, for the
 		// answers that are refused: nothing remains, and a token comes within a second.
 		ResponseHeadersToAdd: []*corev3.HeaderValueOption{
-			headerOption("RateLimit-Policy", fmt.Sprintf(`"%s";q=%d;w=1`, name, rate), corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
-			headerOption("RateLimit", fmt.Sprintf(`"%s";r=0;t=1`, name), corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
+			replace("RateLimit-Policy", literal(fmt.Sprintf(`"%s";q=%d;w=1`, name, rate))),
+			replace("RateLimit", literal(fmt.Sprintf(`"%s";r=0;t=1`, name))),
 		},
 	}
 }

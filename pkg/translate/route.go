@@ -41,7 +41,7 @@ func (t *tableBuilder) route(name string, r *configv1.Route) []*routev3.Route {
 			out.GetDirectResponse().Body = nil
 		}
 		if ct := r.GetDirectResponse().GetContentType(); ct != "" {
-			out.ResponseHeadersToAdd = append(out.ResponseHeadersToAdd, headerOption("content-type", strings.ReplaceAll(ct, "%", "%%"), corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD))
+			out.ResponseHeadersToAdd = append(out.ResponseHeadersToAdd, replace("content-type", literal(ct)))
 		}
 	default:
 		out.Action = &routev3.Route_Route{Route: t.forward(r)}
@@ -135,16 +135,12 @@ func stringMatch(m *configv1.StringMatch) *matcherv3.StringMatcher {
 func headersToAdd(c *configv1.HeaderChanges) []*corev3.HeaderValueOption {
 	var out []*corev3.HeaderValueOption
 	for _, h := range c.GetSet() {
-		out = append(out, headerOption(h.GetName(), plainRoute(h.GetValue()), corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD))
+		out = append(out, replace(h.GetName(), allowed(h.GetValue())))
 	}
 	for _, h := range c.GetAdd() {
-		out = append(out, headerOption(h.GetName(), plainRoute(h.GetValue()), corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD))
+		out = append(out, header(h.GetName(), allowed(h.GetValue()), corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD))
 	}
 	return out
-}
-
-func headerOption(name, value string, how corev3.HeaderValueOption_HeaderAppendAction) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: how, KeepEmptyValue: value == ""}
 }
 
 // forward is the action of a route with backends.

@@ -184,7 +184,7 @@ var noTrace = &routev3.Route{
 		}}},
 	},
 	Action:               &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 405}},
-	ResponseHeadersToAdd: []*corev3.HeaderValueOption{replace("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")},
+	ResponseHeadersToAdd: []*corev3.HeaderValueOption{replace("allow", literal("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))},
 }
 
 func everything() *routev3.RouteMatch {
