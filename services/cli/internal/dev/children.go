@@ -89,7 +89,7 @@ func backendCommand() *cobra.Command {
 // postgresCommand runs the embedded PostgreSQL; dev starts it as an unprivileged user where it is root
 // itself, because PostgreSQL refuses root.
 func postgresCommand() *cobra.Command {
-	return &cobra.Command{Use: "postgres PORT DIR", Hidden: true, Args: cobra.ExactArgs(2), RunE: func(_ *cobra.Command, args []string) error {
+	return &cobra.Command{Use: "postgres PORT DIR", Hidden: true, Args: cobra.ExactArgs(2), RunE: func(cmd *cobra.Command, args []string) error {
 		port, err := strconv.ParseUint(args[0], 10, 16)
 		if err != nil {
 			return err
@@ -99,7 +99,7 @@ func postgresCommand() *cobra.Command {
 		pg := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
 			Version(embeddedpostgres.V17).Port(uint32(port)).Database("marchproxy").Username("marchproxy").Password(os.Getenv("MARCHPROXY_PG_PASSWORD")).
 			DataPath(data).RuntimePath(filepath.Join(dir, "runtime")).BinariesPath(filepath.Join(dir, "binaries")).CachePath(filepath.Join(dir, "cache")).
-			StartTimeout(60 * time.Second).Logger(os.Stderr).Locale("C").Encoding("UTF8").
+			BinaryRepositoryURL(nowhere).StartTimeout(60 * time.Second).Logger(os.Stderr).Locale("C").Encoding("UTF8").
 			StartParameters(map[string]string{
 				"listen_addresses": "127.0.0.1", "shared_buffers": "128MB", "max_connections": "100", "wal_level": "replica",
 				// No socket in a directory that others use too: their lock file would keep the server from starting. And no
@@ -112,6 +112,11 @@ func postgresCommand() *cobra.Command {
 		}
 		if err := discardUnfinished(dir, map[string]string{"data": "PG_VERSION", "binaries": "bin/pg_ctl"}); err != nil {
 			return err
+		}
+		if !isFile(filepath.Join(dir, "binaries", "bin", "pg_ctl")) {
+			if err := postgres.fetch(cmd.Context(), filepath.Join(dir, "cache")); err != nil {
+				return err
+			}
 		}
 		// A server that was killed leaves children behind for a moment; dev tries again.
 		if err := pg.Start(); err != nil {

