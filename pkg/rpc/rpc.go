@@ -41,8 +41,8 @@ const (
 // caller is what is sealed of a request.
 type caller struct {
 	Authorization, Remote string
-	Wait                                time.Duration
-	At                                  time.Time
+	Wait                  time.Duration
+	At                    time.Time
 }
 
 // sealedFor is how long a sealed caller is taken, and how far the clocks of two parts may be apart.

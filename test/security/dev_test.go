@@ -91,8 +91,8 @@ func TestLoopbackIsNoCredential(t *testing.T) {
 		t.Fatal(err)
 	}
 	call(t, s, http.MethodPost, s.API+"/v1/apply?wait=live&timeout=60s", `{"resources":[
-		{"kind":"Service","name":"xds","spec":{"endpoints":[{"host":"127.0.0.1","port":`+u.Port()+`}]}},
-		{"kind":"Route","name":"xds","spec":{"backends":[{"service":"xds"}],"rewrite":{"host":"localhost"}}}]}`, 200)
+		{"kind":"Service","name":"door","spec":{"endpoints":[{"host":"127.0.0.1","port":`+u.Port()+`}]}},
+		{"kind":"Route","name":"door","spec":{"backends":[{"service":"door"}],"rewrite":{"host":"localhost"}}}]}`, 200)
 	if got := curl(nil, "http://"+s.Proxy+"/v1/config?allow_empty=true"); got != "401" {
 		t.Errorf("by way of the proxy: %s, want 401", got)
 	}
