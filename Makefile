@@ -119,6 +119,10 @@ check-auth: build ## Prove that a revoked key stops working when wait=live retur
 check-security: build ## Try every hole that was closed, against the real system
 	go test -count=1 -timeout 30m ./test/security/ $(ARGS)
 
+.PHONY: check-known
+check-known: ## Ask the vulnerability databases about all dependencies, and say which cannot be reached
+	scripts/known
+
 .PHONY: walkthrough
 walkthrough: ## Ask a running system (make run) what the integration guide asks, with its status codes
 	scripts/walkthrough

@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
+	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
 )
@@ -102,7 +104,7 @@ func (f *lastGood) save(c stream.Commit, numbers ids, changed []*resource.Object
 	if err != nil {
 		return err
 	}
-	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND, 0)
+	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|syscall.O_NOFOLLOW, 0)
 	if err == nil {
 		_, err = file.Write(raw)
 		err = errors.Join(err, file.Close())
@@ -119,15 +121,10 @@ func (f *lastGood) rewrite(c stream.Commit, numbers ids, all map[string]*resourc
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
-		return err
+	if err := process.PrivateDir(filepath.Dir(f.path)); err != nil {
+		return fmt.Errorf("MARCHPROXY_STATE_DIR: %w", err)
 	}
-	next := f.path + ".new"
-	if err = os.WriteFile(next, raw, 0o600); err == nil {
-		err = os.Rename(next, f.path)
-	}
-	if err != nil {
-		_ = os.Remove(next) // it takes the room that may be missing
+	if err := process.WritePrivate(f.path, raw); err != nil {
 		return err
 	}
 	f.size, f.fresh = int64(len(raw)), int64(len(raw))

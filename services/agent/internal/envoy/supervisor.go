@@ -69,8 +69,8 @@ func New(opt Options) (*Supervisor, error) {
 	if opt.Path, err = exec.LookPath(opt.Path); err != nil {
 		return nil, fmt.Errorf("ENVOY_PATH: %w; install Envoy, or name it", err)
 	}
-	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("directory of the bootstrap: %w", err)
+	if err := process.PrivateDir(opt.Dir); err != nil {
+		return nil, fmt.Errorf("MARCHPROXY_RUN_DIR: %w", err)
 	}
 	if err := write(opt.Dir, raw); err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func New(opt Options) (*Supervisor, error) {
 }
 
 func write(dir string, raw []byte) error {
-	if err := os.WriteFile(filepath.Join(dir, "envoy.json"), raw, 0o600); err != nil {
+	if err := process.WritePrivate(filepath.Join(dir, "envoy.json"), raw); err != nil {
 		return fmt.Errorf("write the bootstrap: %w", err)
 	}
 	return nil

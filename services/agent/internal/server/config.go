@@ -4,7 +4,6 @@ package server
 
 import (
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -93,7 +92,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		},
 		EnvoyPath:        e.String("ENVOY_PATH", "envoy"),
 		EnvoyConcurrency: e.Int("ENVOY_CONCURRENCY", 0, 0, 1024),
-		RunDir:           e.String("MARCHPROXY_RUN_DIR", filepath.Join(os.TempDir(), "marchproxy-agent")),
+		RunDir:           e.String("MARCHPROXY_RUN_DIR", "/run/marchproxy"),
 		Drain:            e.Duration("DRAIN_TIMEOUT", 8*time.Second),
 	}
 	c.Identity.Listener(e, "AGENT_HTTP_ADDR", c.HTTPAddr)
