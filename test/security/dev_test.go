@@ -13,8 +13,8 @@ import (
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
-// start runs a system of the test's own.
-func start(t *testing.T, args ...string) *harness.System {
+// startSystem runs a system of the test's own.
+func startSystem(t *testing.T, args ...string) *harness.System {
 	t.Helper()
 	s, err := harness.Start(t.Context(), args...)
 	if err != nil {
@@ -28,8 +28,8 @@ func start(t *testing.T, args ...string) *harness.System {
 	return s
 }
 
-// call is a request of the system's admin, which is to be answered with a status.
-func call(t *testing.T, s *harness.System, method, url string, body any, status int) map[string]any {
+// callSystem is a request of the system's admin, which is to be answered with a status.
+func callSystem(t *testing.T, s *harness.System, method, url string, body any, status int) map[string]any {
 	t.Helper()
 	got, raw, err := s.Call(t.Context(), method, url, body)
 	if err != nil {
@@ -49,7 +49,7 @@ const document = `{"version":"1","services":[{"name":"a","hosts":["127.0.0.1"],"
 
 // TestLoopbackIsNoCredential: who asks from the same machine is nobody for that.
 func TestLoopbackIsNoCredential(t *testing.T) {
-	s := start(t, "--no-demo")
+	s := startSystem(t, "--no-demo")
 
 	// The token is for dev's own user, and is the only way into the api.
 	if info, err := os.Stat(s.TokenFile()); err != nil || info.Mode().Perm() != 0o600 {
@@ -90,7 +90,7 @@ func TestLoopbackIsNoCredential(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	call(t, s, http.MethodPost, s.API+"/v1/apply?wait=live&timeout=60s", `{"resources":[
+	callSystem(t, s, http.MethodPost, s.API+"/v1/apply?wait=live&timeout=60s", `{"resources":[
 		{"kind":"Service","name":"door","spec":{"endpoints":[{"host":"127.0.0.1","port":`+u.Port()+`}]}},
 		{"kind":"Route","name":"door","spec":{"backends":[{"service":"door"}],"rewrite":{"host":"localhost"}}}]}`, 200)
 	if got := curl(nil, "http://"+s.Proxy+"/v1/config?allow_empty=true"); got != "401" {
