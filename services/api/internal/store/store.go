@@ -15,6 +15,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -44,6 +45,8 @@ type Store struct {
 	pool *pgxpool.Pool
 	// instance marks this api's own announcements.
 	instance string
+	// known is the state of the head that was written last.
+	known atomic.Pointer[known]
 
 	mu      sync.Mutex
 	trouble Trouble

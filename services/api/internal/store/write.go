@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -36,7 +37,9 @@ type Answer struct {
 // Record is everything that a write stores.
 type Record struct {
 	// Revision is that of the changes; without changes it is not stored, and only the answer is.
-	Revision                               int64
+	Revision int64
+	// Follows is the digest of the state that the changes were made in.
+	Follows                                string
 	At                                     time.Time
 	Actor, Message, RequestID, Traceparent string
 	// ActorID is the id of the actor's token, "" for the system itself.
@@ -48,12 +51,12 @@ type Record struct {
 	Answer Answer
 }
 
-// Committed is the revision as it is published and announced, made in the state of a head.
-func (r Record) Committed(before Head) Committed {
+// Committed is the revision as it is published and announced.
+func (r Record) Committed(epoch string) Committed {
 	c := Committed{Commit: stream.Commit{
-		Epoch: before.Epoch, Revision: r.Revision, State: r.State, Actor: r.Actor, Message: r.Message,
+		Epoch: epoch, Revision: r.Revision, State: r.State, Actor: r.Actor, Message: r.Message,
 		RequestID: r.RequestID, At: resource.Time(r.At), Traceparent: r.Traceparent,
-	}, Follows: resource.Digest(before.State)}
+	}, Follows: r.Follows}
 	for _, x := range r.Changes {
 		ref := x.Ref()
 		o := x.After
@@ -76,7 +79,7 @@ func (s *Store) Begin(ctx context.Context, keys []Key) (*Tx, error) {
 	t := &Tx{conn: conn, store: s}
 	var b pgx.Batch
 	b.Queue(`BEGIN`)
-	b.Queue(selectHead + ` FOR UPDATE`).QueryRow(t.scan)
+	b.Queue(`SELECT epoch::text, revision, state::text FROM config_head FOR UPDATE`).QueryRow(t.scanHead)
 	if len(keys) > 0 {
 		var actors, names []string
 		for _, k := range keys {
@@ -101,6 +104,24 @@ func (s *Store) Begin(ctx context.Context, keys []Key) (*Tx, error) {
 		return nil, s.noted(fmt.Errorf("begin: %w", err))
 	}
 	return t, nil
+}
+
+// known is a head's state as the database has it and what it says, so that the same is not read again at each write.
+type known struct {
+	text  string
+	state map[string]resource.KindState
+}
+
+func (t *Tx) scanHead(row pgx.Row) error {
+	var text string
+	if err := row.Scan(&t.Epoch, &t.Revision, &text); err != nil {
+		return err
+	}
+	if k := t.store.known.Load(); k != nil && k.text == text {
+		t.State = k.state
+		return nil
+	}
+	return json.Unmarshal([]byte(text), &t.State)
 }
 
 // News is [Store.News] as the transaction sees it.
@@ -132,7 +153,7 @@ func (t *Tx) Rollback(ctx context.Context) {
 func (t *Tx) Commit(ctx context.Context, records []Record) error {
 	var b pgx.Batch
 	var last *Record
-	revisions := 0
+	state, revisions := "", 0
 	for i := range records {
 		if len(records[i].Changes) > 0 {
 			last = &records[i]
@@ -140,16 +161,16 @@ func (t *Tx) Commit(ctx context.Context, records []Record) error {
 		}
 	}
 	if last != nil {
-		queueRevisions(&b, records)
+		state = queueRevisions(&b, records)
 		queueChanges(&b, records)
 		queueResources(&b, records)
-		b.Queue(`UPDATE config_head SET revision = $1, state = $2`, last.Revision, mustJSON(last.State))
 		var whole *Committed
 		if revisions == 1 && len(last.Changes) <= 16 { // more is longer than an announcement
-			c := last.Committed(t.Head)
+			c := last.Committed(t.Epoch)
 			whole = &c
 		}
-		b.Queue(`SELECT pg_notify('`+NotifyChannel+`', $1)`, announcement(t.store.instance, last.Revision, whole))
+		b.Queue(`UPDATE config_head SET revision = $1, state = $2 RETURNING pg_notify('`+NotifyChannel+`', $3)`,
+			last.Revision, state, announcement(t.store.instance, last.Revision, whole))
 	}
 	queueAnswers(&b, records)
 	b.Queue(`COMMIT`)
@@ -158,10 +179,14 @@ func (t *Tx) Commit(ctx context.Context, records []Record) error {
 		return t.store.noted(fmt.Errorf("commit: %w", err))
 	}
 	t.conn.Release()
+	if last != nil {
+		t.store.known.Store(&known{state, last.State})
+	}
 	return nil
 }
 
-func queueRevisions(b *pgx.Batch, records []Record) {
+// queueRevisions returns the last one's state as it is stored.
+func queueRevisions(b *pgx.Batch, records []Record) (state string) {
 	var revisions []int64
 	var at []time.Time
 	var actors, ids, messages, requests, traces, states []string
@@ -173,13 +198,15 @@ func queueRevisions(b *pgx.Batch, records []Record) {
 		revisions, at, counts = append(revisions, r.Revision), append(at, r.At), append(counts, int32(len(r.Changes)))
 		actors, ids, messages = append(actors, r.Actor), append(ids, r.ActorID), append(messages, r.Message)
 		requests, traces = append(requests, r.RequestID), append(traces, r.Traceparent)
-		states = append(states, mustJSON(r.State))
+		state = mustJSON(r.State)
+		states = append(states, state)
 	}
 	b.Queue(`INSERT INTO revisions (revision, at, actor, actor_id, message, request_id, traceparent, state, change_count)
 		SELECT revision, at, actor, actor_id, message, request_id, traceparent, state::json, change_count
 		FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::text[])
 			AS r (revision, at, actor, message, request_id, traceparent, state, change_count, actor_id)`,
 		revisions, at, actors, messages, requests, traces, states, counts, ids)
+	return state
 }
 
 func queueChanges(b *pgx.Batch, records []Record) {

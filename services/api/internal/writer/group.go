@@ -198,7 +198,7 @@ func (w *Writer) together(ctx context.Context, requests []*request) {
 			return
 		}
 	}
-	members, next := make([]member, 0, len(requests)), tx.Revision+1
+	members, next, follows := make([]member, 0, len(requests)), tx.Revision+1, w.digest
 	var records []store.Record
 	changes := 0
 	for i, r := range requests {
@@ -215,6 +215,7 @@ func (w *Writer) together(ctx context.Context, requests []*request) {
 			close(r.done)
 			return
 		}
+		d.record.Follows = follows
 		members = append(members, member{r, d, err})
 		if d.stores() {
 			records = append(records, d.record)
@@ -222,6 +223,7 @@ func (w *Writer) together(ctx context.Context, requests []*request) {
 		if n := len(d.record.Changes); n > 0 {
 			changes += n
 			next++
+			follows = d.result.State
 		}
 	}
 	if len(records) == 0 {
@@ -232,7 +234,7 @@ func (w *Writer) together(ctx context.Context, requests []*request) {
 	}
 	for _, m := range members {
 		if r := m.decided.record; len(r.Changes) > 0 {
-			c := r.Committed(w.head)
+			c := r.Committed(tx.Epoch)
 			w.head = store.Head{Epoch: tx.Epoch, Revision: r.Revision, State: r.State}
 			w.show(m.decided.result.State)
 			w.notify(c)
