@@ -228,6 +228,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	group.Add("http", func(ctx context.Context) error { return web.Serve(ctx, id.Wrap(lis, cfg.ClientCerts), h) })
 	group.Add("rpc", func(ctx context.Context) error { return rpc.Serve(ctx, nc, box, web.RPC(h)) })
 	log.Info("serving", zap.String("http", lis.Addr().String()))
+	go resource.Compile()
 	return group.Run(ctx)
 }
 
