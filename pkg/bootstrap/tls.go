@@ -21,8 +21,8 @@ type TLS struct {
 }
 
 const (
-	ownSecret, caSecret = "marchproxy-identity", "marchproxy-authorities"
-	tlsTypes            = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
+	ownResource, caResource = "marchproxy-identity", "marchproxy-authorities"
+	tlsTypes                = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
 )
 
 func (t *TLS) file(secret string) string { return filepath.Join(t.Dir, secret+".json") }
@@ -50,11 +50,11 @@ func (t *TLS) socket(server string) object {
 		"tls_params": object{"tls_minimum_protocol_version": "TLSv1_2"}, "alpn_protocols": []string{"h2"},
 		"combined_validation_context": object{
 			"default_validation_context":           object{"match_typed_subject_alt_names": []object{name}},
-			"validation_context_sds_secret_config": t.source(caSecret),
+			"validation_context_sds_secret_config": t.source(caResource),
 		},
 	}
 	if t.Identity.HasCert() {
-		common["tls_certificate_sds_secret_configs"] = []object{t.source(ownSecret)}
+		common["tls_certificate_sds_secret_configs"] = []object{t.source(ownResource)}
 	}
 	tls["common_tls_context"] = common
 	return object{"name": "envoy.transport_sockets.tls", "typed_config": tls}
@@ -63,13 +63,13 @@ func (t *TLS) socket(server string) object {
 // Write writes what the identity is now.
 func (t *TLS) Write() error {
 	cert, key, ca := t.Identity.PEM()
-	if err := t.write(caSecret, object{"validation_context": object{"trusted_ca": object{"inline_string": string(ca)}}}); err != nil {
+	if err := t.write(caResource, object{"validation_context": object{"trusted_ca": object{"inline_string": string(ca)}}}); err != nil {
 		return err
 	}
 	if !t.Identity.HasCert() {
 		return nil
 	}
-	return t.write(ownSecret, object{"tls_certificate": object{
+	return t.write(ownResource, object{"tls_certificate": object{
 		"certificate_chain": object{"inline_string": string(cert)}, "private_key": object{"inline_string": string(key)},
 	}})
 }
