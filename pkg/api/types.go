@@ -230,7 +230,7 @@ type Trouble struct {
 type UnresolvedName struct {
 	Host     string   `json:"host"`
 	Services []string `json:"services,omitempty"`
-	// Problem is pending, not_found, no_addresses, timeout or failed.
+	// Problem is pending, not_found, no_addresses, timeout, failed or refused.
 	Problem string `json:"problem"`
 	Reason  string `json:"reason"`
 	// Addresses that it had last, which are served.

@@ -17,6 +17,8 @@ const (
 	NameTimeout Problem = "timeout"
 	// NameFailed: a DNS server answers with a failure (SERVFAIL, REFUSED), or cannot be reached.
 	NameFailed Problem = "failed"
+	// NameRefused: it has addresses that a service may not have (package endpoint); they are not served.
+	NameRefused Problem = "refused"
 )
 
 // NamesStatus is one xDS server's report of the names of services' endpoints that do not resolve.

@@ -90,7 +90,7 @@ func (w *work) endpoints(name string, s *configv1.Service) endpoints {
 	out := endpoints{cla: &endpointv3.ClusterLoadAssignment{ClusterName: name}}
 	for _, e := range s.GetEndpoints() {
 		addrs := []netip.Addr{}
-		if ip, err := netip.ParseAddr(e.GetHost()); err == nil {
+		if ip, err := netip.ParseAddr(e.GetHost()); err == nil && (w.opt.Refused == nil || !w.opt.Refused(ip)) {
 			addrs = append(addrs, ip)
 		} else {
 			w.noteDNS(name, e.GetHost())

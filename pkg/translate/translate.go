@@ -128,6 +128,8 @@ type Options struct {
 	// service's endpoints are then withheld until the next [Builder.Resolved]. A name that is known to have no
 	// address takes no endpoint away: where none would be left, the service stays what it was.
 	Resolve func(host string) (addrs []netip.Addr, ok bool)
+	// Refused says which addresses may not be endpoints: Resolve is asked for them as for names. None where nil.
+	Refused func(netip.Addr) bool
 	// Open unseals private keys and shared secrets; nil where none is sealed.
 	Open func(r resource.Ref, field, sealed string) (string, error)
 	// Module is the file, where the Envoys are, of one of our filters: metrics, license or auth. Where nil,

@@ -150,7 +150,8 @@ func secondServer(t *testing.T, s *harness.System) (url string, stop func()) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "bin", "marchproxy-xds"))
-	cmd.Env = append(os.Environ(), "NATS_URL="+strings.Replace(natsURL, addr, wire, 1), "SECRET_KEY="+key, "MARCHPROXY_STATE_DIR="+t.TempDir(), "XDS_ID=second",
+	cmd.Env = append(os.Environ(), "NATS_URL="+strings.Replace(natsURL, addr, wire, 1), "SECRET_KEY="+key,
+		"MARCHPROXY_STATE_DIR="+t.TempDir(), "XDS_ID=second", "ALLOW_ENDPOINTS=loopback",
 		fmt.Sprintf("XDS_GRPC_ADDR=127.0.0.1:%d", p[0]), fmt.Sprintf("XDS_HTTP_ADDR=127.0.0.1:%d", p[1]))
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

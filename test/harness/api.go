@@ -45,7 +45,8 @@ func (s *System) StartAPI(ctx context.Context) (*API, error) {
 	s.trusted.Store(addr, true)
 	a := &API{URL: "http://" + addr, cmd: exec.CommandContext(ctx, filepath.Join(filepath.Dir(s.bin), "marchproxy-api"))}
 	a.cmd.Env = []string{
-		"API_ADDR=" + addr, "NATS_URL=" + nats, "SECRET_KEY=" + key, "LOGLEVEL=warn",
+		"API_ADDR=" + addr, "NATS_URL=" + nats, "SECRET_KEY=" + key, "ALLOW_ENDPOINTS=loopback",
+		"LOGLEVEL=warn",
 		fmt.Sprintf("DATABASE_URL=postgresql://marchproxy:%s@127.0.0.1:%d/marchproxy?sslmode=disable", password, s.pgPort),
 	}
 	a.cmd.Stdout, a.cmd.Stderr = &a.log, &a.log

@@ -1735,7 +1735,8 @@ type UnresolvedName struct {
 	// Services that have it as an endpoint's host, ten at most.
 	Services []string `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
 	// pending (not answered yet), not_found (NXDOMAIN), no_addresses (the name exists, and has neither A nor AAAA
-	// records), timeout (no DNS server answers), or failed (SERVFAIL, REFUSED, nobody listens).
+	// records), timeout (no DNS server answers), failed (SERVFAIL, REFUSED, nobody listens), or refused (it has
+	// addresses that a service may not have; host may be such an address itself).
 	Problem string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
 	// The same in words.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`

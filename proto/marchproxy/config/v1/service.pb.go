@@ -284,7 +284,9 @@ type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An IP address, or a DNS name that the control plane looks up every 5 s, whatever the records' time to live. A name
 	// that does not resolve keeps its last addresses, and status says so; a service that is changed to have a name
-	// without addresses is served as it was until there are some.
+	// without addresses is served as it was until there are some. Loopback, link-local, unspecified and multicast
+	// addresses and those of clouds' metadata services are refused, in every form, and so are a name's, unless whoever
+	// runs the api and the xDS server allows them (ALLOW_ENDPOINTS).
 	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
 	// TCP port.
 	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`

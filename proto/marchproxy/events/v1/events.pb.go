@@ -1048,7 +1048,8 @@ type NameStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name.
 	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
-	// pending, not_found (NXDOMAIN), no_addresses (neither A nor AAAA), timeout, or failed (SERVFAIL and the like).
+	// pending, not_found (NXDOMAIN), no_addresses (neither A nor AAAA), timeout, failed (SERVFAIL and the like), or
+	// refused (addresses that a service may not have).
 	Problem string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
 	// The same in words.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/endpoint"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
 	"github.com/marchproxy/marchproxy/pkg/translate"
@@ -143,6 +144,9 @@ var ErrUnknown = errors.New("the database did not confirm the write; it may have
 
 // Writer writes. One group of writes at a time is decided; the database's lock orders those of several apis.
 type Writer struct {
+	// Allowed are the addresses that services may have beside the ordinary ones; set it before the first write.
+	Allowed endpoint.Allowed
+
 	store  *store.Store
 	box    *seal.Box
 	log    *zap.Logger
@@ -325,7 +329,7 @@ func (p Plan) alone() func(*resource.Object) []config.Problem {
 
 // check applies every rule that needs more than the object itself.
 func (w *Writer) check(changes []config.Change, p Plan) error {
-	problems := w.state.Check(changes)
+	problems := append(w.state.Check(changes), w.endpoints(changes)...)
 	if len(problems) == 0 { // dangling references would only be said twice
 		problems = translate.CheckIn(w.state, changes, p.alone())
 	}

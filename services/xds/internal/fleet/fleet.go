@@ -221,7 +221,9 @@ func (f *Fleet) manage(changes []config.Change) (fresh map[string]*member) {
 		}
 		if m == nil {
 			m = &member{
-				builder:  translate.NewBuilder(name, translate.Options{Resolve: f.resolver.Resolve, Open: f.opt.Unseal, Module: f.opt.Module}),
+				builder: translate.NewBuilder(name, translate.Options{
+					Resolve: f.resolver.Resolve, Refused: f.refusedAddr, Open: f.opt.Unseal, Module: f.opt.Module,
+				}),
 				gateway:  ads.NewGateway(name, f.opt.ADS),
 				problems: map[resource.Ref]config.Problem{},
 			}
@@ -313,6 +315,14 @@ func (f *Fleet) ReviewPeers(check func(chain []*x509.Certificate) error) {
 	for _, g := range gateways {
 		g.ReviewPeers(check)
 	}
+}
+
+// Known says whether a key opens some gateway.
+func (f *Fleet) Known(sum string) bool {
+	f.mu.RLock()
+	names := slices.Collect(maps.Keys(f.members))
+	f.mu.RUnlock()
+	return slices.ContainsFunc(names, func(gateway string) bool { return f.Admit(gateway, sum) })
 }
 
 // Head is the last commit applied; not ok before the first.

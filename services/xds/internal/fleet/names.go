@@ -20,7 +20,7 @@ func (f *Fleet) follow(changes []config.Change) {
 		if c.Ref().Kind != resource.KindService {
 			continue
 		}
-		before, after := hosts(c.Before), hosts(c.After)
+		before, after := f.followed(c.Before), f.followed(c.After)
 		for host := range after {
 			if f.hosts[host] == nil {
 				f.hosts[host] = map[string]struct{}{}
@@ -44,15 +44,24 @@ func (f *Fleet) follow(changes []config.Change) {
 	}
 }
 
-func hosts(o *resource.Object) map[string]bool {
+// followed are the hosts of a service that the resolver is asked for: names, and addresses that a service may not have,
+// so that both are spoken of in the same way. The api refuses such addresses, unless it allows others than this
+// server, or one was written before there was a rule.
+func (f *Fleet) followed(o *resource.Object) map[string]bool {
 	out := map[string]bool{}
-	if o != nil {
-		for _, h := range config.DNSNames(o.Message().(*configv1.Service)) {
-			out[h] = true
+	if o == nil {
+		return out
+	}
+	for _, e := range o.Message().(*configv1.Service).GetEndpoints() {
+		if addr, err := netip.ParseAddr(e.GetHost()); err != nil || f.refusedAddr(addr) {
+			out[e.GetHost()] = true
 		}
 	}
 	return out
 }
+
+// refusedAddr says whether an address may not be an endpoint.
+func (f *Fleet) refusedAddr(a netip.Addr) bool { return f.opt.Resolver.Allowed.Refusal(a) != "" }
 
 // resolved builds what names have other addresses for.
 func (f *Fleet) resolved(names []string) {

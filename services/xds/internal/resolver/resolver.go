@@ -9,8 +9,10 @@
 package resolver
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
@@ -20,6 +22,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/marchproxy/marchproxy/pkg/endpoint"
 	"github.com/marchproxy/marchproxy/pkg/status"
 )
 
@@ -37,6 +40,8 @@ type Options struct {
 	Parallel int
 	// Lookup is the system's resolver where nil.
 	Lookup Lookup
+	// Allowed are the addresses that a name may have beside the ordinary ones. Others count as none.
+	Allowed endpoint.Allowed
 	// Moved is told, without locks held, before anybody else: there is something for [Resolver.Unsaved].
 	Moved func()
 	// Troubled is told, without locks held, when [Resolver.Troubles] has another answer.
@@ -174,7 +179,7 @@ func (r *Resolver) Restore(saved map[string][]netip.Addr) {
 	defer r.mu.Unlock()
 	for host, addrs := range saved {
 		if a := r.names[host]; a != nil && !a.known {
-			a.addrs = addrs
+			a.addrs, _ = r.allowed(addrs) // what is allowed may have changed since
 		} else {
 			r.unsaved[host] = struct{}{}
 		}
@@ -338,16 +343,21 @@ func (r *Resolver) settle(host string, a *answer, addrs []netip.Addr, err error)
 	now := time.Now()
 	first, was := !a.known, a.trouble
 	moved := first
+	addrs, refused := r.allowed(addrs)
 	if len(addrs) > 0 {
 		all, kept := complete(addrs, err, a.addrs)
 		moved = moved || !slices.Equal(a.addrs, all)
 		a.addrs, a.fails = all, 0
-		if kept {
+		switch {
+		case refused != nil:
+			a.ail(refused, now)
+		case kept:
 			a.ail(err, now)
-		} else {
+		default:
 			a.trouble = nil
 		}
 	} else {
+		err = cmp.Or(refused, err)
 		a.fails++
 		a.ail(err, now)
 	}
@@ -376,6 +386,26 @@ func (r *Resolver) settle(host string, a *answer, addrs []netip.Addr, err error)
 	}
 }
 
+// refusal says that a name has addresses that a service may not have.
+type refusal string
+
+// Error says which.
+func (r refusal) Error() string { return string(r) }
+
+// allowed are those of a name's addresses that may be endpoints; the error is about the first of the others.
+func (r *Resolver) allowed(addrs []netip.Addr) (may []netip.Addr, refused error) {
+	for _, a := range addrs {
+		why := r.opt.Allowed.Refusal(a)
+		switch {
+		case why == "":
+			may = append(may, a)
+		case refused == nil:
+			refused = refusal(fmt.Sprintf("has %s, which %s", a, why))
+		}
+	}
+	return may, refused
+}
+
 // tell says that there are addresses; until everybody has them the name counts as unresolved.
 func (r *Resolver) tell(host string, a *answer) {
 	r.changed([]string{host})
@@ -391,7 +421,10 @@ func (r *Resolver) tell(host string, a *answer) {
 func (a *answer) ail(err error, now time.Time) {
 	t := &trouble{status.NameFailed, "cannot be looked up", now}
 	var timeout net.Error
+	var refused refusal
 	switch {
+	case errors.As(err, &refused):
+		t.problem, t.reason = status.NameRefused, refused.Error()
 	case err == nil, errors.Is(err, ErrNoAddresses):
 		t.problem, t.reason = status.NameNoAddresses, ErrNoAddresses.Error()
 	case errors.Is(err, ErrNotFound):
@@ -431,7 +464,8 @@ func (r *Resolver) log(host string, a *answer) {
 	switch fails := a.trouble != nil; {
 	case r.opt.Log == nil || fails == a.warned:
 	case fails:
-		r.opt.Log.Warn("a service's host does not resolve; its last addresses are kept", zap.String("host", host),
+		r.opt.Log.Warn("a service's host does not resolve, or not as it may; its last addresses are kept",
+			zap.String("host", host),
 			zap.Int("addresses", len(a.addrs)), zap.String("problem", string(a.trouble.problem)),
 			zap.String("reason", a.trouble.reason))
 		a.warned = true

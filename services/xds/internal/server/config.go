@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/endpoint"
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/process"
 	filters "github.com/marchproxy/marchproxy/wasm-filters"
@@ -38,6 +39,8 @@ type Config struct {
 	ID string
 	// DNSServers are asked, as host:port, instead of resolv.conf's (XDS_DNS_SERVERS).
 	DNSServers []string
+	// Allowed are the addresses that services may have beside the ordinary ones (ALLOW_ENDPOINTS).
+	Allowed endpoint.Allowed
 	// Linger is how long a cluster outlives its last route (XDS_CLUSTER_LINGER).
 	Linger time.Duration
 	// Dev lets Envoys in without a key where no key is configured (MARCHPROXY_DEV).
@@ -82,6 +85,9 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 			e.Fail("XDS_DNS_SERVERS", "has %q; give IP addresses, or address:port, with commas: 10.0.0.53,[2001:db8::53]:5353", text)
 		}
 		c.DNSServers = append(c.DNSServers, server)
+	}
+	if c.Allowed, err = endpoint.Parse(e.String("ALLOW_ENDPOINTS", "")); err != nil {
+		e.Fail("ALLOW_ENDPOINTS", "%v", err)
 	}
 	cert, key := e.String("XDS_TLS_CERT", ""), e.String("XDS_TLS_KEY", "")
 	if (cert == "") != (key == "") {
