@@ -42,6 +42,7 @@ const (
 type caller struct {
 	Authorization, Remote string
 	Wait                  time.Duration
+	Ask                   bool
 	At                    time.Time
 }
 
@@ -49,7 +50,7 @@ type caller struct {
 const sealedFor = time.Minute
 
 func (r Request) seal(box *seal.Box, now time.Time) (string, error) {
-	raw, err := json.Marshal(caller{r.Authorization, r.Remote, r.Wait, now})
+	raw, err := json.Marshal(caller{r.Authorization, r.Remote, r.Wait, r.Ask, now})
 	if err != nil {
 		return "", fmt.Errorf("ask the api: %w", err)
 	}
@@ -69,7 +70,7 @@ func open(box *seal.Box, sealed string, body []byte, now time.Time) (Request, er
 	if d := now.Sub(c.At); d > sealedFor || d < -sealedFor {
 		return Request{}, fmt.Errorf("the request is %v old by the api's clock; it is taken for %v: see to both clocks", d.Round(time.Second), sealedFor)
 	}
-	return Request{Body: body, Authorization: c.Authorization, Remote: c.Remote, Wait: c.Wait}, nil
+	return Request{Body: body, Authorization: c.Authorization, Remote: c.Remote, Wait: c.Wait, Ask: c.Ask}, nil
 }
 
 func digest(body []byte) string {
@@ -84,6 +85,8 @@ type Request struct {
 	Authorization, Remote string
 	// Wait is how long to wait for the Envoys; 0 does not wait.
 	Wait time.Duration
+	// Ask asks only whether the caller may apply something: the status is 204 then. There is no body yet.
+	Ask bool
 }
 
 // Reply is the api's HTTP status and JSON body.

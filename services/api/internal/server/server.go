@@ -18,7 +18,9 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/certificate"
 	"github.com/marchproxy/marchproxy/pkg/clusterkey"
 	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/endpoint"
 	"github.com/marchproxy/marchproxy/pkg/filterconfig"
+	"github.com/marchproxy/marchproxy/pkg/guard"
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/license"
 	"github.com/marchproxy/marchproxy/pkg/process"
@@ -54,6 +56,8 @@ type Config struct {
 	CertificateWarning time.Duration
 	// FirstToken is the token bootstrap, of the role admin, instead of one that is made and shown (API_FIRST_TOKEN).
 	FirstToken string
+	// Allowed are the addresses that services may have beside the ordinary ones (ALLOW_ENDPOINTS).
+	Allowed endpoint.Allowed
 	// AbsentProxies is how long an Envoy is shown that is not connected any more (API_ABSENT_PROXIES; 1h).
 	AbsentProxies time.Duration
 	// Keep is how much of the history is kept (API_KEEP_REVISIONS; 100000. API_KEEP_HISTORY; 8760h, a year.
@@ -106,6 +110,10 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 	if n := len(c.FirstToken); n > 0 && n < 32 {
 		e.Fail("API_FIRST_TOKEN", "has %d characters; it must have at least 32 random ones, for instance from: openssl rand -hex 32", n)
 	}
+	var err error
+	if c.Allowed, err = endpoint.Parse(e.String("ALLOW_ENDPOINTS", "")); err != nil {
+		e.Fail("ALLOW_ENDPOINTS", "%v", err)
+	}
 	if c.LicenseKey != "" {
 		if err := license.CheckKey(c.LicenseKey); err != nil {
 			e.Fail("LICENSE_KEY", "%s", err.Error())
@@ -113,6 +121,10 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 	}
 	return c, e.Err()
 }
+
+// unproven is how many connections there may be whose clients have not sent a token that is right: with the headers
+// that each may send they take no more than 200 MB.
+const unproven = 2048
 
 // Run serves until the context ends.
 func Run(ctx context.Context, lookup func(string) (string, bool)) error {
@@ -163,6 +175,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err := <-prepared; err != nil {
 		return fmt.Errorf("the filters that check policies and licenses: %w", err)
 	}
+	w.Allowed = cfg.Allowed
 	if err := firstBoot(ctx, cfg, st, w); err != nil {
 		return err
 	}
@@ -170,6 +183,11 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return err
 	}
 	rel.Changed = committed.Raise
+	lis, err := process.Listen(ctx, cfg.Addr, "API_ADDR")
+	if err != nil {
+		return err
+	}
+	guarded := guard.Listen(lis, unproven)
 	board := live.NewBoard(time.Now)
 	board.Keep, board.History = cfg.AbsentProxies, w
 	h, err := (&web.API{
@@ -180,12 +198,8 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 			}
 			return t.Reason, t.Since
 		}, Progress: []func() []api.Progress{rel.Progress}, Committed: &committed, Log: log,
-		CertificateWarning: cfg.CertificateWarning,
+		CertificateWarning: cfg.CertificateWarning, Proven: guarded.Proven,
 	}).Handler()
-	if err != nil {
-		return err
-	}
-	lis, err := process.Listen(ctx, cfg.Addr, "API_ADDR")
 	if err != nil {
 		return err
 	}
@@ -225,7 +239,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	})
 	group.Add("names", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.ReportNames) })
 	group.Add("agents", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.ReportAgent) })
-	group.Add("http", func(ctx context.Context) error { return web.Serve(ctx, id.Wrap(lis, cfg.ClientCerts), h) })
+	group.Add("http", func(ctx context.Context) error { return web.Serve(ctx, id.Wrap(guarded, cfg.ClientCerts), h) })
 	group.Add("rpc", func(ctx context.Context) error { return rpc.Serve(ctx, nc, box, web.RPC(h)) })
 	log.Info("serving", zap.String("http", lis.Addr().String()))
 	go resource.Compile()

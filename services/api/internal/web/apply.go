@@ -235,6 +235,9 @@ func RPC(h http.Handler) func(context.Context, rpc.Request) rpc.Reply {
 		if r.Wait > 0 {
 			url += "?wait=live&timeout=" + r.Wait.String()
 		}
+		if r.Ask {
+			ctx = context.WithValue(ctx, asking{}, true)
+		}
 		req := httptest.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(string(r.Body)))
 		req.RemoteAddr = r.Remote
 		req.Header.Set("Content-Type", "application/json")

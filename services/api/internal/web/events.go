@@ -2,6 +2,7 @@ package web
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 )
 
 // Signal wakes everybody who waits for it.
@@ -41,6 +43,10 @@ func (s *Signal) Wait() <-chan struct{} {
 // heartbeat keeps proxies from closing a quiet stream of events.
 const heartbeat = 15 * time.Second
 
+// lookAgain is how often a stream's token is looked at again: it may have ended, or been deleted at another api. Here a
+// deletion ends its streams at once.
+const lookAgain = 5 * time.Second
+
 // follower is one client of GET /v1/events.
 type follower struct {
 	*API
@@ -53,6 +59,11 @@ type follower struct {
 // long it was away; and the Envoys' state as it changes.
 func (a *API) events(c echo.Context) error {
 	ctx := c.Request().Context()
+	who := actor(c).Name
+	if err := a.followers.join(who); err != nil {
+		return err
+	}
+	defer a.followers.leave(who)
 	head, err := a.Store.Head(ctx)
 	if err != nil {
 		return err
@@ -76,12 +87,14 @@ func (a *API) events(c echo.Context) error {
 	}
 	c.Response().WriteHeader(http.StatusOK)
 	fmt.Fprint(c.Response(), "retry: 1000\n\n")
-	committed := a.Committed.Wait()
+	committed, deleted := a.Committed.Wait(), a.followers.deleted.Wait()
 	if err := f.sendRevisions(); err != nil {
 		return nil // as below
 	}
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
+	again := time.NewTicker(lookAgain)
+	defer again.Stop()
 	for {
 		reported := a.Board.Changed()
 		if err := f.sendStatus(); err != nil {
@@ -96,6 +109,15 @@ func (a *API) events(c echo.Context) error {
 			committed, look = a.Committed.Wait(), true
 		case <-reported: // the database is not asked at each of them
 			look = max(a.Published(), a.Writer.Revision()) > f.last
+		case <-deleted:
+			deleted = a.followers.deleted.Wait()
+			if !f.welcome() {
+				return nil
+			}
+		case <-again.C:
+			if !f.welcome() {
+				return nil
+			}
 		case <-beat.C:
 			fmt.Fprint(c.Response(), ":\n\n")
 			look = true
@@ -108,6 +130,14 @@ func (a *API) events(c echo.Context) error {
 			}
 		}
 	}
+}
+
+// welcome says whether the token that the stream began with still opens it. One that cannot be looked at does: the
+// database will be back, and nothing is sent from it meanwhile.
+func (f *follower) welcome() bool {
+	r := f.c.Request()
+	_, err := f.Auth.Identify(r.Context(), auth.Request{Authorization: r.Header.Get("Authorization")})
+	return err == nil || errors.Is(err, auth.ErrUnavailable)
 }
 
 // sendRevisions writes the revisions that are new.

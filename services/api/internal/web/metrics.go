@@ -39,6 +39,14 @@ func newMetrics(a *API) *metrics {
 	gauge := func(name, help string, value func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
+	count := func(name, help string, value func() int64) {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
+			func() float64 { return float64(value()) }))
+	}
+	count("marchproxy_api_refused_credentials_total", "Requests refused because their token was wrong or missing.",
+		a.Attempts.Wrong)
+	count("marchproxy_api_slowed_credentials_total", "Tokens that were not looked at, because too many wrong ones had "+
+		"come from their address.", a.Attempts.Slowed)
 	gauge("marchproxy_api_revision", "The newest revision that this api has seen.", func() float64 { return float64(a.Writer.Revision()) })
 	gauge("marchproxy_api_oldest_revision", "The oldest revision that is kept; 0 without any, -1 where the database does not answer.", func() float64 {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

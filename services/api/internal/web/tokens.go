@@ -114,5 +114,6 @@ func (a *API) deleteToken(c echo.Context) error {
 	if err != nil {
 		return missing(err, "token %q", name)
 	}
+	a.followers.deleted.Raise()
 	return c.JSON(http.StatusOK, tokenOf(row))
 }

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/guard"
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
@@ -55,6 +56,11 @@ type API struct {
 	// CertificateWarning is how long before its end a certificate is warned of (API_CERTIFICATE_WARNING).
 	CertificateWarning time.Duration
 
+	// Attempts slows down who guesses tokens, and Proven is told the remote address of who has one; both may be nil.
+	Attempts *guard.Attempts
+	Proven   func(remote string)
+
+	followers    followers
 	certificates expiries
 	metrics      *metrics
 	// openAPI and docs are made once.
@@ -64,6 +70,9 @@ type API struct {
 // Handler returns the API as one handler. An error means that the table of operations is wrong.
 func (a *API) Handler() (http.Handler, error) {
 	e := echo.New()
+	if a.Attempts == nil {
+		a.Attempts = guard.NewAttempts(a.Log)
+	}
 	a.metrics = newMetrics(a)
 	if err := a.describe(); err != nil {
 		return nil, err
@@ -131,8 +140,10 @@ func (a *API) guard(op operation) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		if op.Role != "" {
 			r := c.Request()
-			who, err := a.Auth.Identify(r.Context(), auth.Request{Authorization: r.Header.Get("Authorization")})
+			who, err := a.identify(c)
 			switch {
+			case errors.Is(err, errSlowed):
+				return wrong(http.StatusTooManyRequests, "%s", err.Error())
 			case errors.Is(err, auth.ErrUnavailable):
 				a.Log.Error("token not checked", zap.String("request_id", requestID(c)), zap.Error(err))
 				return wrong(http.StatusServiceUnavailable, "%s", auth.ErrUnavailable.Error())
@@ -148,6 +159,9 @@ func (a *API) guard(op operation) echo.HandlerFunc {
 				return forbidden(v)
 			}
 			c.Set(keyActor, who)
+			if r.Context().Value(asking{}) != nil {
+				return c.NoContent(http.StatusNoContent)
+			}
 		}
 		if err := check(c.Request(), op); err != nil {
 			return err
@@ -211,9 +225,12 @@ func wrong(status int, format string, args ...any) error {
 	return &problem{api.Problem{Status: int32(status), Detail: fmt.Sprintf(format, args...)}}
 }
 
+// maxViolations is how many of a document's mistakes are answered: more are no help, and cost what the document costs.
+const maxViolations = 100
+
 func violations(status int, detail string, v resource.Violations) error {
 	p := &problem{api.Problem{Status: int32(status), Detail: detail}}
-	for _, x := range v {
+	for _, x := range v[:min(len(v), maxViolations)] {
 		p.Errors = append(p.Errors, api.Violation(x))
 	}
 	return p

@@ -29,8 +29,13 @@ const MaxBody = 64 << 20
 // defaultWait is how long a POST waits for the Envoys where it does not say; ?timeout= does.
 const defaultWait = 10 * time.Second
 
+// patience is how long the api may take beside the wait for the Envoys.
+const patience = 20 * time.Second
+
 // Api is the api's POST /v1/apply.
 type Api interface {
+	// Ask says whether a caller may apply something: a status below 300, or the refusal.
+	Ask(ctx context.Context, authorization, remote string) (status int, reply []byte, err error)
 	// Apply sends a body there with the caller's Authorization header, for the api to judge, and address; wait 0 asks not to
 	// wait. The reply is its HTTP status and body.
 	Apply(ctx context.Context, body []byte, authorization, remote string, wait time.Duration) (status int, reply []byte, err error)
@@ -116,6 +121,17 @@ func (h *Handler) config(w http.ResponseWriter, r *http.Request) {
 		}
 		wait = d
 	}
+	// Who has no right to be read is not: a document takes many times its size in memory.
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	switch status, reply, err := h.api.Ask(ctx, r.Header.Get("Authorization"), r.RemoteAddr); {
+	case err != nil:
+		h.away(w, err, "so nothing can be stored; what is live stays live. Nothing has changed")
+		return
+	case status >= 300:
+		h.refused(w, status, reply, &document{})
+		return
+	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err != nil {
 		var large *http.MaxBytesError
@@ -174,13 +190,12 @@ func (d *document) body() ([]byte, error) {
 func (h *Handler) apply(w http.ResponseWriter, r *http.Request, doc *document, body []byte, wait time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	ctx, cancel := context.WithTimeout(r.Context(), wait+20*time.Second)
+	ctx, cancel := context.WithTimeout(r.Context(), wait+patience)
 	defer cancel()
 	status, reply, err := h.api.Apply(ctx, body, r.Header.Get("Authorization"), r.RemoteAddr, wait)
 	if err != nil {
-		h.log.Warn("the api does not answer", zap.Error(err))
-		w.Header().Set("Retry-After", "1")
-		fail(w, http.StatusServiceUnavailable, "the api does not answer, so nothing can be stored; what is live stays live. Whether this document was stored is unknown: post it again", nil)
+		h.away(w, err, "so nothing can be stored; what is live stays live. Whether this document was stored is unknown: "+
+			"post it again")
 		return
 	}
 	if status >= 300 {
@@ -204,11 +219,21 @@ func (h *Handler) apply(w http.ResponseWriter, r *http.Request, doc *document, b
 	})
 }
 
+// away says that the api does not answer.
+func (h *Handler) away(w http.ResponseWriter, err error, so string) {
+	h.log.Warn("the api does not answer", zap.Error(err))
+	w.Header().Set("Retry-After", "1")
+	fail(w, http.StatusServiceUnavailable, "the api does not answer, "+so, nil)
+}
+
 // refused hands the api's refusal on, in the document's words.
 func (h *Handler) refused(w http.ResponseWriter, status int, reply []byte, doc *document) {
 	var p problem
 	if err := json.Unmarshal(reply, &p); err != nil || p.Status == 0 {
 		p = problem{Detail: "the api refused the document"}
+	}
+	if status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", "1")
 	}
 	for i := range p.Errors {
 		p.Errors[i].Path = doc.back(p.Errors[i].Path)
@@ -239,9 +264,13 @@ func (h *Handler) health(w http.ResponseWriter, _ *http.Request) {
 	write(w, http.StatusOK, "application/json", map[string]string{"status": "healthy"})
 }
 
+// maxViolations is how many of a document's mistakes are answered.
+const maxViolations = 100
+
 func fail(w http.ResponseWriter, status int, detail string, found resource.Violations) {
 	write(w, status, "application/problem+json", problem{
-		Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Errors: found,
+		Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Errors: found[:min(len(found),
+			maxViolations)],
 	})
 }
 

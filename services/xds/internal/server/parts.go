@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/marchproxy/marchproxy/pkg/guard"
 	"github.com/marchproxy/marchproxy/pkg/rpc"
 	"github.com/marchproxy/marchproxy/pkg/seal"
 	"github.com/marchproxy/marchproxy/pkg/status"
@@ -20,8 +21,10 @@ import (
 
 // client is the façade's way to the api.
 type client struct {
-	nc  *nats.Conn
-	box *seal.Box
+	nc       *nats.Conn
+	box      *seal.Box
+	attempts *guard.Attempts
+	proven   func(remote string)
 }
 
 // Apply hands a document over.
@@ -43,12 +46,22 @@ func (v view) Head() (revision, live int64, ok bool) {
 func (v view) Proxies() int { return v.f.Proxies() }
 
 // registry are the server's metrics.
-func registry(f *fleet.Fleet, k *keeper) *prometheus.Registry {
+func registry(f *fleet.Fleet, k *keeper, tried *guard.Attempts) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	gauge := func(name, help string, value func() float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "marchproxy", Subsystem: "xds", Name: name, Help: help}, value))
 	}
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	count := func(name, help string, value func() int64) {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: "marchproxy", Subsystem: "xds",
+			Name: name, Help: help,
+		},
+			func() float64 { return float64(value()) }))
+	}
+	count("refused_credentials_total", "Keys and tokens that were wrong or missing.", tried.Wrong)
+	count("slowed_credentials_total", "Keys and tokens that were not looked at, because too many wrong ones had come "+
+		"from their address.", tried.Slowed)
 	gauge("revision", "The revision served.", func() float64 { c, _ := f.Head(); return float64(c.Revision) })
 	gauge("proxies", "Connected Envoys.", func() float64 { return float64(f.Proxies()) })
 	gauge("rejected_resources", "Resources that an Envoy refused.", func() float64 { return float64(len(f.Rejected())) })

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/marchproxy/marchproxy/pkg/bus"
+	"github.com/marchproxy/marchproxy/pkg/guard"
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/pkg/resource"
@@ -61,7 +62,10 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		},
 		Module: func(filter string) string { return filepath.Join(cfg.WasmDir, modules[filter]) },
 		ADS:    ads.Options{Linger: cfg.Linger}, Log: log,
-		Resolver: resolver.Options{Lookup: resolver.System(cfg.DNSServers...), Moved: func() { keep.saveNames() }},
+		Resolver: resolver.Options{
+			Lookup: resolver.System(cfg.DNSServers...), Allowed: cfg.Allowed,
+			Moved: func() { keep.saveNames() },
+		},
 	})
 	if keep, err = openKeeper(cfg, f, log); err != nil {
 		return err
@@ -88,7 +92,10 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
-	g, door := grpcServer(id), ads.NewServer(f)
+	tried := guard.NewAttempts(log)
+	grpcDoor, httpDoor := guard.Listen(grpcLis, unprovenGRPC), guard.Listen(httpLis, unprovenHTTP)
+	grpcDoor.Patience = firstMessage
+	g, door := grpcServer(id, &envoys{f, tried, grpcDoor.Proven}), ads.NewServer(f)
 	if id.HasCert() && id.Trusts() {
 		door.Check = id.Check
 	}
@@ -113,10 +120,11 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	group.Add("peers", func(ctx context.Context) error { return status.WatchXds(ctx, nc, js, f.Peers()) })
 	group.Add("places", func(ctx context.Context) error { return f.Age(ctx, func() bool { return !nc.IsConnected() }) })
 	group.Add("verdicts", keep.judge)
-	group.Add("grpc", func(ctx context.Context) error { return serveGRPC(ctx, g, grpcLis, f) })
+	group.Add("grpc", func(ctx context.Context) error { return serveGRPC(ctx, g, grpcDoor, f) })
 	group.Add("http", func(ctx context.Context) error {
-		door := facade.AsUser(cfg.UserTokenFile, facade.New(client{nc, box}, view{f}, keep, log))
-		return serveHTTP(ctx, id.Wrap(httpLis, true), routes(door, f, keep))
+		api := client{nc, box, tried, httpDoor.Proven}
+		door := facade.AsUser(cfg.UserTokenFile, facade.New(api, view{f}, keep, log))
+		return serveHTTP(ctx, id.Wrap(httpDoor, true), routes(door, f, keep, tried))
 	})
 	log.Info("serving", zap.String("grpc", grpcLis.Addr().String()), zap.String("http", httpLis.Addr().String()), zap.String("id", cfg.ID))
 	return errors.Join(group.Run(ctx), keep.Close())
@@ -134,11 +142,12 @@ func lastReport(ctx context.Context, js jetstream.JetStream, id string) *status.
 // window is how much an Envoy may send before it is read, in bytes.
 const window = 64 << 10
 
-func grpcServer(id *identity.Identity) *grpc.Server {
+func grpcServer(id *identity.Identity, door *envoys) *grpc.Server {
 	opts := []grpc.ServerOption{
-		grpc.MaxRecvMsgSize(64 << 20), grpc.MaxSendMsgSize(256 << 20), grpc.MaxConcurrentStreams(1000),
+		grpc.MaxRecvMsgSize(64 << 20), grpc.MaxSendMsgSize(256 << 20), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeaders), grpc.ConnectionTimeout(firstMessage), grpc.StreamInterceptor(door.admit),
 		// Thousands of connections are idle nearly always: each keeps a small buffer to read.
-		grpc.ReadBufferSize(4 << 10),
+		grpc.ReadBufferSize(4 << 10), grpc.SharedWriteBuffer(true),
 		// What an Envoy sends without being read: of those that wait for their turn, what they have. A window that is
 		// measured instead costs a ping, its answer and an update of the window for each acknowledgement.
 		grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window),
@@ -177,9 +186,9 @@ func serveHTTP(ctx context.Context, lis net.Listener, h http.Handler) error {
 	return nil
 }
 
-func routes(door http.Handler, f *fleet.Fleet, keep *keeper) http.Handler {
+func routes(door http.Handler, f *fleet.Fleet, keep *keeper, tried *guard.Attempts) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(f, keep), promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(f, keep, tried), promhttp.HandlerOpts{MaxRequestsInFlight: 8}))
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if _, ready := f.Head(); !ready {
 			why := "the configuration has not been read yet"
@@ -191,7 +200,7 @@ func routes(door http.Handler, f *fleet.Fleet, keep *keeper) http.Handler {
 		}
 		_, _ = w.Write([]byte("ready\n")) // the client is gone: nobody is left to tell
 	})
-	mux.HandleFunc("GET /v1/resources", func(w http.ResponseWriter, r *http.Request) { dump(w, r, f) })
+	mux.HandleFunc("GET /v1/resources", few(2, func(w http.ResponseWriter, r *http.Request) { dump(w, r, f) }))
 	mux.Handle("/", door)
 	return mux
 }

@@ -1,0 +1,40 @@
+package web
+
+import (
+	"net/http"
+	"sync"
+)
+
+// maxFollowers is how many streams of events one token may have open at a time.
+const maxFollowers = 100
+
+// followers counts the streams of events by the name of their token, and wakes them when a token is deleted.
+type followers struct {
+	deleted Signal
+
+	mu     sync.Mutex
+	byName map[string]int
+}
+
+// join counts one more of a token, unless it has too many.
+func (f *followers) join(name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.byName[name] >= maxFollowers {
+		return wrong(http.StatusTooManyRequests, "token %q has %d streams of events open, and may have no more; close "+
+			"some", name, maxFollowers)
+	}
+	if f.byName == nil {
+		f.byName = map[string]int{}
+	}
+	f.byName[name]++
+	return nil
+}
+
+func (f *followers) leave(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.byName[name]--; f.byName[name] == 0 {
+		delete(f.byName, name)
+	}
+}
