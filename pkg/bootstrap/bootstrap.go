@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -24,7 +25,8 @@ type Config struct {
 	APIKey string
 	// TLS is how the Envoy speaks to the xDS server; in plain text where nil.
 	TLS *TLS
-	// AdminAddr is host:port of Envoy's admin interface, which must not be reachable by clients.
+	// AdminAddr is the path of the Unix socket of Envoy's admin interface, which the user alone may open that Envoy runs
+	// as; or host:port, which nobody else may reach then: who does can stop Envoy, and read the key.
 	AdminAddr string
 	// MaxHeap is how much memory Envoy may use, in bytes: near it, Envoy gives memory back, then refuses
 	// requests, rather than being killed. No limit where 0.
@@ -89,9 +91,9 @@ func Render(c Config) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("XDS_SERVER %w", err)
 	}
-	admin, err := address(c.AdminAddr)
+	admin, err := adminAddress(c.AdminAddr)
 	if err != nil {
-		return nil, fmt.Errorf("admin address %w", err)
+		return nil, err
 	}
 	// An xDS server with much to read is away for some seconds when it is restarted. Of itself an Envoy would by then let
 	// up to eight seconds pass before it tries again, and half a minute after a longer absence.
@@ -184,6 +186,24 @@ func overload(maxHeap uint64) object {
 	}
 	out["actions"] = actions
 	return out
+}
+
+// longestSocket is what the kernel takes as a socket's path.
+const longestSocket = 107
+
+func adminAddress(addr string) (object, error) {
+	if !strings.HasPrefix(addr, "/") {
+		a, err := address(addr)
+		if err != nil {
+			return nil, fmt.Errorf("admin address %w", err)
+		}
+		return a, nil
+	}
+	if len(addr) > longestSocket {
+		return nil, fmt.Errorf("the path of Envoy's admin socket, %s, is longer than the kernel's %d bytes; "+
+			"choose a directory with a shorter path", addr, longestSocket)
+	}
+	return object{"pipe": object{"path": addr, "mode": 0o600}}, nil
 }
 
 func address(hostPort string) (object, error) {

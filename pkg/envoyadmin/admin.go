@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -17,12 +19,28 @@ type Admin struct {
 	client *http.Client
 }
 
-// New returns the admin interface at host:port. An answer may take 5 seconds.
-func New(addr string) Admin { return Admin{addr, &http.Client{Timeout: 5 * time.Second}} }
+// New returns the admin interface at host:port, or at a Unix socket where addr is a path. An answer may take 5 seconds.
+func New(addr string) Admin {
+	t := &http.Transport{MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute}
+	if strings.HasPrefix(addr, "/") {
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", addr)
+		}
+	}
+	return Admin{addr, &http.Client{Timeout: 5 * time.Second, Transport: t}}
+}
+
+// url is that of a path with its query.
+func (a Admin) url(path string) string {
+	if strings.HasPrefix(a.addr, "/") {
+		return "http://envoy" + path // a socket has no name
+	}
+	return "http://" + a.addr + path
+}
 
 // Do sends a request without a body and returns the answer's status and body.
 func (a Admin) Do(ctx context.Context, method, path string) (int, []byte, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+a.addr+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, a.url(path), nil)
 	if err != nil {
 		return 0, nil, err
 	}

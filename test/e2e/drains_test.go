@@ -168,7 +168,7 @@ func TestLimitsAndClientAuthDrainNothing(t *testing.T) {
 func logged(t *testing.T, s *harness.System, path string) (out []string) {
 	t.Helper()
 	// Envoy writes what it has buffered once a second, or when it is asked to.
-	if status, _, err := s.Call(t.Context(), "POST", s.Admin+"/reopen_logs", nil); err != nil || status != 200 {
+	if status, _, err := s.AdminSocket().Do(t.Context(), "POST", "/reopen_logs"); err != nil || status != 200 {
 		t.Fatal(status, err)
 	}
 	raw, err := os.ReadFile(filepath.Join(s.Dir, "log", "envoy.log"))

@@ -18,7 +18,7 @@ const tooLarge = "/[a-z]{1,300}"
 // strict has the running Envoy refuse programs of regular expressions beyond 100 instructions.
 func strict(t *testing.T, s *harness.System) {
 	t.Helper()
-	status, body, err := s.Call(t.Context(), "POST", s.Admin+"/runtime_modify?re2.max_program_size.error_level=100", nil)
+	status, body, err := s.AdminSocket().Do(t.Context(), "POST", "/runtime_modify?re2.max_program_size.error_level=100")
 	if err != nil || status != 200 {
 		t.Fatalf("runtime_modify: %d %s %v", status, body, err)
 	}

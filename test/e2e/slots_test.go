@@ -128,7 +128,7 @@ func TestExceptionsToTheGatewaysPolicy(t *testing.T) {
 	}
 	// looks says whether the filter reads what routes say.
 	looks := func() bool {
-		_, raw, err := s.Call(t.Context(), "GET", s.Admin+"/config_dump", nil)
+		_, raw, err := s.AdminSocket().Do(t.Context(), "GET", "/config_dump")
 		if err != nil || !strings.Contains(string(raw), `\"everyone\"`) {
 			t.Fatalf("the filter's configuration is not in the dump (%v)", err)
 		}

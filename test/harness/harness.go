@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
 	_ "github.com/marchproxy/marchproxy/pkg/hermetic" // what the user has set is for other programs
 	"github.com/marchproxy/marchproxy/pkg/porttest"
 )
@@ -28,7 +29,7 @@ import (
 // System is a running system.
 type System struct {
 	Dir string
-	// API, XDS and Admin are URLs; Proxy is host:port.
+	// API, XDS and Admin are URLs, the last one of what is told of Envoy's admin interface; Proxy is host:port.
 	API, XDS, Admin, Proxy string
 	// GRPC is the xDS server's host:port.
 	GRPC      string
@@ -264,6 +265,11 @@ func (s *System) Call(ctx context.Context, method, url string, body any) (int, [
 	defer func() { _ = resp.Body.Close() }()
 	raw, err := io.ReadAll(resp.Body)
 	return resp.StatusCode, raw, err
+}
+
+// AdminSocket is the whole of Envoy's admin interface, of which [System.Admin] passes a part.
+func (s *System) AdminSocket() envoyadmin.Admin {
+	return envoyadmin.New(filepath.Join(s.Dir, "admin.sock"))
 }
 
 // secret is one of those that dev made on its first run.

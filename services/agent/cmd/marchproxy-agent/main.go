@@ -34,8 +34,15 @@ func run(args []string) (status int, err error) {
 		err = server.Run(ctx, os.LookupEnv)
 	case len(args) == 1 && args[0] == "doctor":
 		return doctor.Run(ctx, os.LookupEnv, os.Stdout)
+	case args[0] == "admin" && (len(args) == 2 || len(args) == 3):
+		method, path := "GET", args[len(args)-1]
+		if len(args) == 3 {
+			method = args[1]
+		}
+		return server.Admin(ctx, os.LookupEnv, method, path, os.Stdout)
 	default:
-		err = fmt.Errorf("%q is not known; without arguments it runs the agent, with doctor it checks a running one", args)
+		err = fmt.Errorf("%q is not known; without arguments it runs the agent, with doctor it checks a running one, and "+
+			"admin [METHOD] PATH asks its Envoy's admin interface, such as: admin POST /logging?level=debug", args)
 	}
 	if err != nil {
 		return 1, err

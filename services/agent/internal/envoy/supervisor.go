@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +27,8 @@ type Options struct {
 	// Path of the program.
 	Path      string
 	Bootstrap bootstrap.Config
+	// Door is host:port at which [envoyadmin.Door] is served.
+	Door string
 	// Dir is where the bootstrap, which holds the API key, is written for Envoy alone.
 	Dir string
 	// LogLevel is one of debug, info, warn and error.
@@ -55,6 +58,8 @@ type Supervisor struct {
 	opt   Options
 	admin envoyadmin.Admin
 	xds   *rejection
+	// open says that the door is.
+	open bool
 
 	mu    sync.Mutex
 	state State
@@ -176,7 +181,7 @@ func (s *Supervisor) command() *exec.Cmd {
 
 func (s *Supervisor) once(ctx context.Context) error {
 	s.xds.clear()
-	if err := s.adminIsFree(ctx); err != nil {
+	if err := s.openDoor(ctx); err != nil {
 		return err
 	}
 	if err := s.settle(ctx); err != nil {
@@ -209,14 +214,30 @@ func (s *Supervisor) once(ctx context.Context) error {
 	return s.shutdown(context.WithoutCancel(ctx), cmd.Process, exited)
 }
 
-// adminIsFree sees that nobody else answers where this Envoy will: the agent would take another Envoy's word for its
-// own.
-func (s *Supervisor) adminIsFree(ctx context.Context) error {
-	lis, err := process.Listen(ctx, s.opt.Bootstrap.AdminAddr, "ENVOY_ADMIN_ADDR")
+// openDoor serves what the admin interface tells, from before Envoy's first start to the end of the agent.
+func (s *Supervisor) openDoor(ctx context.Context) error {
+	if s.open {
+		return nil
+	}
+	lis, err := process.Listen(ctx, s.opt.Door, "ENVOY_ADMIN_ADDR")
 	if err != nil {
 		return err
 	}
-	return lis.Close()
+	s.open = true
+	door := &http.Server{
+		Handler: envoyadmin.Door(s.admin), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+	}
+	go func() {
+		<-ctx.Done()
+		_ = door.Close() // the agent ends, and Envoy with it
+	}()
+	go func() {
+		if err := door.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
+			s.opt.Log.Error("what Envoy's admin interface tells is not served any more", zap.Error(err))
+		}
+	}()
+	return nil
 }
 
 // said is how a child ended, in words: it should not have, not even with status 0.

@@ -4,6 +4,7 @@ package server
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -48,6 +49,9 @@ type Config struct {
 	// EnvoyPath is its program (ENVOY_PATH), EnvoyConcurrency its workers (ENVOY_CONCURRENCY; one a CPU).
 	EnvoyPath        string
 	EnvoyConcurrency int
+	// DoorAddr is where what Envoy's admin interface tells is passed on (ENVOY_ADMIN_ADDR; loopback). The interface itself
+	// is a Unix socket (ENVOY_ADMIN_SOCKET; admin.sock in RunDir).
+	DoorAddr string
 	// RunDir is where Envoy's bootstrap is written (MARCHPROXY_RUN_DIR).
 	RunDir string
 	// Drain is how long requests in flight may take at the end (DRAIN_TIMEOUT).
@@ -87,12 +91,11 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 			Gateway:   e.String("GATEWAY", "default"),
 			XDSServer: e.Addr("XDS_SERVER", ""),
 			APIKey:    e.Secret("CLUSTER_API_KEY"),
-			AdminAddr: e.Addr("ENVOY_ADMIN_ADDR", "127.0.0.1:9901"),
 			MaxHeap:   memoryLimit("/sys/fs/cgroup/memory.max"),
 		},
 		EnvoyPath:        e.String("ENVOY_PATH", "envoy"),
 		EnvoyConcurrency: e.Int("ENVOY_CONCURRENCY", 0, 0, 1024),
-		RunDir:           e.String("MARCHPROXY_RUN_DIR", "/run/marchproxy"),
+		RunDir:           runDir(e),
 		Drain:            e.Duration("DRAIN_TIMEOUT", 8*time.Second),
 	}
 	c.Identity.Listener(e, "AGENT_HTTP_ADDR", c.HTTPAddr)
@@ -107,6 +110,8 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 			e.Fail("CLUSTER_API_KEY", "%s", err.Error())
 		}
 	}
+	c.DoorAddr = e.Addr("ENVOY_ADMIN_ADDR", "127.0.0.1:9901")
+	c.Envoy.AdminAddr = adminSocket(e, c.RunDir)
 	if c.Envoy.NodeID == "auto" {
 		c.Envoy.NodeID = "marchproxy-node-" + c.ID
 	}
@@ -123,6 +128,20 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		e.Fail("XDP_INTERFACE", "is not set, but XDP_REQUIRED is; name the interface to guard, such as eth0")
 	}
 	return c, e.Err()
+}
+
+// runDir is where what lives as long as the agent is.
+func runDir(e *process.Env) string {
+	return e.String("MARCHPROXY_RUN_DIR", "/run/marchproxy")
+}
+
+// adminSocket is where Envoy's admin interface is.
+func adminSocket(e *process.Env, runDir string) string {
+	path, err := filepath.Abs(e.String("ENVOY_ADMIN_SOCKET", filepath.Join(runDir, "admin.sock")))
+	if err != nil {
+		e.Fail("ENVOY_ADMIN_SOCKET", "cannot be found: %v", err)
+	}
+	return path
 }
 
 func labels(e *process.Env) map[string]string {

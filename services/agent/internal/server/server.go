@@ -127,7 +127,8 @@ func (a *agent) report(now time.Time) status.AgentStatus {
 // supervise adds Envoy. Where the interface must be guarded it begins when it is.
 func (a *agent) supervise(group *process.Group) error {
 	s, err := envoy.New(envoy.Options{
-		Path: a.cfg.EnvoyPath, Bootstrap: a.cfg.Envoy, Dir: a.cfg.RunDir, LogLevel: a.cfg.LogLevel, Concurrency: a.cfg.EnvoyConcurrency,
+		Path: a.cfg.EnvoyPath, Bootstrap: a.cfg.Envoy, Door: a.cfg.DoorAddr,
+		Dir: a.cfg.RunDir, LogLevel: a.cfg.LogLevel, Concurrency: a.cfg.EnvoyConcurrency,
 		Drain: a.cfg.Drain, Output: os.Stderr, Log: a.log,
 	})
 	if err != nil {

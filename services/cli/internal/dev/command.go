@@ -48,7 +48,7 @@ func Command() *cobra.Command {
 	f.IntVar(&o.GRPCPort, "xds-grpc-port", 18000, "xDS")
 	f.IntVar(&o.HTTPPort, "xds-http-port", 19000, "POST /v1/config")
 	f.IntVar(&o.ProxyPort, "proxy-port", 10000, "Envoy's listener; where it is not given, the one of the last run")
-	f.IntVar(&o.AdminPort, "admin-port", 9901, "Envoy's admin interface")
+	f.IntVar(&o.AdminPort, "admin-port", 9901, "what Envoy's admin interface tells")
 	f.IntVar(&o.NatsPort, "nats-port", 4222, "NATS")
 	f.IntVar(&o.PGPort, "postgres-port", 5432, "PostgreSQL, unless DATABASE_URL is set")
 	f.IntVar(&o.BackendPort, "backend-port", 8081, "the demo backend")

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+	"github.com/marchproxy/marchproxy/pkg/endpoint"
 	"github.com/marchproxy/marchproxy/services/cli/internal/envoybin"
 	filters "github.com/marchproxy/marchproxy/wasm-filters"
 )
@@ -93,6 +94,11 @@ func run(ctx context.Context, o Options, out io.Writer) error {
 	if err := s.plan(envoy); err != nil {
 		return err
 	}
+	shut, err := s.openDoor(ctx)
+	if err != nil {
+		return err
+	}
+	defer shut()
 	return s.serve(ctx)
 }
 
@@ -176,6 +182,9 @@ func (s *system) plan(envoy string) error {
 		"API_ADDR=" + local(s.APIPort), "XDS_GRPC_ADDR=" + local(s.GRPCPort), "XDS_HTTP_ADDR=" + local(s.HTTPPort), "XDS_ID=dev",
 		"API_FIRST_TOKEN=" + s.token, "XDS_USER_TOKEN_FILE=" + s.tokenPath(), "MARCHPROXY_DEV=true", "MARCHPROXY_DEFAULT_PORT=" + strconv.Itoa(s.ProxyPort), "MARCHPROXY_STATE_DIR=" + filepath.Join(s.StateDir, "xds"), "MARCHPROXY_WASM_DIR=" + s.wasmDir(), "LOGLEVEL=" + s.LogLevel,
 	}
+	if os.Getenv(endpoint.Setting) == "" { // the backends of who develops are on this machine
+		env = append(env, endpoint.Setting+"=loopback")
+	}
 	service := func(path string, own ...string) func() *exec.Cmd {
 		return func() *exec.Cmd {
 			cmd := exec.Command(path)
@@ -184,7 +193,7 @@ func (s *system) plan(envoy string) error {
 		}
 	}
 	boot := filepath.Join(s.StateDir, "envoy.json")
-	envoyConfig := bootstrap.Config{XDSServer: local(s.GRPCPort), APIKey: s.secrets.ClusterKey, AdminAddr: local(s.AdminPort)}
+	envoyConfig := bootstrap.Config{XDSServer: local(s.GRPCPort), APIKey: s.secrets.ClusterKey, AdminAddr: s.adminSocket()}
 	if err := writeBootstrap(boot, envoyConfig); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func (s *system) envoyWaits(ctx context.Context, log func() []byte) string {
 		}
 		return code, text
 	}
-	e := envoyadmin.Envoy{Admin: envoyadmin.New(local(s.AdminPort)), Server: local(s.GRPCPort), Ended: ended}
+	e := envoyadmin.Envoy{Admin: envoyadmin.New(s.adminSocket()), Server: local(s.GRPCPort), Ended: ended}
 	_, cause, reason := e.Look(ctx)
 	gateway := s.urls["api"] + "/v1/gateways/default"
 	switch cause {

@@ -1,0 +1,79 @@
+package envoyadmin
+
+import (
+	"bufio"
+	"compress/gzip"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// passes are what [Door] passes: what tells how an Envoy is, and changes nothing.
+var passes = []string{"/stats", "/stats/prometheus", "/ready", "/clusters", "/config_dump"}
+
+// atATime is how many requests are passed at a time: Envoy answers them in the thread that applies its configuration.
+const atATime = 8
+
+// Door passes GET of a few of the admin interface's paths, /config_dump without what is secret in it, and answers 403
+// to everything else: the interface itself can stop Envoy, change its runtime, and shows the key that it connects with.
+func Door(a Admin) http.Handler {
+	turns := make(chan struct{}, atATime)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead || !slices.Contains(passes, r.URL.Path) {
+			http.Error(w, "GET of "+strings.Join(passes, ", ")+" is what is passed here; the whole interface is a Unix socket, "+
+				"which marchproxy-agent admin PATH asks", http.StatusForbidden)
+			return
+		}
+		select {
+		case turns <- struct{}{}:
+		case <-time.After(time.Second):
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "others are being answered; try again", http.StatusServiceUnavailable)
+			return
+		}
+		defer func() { <-turns }()
+		pass(a, w, r)
+	})
+}
+
+func pass(a Admin, w http.ResponseWriter, r *http.Request) {
+	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, a.url(r.URL.RequestURI()), nil)
+	if err != nil {
+		http.Error(w, "the path cannot be read", http.StatusBadRequest)
+		return
+	}
+	if c := r.Header.Get("Accept"); c != "" {
+		req.Header.Set("Accept", c)
+	}
+	long := *a.client // a dump of 100,000 hosts takes longer than an answer that is waited for
+	long.Timeout = time.Minute
+	resp, err := long.Do(req)
+	if err != nil {
+		http.Error(w, "Envoy does not answer: it is starting, or down", http.StatusBadGateway)
+		return
+	}
+	defer func() { _ = resp.Body.Close() }() // read only
+	for _, name := range []string{"Content-Type", "Cache-Control", "X-Content-Type-Options"} {
+		if v := resp.Header.Get(name); v != "" {
+			w.Header().Set(name, v)
+		}
+	}
+	var body io.Writer = w
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") && r.Method == http.MethodGet {
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		defer func() { _ = z.Close() }() // the client is gone: nobody is left to tell
+		body = z
+	}
+	w.WriteHeader(resp.StatusCode)
+	if r.Method == http.MethodHead {
+		return
+	}
+	if r.URL.Path == "/config_dump" && resp.StatusCode == http.StatusOK {
+		_ = Redact(body, resp.Body) // half a dump ends in the middle, and no reader takes it for one
+		return
+	}
+	_, _ = io.Copy(body, bufio.NewReader(resp.Body)) // as above
+}

@@ -1,0 +1,28 @@
+package dev
+
+import (
+	"context"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
+	"github.com/marchproxy/marchproxy/pkg/process"
+)
+
+// adminSocket is Envoy's admin interface, which can stop it: for this user alone.
+func (s *system) adminSocket() string { return filepath.Join(s.root, "admin.sock") }
+
+// openDoor serves what the admin interface tells, until it is shut.
+func (s *system) openDoor(ctx context.Context) (shut func(), err error) {
+	lis, err := process.Listen(ctx, local(s.AdminPort), "--admin-port")
+	if err != nil {
+		return nil, err
+	}
+	door := &http.Server{
+		Handler: envoyadmin.Door(envoyadmin.New(s.adminSocket())), ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+	}
+	go func() { _ = door.Serve(lis) }() // it ends when it is shut
+	return func() { _ = door.Close() }, nil
+}
