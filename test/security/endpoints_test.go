@@ -27,7 +27,7 @@ func TestEndpoints(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dns.Close() }) // its port is the test's own
-	s := start(t, []string{"XDS_DNS_SERVERS=" + dns.Addr, "ALLOW_ENDPOINTS=127.0.0.2"}, "--no-demo")
+	s := startWith(t, []string{"XDS_DNS_SERVERS=" + dns.Addr, "ALLOW_ENDPOINTS=127.0.0.2"}, "--no-demo")
 	forbidden, allowed := listen(t, "127.0.0.1"), listen(t, "127.0.0.2")
 
 	for _, host := range []string{
@@ -111,8 +111,8 @@ func listen(t *testing.T, address string) (port int) {
 	return port
 }
 
-// start runs a system with settings of its own.
-func start(t *testing.T, env []string, args ...string) *harness.System {
+// startWith runs a system with settings of its own.
+func startWith(t *testing.T, env []string, args ...string) *harness.System {
 	t.Helper()
 	s, err := harness.StartIn(t.Context(), env, args...)
 	if err != nil {
