@@ -17,7 +17,10 @@ func TestDNSServers(t *testing.T) {
 		"10.0.0.53:0":                           {"refused"},
 		"10.0.0.53:99999":                       {"refused"},
 	} {
-		settings := map[string]string{"NATS_URL": "nats://127.0.0.1:4222", "SECRET_KEY": "a secret of the test's own", "XDS_DNS_SERVERS": set}
+		settings := map[string]string{
+			"NATS_URL": "nats://127.0.0.1:4222", "SECRET_KEY": "a secret of the test's own", "XDS_DNS_SERVERS": set,
+			"ALLOW_PLAINTEXT": "true",
+		}
 		c, err := readConfig(func(name string) (string, bool) { v, ok := settings[name]; return v, ok })
 		got := c.DNSServers
 		if err != nil {
