@@ -1,8 +1,10 @@
 package guard_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,8 +98,7 @@ func TestConnections(t *testing.T) {
 	closed := func(c net.Conn) bool {
 		_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 		_, err := c.Read(make([]byte, 1))
-		timeout, ok := err.(net.Error)
-		return !ok || !timeout.Timeout()
+		return !errors.Is(err, os.ErrDeadlineExceeded)
 	}
 	other := dial("127.0.0.9") // the oldest, alone at its address
 	<-served

@@ -38,7 +38,7 @@ func Admin(ctx context.Context, lookup func(string) (string, bool), method, path
 		return 1, err
 	}
 	if status >= http.StatusBadRequest {
-		return 1, fmt.Errorf("Envoy answers %d %s", status, http.StatusText(status))
+		return 1, fmt.Errorf("the answer of Envoy is %d %s", status, http.StatusText(status))
 	}
 	return 0, nil
 }

@@ -147,7 +147,7 @@ func grpcServer(id *identity.Identity, door *envoys) *grpc.Server {
 		grpc.MaxRecvMsgSize(64 << 20), grpc.MaxSendMsgSize(256 << 20), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeaders), grpc.ConnectionTimeout(firstMessage), grpc.StreamInterceptor(door.admit),
 		// Thousands of connections are idle nearly always: each keeps a small buffer to read.
-		grpc.ReadBufferSize(4 << 10), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(4 << 10),
 		// What an Envoy sends without being read: of those that wait for their turn, what they have. A window that is
 		// measured instead costs a ping, its answer and an update of the window for each acknowledgement.
 		grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window),
