@@ -159,8 +159,8 @@ func (a *apart) run(name string, env ...string) {
 	if err := cmd.Start(); err != nil {
 		a.t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }() // how it ends, its log says
 	a.t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 		<-ended

@@ -237,7 +237,7 @@ func (a *apart) hidesTheToken(t *testing.T) {
 }
 
 // open begins a delta stream as a part, for the gateway default; ended has how it ended.
-func (a *apart) open(part, key string) (answered, ended chan error) {
+func (a *apart) open(part, key string) (answered chan struct{}, ended chan error) {
 	a.t.Helper()
 	way := a.trusting()
 	if part != "" {
@@ -251,7 +251,7 @@ func (a *apart) open(part, key string) (answered, ended chan error) {
 	}
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "x-api-key", key))
 	a.t.Cleanup(func() { cancel(); _ = conn.Close() })
-	answered, ended = make(chan error, 1), make(chan error, 1)
+	answered, ended = make(chan struct{}), make(chan error, 1)
 	go func() {
 		s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
 		if err == nil {
@@ -261,7 +261,7 @@ func (a *apart) open(part, key string) (answered, ended chan error) {
 		}
 		for n := 0; err == nil; n++ {
 			if _, err = s.Recv(); err == nil && n == 0 {
-				answered <- nil
+				close(answered)
 			}
 		}
 		ended <- err

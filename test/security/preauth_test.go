@@ -104,7 +104,7 @@ func TestStreamOfEvents(t *testing.T) {
 		return made.Token
 	}
 	open := func(token string) *http.Response {
-		req, err := http.NewRequestWithContext(t.Context(), "GET", s.API+"/v1/events", nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.API+"/v1/events", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,10 +121,10 @@ func TestStreamOfEvents(t *testing.T) {
 	for range 99 {
 		open(mine)
 	}
-	if r := open(mine); r.StatusCode != 429 {
+	if r := open(mine); r.StatusCode != http.StatusTooManyRequests {
 		t.Errorf("the 101st stream is answered %d", r.StatusCode)
 	}
-	if r := open(other); r.StatusCode != 200 {
+	if r := open(other); r.StatusCode != http.StatusOK {
 		t.Errorf("another token's stream is answered %d", r.StatusCode)
 	}
 	ended := make(chan error, 1)
@@ -210,7 +210,7 @@ func TestKeyBeforeMessage(t *testing.T) {
 // post sends a document with a token, if there is one.
 func post(t *testing.T, url, token string, body io.Reader) int {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "POST", url, body)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, body)
 	if err != nil {
 		t.Fatal(err)
 	}
