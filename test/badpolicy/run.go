@@ -114,8 +114,8 @@ func (r *run) begin(ctx context.Context) error {
 		r.signed[i], r.public[i] = key, string(text)
 	}
 	// The kind that only Envoy refuses: a program that is larger than this Envoy takes.
-	strict := r.s.Admin + "/runtime_modify?re2.max_program_size.error_level=100"
-	status, body, err := r.s.Call(ctx, http.MethodPost, strict, nil)
+	const strict = "/runtime_modify?re2.max_program_size.error_level=100"
+	status, body, err := r.s.AdminSocket().Do(ctx, http.MethodPost, strict)
 	if err != nil || status != http.StatusOK {
 		return fmt.Errorf("runtime_modify: %d %s %w", status, body, err)
 	}

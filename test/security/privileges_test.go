@@ -198,7 +198,9 @@ func TestRoles(t *testing.T) {
 	}
 	for _, o := range operations {
 		body := string(o.example)
-		if status, raw := s.as("not known", o.method, o.url(s, "none"), body); (status == 401) != (o.role != "") {
+		// After some of them the address is slowed down, whatever is asked.
+		status, raw := s.as("not known", o.method, o.url(s, "none"), body)
+		if (status == 401 || status == 429) != (o.role != "") {
 			t.Errorf("%s with a token that is not known: %d %s", o.id, status, raw)
 		}
 		if o.role == "" {
