@@ -404,7 +404,7 @@ func cliTokens(t *testing.T, s *harness.System) {
 	}
 	_, e = c.run(0, "get", "routes")
 	c.says(e, "can be read by other users", "chmod 600")
-	c.env = []string{"MARCHPROXY_TOKEN=wrong"}
+	c.env = []string{"MARCHPROXY_TOKEN_FILE=", "MARCHPROXY_TOKEN=wrong"}
 	_, e = c.run(1, "get", "routes")
 	c.says(e, "is not known")
 	c.env = nil
