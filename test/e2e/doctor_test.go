@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
 	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
@@ -117,8 +118,10 @@ func TestDoctorSees(t *testing.T) {
 	t.Run("parts that do not answer", func(t *testing.T) {
 		sees(t, s, "the xDS server cannot be looked at", "--xds", "http://127.0.0.1:1")
 		sees(t, s, "Envoy cannot be looked at", "--admin", "http://127.0.0.1:1")
+		door := httptest.NewServer(envoyadmin.Door(s.AdminSocket())) // dev's own stands still meanwhile
+		defer door.Close()
 		down(t, s, func() error {
-			says, differs := doctor(t, s)
+			says, differs := doctor(t, s, "--admin", door.URL)
 			if !differs || !strings.Contains(says, "the stream cannot be looked at") || !strings.Contains(says, "clusters, listeners and scopes") {
 				return fmt.Errorf("with NATS down the doctor says:\n%s", says)
 			}
