@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -56,10 +57,29 @@ type Tokens interface {
 }
 
 // Auth identifies requests.
-type Auth struct{ tokens Tokens }
+type Auth struct {
+	tokens Tokens
+
+	mu sync.Mutex
+	// seen are the tokens that the database has told of within [remembers], by the hash of their secret.
+	seen map[[sha256.Size]byte]sighting
+}
+
+type sighting struct {
+	Token
+	at time.Time
+}
+
+const (
+	// remembers is for how long a token that was right goes on while the database does not answer: whoever is to find
+	// out what is wrong can read the status meanwhile. What is written needs the database anyway.
+	remembers = 10 * time.Minute
+	// answers is how long the database may take to tell of a token that is remembered.
+	answers = 2 * time.Second
+)
 
 // New returns an Auth.
-func New(tokens Tokens) *Auth { return &Auth{tokens} }
+func New(tokens Tokens) *Auth { return &Auth{tokens: tokens, seen: map[[sha256.Size]byte]sighting{}} }
 
 // Request is what is known of a request.
 type Request struct{ Authorization string }
@@ -91,7 +111,7 @@ func (a *Auth) Identify(ctx context.Context, r Request) (Identity, error) {
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
 		return Identity{}, errors.New("the Authorization header must be: Bearer TOKEN")
 	}
-	t, found, err := a.tokens.Token(ctx, Sum(strings.TrimSpace(secret)))
+	t, found, err := a.look(ctx, Sum(strings.TrimSpace(secret)))
 	switch {
 	case err != nil:
 		return Identity{}, errors.Join(ErrUnavailable, err)
@@ -101,4 +121,39 @@ func (a *Auth) Identify(ctx context.Context, r Request) (Identity, error) {
 		return Identity{}, fmt.Errorf("the token has ended, on %s; an admin makes a new one", t.ExpiresAt.UTC().Format(time.RFC3339))
 	}
 	return t.Identity, nil
+}
+
+// look asks the database, and remembers what it says for the time when it says nothing.
+func (a *Auth) look(ctx context.Context, sum []byte) (Token, bool, error) {
+	key, now := [sha256.Size]byte(sum), time.Now()
+	a.mu.Lock()
+	old, known := a.seen[key]
+	a.mu.Unlock()
+	if known = known && now.Sub(old.at) < remembers; known {
+		limit, cancel := context.WithTimeout(ctx, answers)
+		defer cancel()
+		ctx = limit
+	}
+	t, found, err := a.tokens.Token(ctx, sum)
+	if err != nil && known {
+		return old.Token, true, nil
+	}
+	if err != nil {
+		return Token{}, false, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !found {
+		delete(a.seen, key)
+		return t, false, nil
+	}
+	if !known { // what is old goes when something new comes
+		for k, s := range a.seen {
+			if now.Sub(s.at) >= remembers {
+				delete(a.seen, k)
+			}
+		}
+	}
+	a.seen[key] = sighting{t, now}
+	return t, true, nil
 }
