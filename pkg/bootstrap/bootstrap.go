@@ -77,6 +77,10 @@ const (
 // DefaultDrainTime is Envoy's own.
 const DefaultDrainTime = 10 * time.Minute
 
+// XDSCluster is the cluster that an Envoy asks for its configuration. A service cannot have such a name; one that had would
+// never be served, since Envoy keeps what its bootstrap has.
+const XDSCluster = "marchproxy.xds"
+
 type object = map[string]any
 
 // Render returns the bootstrap as JSON. It holds the API key: write it where only Envoy can read it.
@@ -97,7 +101,7 @@ func Render(c Config) ([]byte, error) {
 	}
 	// An xDS server with much to read is away for some seconds when it is restarted. Of itself an Envoy would by then let
 	// up to eight seconds pass before it tries again, and half a minute after a longer absence.
-	grpc := object{"envoy_grpc": object{"cluster_name": "xds", "retry_policy": object{"retry_back_off": object{
+	grpc := object{"envoy_grpc": object{"cluster_name": XDSCluster, "retry_policy": object{"retry_back_off": object{
 		"base_interval": "0.5s", "max_interval": "2s",
 	}}}}
 	if c.APIKey != "" {
@@ -105,12 +109,12 @@ func Render(c Config) ([]byte, error) {
 	}
 	ads := object{"ads": object{}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
 	server := object{
-		"name": "xds", "type": "STRICT_DNS", "connect_timeout": "1s",
+		"name": XDSCluster, "type": "STRICT_DNS", "connect_timeout": "1s",
 		"typed_extension_protocol_options": object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": object{
 			"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
 			"explicit_http_config": object{"http2_protocol_options": object{"connection_keepalive": object{"interval": "10s", "timeout": "5s"}}},
 		}},
-		"load_assignment": object{"cluster_name": "xds", "endpoints": []object{{"lb_endpoints": []object{{"endpoint": object{"address": xds}}}}}},
+		"load_assignment": object{"cluster_name": XDSCluster, "endpoints": []object{{"lb_endpoints": []object{{"endpoint": object{"address": xds}}}}}},
 	}
 	if c.TLS != nil {
 		server["transport_socket"] = c.TLS.socket(c.XDSServer)

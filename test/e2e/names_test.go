@@ -422,3 +422,17 @@ func TestLiveWaitsForNames(t *testing.T) {
 		t.Errorf("of %d requests %d failed: %v, and %d connections broke", x.asked, len(x.failed), x.failed[:min(len(x.failed), 3)], x.refused)
 	}
 }
+
+// TestNamedLikeAPart: a service may be called what the parts and their clusters are called.
+func TestNamedLikeAPart(t *testing.T) {
+	s := start(t, "--no-demo")
+	served := backends(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "here") })
+	for _, name := range []string{"xds", "marchproxy", "default", "admin"} {
+		call(t, s, "PUT", s.API+"/v1/services/"+name, map[string]any{"spec": map[string]any{"endpoints": served}}, 201)
+		spec := map[string]any{"hosts": []string{name + ".test"}, "backends": []any{map[string]any{"service": name}}}
+		answer := call(t, s, "PUT", s.API+"/v1/routes/"+name+"?wait=live&timeout=20s", map[string]any{"spec": spec}, 201)
+		if l := answer["live"].(map[string]any); l["state"] != "live" {
+			t.Errorf("%s: %v", name, l)
+		}
+	}
+}

@@ -18,6 +18,7 @@ import (
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/certificate"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
@@ -290,7 +291,7 @@ func alone(t testing.TB, n int, resources []object, roots string) (listeners, cl
 		listeners = append(listeners, l)
 	}
 	for i, c := range list(static["clusters"]) {
-		if c["name"] == "xds" {
+		if c["name"] == bootstrap.XDSCluster {
 			continue
 		}
 		inlineSecrets(c, secrets)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/test/bench"
 	"github.com/marchproxy/marchproxy/test/harness"
 	"github.com/marchproxy/marchproxy/test/probe"
@@ -127,7 +128,7 @@ func (m *scale) received(ctx context.Context) (map[string]int, error) {
 			continue // a histogram
 		}
 		switch {
-		case name == "cluster.xds.upstream_cx_rx_bytes_total":
+		case name == "cluster."+bootstrap.XDSCluster+".upstream_cx_rx_bytes_total":
 			out["bytes"] = n
 		case changed.MatchString(name):
 			out[changed.FindStringSubmatch(name)[1]] += n
