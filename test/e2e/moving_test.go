@@ -180,7 +180,7 @@ func TestMovingHouse(t *testing.T) {
 	h.works(t, b)
 }
 
-var remedy = regexp.MustCompile(`curl -X PATCH (\S+) -H 'Content-Type: (\S+)' -d '(.*)'`)
+var remedy = regexp.MustCompile(`curl -X PATCH (\S+) -H "Authorization: Bearer \$\(cat \S+/token\)" -H 'Content-Type: (\S+)' -d '(.*)'`)
 
 // TestLockedOut: where Envoy's key is refused, dev says so within 5 s and again, and what it says mends it.
 func TestLockedOut(t *testing.T) {
