@@ -15,7 +15,9 @@ import (
 
 var (
 	speedRounds = flag.Int("speed-rounds", 3, "rounds of TestSpeed; make bench-xdp takes 11")
-	speedSlack  = flag.Float64("speed-slack", 2.5, "how far over its bar a case may be, for busy machines; make bench-xdp takes 1")
+	// A processor whose kernel guards each return (indirect target selection, BHI) makes helper calls twice as dear, and a
+	// bare drop, which calls nothing, no dearer: 5 to 9.5 times were measured there for what is 2.4 to 3 times elsewhere.
+	speedSlack  = flag.Float64("speed-slack", 4, "how far over its bar a case may be, for other processors and busy machines; make bench-xdp takes 1")
 	speedRepeat = flag.Int("speed-repeat", 200_000, "packets a case and round; make bench-xdp takes 1,000,000")
 )
 
