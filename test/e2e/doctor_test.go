@@ -19,6 +19,15 @@ import (
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
+// door is the part of Envoy's admin interface that dev passes, from the test: dev's own stands still while a part is down
+// (harness.System.Down).
+func door(t *testing.T, s *harness.System) (url string) {
+	t.Helper()
+	d := httptest.NewServer(envoyadmin.Door(s.AdminSocket()))
+	t.Cleanup(d.Close)
+	return d.URL
+}
+
 // doctor runs `marchproxy doctor` once and returns what it says; differs is its exit status 2.
 func doctor(t *testing.T, s *harness.System, args ...string) (says string, differs bool) {
 	t.Helper()
@@ -118,10 +127,9 @@ func TestDoctorSees(t *testing.T) {
 	t.Run("parts that do not answer", func(t *testing.T) {
 		sees(t, s, "the xDS server cannot be looked at", "--xds", "http://127.0.0.1:1")
 		sees(t, s, "Envoy cannot be looked at", "--admin", "http://127.0.0.1:1")
-		door := httptest.NewServer(envoyadmin.Door(s.AdminSocket())) // dev's own stands still meanwhile
-		defer door.Close()
+		admin := door(t, s)
 		down(t, s, func() error {
-			says, differs := doctor(t, s, "--admin", door.URL)
+			says, differs := doctor(t, s, "--admin", admin)
 			if !differs || !strings.Contains(says, "the stream cannot be looked at") || !strings.Contains(says, "clusters, listeners and scopes") {
 				return fmt.Errorf("with NATS down the doctor says:\n%s", says)
 			}

@@ -245,7 +245,7 @@ func TestProxyLimitOfTwoServers(t *testing.T) {
 	cache := cacheWithoutFilters(t)
 	s := start(t, "--no-demo", "--cache-dir", cache)
 	licensed(t, s)
-	f := fleet{t, s, [2]string{s.Admin, secondEnvoy(t, s, secondXDS(t, s, cache))}}
+	f := fleet{t, s, [2]string{door(t, s), secondEnvoy(t, s, secondXDS(t, s, cache))}}
 	f.joined()
 	f.want("with one seat", true, false)
 	f.told(2, 1)
