@@ -61,7 +61,22 @@ func newGuard(t *testing.T, env ...string) *guard {
 		}
 	})
 	g.sink(t)
+	g.joins(t)
 	return g
+}
+
+// joins waits until the api knows of the agent: until then a policy has nobody to wait for.
+func (g *guard) joins(t *testing.T) {
+	t.Helper()
+	spec := `{"spec":{"packets_per_second":1000000,"node_selector":{"wire":"` + g.Namespace + `"}}}`
+	eventually(t, func() string {
+		status, raw, err := g.Call(t.Context(), "PUT", g.policies+"joins?wait=live", spec)
+		if err != nil || status > 202 || strings.Contains(string(raw), "no_agents") {
+			return fmt.Sprintf("the agent has not joined: %d %s %v", status, raw, err)
+		}
+		return ""
+	})
+	call(t, g.System, "DELETE", g.policies+"joins?wait=live", nil, 200)
 }
 
 // sink receives UDP at the guarded end.
