@@ -1,7 +1,9 @@
 package command
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 
@@ -41,9 +43,13 @@ func (c *cli) pkiCommand() *cobra.Command {
 			if home, err = filepath.Abs(home); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.err, "made %s; what to set where it is copied to:\n", home)
-			_, err = fmt.Fprint(c.out, pki.Settings(i, home))
-			return err
+			settings := pki.Settings(i, home)
+			if c.people() {
+				fmt.Fprintf(c.err, "made %s; what to set where it is copied to:\n", home)
+			}
+			return c.print(map[string]string{"directory": home, "settings": settings}, func(w io.Writer) {
+				fmt.Fprint(w, settings)
+			})
 		},
 	}
 	issue.Flags().StringArrayVar(&i.Hosts, "host", nil, "a DNS name or an address at which the part is reached; several times")
@@ -71,6 +77,9 @@ func (c *cli) pkiCommand() *cobra.Command {
 	cmd.AddCommand(
 		&cobra.Command{Use: "init", Short: "Make an authority", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
 			_, err := pki.Init(dir)
+			if err == nil {
+				fmt.Fprintf(c.err, "made an authority in %s; each part's certificate comes of: marchproxy pki issue ROLE NAME\n", dir)
+			}
 			return err
 		}}, issue,
 		&cobra.Command{Use: "renew", Short: "Make every certificate anew", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
@@ -79,10 +88,12 @@ func (c *cli) pkiCommand() *cobra.Command {
 				return err
 			}
 			dirs, err := p.Renew()
-			for _, d := range dirs {
-				fmt.Fprintln(c.out, d)
-			}
-			return err
+			told := c.print(map[string][]string{"directories": append([]string{}, dirs...)}, func(w io.Writer) {
+				for _, d := range dirs {
+					fmt.Fprintln(w, d)
+				}
+			})
+			return errors.Join(err, told)
 		}},
 		&cobra.Command{
 			Use: "revoke ROLE NAME", Short: "Take a part's certificate and its NATS user back", Args: cobra.ExactArgs(2),
