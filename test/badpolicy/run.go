@@ -16,7 +16,6 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/test/harness"
 	"github.com/marchproxy/marchproxy/test/probe"
@@ -223,17 +222,7 @@ func (r *run) token(native bool, kid string, k int) string {
 }
 
 func (r *run) put(ctx context.Context, path, spec string) (time.Duration, error) {
-	t0 := time.Now()
-	status, raw, err := r.s.Call(ctx, http.MethodPut, r.s.API+"/v1/"+path+"?wait=live", `{"spec":`+spec+`}`)
-	took := time.Since(t0)
-	if err != nil {
-		return 0, err
-	}
-	var answer struct{ Live api.Live }
-	if err := json.Unmarshal(raw, &answer); err != nil || status >= 300 || !answer.Live.Live {
-		return 0, fmt.Errorf("PUT %s: %d %s", path, status, raw)
-	}
-	return took, nil
+	return r.s.PutLive(ctx, path, `{"spec":`+spec+`}`)
 }
 
 func (r *run) ask(host, token string, want int) error {

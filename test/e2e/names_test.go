@@ -30,16 +30,7 @@ func withDNS(t *testing.T) (*harness.System, *dnstest.Server) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dns.Close() }) // its port is the test's own
-	s, err := harness.StartIn(t.Context(), []string{"XDS_DNS_SERVERS=" + dns.Addr}, "--no-demo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-	})
-	return s, dns
+	return harness.ForTest(t, []string{"XDS_DNS_SERVERS=" + dns.Addr}, "--no-demo"), dns
 }
 
 // twins are two backends on one port: 127.0.0.1 says one, 127.0.0.2 says two.

@@ -142,21 +142,5 @@ func TestLastGoodKeepsItsCluster(t *testing.T) {
 	}
 }
 
-// eventually asks until there is nothing to complain of.
-func eventually(t *testing.T, complaint func() string) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; {
-		c := complaint()
-		if c == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(c)
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-t.Context().Done():
-			t.Fatal(t.Context().Err())
-		}
-	}
-}
+// eventually is [harness.Eventually].
+func eventually(t *testing.T, complaint func() string) { t.Helper(); harness.Eventually(t, complaint) }

@@ -16,32 +16,13 @@ import (
 
 func start(t *testing.T, args ...string) *harness.System {
 	t.Helper()
-	s, err := harness.Start(t.Context(), args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-	})
+	s := harness.ForTest(t, nil, args...)
 	return s
 }
 
 func call(t *testing.T, s *harness.System, method, url string, body any, status int) map[string]any {
 	t.Helper()
-	got, raw, err := s.Call(t.Context(), method, url, body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != status {
-		t.Fatalf("%s %s: status %d, want %d: %s", method, url, got, status, raw)
-	}
-	var out map[string]any
-	if err := json.Unmarshal(raw, &out); err != nil {
-		t.Fatalf("%s %s: %v: %s", method, url, err, raw)
-	}
-	return out
+	return s.Want(t, method, url, body, status)
 }
 
 func proxied(t *testing.T, s *harness.System, host, path string) (int, string) {

@@ -135,15 +135,7 @@ func (a asyncapi) message(subject, ceType string) (name string, ok bool) {
 // every message of the document is met.
 func TestMessages(t *testing.T) {
 	_, doc, c := document(t)
-	s, err := harness.Start(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-	})
+	s := harness.ForTest(t, nil)
 	put(t, s, "made", "made")
 	if st, raw, err := s.Call(t.Context(), "DELETE", s.API+"/v1/routes/made?wait=live", nil); err != nil || st != 200 {
 		t.Fatalf("delete: %d %s %v", st, raw, err)

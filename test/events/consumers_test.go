@@ -120,15 +120,7 @@ func put(t *testing.T, s *harness.System, name, body string) {
 // TestConsumers: both programs print what changes, also what changed while they were away, and nothing that the
 // database never had, whatever is done to the stream.
 func TestConsumers(t *testing.T) {
-	s, err := harness.Start(t.Context(), "--no-demo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-	})
+	s := harness.ForTest(t, nil, "--no-demo")
 	url, err := s.NATS()
 	if err != nil {
 		t.Fatal(err)

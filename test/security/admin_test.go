@@ -22,7 +22,7 @@ import (
 // answered there, and nothing that changes something, nor anything secret: not the key that Envoy connects with, nor
 // what a policy or a certificate holds.
 func TestAdminInterface(t *testing.T) {
-	s := startWith(t, nil)
+	s := harness.ForTest(t, nil)
 	key, err := s.ClusterKey()
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +38,7 @@ func TestAdminInterface(t *testing.T) {
 
 // TestAgentsAdminInterface: the same where the agent runs Envoy, and marchproxy-agent admin asks the whole of it.
 func TestAgentsAdminInterface(t *testing.T) {
-	s := startWith(t, nil, "--no-demo")
+	s := harness.ForTest(t, nil, "--no-demo")
 	key, err := s.ClusterKey()
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package security
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -13,43 +12,11 @@ import (
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
-// startSystem runs a system of the test's own.
-func startSystem(t *testing.T, args ...string) *harness.System {
-	t.Helper()
-	s, err := harness.Start(t.Context(), args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-	})
-	return s
-}
-
-// callSystem is a request of the system's admin, which is to be answered with a status.
-func callSystem(t *testing.T, s *harness.System, method, url string, body any, status int) map[string]any {
-	t.Helper()
-	got, raw, err := s.Call(t.Context(), method, url, body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != status {
-		t.Fatalf("%s %s: status %d, want %d: %s", method, url, got, status, raw)
-	}
-	var out map[string]any
-	if err := json.Unmarshal(raw, &out); err != nil {
-		t.Fatalf("%s %s: %v: %s", method, url, err, raw)
-	}
-	return out
-}
-
 const document = `{"version":"1","services":[{"name":"a","hosts":["127.0.0.1"],"port":1}],"routes":[]}`
 
 // TestLoopbackIsNoCredential: who asks from the same machine is nobody for that.
 func TestLoopbackIsNoCredential(t *testing.T) {
-	s := startSystem(t, "--no-demo")
+	s := harness.ForTest(t, nil, "--no-demo")
 
 	// The token is for dev's own user, and is the only way into the api.
 	if info, err := os.Stat(s.TokenFile()); err != nil || info.Mode().Perm() != 0o600 {
@@ -90,7 +57,7 @@ func TestLoopbackIsNoCredential(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	callSystem(t, s, http.MethodPost, s.API+"/v1/apply?wait=live&timeout=60s", `{"resources":[
+	s.Want(t, http.MethodPost, s.API+"/v1/apply?wait=live&timeout=60s", `{"resources":[
 		{"kind":"Service","name":"door","spec":{"endpoints":[{"host":"127.0.0.1","port":`+u.Port()+`}]}},
 		{"kind":"Route","name":"door","spec":{"backends":[{"service":"door"}],"rewrite":{"host":"localhost"}}}]}`, 200)
 	if got := curl(nil, "http://"+s.Proxy+"/v1/config?allow_empty=true"); got != "401" {

@@ -36,15 +36,7 @@ import (
 // filters, which takes nothing but a script in its place, meet the same definition of a host, and what hosts demand,
 // until they have drained.
 func TestEarlierListeners(t *testing.T) {
-	s, err := harness.Start(t.Context(), "--no-demo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-	})
+	s := harness.ForTest(t, nil, "--no-demo")
 	ports, err := porttest.Take(3)
 	if err != nil {
 		t.Fatal(err)

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/dnstest"
@@ -27,7 +26,7 @@ func TestEndpoints(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dns.Close() }) // its port is the test's own
-	s := startWith(t, []string{"XDS_DNS_SERVERS=" + dns.Addr, "ALLOW_ENDPOINTS=127.0.0.2"}, "--no-demo")
+	s := harness.ForTest(t, []string{"XDS_DNS_SERVERS=" + dns.Addr, "ALLOW_ENDPOINTS=127.0.0.2"}, "--no-demo")
 	forbidden, allowed := listen(t, "127.0.0.1"), listen(t, "127.0.0.2")
 
 	for _, host := range []string{
@@ -58,7 +57,7 @@ func TestEndpoints(t *testing.T) {
 		ok(t, s, "PUT", s.API+"/v1/routes/"+name,
 			fmt.Sprintf(`{"spec":{"hosts":["%s.example.com"],"backends":[{"service":%q}]}}`, name, name))
 	}
-	eventually(t, func() string {
+	harness.Eventually(t, func() string {
 		_, raw, err := s.Call(t.Context(), "GET", s.API+"/v1/status", nil)
 		var st api.Status
 		if err != nil || json.Unmarshal(raw, &st) != nil || len(st.Names) != 2 {
@@ -73,7 +72,7 @@ func TestEndpoints(t *testing.T) {
 	})
 	c := probe.New(s.Proxy)
 	defer c.Close()
-	eventually(t, func() string {
+	harness.Eventually(t, func() string {
 		if a, _, err := c.Get("both.example.com", "/"); err != nil || a.Status != 200 || a.Body != "127.0.0.2" {
 			return fmt.Sprintf("%+v %v", a, err)
 		}
@@ -111,21 +110,6 @@ func listen(t *testing.T, address string) (port int) {
 	return port
 }
 
-// startWith runs a system with settings of its own.
-func startWith(t *testing.T, env []string, args ...string) *harness.System {
-	t.Helper()
-	s, err := harness.StartIn(t.Context(), env, args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-	})
-	return s
-}
-
 // ok is a request that must succeed.
 func ok(t *testing.T, s *harness.System, method, url string, body any) []byte {
 	t.Helper()
@@ -142,24 +126,5 @@ func refused(t *testing.T, s *harness.System, method, url string, body any, fiel
 	status, raw, err := s.Call(t.Context(), method, url, body)
 	if err != nil || status != 422 || !strings.Contains(string(raw), `"path":"`+field+`"`) {
 		t.Errorf("%s %s %v: %d %s %v, want 422 for %s", method, url, body, status, raw, err, field)
-	}
-}
-
-// eventually asks until there is nothing to complain of.
-func eventually(t *testing.T, complaint func() string) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; {
-		c := complaint()
-		if c == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(c)
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-t.Context().Done():
-			t.Fatal(t.Context().Err())
-		}
 	}
 }

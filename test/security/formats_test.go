@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/marchproxy/marchproxy/test/harness"
 )
 
 // mirror answers each request with its own head, byte for byte: a server that reads paths would refuse some.
@@ -46,9 +48,9 @@ func mirror(t *testing.T) (port int) {
 // TestFormats: a text that reads Envoy's environment where Envoy takes it for a format is refused at the write, or comes
 // out as it was written. That no field of the schema is forgotten, pkg/translate's TestFormatsAreWalked shows.
 func TestFormats(t *testing.T) {
-	s := startSystem(t, "--no-demo")
+	s := harness.ForTest(t, nil, "--no-demo")
 	port := mirror(t)
-	callSystem(t, s, "PUT", s.API+"/v1/services/echo", fmt.Sprintf(`{"spec":{"endpoints":[{"host":"127.0.0.1","port":%d}]}}`, port), 201)
+	s.Want(t, "PUT", s.API+"/v1/services/echo", fmt.Sprintf(`{"spec":{"endpoints":[{"host":"127.0.0.1","port":%d}]}}`, port), 201)
 	served := 0
 	for _, evil := range []string{
 		"%ENVIRONMENT(NATS_URL)%", "%ENVIRONMENT(PATH)%", "%FILE_CONTENT(/etc/passwd)%", "%DYNAMIC_METADATA(marchproxy)%", "%%%ENVIRONMENT(PATH)%",

@@ -64,15 +64,7 @@ type answer struct {
 
 func newPerimeter(t *testing.T) *perimeter {
 	t.Helper()
-	s, err := harness.Start(t.Context(), "--no-demo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-	})
+	s := harness.ForTest(t, nil, "--no-demo")
 	ports, err := porttest.Take(1)
 	if err != nil {
 		t.Fatal(err)

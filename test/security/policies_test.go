@@ -12,21 +12,6 @@ import (
 	"github.com/marchproxy/marchproxy/test/probe"
 )
 
-// policySystem is a system for policies. It ends with the test.
-func policySystem(t *testing.T) *harness.System {
-	t.Helper()
-	s, err := harness.Start(t.Context(), "--no-demo", "--concurrency", "2")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
 // putPolicy writes a spec, and gives what the answer says of its fields.
 func putPolicy(t *testing.T, s *harness.System, path, spec string) (status int, fields map[string]string, raw string) {
 	t.Helper()
@@ -49,7 +34,7 @@ func putPolicy(t *testing.T, s *harness.System, path, spec string) (status int, 
 
 // TestBadPoliciesAreRefused: what an engine would refuse is refused at the write, with the field, and changes nothing.
 func TestBadPoliciesAreRefused(t *testing.T) {
-	s := policySystem(t)
+	s := harness.ForTest(t, nil, "--no-demo", "--concurrency", "2")
 	if status, _, raw := putPolicy(t, s, "services/idp", `{"endpoints":[{"host":"127.0.0.1","port":9}]}`); status != 201 {
 		t.Fatal(status, raw)
 	}
@@ -71,7 +56,7 @@ func TestBadPoliciesAreRefused(t *testing.T) {
 // TestTooManyTokens: 70 policies of 1,000 tokens are more than a gateway's filter reads. The first that has no room is
 // refused, and a revocation in one of the others is live at once, though the gateway is full.
 func TestTooManyTokens(t *testing.T) {
-	s := policySystem(t)
+	s := harness.ForTest(t, nil, "--no-demo", "--concurrency", "2")
 	full := 0
 	for i := range 70 {
 		policy := fmt.Sprintf("auth-policies/p%d", i)
@@ -100,7 +85,7 @@ func TestTooManyTokens(t *testing.T) {
 
 // TestEndsIn1970: not_after is then, where the filters' time begins too, and never is where it is absent.
 func TestEndsIn1970(t *testing.T) {
-	s := policySystem(t)
+	s := harness.ForTest(t, nil, "--no-demo", "--concurrency", "2")
 	const token = "c2VjcmV0LXRva2VuLW9mLWEtbWFjaGluZQ=="
 	write := func(path, spec string) {
 		t.Helper()
@@ -122,7 +107,7 @@ func TestEndsIn1970(t *testing.T) {
 // TestRevocationBesideBadPolicies: a policy that is bad, and is there all the same, holds no revocation back.
 // `go run ./test/cmd/check-auth -bad 500` is the long form.
 func TestRevocationBesideBadPolicies(t *testing.T) {
-	report, err := badpolicy.Run(t.Context(), policySystem(t), 2*len(badpolicy.Kinds()))
+	report, err := badpolicy.Run(t.Context(), harness.ForTest(t, nil, "--no-demo", "--concurrency", "2"), 2*len(badpolicy.Kinds()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,13 +22,15 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/marchproxy/marchproxy/test/harness"
 )
 
 // TestWrongTokens: at 8000 and 19000 wrong tokens are answered before the body is read, counted, slowed down by
 // address,
 // and logged without the token; who has a right one goes on from the same address.
 func TestWrongTokens(t *testing.T) {
-	s := startWith(t, nil, "--no-demo")
+	s := harness.ForTest(t, nil, "--no-demo")
 	var made struct{ Token string }
 	if err := json.Unmarshal(ok(t, s, "POST", s.API+"/v1/tokens", `{"name":"editor","role":"editor"}`),
 		&made); err != nil {
@@ -76,7 +78,7 @@ func TestWrongTokens(t *testing.T) {
 
 // TestViolations: a document with 10,000 mistakes is answered with the first hundred, at both doors.
 func TestViolations(t *testing.T) {
-	s := startWith(t, nil, "--no-demo")
+	s := harness.ForTest(t, nil, "--no-demo")
 	many := func(one string) string { return strings.TrimSuffix(strings.Repeat(one+",", 10_000), ",") }
 	for url, body := range map[string]string{
 		s.XDS + "/v1/config": `{"services":[` + many(`{"name":"A `+
@@ -94,7 +96,7 @@ func TestViolations(t *testing.T) {
 
 // TestStreamOfEvents: it ends when its token is deleted, and a token has so many at most.
 func TestStreamOfEvents(t *testing.T) {
-	s := startWith(t, nil, "--no-demo")
+	s := harness.ForTest(t, nil, "--no-demo")
 	token := func(name string) string {
 		var made struct{ Token string }
 		if err := json.Unmarshal(ok(t, s, "POST", s.API+"/v1/tokens", fmt.Sprintf(`{"name":%q,"role":"viewer"}`, name)),
@@ -152,7 +154,7 @@ func TestStreamOfEvents(t *testing.T) {
 // TestKeyBeforeMessage: at 18000 a stream without a right key is refused before a message is read, wrong keys are
 // slowed down and the right one is not; a connection on which nothing is said is closed.
 func TestKeyBeforeMessage(t *testing.T) {
-	s := startWith(t, nil, "--no-demo")
+	s := harness.ForTest(t, nil, "--no-demo")
 	key, err := s.ClusterKey()
 	if err != nil {
 		t.Fatal(err)

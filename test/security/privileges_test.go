@@ -49,15 +49,7 @@ type system struct {
 
 func start(t *testing.T) system {
 	t.Helper()
-	s, err := harness.Start(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-	})
+	s := harness.ForTest(t, nil)
 	return system{t, s}
 }
 

@@ -10,18 +10,15 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
 	"slices"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/test/badpolicy"
 	"github.com/marchproxy/marchproxy/test/harness"
 	"github.com/marchproxy/marchproxy/test/probe"
@@ -75,10 +72,10 @@ func run(ctx context.Context, trials int) (err error) {
 			p.Close()
 		}
 	}()
-	if _, err := c.put(ctx, "auth-policies/staff", policy(0)); err != nil {
+	if _, err := c.s.PutLive(ctx, "auth-policies/staff", policy(0)); err != nil {
 		return err
 	}
-	if _, err := c.put(ctx, "routes/private", `{"spec":{"hosts":["auth.test"],"auth_policy":"staff","direct_response":{"status":200,"body":"ok"}}}`); err != nil {
+	if _, err := c.s.PutLive(ctx, "routes/private", `{"spec":{"hosts":["auth.test"],"auth_policy":"staff","direct_response":{"status":200,"body":"ok"}}}`); err != nil {
 		return err
 	}
 	for range 6 { // on both workers, most likely
@@ -116,20 +113,6 @@ func token(kid string, k int) (string, error) {
 	return t.SignedString([]byte(secret(k)))
 }
 
-func (c *checker) put(ctx context.Context, path, body string) (time.Duration, error) {
-	t0 := time.Now()
-	status, raw, err := c.s.Call(ctx, http.MethodPut, c.s.API+"/v1/"+path+"?wait=live", body)
-	took := time.Since(t0)
-	if err != nil {
-		return 0, err
-	}
-	var answer struct{ Live api.Live }
-	if err := json.Unmarshal(raw, &answer); err != nil || status >= 300 || !answer.Live.Live {
-		return 0, fmt.Errorf("PUT %s: %d %s", path, status, raw)
-	}
-	return took, nil
-}
-
 // trial has key k-1 in force, uses it, and revokes it.
 func (c *checker) trial(ctx context.Context, k int) error {
 	going, err := token("goes", k-1)
@@ -145,7 +128,7 @@ func (c *checker) trial(ctx context.Context, k int) error {
 	if err := c.ask(append(c.old, fresh), k, going, 200); err != nil {
 		return err
 	}
-	took, err := c.put(ctx, "auth-policies/staff", policy(k))
+	took, err := c.s.PutLive(ctx, "auth-policies/staff", policy(k))
 	if err != nil {
 		return err
 	}
@@ -156,7 +139,7 @@ func (c *checker) trial(ctx context.Context, k int) error {
 	if err := c.ask(c.old, k, staying, 200); err != nil {
 		return err
 	}
-	took, err = c.put(ctx, "routes/other", fmt.Sprintf(`{"spec":{"hosts":["other.test"],"direct_response":{"status":200,"body":"%d"}}}`, k))
+	took, err = c.s.PutLive(ctx, "routes/other", fmt.Sprintf(`{"spec":{"hosts":["other.test"],"direct_response":{"status":200,"body":"%d"}}}`, k))
 	c.routes = append(c.routes, took)
 	return err
 }
