@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/guard"
 )
 
 // passes are what [Door] passes: what tells how an Envoy is, and changes nothing.
@@ -19,22 +21,14 @@ const atATime = 8
 // Door passes GET of a few of the admin interface's paths, /config_dump without what is secret in it, and answers 403
 // to everything else: the interface itself can stop Envoy, change its runtime, and shows the key that it connects with.
 func Door(a Admin) http.Handler {
-	turns := make(chan struct{}, atATime)
+	passed := guard.AtATime(atATime, time.Second, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { pass(a, w, r) }))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead || !slices.Contains(passes, r.URL.Path) {
 			http.Error(w, "GET of "+strings.Join(passes, ", ")+" is what is passed here; the whole interface is a Unix socket, "+
 				"which marchproxy-agent admin PATH asks", http.StatusForbidden)
 			return
 		}
-		select {
-		case turns <- struct{}{}:
-		case <-time.After(time.Second):
-			w.Header().Set("Retry-After", "1")
-			http.Error(w, "others are being answered; try again", http.StatusServiceUnavailable)
-			return
-		}
-		defer func() { <-turns }()
-		pass(a, w, r)
+		passed.ServeHTTP(w, r)
 	})
 }
 

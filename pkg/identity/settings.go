@@ -1,14 +1,10 @@
 package identity
 
 import (
-	"bytes"
 	"crypto/tls"
-	"io"
-	"log"
 	"net"
 	"net/netip"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/marchproxy/marchproxy/pkg/process"
@@ -83,20 +79,6 @@ func (i *Identity) Wrap(lis net.Listener, clients bool) net.Listener {
 		return lis
 	}
 	return tls.NewListener(lis, i.Server(clients, "http/1.1"))
-}
-
-// ErrorLog is for an HTTP server behind [Identity.Wrap]: it leaves out handshakes that failed, of which whoever
-// connects can make as many as he likes.
-func ErrorLog() *log.Logger { return log.New(unlessHandshake{os.Stderr}, "", log.LstdFlags) }
-
-type unlessHandshake struct{ io.Writer }
-
-// Write implements [io.Writer].
-func (u unlessHandshake) Write(p []byte) (int, error) {
-	if bytes.Contains(p, []byte("TLS handshake error")) {
-		return len(p), nil
-	}
-	return u.Writer.Write(p)
 }
 
 // Loopback says whether a host is this machine, without asking anybody: a name may be anything tomorrow.

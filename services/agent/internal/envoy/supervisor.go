@@ -224,10 +224,7 @@ func (s *Supervisor) openDoor(ctx context.Context) error {
 		return err
 	}
 	s.open = true
-	door := &http.Server{
-		Handler: envoyadmin.Door(s.admin), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-	}
+	door := process.HTTPServer(envoyadmin.Door(s.admin), time.Minute)
 	go func() {
 		<-ctx.Done()
 		_ = door.Close() // the agent ends, and Envoy with it

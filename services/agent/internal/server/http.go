@@ -1,19 +1,14 @@
 package server
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"github.com/marchproxy/marchproxy/pkg/identity"
 )
 
 // state is GET /v1/state: what the node does now.
@@ -78,20 +73,6 @@ func (a *agent) notReady() string {
 		}
 	}
 	return ""
-}
-
-func serveHTTP(ctx context.Context, lis net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: identity.ErrorLog()}
-	go func() {
-		<-ctx.Done()
-		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		_ = s.Shutdown(limit) // what is still open after that is cut off
-	}()
-	if err := s.Serve(lis); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }
 
 func (a *agent) registry() *prometheus.Registry {

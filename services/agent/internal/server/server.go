@@ -86,7 +86,9 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 			}
 		})
 	})
-	group.Add("http", func(ctx context.Context) error { return serveHTTP(ctx, lis, a.door()) })
+	group.Add("http", func(ctx context.Context) error {
+		return process.ServeHTTP(ctx, lis, a.door(), time.Minute, 2*time.Second)
+	})
 	log.Info("serving", zap.String("http", lis.Addr().String()), zap.String("id", cfg.ID), zap.String("interface", cfg.Interface), zap.Any("labels", cfg.Labels))
 	return group.Run(ctx)
 }

@@ -3,12 +3,10 @@ package web
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -23,7 +21,6 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/guard"
-	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 	"github.com/marchproxy/marchproxy/services/api/internal/live"
@@ -305,21 +302,6 @@ func body(c echo.Context, limit int64) ([]byte, error) {
 		return nil, wrong(http.StatusBadRequest, "the body could not be read")
 	}
 	return raw, nil
-}
-
-// Serve serves the API until the context ends.
-func Serve(ctx context.Context, lis net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: identity.ErrorLog()}
-	go func() {
-		<-ctx.Done()
-		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		_ = s.Shutdown(limit) // what is still open after that is cut off
-	}()
-	if err := s.Serve(lis); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }
 
 var errCursor = wrong(http.StatusBadRequest, "cursor is not one that this API gave out")

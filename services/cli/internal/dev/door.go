@@ -2,7 +2,6 @@ package dev
 
 import (
 	"context"
-	"net/http"
 	"path/filepath"
 	"time"
 
@@ -19,10 +18,7 @@ func (s *system) openDoor(ctx context.Context) (shut func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	door := &http.Server{
-		Handler: envoyadmin.Door(envoyadmin.New(s.adminSocket())), ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
-	}
+	door := process.HTTPServer(envoyadmin.Door(envoyadmin.New(s.adminSocket())), time.Minute)
 	go func() { _ = door.Serve(lis) }() // it ends when it is shut
 	return func() { _ = door.Close() }, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -101,21 +100,4 @@ func (c client) Ask(ctx context.Context, authorization, remote string) (int, []b
 		c.proven(remote)
 	}
 	return r.Status, r.Body, err
-}
-
-// few lets so many requests be answered at a time, and has others come again: what they ask for is the whole
-// configuration, and they need not say who they are.
-func few(n int, next http.HandlerFunc) http.HandlerFunc {
-	turns := make(chan struct{}, n)
-	return func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case turns <- struct{}{}:
-		default:
-			w.Header().Set("Retry-After", strconv.Itoa(1))
-			http.Error(w, "others are being answered; try again", http.StatusServiceUnavailable)
-			return
-		}
-		defer func() { <-turns }()
-		next(w, r)
-	}
 }

@@ -124,7 +124,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	group.Add("http", func(ctx context.Context) error {
 		api := client{nc, box, tried, httpDoor.Proven}
 		door := facade.AsUser(cfg.UserTokenFile, facade.New(api, view{f}, keep, log))
-		return serveHTTP(ctx, id.Wrap(httpDoor, true), routes(door, f, keep, tried))
+		return process.ServeHTTP(ctx, id.Wrap(httpDoor, true), routes(door, f, keep, tried), 2*time.Minute, 5*time.Second)
 	})
 	log.Info("serving", zap.String("grpc", grpcLis.Addr().String()), zap.String("http", httpLis.Addr().String()), zap.String("id", cfg.ID))
 	return errors.Join(group.Run(ctx), keep.Close())
@@ -172,20 +172,6 @@ func serveGRPC(ctx context.Context, g *grpc.Server, lis net.Listener, f *fleet.F
 	return nil
 }
 
-func serveHTTP(ctx context.Context, lis net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: identity.ErrorLog()}
-	go func() {
-		<-ctx.Done()
-		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		_ = s.Shutdown(limit) // what is still open after that is cut off
-	}()
-	if err := s.Serve(lis); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
-
 func routes(door http.Handler, f *fleet.Fleet, keep *keeper, tried *guard.Attempts) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(f, keep, tried), promhttp.HandlerOpts{MaxRequestsInFlight: 8}))
@@ -200,7 +186,9 @@ func routes(door http.Handler, f *fleet.Fleet, keep *keeper, tried *guard.Attemp
 		}
 		_, _ = w.Write([]byte("ready\n")) // the client is gone: nobody is left to tell
 	})
-	mux.HandleFunc("GET /v1/resources", few(2, func(w http.ResponseWriter, r *http.Request) { dump(w, r, f) }))
+	// What is asked for is the whole configuration, and who asks need not say who they are.
+	all := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { dump(w, r, f) })
+	mux.Handle("GET /v1/resources", guard.AtATime(2, 0, all))
 	mux.Handle("/", door)
 	return mux
 }
