@@ -12,6 +12,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
 // Setting is the environment variable that allows addresses, in the api and in the xDS server.
@@ -51,6 +53,15 @@ func prefixes(texts ...string) []netip.Prefix {
 type Allowed struct {
 	classes  []string
 	prefixes []netip.Prefix
+}
+
+// Read reads [Setting].
+func Read(e *process.Env) Allowed {
+	a, err := Parse(e.String("ALLOW_ENDPOINTS", ""))
+	if err != nil {
+		e.Fail(Setting, "%v", err)
+	}
+	return a
 }
 
 // Parse reads a list with commas of classes (loopback, link-local, metadata, unspecified, multicast), addresses and

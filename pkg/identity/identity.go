@@ -56,12 +56,14 @@ type held struct {
 // disk.
 const fresh = 100 * time.Millisecond
 
-// Open reads the files. The error names the one that is wrong.
+// Open reads the files. The error names the settings, and the file that is wrong.
 func Open(f Files) (*Identity, error) {
 	i := &Identity{files: f, stamp: f.stamp(), looked: time.Now()}
 	var err error
-	i.now, err = f.read()
-	return i, err
+	if i.now, err = f.read(); err != nil {
+		return nil, fmt.Errorf("MARCHPROXY_TLS_*: %w", err)
+	}
+	return i, nil
 }
 
 // stamp changes when a file does.

@@ -38,7 +38,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool), out io.Writer)
 	if host, _, err := net.SplitHostPort(addr); err == nil && known.Cert != "" && !identity.Loopback(host) {
 		id, err := identity.Open(known.Files)
 		if err != nil {
-			return 1, fmt.Errorf("MARCHPROXY_TLS_*: %w", err)
+			return 1, err
 		}
 		base, client = "https://"+addr, &http.Client{Transport: &http.Transport{TLSClientConfig: id.Client("")}}
 	}

@@ -47,7 +47,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	defer func() { _ = log.Sync() }()
 	id, err := identity.Open(cfg.Identity.Files)
 	if err != nil {
-		return fmt.Errorf("MARCHPROXY_TLS_*: %w", err)
+		return err
 	}
 	if cfg.supervises() && cfg.Identity.Encrypts() {
 		cfg.Envoy.TLS = &bootstrap.TLS{Identity: id, Dir: cfg.RunDir}

@@ -110,10 +110,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 	if n := len(c.FirstToken); n > 0 && n < 32 {
 		e.Fail("API_FIRST_TOKEN", "has %d characters; it must have at least 32 random ones, for instance from: openssl rand -hex 32", n)
 	}
-	var err error
-	if c.Allowed, err = endpoint.Parse(e.String("ALLOW_ENDPOINTS", "")); err != nil {
-		e.Fail("ALLOW_ENDPOINTS", "%v", err)
-	}
+	c.Allowed = endpoint.Read(e)
 	if c.LicenseKey != "" {
 		if err := license.CheckKey(c.LicenseKey); err != nil {
 			e.Fail("LICENSE_KEY", "%s", err.Error())
@@ -144,7 +141,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	}
 	id, err := identity.Open(cfg.Identity.Files)
 	if err != nil {
-		return fmt.Errorf("MARCHPROXY_TLS_*: %w", err)
+		return err
 	}
 	// The filters check what is written for them. They are compiled while the database is asked.
 	prepared := make(chan error, 1)

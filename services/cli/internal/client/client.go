@@ -35,10 +35,13 @@ type Client struct {
 }
 
 // TLS has it connect so, where the URL is https.
-func (c *Client) TLS(t *tls.Config) {
-	way := http.DefaultTransport.(*http.Transport).Clone()
-	way.TLSClientConfig = t
-	c.http.Transport = way
+func (c *Client) TLS(t *tls.Config) { c.http.Transport = Transport(t) }
+
+// Transport is Go's own way of connecting, with a TLS configuration where the URL is https.
+func Transport(t *tls.Config) *http.Transport {
+	out := http.DefaultTransport.(*http.Transport).Clone()
+	out.TLSClientConfig = t
+	return out
 }
 
 // Request is one request.

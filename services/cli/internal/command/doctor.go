@@ -46,8 +46,7 @@ func (c *cli) doctorCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			way := http.DefaultTransport.(*http.Transport).Clone()
-			way.TLSClientConfig = id.Client("")
+			way := client.Transport(id.Client(""))
 			d := &doctor{http: &http.Client{Transport: way}, out: io.Discard, api: a, report: doctorReport{Parts: []doctorPart{}, Differences: []string{}}}
 			if d.nats, err = bus.Options(settings, id); err != nil {
 				return err

@@ -139,10 +139,7 @@ func (c *cli) identity() (identity.Settings, *identity.Identity, error) {
 		return s, nil, err
 	}
 	id, err := identity.Open(s.Files)
-	if err != nil {
-		return s, nil, fmt.Errorf("MARCHPROXY_TLS_*: %w", err)
-	}
-	return s, id, nil
+	return s, id, err
 }
 
 // warnOpen warns of a file with secrets that others can read.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
@@ -42,7 +43,7 @@ func byOwnUser(r *http.Request) bool {
 	if err != nil {
 		host = r.Host
 	}
-	if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); !strings.EqualFold(host, "localhost") && (err != nil || !ip.IsLoopback()) {
+	if !identity.Loopback(strings.Trim(host, "[]")) {
 		return false
 	}
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)

@@ -86,9 +86,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		}
 		c.DNSServers = append(c.DNSServers, server)
 	}
-	if c.Allowed, err = endpoint.Parse(e.String("ALLOW_ENDPOINTS", "")); err != nil {
-		e.Fail("ALLOW_ENDPOINTS", "%v", err)
-	}
+	c.Allowed = endpoint.Read(e)
 	cert, key := e.String("XDS_TLS_CERT", ""), e.String("XDS_TLS_KEY", "")
 	if (cert == "") != (key == "") {
 		e.Fail("XDS_TLS_CERT", "and XDS_TLS_KEY must be set together")

@@ -72,7 +72,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	}
 	id, err := identity.Open(cfg.Identity.Files)
 	if err != nil {
-		return fmt.Errorf("MARCHPROXY_TLS_*: %w", err)
+		return err
 	}
 	// Its own reports, one for each change, would come back to it, who hears those of the others.
 	nc, err := bus.Connect(cfg.NatsURL, "marchproxy-xds "+cfg.ID, cfg.Identity, id, log, nats.NoEcho())
