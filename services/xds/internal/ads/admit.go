@@ -29,6 +29,14 @@ type client struct {
 	peer *peerInfo
 }
 
+// KeyOf is the key in a stream's metadata, and its SHA-256 in hexadecimal; "" both where none was sent.
+func KeyOf(ctx context.Context) (key, sum string) {
+	if v := metadata.ValueFromIncomingContext(ctx, KeyHeader); len(v) > 0 {
+		return v[0], clusterkey.Sum(v[0])
+	}
+	return "", ""
+}
+
 // errClosed ends the streams of a gateway that is no longer served.
 var errClosed = errors.New("the gateway is closed")
 
@@ -46,12 +54,7 @@ func (s *Server) admit(ctx context.Context, node *corev3.Node) (*client, error) 
 	if !ready {
 		return nil, status.Error(codes.Unavailable, "the configuration has not been read yet; try again")
 	}
-	key, sent := "", ""
-	if md, ok := metadata.FromIncomingContext(ctx); ok {
-		if v := md.Get(KeyHeader); len(v) > 0 {
-			sent, key = v[0], clusterkey.Sum(v[0])
-		}
-	}
+	sent, key := KeyOf(ctx)
 	if g == nil || sent != "" && clusterkey.Check(sent) != nil {
 		return nil, closed(name)
 	}

@@ -9,11 +9,9 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
-	"github.com/marchproxy/marchproxy/pkg/clusterkey"
 	"github.com/marchproxy/marchproxy/pkg/guard"
 	"github.com/marchproxy/marchproxy/pkg/rpc"
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
@@ -46,12 +44,8 @@ func (e *envoys) admit(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, n
 	if _, ready := e.fleet.Head(); !ready {
 		return status.Error(codes.Unavailable, "the configuration has not been read yet; try again")
 	}
-	key, sum, remote := "", "", ""
-	if md, ok := metadata.FromIncomingContext(s.Context()); ok {
-		if v := md.Get(ads.KeyHeader); len(v) > 0 {
-			key, sum = v[0], clusterkey.Sum(v[0])
-		}
-	}
+	key, sum := ads.KeyOf(s.Context())
+	remote := ""
 	if p, ok := peer.FromContext(s.Context()); ok {
 		remote = p.Addr.String()
 	}
