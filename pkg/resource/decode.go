@@ -34,6 +34,12 @@ func (v Violations) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// MaxViolations is how many are said of one request: more are no help, and cost what the document costs.
+const MaxViolations = 100
+
+// First are as many as are said.
+func (v Violations) First() Violations { return v[:min(len(v), MaxViolations)] }
+
 // Under moves the paths below a prefix that replaces their $.
 func (v Violations) Under(prefix string) Violations {
 	out := make(Violations, len(v))

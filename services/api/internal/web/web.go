@@ -222,12 +222,9 @@ func wrong(status int, format string, args ...any) error {
 	return &problem{api.Problem{Status: int32(status), Detail: fmt.Sprintf(format, args...)}}
 }
 
-// maxViolations is how many of a document's mistakes are answered: more are no help, and cost what the document costs.
-const maxViolations = 100
-
 func violations(status int, detail string, v resource.Violations) error {
 	p := &problem{api.Problem{Status: int32(status), Detail: detail}}
-	for _, x := range v[:min(len(v), maxViolations)] {
+	for _, x := range v.First() {
 		p.Errors = append(p.Errors, api.Violation(x))
 	}
 	return p

@@ -281,22 +281,19 @@ func (w *Writer) objects(who auth.Identity, p Plan, revision int64, now time.Tim
 		out = append(out, resource.Tombstone(r, revision))
 	}
 	if len(denied) > 0 { // and nothing else is said: it could tell what is stored
-		return nil, 0, nil, &Refused{Forbidden: true, Violations: denied[:min(len(denied), maxViolations)]}
+		return nil, 0, nil, &Refused{Forbidden: true, Violations: denied.First()}
 	}
 	if p.Refused != nil {
 		return nil, 0, nil, p.Refused
 	}
 	if foreign := w.foreigners(p); len(foreign) > 0 {
-		return nil, 0, nil, &Refused{Conflict: true, Violations: foreign[:min(len(foreign), maxViolations)]}
+		return nil, 0, nil, &Refused{Conflict: true, Violations: foreign.First()}
 	}
 	if !onlyMissing(wrong) {
 		return nil, 0, nil, &Refused{Violations: wrong}
 	}
 	return out, unchanged, wrong, nil
 }
-
-// maxViolations is how many are said of what one request is refused for.
-const maxViolations = 100
 
 // deny says why who writes may not write an object, as the request names it.
 func (w *Writer) deny(who auth.Identity, d Desired, before, after *resource.Object) resource.Violations {
@@ -341,7 +338,7 @@ func (w *Writer) check(changes []config.Change, p Plan) error {
 		paths[d.Ref] = d.SpecPath
 	}
 	e := &Refused{Conflict: true}
-	for _, x := range problems[:min(len(problems), maxViolations)] {
+	for _, x := range problems[:min(len(problems), resource.MaxViolations)] {
 		v := x.Violation
 		if path, mine := paths[x.Object]; mine {
 			v.Path = path + strings.TrimPrefix(v.Path, "$")

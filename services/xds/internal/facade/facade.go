@@ -264,13 +264,9 @@ func (h *Handler) health(w http.ResponseWriter, _ *http.Request) {
 	write(w, http.StatusOK, "application/json", map[string]string{"status": "healthy"})
 }
 
-// maxViolations is how many of a document's mistakes are answered.
-const maxViolations = 100
-
 func fail(w http.ResponseWriter, status int, detail string, found resource.Violations) {
 	write(w, status, "application/problem+json", problem{
-		Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Errors: found[:min(len(found),
-			maxViolations)],
+		Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Errors: found.First(),
 	})
 }
 
