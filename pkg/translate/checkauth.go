@@ -36,11 +36,8 @@ func (k *checker) authPolicy(p *configv1.AuthPolicy) {
 	}
 	for i, f := range j.GetForwardClaims() {
 		at := fmt.Sprintf("$.jwt.forward_claims[%d]", i)
-		switch f.GetHeader() {
-		case "authorization", "host", scopeHeader, "cookie":
-			k.add(at+".header", "header.protected", "is %q, which no claim may replace", f.GetHeader())
-		}
-		if isFraming(f.GetHeader()) {
+		protected := []string{"authorization", "host", scopeHeader, "cookie"}
+		if slices.Contains(protected, f.GetHeader()) || isFraming(f.GetHeader()) {
 			k.add(at+".header", "header.protected", "is %q, which no claim may replace", f.GetHeader())
 		}
 		if strings.HasPrefix(f.GetHeader(), "x-envoy-") || strings.HasPrefix(f.GetHeader(), "x-license-") {

@@ -44,7 +44,7 @@ type Refusal struct {
 	Good int64
 	// Reason in Envoy's words.
 	Reason string
-	// Closed are the policies at fault, which refuse every request; "" where all of the resource was refused.
+	// Closed are the policies at fault, which refuse every request; none where all of the resource was refused.
 	Closed []string
 	at     time.Time
 	tries  int
