@@ -81,7 +81,7 @@ fuzz-bpf: ## Hold the loaded XDP program against the Go model: 2,000,000 packets
 .PHONY: bench-xdp
 bench-xdp: ## Time the XDP program against a bare XDP_DROP and Debian's xdp-filter
 	scripts/bpf-peers
-	cd bpf && go test -count=1 -run TestSpeed -v . -speed-rounds 11 -speed-repeat 1000000 -speed-slack 1 $(ARGS)
+	cd bpf && go test -count=1 -run TestSpeed -v . -speed-rounds 11 -speed-repeat 1000000 -speed-slack 1 -speed-bars $(ARGS)
 
 .PHONY: bench-flood
 bench-flood: ## Time a client's requests beside a SYN flood: met by XDP_DROP, this program, none, and on its own link

@@ -104,6 +104,7 @@ const (
 	xdpProgTestDrop      = "test_drop"
 	xdpProgTestFlood     = "test_flood"
 	xdpProgTestFloodDrop = "test_flood_drop"
+	xdpProgTestSimple    = "test_simple"
 	xdpVarInitialJiffies = "initial_jiffies"
 	xdpVarInsertBudget   = "insert_budget"
 	xdpVarSeed           = "seed"
@@ -159,6 +160,7 @@ type xdpProgramSpecs struct {
 	TestDrop      *ebpf.ProgramSpec `ebpf:"test_drop"`
 	TestFlood     *ebpf.ProgramSpec `ebpf:"test_flood"`
 	TestFloodDrop *ebpf.ProgramSpec `ebpf:"test_flood_drop"`
+	TestSimple    *ebpf.ProgramSpec `ebpf:"test_simple"`
 }
 
 // xdpMapSpecs contains maps before they are loaded into the kernel.
@@ -266,6 +268,7 @@ type xdpPrograms struct {
 	TestDrop      *ebpf.Program `ebpf:"test_drop"`
 	TestFlood     *ebpf.Program `ebpf:"test_flood"`
 	TestFloodDrop *ebpf.Program `ebpf:"test_flood_drop"`
+	TestSimple    *ebpf.Program `ebpf:"test_simple"`
 }
 
 func (p *xdpPrograms) Close() error {
@@ -275,6 +278,7 @@ func (p *xdpPrograms) Close() error {
 		p.TestDrop,
 		p.TestFlood,
 		p.TestFloodDrop,
+		p.TestSimple,
 	)
 }
 

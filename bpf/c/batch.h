@@ -80,3 +80,34 @@ int test_flood_drop(struct xdp_md *ctx)
 	ip->saddr = bpf_htonl(0x0a000000 | (bpf_get_prandom_u32() & (__u32)ctl->test_now));
 	return test_drop(ctx);
 }
+
+/* The least that a limit by source can be: a look at the address, a clock, one word moved by compare and swap, two
+ * counts. It limits nothing well; it calls what the kernel makes dear on some processors (guards of returns and of
+ * indirect calls), so that what the real program costs more is its own. */
+SEC("xdp.frags")
+int test_simple(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+	struct iphdr *ip = data + sizeof(*eth);
+	__u32 zero = 0, at, bytes;
+	struct policy_stat *stat;
+	struct line *line;
+	__u64 now, seen, tat;
+
+	if ((void *)(ip + 1) > end || eth->proto != bpf_htons(ETH_P_IP))
+		return XDP_PASS;
+	bytes = distance(ip, end);
+	now = bpf_jiffies64() * tick_ns;
+	at = mix(ip->saddr) & sketch_mask;
+	line = bpf_map_lookup_elem(&sketch_map, &at);
+	stat = bpf_map_lookup_elem(&policy_stats_map, &zero);
+	if (!line || !stat)
+		return XDP_ABORTED;
+	seen = READ_ONCE(line->tat[0]);
+	tat = (seen > now ? seen : now) + 1;
+	__sync_val_compare_and_swap(&line->tat[0], seen, tat);
+	stat->under++;
+	count(S_UNDER_LIMIT, bytes);
+	return XDP_PASS;
+}
