@@ -6,16 +6,33 @@ import (
 	"slices"
 	"time"
 
+	httpwasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
+	"google.golang.org/protobuf/proto"
+
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/config"
-	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
 // Two engines check tokens, and the user need not know which: our filter has shared secrets and opaque
 // tokens, Envoy's jwt_authn has public keys, which may be fetched. A policy belongs to one of them as a
 // whole. A route tells our filter its policy by its name, and jwt_authn by its configuration for that
 // route; each is told to let the other's routes alone.
+
+const slotAuth = "marchproxy.auth"
+
+// filterAuth is ours: shared secrets and opaque tokens.
+var filterAuth = &filter{
+	slot: slotAuth, holds: []proto.Message{&httpwasmv3.Wasm{}, passThrough(), asleep()}, before: unavailable(),
+	on:      onPolicies,
+	content: func(c *chain) *Resource { return c.policies.auth(nil) },
+	asks:    protected,
+}
+
+// protected says whether a route names a policy.
+func protected(r *configv1.Route) bool {
+	return r.GetAuthPolicy() != "" && r.GetAuthPolicy() != config.NoPolicy
+}
 
 // metadataSpace is where a route's plain name stands, for access logs.
 const metadataSpace = "marchproxy"
@@ -74,80 +91,48 @@ func isNative(p *configv1.AuthPolicy) bool {
 	return j.GetJwks() != "" || j.GetRemoteJwks() != nil || slices.ContainsFunc(j.GetKeys(), func(k *configv1.JwtKey) bool { return !config.IsHMAC(k) })
 }
 
-func (w *work) policy(name string) *configv1.AuthPolicy {
-	o := w.st.Get(resource.Ref{Kind: resource.KindAuthPolicy, Name: name})
-	if o == nil {
-		return nil
+// filter is our filter's configuration with these policies closed.
+func (s *authSlots) filter(these map[string]bool) authConfig {
+	c := authConfig{PerRoute: s.perRoute}
+	for _, a := range s.ours {
+		p := a.ours
+		if s.shut(a, these) {
+			p = closedPolicy(a.ref.Name)
+		}
+		c.Policies = append(c.Policies, p)
 	}
-	return o.Message().(*configv1.AuthPolicy)
+	if s.everywhere != nil && s.everywhere.native == nil {
+		c.DefaultPolicy = s.everywhere.ref.Name
+	}
+	identity := map[string]bool{}
+	for _, a := range s.native {
+		if len(a.faults) > 0 {
+			continue // nobody has claims by it, and its headers may be what is wrong with it
+		}
+		for _, h := range a.headers {
+			identity[h] = true
+		}
+	}
+	c.StripHeaders = slices.Sorted(maps.Keys(identity))
+	return c
 }
 
-// auth builds the slots of both engines, of the policies that the gateway's routes use and its own.
-func (w *work) auth(gw resource.Ref) {
-	names := map[string]bool{}
-	if d := w.gw.GetAuthPolicy(); d != "" {
-		names[d] = true
+// auth is the slot of our filter with these policies closed.
+func (s *authSlots) auth(these map[string]bool) *Resource {
+	c := s.filter(these)
+	if len(c.Policies)+len(c.StripHeaders) == 0 {
+		return unused(slotAuth, s.objects...)
 	}
-	for name := range w.policies {
-		names[name] = true
+	build := func(perRoute bool) *Resource {
+		c.PerRoute = perRoute
+		return extension(slotAuth, Wasm("auth", s.module("auth"), encode(c)), nil, s.objects...)
 	}
-	used := map[*configv1.AuthPolicy]*authPart{}
-	now := map[string]*configv1.AuthPolicy{}
-	s := newAuthSlots()
-	s.module, s.perRoute = w.module, len(w.policies) > 0
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		p := w.policy(name)
-		if p == nil {
-			continue
-		}
-		ref := resource.Ref{Kind: resource.KindAuthPolicy, Name: name}
-		s.objects = append(s.objects, ref)
-		now[name] = p
-		part := w.part(ref, p)
-		used[p] = part
-		s.add(part)
-		if len(part.faults) > 0 {
-			w.refuses(ref, part.faults[0])
-		}
+	// A route's name is read only where one says something: reading it costs as much as all of the headers.
+	r := build(s.perRoute)
+	if !s.perRoute {
+		r.Careful = build(true)
 	}
-	for name, p := range w.retired(now) {
-		part := w.part(resource.Ref{Kind: resource.KindAuthPolicy, Name: name}, p)
-		used[p], s.leaving[part] = part, true
-		s.add(part)
-	}
-	w.parts = used
-	if p := w.policy(w.gw.GetAuthPolicy()); p != nil {
-		s.everywhere = used[p]
-	}
-	s.sort()
-	s.fit(w)
-	w.newestFirst(s.objects)
-	s.objects = append(s.objects, gw)
-	for _, r := range []*Resource{s.auth(nil), s.jwt(nil), s.claims(nil)} {
-		w.put(r.Key, r)
-	}
-}
-
-// refuses says of a policy that it lets nobody in.
-func (w *work) refuses(ref resource.Ref, f fault) {
-	w.problem(ref, f.path, f.rule, f.message+"; until it is corrected, every request under this policy is refused")
-}
-
-// retired are policies that no route names any more, or that have changed engines: the slots come to an
-// Envoy before the routes, and what those it still has name must stay there.
-func (w *work) retired(now map[string]*configv1.AuthPolicy) map[string]*configv1.AuthPolicy {
-	for name, p := range w.inSlots {
-		if n := now[name]; n == nil || isNative(n) != isNative(p) {
-			w.retiring[name] = p
-		}
-	}
-	for name, p := range now {
-		if r := w.retiring[name]; r != nil && isNative(r) == isNative(p) {
-			delete(w.retiring, name) // it is back
-		}
-	}
-	w.inSlots = now
-	return w.retiring
+	return s.divided(r, s.ours, these, s.auth)
 }
 
 func encode(v any) []byte {

@@ -2,13 +2,10 @@ package translate
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"maps"
 	"slices"
 
-	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
-	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
-	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
@@ -86,50 +83,6 @@ func (s *authSlots) fit(w *work) {
 	}
 }
 
-// filter is our filter's configuration with these policies closed.
-func (s *authSlots) filter(these map[string]bool) authConfig {
-	c := authConfig{PerRoute: s.perRoute}
-	for _, a := range s.ours {
-		p := a.ours
-		if s.shut(a, these) {
-			p = closedPolicy(a.ref.Name)
-		}
-		c.Policies = append(c.Policies, p)
-	}
-	if s.everywhere != nil && s.everywhere.native == nil {
-		c.DefaultPolicy = s.everywhere.ref.Name
-	}
-	identity := map[string]bool{}
-	for _, a := range s.native {
-		if len(a.faults) > 0 {
-			continue // nobody has claims by it, and its headers may be what is wrong with it
-		}
-		for _, h := range a.headers {
-			identity[h] = true
-		}
-	}
-	c.StripHeaders = slices.Sorted(maps.Keys(identity))
-	return c
-}
-
-// auth is the slot of our filter with these policies closed.
-func (s *authSlots) auth(these map[string]bool) *Resource {
-	c := s.filter(these)
-	if len(c.Policies)+len(c.StripHeaders) == 0 {
-		return unused(slotAuth, s.objects...)
-	}
-	build := func(perRoute bool) *Resource {
-		c.PerRoute = perRoute
-		return extension(slotAuth, Wasm("auth", s.module("auth"), encode(c)), nil, s.objects...)
-	}
-	// A route's name is read only where one says something: reading it costs as much as all of the headers.
-	r := build(s.perRoute)
-	if !s.perRoute {
-		r.Careful = build(true)
-	}
-	return s.divided(r, s.ours, these, s.auth)
-}
-
 // divided tells of a slot which policies are in it, and how it is without some of them.
 func (s *authSlots) divided(
 	r *Resource, list []*authPart, these map[string]bool, without func(map[string]bool) *Resource,
@@ -147,107 +100,75 @@ func (s *authSlots) divided(
 	return r
 }
 
-// authn is the configuration of Envoy's own filter.
-func (s *authSlots) authn(these map[string]bool) *jwtv3.JwtAuthentication {
-	out := &jwtv3.JwtAuthentication{}
-	for _, a := range s.native {
-		n := a.native
-		if s.shut(a, these) {
-			n = closedNative(a.ref.Name)
-		}
-		if out.Providers == nil {
-			out.Providers, out.RequirementMap = map[string]*jwtv3.JwtProvider{}, map[string]*jwtv3.JwtRequirement{}
-		}
-		maps.Copy(out.Providers, n.providers)
-		out.RequirementMap[a.ref.Name] = n.requirement
-	}
-	if a := s.everywhere; a != nil && a.native != nil {
-		if !s.shut(a, these) {
-			for _, e := range a.policy.GetExemptPaths() {
-				out.Rules = append(out.Rules, &jwtv3.RequirementRule{Match: exempt(everything(), e)})
-			}
-		}
-		out.Rules = append(out.Rules, &jwtv3.RequirementRule{
-			Match: everything(), RequirementType: &jwtv3.RequirementRule_RequirementName{RequirementName: a.ref.Name},
-		})
-	}
-	return out
-}
-
-// jwt is the slot of Envoy's own filter.
-func (s *authSlots) jwt(these map[string]bool) *Resource {
-	var clusters []string
-	for _, a := range s.native {
-		if !s.shut(a, these) {
-			clusters = append(clusters, a.native.clusters...)
-		}
-	}
-	slices.Sort(clusters)
-	content := s.authn(these)
-	r := extension(slotJWT, content, slices.Compact(clusters), s.objects...)
-	if len(s.native) == 0 {
-		// Without any policy it still refuses a route that names one, where an empty place would let it pass: an Envoy
-		// that may have such a route keeps the filter.
-		careful := r
-		r = sleeping(slotJWT, content, s.objects...)
-		r.Careful = careful
-		r.Needs = []Key{{TypeExtension, slotClaims}}
-		return r
-	}
-	// Keys must not be there without the claims that they are good for only.
-	r.Needs = []Key{{TypeExtension, slotClaims}}
-	return s.divided(r, s.native, these, s.jwt)
-}
-
-// rules are what denies tokens without the claims that their policy requires.
-func (s *authSlots) rules(these map[string]bool) *rbacv3.RBAC {
-	all := map[string]*rbacconfigv3.Policy{}
-	for _, a := range s.native {
-		switch name := a.ref.Name; {
-		case a.native.claims == nil:
-		case s.shut(a, these):
-			all[name] = deny(verifiedBy(name))
-		default:
-			all[name] = a.native.claims
-		}
-	}
-	if len(all) == 0 {
+func (w *work) policy(name string) *configv1.AuthPolicy {
+	o := w.st.Get(resource.Ref{Kind: resource.KindAuthPolicy, Name: name})
+	if o == nil {
 		return nil
 	}
-	return &rbacv3.RBAC{Rules: &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_DENY, Policies: all}}
+	return o.Message().(*configv1.AuthPolicy)
 }
 
-// claims is the slot of the required claims.
-func (s *authSlots) claims(these map[string]bool) *Resource {
-	content := s.rules(these)
-	if content == nil {
-		return sleeping(slotClaims, passThrough(), s.objects...)
+// policySlots is what the slots of both engines hold: the policies that the gateway's routes use and its own.
+func (w *work) policySlots() *authSlots {
+	names := map[string]bool{}
+	if d := w.gw.GetAuthPolicy(); d != "" {
+		names[d] = true
 	}
-	requiring := slices.DeleteFunc(slices.Clone(s.native), func(a *authPart) bool { return a.native.claims == nil })
-	return s.divided(extension(slotClaims, content, nil, s.objects...), requiring, these, s.claims)
+	for name := range w.policies {
+		names[name] = true
+	}
+	used := map[*configv1.AuthPolicy]*authPart{}
+	now := map[string]*configv1.AuthPolicy{}
+	s := newAuthSlots()
+	s.module, s.perRoute = w.module, len(w.policies) > 0
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		p := w.policy(name)
+		if p == nil {
+			continue
+		}
+		ref := resource.Ref{Kind: resource.KindAuthPolicy, Name: name}
+		s.objects = append(s.objects, ref)
+		now[name] = p
+		part := w.part(ref, p)
+		used[p] = part
+		s.add(part)
+		if len(part.faults) > 0 {
+			w.refuses(ref, part.faults[0])
+		}
+	}
+	for name, p := range w.retired(now) {
+		part := w.part(resource.Ref{Kind: resource.KindAuthPolicy, Name: name}, p)
+		used[p], s.leaving[part] = part, true
+		s.add(part)
+	}
+	w.parts = used
+	if p := w.policy(w.gw.GetAuthPolicy()); p != nil {
+		s.everywhere = used[p]
+	}
+	s.sort()
+	s.fit(w)
+	s.objects = append(newestFirst(w.st, s.objects), resource.Ref{Kind: resource.KindGateway, Name: w.gateway})
+	return s
 }
 
-// closedNative lets nobody in: it takes tokens of a key that is a digest, to which nobody knows a private key.
-func closedNative(name string) *nativePart {
-	digest := sha256.Sum256([]byte("MarchProxy: a policy that refuses everything"))
-	key := edKey(digest[:])
-	key.Alg = "EdDSA"
-	provider := &jwtv3.JwtProvider{
-		RequireExpiration:   true,
-		FromHeaders:         []*jwtv3.JwtHeader{{Name: "Authorization", ValuePrefix: "Bearer "}},
-		JwksSourceSpecifier: &jwtv3.JwtProvider_LocalJwks{LocalJwks: inline(string(encode(jwkSet{Keys: []jwk{key}})))},
-	}
-	id := name + "/closed"
-	return &nativePart{providers: map[string]*jwtv3.JwtProvider{id: provider}, requirement: require(id)}
+// refuses says of a policy that it lets nobody in.
+func (w *work) refuses(ref resource.Ref, f fault) {
+	w.problem(ref, f.path, f.rule, f.message+"; until it is corrected, every request under this policy is refused")
 }
 
-// content is all of it as bytes, to tell two versions apart.
-func (n *nativePart) content() []byte {
-	all := &jwtv3.JwtAuthentication{Providers: n.providers}
-	all.RequirementMap = map[string]*jwtv3.JwtRequirement{"": n.requirement}
-	out := pack(all).GetValue()
-	if n.claims != nil {
-		out = append(out, pack(n.claims).GetValue()...)
+// retired are policies that no route names any more, or that have changed engines: the slots come to an
+// Envoy before the routes, and what those it still has name must stay there.
+func (w *work) retired(now map[string]*configv1.AuthPolicy) map[string]*configv1.AuthPolicy {
+	for name, p := range w.inSlots {
+		if n := now[name]; n == nil || isNative(n) != isNative(p) {
+			w.retiring[name] = p
+		}
 	}
-	return out
+	for name, p := range now {
+		if r := w.retiring[name]; r != nil && isNative(r) == isNative(p) {
+			delete(w.retiring, name) // it is back
+		}
+	}
+	w.inSlots = now
+	return w.retiring
 }

@@ -39,10 +39,8 @@ type Builder struct {
 	named    map[string]string
 	servedBy map[string]map[string]bool
 	carriers deal
-	// policies are the scopes whose routes name a policy, by policy, none being one; featured are those with routes
-	// that need a feature.
+	// policies are the scopes whose routes name a policy, by policy, none being one.
 	policies map[string]map[Key]bool
-	featured map[Key]bool
 	// open are the listeners that there are, and wild the wildcard hosts with routes, the default's among them. limiting
 	// are the rate limit policies that limit requests of the gateway, and allowing those with addresses that all of
 	// them let pass. A change asks for these without a look at all scopes, hosts and policies.
@@ -61,8 +59,8 @@ func NewBuilder(gateway string, opt Options) *Builder {
 		gateway: gateway, opt: opt, out: map[Key]*Resource{}, uses: map[string]int{}, traits: map[string]string{},
 		dns: map[string]map[string]bool{}, hosts: map[string][]string{}, kept: map[string]bool{}, certs: map[string]certUse{},
 		certsOf: map[string]map[string]certUse{}, named: map[string]string{}, servedBy: map[string]map[string]bool{},
-		policies: map[string]map[Key]bool{}, featured: map[Key]bool{},
-		open: map[string]bool{}, wild: map[string]bool{}, limiting: map[string]bool{}, allowing: map[string]bool{},
+		policies: map[string]map[Key]bool{},
+		open:     map[string]bool{}, wild: map[string]bool{}, limiting: map[string]bool{}, allowing: map[string]bool{},
 		asked:   map[string]map[Key]bool{},
 		inSlots: map[string]*configv1.AuthPolicy{}, retiring: map[string]*configv1.AuthPolicy{},
 		parts: map[*configv1.AuthPolicy]*authPart{},
@@ -91,10 +89,8 @@ type work struct {
 	certs    map[string]bool
 	listener bool
 	closed   []string          // listeners that are gone
-	slotted  bool              // the slots that say what the gateway does are to be built again
-	limited  bool              // that of the rate limit policies is
-	licensed bool              // that of the license is
-	authed   bool              // those of the authentication policies are
+	stale    cause             // what filters depend on that may be another
+	turned   map[string]bool   // filters that routes begin or cease to ask for, by slot
 	guards   map[string]guard  // by listener
 	before   map[Key]*Resource // of what was touched
 	problems []config.Problem
@@ -103,7 +99,7 @@ type work struct {
 func (b *Builder) begin(st *config.State) *work {
 	w := &work{
 		Builder: b, st: st, scopes: map[string]bool{}, services: map[string]bool{}, certs: map[string]bool{},
-		before: map[Key]*Resource{}, guards: map[string]guard{},
+		before: map[Key]*Resource{}, guards: map[string]guard{}, turned: map[string]bool{},
 	}
 	if o := st.Get(resource.Ref{Kind: resource.KindGateway, Name: b.gateway}); o != nil {
 		w.gw = o.Message().(*configv1.Gateway)
@@ -123,7 +119,7 @@ func (b *Builder) Update(st *config.State, changes []config.Change) (Delta, []co
 // Rebuild builds everything; the delta is to what there was before.
 func (b *Builder) Rebuild(st *config.State) (Delta, []config.Problem) {
 	w := b.begin(st)
-	w.listener, w.slotted, w.limited, w.licensed, w.authed = true, true, true, true, true
+	w.listener, w.stale = true, onAnything
 	clear(w.wild)
 	for _, h := range st.Hosts(b.gateway) {
 		w.noteWild(h)
@@ -187,7 +183,7 @@ func (b *Builder) Retain(st *config.State, policies map[string]*configv1.AuthPol
 
 func (b *Builder) reslot(st *config.State) Delta {
 	w := b.begin(st)
-	w.authed = true
+	w.stale |= onPolicies
 	d, _ := w.run()
 	return d
 }
@@ -232,7 +228,9 @@ func (w *work) affected(c config.Change) {
 	case resource.KindAuthPolicy:
 		w.repolicy(c)
 	case resource.KindLicense:
-		w.licensed = w.licensed || c.Ref().Name == w.gw.GetLicense()
+		if c.Ref().Name == w.gw.GetLicense() {
+			w.stale |= onLicense
+		}
 	case resource.KindRateLimit:
 		w.relimit(c)
 	case resource.KindGateway:
@@ -244,15 +242,20 @@ func (w *work) affected(c config.Change) {
 
 // regateway has built again what depends on what changed in the gateway.
 func (w *work) regateway(c config.Change) {
-	w.listener, w.slotted = true, true
+	w.listener = true
+	w.stale |= onGateway
 	if c.Before == nil || c.After == nil {
-		w.limited, w.licensed, w.authed = true, true, true
+		w.stale = onAnything
 		w.everyScope()
 		return
 	}
 	was, now := c.Before.Message().(*configv1.Gateway), c.After.Message().(*configv1.Gateway)
-	w.licensed = w.licensed || was.GetLicense() != now.GetLicense()
-	w.authed = w.authed || was.GetAuthPolicy() != now.GetAuthPolicy()
+	if was.GetLicense() != now.GetLicense() {
+		w.stale |= onLicense
+	}
+	if was.GetAuthPolicy() != now.GetAuthPolicy() {
+		w.stale |= onPolicies
+	}
 	if listenerNames(c.Before) != listenerNames(c.After) {
 		w.everyScope()
 	} else {
@@ -294,7 +297,7 @@ func (w *work) repolicy(c config.Change) {
 	if len(users) == 0 && name != w.gw.GetAuthPolicy() {
 		return
 	}
-	w.authed = true
+	w.stale |= onPolicies
 	if w.routeForm(c.Before) != w.routeForm(c.After) {
 		for k := range users {
 			w.scopes[scopeOf(k.Name)] = true

@@ -8,15 +8,23 @@ import (
 	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
-
-	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 )
 
-// slotOfConnections stands before the connection manager of every chain. What comes into it counts the
-// connections of one chain that were made since it came; those that are there already stay, uncounted.
-func slotOfConnections() *listenerv3.Filter {
+const slotConnections = "marchproxy.connections"
+
+// filterConnections stands among the network filters, before the connection manager of every chain. What comes into it
+// counts the connections of one chain that were made since it came; those that are there already stay, uncounted.
+var filterConnections = &filter{
+	slot: slotConnections, holds: []proto.Message{&limitv3.ConnectionLimit{}}, before: unlimited(),
+	on: onGateway,
+	content: func(c *chain) *Resource {
+		return extension(slotConnections, connectionLimit(c.gw.GetLimits().GetMaxConnections()), nil, c.ref())
+	},
+}
+
+func placeOfConnections() *listenerv3.Filter {
 	return &listenerv3.Filter{Name: slotConnections, ConfigType: &listenerv3.Filter_ConfigDiscovery{
-		ConfigDiscovery: discovered(slotConnections, &limitv3.ConnectionLimit{}),
+		ConfigDiscovery: filterConnections.discovered(),
 	}}
 }
 
@@ -35,12 +43,4 @@ func unlimited() proto.Message {
 			DefaultValue: wrapperspb.Bool(false), RuntimeKey: "marchproxy.connection_limit",
 		},
 	}
-}
-
-// listenerLimit is the local rate limit of each listener's requests, asleep where there is none.
-func listenerLimit(l *configv1.LocalRateLimit) proto.Message {
-	if l == nil {
-		return asleep()
-	}
-	return rateLimit("listener", l)
 }

@@ -6,110 +6,140 @@ import (
 	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	chainv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/filter_chain/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
-	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
-	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
-	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
-	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
-	httpwasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/wasm/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// Slots are places in the filter chain whose content comes by ECDS. Every listener has all of them, in
-// use or not, so that the first policy of a gateway changes as little as its hundredth key: no listener,
-// no connection. A slot that is not in use is asleep: Envoy makes nothing of it for a request.
+// filters are the HTTP filters of every listener, in the order in which a request passes through them; the router
+// comes after the last. A new one is a file with its declaration, and a line here.
+var filters = []*filter{
+	filterHost,         // host.go
+	filterMetrics,      // metrics.go
+	filterCORS,         // cors.go
+	filterRequests,     // requestlimit.go
+	filterListenerRate, // listenerlimit.go
+	filterRouteRate,    // routelimit.go
+	filterLicense,      // license.go
+	filterAuth,         // auth.go
+	filterJWT,          // jwt.go
+	filterClaims,       // claims.go
+}
+
+// elsewhere are the places that are not among the HTTP filters of a new listener, and get their content as these do.
+var elsewhere = []*filter{
+	filterConnections, // connlimit.go
+	filterHostEarlier, // host.go
+}
+
+// everyFilter is both.
+var everyFilter = slices.Concat(filters, elsewhere)
+
+// filter declares a filter. Every listener has a place for it, in use or not, whose content comes by ECDS: the first
+// route of a gateway that asks for it changes as little as the hundredth, no listener and no connection. A place that
+// is not in use is asleep: Envoy makes nothing of it for a request.
+//
+// It is not a filter that is disabled until a route enables it, for Envoy chooses a request's filters by the first
+// route that it finds, and a wildcard's request has none before the host filter (docs/adr/0021-only-what-is-used.md).
+type filter struct {
+	// slot names the place: its content is the ECDS resource of this name, and what a route tells the filter stands in
+	// the route under it.
+	slot string
+	// holds are messages of the types that the content may have. A listener fixes them.
+	holds []proto.Message
+	// before is the content before there is any, and where none can be had. What protects something is [unavailable]
+	// then, and lets nothing through.
+	before proto.Message
+	// on is what has the content built again.
+	on cause
+	// content is what comes into the place, with the clusters that it sends traffic to.
+	content func(c *chain) *Resource
+	// asks says whether a route asks for the filter: the route is not sent to an Envoy before the content is there.
+	asks func(r *configv1.Route) bool
+	// route is what a route tells the filter; nil where it tells nothing, and in all that tell nothing. Clusters that
+	// the filter sends traffic to because of that go into those of the table.
+	route func(t *tableBuilder, name string, r *configv1.Route) proto.Message
+}
+
+// cause is what contents of filters depend on.
+type cause int
+
 const (
-	slotHost     = "marchproxy.authority" // host.go
-	slotMetrics  = "marchproxy.metrics"
-	slotRequests = "marchproxy.requests" // rate limit policies
-	slotLicense  = "marchproxy.license"
-	slotAuth     = "marchproxy.auth"   // our filter: HMAC keys, opaque tokens
-	slotJWT      = "marchproxy.jwt"    // Envoy's own: public keys
-	slotClaims   = "marchproxy.claims" // the claims that tokens of slotJWT must have
-	slotLimit    = "marchproxy.listener_rate_limit"
-	// Those of what single routes ask for: routefilters.go.
-	slotCORS       = "envoy.filters.http.cors"
-	slotRouteLimit = "marchproxy.route_rate_limit"
-	// slotHostEarlier is the place of the host filter in listeners from before [slotHost], whose connections may drain.
-	slotHostEarlier = "marchproxy.host"
-	// slotConnections is a place among the network filters: connlimit.go.
-	slotConnections = "marchproxy.connections"
+	onGateway  cause = 1 << iota
+	onRoutes         // whether some route of the gateway asks for the filter: [chain.asked]
+	onLimits         // the rate limit policies that limit requests of the gateway
+	onLicense        // the gateway's license
+	onPolicies       // the authentication policies that the gateway and its routes name
+	onAnything = onGateway | onRoutes | onLimits | onLicense | onPolicies
 )
 
-// slotNames are all of them.
-var slotNames = []string{
-	slotConnections, slotHost, slotHostEarlier, slotMetrics, slotCORS, slotRequests, slotLimit, slotRouteLimit, slotLicense, slotAuth,
-	slotJWT, slotClaims,
+// chain is what the contents of a gateway's filters are made of.
+type chain struct {
+	st     *config.State
+	name   string
+	gw     *configv1.Gateway
+	module func(filter string) string
+	// asked says whether some route of the gateway asks for a filter, by its slot.
+	asked func(slot string) bool
+	// limits are the rate limit policies that limit requests of the gateway, and those with addresses that all of them
+	// let pass, in order.
+	limits []string
+	// policies are only there for the filters that are built on them.
+	policies *authSlots
 }
 
-// slot is a place in the chain. Until its content has come, or where it cannot be had, those that protect
-// something let nothing through.
-func slot(name string, types ...proto.Message) *hcmv3.HttpFilter {
-	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_ConfigDiscovery{
-		ConfigDiscovery: discovered(name, types...),
-	}}
+func (c *chain) ref() resource.Ref { return resource.Ref{Kind: resource.KindGateway, Name: c.name} }
+
+// newestFirst sorts what a slot is built from: what was changed last is what Envoy refuses, if it refuses
+// something.
+func newestFirst(st *config.State, objects []resource.Ref) []resource.Ref {
+	slices.SortStableFunc(objects, func(a, b resource.Ref) int {
+		return cmp.Compare(st.Get(b).Revision, st.Get(a).Revision)
+	})
+	return objects
 }
 
-// discovered is where a slot's content comes from, of one of the types.
-func discovered(name string, types ...proto.Message) *corev3.ExtensionConfigSource {
-	source := &corev3.ExtensionConfigSource{ConfigSource: ads(), DefaultConfig: pack(before(name))}
+// onDemand is the content of a filter that is there while some route asks for it.
+func (c *chain) onDemand(slot string, content proto.Message) *Resource {
+	if !c.asked(slot) {
+		content = asleep()
+	}
+	return extension(slot, content, nil, c.ref())
+}
+
+// place is a filter's place in a listener.
+func (f *filter) place() *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: f.slot, ConfigType: &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: f.discovered()}}
+}
+
+// discovered is where the content of a place comes from.
+func (f *filter) discovered() *corev3.ExtensionConfigSource {
+	source := &corev3.ExtensionConfigSource{ConfigSource: ads(), DefaultConfig: pack(f.before)}
 	urls := map[string]bool{source.DefaultConfig.GetTypeUrl(): true}
-	for _, t := range types {
+	for _, t := range f.holds {
 		urls[pack(t).GetTypeUrl()] = true
 	}
 	source.TypeUrls = slices.Sorted(maps.Keys(urls))
 	return source
 }
 
-// before is a slot's content before it has any.
-func before(name string) proto.Message {
-	switch name {
-	case slotConnections:
-		return unlimited()
-	case slotMetrics, slotRequests:
-		return passThrough()
-	case slotLimit, slotCORS, slotRouteLimit:
-		return asleep()
-	default:
-		return unavailable()
-	}
-}
-
 // Closed is a slot's content before it has any, as a resource.
-func Closed(name string) *Resource { return extension(name, before(name), nil) }
-
-func slotOfMetrics() *hcmv3.HttpFilter {
-	return slot(slotMetrics, &httpwasmv3.Wasm{}, passThrough(), asleep())
-}
-
-// slotOfRequests is open before its content has come, and where Envoy refuses it: a limit shares out what
-// there is, and no service at all is no fair share. A listener waits for its slots before it opens.
-func slotOfRequests() *hcmv3.HttpFilter {
-	return slot(slotRequests, &compositev3.Composite{}, passThrough(), asleep())
-}
-
-// slotOfLimit holds the local rate limit of the listener's requests.
-func slotOfLimit() *hcmv3.HttpFilter { return slot(slotLimit, &limitv3.LocalRateLimit{}, asleep()) }
-
-func slotsAfter() []*hcmv3.HttpFilter {
-	return []*hcmv3.HttpFilter{
-		slot(slotLicense, &httpwasmv3.Wasm{}, passThrough(), asleep()),
-		slot(slotAuth, &httpwasmv3.Wasm{}, passThrough(), asleep()),
-		slot(slotJWT, &jwtv3.JwtAuthentication{}, asleep()),
-		slot(slotClaims, &rbacv3.RBAC{}, passThrough(), asleep()),
+func Closed(slot string) *Resource {
+	for _, f := range everyFilter {
+		if f.slot == slot {
+			return extension(slot, f.before, nil)
+		}
 	}
+	return extension(slot, unavailable(), nil)
 }
 
 // passThrough is what an unused slot held before there was [asleep]: a filter that does nothing, and costs a filter.
@@ -127,72 +157,12 @@ func unavailable() proto.Message {
 	}}
 }
 
-// capabilities are the host calls and callbacks of each filter: what Envoy lets it do, and nothing else.
-var capabilities = map[string][]string{
-	"metrics": {
-		"proxy_on_context_create", "proxy_on_configure", "proxy_on_request_body", "proxy_on_response_body", "proxy_on_log",
-		"proxy_on_tick", "proxy_on_memory_allocate", "proxy_log", "proxy_get_buffer_bytes", "proxy_get_header_map_pairs",
-		"proxy_get_property", "proxy_define_metric", "proxy_increment_metric", "proxy_record_metric",
-		"proxy_set_tick_period_milliseconds", "clock_time_get",
-	},
-	"license": decides,
-	"auth":    decides,
-}
-
-// decides is what a filter needs that lets requests through or not.
-var decides = []string{
-	"proxy_on_context_create", "proxy_on_configure", "proxy_on_request_headers", "proxy_on_memory_allocate", "proxy_log",
-	"proxy_get_buffer_bytes", "proxy_get_property", "proxy_define_metric", "proxy_increment_metric",
-	"proxy_get_header_map_pairs", "proxy_set_header_map_pairs", "proxy_get_current_time_nanoseconds", "proxy_send_local_response",
-}
-
-// Wasm is the configuration of one of our filters (metrics, license, auth) as Envoy has it: the module's
-// file and the filter's own configuration in JSON. The VM is the same for every configuration, so that a
-// change costs no new one; each filter has one of its own.
-func Wasm(name, file string, configuration []byte) *httpwasmv3.Wasm {
-	allowed := map[string]*wasmv3.SanitizationConfig{}
-	for _, c := range capabilities[name] {
-		allowed[c] = &wasmv3.SanitizationConfig{}
-	}
-	policy := wasmv3.FailurePolicy_FAIL_RELOAD // and closed, until it runs again
-	if name == "metrics" {
-		policy = wasmv3.FailurePolicy_FAIL_OPEN
-	}
-	id := "marchproxy." + name
-	return &httpwasmv3.Wasm{Config: &wasmv3.PluginConfig{
-		Name: id, RootId: id, FailurePolicy: policy, Configuration: pack(wrapperspb.String(string(configuration))),
-		Vm: &wasmv3.PluginConfig_VmConfig{VmConfig: &wasmv3.VmConfig{
-			VmId: id, Runtime: "envoy.wasm.runtime.v8", CapabilityRestrictionConfig: &wasmv3.CapabilityRestrictionConfig{AllowedCapabilities: allowed},
-			Code: &corev3.AsyncDataSource{Specifier: &corev3.AsyncDataSource_Local{Local: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: file}}}},
-		}},
-	}}
-}
-
-func (w *work) module(name string) string {
-	if w.opt.Module == nil {
-		return "/var/lib/envoy/wasm/" + name + ".wasm"
-	}
-	return w.opt.Module(name)
-}
-
-// fill puts something into a slot; objects are what it was built from.
-func (w *work) fill(slot string, content proto.Message, objects ...resource.Ref) {
-	r := extension(slot, content, nil, objects...)
-	w.put(r.Key, r)
-}
-
 // sleeping is a slot that is not in use. An Envoy whose listeners may be from before they took an empty chain gets
 // the other content: it would refuse the chain as long as connections of such a listener drain.
 func sleeping(slot string, other proto.Message, objects ...resource.Ref) *Resource {
 	r := extension(slot, asleep(), nil, objects...)
 	r.Plain = extension(slot, other, nil, objects...)
 	return r
-}
-
-// sleep is [work.fill] with nothing.
-func (w *work) sleep(slot string, objects ...resource.Ref) {
-	r := sleeping(slot, passThrough(), objects...)
-	w.put(r.Key, r)
 }
 
 // unused is a slot that protects nothing any more.
@@ -202,51 +172,58 @@ func unused(slot string, objects ...resource.Ref) *Resource {
 	return r
 }
 
-// newestFirst sorts what a slot is built from: what was changed last is what Envoy refuses, if it refuses
-// something.
-func (w *work) newestFirst(objects []resource.Ref) {
-	slices.SortStableFunc(objects, func(a, b resource.Ref) int { return cmp.Compare(w.st.Get(b).Revision, w.st.Get(a).Revision) })
-}
-
 func extension(slot string, content proto.Message, clusters []string, objects ...resource.Ref) *Resource {
 	return newResource(slot, &corev3.TypedExtensionConfig{Name: slot, TypedConfig: pack(content)}, clusters, objects...)
 }
 
-// slots builds the content of those of the gateway's slots that may be another.
+// slots builds the content of those of the gateway's filters that may have another.
 func (w *work) slots() {
-	gw := resource.Ref{Kind: resource.KindGateway, Name: w.gateway}
 	if w.gw == nil {
-		for _, name := range slotNames {
-			w.put(Key{TypeExtension, name}, nil)
+		for _, f := range everyFilter {
+			w.put(Key{TypeExtension, f.slot}, nil)
 		}
 		w.put(Key{TypeRuntime, bootstrap.RuntimeLayer}, nil)
 		return
 	}
-	if w.slotted {
-		w.own(gw)
+	if w.stale&onGateway != 0 {
+		r := runtimeLayer(w.gateway, w.gw)
+		w.put(r.Key, r)
 	}
-	if w.limited {
-		w.requests(gw)
+	c := &chain{
+		st: w.st, name: w.gateway, gw: w.gw, module: w.module,
+		asked: func(slot string) bool { return len(w.asked[slot]) > 0 },
 	}
-	if w.licensed {
-		w.license(gw)
+	if w.stale&onLimits != 0 {
+		c.limits = w.limits()
 	}
-	if w.authed {
-		w.auth(gw)
+	if w.stale&onPolicies != 0 {
+		c.policies = w.policySlots()
+	}
+	for _, f := range everyFilter {
+		if f.on&w.stale != 0 || w.turned[f.slot] {
+			r := f.content(c)
+			w.put(r.Key, r)
+		}
 	}
 }
 
-// own builds the slots that depend on nothing but the gateway.
-func (w *work) own(gw resource.Ref) {
-	w.runtime(gw)
-	if metrics(w.gw) == configv1.Gateway_wasm {
-		w.fill(slotMetrics, Wasm("metrics", w.module("metrics"), []byte("{}")), gw)
-	} else {
-		w.sleep(slotMetrics, gw)
+// useFilters replaces what a scope's routes ask for.
+func (w *work) useFilters(scope Key, asks map[string]bool) {
+	for _, f := range filters {
+		if f.on&onRoutes == 0 {
+			continue
+		}
+		was := len(w.asked[f.slot]) > 0
+		if asks[f.slot] {
+			if !was {
+				w.asked[f.slot] = map[Key]bool{}
+			}
+			w.asked[f.slot][scope] = true
+		} else {
+			delete(w.asked[f.slot], scope)
+		}
+		if was != (len(w.asked[f.slot]) > 0) {
+			w.turned[f.slot] = true
+		}
 	}
-	w.fill(slotHost, hostFilter(), gw)
-	w.fill(slotHostEarlier, &luav3.Lua{DefaultSourceCode: inline(earlierScript)}, gw)
-	w.fill(slotConnections, connectionLimit(w.gw.GetLimits().GetMaxConnections()), gw)
-	w.fill(slotLimit, listenerLimit(w.gw.GetLimits().GetLocalRateLimit()), gw)
-	w.routeFilters(gw)
 }

@@ -79,7 +79,6 @@ func scopedRoutes() *hcmv3.HttpConnectionManager_ScopedRoutes {
 	}}
 }
 
-// hostFilter is step 4. It is the same everywhere, in its place by ECDS so that another one drains nobody.
 func hostFilter() proto.Message {
 	authority := matching("authority", &inputsv3.HttpRequestHeaderMatchInput{HeaderName: ":authority"})
 	rule := func(host string, then *xdsmatcherv3.Matcher_OnMatch) *xdsmatcherv3.Matcher_MatcherList_FieldMatcher {
@@ -163,7 +162,26 @@ const earlierScript = `function envoy_on_request(handle)
 end
 `
 
-func slotOfHost() *hcmv3.HttpFilter { return slot(slotHost, &compositev3.Composite{}) }
+const (
+	slotHost = "marchproxy.authority"
+	// slotHostEarlier is the place of the host filter in listeners from before slotHost, whose connections may drain.
+	slotHostEarlier = "marchproxy.host"
+)
+
+// filterHost is step 4. It is the same everywhere, in its place by ECDS so that another one drains nobody.
+var filterHost = &filter{
+	slot: slotHost, holds: []proto.Message{&compositev3.Composite{}}, before: unavailable(),
+	on:      onGateway,
+	content: func(c *chain) *Resource { return extension(slotHost, hostFilter(), nil, c.ref()) },
+}
+
+// filterHostEarlier is the same for listeners from before.
+var filterHostEarlier = &filter{
+	slot: slotHostEarlier, before: unavailable(), on: onGateway,
+	content: func(c *chain) *Resource {
+		return extension(slotHostEarlier, &luav3.Lua{DefaultSourceCode: inline(earlierScript)}, nil, c.ref())
+	},
+}
 
 // hostFilterOff is the same in every table of an exact host, and made once.
 var hostFilterOff = map[string]*anypb.Any{

@@ -1,16 +1,19 @@
 package translate
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -18,8 +21,28 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/config"
 )
 
-// jwtFilter is jwt_authn's name, under which it leaves the claims of a verified token.
-const jwtFilter = "envoy.filters.http.jwt_authn"
+const slotJWT = "marchproxy.jwt"
+
+// filterJWT is Envoy's own: public keys, which it may fetch from a cluster.
+var filterJWT = &filter{
+	slot: slotJWT, holds: []proto.Message{&jwtv3.JwtAuthentication{}, asleep()}, before: unavailable(),
+	on:      onPolicies,
+	content: func(c *chain) *Resource { return c.policies.jwt(nil) },
+	asks:    protected,
+	// A route that says nothing has the gateway's policy, which stands in the filter's own configuration.
+	route: func(t *tableBuilder, _ string, r *configv1.Route) proto.Message {
+		switch name := r.GetAuthPolicy(); {
+		case name == "":
+			return nil
+		case isNative(t.policy(name)):
+			return jwtOn(name)
+		}
+		return jwtOff()
+	},
+}
+
+// jwtMetadata is jwt_authn's own name, under which it leaves the claims of a verified token.
+const jwtMetadata = "envoy.filters.http.jwt_authn"
 
 // newNative is a policy as Envoy's own filters have it: a requirement by the policy's name, of any of its providers,
 // one for each issuer and source of keys.
@@ -129,58 +152,6 @@ func remote(r *configv1.RemoteJwks) *jwtv3.RemoteJwks {
 	}
 }
 
-// denyWithout denies what a policy has verified and what lacks one of the claims.
-func denyWithout(policy string, claims []*configv1.RequiredClaim) *rbacconfigv3.Policy {
-	var all []*rbacconfigv3.Principal
-	for _, c := range claims {
-		value := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_PresentMatch{PresentMatch: true}}
-		if len(c.GetValues()) > 0 {
-			value = oneOfValues(c)
-		}
-		all = append(all, claim(append([]string{policy}, c.GetClaim()...), value))
-	}
-	has := &rbacconfigv3.Principal{Identifier: &rbacconfigv3.Principal_AndIds{AndIds: &rbacconfigv3.Principal_Set{Ids: all}}}
-	lacks := &rbacconfigv3.Principal{Identifier: &rbacconfigv3.Principal_NotId{NotId: has}}
-	return deny(verifiedBy(policy), lacks)
-}
-
-// verifiedBy is whoever has a token that a policy has verified.
-func verifiedBy(policy string) *rbacconfigv3.Principal {
-	present := &matcherv3.ValueMatcher_PresentMatch{PresentMatch: true}
-	return claim([]string{policy}, &matcherv3.ValueMatcher{MatchPattern: present})
-}
-
-// deny denies whoever is all of these.
-func deny(who ...*rbacconfigv3.Principal) *rbacconfigv3.Policy {
-	all := &rbacconfigv3.Principal_AndIds{AndIds: &rbacconfigv3.Principal_Set{Ids: who}}
-	return &rbacconfigv3.Policy{
-		Permissions: []*rbacconfigv3.Permission{{Rule: &rbacconfigv3.Permission_Any{Any: true}}},
-		Principals:  []*rbacconfigv3.Principal{{Identifier: all}},
-	}
-}
-
-func claim(path []string, value *matcherv3.ValueMatcher) *rbacconfigv3.Principal {
-	m := &matcherv3.MetadataMatcher{Filter: jwtFilter, Value: value}
-	for _, p := range path {
-		m.Path = append(m.Path, &matcherv3.MetadataMatcher_PathSegment{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: p}})
-	}
-	return &rbacconfigv3.Principal{Identifier: &rbacconfigv3.Principal_SourcedMetadata{SourcedMetadata: &rbacconfigv3.SourcedMetadata{MetadataMatcher: m}}}
-}
-
-// oneOfValues matches a string, or a list that holds one of the values.
-func oneOfValues(c *configv1.RequiredClaim) *matcherv3.ValueMatcher {
-	var any []*matcherv3.ValueMatcher
-	for _, v := range c.GetValues() {
-		s := exactly(v)
-		if c.GetWords() {
-			s = &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex("(.* )?" + regexp.QuoteMeta(v) + "( .*)?")}}
-		}
-		one := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: s}}
-		any = append(any, one, &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_ListMatch{ListMatch: &matcherv3.ListMatcher{MatchPattern: &matcherv3.ListMatcher_OneOf{OneOf: one}}}})
-	}
-	return &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_OrMatch{OrMatch: &matcherv3.OrMatcher{ValueMatchers: any}}}
-}
-
 // exempt narrows a match to paths that need no credentials. It works on the path as the client sent it
 // and Envoy normalised it, and takes no path with anything escaped in it.
 func exempt(m *routev3.RouteMatch, e *configv1.ExemptPath) *routev3.RouteMatch {
@@ -204,4 +175,81 @@ func jwtOff() *jwtv3.PerRouteConfig {
 
 func jwtOn(policy string) *jwtv3.PerRouteConfig {
 	return &jwtv3.PerRouteConfig{RequirementSpecifier: &jwtv3.PerRouteConfig_RequirementName{RequirementName: policy}}
+}
+
+// authn is the configuration of Envoy's own filter.
+func (s *authSlots) authn(these map[string]bool) *jwtv3.JwtAuthentication {
+	out := &jwtv3.JwtAuthentication{}
+	for _, a := range s.native {
+		n := a.native
+		if s.shut(a, these) {
+			n = closedNative(a.ref.Name)
+		}
+		if out.Providers == nil {
+			out.Providers, out.RequirementMap = map[string]*jwtv3.JwtProvider{}, map[string]*jwtv3.JwtRequirement{}
+		}
+		maps.Copy(out.Providers, n.providers)
+		out.RequirementMap[a.ref.Name] = n.requirement
+	}
+	if a := s.everywhere; a != nil && a.native != nil {
+		if !s.shut(a, these) {
+			for _, e := range a.policy.GetExemptPaths() {
+				out.Rules = append(out.Rules, &jwtv3.RequirementRule{Match: exempt(everything(), e)})
+			}
+		}
+		out.Rules = append(out.Rules, &jwtv3.RequirementRule{
+			Match: everything(), RequirementType: &jwtv3.RequirementRule_RequirementName{RequirementName: a.ref.Name},
+		})
+	}
+	return out
+}
+
+// jwt is the slot of Envoy's own filter.
+func (s *authSlots) jwt(these map[string]bool) *Resource {
+	var clusters []string
+	for _, a := range s.native {
+		if !s.shut(a, these) {
+			clusters = append(clusters, a.native.clusters...)
+		}
+	}
+	slices.Sort(clusters)
+	content := s.authn(these)
+	r := extension(slotJWT, content, slices.Compact(clusters), s.objects...)
+	if len(s.native) == 0 {
+		// Without any policy it still refuses a route that names one, where an empty place would let it pass: an Envoy
+		// that may have such a route keeps the filter.
+		careful := r
+		r = sleeping(slotJWT, content, s.objects...)
+		r.Careful = careful
+		r.Needs = []Key{{TypeExtension, slotClaims}}
+		return r
+	}
+	// Keys must not be there without the claims that they are good for only.
+	r.Needs = []Key{{TypeExtension, slotClaims}}
+	return s.divided(r, s.native, these, s.jwt)
+}
+
+// closedNative lets nobody in: it takes tokens of a key that is a digest, to which nobody knows a private key.
+func closedNative(name string) *nativePart {
+	digest := sha256.Sum256([]byte("MarchProxy: a policy that refuses everything"))
+	key := edKey(digest[:])
+	key.Alg = "EdDSA"
+	provider := &jwtv3.JwtProvider{
+		RequireExpiration:   true,
+		FromHeaders:         []*jwtv3.JwtHeader{{Name: "Authorization", ValuePrefix: "Bearer "}},
+		JwksSourceSpecifier: &jwtv3.JwtProvider_LocalJwks{LocalJwks: inline(string(encode(jwkSet{Keys: []jwk{key}})))},
+	}
+	id := name + "/closed"
+	return &nativePart{providers: map[string]*jwtv3.JwtProvider{id: provider}, requirement: require(id)}
+}
+
+// content is all of it as bytes, to tell two versions apart.
+func (n *nativePart) content() []byte {
+	all := &jwtv3.JwtAuthentication{Providers: n.providers}
+	all.RequirementMap = map[string]*jwtv3.JwtRequirement{"": n.requirement}
+	out := pack(all).GetValue()
+	if n.claims != nil {
+		out = append(out, pack(n.claims).GetValue()...)
+	}
+	return out
 }

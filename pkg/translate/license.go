@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	httpwasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 	"google.golang.org/protobuf/proto"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -29,34 +30,42 @@ type (
 	}
 )
 
-// license builds the slot of the license filter, in use where the gateway has a license or a route needs
-// a feature.
-func (w *work) license(gw resource.Ref) {
-	name := w.gw.GetLicense()
-	if name == "" && len(w.featured) == 0 {
-		r := unused(slotLicense, gw)
-		w.put(r.Key, r)
-		return
+const slotLicense = "marchproxy.license"
+
+// filterLicense is ours: in use where the gateway has a license or a route needs a feature.
+var filterLicense = &filter{
+	slot: slotLicense, holds: []proto.Message{&httpwasmv3.Wasm{}, passThrough(), asleep()}, before: unavailable(),
+	on:      onLicense | onRoutes,
+	content: licenseContent,
+	asks:    func(r *configv1.Route) bool { return len(r.GetFeatures()) > 0 },
+}
+
+func licenseContent(c *chain) *Resource {
+	name := c.gw.GetLicense()
+	if name == "" && !c.asked(slotLicense) {
+		return unused(slotLicense, c.ref())
 	}
 	ref := resource.Ref{Kind: resource.KindLicense, Name: name}
-	objects := []resource.Ref{gw}
+	objects := []resource.Ref{c.ref()}
 	var l *configv1.License
-	if o := w.st.Get(ref); o != nil {
+	if o := c.st.Get(ref); o != nil {
 		l = o.Message().(*configv1.License)
-		objects = []resource.Ref{ref, gw}
+		objects = []resource.Ref{ref, c.ref()}
 	}
-	c := licensed(l)
-	c.PerRoute = len(w.featured) > 0
-	build := func(c licenseConfig) proto.Message { return Wasm("license", w.module("license"), encode(c)) }
-	r := extension(slotLicense, build(c), nil, objects...)
+	config := licensed(l)
+	config.PerRoute = c.asked(slotLicense)
+	build := func(config licenseConfig) *Resource {
+		return extension(slotLicense, Wasm("license", c.module("license"), encode(config)), nil, objects...)
+	}
+	r := build(config)
 	if l.GetMaxProxies() > 0 {
-		r.Surplus = extension(slotLicense, build(licenseConfig{Surplus: true}), nil, objects...)
+		r.Surplus = build(licenseConfig{Surplus: true})
 	}
-	if !c.PerRoute {
-		c.PerRoute = true
-		r.Careful = extension(slotLicense, build(c), nil, objects...)
+	if !config.PerRoute {
+		config.PerRoute = true
+		r.Careful = build(config)
 	}
-	w.put(r.Key, r)
+	return r
 }
 
 // licensed is a license as the filter reads it; nil is none.

@@ -12,7 +12,6 @@ import (
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -20,12 +19,6 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
-
-const filterRouter = "envoy.filters.http.router"
-
-func filter(name string, config proto.Message) *hcmv3.HttpFilter {
-	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
-}
 
 // listeners builds the gateway's listeners: all where the gateway has changed, and otherwise those of which the server
 // names make something else.
@@ -96,7 +89,7 @@ func listener(gateway string, g *configv1.Gateway, l *configv1.Listener, s *serv
 }
 
 func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener, plain bool) []*listenerv3.Filter {
-	return []*listenerv3.Filter{slotOfConnections(), {
+	return []*listenerv3.Filter{placeOfConnections(), {
 		Name: "envoy.filters.network.http_connection_manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(connectionManager(gateway, g, l, plain))},
 	}}
 }
@@ -136,11 +129,13 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 		AccessLog:           append(requestMetrics(g, plain), accessLog(g.GetAccessLog(), plain)...),
 		Tracing:             tracing(gateway, g.GetTracing(), plain),
 		LocalReplyConfig:    refusals(),
-		HttpFilters: []*hcmv3.HttpFilter{
-			slotOfHost(), slotOfMetrics(), slotOfCORS(), slotOfRequests(), slotOfLimit(), slotOfRouteLimit(),
-		},
 	}
-	h.HttpFilters = append(append(h.HttpFilters, slotsAfter()...), filter(filterRouter, &routerv3.Router{}))
+	for _, f := range filters {
+		h.HttpFilters = append(h.HttpFilters, f.place())
+	}
+	h.HttpFilters = append(h.HttpFilters, &hcmv3.HttpFilter{
+		Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{})},
+	})
 	return h
 }
 

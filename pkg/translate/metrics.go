@@ -5,15 +5,32 @@ import (
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	statsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stats/v3"
+	httpwasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 	transformv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/actions/transform_stat/v3"
 	inputv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/stats/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 )
+
+const slotMetrics = "marchproxy.metrics"
+
+// filterMetrics counts requests in WASM, at gateways that ask for that: Envoy itself does it otherwise
+// ([requestMetrics]).
+var filterMetrics = &filter{
+	slot: slotMetrics, holds: []proto.Message{&httpwasmv3.Wasm{}, passThrough(), asleep()}, before: passThrough(),
+	on: onGateway,
+	content: func(c *chain) *Resource {
+		if metrics(c.gw) == configv1.Gateway_wasm {
+			return extension(slotMetrics, Wasm("metrics", c.module("metrics"), []byte("{}")), nil, c.ref())
+		}
+		return sleeping(slotMetrics, passThrough(), c.ref())
+	},
+}
 
 // Keys of what a route's metadata say of it.
 const (
@@ -38,7 +55,7 @@ func metrics(g *configv1.Gateway) configv1.Gateway_MetricsEngine {
 	return configv1.Gateway_native
 }
 
-// requestMetrics counts requests at their end, with the names and labels of the filter in WASM (slotMetrics). They are
+// requestMetrics counts requests at their end, with the names and labels of the filter in WASM. They are
 // in the listener whether they are counted or not, which the runtime says; plain, where they are.
 func requestMetrics(g *configv1.Gateway, plain bool) []*accesslogv3.AccessLog {
 	if plain && metrics(g) != configv1.Gateway_native {

@@ -29,30 +29,34 @@ import (
 // and what is forgotten starts with a full bucket.
 const defaultClients = 65536
 
-// requests builds the slot that counts requests by client address. The client's address picks the policy,
-// the longest network that holds it first, as the kernel does; Envoy's local rate limit cannot do that by
-// itself, so that each policy's filter stands behind a match on the address. Within it a wildcard
-// descriptor has a bucket for each client.
+const slotRequests = "marchproxy.requests"
+
+// filterRequests counts requests by client address. The client's address picks the policy, the longest network that
+// holds it first, as the kernel does; Envoy's local rate limit cannot do that by itself, so that each policy's filter
+// stands behind a match on the address. Within it a wildcard descriptor has a bucket for each client.
 //
 // Envoy makes all of it anew when some of it changes, and forgets what the clients have used. Filters that
 // come by ECDS of their own within the slot, one a policy, would keep the others' counts, but Envoy 1.40
 // subscribes to such only while a listener starts.
-func (w *work) requests(gw resource.Ref) {
-	if len(w.limiting) == 0 {
-		w.sleep(slotRequests, gw)
-		return
-	}
+//
+// It is open before its content has come, and where Envoy refuses it: a limit shares out what there is, and no
+// service at all is no fair share. A listener waits for its slots before it opens.
+var filterRequests = &filter{
+	slot: slotRequests, holds: []proto.Message{&compositev3.Composite{}, passThrough(), asleep()}, before: passThrough(),
+	on:      onLimits,
+	content: requestLimits,
+}
+
+func requestLimits(c *chain) *Resource {
 	var objects []resource.Ref
 	var ranges []*xdsmatcherv3.IPMatcher_IPRangeMatcher
 	var everyone *xdsmatcherv3.Matcher_OnMatch
 	var allowed []netip.Prefix
-	names := maps.Clone(w.allowing)
-	maps.Copy(names, w.limiting)
-	for _, name := range slices.Sorted(maps.Keys(names)) {
+	for _, name := range c.limits {
 		ref := resource.Ref{Kind: resource.KindRateLimit, Name: name}
-		p := w.st.Get(ref).Message().(*configv1.RateLimitPolicy)
+		p := c.st.Get(ref).Message().(*configv1.RateLimitPolicy)
 		allowed = append(allowed, config.ParseCIDRs(p.GetAllow())...)
-		if !config.LimitsGateway(p, w.gateway) {
+		if !config.LimitsGateway(p, c.name) {
 			continue
 		}
 		objects = append(objects, ref)
@@ -63,6 +67,9 @@ func (w *work) requests(gw resource.Ref) {
 			ranges = append(ranges, &xdsmatcherv3.IPMatcher_IPRangeMatcher{Ranges: cidrRanges(config.ParseCIDRs(p.GetCidrs())), OnMatch: action})
 		}
 	}
+	if len(objects) == 0 {
+		return sleeping(slotRequests, passThrough(), c.ref())
+	}
 	limits := bySource(ranges, everyone)
 	if len(allowed) > 0 {
 		limits = bySource(
@@ -70,11 +77,20 @@ func (w *work) requests(gw resource.Ref) {
 			&xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Matcher{Matcher: limits}},
 		)
 	}
-	w.newestFirst(objects)
-	w.fill(slotRequests, &compositev3.Composite{Matcher: limits}, append(objects, gw)...)
+	return extension(slotRequests, &compositev3.Composite{Matcher: limits}, nil, append(newestFirst(c.st, objects), c.ref())...)
 }
 
-// relimit has the slot built again where a changed policy changes what [work.requests] builds: the requests that it
+// limits are the rate limit policies that [requestLimits] is made of: none where none limits the gateway's requests.
+func (w *work) limits() []string {
+	if len(w.limiting) == 0 {
+		return nil
+	}
+	names := maps.Clone(w.allowing)
+	maps.Copy(names, w.limiting)
+	return slices.Sorted(maps.Keys(names))
+}
+
+// relimit has the slot built again where a changed policy changes what [requestLimits] makes: the requests that it
 // limits, or the addresses that others let pass because of it.
 func (w *work) relimit(c config.Change) {
 	name := c.Ref().Name
@@ -95,7 +111,9 @@ func (w *work) relimit(c config.Change) {
 		}
 	}
 	allows := len(w.limiting) > 0 && !slices.Equal(was.GetAllow(), now.GetAllow())
-	w.limited = w.limited || limited || allows
+	if limited || allows {
+		w.stale |= onLimits
+	}
 }
 
 // bySource matches the client's address; otherwise stands for addresses in none of the ranges.

@@ -2,14 +2,11 @@ package translate
 
 import (
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
-	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	hostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -46,21 +43,22 @@ func (t *tableBuilder) route(name string, r *configv1.Route) []*routev3.Route {
 	default:
 		out.Action = &routev3.Route_Route{Route: t.forward(r)}
 	}
-	perFilter := map[string]*anypb.Any{}
-	if r.GetCors() != nil {
-		t.use(slotCORS)
-		perFilter[slotCORS] = pack(cors(r.GetCors()))
-	}
-	if r.GetLocalRateLimit() != nil {
-		t.use(slotRouteLimit)
-		perFilter[slotRouteLimit] = pack(rateLimit("route_"+strings.ReplaceAll(name, "-", "_"), r.GetLocalRateLimit()))
-	}
 	t.tell(out, name, r)
-	free := t.protect(perFilter, out, r)
-	if len(perFilter) > 0 {
-		out.TypedPerFilterConfig = perFilter
+	for _, f := range filters {
+		if f.asks != nil && f.asks(r) {
+			t.ask(f.slot)
+		}
+		if f.route == nil {
+			continue
+		}
+		if m := f.route(t, name, r); m != nil {
+			if out.TypedPerFilterConfig == nil {
+				out.TypedPerFilterConfig = map[string]*anypb.Any{}
+			}
+			out.TypedPerFilterConfig[f.slot] = pack(m)
+		}
 	}
-	return append(free, out)
+	return append(t.exempt(out, r), out)
 }
 
 func match(r *configv1.Route) *routev3.RouteMatch {
@@ -324,29 +322,4 @@ func fraction(percent *float64, def float64) *corev3.RuntimeFractionalPercent {
 		p = *percent
 	}
 	return &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: uint32(p * 10000), Denominator: typev3.FractionalPercent_MILLION}}
-}
-
-func cors(c *configv1.Cors) *corsv3.CorsPolicy {
-	out := &corsv3.CorsPolicy{
-		AllowMethods: strings.Join(c.GetAllowMethods(), ","), AllowHeaders: strings.Join(c.GetAllowHeaders(), ","),
-		ExposeHeaders: strings.Join(c.GetExposeHeaders(), ","), AllowCredentials: wrapperspb.Bool(c.GetAllowCredentials()),
-	}
-	if c.GetMaxAge() != nil {
-		out.MaxAge = strconv.FormatInt(c.GetMaxAge().GetSeconds(), 10)
-	}
-	for _, o := range c.GetAllowOrigins() {
-		out.AllowOriginStringMatch = append(out.AllowOriginStringMatch, stringMatch(o))
-	}
-	return out
-}
-
-func rateLimit(prefix string, l *configv1.LocalRateLimit) *limitv3.LocalRateLimit {
-	on := &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: 100, Denominator: typev3.FractionalPercent_HUNDRED}}
-	return &limitv3.LocalRateLimit{
-		StatPrefix: prefix, FilterEnabled: on, FilterEnforced: on,
-		TokenBucket: &typev3.TokenBucket{
-			MaxTokens: orNumber(l.GetBurst(), l.GetRequests()), TokensPerFill: wrapperspb.UInt32(l.GetRequests()), FillInterval: orElse(l.GetPer(), time.Second),
-		},
-		EnableXRatelimitHeaders: 1,
-	}
 }

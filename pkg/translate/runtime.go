@@ -25,26 +25,25 @@ const (
 	keySampling  = "tracing.random_sampling" // Envoy's own
 )
 
-// runtime builds the gateway's layer; objects are what it was built from.
-func (w *work) runtime(gw resource.Ref) {
+// runtimeLayer is a gateway's layer.
+func runtimeLayer(name string, g *configv1.Gateway) *Resource {
 	layer := map[string]*structpb.Value{
 		// For the agent, which tells Envoy when it starts it.
-		bootstrap.RuntimeDrain: structpb.NewNumberValue(DrainTime(w.gw).Truncate(time.Second).Seconds()),
+		bootstrap.RuntimeDrain: structpb.NewNumberValue(DrainTime(g).Truncate(time.Second).Seconds()),
 	}
-	if a := w.gw.GetAccessLog(); a != nil {
+	if a := g.GetAccessLog(); a != nil {
 		layer[keyAccessLog] = structpb.NewNumberValue(100)
 		layer[keyMinStatus] = structpb.NewNumberValue(float64(a.GetMinStatus()))
 	}
-	if metrics(w.gw) == configv1.Gateway_native {
+	if metrics(g) == configv1.Gateway_native {
 		layer[keyMetrics] = structpb.NewNumberValue(100)
 	}
-	if t := w.gw.GetTracing(); t != nil {
+	if t := g.GetTracing(); t != nil {
 		layer[keySampling] = share(percent(t))
 	}
-	r := newResource(bootstrap.RuntimeLayer, &runtimev3.Runtime{
+	return newResource(bootstrap.RuntimeLayer, &runtimev3.Runtime{
 		Name: bootstrap.RuntimeLayer, Layer: &structpb.Struct{Fields: layer},
-	}, nil, gw)
-	w.put(r.Key, r)
+	}, nil, resource.Ref{Kind: resource.KindGateway, Name: name})
 }
 
 // DrainTime is how long connections of a gateway may go on that came through what a change has replaced, as it

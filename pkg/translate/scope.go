@@ -78,14 +78,14 @@ func (w *work) tables(host string) []builtTable {
 func (w *work) scope(host string, tables []builtTable) {
 	for _, b := range tables {
 		k := Key{TypeScope, scopeName(b.t.listener.GetName(), host)}
-		w.usePolicies(k, b.t.policies, b.t.featured)
-		w.useFilters(k, b.t.uses)
+		w.usePolicies(k, b.t.policies)
+		w.useFilters(k, b.t.asks)
 		maps.Copy(w.traits, b.t.learned)
 		w.put(k, b.r)
 	}
 	for _, listener := range w.closed {
 		k := Key{TypeScope, scopeName(listener, host)}
-		w.usePolicies(k, nil, false)
+		w.usePolicies(k, nil)
 		w.useFilters(k, nil)
 		w.put(k, nil)
 	}
@@ -136,8 +136,7 @@ type tableBuilder struct {
 	listener *configv1.Listener
 	clusters map[string]bool
 	policies map[string]bool
-	featured bool
-	uses     map[string]bool // slots that routes ask for
+	asks     map[string]bool // slots that routes ask for
 	objects  []resource.Ref
 	learned  map[string]string // traits of services
 }

@@ -93,9 +93,7 @@ func (r *Resource) Same(o *Resource) bool {
 
 // Says is whether the routes of a table name something that a slot looks for: a policy, none, a feature.
 func (r *Resource) Says() bool {
-	return r.Type == TypeScope && (len(r.Policies) > 0 || slices.ContainsFunc(r.Needs, func(k Key) bool {
-		return routeFilters[k.Name] == nil
-	}))
+	return r.Type == TypeScope && (len(r.Policies) > 0 || slices.Contains(r.Needs, Key{TypeExtension, slotLicense}))
 }
 
 // Is says whether a version is this resource's, in any form.
