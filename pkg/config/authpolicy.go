@@ -11,6 +11,16 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
+var authPolicyKind = Kind{
+	Name: resource.KindAuthPolicy,
+	references: func(o *resource.Object, r *refs) {
+		r.add(resource.KindService, authPolicyOf(o).GetJwt().GetRemoteJwks().GetService(), "$.jwt.remote_jwks.service")
+	},
+	check: func(_ *State, c Change) []Problem { return checkAuthPolicy(c.After, authPolicyOf(c.After)) },
+}
+
+func authPolicyOf(o *resource.Object) *configv1.AuthPolicy { return o.Message().(*configv1.AuthPolicy) }
+
 // NoPolicy is what a route names to need no credentials whatever its gateway's policy is.
 const NoPolicy = "none"
 
@@ -51,7 +61,7 @@ func KeyBytes(k *configv1.JwtKey, secret string) ([]byte, error) {
 	return out, nil
 }
 
-func (s *State) checkAuthPolicy(o *resource.Object, p *configv1.AuthPolicy) []Problem {
+func checkAuthPolicy(o *resource.Object, p *configv1.AuthPolicy) []Problem {
 	var out []Problem
 	add := func(path, format string, args ...any) {
 		out = append(out, problem(o, path, "auth_policy", format, args...))

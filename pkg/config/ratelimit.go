@@ -11,6 +11,25 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
+var rateLimitKind = Kind{
+	Name: resource.KindRateLimit,
+	references: func(o *resource.Object, r *refs) {
+		for i, g := range rateLimitOf(o).GetGateways() {
+			r.add(resource.KindGateway, g, "$.gateways[%d]", i)
+		}
+	},
+	index: func(s *State, o *resource.Object, by int) {
+		for _, p := range claimed(rateLimitOf(o)) {
+			put(s.cidrs, p, o, by)
+		}
+	},
+	check: func(s *State, c Change) []Problem { return s.checkRateLimit(c.After, rateLimitOf(c.After)) },
+}
+
+func rateLimitOf(o *resource.Object) *configv1.RateLimitPolicy {
+	return o.Message().(*configv1.RateLimitPolicy)
+}
+
 // ParseCIDR reads a network or an address, as a policy lists them. The error says what is wrong in words
 // that go after the field's name.
 func ParseCIDR(s string) (netip.Prefix, error) {
@@ -98,7 +117,7 @@ func (s *State) checkRateLimit(o *resource.Object, p *configv1.RateLimitPolicy) 
 	}
 	for i, prefix := range claimed(p) {
 		for rival := range s.cidrs[prefix].all() {
-			r := rival.Message().(*configv1.RateLimitPolicy)
+			r := rateLimitOf(rival)
 			if rival.Name == o.Name || !rivals(p, r) {
 				continue
 			}
@@ -115,7 +134,7 @@ func (s *State) checkRateLimit(o *resource.Object, p *configv1.RateLimitPolicy) 
 	}
 	if p.GetIpv6PrefixLength() > 0 {
 		for _, name := range s.Names(resource.KindRateLimit) {
-			r := s.Get(resource.Ref{Kind: resource.KindRateLimit, Name: name}).Message().(*configv1.RateLimitPolicy)
+			r := rateLimitOf(s.Get(resource.Ref{Kind: resource.KindRateLimit, Name: name}))
 			if r.GetIpv6PrefixLength() > 0 && r.GetIpv6PrefixLength() != p.GetIpv6PrefixLength() && meet(p.GetNodeSelector(), r.GetNodeSelector()) {
 				c.add("$.ipv6_prefix_length", "is %d, but policy %q, which can select the same nodes, states %d; a node has one length", p.GetIpv6PrefixLength(), name, r.GetIpv6PrefixLength())
 			}

@@ -27,19 +27,12 @@ func (s *State) Presenters(c Change) map[string]bool {
 	}
 	for _, o := range []*resource.Object{c.Before, c.After} {
 		if o != nil {
-			for _, g := range servername.Gateways(o.Message().(*configv1.Certificate)) {
+			for _, g := range servername.Gateways(certificateOf(o)) {
 				out[g] = true
 			}
 		}
 	}
 	return out
-}
-
-func gatewayOf(o *resource.Object) *configv1.Gateway {
-	if o == nil {
-		return nil
-	}
-	return o.Message().(*configv1.Gateway)
 }
 
 // certificate reads one where something presents it; nil where there is none.

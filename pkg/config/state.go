@@ -6,14 +6,9 @@ import (
 	"net/netip"
 	"slices"
 
-	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
-
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/servername"
 )
-
-// AnyHost is the host of routes that serve every name that no other route of the listener claims.
-const AnyHost = "*"
 
 // HostKey is a host of a gateway, whatever the listener.
 type HostKey struct{ Gateway, Host string }
@@ -167,11 +162,8 @@ func (s *State) swap(old, now *resource.Object) {
 		s.hash[now.Kind] = s.hash[now.Kind].Add(resource.Sum(now))
 		s.index(now, 1)
 	}
-	switch c.Ref().Kind {
-	case resource.KindCertificate:
-		s.present(c)
-	case resource.KindGateway:
-		s.serve(c.Ref().Name, gatewayOf(now))
+	if k := KindOf(c.Ref().Kind); k.follow != nil {
+		k.follow(s, c)
 	}
 }
 
@@ -188,27 +180,10 @@ func (s *State) refer(c Change) {
 }
 
 func (s *State) index(o *resource.Object, by int) {
-	switch m := o.Message().(type) {
-	case *configv1.Route:
-		match := matchKey(m)
-		for _, gw := range Gateways(m) {
-			for _, host := range Hosts(m) {
-				put(s.byHost, HostKey{gw, host}, o, by)
-				put(s.claims, claimOf(HostKey{gw, host}, match), o, by)
-			}
-		}
-		s.name(o.Ref(), Gateways(m), m.GetListeners(), by)
-		for _, gw := range Gateways(m) {
-			s.need(gw, m.GetAuthPolicy(), by)
-		}
-	case *configv1.Gateway:
-		s.need(o.Name, m.GetAuthPolicy(), by)
-	case *configv1.Certificate:
-		s.name(o.Ref(), servername.Gateways(m), m.GetListeners(), by)
-	case *configv1.RateLimitPolicy:
-		for _, p := range claimed(m) {
-			put(s.cidrs, p, o, by)
-		}
+	names := listenersOf(o)
+	s.name(o.Ref(), names.gateways, names.listeners, by)
+	if k := KindOf(o.Kind); k.index != nil {
+		k.index(s, o, by)
 	}
 }
 
@@ -243,25 +218,4 @@ func (s *State) PolicyGateways(policy string) []string {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// Gateways are the gateways that serve a route.
-func Gateways(r *configv1.Route) []string {
-	if len(r.GetGateways()) == 0 {
-		return []string{resource.DefaultGateway}
-	}
-	return r.GetGateways()
-}
-
-// Hosts are the hosts that a route serves.
-func Hosts(r *configv1.Route) []string {
-	if len(r.GetHosts()) == 0 {
-		return []string{AnyHost}
-	}
-	return r.GetHosts()
-}
-
-// OnListener says whether a route is served on a listener.
-func OnListener(r *configv1.Route, listener string) bool {
-	return len(r.GetListeners()) == 0 || slices.Contains(r.GetListeners(), listener)
 }

@@ -1,16 +1,19 @@
 package resource
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 )
 
-// Kind is one kind of resource. Adding one is a message in proto/, an entry in [Kinds], its
-// references (package config) and its translation (package translate).
+// Kind is one kind of resource, as the schema declares it; package config has what else there is to say of it.
+// CONTRIBUTING.md lists what a new one needs.
 type Kind struct {
 	// Name as users write it: Route.
 	Name string
@@ -22,7 +25,7 @@ type Kind struct {
 	New func() proto.Message
 }
 
-// Names of the kinds.
+// Names of the kinds that programs speak of.
 const (
 	KindGateway     = "Gateway"
 	KindService     = "Service"
@@ -34,14 +37,47 @@ const (
 )
 
 // Kinds lists every kind, in the order in which resources are applied: what others refer to first.
-var Kinds = []Kind{
-	{Name: KindCertificate, Path: "certificates", Token: "certificate", New: func() proto.Message { return new(configv1.Certificate) }},
-	{Name: KindService, Path: "services", Token: "service", New: func() proto.Message { return new(configv1.Service) }},
-	{Name: KindAuthPolicy, Path: "auth-policies", Token: "auth_policy", New: func() proto.Message { return new(configv1.AuthPolicy) }},
-	{Name: KindLicense, Path: "licenses", Token: "license", New: func() proto.Message { return new(configv1.License) }},
-	{Name: KindGateway, Path: "gateways", Token: "gateway", New: func() proto.Message { return new(configv1.Gateway) }},
-	{Name: KindRoute, Path: "routes", Token: "route", New: func() proto.Message { return new(configv1.Route) }},
-	{Name: KindRateLimit, Path: "rate-limit-policies", Token: "rate_limit_policy", New: func() proto.Message { return new(configv1.RateLimitPolicy) }},
+var Kinds = declared()
+
+// declared are the messages of the schema that have a path.
+func declared() []Kind {
+	var out []Kind
+	order := map[string]uint32{}
+	within := configv1.File_marchproxy_config_v1_options_proto.Package()
+	protoregistry.GlobalFiles.RangeFilesByPackage(within, func(f protoreflect.FileDescriptor) bool {
+		for i := range f.Messages().Len() {
+			d := f.Messages().Get(i)
+			path, _ := proto.GetExtension(d.Options(), configv1.E_KindPath).(string)
+			if path == "" {
+				continue
+			}
+			t, err := protoregistry.GlobalTypes.FindMessageByName(d.FullName())
+			if err != nil {
+				panic(err) // the generated code registers both
+			}
+			k := Kind{Name: string(d.Name()), Path: path, Token: snake(string(d.Name()))}
+			k.New = func() proto.Message { return t.New().Interface() }
+			order[k.Name], _ = proto.GetExtension(d.Options(), configv1.E_KindOrder).(uint32)
+			out = append(out, k)
+		}
+		return true
+	})
+	slices.SortFunc(out, func(a, b Kind) int {
+		return cmp.Or(cmp.Compare(order[a.Name], order[b.Name]), cmp.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+// snake writes a message's name as a field's: rate_limit_policy.
+func snake(name string) string {
+	var b strings.Builder
+	for i, c := range name {
+		if i > 0 && 'A' <= c && c <= 'Z' {
+			b.WriteByte('_')
+		}
+		b.WriteRune(c)
+	}
+	return strings.ToLower(b.String())
 }
 
 // KindByName finds a kind by its name, KindByPath by its path and KindByToken by its subject token.

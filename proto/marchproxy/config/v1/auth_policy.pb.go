@@ -771,14 +771,14 @@ var File_marchproxy_config_v1_auth_policy_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_auth_policy_proto_rawDesc = "" +
 	"\n" +
-	"&marchproxy/config/v1/auth_policy.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe8\x02\n" +
+	"&marchproxy/config/v1/auth_policy.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\"marchproxy/config/v1/options.proto\"\xfd\x02\n" +
 	"\n" +
 	"AuthPolicy\x12+\n" +
 	"\x03jwt\x18\x01 \x01(\v2\x19.marchproxy.config.v1.JwtR\x03jwt\x12D\n" +
 	"\x06tokens\x18\x02 \x03(\v2!.marchproxy.config.v1.OpaqueTokenB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x06tokens\x12M\n" +
 	"\fexempt_paths\x18\x03 \x03(\v2 .marchproxy.config.v1.ExemptPathB\b\xbaH\x05\x92\x01\x02\x10dR\vexemptPaths\x12\x14\n" +
-	"\x05strip\x18\x04 \x01(\bR\x05strip:\x81\x01\xbaH~\x1a|\n" +
-	"\x11auth_policy.empty\x12?has neither jwt nor tokens: nobody could pass; give one of them\x1a&has(this.jwt) || size(this.tokens) > 0\"\x85\x05\n" +
+	"\x05strip\x18\x04 \x01(\bR\x05strip:\x96\x01\xbaH~\x1a|\n" +
+	"\x11auth_policy.empty\x12?has neither jwt nor tokens: nobody could pass; give one of them\x1a&has(this.jwt) || size(this.tokens) > 0\x8a\xb5\x18\rauth-policies\x90\xb5\x18\x1e\"\x85\x05\n" +
 	"\x03Jwt\x12:\n" +
 	"\x04keys\x18\x01 \x03(\v2\x1c.marchproxy.config.v1.JwtKeyB\b\xbaH\x05\x92\x01\x02\x10\x10R\x04keys\x12\x1d\n" +
 	"\x04jwks\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x04jwks\x12A\n" +
@@ -895,6 +895,7 @@ func file_marchproxy_config_v1_auth_policy_proto_init() {
 	if File_marchproxy_config_v1_auth_policy_proto != nil {
 		return
 	}
+	file_marchproxy_config_v1_options_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -198,14 +198,15 @@ var File_marchproxy_config_v1_certificate_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_certificate_proto_rawDesc = "" +
 	"\n" +
-	"&marchproxy/config/v1/certificate.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\"\xfc\x01\n" +
+	"&marchproxy/config/v1/certificate.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\"marchproxy/config/v1/options.proto\"\x92\x02\n" +
 	"\vCertificate\x12!\n" +
 	"\x05chain\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01(\x80\x80\x10R\x05chain\x12*\n" +
 	"\vprivate_key\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\n" +
 	"privateKey\x12<\n" +
 	"\x05facts\x18\x03 \x01(\v2&.marchproxy.config.v1.CertificateFactsR\x05facts\x12.\n" +
 	"\bgateways\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\x18\x01\"\x06r\x04\x10\x01\x18?R\bgateways\x120\n" +
-	"\tlisteners\x18\x05 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\x18\x01\"\x06r\x04\x10\x01\x18?R\tlisteners\"\xb5\x01\n" +
+	"\tlisteners\x18\x05 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\x18\x01\"\x06r\x04\x10\x01\x18?R\tlisteners:\x14\x8a\xb5\x18\fcertificates\x90\xb5\x18\n" +
+	"\"\xb5\x01\n" +
 	"\x10CertificateFacts\x12\x1d\n" +
 	"\n" +
 	"not_before\x18\x01 \x01(\tR\tnotBefore\x12\x1b\n" +
@@ -246,6 +247,7 @@ func file_marchproxy_config_v1_certificate_proto_init() {
 	if File_marchproxy_config_v1_certificate_proto != nil {
 		return
 	}
+	file_marchproxy_config_v1_options_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

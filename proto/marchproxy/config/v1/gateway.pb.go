@@ -697,7 +697,7 @@ var File_marchproxy_config_v1_gateway_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\"marchproxy/config/v1/gateway.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\"\xb5\x05\n" +
+	"\"marchproxy/config/v1/gateway.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\x1a\"marchproxy/config/v1/options.proto\"\xc7\x05\n" +
 	"\aGateway\x12H\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x1e.marchproxy.config.v1.ListenerB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10@R\tlisteners\x12H\n" +
@@ -719,7 +719,7 @@ const file_marchproxy_config_v1_gateway_proto_rawDesc = "" +
 	"\x1aMETRICS_ENGINE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06native\x10\x01\x12\b\n" +
-	"\x04wasm\x10\x02B\n" +
+	"\x04wasm\x10\x02:\x10\x8a\xb5\x18\bgateways\x90\xb5\x182B\n" +
 	"\n" +
 	"\b_metrics\"\xb1\x03\n" +
 	"\bListener\x12>\n" +
@@ -819,6 +819,7 @@ func file_marchproxy_config_v1_gateway_proto_init() {
 		return
 	}
 	file_marchproxy_config_v1_common_proto_init()
+	file_marchproxy_config_v1_options_proto_init()
 	file_marchproxy_config_v1_gateway_proto_msgTypes[0].OneofWrappers = []any{}
 	file_marchproxy_config_v1_gateway_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}

@@ -246,7 +246,7 @@ var File_marchproxy_config_v1_license_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_license_proto_rawDesc = "" +
 	"\n" +
-	"\"marchproxy/config/v1/license.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfa\x03\n" +
+	"\"marchproxy/config/v1/license.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\"marchproxy/config/v1/options.proto\"\x8c\x04\n" +
 	"\aLicense\x12\x19\n" +
 	"\x03key\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03key\x12Q\n" +
 	"\bfeatures\x18\x02 \x03(\tB5\xbaH2\x92\x01/\x10d\x18\x01\")r'\x10\x01\x18@2!^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$R\bfeatures\x12A\n" +
@@ -256,7 +256,7 @@ const file_marchproxy_config_v1_license_proto_rawDesc = "" +
 	"\n" +
 	"expires_at\x18\x05 \x01(\tBi\xbaHfrd2b^(|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2}))$R\texpiresAt\x12M\n" +
 	"\fgrace_period\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\vgracePeriod\x128\n" +
-	"\x05facts\x18\a \x01(\v2\".marchproxy.config.v1.LicenseFactsR\x05facts\"\xc4\x01\n" +
+	"\x05facts\x18\a \x01(\v2\".marchproxy.config.v1.LicenseFactsR\x05facts:\x10\x8a\xb5\x18\blicenses\x90\xb5\x18(\"\xc4\x01\n" +
 	"\vFeatureGate\x12D\n" +
 	"\afeature\x18\x01 \x01(\tB*\xbaH'r%\x18@2!^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$R\afeature\x12o\n" +
 	"\x05paths\x18\x02 \x03(\tBY\xbaHV\x92\x01S\b\x01\x10d\x18\x01\"KrI\x18\x80\b2D^/([A-Za-z0-9._~!$&'()*+,=:@-]+(/[A-Za-z0-9._~!$&'()*+,=:@-]+)*/?)?$R\x05paths\"C\n" +
@@ -300,6 +300,7 @@ func file_marchproxy_config_v1_license_proto_init() {
 	if File_marchproxy_config_v1_license_proto != nil {
 		return
 	}
+	file_marchproxy_config_v1_options_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -341,7 +341,7 @@ var File_marchproxy_config_v1_rate_limit_policy_proto protoreflect.FileDescripto
 
 const file_marchproxy_config_v1_rate_limit_policy_proto_rawDesc = "" +
 	"\n" +
-	",marchproxy/config/v1/rate_limit_policy.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\"\xbb\b\n" +
+	",marchproxy/config/v1/rate_limit_policy.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\"marchproxy/config/v1/options.proto\"\xd8\b\n" +
 	"\x0fRateLimitPolicy\x12K\n" +
 	"\x05cidrs\x18\x01 \x03(\tB5\xbaH2\x92\x01/\x10\xa0\x9c\x01\")r'\x18+2#^[0-9A-Fa-f:.]{2,39}(/[0-9]{1,3})?$R\x05cidrs\x128\n" +
 	"\x12packets_per_second\x18\x02 \x01(\rB\n" +
@@ -370,7 +370,7 @@ const file_marchproxy_config_v1_rate_limit_policy_proto_rawDesc = "" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04drop\x10\x01\x12\v\n" +
-	"\aobserve\x10\x02B\x15\n" +
+	"\aobserve\x10\x02:\x1b\x8a\xb5\x18\x13rate-limit-policies\x90\xb5\x18FB\x15\n" +
 	"\x13_ipv6_prefix_length\"\xc6\x01\n" +
 	"\rAttackFilters\x12\x1b\n" +
 	"\ttcp_flags\x18\x01 \x01(\bR\btcpFlags\x12\x12\n" +
@@ -417,6 +417,7 @@ func file_marchproxy_config_v1_rate_limit_policy_proto_init() {
 	if File_marchproxy_config_v1_rate_limit_policy_proto != nil {
 		return
 	}
+	file_marchproxy_config_v1_options_proto_init()
 	file_marchproxy_config_v1_rate_limit_policy_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -959,7 +959,7 @@ var File_marchproxy_config_v1_route_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_route_proto_rawDesc = "" +
 	"\n" +
-	" marchproxy/config/v1/route.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\"\xf3\r\n" +
+	" marchproxy/config/v1/route.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\x1a\"marchproxy/config/v1/options.proto\"\x81\x0e\n" +
 	"\x05Route\x12\x8f\x01\n" +
 	"\x05hosts\x18\x01 \x03(\tBy\xbaHv\x92\x01s\x10\x90N\x18\x01\"lrj\x10\x01\x18\xfd\x012c^(\\*|(\\*\\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*|\\[[0-9a-f:.]+\\])$R\x05hosts\x123\n" +
 	"\x04path\x18\x02 \x01(\v2\x1f.marchproxy.config.v1.PathMatchR\x04path\x12@\n" +
@@ -985,8 +985,8 @@ const file_marchproxy_config_v1_route_proto_rawDesc = "" +
 	"\vauth_policy\x18\x15 \x01(\tB\a\xbaH\x04r\x02\x18?R\n" +
 	"authPolicy\x12Q\n" +
 	"\bfeatures\x18\x16 \x03(\tB5\xbaH2\x92\x01/\x10\x10\x18\x01\")r'\x10\x01\x18@2!^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$R\bfeatures\x12c\n" +
-	"\x18response_headers_timeout\x18\x17 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x16responseHeadersTimeout:\xc7\x01\xbaH\xc3\x01\x1a\xc0\x01\n" +
-	"\froute.action\x12Cexactly one of backends, redirect and direct_response must be given\x1ak(size(this.backends) > 0 ? 1 : 0) + (has(this.redirect) ? 1 : 0) + (has(this.direct_response) ? 1 : 0) == 1\"\x9f\x01\n" +
+	"\x18response_headers_timeout\x18\x17 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x16responseHeadersTimeout:\xd5\x01\xbaH\xc3\x01\x1a\xc0\x01\n" +
+	"\froute.action\x12Cexactly one of backends, redirect and direct_response must be given\x1ak(size(this.backends) > 0 ? 1 : 0) + (has(this.redirect) ? 1 : 0) + (has(this.direct_response) ? 1 : 0) == 1\x8a\xb5\x18\x06routes\x90\xb5\x18<\"\x9f\x01\n" +
 	"\tPathMatch\x12/\n" +
 	"\x06prefix\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x18\x80 2\v^/[^?#\\s]*$H\x00R\x06prefix\x12-\n" +
 	"\x05exact\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x18\x80 2\v^/[^?#\\s]*$H\x00R\x05exact\x12\"\n" +
@@ -1109,6 +1109,7 @@ func file_marchproxy_config_v1_route_proto_init() {
 		return
 	}
 	file_marchproxy_config_v1_common_proto_init()
+	file_marchproxy_config_v1_options_proto_init()
 	file_marchproxy_config_v1_route_proto_msgTypes[1].OneofWrappers = []any{
 		(*PathMatch_Prefix)(nil),
 		(*PathMatch_Exact)(nil),

@@ -1177,7 +1177,7 @@ var File_marchproxy_config_v1_service_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\"marchproxy/config/v1/service.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xcf\x06\n" +
+	"\"marchproxy/config/v1/service.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\"marchproxy/config/v1/options.proto\"\xe1\x06\n" +
 	"\aService\x12G\n" +
 	"\tendpoints\x18\x01 \x03(\v2\x1e.marchproxy.config.v1.EndpointB\t\xbaH\x06\x92\x01\x03\x10\x90NR\tendpoints\x12L\n" +
 	"\bprotocol\x18\x02 \x01(\x0e2&.marchproxy.config.v1.Service.ProtocolB\b\xbaH\x05\x82\x01\x02\x10\x01R\bprotocol\x12J\n" +
@@ -1195,7 +1195,7 @@ const file_marchproxy_config_v1_service_proto_rawDesc = "" +
 	"\x04http\x10\x01\x12\t\n" +
 	"\x05http2\x10\x02\x12\b\n" +
 	"\x04grpc\x10\x03\x12\t\n" +
-	"\x05https\x10\x04B\x12\n" +
+	"\x05https\x10\x04:\x10\x8a\xb5\x18\bservices\x90\xb5\x18\x14B\x12\n" +
 	"\x10_panic_threshold\"\xa9\x02\n" +
 	"\bEndpoint\x12w\n" +
 	"\x04host\x18\x01 \x01(\tBc\xbaH`\xba\x01V\n" +
@@ -1340,6 +1340,7 @@ func file_marchproxy_config_v1_service_proto_init() {
 	if File_marchproxy_config_v1_service_proto != nil {
 		return
 	}
+	file_marchproxy_config_v1_options_proto_init()
 	file_marchproxy_config_v1_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_marchproxy_config_v1_service_proto_msgTypes[3].OneofWrappers = []any{
 		(*HashOn_Header)(nil),
