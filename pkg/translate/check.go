@@ -44,23 +44,7 @@ func CheckIn(st *config.State, changes []config.Change, alone func(*resource.Obj
 // CheckAlone is the part of [Check] for which an object is all that has to be known.
 func CheckAlone(o *resource.Object) []config.Problem {
 	k := &checker{o: o.Ref()}
-	switch m := o.Message().(type) {
-	case *configv1.Route:
-		k.route(o.Name, m)
-	case *configv1.Service:
-		k.service(o.Name, m)
-	case *configv1.AuthPolicy:
-		k.authPolicy(m)
-		k.engine(m)
-	case *configv1.License:
-		k.license(m)
-	case *configv1.Gateway:
-		k.gateway(o.Name, m)
-	case *configv1.Certificate:
-		k.certificate(m)
-	case *configv1.RateLimitPolicy:
-		k.limit(o.Name, m)
-	}
+	kinds[o.Kind].alone(k, o)
 	return k.found
 }
 

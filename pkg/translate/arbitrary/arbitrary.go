@@ -43,10 +43,17 @@ func Objects(data []byte, certs []*configv1.Certificate) []*resource.Object {
 		resource.KindRoute, resource.KindService, resource.KindRoute, resource.KindService, resource.KindGateway, resource.KindCertificate, resource.KindRoute, resource.KindRateLimit,
 		resource.KindAuthPolicy, resource.KindLicense,
 	}
+	for _, k := range resource.Kinds {
+		if names[k.Name] == nil { // nothing refers to it by name here
+			kinds = append(kinds, k.Name)
+		}
+	}
 	var out []*resource.Object
 	for len(s.data) > 0 && len(out) < maxObjects {
 		ref := resource.Ref{Kind: s.of(kinds)}
-		ref.Name = s.of(names[ref.Kind])
+		if ref.Name = "x-1"; names[ref.Kind] != nil {
+			ref.Name = s.of(names[ref.Kind])
+		}
 		if len(out) < len(first) {
 			ref = first[len(out)]
 		}
