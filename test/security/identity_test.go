@@ -316,7 +316,7 @@ func (a *apart) endsAKeysStream(t *testing.T) {
 	const path, second = "/v1/gateways/default", "the-second-key-of-the-default"
 	keys := func(list ...any) {
 		t.Helper()
-		if code, text := a.call(http.MethodPatch, path, jsonObject{"spec": jsonObject{"api_keys": list}}, nil); code != http.StatusOK {
+		if code, text := a.call(http.MethodPatch, path+"?wait=live", jsonObject{"spec": jsonObject{"api_keys": list}}, nil); code != http.StatusOK {
 			t.Fatalf("%d %s", code, text)
 		}
 	}
