@@ -790,12 +790,12 @@ const file_marchproxy_config_v1_auth_policy_proto_rawDesc = "" +
 	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\x06leeway\x12V\n" +
 	"\x0frequired_claims\x18\a \x03(\v2#.marchproxy.config.v1.RequiredClaimB\b\xbaH\x05\x92\x01\x02\x10\x10R\x0erequiredClaims\x12U\n" +
 	"\x0eforward_claims\x18\b \x03(\v2$.marchproxy.config.v1.ForwardedClaimB\b\xbaH\x05\x92\x01\x02\x10 R\rforwardClaims:\x8c\x01\xbaH\x88\x01\x1a\x85\x01\n" +
-	"\bjwt.keys\x128has neither keys, jwks nor remote_jwks; give one of them\x1a?size(this.keys) > 0 || this.jwks != '' || has(this.remote_jwks)\"\xe2\x04\n" +
+	"\bjwt.keys\x128has neither keys, jwks nor remote_jwks; give one of them\x1a?size(this.keys) > 0 || this.jwks != '' || has(this.remote_jwks)\"\xe6\x04\n" +
 	"\x06JwtKey\x124\n" +
 	"\x03kid\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d\x10\x01\x18\x80\x012\x16^[A-Za-z0-9._:/+=@-]+$R\x03kid\x12P\n" +
 	"\talgorithm\x18\x02 \x01(\x0e2&.marchproxy.config.v1.JwtKey.AlgorithmB\n" +
-	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\talgorithm\x12 \n" +
-	"\x06secret\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x06secret\x12K\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\talgorithm\x12$\n" +
+	"\x06secret\x18\x03 \x01(\tB\f\xbaH\x05r\x03(\x80 \x88\xb5\x18\x01R\x06secret\x12K\n" +
 	"\bencoding\x18\x04 \x01(\x0e2%.marchproxy.config.v1.JwtKey.EncodingB\b\xbaH\x05\x82\x01\x02\x10\x01R\bencoding\x12(\n" +
 	"\n" +
 	"public_key\x18\x05 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x01R\tpublicKey\"\x94\x01\n" +
@@ -831,11 +831,11 @@ const file_marchproxy_config_v1_auth_policy_proto_rawDesc = "" +
 	"\x05words\x18\x03 \x01(\bR\x05words\"{\n" +
 	"\x0eForwardedClaim\x121\n" +
 	"\x05claim\x18\x01 \x03(\tB\x1b\xbaH\x18\x92\x01\x15\b\x01\x10\b\"\x0fr\r\x18\x80\x022\b^[ -~]+$R\x05claim\x126\n" +
-	"\x06header\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x18\x80\x012\x14^[a-z0-9][a-z0-9-]*$R\x06header\"\xf4\x02\n" +
+	"\x06header\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x18\x80\x012\x14^[a-z0-9][a-z0-9-]*$R\x06header\"\xfc\x02\n" +
 	"\vOpaqueToken\x12>\n" +
-	"\x04name\x18\x01 \x01(\tB*\xbaH'r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$R\x04name\x12<\n" +
-	"\x05value\x18\x02 \x01(\tB&\xbaH#r!\x18\x80 2\x1c^(|[A-Za-z0-9+/_~-]{16,}=*)$R\x05value\x120\n" +
-	"\x06sha256\x18\x03 \x01(\tB\x18\xbaH\x15r\x132\x11^(|[0-9a-f]{64})$R\x06sha256\x12,\n" +
+	"\x04name\x18\x01 \x01(\tB*\xbaH'r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$R\x04name\x12@\n" +
+	"\x05value\x18\x02 \x01(\tB*\xbaH#r!\x18\x80 2\x1c^(|[A-Za-z0-9+/_~-]{16,}=*)$\x88\xb5\x18\x02R\x05value\x124\n" +
+	"\x06sha256\x18\x03 \x01(\tB\x1c\xbaH\x15r\x132\x11^(|[0-9a-f]{64})$\x88\xb5\x18\x03R\x06sha256\x12,\n" +
 	"\asubject\x18\x04 \x01(\tB\x12\xbaH\x0fr\r\x18\x80\x022\b^[ -~]*$R\asubject\x12\x86\x01\n" +
 	"\tnot_after\x18\x05 \x01(\tBi\xbaHfrd2b^(|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2}))$R\bnotAfter\"\x88\x01\n" +
 	"\n" +

@@ -198,10 +198,10 @@ var File_marchproxy_config_v1_certificate_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_certificate_proto_rawDesc = "" +
 	"\n" +
-	"&marchproxy/config/v1/certificate.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\"marchproxy/config/v1/options.proto\"\x92\x02\n" +
+	"&marchproxy/config/v1/certificate.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\"marchproxy/config/v1/options.proto\"\x96\x02\n" +
 	"\vCertificate\x12!\n" +
-	"\x05chain\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01(\x80\x80\x10R\x05chain\x12*\n" +
-	"\vprivate_key\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\n" +
+	"\x05chain\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01(\x80\x80\x10R\x05chain\x12.\n" +
+	"\vprivate_key\x18\x02 \x01(\tB\r\xbaH\x06r\x04(\x80\x80\x04\x88\xb5\x18\x01R\n" +
 	"privateKey\x12<\n" +
 	"\x05facts\x18\x03 \x01(\v2&.marchproxy.config.v1.CertificateFactsR\x05facts\x12.\n" +
 	"\bgateways\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\x18\x01\"\x06r\x04\x10\x01\x18?R\bgateways\x120\n" +

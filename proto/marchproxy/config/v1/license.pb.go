@@ -246,9 +246,9 @@ var File_marchproxy_config_v1_license_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_license_proto_rawDesc = "" +
 	"\n" +
-	"\"marchproxy/config/v1/license.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\"marchproxy/config/v1/options.proto\"\x8c\x04\n" +
-	"\aLicense\x12\x19\n" +
-	"\x03key\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03key\x12Q\n" +
+	"\"marchproxy/config/v1/license.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\"marchproxy/config/v1/options.proto\"\x90\x04\n" +
+	"\aLicense\x12\x1d\n" +
+	"\x03key\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\x88\xb5\x18\x01R\x03key\x12Q\n" +
 	"\bfeatures\x18\x02 \x03(\tB5\xbaH2\x92\x01/\x10d\x18\x01\")r'\x10\x01\x18@2!^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$R\bfeatures\x12A\n" +
 	"\x05gates\x18\x03 \x03(\v2!.marchproxy.config.v1.FeatureGateB\b\xbaH\x05\x92\x01\x02\x10dR\x05gates\x12*\n" +
 	"\vmax_proxies\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\n" +
