@@ -4,7 +4,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
@@ -12,11 +16,27 @@ import (
 )
 
 var authPolicyKind = Kind{
-	Name: resource.KindAuthPolicy,
+	Name:    resource.KindAuthPolicy,
+	Example: `{"spec": {"jwt": {"keys": [{"kid": "2026-11", "algorithm": "HS256", "secret": "example only: 32 random bytes or more"}], "issuers": ["https://id.example.com"], "audiences": ["shop"]}, "exempt_paths": [{"path": "/public", "prefix": true}]}}`,
 	references: func(o *resource.Object, r *refs) {
 		r.add(resource.KindService, authPolicyOf(o).GetJwt().GetRemoteJwks().GetService(), "$.jwt.remote_jwks.service")
 	},
-	check: func(_ *State, c Change) []Problem { return checkAuthPolicy(c.After, authPolicyOf(c.After)) },
+	check:       func(_ *State, c Change) []Problem { return checkAuthPolicy(c.After, authPolicyOf(c.After)) },
+	Credentials: policyCredentials,
+	Secret: func(holder proto.Message) (can bool, needed string) {
+		k, is := holder.(*configv1.JwtKey)
+		if !is || !IsHMAC(k) {
+			return false, ""
+		}
+		return true, ", and none is stored for kid " + k.GetKid() + "; give one"
+	},
+	Secrets: policySecrets,
+	Warn: func(c Change, _ time.Duration) []Problem {
+		if c.After == nil {
+			return nil
+		}
+		return powerless(c.After)
+	},
 }
 
 func authPolicyOf(o *resource.Object) *configv1.AuthPolicy { return o.Message().(*configv1.AuthPolicy) }
@@ -59,6 +79,97 @@ func KeyBytes(k *configv1.JwtKey, secret string) ([]byte, error) {
 		return nil, errors.New("is not Base64")
 	}
 	return out, nil
+}
+
+// policySecrets holds the keys against their algorithms.
+func policySecrets(w *SecretWrite) {
+	encodings := map[string]configv1.JwtKey_Encoding{}
+	if before, is := w.Before.(*configv1.AuthPolicy); is {
+		for _, k := range before.GetJwt().GetKeys() {
+			encodings[k.GetKid()] = k.GetEncoding()
+		}
+	}
+	for i, k := range w.Spec.(*configv1.AuthPolicy).GetJwt().GetKeys() {
+		fail := func(field, message string) { w.Fail(KeyPath(i)+"."+field, "auth_policy", message) }
+		switch {
+		case !IsHMAC(k) && k.GetSecret() != "":
+			fail("secret", "belongs to HS256, HS384 and HS512; "+k.GetAlgorithm().String()+" needs public_key")
+		case !IsHMAC(k) && k.GetPublicKey() == "":
+			fail("public_key", "is missing, which "+k.GetAlgorithm().String()+" needs; give it as PEM")
+		case !IsHMAC(k):
+		case k.GetPublicKey() != "":
+			fail("public_key", "does not belong to "+k.GetAlgorithm().String()+", which needs secret")
+		case k.GetSecret() != "":
+			if w.Kept(SecretField(k)) && k.GetEncoding() == configv1.JwtKey_ENCODING_UNSPECIFIED {
+				k.Encoding = encodings[k.GetKid()]
+			}
+			if message := checkSecret(k); message != "" {
+				fail("secret", message)
+			}
+		}
+	}
+}
+
+// checkSecret says what is wrong with a key's secret.
+func checkSecret(k *configv1.JwtKey) string {
+	raw, err := KeyBytes(k, k.GetSecret())
+	if err != nil {
+		return err.Error() + ", as encoding says; correct one of the two"
+	}
+	if len(raw) < HashSize(k) {
+		return fmt.Sprintf("has %d bytes; %s needs at least %d, or it can be guessed from one token (openssl rand -hex 32 makes 64)", len(raw), k.GetAlgorithm(), HashSize(k))
+	}
+	return ""
+}
+
+// policyCredentials are the tokens, and what signs others.
+func policyCredentials(o *resource.Object, open func(sealed, field string) string) (out []Credential) {
+	add := func(path, notAfter, what string, id ...string) {
+		out = append(out, Credential{Path: path, What: what, ID: strings.Join(id, "\x00"), NotAfter: notAfter})
+	}
+	m := authPolicyOf(o)
+	for i, t := range m.GetTokens() {
+		add(fmt.Sprintf("$.tokens[%d]", i), t.GetNotAfter(), fmt.Sprintf("token %q", t.GetName()), "token", t.GetSha256())
+	}
+	for i, k := range m.GetJwt().GetKeys() {
+		secret := ""
+		if k.GetSecret() != "" { // the same one is another text after SECRET_KEY was changed
+			secret = open(k.GetSecret(), SecretField(k))
+		}
+		add(KeyPath(i), "", fmt.Sprintf("the key %q that signs tokens", k.GetKid()), "key", k.GetKid(), k.GetPublicKey(), k.GetEncoding().String(), secret)
+	}
+	if s := m.GetJwt().GetJwks(); s != "" {
+		add("$.jwt.jwks", "", "the key set that signs tokens", "jwks", s)
+	}
+	if r := m.GetJwt().GetRemoteJwks(); r != nil {
+		add("$.jwt.remote_jwks", "", fmt.Sprintf("the key set of service %q", r.GetService()), "remote", r.GetService(), r.GetPath(), r.GetHost())
+	}
+	return out
+}
+
+// powerless warns of opaque tokens that a policy's required claims always refuse, with 403: all that such a
+// token has is its subject, which stands for the claim sub.
+func powerless(o *resource.Object) []Problem {
+	var out []Problem
+	m := authPolicyOf(o)
+	for i, token := range m.GetTokens() {
+		for _, c := range m.GetJwt().GetRequiredClaims() {
+			subject := []string{token.GetSubject()}
+			if c.GetWords() {
+				subject = strings.Fields(token.GetSubject())
+			}
+			met := slices.Equal(c.GetClaim(), []string{"sub"}) && token.GetSubject() != "" &&
+				(len(c.GetValues()) == 0 || slices.ContainsFunc(subject, func(s string) bool { return slices.Contains(c.GetValues(), s) }))
+			if met {
+				continue
+			}
+			out = append(out, problem(o, fmt.Sprintf("$.tokens[%d]", i), "auth_policy.powerless_token",
+				"token %q is always answered 403: the policy requires the claim %s, and an opaque token has only its subject, as sub; "+
+					"give the tokens a policy of their own", token.GetName(), strings.Join(c.GetClaim(), ".")))
+			break
+		}
+	}
+	return out
 }
 
 func checkAuthPolicy(o *resource.Object, p *configv1.AuthPolicy) []Problem {

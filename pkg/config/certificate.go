@@ -1,16 +1,35 @@
 package config
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
+	"github.com/marchproxy/marchproxy/pkg/certificate"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/servername"
 )
 
 var certificateKind = Kind{
 	Name: resource.KindCertificate,
+	Example: `{"spec": {"chain": "-----BEGIN CERTIFICATE-----\n` +
+		`MIIBkTCCATegAwIBAgIUOZt9zeDfBkOM2opv8qKmV0g9qhAwCgYIKoZIzj0EAwIw\n` +
+		`FTETMBEGA1UEAwwKRXhhbXBsZSBDQTAgFw0yNjExMjYwNjE5MjVaGA8yMTI2MTEw\n` +
+		`MjA2MTkyNVowFTETMBEGA1UEAwwKRXhhbXBsZSBDQTBZMBMGByqGSM49AgEGCCqG\n` +
+		`SM49AwEHA0IABKjAQRWg/8qCMh1LldML/lOQRFQ+Fw1K8xbbccP2e5Z99eJfDG1o\n` +
+		`NcX1K6gK5tuUIyL4uEbEePmui4BsGU5AWNWjYzBhMB0GA1UdDgQWBBSh5asd5MbZ\n` +
+		`lGI3usXm/bYNl4pwTDAfBgNVHSMEGDAWgBSh5asd5MbZlGI3usXm/bYNl4pwTDAP\n` +
+		`BgNVHRMBAf8EBTADAQH/MA4GA1UdDwEB/wQEAwICBDAKBggqhkjOPQQDAgNIADBF\n` +
+		`AiEAqjTi726CN4x6ayBMu7ghXKRHJjeHRypd+LzIwuFWO9UCIFHgJECqRQNBeKWw\n` +
+		`ylRzHFn5pP99b8jnPIN076IRTT1M\n` +
+		`-----END CERTIFICATE-----\n"}}`,
 	references: func(o *resource.Object, r *refs) {
 		for i, g := range servername.Gateways(certificateOf(o)) {
 			r.add(resource.KindGateway, g, "$.gateways[%d]", i)
@@ -22,6 +41,33 @@ var certificateKind = Kind{
 	follow: (*State).present,
 	check:  (*State).checkCertificate,
 	taken:  (*State).checkLast,
+	Reach: func(o *resource.Object) Reach {
+		out := Reach{Users: true}
+		for i, g := range servername.Gateways(certificateOf(o)) {
+			out.Gateways = append(out.Gateways, Place{fmt.Sprintf("$.gateways[%d]", i), g})
+		}
+		for _, h := range servername.Read(o).Names() {
+			out.Hosts = append(out.Hosts, Place{"$.chain", h})
+		}
+		if len(out.Hosts) == 0 && certificateOf(o).GetPrivateKey() != "" {
+			out.EveryHost = &Why{"$.chain", "names no host"}
+		}
+		return out
+	},
+	Credentials: func(o *resource.Object, _ func(sealed, field string) string) []Credential {
+		m := certificateOf(o)
+		return []Credential{{
+			Path: "$.chain", What: "the certificate of " + cmp.Or(m.GetFacts().GetFingerprint(), "an authority"), ID: m.GetChain(),
+		}}
+	},
+	Warn: warnCertificate,
+	Secret: func(holder proto.Message) (can bool, needed string) {
+		if holder.(*configv1.Certificate).GetFacts().GetHasPrivateKey() {
+			needed = ": the certificate had one where it comes from, and none is stored here; give it"
+		}
+		return true, needed
+	},
+	Secrets: certificateSecrets,
 }
 
 // certificateOf is an object's spec; nil where there is none.
@@ -30,6 +76,56 @@ func certificateOf(o *resource.Object) *configv1.Certificate {
 		return nil
 	}
 	return o.Message().(*configv1.Certificate)
+}
+
+// certificateSecrets holds the key against the chain, and notes what the chain says.
+func certificateSecrets(w *SecretWrite) {
+	const at = "$.private_key"
+	c := w.Spec.(*configv1.Certificate)
+	leaf, err := certificate.Leaf(c.GetChain())
+	if err != nil {
+		w.Fail("$.chain", "certificate", err.Error())
+		return
+	}
+	if c.GetPrivateKey() != "" {
+		switch err := certificate.CheckKey(c.GetChain(), c.GetPrivateKey()); {
+		case err != nil && w.Kept("private_key"):
+			w.Missing(at, "is needed: the stored one does not belong to this chain; give the chain's")
+		case err != nil:
+			w.Fail(at, "certificate", err.Error())
+		}
+	}
+	if w.Lacks(at) {
+		c.PrivateKey = Absent
+	}
+	sum := sha256.Sum256(leaf.Raw)
+	c.Facts = &configv1.CertificateFacts{
+		NotBefore: resource.Time(leaf.NotBefore), NotAfter: resource.Time(leaf.NotAfter), DnsNames: leaf.DNSNames,
+		Fingerprint: hex.EncodeToString(sum[:]), HasPrivateKey: c.GetPrivateKey() != "",
+	}
+}
+
+// warnCertificate warns of one that has ended or ends soon, and of a chain in another order than clients expect.
+func warnCertificate(c Change, soon time.Duration) (out []Problem) {
+	if c.After == nil {
+		return nil
+	}
+	m := certificateOf(c.After)
+	chain, err := certificate.Chain(m.GetChain())
+	if err != nil {
+		return nil // of a time when less was checked
+	}
+	add := func(rule, message string) {
+		if message != "" {
+			out = append(out, problem(c.After, "$.chain", rule, "%s", message))
+		}
+	}
+	presented := m.GetPrivateKey() != ""
+	add("certificate.dates", certificate.DatesOf(chain, presented).Warning(time.Now(), soon))
+	if presented {
+		add("certificate.order", certificate.OrderWarning(chain))
+	}
+	return out
 }
 
 // checkCertificate refuses one without a key where something presents it.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"time"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
@@ -11,6 +12,8 @@ import (
 
 var gatewayKind = Kind{
 	Name:       resource.KindGateway,
+	Example:    `{"spec": {"listeners": [{"name": "http", "port": 10080}]}}`,
+	Apart:      "api_keys",
 	references: gatewayReferences,
 	common:     sameCertificates,
 	index: func(s *State, o *resource.Object, by int) {
@@ -24,6 +27,20 @@ var gatewayKind = Kind{
 		}
 		return "", ""
 	},
+	Concerns: func(c Change) ([]string, bool) { return []string{c.Ref().Name}, false },
+	Reach: func(o *resource.Object) Reach {
+		return Reach{Gateways: []Place{{"$", o.Name}}, EveryHost: &Why{"$", "serves every host"}}
+	},
+	Credentials: func(o *resource.Object, _ func(sealed, field string) string) (out []Credential) {
+		for i, k := range gatewayOf(o).GetApiKeys() {
+			out = append(out, Credential{
+				Path: fmt.Sprintf("$.api_keys[%d]", i), ID: k.GetSha256(),
+				What: fmt.Sprintf("api_key %q, which opens the gateway's configuration and private keys", k.GetName()),
+			})
+		}
+		return out
+	},
+	Warn: func(c Change, _ time.Duration) []Problem { return lockedOut(c) },
 }
 
 // gatewayOf is an object's spec; nil where there is none.
@@ -96,4 +113,34 @@ func (s *State) checkGateway(c Change) []Problem {
 		out = append(out, s.checkLeft(o, l)...)
 	}
 	return out
+}
+
+// lockedOut warns of a gateway that keeps none of its keys: its Envoys lose their streams at once, serve what they have, and
+// get nothing new.
+func lockedOut(x Change) []Problem {
+	if x.Before == nil || x.After == nil {
+		return nil
+	}
+	before := gatewayOf(x.Before).GetApiKeys()
+	after := gatewayOf(x.After).GetApiKeys()
+	had := map[string]bool{}
+	for _, k := range before {
+		had[k.GetSha256()] = true
+	}
+	for _, k := range after {
+		if had[k.GetSha256()] {
+			return nil
+		}
+	}
+	message := "keeps none of the api_keys that it had: an Envoy that shows one of those is refused from now on, and keeps " +
+		"what it serves; have both the old and the new keys until every Envoy shows a new one"
+	switch {
+	case len(before) == 0 && len(after) == 0:
+		return nil
+	case len(after) == 0:
+		message = "has no api_keys any more: no Envoy gets its configuration, and those that are there keep what they serve"
+	case len(before) == 0:
+		message = "has api_keys now: an Envoy that shows none of them is refused"
+	}
+	return []Problem{problem(x.After, "$.api_keys", "gateway.api_keys", "%s", message)}
 }

@@ -2,6 +2,9 @@ package config
 
 import (
 	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
@@ -11,6 +14,31 @@ import (
 type Kind struct {
 	// Name is that of its message in the schema.
 	Name string
+	// Example is a body that makes one, in JSON. Those of all kinds refer to each other as web.
+	Example string
+	// Traffic says that editors may write it. A kind that does not say so needs an operator: a gateway, for instance, hands
+	// every private key and secret to whoever knows one of its api_keys.
+	Traffic bool
+	// Apart is a field that belongs to the place: a write that leaves it out keeps it, and an export leaves it out.
+	Apart string
+
+	// Concerns says for which gateways' Envoys a change may be something to do; nil where that may be any.
+	Concerns func(c Change) (gateways []string, all bool)
+	// Nodes selects the nodes, by their labels, whose agents an object is for.
+	Nodes func(o *resource.Object) map[string]string
+	// Endpoints are the hosts to which an object has requests sent.
+	Endpoints func(o *resource.Object) []Place
+	// Reach is whose requests an object has to do with; nil for those of whoever refers to it.
+	Reach func(o *resource.Object) Reach
+	// Credentials are what in an object opens something. open opens a sealed secret of it.
+	Credentials func(o *resource.Object, open func(sealed, field string) string) []Credential
+	// Secret says of a secret that is sealed, by the message that has it, whether there can be one, and if it is needed, why,
+	// in words that go after "is missing"; "" where it is not. Without it there can, and is not.
+	Secret func(holder proto.Message) (can bool, needed string)
+	// Secrets looks at the secrets of a write, and writes what the server says of them.
+	Secrets func(w *SecretWrite)
+	// Warn says what is accepted all the same. Certificates are warned of that end so soon.
+	Warn func(c Change, soon time.Duration) []Problem
 
 	// references tells of every object that an object refers to.
 	references func(o *resource.Object, r *refs)
@@ -61,6 +89,33 @@ func KindOf(name string) *Kind {
 		return k
 	}
 	return &Kind{Name: name}
+}
+
+// Place is a name that stands in an object's spec.
+type Place struct{ Path, Name string }
+
+// Why is a reason that stands in an object's spec.
+type Why struct{ Path, Words string }
+
+// Reach is what an object has to do with itself, whoever refers to it.
+type Reach struct {
+	Gateways, Hosts []Place
+	// EveryGateway and EveryHost say why it is all of them, in words that go after the object's name; nil where it is not.
+	EveryGateway, EveryHost *Why
+	// Users says that it reaches what whoever refers to it does, too.
+	Users bool
+}
+
+// Credential is what opens something.
+type Credential struct {
+	// Path is where it stands in the spec.
+	Path string
+	// What it is, in words that go after the object's name: api_key "old".
+	What string
+	// ID is equal for two that open the same. It is a secret.
+	ID string
+	// NotAfter is when it ends, as RFC 3339 has it; "" for never.
+	NotAfter string
 }
 
 // listenerNames are the listeners that an object names, which one of the gateways must have, for https where so said.

@@ -12,7 +12,8 @@ import (
 )
 
 var rateLimitKind = Kind{
-	Name: resource.KindRateLimit,
+	Name:    resource.KindRateLimit,
+	Example: `{"spec": {"cidrs": ["192.0.2.0/24"], "packets_per_second": 1000, "action": "observe"}}`,
 	references: func(o *resource.Object, r *refs) {
 		for i, g := range rateLimitOf(o).GetGateways() {
 			r.add(resource.KindGateway, g, "$.gateways[%d]", i)
@@ -23,7 +24,13 @@ var rateLimitKind = Kind{
 			put(s.cidrs, p, o, by)
 		}
 	},
-	check: func(s *State, c Change) []Problem { return s.checkRateLimit(c.After, rateLimitOf(c.After)) },
+	check:    func(s *State, c Change) []Problem { return s.checkRateLimit(c.After, rateLimitOf(c.After)) },
+	Concerns: limited,
+	Nodes:    func(o *resource.Object) map[string]string { return rateLimitOf(o).GetNodeSelector() },
+	// Its packets are counted by nodes, and a node does not tell a gateway's packets from another's.
+	Reach: func(*resource.Object) Reach {
+		return Reach{EveryGateway: &Why{"$", "holds for nodes, whatever gateways are on them"}, EveryHost: &Why{"$", "holds for every host"}}
+	},
 }
 
 func rateLimitOf(o *resource.Object) *configv1.RateLimitPolicy {
@@ -86,6 +93,24 @@ func meet(a, b map[string]string) bool {
 // LimitsGateway says whether a policy limits the requests of a gateway.
 func LimitsGateway(p *configv1.RateLimitPolicy, gateway string) bool {
 	return p.GetRequestsPerSecond() > 0 && (len(p.GetGateways()) == 0 || slices.Contains(p.GetGateways(), gateway))
+}
+
+// limited are the gateways whose Envoys may count other requests after a policy's change.
+func limited(c Change) (gateways []string, all bool) {
+	for _, o := range []*resource.Object{c.Before, c.After} {
+		if o == nil {
+			continue
+		}
+		p := rateLimitOf(o)
+		limits := p.GetRequestsPerSecond() > 0
+		if limits && len(p.GetGateways()) == 0 || len(p.GetAllow()) > 0 { // whom one allows none counts
+			return nil, true
+		}
+		if limits {
+			gateways = append(gateways, p.GetGateways()...)
+		}
+	}
+	return gateways, false
 }
 
 // everyone is the key of the policies without CIDRs.

@@ -15,12 +15,31 @@ import (
 
 var routeKind = Kind{
 	Name:       resource.KindRoute,
+	Example:    `{"spec": {"hosts": ["shop.example.com"], "path": {"prefix": "/"}, "backends": [{"service": "web"}]}}`,
+	Traffic:    true,
 	references: routeReferences,
 	listeners: func(o *resource.Object) listenerNames {
 		return listenerNames{Gateways(routeOf(o)), routeOf(o).GetListeners(), false}
 	},
 	index: (*State).indexRoute,
 	check: (*State).checkRoute,
+	Concerns: func(c Change) (gateways []string, all bool) {
+		for _, o := range []*resource.Object{c.Before, c.After} {
+			if o != nil {
+				gateways = append(gateways, Gateways(routeOf(o))...)
+			}
+		}
+		return gateways, false
+	},
+	Reach: func(o *resource.Object) (out Reach) {
+		for i, g := range Gateways(routeOf(o)) {
+			out.Gateways = append(out.Gateways, Place{fmt.Sprintf("$.gateways[%d]", i), g})
+		}
+		for i, h := range Hosts(routeOf(o)) {
+			out.Hosts = append(out.Hosts, Place{fmt.Sprintf("$.hosts[%d]", i), h})
+		}
+		return out
+	},
 }
 
 func routeOf(o *resource.Object) *configv1.Route { return o.Message().(*configv1.Route) }

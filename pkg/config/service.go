@@ -1,7 +1,7 @@
 package config
 
 import (
-	"net/netip"
+	"fmt"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
@@ -9,21 +9,20 @@ import (
 )
 
 var serviceKind = Kind{
-	Name: resource.KindService,
+	Name:    resource.KindService,
+	Example: `{"spec": {"endpoints": [{"host": "10.0.1.10", "port": 8081}]}, "labels": {"team": "web"}}`,
+	Traffic: true,
 	references: func(o *resource.Object, r *refs) {
 		tls := o.Message().(*configv1.Service).GetTls()
 		r.trust(tls.GetCaCertificate(), "$.tls.ca_certificate")
 		r.add(resource.KindCertificate, tls.GetClientCertificate(), "$.tls.client_certificate")
 	},
-}
-
-// DNSNames are the hosts of a service's endpoints that are to be resolved.
-func DNSNames(s *configv1.Service) []string {
-	var out []string
-	for _, e := range s.GetEndpoints() {
-		if _, err := netip.ParseAddr(e.GetHost()); err != nil {
-			out = append(out, e.GetHost())
+	Endpoints: func(o *resource.Object) []Place {
+		endpoints := o.Message().(*configv1.Service).GetEndpoints()
+		out := make([]Place, len(endpoints))
+		for i, e := range endpoints {
+			out[i] = Place{fmt.Sprintf("$.endpoints[%d].host", i), e.GetHost()}
 		}
-	}
-	return out
+		return out
+	},
 }

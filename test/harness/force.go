@@ -13,7 +13,6 @@ import (
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
-	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
 )
@@ -56,7 +55,7 @@ func (f *Forcer) Put(ctx context.Context, kind, name, spec string) (int64, error
 	if err := protojson.Unmarshal([]byte(spec), m); err != nil {
 		return 0, err
 	}
-	f.seal(name, m)
+	f.seal(resource.Ref{Kind: kind, Name: name}, m)
 	tx, err := f.conn.Begin(ctx)
 	if err != nil {
 		return 0, err
@@ -132,14 +131,10 @@ func replace(ctx context.Context, tx pgx.Tx, state map[string]resource.KindState
 	return nil
 }
 
-func (f *Forcer) seal(name string, m proto.Message) {
-	p, is := m.(*configv1.AuthPolicy)
-	if !is {
-		return
-	}
-	for _, k := range p.GetJwt().GetKeys() {
-		if k.GetSecret() != "" {
-			k.Secret = f.box.Seal(k.GetSecret(), resource.KindAuthPolicy, name, config.SecretField(k))
+func (f *Forcer) seal(ref resource.Ref, m proto.Message) {
+	for _, s := range resource.Secrets(m) {
+		if s.Use == configv1.Secret_SECRET_SEALED && s.Get() != "" {
+			s.Set(f.box.Seal(s.Get(), ref.Kind, ref.Name, s.Field))
 		}
 	}
 }

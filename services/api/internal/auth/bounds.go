@@ -7,12 +7,9 @@ import (
 	"strconv"
 	"strings"
 
-	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
-
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/servername"
 )
 
 // Bounds are what a token may write: only what is within all of those that are not empty, before the write and after
@@ -142,35 +139,36 @@ func (c *boundsCheck) references(o *resource.Object, at func(string) string) {
 // reach finds the hosts and gateways outside of the bounds whose requests an object has to do with: a route's own, and
 // those of whoever refers to what has none, so that nobody changes another host's requests by the service behind them.
 func (c *boundsCheck) reach(o *resource.Object, at func(string) string) {
-	switch m := o.Message().(type) {
-	case *configv1.Route:
-		for i, g := range config.Gateways(m) {
-			c.gateway(at(fmt.Sprintf("$.spec.gateways[%d]", i)), g, "")
-		}
-		for i, h := range config.Hosts(m) {
-			c.host(at(fmt.Sprintf("$.spec.hosts[%d]", i)), h, "")
-		}
-	case *configv1.Gateway:
-		c.gateway(at("$"), o.Name, "")
-		c.everyHost(at("$"), "serves every host")
-	case *configv1.RateLimitPolicy:
-		// Its packets are counted by nodes, and a node does not tell a gateway's packets from another's.
-		c.everyGateway(at("$"), "holds for nodes, whatever gateways are on them")
-		c.everyHost(at("$"), "holds for every host")
-	case *configv1.Certificate:
-		for i, g := range servername.Gateways(m) {
-			c.gateway(at(fmt.Sprintf("$.spec.gateways[%d]", i)), g, "")
-		}
-		names := servername.Read(o).Names()
-		for _, h := range names {
-			c.host(at("$.spec.chain"), h, "")
-		}
-		if len(names) == 0 && m.GetPrivateKey() != "" {
-			c.everyHost(at("$.spec.chain"), "names no host")
-		}
+	k := config.KindOf(o.Kind)
+	if k.Reach == nil {
 		c.users(o.Ref(), at)
-	default:
+		return
+	}
+	r := k.Reach(o)
+	c.reached(r, func(path string) string {
+		if path == "$" { // all of the object
+			return at(path)
+		}
+		return at("$.spec" + strings.TrimPrefix(path, "$"))
+	}, "")
+	if r.Users {
 		c.users(o.Ref(), at)
+	}
+}
+
+// reached holds what an object has to do with itself against the bounds.
+func (c *boundsCheck) reached(r config.Reach, at func(string) string, by string) {
+	for _, g := range r.Gateways {
+		c.gateway(at(g.Path), g.Name, by)
+	}
+	if why := r.EveryGateway; why != nil {
+		c.everyGateway(at(why.Path), by+why.Words)
+	}
+	for _, h := range r.Hosts {
+		c.host(at(h.Path), h.Name, by)
+	}
+	if why := r.EveryHost; why != nil {
+		c.everyHost(at(why.Path), by+why.Words)
 	}
 }
 
@@ -180,22 +178,17 @@ func (c *boundsCheck) users(ref resource.Ref, at func(string) string) {
 		if len(c.found) > 0 {
 			return
 		}
-		o := c.st.Get(user)
-		by := "is used by " + user.String() + ", which "
-		switch m := o.Message().(type) {
-		case *configv1.Route:
-			for _, g := range config.Gateways(m) {
-				c.gateway(at("$"), g, by)
-			}
-			for _, h := range config.Hosts(m) {
-				c.host(at("$"), h, by)
-			}
-		case *configv1.Gateway:
-			c.gateway(at("$"), user.Name, by)
-			if ref.Kind != resource.KindCertificate || trusted(o, ref) { // one that is presented has names of its own
-				c.everyHost(at("$"), by+"serves every host")
-			}
-		default: // a Service or an AuthPolicy, which is what others make of it
+		o, k := c.st.Get(user), config.KindOf(user.Kind)
+		if k.Reach == nil { // a Service or an AuthPolicy, which is what others make of it
+			c.users(user, at)
+			continue
+		}
+		r := k.Reach(o)
+		if ref.Kind == resource.KindCertificate && !trusted(o, ref) { // one that is presented has names of its own
+			r.EveryHost = nil
+		}
+		c.reached(r, func(string) string { return at("$") }, "is used by "+user.String()+", which ")
+		if r.Users {
 			c.users(user, at)
 		}
 	}

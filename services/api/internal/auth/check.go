@@ -24,15 +24,12 @@ var Roles = []string{Viewer, Editor, Operator, Admin}
 
 var rank = map[string]int{Viewer: 1, Editor: 2, Operator: 3, Admin: 4}
 
-// ToWrite is the role that writing a kind needs. A kind that is not listed needs an operator: a gateway, for instance,
-// hands every private key and secret to whoever knows one of its api_keys.
+// ToWrite is the role that writing a kind needs.
 func ToWrite(kind string) string {
-	switch kind {
-	case resource.KindRoute, resource.KindService:
+	if config.KindOf(kind).Traffic {
 		return Editor
-	default:
-		return Operator
 	}
+	return Operator
 }
 
 // Operation is what is asked for.

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
 )
 
-// examples has one body for each schema that an operation takes; test/cmd/check-clients sends those of the
-// kinds to a running system through generated clients. Those of the kinds refer to each other as web.
+// examples has one body for each schema that an operation takes but those of the kinds, which package config has;
+// test/cmd/check-clients sends those to a running system through generated clients.
 //
 //go:embed examples/*.json
 var examples embed.FS
@@ -19,13 +21,16 @@ func exampleOf(schema string) (any, error) {
 	if strings.HasSuffix(schema, "Patch") {
 		return object{"labels": object{"team": "web", "tier": nil}}, nil
 	}
-	raw, err := examples.ReadFile("examples/" + schema + ".json")
-	if err != nil {
-		return nil, fmt.Errorf("services/api/internal/openapi/examples/%s.json is missing: %w", schema, err)
+	raw := []byte(config.KindOf(schema).Example)
+	if len(raw) == 0 {
+		var err error
+		if raw, err = examples.ReadFile("examples/" + schema + ".json"); err != nil {
+			return nil, fmt.Errorf("there is no example of %s, neither in pkg/config nor in services/api/internal/openapi/examples: %w", schema, err)
+		}
 	}
 	var v any
 	if err := json.Unmarshal(raw, &v); err != nil {
-		return nil, errors.Join(fmt.Errorf("examples/%s.json", schema), err)
+		return nil, errors.Join(fmt.Errorf("the example of %s", schema), err)
 	}
 	return v, nil
 }

@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/marchproxy/marchproxy/proto/jsonschema"
 	_ "github.com/marchproxy/marchproxy/proto/marchproxy/api/v1" // its descriptors
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
@@ -101,7 +103,7 @@ func describe(v any) {
 }
 
 // require lists the fields that cannot be left out: a field that knows no absence (it is zero then) and
-// whose rules refuse zero. The generator lists only those that say so outright.
+// whose rules refuse zero. The generator lists only those that say so outright. It says of secrets that reads lack them.
 func require(schema object, message string) {
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(message))
 	if err != nil {
@@ -118,6 +120,9 @@ func require(schema object, message string) {
 		p, ok := props[string(f.Name())].(object)
 		if !ok {
 			continue
+		}
+		if use, _ := proto.GetExtension(f.Options(), configv1.E_Secret).(configv1.Secret); use != configv1.Secret_SECRET_UNSPECIFIED {
+			p["writeOnly"] = true
 		}
 		listed, _ := schema["required"].([]any)
 		if slices.Contains(listed, any(string(f.Name()))) || (!f.HasPresence() && refusesZero(p)) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/services/api/internal/writer"
 )
@@ -89,7 +90,8 @@ func nulls(path string, value any, found resource.Violations) resource.Violation
 
 // desired decodes and checks an object's own rules. An owner and labels of nil were not said.
 func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner *string, labels map[string]string, path string) (writer.Desired, resource.Violations) {
-	d := writer.Desired{Ref: ref, Owner: owner, Labels: labels, Path: path, SpecPath: path + ".spec", KeepKeys: k.Name == resource.KindGateway && !has(spec, "api_keys")}
+	apart := config.KindOf(k.Name).Apart
+	d := writer.Desired{Ref: ref, Owner: owner, Labels: labels, Path: path, SpecPath: path + ".spec", KeepApart: apart != "" && !has(spec, apart)}
 	if len(spec) == 0 || string(spec) == "null" {
 		return d, resource.Violations{{Path: d.SpecPath, Message: "is missing", Rule: "required"}}
 	}

@@ -59,6 +59,16 @@ func TestDocument(t *testing.T) {
 		delete(schema, "title")
 		keywords(t, "schema "+name, schema, schemas)
 	}
+	for schema, fields := range map[string][]string{
+		"CertificateSpec": {"private_key"}, "LicenseSpec": {"key"}, "JwtKey": {"secret"},
+		"OpaqueToken": {"value", "sha256"}, "ClusterApiKey": {"key", "sha256"},
+	} {
+		for _, f := range fields {
+			if p, _ := schemas[schema]["properties"].(map[string]any)[f].(map[string]any); p["writeOnly"] != true {
+				t.Errorf("%s.%s is a secret, and not writeOnly", schema, f)
+			}
+		}
+	}
 	roles := map[string]string{}
 	for _, o := range a.operations() {
 		roles[o.ID] = o.Role

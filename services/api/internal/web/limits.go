@@ -13,32 +13,18 @@ import (
 	"github.com/marchproxy/marchproxy/services/api/internal/live"
 )
 
-// limitOf is what to wait for at the nodes after a policy's change.
-func limitOf(c config.Change) live.Limit {
+// limitOf is what to wait for at the nodes after a change of what is for them.
+func limitOf(k *config.Kind, c config.Change) live.Limit {
 	l := live.Limit{Name: c.Ref().Name}
 	for _, o := range []*resource.Object{c.Before, c.After} {
 		if o != nil {
-			l.Selectors = append(l.Selectors, o.Message().(*configv1.RateLimitPolicy).GetNodeSelector())
+			l.Selectors = append(l.Selectors, k.Nodes(o))
 		}
 	}
 	if c.After != nil {
 		l.Revision = c.After.Revision
 	}
 	return l
-}
-
-// limitsRequests says whether a policy's change can change what a gateway's Envoys count.
-func limitsRequests(c config.Change, gateway string) bool {
-	for _, o := range []*resource.Object{c.Before, c.After} {
-		if o == nil {
-			continue
-		}
-		p := o.Message().(*configv1.RateLimitPolicy)
-		if config.LimitsGateway(p, gateway) || len(p.GetAllow()) > 0 { // whom one allows none counts
-			return true
-		}
-	}
-	return false
 }
 
 func (a *API) limitStatus(c echo.Context) error {

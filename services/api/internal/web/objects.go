@@ -4,14 +4,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
-
-	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/config"
@@ -120,45 +119,34 @@ func envelope(o *resource.Object) api.Object {
 // target is what has to be so for changes to be live.
 func (a *API) target(revision int64, changes []config.Change) live.Target {
 	t := live.Target{Epoch: a.Writer.Epoch(), Revision: revision, Objects: map[resource.Ref]int64{}, Names: map[string]string{}}
-	known, gateways := a.Writer.Gateways(), map[string]bool{}
+	gateways, every := map[string]bool{}, false
 	for _, x := range changes {
 		t.Objects[x.Ref()] = revision
 		if x.After != nil {
 			t.Objects[x.Ref()] = x.After.Revision
 		}
-		switch x.Ref().Kind {
-		case resource.KindRoute:
-			for _, o := range []*resource.Object{x.Before, x.After} {
-				if o != nil {
-					for _, g := range config.Gateways(o.Message().(*configv1.Route)) {
-						gateways[g] = true
-					}
+		k := config.KindOf(x.Ref().Kind)
+		if k.Endpoints != nil && x.After != nil {
+			for _, e := range k.Endpoints(x.After) {
+				if _, err := netip.ParseAddr(e.Name); err != nil { // to be resolved
+					t.Names[e.Name] = x.Ref().Name
 				}
-			}
-		case resource.KindGateway:
-			gateways[x.Ref().Name] = true
-		case resource.KindService:
-			if x.After != nil {
-				for _, host := range config.DNSNames(x.After.Message().(*configv1.Service)) {
-					t.Names[host] = x.Ref().Name
-				}
-			}
-			for _, g := range known {
-				gateways[g] = true
-			}
-		case resource.KindRateLimit:
-			t.Limits = append(t.Limits, limitOf(x))
-			for _, g := range known {
-				gateways[g] = gateways[g] || limitsRequests(x, g)
-			}
-		default:
-			for _, g := range known {
-				gateways[g] = true
 			}
 		}
+		if k.Nodes != nil {
+			t.Limits = append(t.Limits, limitOf(k, x))
+		}
+		concerned, all := []string(nil), true
+		if k.Concerns != nil {
+			concerned, all = k.Concerns(x)
+		}
+		every = every || all
+		for _, g := range concerned {
+			gateways[g] = true
+		}
 	}
-	for _, g := range known {
-		if gateways[g] {
+	for _, g := range a.Writer.Gateways() {
+		if every || gateways[g] {
 			t.Gateways = append(t.Gateways, g)
 		}
 	}

@@ -3,10 +3,8 @@ package web
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -33,57 +31,13 @@ const (
 func (a *API) warnings(changes []config.Change) []api.Warning {
 	var out []api.Warning
 	for _, x := range changes {
-		out = append(out, lockedOut(x)...)
-		if x.After != nil && x.After.Kind == resource.KindAuthPolicy {
-			out = append(out, powerless(x.After)...)
-		}
-		if x.After == nil || x.After.Kind != resource.KindCertificate {
-			continue
-		}
-		add := func(rule, message string) {
-			if message != "" {
-				out = append(out, api.Warning{Kind: x.After.Kind, Name: x.After.Name, Path: "$.chain", Message: message, Rule: rule})
+		if k := config.KindOf(x.Ref().Kind); k.Warn != nil {
+			for _, p := range k.Warn(x, a.CertificateWarning) {
+				out = append(out, api.Warning{Kind: p.Object.Kind, Name: p.Object.Name, Path: p.Path, Message: p.Message, Rule: p.Rule})
 			}
-		}
-		m := x.After.Message().(*configv1.Certificate)
-		chain, err := certificate.Chain(m.GetChain())
-		if err != nil {
-			continue // of a time when less was checked
-		}
-		presented := m.GetPrivateKey() != ""
-		add("certificate.dates", certificate.DatesOf(chain, presented).Warning(time.Now(), a.CertificateWarning))
-		if presented {
-			add("certificate.order", certificate.OrderWarning(chain))
 		}
 	}
 	slices.SortFunc(out, func(x, y api.Warning) int { return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Rule, y.Rule)) })
-	return out
-}
-
-// powerless warns of opaque tokens that a policy's required claims always refuse, with 403: all that such a
-// token has is its subject, which stands for the claim sub.
-func powerless(o *resource.Object) []api.Warning {
-	var out []api.Warning
-	m := o.Message().(*configv1.AuthPolicy)
-	for i, token := range m.GetTokens() {
-		for _, c := range m.GetJwt().GetRequiredClaims() {
-			subject := []string{token.GetSubject()}
-			if c.GetWords() {
-				subject = strings.Fields(token.GetSubject())
-			}
-			met := slices.Equal(c.GetClaim(), []string{"sub"}) && token.GetSubject() != "" &&
-				(len(c.GetValues()) == 0 || slices.ContainsFunc(subject, func(s string) bool { return slices.Contains(c.GetValues(), s) }))
-			if met {
-				continue
-			}
-			out = append(out, api.Warning{
-				Kind: o.Kind, Name: o.Name, Path: fmt.Sprintf("$.tokens[%d]", i), Rule: "auth_policy.powerless_token",
-				Message: fmt.Sprintf("token %q is always answered 403: the policy requires the claim %s, and an opaque token has only its subject, as sub; "+
-					"give the tokens a policy of their own", token.GetName(), strings.Join(c.GetClaim(), ".")),
-			})
-			break
-		}
-	}
 	return out
 }
 

@@ -89,7 +89,7 @@ func (a *API) patch(c echo.Context) error {
 			doc.Labels = map[string]string{} // taken away, since what stays has been merged in
 		}
 		d, v := desired(k, ref, doc.Spec, &doc.Owner, doc.Labels, "$")
-		d.KeepKeys = false // what stays has been merged in
+		d.KeepApart = false // what stays has been merged in
 		if len(v) > 0 {
 			return nil, violations(http.StatusUnprocessableEntity, "nothing has been changed", v)
 		}

@@ -1,132 +1,124 @@
 package writer
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"slices"
-	"strconv"
-
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
-	"github.com/marchproxy/marchproxy/pkg/certificate"
 	"github.com/marchproxy/marchproxy/pkg/clusterkey"
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
 )
 
-// absent stands for a missing secret, so that everything else can be checked all the same.
-const absent = "missing"
-
-// onlyMissing says whether all that is wrong is that secrets are missing.
-func onlyMissing(v resource.Violations) bool {
-	return !slices.ContainsFunc(v, func(x resource.Violation) bool { return x.Rule != resource.MissingSecret })
+// hasSecrets says whether a spec's kind has any.
+func hasSecrets(spec proto.Message) bool {
+	return len(resource.SecretFields(spec.ProtoReflect().Descriptor())) > 0
 }
 
-// prepare takes the secrets out of a spec before anything is stored: keys of certificates are sealed,
-// those of gateways hashed. What a write leaves out, because reads do not show it, is taken from the
-// object before. Where all that is wrong is that secrets are missing, the spec is handed back with
-// something in their place.
+// prepare takes the secrets out of a spec before anything is stored, as the schema says: some are sealed, some hashed.
+// What a write leaves out, because reads do not show it, is taken from the object before. Where all that is wrong is
+// that secrets are missing, the spec is handed back with something in their place.
 func (w *Writer) prepare(d Desired, before *resource.Object) (proto.Message, resource.Violations) {
-	if d.Stored {
+	if d.Stored || !hasSecrets(d.Spec) {
 		return d.Spec, nil
 	}
-	switch m := d.Spec.(type) {
-	case *configv1.Certificate:
-		var old *configv1.Certificate
-		if before != nil {
-			old = before.Message().(*configv1.Certificate)
+	k := config.KindOf(d.Ref.Kind)
+	in := config.SecretWrite{Spec: proto.Clone(d.Spec)}
+	stored := map[string]resource.Secret{}
+	if before != nil {
+		in.Before = before.Message()
+		for _, s := range resource.Secrets(in.Before) {
+			stored[s.Field] = s
 		}
-		return w.certificate(d, proto.CloneOf(m), old)
-	case *configv1.Gateway:
-		g := proto.CloneOf(m)
-		if d.KeepKeys && before != nil {
-			g.ApiKeys = before.Message().(*configv1.Gateway).GetApiKeys()
+		if d.KeepApart {
+			keep(in.Spec, in.Before, k.Apart)
 		}
-		var old *configv1.Gateway
-		if before != nil {
-			old = before.Message().(*configv1.Gateway)
-		}
-		return gateway(d, g, old)
-	case *configv1.AuthPolicy:
-		var old *configv1.AuthPolicy
-		if before != nil {
-			old = before.Message().(*configv1.AuthPolicy)
-		}
-		return w.authPolicy(d, proto.CloneOf(m), old)
-	case *configv1.License:
-		var old *configv1.License
-		if before != nil {
-			old = before.Message().(*configv1.License)
-		}
-		return w.license(d, proto.CloneOf(m), old)
-	default:
-		return d.Spec, nil
 	}
+	was := func(field string) string {
+		if s, has := stored[field]; has {
+			return s.Get()
+		}
+		return ""
+	}
+	for _, s := range resource.Secrets(in.Spec) {
+		switch s.Use {
+		case configv1.Secret_SECRET_HASHED:
+			hash(&in, s, was(s.Digest().Field))
+		case configv1.Secret_SECRET_SEALED:
+			w.open(&in, k, s, d.Ref, was(s.Field))
+		}
+	}
+	if k.Secrets != nil {
+		k.Secrets(&in)
+	}
+	wrong := in.Found.Under(d.SpecPath)
+	if !in.OnlyMissing() {
+		return nil, wrong
+	}
+	for _, s := range resource.Secrets(in.Spec) {
+		if s.Use == configv1.Secret_SECRET_SEALED {
+			s.Set(w.seal(s.Get(), was(s.Field), d.Ref, s.Field))
+		}
+	}
+	return in.Spec, wrong
 }
 
-func gateway(d Desired, g, old *configv1.Gateway) (proto.Message, resource.Violations) {
-	stored := map[string]string{}
-	for _, k := range old.GetApiKeys() {
-		stored[k.GetName()] = k.GetSha256()
+// keep takes a field of a spec from the one before.
+func keep(spec, before proto.Message, field string) {
+	f := spec.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(field))
+	only := before.ProtoReflect().New()
+	if before.ProtoReflect().Has(f) {
+		only.Set(f, before.ProtoReflect().Get(f))
 	}
-	var wrong resource.Violations
-	for i, k := range g.GetApiKeys() {
-		switch {
-		case k.GetKey() != "":
-			k.Key, k.Sha256 = "", clusterkey.Sum(k.GetKey())
-		case k.GetSha256() == "":
-			k.Sha256 = stored[k.GetName()]
-		}
-		if k.GetSha256() == "" {
-			wrong = append(wrong, resource.Violation{
-				Path: d.SpecPath + ".api_keys[" + strconv.Itoa(i) + "]", Rule: resource.MissingSecret,
-				Message: "has neither key nor sha256, and none is stored under its name; give one",
-			})
-			k.Sha256 = clusterkey.Sum(absent + k.GetName()) // not that of another one
-		}
-	}
-	return g, wrong
+	proto.Merge(spec, only.Interface()) // of which it has nothing
 }
 
-func (w *Writer) certificate(d Desired, c, old *configv1.Certificate) (proto.Message, resource.Violations) {
-	fail := func(field, message string) (proto.Message, resource.Violations) {
-		return nil, resource.Violations{{Path: d.SpecPath + field, Message: message, Rule: "certificate"}}
-	}
-	missing := func(message string) (proto.Message, resource.Violations) {
-		c.PrivateKey = absent
-		return c, resource.Violations{{Path: d.SpecPath + ".private_key", Message: message, Rule: resource.MissingSecret}}
-	}
-	leaf, err := certificate.Leaf(c.GetChain())
-	if err != nil {
-		return fail(".chain", err.Error())
-	}
-	key := c.GetPrivateKey()
+// hash replaces a secret by its digest. Of one that is left out it is the one that is given, or stored.
+func hash(in *config.SecretWrite, s resource.Secret, stored string) {
+	digest := s.Digest()
 	switch {
-	case seal.Sealed(key):
-		return fail(".private_key", "must be a PEM key, or absent to keep the stored one")
-	case key != "":
-		if err := certificate.CheckKey(c.GetChain(), key); err != nil {
-			return fail(".private_key", err.Error())
-		}
-	case old.GetPrivateKey() != "":
-		if key, err = w.box.Open(old.GetPrivateKey(), d.Ref.Kind, d.Ref.Name, "private_key"); err != nil {
-			return missing("is needed: the stored one cannot be opened (" + err.Error() + "); give it again")
-		}
-		if certificate.CheckKey(c.GetChain(), key) != nil {
-			return missing("is needed: the stored one does not belong to this chain; give the chain's")
-		}
-	case c.GetFacts().GetHasPrivateKey():
-		return missing("is missing: the certificate had one where it comes from, and none is stored here; give it")
+	case s.Get() != "":
+		digest.Set(clusterkey.Sum(s.Get()))
+		s.Set("")
+	case digest.Get() == "":
+		digest.Set(stored)
 	}
-	c.PrivateKey = w.seal(key, old.GetPrivateKey(), d.Ref, "private_key")
-	sum := sha256.Sum256(leaf.Raw)
-	c.Facts = &configv1.CertificateFacts{
-		NotBefore: resource.Time(leaf.NotBefore), NotAfter: resource.Time(leaf.NotAfter), DnsNames: leaf.DNSNames,
-		Fingerprint: hex.EncodeToString(sum[:]), HasPrivateKey: key != "",
+	if digest.Get() != "" {
+		return
 	}
-	return c, nil
+	at, where := s.Path, "none is stored"
+	if s.Item != "" {
+		at, where = s.Item, "none is stored under its name"
+	}
+	in.Missing(at, "has neither "+s.Member+" nor "+digest.Member+", and "+where+"; give one")
+	digest.Set(clusterkey.Sum(config.Absent + s.Field)) // not that of another one
+}
+
+// open has a secret that is sealed open in the spec: the one that is given, or stored, or the environment's.
+func (w *Writer) open(in *config.SecretWrite, k *config.Kind, s resource.Secret, ref resource.Ref, stored string) {
+	can, needed := true, ""
+	if k.Secret != nil {
+		can, needed = k.Secret(s.Holder())
+	}
+	switch {
+	case seal.Sealed(s.Get()):
+		in.Fail(s.Path, "secret.sealed", "must be the secret itself, or absent to keep the stored one")
+		s.Set("")
+	case s.Get() != "" || !can:
+	case stored != "":
+		plain, err := w.box.Open(stored, ref.Kind, ref.Name, s.Field)
+		if err != nil {
+			in.Missing(s.Path, "is needed: the stored one cannot be opened ("+err.Error()+"); give it again")
+			return
+		}
+		in.Keep(s, plain)
+	case w.environment[ref.Kind+"."+s.Field] != "":
+		s.Set(w.environment[ref.Kind+"."+s.Field])
+	case needed != "":
+		in.Missing(s.Path, "is missing"+needed)
+	}
 }
 
 // seal seals a secret. The same secret keeps its sealed form: sealing again would change bytes where
@@ -142,10 +134,10 @@ func (w *Writer) seal(secret, stored string, r resource.Ref, field string) strin
 	return w.box.Seal(secret, r.Kind, r.Name, field)
 }
 
-// Public is a spec as readers see it: without what is sealed.
+// Public is a spec as readers see it: without what the schema says is a secret, sealed or hashed.
 func Public(o *resource.Object) (*resource.Object, error) {
-	shown := redacted(o.Message())
-	if shown == nil {
+	shown := resource.Redacted(o.Message())
+	if shown == o.Message() {
 		return o, nil
 	}
 	out, err := resource.New(o.Ref(), shown)
@@ -154,39 +146,4 @@ func Public(o *resource.Object) (*resource.Object, error) {
 	}
 	out.UID, out.Revision, out.Owner, out.Labels, out.CreatedAt, out.UpdatedAt = o.UID, o.Revision, o.Owner, o.Labels, o.CreatedAt, o.UpdatedAt
 	return out, nil
-}
-
-// redacted is a copy without secrets; nil where there are none.
-func redacted(m proto.Message) proto.Message {
-	switch m := m.(type) {
-	case *configv1.Certificate:
-		if m.GetPrivateKey() != "" {
-			shown := proto.CloneOf(m)
-			shown.PrivateKey = ""
-			return shown
-		}
-	case *configv1.AuthPolicy:
-		if len(m.GetJwt().GetKeys()) > 0 {
-			shown := proto.CloneOf(m)
-			for _, k := range shown.GetJwt().GetKeys() {
-				k.Secret = ""
-			}
-			return shown
-		}
-	case *configv1.Gateway:
-		if len(m.GetApiKeys()) > 0 {
-			shown := proto.CloneOf(m)
-			for _, k := range shown.GetApiKeys() {
-				k.Sha256 = "" // a key that somebody has chosen may be found by it
-			}
-			return shown
-		}
-	case *configv1.License:
-		if m.GetKey() != "" {
-			shown := proto.CloneOf(m)
-			shown.Key = ""
-			return shown
-		}
-	}
-	return nil
 }

@@ -50,8 +50,9 @@ type Desired struct {
 	// Owner and Labels stay as they are where they are nil; empty ones take them away.
 	Owner  *string
 	Labels map[string]string
-	// KeepKeys keeps the stored api_keys of a gateway whose Spec has none: the write did not speak of them.
-	KeepKeys bool
+	// KeepApart keeps what is stored of the field that belongs to the place, where the kind has one: the write did not speak
+	// of it.
+	KeepApart bool
 	// Path is where it stands in the request, for violations: $ or $.resources[3]; SpecPath where its spec
 	// does.
 	Path, SpecPath string
@@ -70,9 +71,7 @@ type made struct {
 // Make does what can be done before the state is known that the write follows: nobody waits for it then, as other
 // writers do for those whose turn it is, and requests do it side by side. Without it the write itself does.
 func (d *Desired) Make() error {
-	switch d.Ref.Kind {
-	case resource.KindRoute, resource.KindService, resource.KindRateLimit:
-	default: // its secrets may be those of the object before
+	if hasSecrets(d.Spec) { // they may be those of the object before
 		return nil
 	}
 	o, err := resource.New(d.Ref, d.Spec)
@@ -151,8 +150,8 @@ type Writer struct {
 	box    *seal.Box
 	log    *zap.Logger
 	notify func(store.Committed)
-	// licenseKey is that of licenses which bring none.
-	licenseKey string
+	// environment are secrets of objects that bring none, by kind and field.
+	environment map[string]string
 
 	queue queue
 	// turn is full while somebody has what follows.
@@ -173,7 +172,7 @@ type Writer struct {
 // New reads the configuration. licenseKey is the key of licenses that bring none, "" for none. notify is
 // handed each revision right after its commit, in order.
 func New(ctx context.Context, s *store.Store, box *seal.Box, licenseKey string, log *zap.Logger, notify func(store.Committed)) (*Writer, error) {
-	w := &Writer{store: s, box: box, log: log, notify: notify, licenseKey: licenseKey, turn: make(chan struct{}, 1)}
+	w := &Writer{store: s, box: box, log: log, notify: notify, environment: map[string]string{resource.KindLicense + ".key": licenseKey}, turn: make(chan struct{}, 1)}
 	return w, w.reload(ctx)
 }
 
@@ -289,7 +288,7 @@ func (w *Writer) objects(who auth.Identity, p Plan, revision int64, now time.Tim
 	if foreign := w.foreigners(p); len(foreign) > 0 {
 		return nil, 0, nil, &Refused{Conflict: true, Violations: foreign.First()}
 	}
-	if !onlyMissing(wrong) {
+	if !config.OnlyMissing(wrong) {
 		return nil, 0, nil, &Refused{Violations: wrong}
 	}
 	return out, unchanged, wrong, nil

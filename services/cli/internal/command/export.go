@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/services/cli/internal/client"
 	"github.com/marchproxy/marchproxy/services/cli/internal/manifest"
@@ -35,8 +36,8 @@ func (c *cli) exportCommand() *cobra.Command {
 				return err
 			}
 			for i := range all {
-				if !keys && all[i].Kind == resource.KindGateway {
-					if all[i].Spec, err = manifest.Without(all[i].Spec, "api_keys"); err != nil {
+				if apart := config.KindOf(all[i].Kind).Apart; !keys && apart != "" {
+					if all[i].Spec, err = manifest.Without(all[i].Spec, apart); err != nil {
 						return err
 					}
 				}

@@ -250,7 +250,7 @@ spec:
 	for _, d := range docs {
 		withheld = append(withheld, d.Content().Withheld()...)
 	}
-	if got := strings.Join(withheld, " "); got != "private_key key jwt.keys.a.b/c.secret" {
+	if got := strings.Join(withheld, " "); got != "private_key key jwt.keys.a.b/c.secret tokens.ci.value" {
 		t.Errorf("withheld: %s", got)
 	}
 	for path, want := range map[string]string{

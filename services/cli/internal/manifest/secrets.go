@@ -5,13 +5,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
@@ -34,44 +38,69 @@ func specOf(raw []byte) (spec, error) {
 	return s, err
 }
 
-// item finds what is called so in a list of the spec; nil where there is none.
-func (s spec) item(list []string, key, name string) map[string]any {
-	var at any = map[string]any(s)
-	for _, step := range list {
-		m, _ := at.(map[string]any)
-		at = m[step]
+// secret is one of a spec, whether it is there or not.
+type secret struct {
+	// field is what a secrets file calls it; path and item are where it and its item of a list stand: $.spec.jwt.keys[0].secret.
+	field, path, item string
+	use               configv1.Secret
+	at                map[string]any
+	member            string
+	// holder is the message that has it.
+	holder protoreflect.MessageType
+}
+
+// secrets lists the secrets of a kind's spec, as the schema marks them.
+func (s spec) secrets(kind string) []secret {
+	k, ok := resource.KindByName(kind)
+	if !ok {
+		return nil
 	}
-	items, _ := at.([]any)
-	for _, x := range items {
-		if m, ok := x.(map[string]any); ok && m[key] == name {
-			return m
+	m := k.New().ProtoReflect()
+	return appendSecrets(nil, s, m.Type(), resource.SecretFields(m.Descriptor()), "", "$.spec", "")
+}
+
+func appendSecrets(out []secret, at map[string]any, holder protoreflect.MessageType, fields []resource.SecretField, name, path, item string) []secret {
+	for _, f := range fields {
+		name, path := name+f.Name, path+"."+f.Name
+		switch {
+		case f.Below == nil:
+			out = append(out, secret{name, path, item, f.Use, at, f.Name, holder})
+		case f.List:
+			items, _ := at[f.Name].([]any)
+			for i, x := range items {
+				if m, ok := x.(map[string]any); ok {
+					key, _ := m[f.Key].(string)
+					place := fmt.Sprintf("%s[%d]", path, i)
+					out = appendSecrets(out, m, f.Message(), f.Below, name+"."+key+".", place, place)
+				}
+			}
+		default:
+			if m, ok := at[f.Name].(map[string]any); ok {
+				out = appendSecrets(out, m, f.Message(), f.Below, name+".", path, item)
+			}
 		}
 	}
-	return nil
+	return out
 }
 
-// place finds the object that has a secret's field, and the field's name there; nil where there is none.
-func (s spec) place(kind, field string) (at map[string]any, member string) {
-	name, inKeys := strings.CutPrefix(field, "jwt.keys.")
-	name, isSecret := strings.CutSuffix(name, ".secret")
-	token, inTokens := strings.CutPrefix(field, "tokens.")
-	token, isValue := strings.CutSuffix(token, ".value")
-	envoy, inAPIKeys := strings.CutPrefix(field, "api_keys.")
-	envoy, isKey := strings.CutSuffix(envoy, ".key")
-	switch {
-	case kind == resource.KindCertificate && field == "private_key", kind == resource.KindLicense && field == "key":
-		return s, field
-	case kind == resource.KindAuthPolicy && inKeys && isSecret:
-		return s.item([]string{"jwt", "keys"}, "kid", name), "secret"
-	case kind == resource.KindAuthPolicy && inTokens && isValue:
-		return s.item([]string{"tokens"}, "name", token), "value"
-	case kind == resource.KindGateway && inAPIKeys && isKey:
-		return s.item([]string{"api_keys"}, "name", envoy), "key"
+func (s secret) has(member string) bool { return s.at[member] != nil && s.at[member] != "" }
+
+// needed says whether the message cannot be without the secret, by what else it says. What of that is wrong is left out.
+func (s secret) needed(kind string) bool {
+	of := config.KindOf(kind).Secret
+	if of == nil {
+		return false
 	}
-	return nil, ""
+	m := s.holder.New().Interface()
+	for name, value := range s.at {
+		raw, err := json.Marshal(map[string]any{name: value})
+		if one := s.holder.New().Interface(); err == nil && (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw, one) == nil {
+			proto.Merge(m, one)
+		}
+	}
+	_, why := of(m)
+	return why != ""
 }
-
-var listed = regexp.MustCompile(`^\$\.spec\.(jwt\.keys|tokens|api_keys)\[(\d+)\](?:\.secret|\.value)?$`)
 
 // SecretField is what a secrets file calls the secret at a path of the resource ($.spec.private_key); "" where
 // there is none.
@@ -80,71 +109,54 @@ func (d *Document) SecretField(path string) string {
 	if err != nil {
 		return ""
 	}
-	field := strings.TrimPrefix(path, "$.spec.")
-	if at, _ := s.place(d.Kind, field); at != nil {
-		return field
-	}
-	m := listed.FindStringSubmatch(path)
-	if m == nil || (d.Kind == resource.KindGateway) != (m[1] == "api_keys") {
-		return ""
-	}
-	var is struct {
-		Jwt     struct{ Keys []struct{ Kid string } }
-		Tokens  []struct{ Name string }
-		APIKeys []struct{ Name string } `json:"api_keys"`
-	}
-	i, err := strconv.Atoi(m[2])
-	if err != nil || json.Unmarshal(d.Spec, &is) != nil {
-		return ""
-	}
-	switch {
-	case m[1] == "tokens" && i < len(is.Tokens):
-		return "tokens." + is.Tokens[i].Name + ".value"
-	case m[1] == "jwt.keys" && i < len(is.Jwt.Keys):
-		return "jwt.keys." + is.Jwt.Keys[i].Kid + ".secret"
-	case m[1] == "api_keys" && i < len(is.APIKeys):
-		return "api_keys." + is.APIKeys[i].Name + ".key"
+	for _, x := range s.secrets(d.Kind) {
+		if x.use != configv1.Secret_SECRET_DIGEST && (x.path == path || x.item != "" && x.item == path) {
+			return x.field
+		}
 	}
 	return ""
 }
 
 // Withheld are the secrets that a resource has where it was read, and that were not read with it.
-func (f File) Withheld() []string {
-	var is struct {
-		PrivateKey string `json:"private_key"`
-		Key        string
-		Facts      struct {
-			HasPrivateKey bool `json:"has_private_key"`
-			HasKey        bool `json:"has_key"`
-		}
-		Jwt struct {
-			Keys []struct{ Kid, Algorithm, Secret string }
-		}
-		APIKeys []struct{ Name, Key, Sha256 string } `json:"api_keys"`
-	}
-	var out []string
-	if json.Unmarshal(f.Spec, &is) != nil {
+func (f File) Withheld() (out []string) {
+	s, err := specOf(f.Spec)
+	if err != nil {
 		return nil
 	}
-	switch {
-	case f.Kind == resource.KindCertificate && is.Facts.HasPrivateKey && is.PrivateKey == "":
-		out = append(out, "private_key")
-	case f.Kind == resource.KindLicense && is.Facts.HasKey && is.Key == "":
-		out = append(out, "key")
-	case f.Kind == resource.KindGateway:
-		for _, k := range is.APIKeys {
-			if k.Key == "" && k.Sha256 == "" {
-				out = append(out, "api_keys."+k.Name+".key")
-			}
-		}
-	case f.Kind == resource.KindAuthPolicy:
-		for _, k := range is.Jwt.Keys {
-			if strings.HasPrefix(k.Algorithm, "HS") && k.Secret == "" {
-				out = append(out, "jwt.keys."+k.Kid+".secret")
-			}
+	for _, x := range s.secrets(f.Kind) {
+		switch {
+		case x.has(x.member):
+		case x.use == configv1.Secret_SECRET_HASHED && !x.has(resource.DigestField), x.use == configv1.Secret_SECRET_SEALED && x.needed(f.Kind):
+			out = append(out, x.field)
 		}
 	}
 	return out
+}
+
+// known says in words which secrets there are.
+func known() string {
+	var out []string
+	for _, k := range resource.Kinds {
+		var names []string
+		walkNames(resource.SecretFields(k.New().ProtoReflect().Descriptor()), "", &names)
+		if len(names) > 0 {
+			out = append(out, k.Name+": "+strings.Join(names, ", "))
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+func walkNames(fields []resource.SecretField, above string, names *[]string) {
+	for _, f := range fields {
+		switch {
+		case f.List:
+			walkNames(f.Below, above+f.Name+"."+strings.ToUpper(f.Key)+".", names)
+		case f.Below != nil:
+			walkNames(f.Below, above+f.Name+".", names)
+		case f.Use != configv1.Secret_SECRET_DIGEST:
+			*names = append(*names, above+f.Name)
+		}
+	}
 }
 
 // AddSecrets reads a secrets file and puts what it has into the documents. Its errors repeat no secret.
@@ -168,8 +180,8 @@ func AddSecrets(path string, docs []*Document) error {
 				fail(key, "%s is not in the files; correct its kind or name, or remove it", key.Value)
 				return
 			}
-			pairs(value, fail, "a field", func(field, secret *yaml.Node) {
-				if message := docs[i].add(field.Value, secret); message != "" {
+			pairs(value, fail, "a field", func(field, given *yaml.Node) {
+				if message := docs[i].add(field.Value, given); message != "" {
 					fail(field, "%s %s %s", key.Value, field.Value, message)
 				}
 			})
@@ -190,22 +202,22 @@ func pairs(n *yaml.Node, fail func(*yaml.Node, string, ...any), of string, f fun
 }
 
 // add puts a secret in its place and says what is wrong with it.
-func (d *Document) add(field string, secret *yaml.Node) string {
+func (d *Document) add(field string, given *yaml.Node) string {
 	s, err := specOf(d.Spec)
 	if err != nil {
 		return "cannot be added: the spec is not an object"
 	}
-	at, member := s.place(d.Kind, field)
+	all := s.secrets(d.Kind)
+	i := slices.IndexFunc(all, func(x secret) bool { return x.field == field && x.use != configv1.Secret_SECRET_DIGEST })
 	switch {
-	case at == nil:
-		return "is no secret of this resource; there are private_key of a Certificate, key of a License, " +
-			"jwt.keys.KID.secret and tokens.NAME.value of an AuthPolicy, and api_keys.NAME.key of a Gateway"
-	case secret.Kind != yaml.ScalarNode || secret.Value == "":
+	case i < 0:
+		return "is no secret of this resource; there are " + known()
+	case given.Kind != yaml.ScalarNode || given.Value == "":
 		return "must be text"
-	case at[member] != nil && at[member] != "":
+	case all[i].has(all[i].member):
 		return "stands in the files as well; keep one"
 	}
-	at[member] = secret.Value
+	all[i].at[all[i].member] = given.Value
 	if d.Spec, err = json.Marshal(s); err != nil {
 		return "cannot be added: " + err.Error()
 	}
