@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
@@ -48,9 +49,18 @@ type nativePart struct {
 // fault is what is wrong with a policy; the message goes after the path.
 type fault struct{ path, rule, message string }
 
+// parts are policies as the slots hold them, by version. Several cores ask at once.
+type parts struct {
+	mu sync.Mutex
+	of map[*configv1.AuthPolicy]*authPart
+}
+
 // part is a policy as the slots hold it.
 func (w *work) part(ref resource.Ref, p *configv1.AuthPolicy) *authPart {
-	if known := w.parts[p]; known != nil {
+	w.parts.mu.Lock()
+	known := w.parts.of[p]
+	w.parts.mu.Unlock()
+	if known != nil {
 		return known
 	}
 	part := newPart(ref, p, func(k *configv1.JwtKey) (string, error) {
@@ -59,7 +69,9 @@ func (w *work) part(ref resource.Ref, p *configv1.AuthPolicy) *authPart {
 		}
 		return w.opt.Open(ref, config.SecretField(k), k.GetSecret())
 	})
-	w.parts[p] = part
+	w.parts.mu.Lock()
+	defer w.parts.mu.Unlock()
+	w.parts.of[p] = part
 	return part
 }
 

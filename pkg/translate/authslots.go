@@ -141,7 +141,9 @@ func (w *work) policySlots() *authSlots {
 		used[p], s.leaving[part] = part, true
 		s.add(part)
 	}
-	w.parts = used
+	w.parts.mu.Lock()
+	w.parts.of = used
+	w.parts.mu.Unlock()
 	if p := w.policy(w.gw.GetAuthPolicy()); p != nil {
 		s.everywhere = used[p]
 	}

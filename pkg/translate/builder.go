@@ -50,7 +50,7 @@ type Builder struct {
 	// inSlots are the policies in the slots, and retiring those that nothing names any more.
 	inSlots, retiring map[string]*configv1.AuthPolicy
 	// parts are the policies in the slots as these hold them.
-	parts map[*configv1.AuthPolicy]*authPart
+	parts *parts
 }
 
 // NewBuilder returns a builder without resources.
@@ -63,7 +63,7 @@ func NewBuilder(gateway string, opt Options) *Builder {
 		open:     map[string]bool{}, wild: map[string]bool{}, limiting: map[string]bool{}, allowing: map[string]bool{},
 		asked:   map[string]map[Key]bool{},
 		inSlots: map[string]*configv1.AuthPolicy{}, retiring: map[string]*configv1.AuthPolicy{},
-		parts: map[*configv1.AuthPolicy]*authPart{},
+		parts: &parts{of: map[*configv1.AuthPolicy]*authPart{}},
 	}
 }
 

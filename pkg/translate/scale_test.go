@@ -212,3 +212,22 @@ func TestManyAtOnce(t *testing.T) {
 	settle(one.b, one.st)
 	same(t, "one by one", one.b, at.b)
 }
+
+// TestManyPoliciesAtOnce: cores that build hosts at once, each with a policy that nobody has looked at yet, do not come in
+// each other's way. What is wrong with these policies saves the look of the engine, so that they meet often.
+func TestManyPoliciesAtOnce(t *testing.T) {
+	st := config.New()
+	objects := []*resource.Object{gatewayObject(t)}
+	for i := range 4_000 {
+		name := fmt.Sprint("p", i)
+		objects = append(objects,
+			object(t, resource.KindAuthPolicy, name, `{"jwt":{"jwks":"none"},"exempt_paths":[{"path":"/free"}]}`),
+			object(t, resource.KindRoute, name, fmt.Sprintf(`{"hosts":["%s.test"],"auth_policy":%q,"direct_response":{"status":200}}`, name, name)),
+		)
+	}
+	st.Apply(objects)
+	b := builder(resource.DefaultGateway)
+	if _, problems := b.Rebuild(st); len(problems) != 4_000 {
+		t.Errorf("%d policies are closed, want 4000", len(problems))
+	}
+}
