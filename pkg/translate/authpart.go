@@ -55,24 +55,43 @@ type parts struct {
 	of map[*configv1.AuthPolicy]*authPart
 }
 
-// part is a policy as the slots hold it.
-func (w *work) part(ref resource.Ref, p *configv1.AuthPolicy) *authPart {
-	w.parts.mu.Lock()
-	known := w.parts.of[p]
-	w.parts.mu.Unlock()
+func newParts() *parts { return &parts{of: map[*configv1.AuthPolicy]*authPart{}} }
+
+// get finds one, or has it made. Who asks for the same one meanwhile may make it as well.
+func (p *parts) get(policy *configv1.AuthPolicy, newOne func() *authPart) *authPart {
+	p.mu.Lock()
+	known := p.of[policy]
+	p.mu.Unlock()
 	if known != nil {
 		return known
 	}
-	part := newPart(ref, p, func(k *configv1.JwtKey) (string, error) {
-		if w.opt.Open == nil {
-			return k.GetSecret(), nil
-		}
-		return w.opt.Open(ref, config.SecretField(k), k.GetSecret())
+	made := newOne()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known := p.of[policy]; known != nil {
+		return known
+	}
+	p.of[policy] = made
+	return made
+}
+
+// only forgets all others.
+func (p *parts) only(used map[*configv1.AuthPolicy]*authPart) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.of = used
+}
+
+// part is a policy as the slots hold it.
+func (v *view) part(ref resource.Ref, p *configv1.AuthPolicy) *authPart {
+	return v.parts.get(p, func() *authPart {
+		return newPart(ref, p, func(k *configv1.JwtKey) (string, error) {
+			if v.opt.Open == nil {
+				return k.GetSecret(), nil
+			}
+			return v.opt.Open(ref, config.SecretField(k), k.GetSecret())
+		})
 	})
-	w.parts.mu.Lock()
-	defer w.parts.mu.Unlock()
-	w.parts.of[p] = part
-	return part
 }
 
 // newPart makes a policy's part, and has its engine judge it: our filter by its own reader, Envoy's by its schema's

@@ -7,6 +7,7 @@ import (
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
@@ -56,16 +57,16 @@ func (s *authSlots) shut(a *authPart, these map[string]bool) bool {
 
 // fit closes the largest policies, of equal ones the newest, until the others have room. The checks before a write
 // are there so that there is none to close.
-func (s *authSlots) fit(w *work) {
+func (s *authSlots) fit(v *view) (problems []config.Problem) {
 	size := 0
 	for _, a := range slices.Concat(s.ours, s.native) {
 		size += a.size
 	}
 	if size <= maxAuthText {
-		return
+		return nil
 	}
 	revision := func(a *authPart) int64 {
-		if o := w.st.Get(a.ref); o != nil {
+		if o := v.st.Get(a.ref); o != nil {
 			return o.Revision
 		}
 		return 0
@@ -75,12 +76,13 @@ func (s *authSlots) fit(w *work) {
 		return cmp.Or(cmp.Compare(b.size, a.size), cmp.Compare(revision(b), revision(a)), compare(a.ref.Name, b.ref.Name))
 	}) {
 		if size <= maxAuthText {
-			return
+			break
 		}
 		size -= a.size
-		s.closed[a] = tooMuch(w.gateway, whole)
-		w.refuses(a.ref, fault{"$", "auth_policy.size", s.closed[a]})
+		s.closed[a] = tooMuch(v.gateway, whole)
+		problems = append(problems, refuses(a.ref, fault{"$", "auth_policy.size", s.closed[a]}))
 	}
+	return problems
 }
 
 // divided tells of a slot which policies are in it, and how it is without some of them.
@@ -100,77 +102,83 @@ func (s *authSlots) divided(
 	return r
 }
 
-func (w *work) policy(name string) *configv1.AuthPolicy {
-	o := w.st.Get(resource.Ref{Kind: resource.KindAuthPolicy, Name: name})
-	if o == nil {
-		return nil
-	}
-	return o.Message().(*configv1.AuthPolicy)
+// Policies are the authentication policies in a gateway's slots, by name.
+type Policies struct {
+	// Named are the gateway's own and those that its routes name, as the state has them.
+	Named map[string]*configv1.AuthPolicy
+	// Leaving are others that are there for routes only which an Envoy may still have: nothing names them any more, or
+	// they have changed engines. The slots come to an Envoy before the routes.
+	Leaving map[string]*configv1.AuthPolicy
 }
 
-// policySlots is what the slots of both engines hold: the policies that the gateway's routes use and its own.
-func (w *work) policySlots() *authSlots {
-	names := map[string]bool{}
-	if d := w.gw.GetAuthPolicy(); d != "" {
-		names[d] = true
-	}
-	for name := range w.policies {
-		names[name] = true
-	}
-	used := map[*configv1.AuthPolicy]*authPart{}
-	now := map[string]*configv1.AuthPolicy{}
-	s := newAuthSlots()
-	s.module, s.perRoute = w.module, len(w.policies) > 0
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		p := w.policy(name)
-		if p == nil {
-			continue
+// then is what is in the slots once the state names others: what was in them and has no successor stays.
+func (p Policies) then(named map[string]*configv1.AuthPolicy) Policies {
+	out := Policies{named, map[string]*configv1.AuthPolicy{}}
+	for _, before := range []map[string]*configv1.AuthPolicy{p.Leaving, p.Named} {
+		for name, was := range before {
+			if n := named[name]; n == nil || isNative(n) != isNative(was) {
+				out.Leaving[name] = was
+			}
 		}
+	}
+	return out
+}
+
+// policiesOf are the policies of these names that there are, and the gateway's own.
+func (v *view) policiesOf(names map[string]map[Key]bool) map[string]*configv1.AuthPolicy {
+	out := map[string]*configv1.AuthPolicy{}
+	for name := range names {
+		if p := v.policy(name); p != nil {
+			out[name] = p
+		}
+	}
+	if own := v.gw.GetAuthPolicy(); v.policy(own) != nil {
+		out[own] = v.policy(own)
+	}
+	return out
+}
+
+// policySlots is what the slots of both engines hold. perRoute says that some route names a policy, or none.
+func (v *view) policySlots(in Policies, perRoute bool) (*authSlots, []config.Problem) {
+	s := newAuthSlots()
+	s.module, s.perRoute = v.module, perRoute
+	var problems []config.Problem
+	for _, name := range slices.Sorted(maps.Keys(in.Named)) {
 		ref := resource.Ref{Kind: resource.KindAuthPolicy, Name: name}
+		part := v.part(ref, in.Named[name])
 		s.objects = append(s.objects, ref)
-		now[name] = p
-		part := w.part(ref, p)
-		used[p] = part
 		s.add(part)
 		if len(part.faults) > 0 {
-			w.refuses(ref, part.faults[0])
+			problems = append(problems, refuses(ref, part.faults[0]))
+		}
+		if name == v.gw.GetAuthPolicy() {
+			s.everywhere = part
 		}
 	}
-	for name, p := range w.retired(now) {
-		part := w.part(resource.Ref{Kind: resource.KindAuthPolicy, Name: name}, p)
-		used[p], s.leaving[part] = part, true
+	for name, p := range in.Leaving {
+		part := v.part(resource.Ref{Kind: resource.KindAuthPolicy, Name: name}, p)
+		s.leaving[part] = true
 		s.add(part)
 	}
-	w.parts.mu.Lock()
-	w.parts.of = used
-	w.parts.mu.Unlock()
-	if p := w.policy(w.gw.GetAuthPolicy()); p != nil {
-		s.everywhere = used[p]
-	}
 	s.sort()
-	s.fit(w)
-	s.objects = append(newestFirst(w.st, s.objects), resource.Ref{Kind: resource.KindGateway, Name: w.gateway})
-	return s
+	problems = append(problems, s.fit(v)...)
+	s.objects = append(newestFirst(v.st, s.objects), v.ref())
+	return s, problems
+}
+
+// used are the parts of all of them.
+func (s *authSlots) used() map[*configv1.AuthPolicy]*authPart {
+	out := map[*configv1.AuthPolicy]*authPart{}
+	for _, a := range slices.Concat(s.ours, s.native) {
+		out[a.policy] = a
+	}
+	return out
 }
 
 // refuses says of a policy that it lets nobody in.
-func (w *work) refuses(ref resource.Ref, f fault) {
-	w.problem(ref, f.path, f.rule, f.message+"; until it is corrected, every request under this policy is refused")
-}
-
-// retired are policies that no route names any more, or that have changed engines: the slots come to an
-// Envoy before the routes, and what those it still has name must stay there.
-func (w *work) retired(now map[string]*configv1.AuthPolicy) map[string]*configv1.AuthPolicy {
-	for name, p := range w.inSlots {
-		if n := now[name]; n == nil || isNative(n) != isNative(p) {
-			w.retiring[name] = p
-		}
-	}
-	for name, p := range now {
-		if r := w.retiring[name]; r != nil && isNative(r) == isNative(p) {
-			delete(w.retiring, name) // it is back
-		}
-	}
-	w.inSlots = now
-	return w.retiring
+func refuses(ref resource.Ref, f fault) config.Problem {
+	return config.Problem{Object: ref, Violation: resource.Violation{
+		Path: f.path, Rule: f.rule,
+		Message: f.message + "; until it is corrected, every request under this policy is refused",
+	}}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -237,7 +238,7 @@ func TestTooMuch(t *testing.T) {
 	if p := translate.Check(st, changes); len(p) > 0 {
 		t.Errorf("a revocation is refused: %v", p)
 	}
-	_, problems = b.Update(st, changes)
+	_, problems = b.Update(st, changes, b.Policies())
 	closed(problems, fmt.Sprint("p", next))
 	r := b.Get(translate.Key{Type: translate.TypeExtension, Name: "marchproxy.auth"})
 	if strings.Contains(textOf(t, r), fmt.Sprintf("%064x", 3999)) {
@@ -278,5 +279,66 @@ func TestEndOf1970(t *testing.T) {
 	text := textOf(t, b.Get(translate.Key{Type: translate.TypeExtension, Name: "marchproxy.auth"}))
 	if n := strings.Count(text, `"not_after":0`); n != 2 || strings.Count(text, "not_after") != 2 {
 		t.Errorf("%s", text)
+	}
+}
+
+// TestLeaving: what the slots hold for routes that Envoys may still have is told to the builder and by it, and depends on
+// nothing that it has built before: one from nothing that is told the same builds the same.
+func TestLeaving(t *testing.T) {
+	theirs := `{"jwt":{"remote_jwks":{"service":"idp","path":"/"},"required_claims":[{"claim":["a"]}]}}`
+	route := func(name, policy string) *resource.Object {
+		spec := fmt.Sprintf(`{"hosts":["%s.test"],"auth_policy":%q,"direct_response":{"status":200}}`, name, policy)
+		return object(t, resource.KindRoute, name, spec)
+	}
+	st := config.New()
+	changes, _ := st.Apply([]*resource.Object{
+		gatewayObject(t), object(t, resource.KindService, "idp", `{"endpoints":[{"host":"192.0.2.1","port":80}]}`),
+		object(t, resource.KindAuthPolicy, "gone", tokens(0, 1)), object(t, resource.KindAuthPolicy, "other", tokens(1, 1)),
+		object(t, resource.KindAuthPolicy, "stays", tokens(2, 1)),
+		route("a", "gone"), route("b", "other"), route("c", "stays"),
+	})
+	b := builder(resource.DefaultGateway)
+	b.Update(st, changes, translate.Policies{})
+	if p := b.Policies(); len(p.Named) != 3 || len(p.Leaving) != 0 {
+		t.Fatalf("at first: %v", p)
+	}
+	// A policy loses its route, another one its engine.
+	changes, _ = st.Apply([]*resource.Object{
+		resource.Tombstone(route("a", "").Ref(), 2), object(t, resource.KindAuthPolicy, "other", theirs),
+	})
+	d, _ := b.Update(st, changes, b.Policies())
+	leaving := b.Policies().Leaving
+	if names := slices.Sorted(maps.Keys(leaving)); !slices.Equal(names, []string{"gone", "other"}) {
+		t.Errorf("leaving: %v", names)
+	}
+	ours := b.Get(translate.Key{Type: translate.TypeExtension, Name: "marchproxy.auth"})
+	if !slices.Contains(d.Upserts, ours) {
+		t.Error("the slot is not among what has changed")
+	}
+	if !ours.Leaving["gone"] || !ours.Leaving["other"] || ours.Leaving["stays"] || len(ours.Parts) != 3 {
+		t.Errorf("in the slot: %v, leaving %v", ours.Parts, ours.Leaving)
+	}
+	fresh := builder(resource.DefaultGateway)
+	fresh.Rebuild(st)
+	fresh.Update(st, nil, translate.Policies{Leaving: leaving})
+	same(t, "told what is leaving", fresh, b)
+	// A change of something else leaves them, also where it builds the slot again.
+	changes, _ = st.Apply([]*resource.Object{object(t, resource.KindAuthPolicy, "stays", tokens(3, 1))})
+	b.Update(st, changes, b.Policies())
+	if got := b.Policies().Leaving; !maps.Equal(got, leaving) {
+		t.Errorf("after a change of another: %v", got)
+	}
+	// One that is named again is what the state says, and leaves no more.
+	changes, _ = st.Apply([]*resource.Object{route("a", "gone")})
+	b.Update(st, changes, b.Policies())
+	if names := slices.Sorted(maps.Keys(b.Policies().Leaving)); !slices.Equal(names, []string{"other"}) {
+		t.Errorf("after one came back: %v", names)
+	}
+	b.Update(st, nil, translate.Policies{})
+	fresh = builder(resource.DefaultGateway)
+	fresh.Rebuild(st)
+	same(t, "told that nothing is", b, fresh)
+	if len(b.Policies().Leaving) > 0 {
+		t.Errorf("still leaving: %v", b.Policies().Leaving)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/servername"
@@ -14,9 +15,9 @@ import (
 
 // Builder keeps the xDS resources of one gateway. It is not safe for concurrent use.
 type Builder struct {
-	gateway string
-	opt     Options
-	out     map[Key]*Resource
+	gatewayName string
+	options     Options
+	out         map[Key]*Resource
 	// uses counts, by service, the resources that send traffic to it: those services are the gateway's
 	// clusters.
 	uses map[string]int
@@ -41,29 +42,26 @@ type Builder struct {
 	carriers deal
 	// policies are the scopes whose routes name a policy, by policy, none being one.
 	policies map[string]map[Key]bool
-	// open are the listeners that there are, and wild the wildcard hosts with routes, the default's among them. limiting
-	// are the rate limit policies that limit requests of the gateway, and allowing those with addresses that all of
-	// them let pass. A change asks for these without a look at all scopes, hosts and policies.
-	open, wild, limiting, allowing map[string]bool
+	// open are the listeners that there are, and wildcards the wildcard hosts with routes, the default's among them.
+	// limiting are the rate limit policies that limit requests of the gateway, and allowing those with addresses that
+	// all of them let pass. A change asks for these without a look at all scopes, hosts and policies.
+	open, wildcards, limiting, allowing map[string]bool
 	// asked are the scopes with routes that ask for a filter, by its slot.
 	asked map[string]map[Key]bool
-	// inSlots are the policies in the slots, and retiring those that nothing names any more.
-	inSlots, retiring map[string]*configv1.AuthPolicy
-	// parts are the policies in the slots as these hold them.
-	parts *parts
+	// slotted are the policies in the slots, and judged the same as these hold them.
+	slotted Policies
+	judged  *parts
 }
 
 // NewBuilder returns a builder without resources.
 func NewBuilder(gateway string, opt Options) *Builder {
 	return &Builder{
-		gateway: gateway, opt: opt, out: map[Key]*Resource{}, uses: map[string]int{}, traits: map[string]string{},
+		gatewayName: gateway, options: opt, out: map[Key]*Resource{}, uses: map[string]int{}, traits: map[string]string{},
 		dns: map[string]map[string]bool{}, hosts: map[string][]string{}, kept: map[string]bool{}, certs: map[string]certUse{},
 		certsOf: map[string]map[string]certUse{}, named: map[string]string{}, servedBy: map[string]map[string]bool{},
 		policies: map[string]map[Key]bool{},
-		open:     map[string]bool{}, wild: map[string]bool{}, limiting: map[string]bool{}, allowing: map[string]bool{},
-		asked:   map[string]map[Key]bool{},
-		inSlots: map[string]*configv1.AuthPolicy{}, retiring: map[string]*configv1.AuthPolicy{},
-		parts: &parts{of: map[*configv1.AuthPolicy]*authPart{}},
+		open:     map[string]bool{}, wildcards: map[string]bool{}, limiting: map[string]bool{}, allowing: map[string]bool{},
+		asked: map[string]map[Key]bool{}, judged: newParts(),
 	}
 }
 
@@ -82,46 +80,49 @@ func (b *Builder) DNSNames() []string { return slices.Sorted(maps.Keys(b.dns)) }
 // work is one update: what is to be built again, and what came of it.
 type work struct {
 	*Builder
-	st       *config.State
-	gw       *configv1.Gateway
+	view
 	scopes   map[string]bool // hosts
 	services map[string]bool
 	certs    map[string]bool
 	listener bool
 	closed   []string          // listeners that are gone
+	was      Policies          // in the slots so far, as the Envoys have them
 	stale    cause             // what filters depend on that may be another
 	turned   map[string]bool   // filters that routes begin or cease to ask for, by slot
-	guards   map[string]guard  // by listener
 	before   map[Key]*Resource // of what was touched
 	problems []config.Problem
 }
 
 func (b *Builder) begin(st *config.State) *work {
 	w := &work{
-		Builder: b, st: st, scopes: map[string]bool{}, services: map[string]bool{}, certs: map[string]bool{},
-		before: map[Key]*Resource{}, guards: map[string]guard{}, turned: map[string]bool{},
+		Builder: b, view: look(st, b.gatewayName, b.options), scopes: map[string]bool{}, services: map[string]bool{},
+		certs: map[string]bool{}, before: map[Key]*Resource{}, turned: map[string]bool{}, was: b.slotted,
 	}
-	if o := st.Get(resource.Ref{Kind: resource.KindGateway, Name: b.gateway}); o != nil {
-		w.gw = o.Message().(*configv1.Gateway)
-	}
+	w.parts, w.wild = b.judged, b.wildcards
 	return w
 }
 
-// Update takes changes that the state has in it already, and builds what they affect.
-func (b *Builder) Update(st *config.State, changes []config.Change) (Delta, []config.Problem) {
+// Update takes changes that the state has in it already, and builds what they affect. What stays in the slots for routes
+// that Envoys still have is an argument: was are the policies that the Envoys may know, [Builder.Policies] where that
+// is what was built last, and nothing stays where it is zero.
+func (b *Builder) Update(st *config.State, changes []config.Change, was Policies) (Delta, []config.Problem) {
 	w := b.begin(st)
+	if w.was = was; !maps.Equal(was.Leaving, b.slotted.Leaving) {
+		w.stale |= onPolicies
+	}
 	for _, c := range changes {
 		w.affected(c)
 	}
 	return w.run()
 }
 
-// Rebuild builds everything; the delta is to what there was before.
+// Rebuild builds everything from the state alone; the delta is to what there was before.
 func (b *Builder) Rebuild(st *config.State) (Delta, []config.Problem) {
 	w := b.begin(st)
+	w.was = Policies{}
 	w.listener, w.stale = true, onAnything
 	clear(w.wild)
-	for _, h := range st.Hosts(b.gateway) {
+	for _, h := range st.Hosts(b.gatewayName) {
 		w.noteWild(h)
 	}
 	clear(w.limiting)
@@ -162,31 +163,8 @@ func (b *Builder) Resolved(st *config.State, hosts []string) Delta {
 	return d
 }
 
-// Retiring are policies that stay in the slots only for routes that an Envoy may still have, by name.
-func (b *Builder) Retiring() map[string]*configv1.AuthPolicy { return maps.Clone(b.retiring) }
-
-// IsRetiring says whether there are such policies.
-func (b *Builder) IsRetiring() bool { return len(b.retiring) > 0 }
-
-// Retire takes them out, but those that are to stay. Call it when the Envoys have the new routes.
-func (b *Builder) Retire(st *config.State, stay map[string]bool) Delta {
-	maps.DeleteFunc(b.retiring, func(name string, _ *configv1.AuthPolicy) bool { return !stay[name] })
-	return b.reslot(st)
-}
-
-// Retain puts policies into the slots for routes that Envoys still have: what [Builder.Retiring] listed
-// before a restart.
-func (b *Builder) Retain(st *config.State, policies map[string]*configv1.AuthPolicy) Delta {
-	maps.Copy(b.retiring, policies)
-	return b.reslot(st)
-}
-
-func (b *Builder) reslot(st *config.State) Delta {
-	w := b.begin(st)
-	w.stale |= onPolicies
-	d, _ := w.run()
-	return d
-}
+// Policies are those in the slots.
+func (b *Builder) Policies() Policies { return b.slotted }
 
 func (w *work) everyScope() {
 	w.scopes[config.AnyHost] = true
@@ -201,6 +179,32 @@ func (w *work) everyScope() {
 }
 
 func (w *work) affected(c config.Change) { kinds[c.Ref().Kind].changed(w, c) }
+
+// relimit has the slot built again where a changed policy changes what [requestLimits] makes: the requests that it
+// limits, or the addresses that others let pass because of it.
+func (w *work) relimit(c config.Change) {
+	name := c.Ref().Name
+	limited := w.limiting[name]
+	delete(w.limiting, name)
+	delete(w.allowing, name)
+	var was, now *configv1.RateLimitPolicy
+	if c.Before != nil {
+		was = c.Before.Message().(*configv1.RateLimitPolicy)
+	}
+	if c.After != nil {
+		now = c.After.Message().(*configv1.RateLimitPolicy)
+		if config.LimitsGateway(now, w.gateway) {
+			limited, w.limiting[name] = true, true
+		}
+		if len(now.GetAllow()) > 0 {
+			w.allowing[name] = true
+		}
+	}
+	allows := len(w.limiting) > 0 && !slices.Equal(was.GetAllow(), now.GetAllow())
+	if limited || allows {
+		w.stale |= onLimits
+	}
+}
 
 func (w *work) run() (Delta, []config.Problem) {
 	w.name()
@@ -254,6 +258,36 @@ func (w *work) put(k Key, r *Resource) {
 	}
 }
 
-func (w *work) problem(o resource.Ref, path, rule, message string) {
-	w.problems = append(w.problems, config.Problem{Object: o, Violation: resource.Violation{Path: path, Message: message, Rule: rule}})
+// slots builds the content of those of the gateway's filters that may have another.
+func (w *work) slots() {
+	if w.gw == nil {
+		for _, f := range everyFilter {
+			w.put(Key{TypeExtension, f.slot}, nil)
+		}
+		w.put(Key{TypeRuntime, bootstrap.RuntimeLayer}, nil)
+		return
+	}
+	if w.stale&onGateway != 0 {
+		r := runtimeLayer(w.gateway, w.gw)
+		w.put(r.Key, r)
+	}
+	c := &chain{view: &w.view, asked: func(slot string) bool { return len(w.asked[slot]) > 0 }}
+	if w.stale&onLimits != 0 && len(w.limiting) > 0 {
+		names := maps.Clone(w.allowing)
+		maps.Copy(names, w.limiting)
+		c.limits = slices.Sorted(maps.Keys(names))
+	}
+	if w.stale&onPolicies != 0 {
+		w.slotted = w.was.then(w.policiesOf(w.policies))
+		var problems []config.Problem
+		c.policies, problems = w.policySlots(w.slotted, len(w.policies) > 0)
+		w.problems = append(w.problems, problems...)
+		w.parts.only(c.policies.used())
+	}
+	for _, f := range everyFilter {
+		if f.on&w.stale != 0 || w.turned[f.slot] {
+			r := f.content(c)
+			w.put(r.Key, r)
+		}
+	}
 }

@@ -75,7 +75,7 @@ func TestCertificatesOneByOne(t *testing.T) {
 		listed := map[string]bool{"c0": true}
 		apply := func(o *resource.Object) {
 			changes, _ := st.Apply([]*resource.Object{o})
-			b.Update(st, changes)
+			b.Update(st, changes, b.Policies())
 		}
 		for step := range 150 {
 			name := fmt.Sprint("c", r.IntN(30))
@@ -223,7 +223,7 @@ func certified(s signer, n int) (*config.State, *translate.Builder) {
 		objects = append(objects, s.issue(fmt.Sprint("c", i), &configv1.Certificate{Gateways: []string{resource.DefaultGateway}}, fmt.Sprintf("c%d.test", i)))
 	}
 	changes, _ := st.Apply(objects)
-	b.Update(st, changes)
+	b.Update(st, changes, b.Policies())
 	return st, b
 }
 
@@ -241,7 +241,7 @@ func forms(tb testing.TB, s signer, n int) map[string]func() {
 		if d := before.Drains(st, changes); len(d) > 0 {
 			tb.Fatal(d)
 		}
-		b.Update(st, changes)
+		b.Update(st, changes, b.Policies())
 	}
 	list := []string{"first"}
 	for i := range n {

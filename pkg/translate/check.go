@@ -70,8 +70,8 @@ var emptyState = config.New()
 
 // built looks at what becomes of a route beside the other objects of a state.
 func (k *checker) built(st *config.State, name string, r *configv1.Route) {
-	b := NewBuilder("", Options{})
-	t := tableBuilder{work: b.begin(st), clusters: map[string]bool{}, policies: map[string]bool{}, listener: &configv1.Listener{}}
+	v := look(st, "", Options{})
+	t := tableBuilder{view: &v, clusters: map[string]bool{}, policies: map[string]bool{}, listener: &configv1.Listener{}}
 	for _, built := range t.route(name, r) {
 		if err := built.ValidateAll(); err != nil {
 			k.add("$", "envoy.schema", "would be refused by Envoy: %v", err)

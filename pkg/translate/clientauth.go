@@ -79,31 +79,21 @@ func above(host string) func(func(string) bool) {
 	}
 }
 
-// guard is that of a listener, made once.
-func (w *work) guard(l *configv1.Listener) guard {
-	g, ok := w.guards[l.GetName()]
-	if !ok {
-		g = guardOf(l)
-		w.guards[l.GetName()] = g
-	}
-	return g
-}
-
 // demands says which authority's certificate a host, or a wildcard, demands on a listener, and whether it demands one
 // on another one only.
-func (w *work) demands(l *configv1.Listener, host string) (ca string, elsewhere bool) {
-	if ca := w.guard(l).of(host); ca != "" {
+func (v *view) demands(l *configv1.Listener, host string) (ca string, elsewhere bool) {
+	if ca := v.guards[l.GetName()].of(host); ca != "" {
 		return ca, false
 	}
-	return "", slices.ContainsFunc(w.gw.GetListeners(), func(o *configv1.Listener) bool { return w.guard(o).of(host) != "" })
+	return "", slices.ContainsFunc(v.gw.GetListeners(), func(o *configv1.Listener) bool { return v.guards[o.GetName()].of(host) != "" })
 }
 
 // demanded are the hosts and wildcards of all listeners that demand a certificate and have no routes on this one but
 // those of a wildcard above them: in its table they need a place of their own. It returns the wildcard of each.
-func (w *work) demanded(wild map[string]bool) map[string]string {
+func (v *view) demanded(wild map[string]bool) map[string]string {
 	out := map[string]string{}
-	for _, l := range w.gw.GetListeners() {
-		for h := range w.guard(l) {
+	for _, l := range v.gw.GetListeners() {
+		for h := range v.guards[l.GetName()] {
 			if wild[h] || out[h] != "" {
 				continue
 			}
@@ -159,40 +149,6 @@ var misdirected = &routev3.Route{
 	Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
 		Status: 421, Body: inline("this host needs a connection of its own\n"),
 	}},
-}
-
-// reguard has the tables built again of hosts that demand another client certificate than before, or none.
-func (w *work) reguard(before, after *configv1.Gateway) {
-	below := guard{} // wildcards; the hosts below them have to be looked for
-	changed := false
-	for i, l := range after.GetListeners() {
-		was, is := guardOf(before.GetListeners()[i]), w.guard(l)
-		for _, g := range []guard{was, is} {
-			for h := range g {
-				switch {
-				case was[h] == is[h]:
-					continue
-				case strings.HasPrefix(h, "*"):
-					below[h] = h
-				default:
-					w.scopes[h] = true
-				}
-				changed = true
-			}
-		}
-	}
-	if !changed {
-		return
-	}
-	w.scopes[wildcardScope] = true
-	if len(below) == 0 {
-		return
-	}
-	for _, h := range w.st.Hosts(w.gateway) {
-		if below.of(h) != "" {
-			w.scopes[scopeHost(h)] = true
-		}
-	}
 }
 
 // wildcards builds the virtual hosts of a listener's table of wildcards, in order.

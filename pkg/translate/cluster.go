@@ -25,53 +25,43 @@ import (
 // systemRoots is where the Debian and distroless images keep the system's certificate authorities.
 const systemRoots = "/etc/ssl/certs/ca-certificates.crt"
 
-// service builds a service's cluster and endpoints, or removes them where nothing of this gateway sends
-// traffic to it. While names of its endpoints have no address, its last form stays, cluster and endpoints: they
-// belong together, as a protocol belongs to a port.
-func (w *work) service(name string) {
-	ref := resource.Ref{Kind: resource.KindService, Name: name}
-	ck, ek := Key{TypeCluster, name}, Key{TypeEndpoint, name}
-	o := w.st.Get(ref)
-	w.forgetDNS(name)
-	delete(w.kept, name)
-	if o == nil || w.uses[name] == 0 {
-		w.put(ck, nil)
-		w.put(ek, nil)
-		w.useCerts("service/"+name, nil)
-		return
-	}
-	s := o.Message().(*configv1.Service)
-	found := w.endpoints(name, s)
-	if found.wanting() && w.out[ck] != nil && len(placesOf(w.out[ek])) > 0 {
-		w.kept[name] = true
-		return
-	}
-	certs := serviceCerts(s)
-	w.useCerts("service/"+name, certs)
-	r := newResource(name, cluster(name, s), nil, ref)
-	r.Secrets = secrets(certs)
-	r.Together = together(r.Secrets)
-	w.put(ck, r)
-	if !found.pending {
-		r := newResource(name, found.cla, nil, ref)
-		r.Partial = found.unresolved && adds(r, w.out[ek])
-		w.put(ek, r)
-	}
+// builtService is what became of a service.
+type builtService struct {
+	cluster *Resource
+	// endpoints are nil while a name has not been answered yet.
+	endpoints *Resource
+	certs     map[string]certUse
+	// names are those of its endpoints.
+	names []string
+	// kept says that it is served as it was. There is neither a cluster nor endpoints then.
+	kept bool
 }
 
-func (w *work) forgetDNS(service string) {
-	for _, host := range w.hosts[service] {
-		users := w.dns[host]
-		if delete(users, service); len(users) == 0 {
-			delete(w.dns, host)
-		}
+// service makes a service's cluster and endpoints of what they were, nil for nothing. While names of its endpoints have
+// no address, its last form stays, cluster and endpoints: they belong together, as a protocol belongs to a port.
+func (v *view) service(name string, s *configv1.Service, was, wasEndpoints *Resource) builtService {
+	found := v.endpoints(name, s)
+	out := builtService{names: found.names}
+	if found.wanting() && was != nil && len(placesOf(wasEndpoints)) > 0 {
+		out.kept = true
+		return out
 	}
-	delete(w.hosts, service)
+	ref := resource.Ref{Kind: resource.KindService, Name: name}
+	out.certs = serviceCerts(s)
+	out.cluster = newResource(name, cluster(name, s), nil, ref)
+	out.cluster.Secrets = secrets(out.certs)
+	out.cluster.Together = together(out.cluster.Secrets)
+	if !found.pending {
+		out.endpoints = newResource(name, found.cla, nil, ref)
+		out.endpoints.Partial = found.unresolved && adds(out.endpoints, wasEndpoints)
+	}
+	return out
 }
 
 // endpoints are what a service's endpoints came to.
 type endpoints struct {
-	cla *endpointv3.ClusterLoadAssignment
+	cla   *endpointv3.ClusterLoadAssignment
+	names []string
 	// pending says that a name has not been answered yet, unresolved that one has no address.
 	pending, unresolved bool
 }
@@ -81,7 +71,7 @@ func (e endpoints) wanting() bool {
 	return e.pending || (e.unresolved && len(e.cla.GetEndpoints()) == 0)
 }
 
-func (w *work) endpoints(name string, s *configv1.Service) endpoints {
+func (v *view) endpoints(name string, s *configv1.Service) endpoints {
 	type place struct {
 		priority    uint32
 		cloud, zone string
@@ -90,11 +80,11 @@ func (w *work) endpoints(name string, s *configv1.Service) endpoints {
 	out := endpoints{cla: &endpointv3.ClusterLoadAssignment{ClusterName: name}}
 	for _, e := range s.GetEndpoints() {
 		addrs := []netip.Addr{}
-		if ip, err := netip.ParseAddr(e.GetHost()); err == nil && (w.opt.Refused == nil || !w.opt.Refused(ip)) {
+		if ip, err := netip.ParseAddr(e.GetHost()); err == nil && (v.opt.Refused == nil || !v.opt.Refused(ip)) {
 			addrs = append(addrs, ip)
 		} else {
-			w.noteDNS(name, e.GetHost())
-			found, known := w.opt.Resolve(e.GetHost())
+			out.names = append(out.names, e.GetHost())
+			found, known := v.opt.Resolve(e.GetHost())
 			out.pending = out.pending || !known
 			out.unresolved = out.unresolved || len(found) == 0
 			addrs = found
@@ -121,16 +111,6 @@ func (w *work) endpoints(name string, s *configv1.Service) endpoints {
 		out.cla.Endpoints = append(out.cla.Endpoints, l)
 	}
 	return out
-}
-
-func (w *work) noteDNS(service, host string) {
-	if w.dns[host] == nil {
-		w.dns[host] = map[string]bool{}
-	}
-	if !w.dns[host][service] {
-		w.dns[host][service] = true
-		w.hosts[service] = append(w.hosts[service], host)
-	}
 }
 
 // adds says whether endpoints only add to others that were partial too, so that what an Envoy has of an earlier

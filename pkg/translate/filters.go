@@ -15,7 +15,6 @@ import (
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
-	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
@@ -84,10 +83,7 @@ const (
 
 // chain is what the contents of a gateway's filters are made of.
 type chain struct {
-	st     *config.State
-	name   string
-	gw     *configv1.Gateway
-	module func(filter string) string
+	*view
 	// asked says whether some route of the gateway asks for a filter, by its slot.
 	asked func(slot string) bool
 	// limits are the rate limit policies that limit requests of the gateway, and those with addresses that all of them
@@ -96,8 +92,6 @@ type chain struct {
 	// policies are only there for the filters that are built on them.
 	policies *authSlots
 }
-
-func (c *chain) ref() resource.Ref { return resource.Ref{Kind: resource.KindGateway, Name: c.name} }
 
 // newestFirst sorts what a slot is built from: what was changed last is what Envoy refuses, if it refuses
 // something.
@@ -174,56 +168,4 @@ func unused(slot string, objects ...resource.Ref) *Resource {
 
 func extension(slot string, content proto.Message, clusters []string, objects ...resource.Ref) *Resource {
 	return newResource(slot, &corev3.TypedExtensionConfig{Name: slot, TypedConfig: pack(content)}, clusters, objects...)
-}
-
-// slots builds the content of those of the gateway's filters that may have another.
-func (w *work) slots() {
-	if w.gw == nil {
-		for _, f := range everyFilter {
-			w.put(Key{TypeExtension, f.slot}, nil)
-		}
-		w.put(Key{TypeRuntime, bootstrap.RuntimeLayer}, nil)
-		return
-	}
-	if w.stale&onGateway != 0 {
-		r := runtimeLayer(w.gateway, w.gw)
-		w.put(r.Key, r)
-	}
-	c := &chain{
-		st: w.st, name: w.gateway, gw: w.gw, module: w.module,
-		asked: func(slot string) bool { return len(w.asked[slot]) > 0 },
-	}
-	if w.stale&onLimits != 0 {
-		c.limits = w.limits()
-	}
-	if w.stale&onPolicies != 0 {
-		c.policies = w.policySlots()
-	}
-	for _, f := range everyFilter {
-		if f.on&w.stale != 0 || w.turned[f.slot] {
-			r := f.content(c)
-			w.put(r.Key, r)
-		}
-	}
-}
-
-// useFilters replaces what a scope's routes ask for.
-func (w *work) useFilters(scope Key, asks map[string]bool) {
-	for _, f := range filters {
-		if f.on&onRoutes == 0 {
-			continue
-		}
-		was := len(w.asked[f.slot]) > 0
-		if asks[f.slot] {
-			if !was {
-				w.asked[f.slot] = map[Key]bool{}
-			}
-			w.asked[f.slot][scope] = true
-		} else {
-			delete(w.asked[f.slot], scope)
-		}
-		if was != (len(w.asked[f.slot]) > 0) {
-			w.turned[f.slot] = true
-		}
-	}
 }

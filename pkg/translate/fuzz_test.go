@@ -69,7 +69,7 @@ func FuzzTranslate(f *testing.F) {
 		builders := map[string]*translate.Builder{}
 		for _, g := range gateways {
 			builders[g] = builder(g)
-			builders[g].Update(st, changes)
+			builders[g].Update(st, changes, translate.Policies{})
 		}
 		for _, o := range arbitrary.Objects(data, certs) {
 			before := st.Summary()
@@ -81,7 +81,7 @@ func FuzzTranslate(f *testing.F) {
 				continue
 			}
 			for g, b := range builders {
-				if _, problems := b.Update(st, changes); len(problems) > 0 {
+				if _, problems := b.Update(st, changes, b.Policies()); len(problems) > 0 {
 					t.Errorf("gateway %s: accepted, and then: %v", g, problems)
 				}
 			}
@@ -111,7 +111,7 @@ func shuffled(of *config.State, gateway string, data []byte) *translate.Builder 
 	b, st := builder(gateway), config.New()
 	apply := func(o *resource.Object) {
 		changes, _ := st.Apply([]*resource.Object{o})
-		b.Update(st, changes)
+		b.Update(st, changes, b.Policies())
 	}
 	for i, o := range objects {
 		apply(o)
@@ -131,9 +131,7 @@ func shuffled(of *config.State, gateway string, data []byte) *translate.Builder 
 // settle does what comes when the Envoys have the new routes: until then policies that these no longer name stay,
 // and what there is depends on what there was, on purpose.
 func settle(b *translate.Builder, st *config.State) {
-	if len(b.Retiring()) > 0 {
-		b.Retire(st, nil)
-	}
+	b.Update(st, nil, translate.Policies{})
 }
 
 func same(t *testing.T, how string, got, want *translate.Builder) {

@@ -174,10 +174,9 @@ func TestUpdateEqualsRebuild(t *testing.T) {
 	st := config.New()
 	changes, _ := st.Apply([]*resource.Object{gatewayObject(t)})
 	b := translate.NewBuilder(resource.DefaultGateway, translate.Options{Resolve: resolve})
-	b.Update(st, changes)
+	b.Update(st, changes, translate.Policies{})
 	same := func(after string) {
 		t.Helper()
-		b.Retire(st, nil)
 		fresh := translate.NewBuilder(resource.DefaultGateway, translate.Options{Resolve: resolve})
 		fresh.Rebuild(st)
 		if got, want := show(t, b), show(t, fresh); !bytes.Equal(got, want) {
@@ -186,7 +185,7 @@ func TestUpdateEqualsRebuild(t *testing.T) {
 	}
 	for _, f := range files {
 		changes, _ = st.Apply(read(t, f))
-		b.Update(st, changes)
+		b.Update(st, changes, translate.Policies{})
 		same(f)
 	}
 	for _, f := range files {
@@ -197,7 +196,7 @@ func TestUpdateEqualsRebuild(t *testing.T) {
 			}
 		}
 		changes, _ = st.Apply(gone)
-		b.Update(st, changes)
+		b.Update(st, changes, translate.Policies{})
 		same("removing " + f)
 	}
 }

@@ -17,52 +17,26 @@ import (
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
-	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/servername"
 )
 
-// listeners builds the gateway's listeners: all where the gateway has changed, and otherwise those of which the server
-// names make something else.
-func (w *work) listeners() {
-	ref := resource.Ref{Kind: resource.KindGateway, Name: w.gateway}
-	certs := map[string]certUse{}
-	versions := map[string]uint64{}
-	build := w.listener
-	for _, l := range w.names.Listeners() {
-		versions[l.Name()] = l.Version()
-		build = build || w.versions[l.Name()] != l.Version()
+// listenerResource is a listener as it is served, which sends its traces to a cluster, and the certificates that it uses.
+func (v *view) listenerResource(l *configv1.Listener, names *servername.Index) (*Resource, map[string]certUse) {
+	s := serve(names, l.GetName())
+	own := map[string]certUse{}
+	s.uses(own)
+	var clusters []string
+	if s := v.gw.GetTracing().GetService(); s != "" {
+		clusters = []string{s}
 	}
-	if !build {
-		return
+	build := func(plain bool) *Resource {
+		r := newResource(l.GetName(), listener(v.gateway, v.gw, l, s, plain), clusters, v.ref())
+		r.Secrets, r.Together = secrets(own), s.together()
+		return r
 	}
-	w.versions = versions
-	wanted := map[string]bool{}
-	for _, l := range w.gw.GetListeners() {
-		wanted[l.GetName()] = true
-		s := serve(w.names, l.GetName())
-		own := map[string]certUse{}
-		s.uses(own)
-		s.uses(certs)
-		var clusters []string
-		if s := w.gw.GetTracing().GetService(); s != "" {
-			clusters = []string{s}
-		}
-		build := func(plain bool) *Resource {
-			r := newResource(l.GetName(), listener(w.gateway, w.gw, l, s, plain), clusters, ref)
-			r.Secrets, r.Together = secrets(own), s.together()
-			return r
-		}
-		r := build(false)
-		r.Plain = build(true)
-		w.put(r.Key, r)
-	}
-	for name := range w.open {
-		if !wanted[name] {
-			w.closed = append(w.closed, name)
-			w.put(Key{TypeListener, name}, nil)
-		}
-	}
-	w.open = wanted
-	w.useCerts("gateway", certs)
+	r := build(false)
+	r.Plain = build(true)
+	return r, own
 }
 
 // listener builds one; s is nil for one without TLS, and plain for an Envoy without the gateway's runtime.

@@ -50,7 +50,7 @@ func (n *named) resolve(host string) ([]netip.Addr, bool) {
 func (n *named) apply(o *resource.Object) {
 	n.t.Helper()
 	changes, _ := n.st.Apply([]*resource.Object{o})
-	if _, problems := n.b.Update(n.st, changes); len(problems) > 0 {
+	if _, problems := n.b.Update(n.st, changes, n.b.Policies()); len(problems) > 0 {
 		n.t.Fatal(problems)
 	}
 }

@@ -1,9 +1,6 @@
 package translate
 
 import (
-	"maps"
-	"slices"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
@@ -60,15 +57,15 @@ func (t *tableBuilder) exempt(out *routev3.Route, r *configv1.Route) []*routev3.
 }
 
 // exempted are the paths that need no credentials: none where the policy refuses everything.
-func (w *work) exempted(ref resource.Ref, p *configv1.AuthPolicy) []*configv1.ExemptPath {
-	if len(p.GetExemptPaths()) == 0 || len(w.part(ref, p).faults) > 0 {
+func (v *view) exempted(ref resource.Ref, p *configv1.AuthPolicy) []*configv1.ExemptPath {
+	if len(p.GetExemptPaths()) == 0 || len(v.part(ref, p).faults) > 0 {
 		return nil
 	}
 	return p.GetExemptPaths()
 }
 
 // routeForm is what of a policy stands in the routes that name it.
-func (w *work) routeForm(o *resource.Object) string {
+func (v *view) routeForm(o *resource.Object) string {
 	if o == nil {
 		return ""
 	}
@@ -77,7 +74,7 @@ func (w *work) routeForm(o *resource.Object) string {
 		return "ours"
 	}
 	form := "native"
-	for _, e := range w.exempted(o.Ref(), p) {
+	for _, e := range v.exempted(o.Ref(), p) {
 		form += " " + e.GetPath()
 		if e.GetPrefix() {
 			form += "..."
@@ -103,28 +100,4 @@ func (t *tableBuilder) needs() []Key {
 		}
 	}
 	return out
-}
-
-// usePolicies replaces what a scope's routes name; [config.NoPolicy] is a name, too. Call it before the scope itself
-// is replaced, which says what they named so far.
-func (w *work) usePolicies(scope Key, policies map[string]bool) {
-	if old := w.out[scope]; old != nil {
-		for _, name := range old.Policies {
-			if policies[name] {
-				continue
-			}
-			users := w.policies[name]
-			if delete(users, scope); len(users) == 0 {
-				delete(w.policies, name)
-				w.stale |= onPolicies
-			}
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(policies)) {
-		if w.policies[name] == nil {
-			w.policies[name] = map[Key]bool{}
-			w.stale |= onPolicies
-		}
-		w.policies[name][scope] = true
-	}
 }

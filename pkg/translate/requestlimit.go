@@ -2,9 +2,7 @@ package translate
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 
 	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
@@ -56,7 +54,7 @@ func requestLimits(c *chain) *Resource {
 		ref := resource.Ref{Kind: resource.KindRateLimit, Name: name}
 		p := c.st.Get(ref).Message().(*configv1.RateLimitPolicy)
 		allowed = append(allowed, config.ParseCIDRs(p.GetAllow())...)
-		if !config.LimitsGateway(p, c.name) {
+		if !config.LimitsGateway(p, c.gateway) {
 			continue
 		}
 		objects = append(objects, ref)
@@ -78,42 +76,6 @@ func requestLimits(c *chain) *Resource {
 		)
 	}
 	return extension(slotRequests, &compositev3.Composite{Matcher: limits}, nil, append(newestFirst(c.st, objects), c.ref())...)
-}
-
-// limits are the rate limit policies that [requestLimits] is made of: none where none limits the gateway's requests.
-func (w *work) limits() []string {
-	if len(w.limiting) == 0 {
-		return nil
-	}
-	names := maps.Clone(w.allowing)
-	maps.Copy(names, w.limiting)
-	return slices.Sorted(maps.Keys(names))
-}
-
-// relimit has the slot built again where a changed policy changes what [requestLimits] makes: the requests that it
-// limits, or the addresses that others let pass because of it.
-func (w *work) relimit(c config.Change) {
-	name := c.Ref().Name
-	limited := w.limiting[name]
-	delete(w.limiting, name)
-	delete(w.allowing, name)
-	var was, now *configv1.RateLimitPolicy
-	if c.Before != nil {
-		was = c.Before.Message().(*configv1.RateLimitPolicy)
-	}
-	if c.After != nil {
-		now = c.After.Message().(*configv1.RateLimitPolicy)
-		if config.LimitsGateway(now, w.gateway) {
-			limited, w.limiting[name] = true, true
-		}
-		if len(now.GetAllow()) > 0 {
-			w.allowing[name] = true
-		}
-	}
-	allows := len(w.limiting) > 0 && !slices.Equal(was.GetAllow(), now.GetAllow())
-	if limited || allows {
-		w.stale |= onLimits
-	}
 }
 
 // bySource matches the client's address; otherwise stands for addresses in none of the ranges.

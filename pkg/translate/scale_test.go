@@ -103,7 +103,7 @@ func (c *crowd) limit(i int, packets, requests uint32) *resource.Object {
 
 func (c *crowd) apply(objects ...*resource.Object) translate.Delta {
 	changes, _ := c.st.Apply(objects)
-	d, problems := c.b.Update(c.st, changes)
+	d, problems := c.b.Update(c.st, changes, c.b.Policies())
 	if len(problems) > 0 {
 		c.tb.Fatal(problems)
 	}

@@ -2,9 +2,7 @@ package translate
 
 import (
 	"maps"
-	"runtime"
 	"slices"
-	"sync"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -30,73 +28,27 @@ var (
 	internalHeaders      = []string{scopeHeader}
 )
 
-// manyHosts are how many hosts are built by several cores at once, and then entered.
-const manyHosts = 1024
-
-// everyTable builds the scopes of hosts, one a listener; [wildcardScope] stands for all wildcards. What a table is depends
-// on the configuration alone, so that many of them, a server's first for instance, are built by all cores.
-func (w *work) everyTable(hosts []string) {
-	for _, l := range w.gw.GetListeners() {
-		w.guard(l)
-	}
-	tables := make([][]builtTable, min(len(hosts), manyHosts))
-	for some := range slices.Chunk(hosts, manyHosts) {
-		cores := max(1, min(runtime.GOMAXPROCS(0), len(some)/16))
-		each := func(from int) {
-			for i := from; i < len(some); i += cores {
-				tables[i] = w.tables(some[i])
-			}
-		}
-		var others sync.WaitGroup
-		for c := 1; c < cores; c++ {
-			others.Go(func() { each(c) })
-		}
-		each(0)
-		others.Wait()
-		for i, host := range some {
-			w.scope(host, tables[i])
-		}
-	}
-}
-
 // builtTable is a scope, nil where it has no routes, and what it refers to.
 type builtTable struct {
 	r *Resource
 	t tableBuilder
 }
 
-// tables builds a host's scopes. It changes nothing.
-func (w *work) tables(host string) []builtTable {
-	out := make([]builtTable, len(w.gw.GetListeners()))
-	for i, l := range w.gw.GetListeners() {
-		out[i].r, out[i].t = w.scopeOn(l, host)
+// tables builds the scopes of a host, one a listener; [wildcardScope] stands for all wildcards.
+func (v *view) tables(host string) []builtTable {
+	out := make([]builtTable, len(v.gw.GetListeners()))
+	for i, l := range v.gw.GetListeners() {
+		out[i].r, out[i].t = v.scopeOn(l, host)
 	}
 	return out
 }
 
-// scope enters the scopes of a host.
-func (w *work) scope(host string, tables []builtTable) {
-	for _, b := range tables {
-		k := Key{TypeScope, scopeName(b.t.listener.GetName(), host)}
-		w.usePolicies(k, b.t.policies)
-		w.useFilters(k, b.t.asks)
-		maps.Copy(w.traits, b.t.learned)
-		w.put(k, b.r)
-	}
-	for _, listener := range w.closed {
-		k := Key{TypeScope, scopeName(listener, host)}
-		w.usePolicies(k, nil)
-		w.useFilters(k, nil)
-		w.put(k, nil)
-	}
-}
-
-func (w *work) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuilder) {
+func (v *view) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuilder) {
 	table := &routev3.RouteConfiguration{
 		Name: scopeName(l.GetName(), host), ValidateClusters: unchecked, RequestHeadersToRemove: internalHeaders,
 		MaxDirectResponseBodySizeBytes: bodyLimit,
 	}
-	t := tableBuilder{work: w, clusters: map[string]bool{}, policies: map[string]bool{}, listener: l}
+	t := tableBuilder{view: v, clusters: map[string]bool{}, policies: map[string]bool{}, listener: l}
 	if host != wildcardScope {
 		routes := t.routes(host)
 		if len(routes) == 0 {
@@ -119,20 +71,9 @@ func (w *work) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuild
 	return r, t
 }
 
-// noteWild notes that a wildcard host has routes, or has none any more.
-func (w *work) noteWild(host string) {
-	switch {
-	case scopeHost(host) != wildcardScope:
-	case w.st.Serves(config.HostKey{Gateway: w.gateway, Host: host}):
-		w.wild[host] = true
-	default:
-		delete(w.wild, host)
-	}
-}
-
 // tableBuilder gathers what a route table refers to.
 type tableBuilder struct {
-	*work
+	*view
 	listener *configv1.Listener
 	clusters map[string]bool
 	policies map[string]bool

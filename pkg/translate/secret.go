@@ -1,7 +1,6 @@
 package translate
 
 import (
-	"maps"
 	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -9,6 +8,7 @@ import (
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/servername"
 )
@@ -99,69 +99,20 @@ func together(secrets []string) [][]string {
 	return [][]string{secrets}
 }
 
-// useCerts replaces what a user (a service, or the gateway) uses.
-func (w *work) useCerts(user string, now map[string]certUse) {
-	was := w.certsOf[user]
-	for name, old := range was {
-		u, n := w.Builder.certs[name], now[name]
-		if len(old.present) > 0 && len(n.present) == 0 {
-			delete(u.present, user)
-			w.certs[name] = true
-		}
-		if len(old.trust) > 0 && len(n.trust) == 0 {
-			delete(u.trust, user)
-			w.certs[name] = true
-		}
-		if len(u.present)+len(u.trust) == 0 {
-			delete(w.Builder.certs, name)
-		}
-	}
-	for name, n := range now {
-		u := w.Builder.certs[name]
-		if u.present == nil {
-			u = certUse{present: map[string]bool{}, trust: map[string]bool{}}
-			w.Builder.certs[name] = u
-		}
-		if len(n.present) > 0 && !u.present[user] {
-			u.present[user] = true
-			w.certs[name] = true
-		}
-		if len(n.trust) > 0 && !u.trust[user] {
-			u.trust[user] = true
-			w.certs[name] = true
-		}
-	}
-	if w.certsOf[user] = now; len(now) == 0 {
-		delete(w.certsOf, user)
-	}
-}
-
-// certificate builds a certificate's secrets, or removes those that nobody uses.
-func (w *work) certificate(name string) {
-	ref := resource.Ref{Kind: resource.KindCertificate, Name: name}
-	o := w.st.Get(ref)
-	u := w.Builder.certs[name]
-	ck, ak := Key{TypeSecret, certSecret(name)}, Key{TypeSecret, caSecret(name)}
-	if o == nil || len(u.present) == 0 {
-		w.put(ck, nil)
-	}
-	if o == nil || len(u.trust) == 0 {
-		w.put(ak, nil)
-	}
-	if o == nil {
-		for n := range w.servedBy[name] { // the listener may begin with it all the same
-			w.put(Key{TypeSecret, n}, nil)
-		}
-		return
-	}
-	c := o.Message().(*configv1.Certificate)
-	if names := w.servedBy[name]; len(u.present)+len(names) > 0 {
+// secretsOf makes a certificate's secrets, as it is used: the names in the end are those of servers that it is served
+// for, each with the carrier of its secret. The problem is a key that cannot be opened.
+func (v *view) secretsOf(
+	o *resource.Object, u certUse, names map[string]bool, carrier func(name string) string,
+) (out []*Resource, problem *config.Problem) {
+	ref, c := o.Ref(), o.Message().(*configv1.Certificate)
+	if len(u.present)+len(names) > 0 {
 		key := c.GetPrivateKey()
-		if w.opt.Open != nil {
+		if v.opt.Open != nil {
 			var err error
-			if key, err = w.opt.Open(ref, "private_key", key); err != nil {
-				w.problem(ref, "$.private_key", "certificate.sealed", "cannot be opened with this SECRET_KEY: "+err.Error())
-				return
+			if key, err = v.opt.Open(ref, "private_key", key); err != nil {
+				return nil, &config.Problem{Object: ref, Violation: resource.Violation{
+					Path: "$.private_key", Rule: "certificate.sealed", Message: "cannot be opened with this SECRET_KEY: " + err.Error(),
+				}}
 			}
 		}
 		present := func(secret string) *Resource {
@@ -170,92 +121,23 @@ func (w *work) certificate(name string) {
 			}}}, nil, ref)
 		}
 		if len(u.present) > 0 {
-			w.put(ck, present(ck.Name))
+			out = append(out, present(certSecret(ref.Name)))
 		}
 		for n := range names {
 			r := present(n)
 			if r.ByName = true; n != AnyName {
-				r.Carrier = w.carriers.of(n)
+				r.Carrier = carrier(n)
 			}
-			w.put(r.Key, r)
+			out = append(out, r)
 		}
 	}
 	if len(u.trust) > 0 {
-		w.put(ak, newResource(caSecret(name), &tlsv3.Secret{Name: caSecret(name), Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+		name := caSecret(ref.Name)
+		out = append(out, newResource(name, &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
 			TrustedCa: inline(c.GetChain()),
 		}}}, nil, ref))
 	}
-}
-
-// name finds the secrets that are asked for by server name, those that differ from before, and their carriers.
-func (w *work) name() {
-	x := w.st.ServerNames(w.gateway)
-	names, ok := x.Since(w.seen)
-	if ok = ok && x == w.names; !ok {
-		names = slices.AppendSeq(slices.Collect(maps.Keys(w.named)), x.AllOnDemand)
-	}
-	w.names, w.seen = x, x.Now()
-	carriers := map[string][]string{} // those that are another one now
-	for _, n := range names {
-		if n != AnyName {
-			w.rename(n, x.OnDemand(n), carriers)
-		}
-	}
-	w.rename(AnyName, w.anyName(), carriers)
-	ref := resource.Ref{Kind: resource.KindGateway, Name: w.gateway}
-	for id, list := range carriers {
-		if len(list) == 0 {
-			w.put(Key{TypeCluster, id}, nil)
-			continue
-		}
-		w.put(Key{TypeCluster, id}, newResource(id, carrier(id, list), nil, ref))
-		for _, n := range list {
-			if r := w.out[Key{TypeSecret, n}]; r == nil || r.Carrier != id {
-				w.certs[w.named[n]] = true
-			}
-		}
-	}
-}
-
-// anyName is the certificate that names without one are served with: the same at every listener, or none.
-func (w *work) anyName() string {
-	any := ""
-	for i, l := range w.names.Listeners() {
-		first := l.First()
-		if len(first) == 0 || (i > 0 && first[0] != any) {
-			return ""
-		}
-		any = first[0]
-	}
-	return any
-}
-
-// rename has a name be served with a certificate on demand, "" for none.
-func (w *work) rename(n, now string, carriers map[string][]string) {
-	was := w.named[n]
-	if was == now {
-		return
-	}
-	if was != "" {
-		w.certs[was] = true
-		if delete(w.servedBy[was], n); len(w.servedBy[was]) == 0 {
-			delete(w.servedBy, was)
-		}
-	}
-	if now == "" {
-		delete(w.named, n)
-		w.put(Key{TypeSecret, n}, nil)
-	} else {
-		w.certs[now] = true
-		w.named[n] = now
-		if w.servedBy[now] == nil {
-			w.servedBy[now] = map[string]bool{}
-		}
-		w.servedBy[now][n] = true
-	}
-	if n != AnyName && (was == "") != (now == "") {
-		w.carriers.change(n, now != "", func(id string, names []string) { carriers[id] = names })
-	}
+	return out, nil
 }
 
 func inline(s string) *corev3.DataSource {

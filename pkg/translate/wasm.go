@@ -47,10 +47,3 @@ func Wasm(name, file string, configuration []byte) *httpwasmv3.Wasm {
 		}},
 	}}
 }
-
-func (w *work) module(name string) string {
-	if w.opt.Module == nil {
-		return "/var/lib/envoy/wasm/" + name + ".wasm"
-	}
-	return w.opt.Module(name)
-}

@@ -81,7 +81,7 @@ func (f *Alone) Change(i int, mark string) (float64, error) {
 		return 0, err
 	}
 	changes, _ := f.state.Apply([]*resource.Object{o})
-	d, _ := f.builder.Update(f.state, changes)
+	d, _ := f.builder.Update(f.state, changes, f.builder.Policies())
 	if len(d.Upserts) != 1 {
 		return 0, fmt.Errorf("a change of one route made %d resources", len(d.Upserts))
 	}

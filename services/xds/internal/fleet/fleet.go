@@ -158,7 +158,7 @@ func (f *Fleet) Apply(u stream.Update) error {
 	problems := map[*member][]config.Problem{}
 	for _, m := range f.members {
 		var delta translate.Delta
-		delta, problems[m] = m.builder.Update(f.state, changes)
+		delta, problems[m] = m.builder.Update(f.state, changes, m.builder.Policies())
 		f.serve(m, u.Commit.Revision, delta)
 	}
 	for _, m := range fresh {
@@ -181,7 +181,7 @@ func (f *Fleet) Apply(u stream.Update) error {
 // serve hands what was built to a gateway.
 func (f *Fleet) serve(m *member, revision int64, delta translate.Delta) {
 	m.gateway.Apply(revision, delta)
-	if m.builder.IsRetiring() {
+	if len(m.builder.Policies().Leaving) > 0 {
 		time.AfterFunc(f.retireAfter(), func() { f.retire(m) })
 	}
 }
@@ -194,10 +194,21 @@ func (f *Fleet) retireAfter() time.Duration { return cmp.Or(f.opt.ADS.Linger, ad
 func (f *Fleet) retire(m *member) {
 	f.build.Lock()
 	defer f.build.Unlock()
-	if m.builder.IsRetiring() {
-		m.gateway.Apply(f.commit.Revision, m.builder.Retire(f.state, m.gateway.Policies()))
-		f.signal()
+	held := m.builder.Policies()
+	if len(held.Leaving) == 0 {
+		return
 	}
+	stay := m.gateway.Policies()
+	held.Leaving = maps.Clone(held.Leaving)
+	maps.DeleteFunc(held.Leaving, func(name string, _ *configv1.AuthPolicy) bool { return !stay[name] })
+	f.hold(m, held)
+	f.signal()
+}
+
+// hold builds a gateway's slots with other policies that are leaving.
+func (f *Fleet) hold(m *member, held translate.Policies) {
+	delta, _ := m.builder.Update(f.state, nil, held)
+	m.gateway.Apply(f.commit.Revision, delta)
 }
 
 // manage ends gateways, reads the keys of those that are there, and begins new ones, which nobody finds before they are

@@ -45,7 +45,7 @@ func (f *Fleet) Verdicts() []laststate.Record {
 			out = append(out, r)
 		}
 		stay := f.members[name].gateway.Policies()
-		retiring := f.members[name].builder.Retiring()
+		retiring := f.members[name].builder.Policies().Leaving
 		for _, policy := range slices.Sorted(maps.Keys(retiring)) {
 			if raw, err := (proto.MarshalOptions{Deterministic: true}).Marshal(retiring[policy]); err == nil && stay[policy] {
 				out = append(out, laststate.Record{Gateway: name, Type: resource.KindAuthPolicy, Name: policy, Good: &laststate.Body{Bytes: raw}})
@@ -122,7 +122,10 @@ func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
 	}
 	for name, p := range policies {
 		if m := f.members[name]; m != nil {
-			m.gateway.Apply(f.commit.Revision, m.builder.Retain(f.state, p))
+			held := m.builder.Policies()
+			held.Leaving = maps.Clone(held.Leaving)
+			maps.Copy(held.Leaving, p)
+			f.hold(m, held)
 		}
 	}
 	for name, verdicts := range byGateway {

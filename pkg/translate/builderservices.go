@@ -4,9 +4,56 @@ import (
 	"maps"
 	"slices"
 
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
+
+// service builds a service's cluster and endpoints, or removes them where nothing of this gateway sends traffic to it.
+func (w *work) service(name string) {
+	ck, ek := Key{TypeCluster, name}, Key{TypeEndpoint, name}
+	o := w.st.Get(resource.Ref{Kind: resource.KindService, Name: name})
+	delete(w.kept, name)
+	if o == nil || w.uses[name] == 0 {
+		w.useDNS(name, nil)
+		w.put(ck, nil)
+		w.put(ek, nil)
+		w.useCerts("service/"+name, nil)
+		return
+	}
+	now := w.view.service(name, o.Message().(*configv1.Service), w.out[ck], w.out[ek])
+	w.useDNS(name, now.names)
+	if now.kept {
+		w.kept[name] = true
+		return
+	}
+	w.useCerts("service/"+name, now.certs)
+	w.put(ck, now.cluster)
+	if now.endpoints != nil {
+		w.put(ek, now.endpoints)
+	}
+}
+
+// useDNS replaces the names of a service's endpoints.
+func (w *work) useDNS(service string, names []string) {
+	for _, host := range w.hosts[service] {
+		users := w.dns[host]
+		if delete(users, service); len(users) == 0 {
+			delete(w.dns, host)
+		}
+	}
+	delete(w.hosts, service)
+	for _, host := range names {
+		if w.dns[host] == nil {
+			w.dns[host] = map[string]bool{}
+		}
+		if !w.dns[host][service] {
+			w.dns[host][service] = true
+			w.hosts[service] = append(w.hosts[service], host)
+		}
+	}
+}
 
 // Kept lists the clusters and endpoints of services that are served as they were, because their names have no
 // address: another life of the server would not know them. Those that need a certificate are left out, which may be
