@@ -28,7 +28,7 @@ import (
 func main() {
 	sizes := flag.String("certificates", "1000,10000", "numbers of certificates")
 	forms := flag.String("forms", "named,listed", "how certificates come to the listener")
-	rounds := flag.Int("rounds", 30, "certificates that are added, rotated and removed at each size")
+	rounds := flag.Int("rounds", 300, "certificates that are added, rotated and removed at each size")
 	names := flag.Int("names", 100000, "handshakes with made-up names, and as many below a wildcard")
 	report := flag.Bool("report", false, "only report: missed bars are no failure")
 	flag.Parse()
