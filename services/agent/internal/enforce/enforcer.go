@@ -52,9 +52,14 @@ type Enforcer struct {
 	changed  chan struct{} // something to report
 	dirty    chan struct{} // something to write down
 	attached chan struct{} // closed when the interface is guarded for the first time
-
-	mu       sync.Mutex
 	disk     *lastGood
+
+	// work is held by who changes what is in force, for as long as the kernel and the disk take. Nobody else writes
+	// what mu guards, but for sample and sources: who holds work reads that without mu.
+	work sync.Mutex
+	// mu is held for moments only: a report that waited for the kernel would be late enough for the api to call the
+	// node absent.
+	mu       sync.Mutex
 	policies map[string]*policy // those that select this node
 	all      map[string]*resource.Object
 	numbers  ids
@@ -74,6 +79,13 @@ type Enforcer struct {
 	// sample and sources are what the kernel has counted.
 	sample  bpf.Stats
 	sources []status.LimitedSource
+}
+
+// set changes what reports are made of.
+func (e *Enforcer) set(change func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	change()
 }
 
 // New returns an enforcer with the last good policies; nothing is enforced before [Enforcer.Run].
@@ -118,16 +130,19 @@ func raise(c chan struct{}) {
 
 // take puts an update into the state.
 func (e *Enforcer) take(u stream.Update) {
+	mine := map[string]*policy{}
 	for _, o := range u.Changed {
-		if o.Deleted {
-			delete(e.all, o.Name)
-			delete(e.policies, o.Name)
-			continue
+		if !o.Deleted && config.Selects(o.Message().(*configv1.RateLimitPolicy).GetNodeSelector(), e.opt.Labels) {
+			mine[o.Name] = parse(o)
 		}
-		e.all[o.Name] = o
-		if config.Selects(o.Message().(*configv1.RateLimitPolicy).GetNodeSelector(), e.opt.Labels) {
-			e.policies[o.Name] = parse(o)
-		} else {
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, o := range u.Changed {
+		if e.all[o.Name] = o; o.Deleted {
+			delete(e.all, o.Name)
+		}
+		if e.policies[o.Name] = mine[o.Name]; mine[o.Name] == nil {
 			delete(e.policies, o.Name)
 		}
 	}
@@ -138,12 +153,12 @@ func (e *Enforcer) take(u stream.Update) {
 // Update takes what the stream says and puts it in force. It never fails: what the kernel does not take is
 // tried again, and the status says why.
 func (e *Enforcer) Update(u stream.Update) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.work.Lock()
+	defer e.work.Unlock()
 	first := !e.known
 	e.take(u)
 	if len(u.Changed) == 0 && !first && e.failure == nil && e.upTo.Epoch == u.Commit.Epoch {
-		e.upTo = u.Commit // of other kinds: nothing to do, and the next report is soon enough to say so
+		e.set(func() { e.upTo = u.Commit }) // of other kinds: nothing to do, and the next report is soon enough to say so
 		return nil
 	}
 	e.save(u.Changed) // before it is in force: an agent that is killed must not come back with what was before
@@ -161,18 +176,18 @@ func (e *Enforcer) enforce() {
 		if e.failure == nil || e.failure.Error() != err.Error() {
 			e.opt.Log.Error("packets are not limited as the policies say: "+err.Error(), zap.String("interface", e.opt.Interface))
 		}
-		e.failure, e.upTo = err, e.commit
+		e.set(func() { e.failure, e.upTo = err, e.commit })
 		return
 	}
 	if e.failure != nil {
 		e.opt.Log.Info("packets are limited again", zap.String("interface", e.opt.Interface))
 	}
-	e.failure = nil
+	e.set(func() { e.failure = nil })
 }
 
 func (e *Enforcer) try() error {
 	if e.opt.Interface == "" {
-		e.upTo = e.commit
+		e.set(func() { e.upTo = e.commit })
 		return nil
 	}
 	if e.program == nil {
@@ -191,11 +206,13 @@ func (e *Enforcer) try() error {
 			e.opt.Log.Warn(w)
 		}
 	}
-	e.warnings, e.upTo = warnings, e.commit
-	clear(e.applied)
-	for name, p := range e.policies {
-		e.applied[name] = p.object.Revision
-	}
+	e.set(func() {
+		e.warnings, e.upTo = warnings, e.commit
+		clear(e.applied)
+		for name, p := range e.policies {
+			e.applied[name] = p.object.Revision
+		}
+	})
 	return e.attach()
 }
 
@@ -211,10 +228,11 @@ func (e *Enforcer) load() error {
 	if pins.Warning != "" && pins.Warning != e.pins.Warning {
 		e.opt.Log.Warn(pins.Warning)
 	}
-	e.pins = pins
+	e.set(func() { e.pins = pins })
 	kernel := e.opt.Kernel
 	kernel.PinDir = pins.Dir
-	e.program, err = bpf.Open(kernel)
+	program, err := bpf.Open(kernel)
+	e.set(func() { e.program = program })
 	return err
 }
 
@@ -224,13 +242,13 @@ func (e *Enforcer) attach() error {
 		if i, err := net.InterfaceByName(e.opt.Interface); err == nil && i.Index == e.on.Index {
 			return nil
 		}
-		e.on = bpf.Attached{}
+		e.set(func() { e.on = bpf.Attached{} })
 	}
 	on, err := e.program.Attach(e.opt.Interface, e.opt.Mode)
 	if err != nil {
 		return err
 	}
-	e.on = on
+	e.set(func() { e.on = on })
 	e.opt.Log.Info("the interface is guarded", zap.String("interface", on.Interface), zap.String("mode", string(on.Mode)), zap.Uint32("program", on.ProgramID))
 	select {
 	case <-e.attached:
@@ -246,22 +264,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		peers := e.opt.Peers(ctx)
-		e.mu.Lock()
-		again := e.failure != nil || e.program == nil || !slices.Equal(peers, e.peers)
-		e.peers = peers
-		if again {
-			e.enforce()
-		} else if e.opt.Interface != "" {
-			if err := e.attach(); err != nil {
-				e.failure = err
-				e.opt.Log.Error("the interface is not guarded any more: " + err.Error())
-			}
-		}
-		if e.unsaved != nil {
-			e.save(nil) // all of it, since the last attempt has failed
-		}
-		failure := e.failure
-		e.mu.Unlock()
+		failure := e.review(peers)
 		e.Sample()
 		raise(e.changed)
 		if e.opt.Required && failure != nil {
@@ -275,24 +278,46 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	}
 }
 
+// review tries again what has failed, and looks whether the interface is guarded still; it says what is wrong in the end.
+func (e *Enforcer) review(peers []netip.Addr) error {
+	e.work.Lock()
+	defer e.work.Unlock()
+	again := e.failure != nil || e.program == nil || !slices.Equal(peers, e.peers)
+	e.set(func() { e.peers = peers })
+	if again {
+		e.enforce()
+	} else if e.opt.Interface != "" {
+		if err := e.attach(); err != nil {
+			e.set(func() { e.failure = err })
+			e.opt.Log.Error("the interface is not guarded any more: " + err.Error())
+		}
+	}
+	if e.unsaved != nil {
+		e.save(nil) // all of it, since the last attempt has failed
+	}
+	return e.failure
+}
+
 func (e *Enforcer) close() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.program == nil {
+	e.work.Lock()
+	defer e.work.Unlock()
+	p := e.program
+	if p == nil {
 		return nil
 	}
-	err := e.program.Close()
-	e.program, e.on = nil, bpf.Attached{}
-	return err
+	e.set(func() { e.program, e.on = nil, bpf.Attached{} })
+	return p.Close()
 }
 
 // save writes down what has changed.
 func (e *Enforcer) save(changed []*resource.Object) {
 	was := e.unsaved
-	e.unsaved = e.disk.save(e.commit, e.numbers, changed, e.all)
+	err := e.disk.save(e.commit, e.numbers, changed, e.all)
+	e.set(func() { e.unsaved = err })
 	switch {
-	case e.unsaved != nil:
-		e.opt.Log.Error("the last good policies cannot be written; a restart would find older ones until NATS answers", zap.Error(e.unsaved))
+	case err != nil:
+		e.opt.Log.Error("the last good policies cannot be written; a restart would find older ones until NATS answers",
+			zap.Error(err))
 		return
 	case was != nil:
 		e.opt.Log.Info("the last good policies are written again")

@@ -132,8 +132,8 @@ func limiter(policies map[string]*policy, source netip.Prefix) string {
 
 // Check compares the kernel's maps with the policies, each difference a sentence.
 func (e *Enforcer) Check() ([]string, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.work.Lock()
+	defer e.work.Unlock()
 	if e.program == nil {
 		return nil, errors.New("the program is not loaded")
 	}
