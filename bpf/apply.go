@@ -60,7 +60,7 @@ func (p *Program) Apply(ctx context.Context, r Ruleset) error {
 	if err := p.coll.Maps[xdpMapControlMap].Put(uint32(0), &control); err != nil {
 		return fmt.Errorf("switch the generation: %w", err)
 	}
-	p.current = &r
+	p.current.Store(&r)
 	p.settled = make(chan struct{})
 	go p.settle(slot, p.state[slot].trie4, p.settled)
 	return nil

@@ -53,3 +53,25 @@ func BenchmarkApply(b *testing.B) {
 		})
 	}
 }
+
+// TestCloseBesideApply: who closes waits for the ruleset that is being written, and for the kernel to have let go of
+// the one before. Without that the race detector speaks up.
+func TestCloseBesideApply(t *testing.T) {
+	p := open(t, Options{})
+	applied := make(chan error)
+	go func() {
+		for i := range 3 {
+			if err := p.Apply(t.Context(), loaded(1000+i)); err != nil {
+				applied <- err
+				return
+			}
+		}
+		applied <- nil
+	}()
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-applied; err != nil {
+		t.Log("after it was closed:", err)
+	}
+}

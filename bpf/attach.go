@@ -157,30 +157,6 @@ func (p *Program) attached(iface *net.Interface, l link.Link) (Attached, error) 
 	return a, p.unpinOutdated()
 }
 
-// Detach takes the program off an interface, also where an earlier life put it there. What is not attached is
-// detached without an error.
-func (p *Program) Detach(ifname string) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	l := p.links[ifname]
-	delete(p.links, ifname)
-	if l == nil && p.opts.PinDir != "" {
-		var err error
-		if l, err = link.LoadPinnedLink(p.linkPath(ifname), nil); errors.Is(err, os.ErrNotExist) {
-			return nil
-		} else if err != nil {
-			return &Error{Op: "detach", On: ifname, Err: err}
-		}
-	}
-	if l == nil {
-		return nil
-	}
-	if err := drop(l, p.opts.PinDir != ""); err != nil {
-		return &Error{Op: "detach", On: ifname, Err: err}
-	}
-	return nil
-}
-
 // occupied is what an operator can do about another program. One of MarchProxy's own is what an agent with another
 // XDP_PIN_DIR has left.
 func occupied(ifname string, other Attached) string {

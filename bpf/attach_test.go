@@ -33,11 +33,9 @@ func TestAttachReadsModeBack(t *testing.T) {
 	if out := server.ip(t, "link show in"); !strings.Contains(out, "xdp") {
 		t.Errorf("ip link shows no xdp: %s", out)
 	}
-	server.do(t, func() {
-		if err := p.Detach("in"); err != nil {
-			t.Error(err)
-		}
-	})
+	if err := p.Close(); err != nil { // what is not pinned goes with it
+		t.Error(err)
+	}
 	if out := server.ip(t, "link show in"); strings.Contains(out, "xdp") {
 		t.Errorf("still attached: %s", out)
 	}
@@ -123,16 +121,8 @@ func TestPinnedOutlivesProcess(t *testing.T) {
 		if err != nil || a.Mode != Native {
 			t.Errorf("take over: %+v %v", a, err)
 		}
-		if err := second.Detach("in"); err != nil {
-			t.Error(err)
-		}
 	})
 	// Another size of a state map: the rest is kept, and the interface made anew under its name is taken.
-	server.do(t, func() {
-		if _, err := second.Attach("in", Native); err != nil {
-			t.Error(err)
-		}
-	})
 	server.ip(t, "link del in")
 	pair(t, server, client)
 	third := open(t, Options{PinDir: dir, Sources: 1 << 16})
@@ -140,9 +130,6 @@ func TestPinnedOutlivesProcess(t *testing.T) {
 	server.do(t, func() {
 		if a, err := third.Attach("in", Native); err != nil || a.ProgramID == 0 {
 			t.Errorf("interface made anew: %+v %v", a, err)
-		}
-		if err := third.Detach("in"); err != nil {
-			t.Error(err)
 		}
 	})
 }

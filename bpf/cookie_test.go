@@ -4,7 +4,7 @@ import "testing"
 
 // TestSYNCookies: connections through answered SYNs work, over IPv4 and IPv6, with a real listener behind.
 func TestSYNCookies(t *testing.T) {
-	s := newSite(t, Ruleset{SYNCookies: true, Filters: DefaultFilters()}, "2", "4096")
+	s := newSite(t, Ruleset{SYNCookies: true, Filters: defaultFilters()}, "2", "4096")
 	s.askAll(t)
 	if n := s.answered(t); n < 3 {
 		t.Errorf("%d SYNs answered, want 3", n)
@@ -23,7 +23,7 @@ func (s *site) askAll(t *testing.T) {
 // TestSYNCookiesAdaptive: with net.ipv4.tcp_syncookies=1, Linux's default, the program leaves SYNs to the kernel in
 // peace, and answers them once a flood has filled the listener's queue; connections work before and meanwhile.
 func TestSYNCookiesAdaptive(t *testing.T) {
-	s := newSite(t, Ruleset{SYNCookies: true, Filters: DefaultFilters()}, "1", "64")
+	s := newSite(t, Ruleset{SYNCookies: true, Filters: defaultFilters()}, "1", "64")
 	s.askAll(t)
 	if n := s.answered(t); n != 0 {
 		t.Errorf("%d SYNs answered in peace, want none", n)
@@ -42,7 +42,7 @@ func TestSYNCookiesAdaptive(t *testing.T) {
 // TestSYNCookiesOff: with net.ipv4.tcp_syncookies=0 the kernel makes no cookie and would take none, so the program
 // leaves every SYN to it.
 func TestSYNCookiesOff(t *testing.T) {
-	s := newSite(t, Ruleset{SYNCookies: true, Filters: DefaultFilters()}, "0", "64")
+	s := newSite(t, Ruleset{SYNCookies: true, Filters: defaultFilters()}, "0", "64")
 	s.askAll(t)
 	s.floodQueue(t, 1000)
 	if n := s.answered(t); n != 0 {

@@ -16,8 +16,8 @@ import (
 const (
 	usualPlace = "/sys/fs/bpf"
 	ownPlace   = "/run/marchproxy/bpffs"
-	// DefaultPinDir is where an agent keeps maps and links between its lives.
-	DefaultPinDir = usualPlace + "/marchproxy"
+	// defaultPinDir is where an agent keeps maps and links between its lives.
+	defaultPinDir = usualPlace + "/marchproxy"
 	ownPinDir     = ownPlace + "/marchproxy"
 )
 
@@ -32,7 +32,7 @@ type PinPlace struct {
 
 // FindPinDir says where to pin. Where nothing is mounted at /sys/fs/bpf, as on a machine without systemd, it mounts
 // a BPF file system there. asked is the operator's choice, which is taken or refused; where it is "", the directory
-// is [DefaultPinDir], or one on a file system below /run/marchproxy where something else holds the usual place or it
+// is /sys/fs/bpf/marchproxy, or one on a file system below /run/marchproxy where something else holds the usual place or it
 // cannot be written, as in many containers.
 //
 // Errors: [*Error], mostly around [ErrNoBPFFS], which says who has to mount what.
@@ -43,9 +43,9 @@ func FindPinDir(asked string) (PinPlace, error) {
 	// An earlier life may have had to go there: its program is on the interface as long as its pins are.
 	if info, err := os.Stat(ownPinDir); err == nil && info.IsDir() && isBPFFS(ownPinDir) {
 		return PinPlace{Dir: ownPinDir, Warning: "the program is pinned in " + ownPinDir + ", where an earlier agent put it; stop the agent and " +
-			"umount " + ownPlace + " to go back to " + DefaultPinDir}, nil
+			"umount " + ownPlace + " to go back to " + defaultPinDir}, nil
 	}
-	p, usual := preparePinDir(DefaultPinDir)
+	p, usual := preparePinDir(defaultPinDir)
 	if usual == nil {
 		return p, nil
 	}
@@ -58,11 +58,11 @@ func FindPinDir(asked string) (PinPlace, error) {
 	}
 	if err != nil {
 		return p, &Error{
-			Op: "pin", On: DefaultPinDir, Err: fmt.Errorf("%w, and %s cannot have one: %w", cause(usual), ownPlace, err),
+			Op: "pin", On: defaultPinDir, Err: fmt.Errorf("%w, and %s cannot have one: %w", cause(usual), ownPlace, err),
 			Hint: "root must run: mount -t bpf bpf " + ownPlace + "; a container must get the host's by -v " + usualPlace + ":" + usualPlace,
 		}
 	}
-	p = PinPlace{Dir: ownPinDir, Warning: "the program is pinned in " + ownPinDir + ", not in " + DefaultPinDir + ": " + cause(usual).Error()}
+	p = PinPlace{Dir: ownPinDir, Warning: "the program is pinned in " + ownPinDir + ", not in " + defaultPinDir + ": " + cause(usual).Error()}
 	if mounted {
 		p.Mounted = ownPlace
 		p.Warning += private()

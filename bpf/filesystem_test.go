@@ -33,10 +33,10 @@ func TestFindPinDir(t *testing.T) {
 	if err != nil || !strings.HasSuffix(out, "\n1\n") {
 		t.Errorf("not one file system is mounted: %v\n%s", err, out)
 	}
-	if n := strings.Count(out, "found "+DefaultPinDir+` mounted "/sys/fs/bpf"`); n != 1 {
+	if n := strings.Count(out, "found "+defaultPinDir+` mounted "/sys/fs/bpf"`); n != 1 {
 		t.Errorf("%d of eight have mounted it\n%s", n, out)
 	}
-	if n := strings.Count(out, "found "+DefaultPinDir+` mounted ""`); n != 7 {
+	if n := strings.Count(out, "found "+defaultPinDir+` mounted ""`); n != 7 {
 		t.Errorf("%d of eight found it mounted\n%s", n, out)
 	}
 }

@@ -45,7 +45,7 @@ type floodCase struct {
 // the listener are shared. In turns with it, for comparison: the flood met by a bare XDP_DROP, which is what the
 // machine itself costs; by no program; and on the link, so in the queue, of the client.
 func TestSYNFlood(t *testing.T) {
-	s := newSite(t, Ruleset{SYNCookies: true, Filters: DefaultFilters(), Default: &Policy{Rate: 100_000, Burst: 100_000}}, "2", "4096")
+	s := newSite(t, Ruleset{SYNCookies: true, Filters: defaultFilters(), Default: &Policy{Rate: 100_000, Burst: 100_000}}, "2", "4096")
 	attacker := newNamespace(t)
 	s.server.ip(t, "link add flood type veth peer name out netns "+string(attacker))
 	s.server.ip(t, "addr add 10.8.0.1/16 dev flood")

@@ -184,7 +184,7 @@ func disagreement(t testing.TB, p *Program, m *model, cases []xdpTestCase) strin
 			return fmt.Sprintf("case %d: verdict %d, the model says %d\nframe %x\nruleset %+v", i, got[i].Verdict, want, c.Frame[:c.Len], r)
 		}
 	}
-	for _, reason := range Reasons() {
+	for _, reason := range reasons {
 		if n := after.Reasons[reason].Packets - before.Reasons[reason].Packets; n != m.reasons[reason] {
 			return fmt.Sprintf("%d packets under %q, the model says %d; all of the model: %v\nruleset %+v", n, reason, m.reasons[reason], m.reasons, r)
 		}
@@ -225,7 +225,7 @@ func FuzzFrame(f *testing.F) {
 		Default:  &Policy{ID: 1, Rate: 10, Burst: 5},
 		Policies: []Policy{{ID: 2, Rate: 1000, Burst: 1, CIDRs: prefixes("10.1.0.0/16", "fd00::/16")}},
 		Allow:    prefixes("10.0.0.1/32"), Deny: prefixes("10.0.1.0/24", "2001::/16"),
-		Filters: DefaultFilters(),
+		Filters: defaultFilters(),
 	}
 	rules.Filters.AmplificationPorts = []uint16{53}
 	apply(f, p, rules)

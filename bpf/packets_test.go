@@ -103,3 +103,14 @@ func (p packet) bytes() []byte {
 
 // l3 is where the IP header begins.
 func (p packet) l3() int { return 14 + 4*len(p.vlans) }
+
+// defaultFilters drop what no honest packet looks like, and no port.
+func defaultFilters() Filters {
+	return Filters{Malformed: true, TCPFlags: true, Land: true, TinyFragment: true}
+}
+
+// knownAmplificationPorts are the UDP services most used for amplification: echo protocols, chargen, DNS, NTP,
+// NetBIOS, SNMP, CLDAP, SSDP, WS-Discovery, memcached and the like (CISA alert TA14-017A).
+func knownAmplificationPorts() []uint16 {
+	return []uint16{7, 13, 17, 19, 53, 69, 111, 123, 137, 161, 389, 520, 1900, 3702, 5353, 10001, 11211}
+}

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -62,9 +63,11 @@ type Program struct {
 	mu       sync.Mutex
 	networks networks       // of the ruleset that Apply was given last
 	state    [2]*generation // what the maps hold; nil: not known
-	current  *Ruleset
-	settled  chan struct{} // closed when no CPU can still be using the other generation
+	settled  chan struct{}  // closed when no CPU can still be using the other generation
 	links    map[string]link.Link
+
+	// current is the ruleset in force. It is read without mu, which Apply may hold for many seconds.
+	current atomic.Pointer[Ruleset]
 }
 
 // configMaps are the maps that hold one configuration; they go together, so that a program of another layout
@@ -270,9 +273,9 @@ func repin(m *ebpf.Map, path string) error {
 // Close lets go of everything. Pinned maps and links stay in force; without [Options.PinDir] the program is
 // detached.
 func (p *Program) Close() error {
-	<-p.settled
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	<-p.settled // of the last Apply, which the lock has let end
 	var errs []error
 	for name, l := range p.links {
 		errs = append(errs, l.Close())

@@ -58,17 +58,6 @@ type Filters struct {
 	AmplificationPorts []uint16
 }
 
-// DefaultFilters drops what no honest packet looks like, and no port.
-func DefaultFilters() Filters {
-	return Filters{Malformed: true, TCPFlags: true, Land: true, TinyFragment: true}
-}
-
-// KnownAmplificationPorts lists the UDP services most used for amplification: echo protocols, chargen, DNS, NTP,
-// NetBIOS, SNMP, CLDAP, SSDP, WS-Discovery, memcached and the like (CISA alert TA14-017A).
-func KnownAmplificationPorts() []uint16 {
-	return []uint16{7, 13, 17, 19, 53, 69, 111, 123, 137, 161, 389, 520, 1900, 3702, 5353, 10001, 11211}
-}
-
 // Ruleset is all that the program is told.
 type Ruleset struct {
 	Policies []Policy

@@ -114,8 +114,8 @@ func TestSpeed(t *testing.T) {
 	generous := Policy{ID: 0, Rate: MaxRate, Burst: 10 * MaxRate}
 	strict := Policy{ID: 0, Rate: 1, Burst: 1000}
 	load := func(r Ruleset) *Program {
-		r.Filters, r.SYNCookies = DefaultFilters(), false
-		r.Filters.AmplificationPorts = KnownAmplificationPorts()
+		r.Filters, r.SYNCookies = defaultFilters(), false
+		r.Filters.AmplificationPorts = knownAmplificationPorts()
 		p := open(t, Options{testing: true, realClock: true})
 		apply(t, p, r)
 		return p

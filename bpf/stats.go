@@ -18,26 +18,48 @@ type Reason string
 // are starts and not connections.
 type Protocol string
 
-// reasons and protocols are in the order of enum stat in maps.h; TestAgainstModel and
-// TestStatNames hold them against it.
+// reasons and protocols are the names of the counters in enum stat of maps.h, of which [xdpStat] is made.
 var (
-	reasons = []Reason{
-		"not_ip", "allowed", "no_policy", "under_limit", "over_limit_passed", "syn_cookie",
-		"denied", "over_limit", "bad_ip", "bad_tcp", "bad_udp", "tcp_null", "tcp_xmas", "tcp_syn_fin",
-		"tcp_syn_rst", "land", "tiny_fragment", "fragment", "amplification", "error",
+	reasons = [firstProtocol]Reason{
+		xdpStatS_NOT_IP:            "not_ip",
+		xdpStatS_ALLOWED:           "allowed",
+		xdpStatS_NO_POLICY:         "no_policy",
+		xdpStatS_UNDER_LIMIT:       "under_limit",
+		xdpStatS_OVER_LIMIT_PASSED: "over_limit_passed",
+		xdpStatS_SYN_COOKIE:        "syn_cookie",
+		xdpStatS_DENIED:            "denied",
+		xdpStatS_OVER_LIMIT:        "over_limit",
+		xdpStatS_BAD_IP:            "bad_ip",
+		xdpStatS_BAD_TCP:           "bad_tcp",
+		xdpStatS_BAD_UDP:           "bad_udp",
+		xdpStatS_TCP_NULL:          "tcp_null",
+		xdpStatS_TCP_XMAS:          "tcp_xmas",
+		xdpStatS_TCP_SYN_FIN:       "tcp_syn_fin",
+		xdpStatS_TCP_SYN_RST:       "tcp_syn_rst",
+		xdpStatS_LAND:              "land",
+		xdpStatS_TINY_FRAGMENT:     "tiny_fragment",
+		xdpStatS_FRAGMENT:          "fragment",
+		xdpStatS_AMPLIFICATION:     "amplification",
+		xdpStatS_ERROR:             "error",
 	}
-	protocols = []Protocol{"http1", "websocket", "https", "https_alpn_http1", "https_alpn_h2", "http2", "grpc_maybe"}
+	protocols = [xdpStatS_COUNT - firstProtocol]Protocol{
+		xdpStatS_HTTP1 - firstProtocol:         "http1",
+		xdpStatS_WEBSOCKET - firstProtocol:     "websocket",
+		xdpStatS_HTTPS - firstProtocol:         "https",
+		xdpStatS_HTTPS_ALPN_H1 - firstProtocol: "https_alpn_http1",
+		xdpStatS_HTTPS_ALPN_H2 - firstProtocol: "https_alpn_h2",
+		xdpStatS_HTTP2 - firstProtocol:         "http2",
+		xdpStatS_GRPC_MAYBE - firstProtocol:    "grpc_maybe",
+	}
 )
 
-const firstDropReason, firstErrorReason = 6, 19
-
-// Reasons lists all reasons, those that pass before those that drop.
-func Reasons() []Reason { return slices.Clone(reasons) }
+// firstProtocol is the counter after those of the reasons.
+const firstProtocol = xdpStatS_HTTP1
 
 // Drops says whether packets with this reason were dropped. "syn_cookie" was answered; "error" passes.
 func (r Reason) Drops() bool {
-	i := slices.Index(reasons, r)
-	return i >= firstDropReason && i < firstErrorReason
+	i := slices.Index(reasons[:], r)
+	return i >= int(xdpStatS_DENIED) && i < int(xdpStatS_ERROR)
 }
 
 // Count counts packets; Bytes are those of IP, or of the frame where it is not IP.
@@ -111,16 +133,15 @@ func (p *Program) Stats() (Stats, error) {
 }
 
 func (p *Program) policyIDs() (ids []uint32) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.current == nil {
+	current := p.current.Load()
+	if current == nil {
 		return nil
 	}
-	for _, policy := range p.current.Policies {
+	for _, policy := range current.Policies {
 		ids = append(ids, policy.ID)
 	}
-	if p.current.Default != nil {
-		ids = append(ids, p.current.Default.ID)
+	if current.Default != nil {
+		ids = append(ids, current.Default.ID)
 	}
 	return ids
 }
@@ -135,11 +156,9 @@ type Source struct {
 // burst are not followed one by one and never appear.
 func (p *Program) TopSources(n int) ([]Source, error) {
 	bits := uint8(64)
-	p.mu.Lock()
-	if p.current != nil && p.current.IPv6PrefixLen != 0 {
-		bits = p.current.IPv6PrefixLen
+	if current := p.current.Load(); current != nil && current.IPv6PrefixLen != 0 {
+		bits = current.IPv6PrefixLen
 	}
-	p.mu.Unlock()
 	waiting, err := p.refused()
 	if err != nil {
 		return nil, err

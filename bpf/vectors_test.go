@@ -166,7 +166,7 @@ func vectors() []vector {
 func TestVectors(t *testing.T) {
 	p := open(t, Options{})
 	rules := Ruleset{
-		Filters: DefaultFilters(),
+		Filters: defaultFilters(),
 		Allow:   prefixes("198.51.100.7/32"), Deny: prefixes("198.51.100.0/24", "2001:db8:bad::/48"),
 	}
 	rules.Filters.AmplificationPorts = []uint16{53, 123, 11211}
@@ -250,7 +250,7 @@ func clientHello(protocols ...string) []byte {
 // TestProtocols: what the first bytes of a connection are counted as, and that nothing of it is dropped.
 func TestProtocols(t *testing.T) {
 	p := open(t, Options{})
-	apply(t, p, Ruleset{Filters: DefaultFilters()})
+	apply(t, p, Ruleset{Filters: defaultFilters()})
 	upgrade := "GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 	for _, c := range []struct {
 		name string

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -33,6 +34,9 @@ func TestStatNames(t *testing.T) {
 	}
 	if n := len(reasons) + len(protocols); n != int(spec.Maps[xdpMapStatsMap].MaxEntries) {
 		t.Errorf("%d names for %d counters", n, spec.Maps[xdpMapStatsMap].MaxEntries)
+	}
+	if slices.Contains(reasons[:], "") || slices.Contains(protocols[:], "") {
+		t.Errorf("a counter has no name: %q %q", reasons, protocols)
 	}
 	if Reason("error").Drops() || !Reason("denied").Drops() || !Reason("amplification").Drops() || Reason("syn_cookie").Drops() {
 		t.Error("reasons that drop are not told from those that pass")

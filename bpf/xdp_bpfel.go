@@ -68,6 +68,39 @@ type xdpSource struct {
 	Drops uint64
 }
 
+type xdpStat uint32
+
+const (
+	xdpStatS_NOT_IP            xdpStat = 0
+	xdpStatS_ALLOWED           xdpStat = 1
+	xdpStatS_NO_POLICY         xdpStat = 2
+	xdpStatS_UNDER_LIMIT       xdpStat = 3
+	xdpStatS_OVER_LIMIT_PASSED xdpStat = 4
+	xdpStatS_SYN_COOKIE        xdpStat = 5
+	xdpStatS_DENIED            xdpStat = 6
+	xdpStatS_OVER_LIMIT        xdpStat = 7
+	xdpStatS_BAD_IP            xdpStat = 8
+	xdpStatS_BAD_TCP           xdpStat = 9
+	xdpStatS_BAD_UDP           xdpStat = 10
+	xdpStatS_TCP_NULL          xdpStat = 11
+	xdpStatS_TCP_XMAS          xdpStat = 12
+	xdpStatS_TCP_SYN_FIN       xdpStat = 13
+	xdpStatS_TCP_SYN_RST       xdpStat = 14
+	xdpStatS_LAND              xdpStat = 15
+	xdpStatS_TINY_FRAGMENT     xdpStat = 16
+	xdpStatS_FRAGMENT          xdpStat = 17
+	xdpStatS_AMPLIFICATION     xdpStat = 18
+	xdpStatS_ERROR             xdpStat = 19
+	xdpStatS_HTTP1             xdpStat = 20
+	xdpStatS_WEBSOCKET         xdpStat = 21
+	xdpStatS_HTTPS             xdpStat = 22
+	xdpStatS_HTTPS_ALPN_H1     xdpStat = 23
+	xdpStatS_HTTPS_ALPN_H2     xdpStat = 24
+	xdpStatS_HTTP2             xdpStat = 25
+	xdpStatS_GRPC_MAYBE        xdpStat = 26
+	xdpStatS_COUNT             xdpStat = 27
+)
+
 type xdpStatValue struct {
 	_       structs.HostLayout
 	Packets uint64
@@ -105,6 +138,7 @@ const (
 	xdpProgTestFlood     = "test_flood"
 	xdpProgTestFloodDrop = "test_flood_drop"
 	xdpProgTestSimple    = "test_simple"
+	xdpVarEnumStat       = "enum_stat"
 	xdpVarInitialJiffies = "initial_jiffies"
 	xdpVarInsertBudget   = "insert_budget"
 	xdpVarSeed           = "seed"
@@ -186,6 +220,7 @@ type xdpMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdpVariableSpecs struct {
+	EnumStat       *ebpf.VariableSpec `ebpf:"enum_stat"`
 	InitialJiffies *ebpf.VariableSpec `ebpf:"initial_jiffies"`
 	InsertBudget   *ebpf.VariableSpec `ebpf:"insert_budget"`
 	Seed           *ebpf.VariableSpec `ebpf:"seed"`
@@ -251,6 +286,7 @@ func (m *xdpMaps) Close() error {
 //
 // It can be passed to loadXdpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdpVariables struct {
+	EnumStat       *ebpf.Variable `ebpf:"enum_stat"`
 	InitialJiffies *ebpf.Variable `ebpf:"initial_jiffies"`
 	InsertBudget   *ebpf.Variable `ebpf:"insert_budget"`
 	Seed           *ebpf.Variable `ebpf:"seed"`

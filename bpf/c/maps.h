@@ -198,6 +198,8 @@ enum stat {
 
 	S_COUNT,
 };
+/* Read by nobody: bpf2go makes Go's constants of what the object's variables and maps are made of. */
+const enum stat *const volatile enum_stat = 0;
 struct stat_value {
 	__u64 packets;
 	__u64 bytes; /* of IP; of the frame where it is not IP */
