@@ -63,8 +63,13 @@ type Handler struct {
 	memory Memory
 	log    *zap.Logger
 	mux    *http.ServeMux
-	// one document at a time, so that the version remembered is that of the document applied.
+
+	// mu guards what follows, and the order of versions that are remembered. Nobody waits for the api under it.
 	mu sync.Mutex
+	// posting is how many documents the api has, and newest the highest revision that it has answered meanwhile: of
+	// documents that were posted together the answers may come in another order.
+	posting int
+	newest  int64
 }
 
 // New returns the handler of /v1/config, /v1/version and /healthz.
@@ -189,7 +194,9 @@ func (d *document) body() ([]byte, error) {
 
 func (h *Handler) apply(w http.ResponseWriter, r *http.Request, doc *document, body []byte, wait time.Duration) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.posting++
+	h.mu.Unlock()
+	defer h.posted()
 	ctx, cancel := context.WithTimeout(r.Context(), wait+patience)
 	defer cancel()
 	status, reply, err := h.api.Apply(ctx, body, r.Header.Get("Authorization"), r.RemoteAddr, wait)
@@ -212,11 +219,31 @@ func (h *Handler) apply(w http.ResponseWriter, r *http.Request, doc *document, b
 	if version == "" {
 		version = strconv.FormatInt(a.Revision, 10)
 	}
-	h.memory.SetVersion(version)
+	h.accepted(version, a.Revision)
 	write(w, status, "application/json", answer{
 		Status: "success", Version: version, Revision: a.Revision, Live: a.Live.Live, State: a.Live.State,
 		Reason: a.Live.Reason, Proxies: a.Live.Proxies, Changes: len(a.Changes),
 	})
+}
+
+// accepted remembers a document's version, unless a later one's was remembered since it was posted.
+func (h *Handler) accepted(version string, revision int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if revision >= h.newest {
+		h.newest = revision
+		h.memory.SetVersion(version)
+	}
+}
+
+// posted forgets what was only for documents that were posted together: a database that was restored begins at a lower
+// revision.
+func (h *Handler) posted() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.posting--; h.posting == 0 {
+		h.newest = 0
+	}
 }
 
 // away says that the api does not answer.
