@@ -1,13 +1,13 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -238,14 +238,33 @@ func RPC(h http.Handler) func(context.Context, rpc.Request) rpc.Reply {
 		if r.Ask {
 			ctx = context.WithValue(ctx, asking{}, true)
 		}
-		req := httptest.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(string(r.Body)))
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(r.Body))
+		if err != nil { // of a URL that is made above
+			panic(err)
+		}
 		req.RemoteAddr = r.Remote
 		req.Header.Set("Content-Type", "application/json")
 		if r.Authorization != "" {
 			req.Header.Set("Authorization", r.Authorization)
 		}
-		rec := httptest.NewRecorder()
-		h.ServeHTTP(rec, req)
-		return rpc.Reply{Status: rec.Code, Body: rec.Body.Bytes()}
+		answer := &recorder{header: http.Header{}, status: http.StatusOK}
+		h.ServeHTTP(answer, req)
+		return rpc.Reply{Status: answer.status, Body: answer.body.Bytes()}
 	}
 }
+
+// recorder is an answer that goes to NATS.
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+// Header implements [http.ResponseWriter].
+func (r *recorder) Header() http.Header { return r.header }
+
+// WriteHeader implements [http.ResponseWriter].
+func (r *recorder) WriteHeader(status int) { r.status = status }
+
+// Write implements [http.ResponseWriter].
+func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }

@@ -10,10 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
+	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
@@ -113,4 +115,23 @@ func (s *server) call(method, path, body string, out any) int {
 		}
 	}
 	return rec.Code
+}
+
+// TestErrorOfNobodysFault: an error that is not the database's is not blamed on it, nor is anything said of what has
+// been changed.
+func TestErrorOfNobodysFault(t *testing.T) {
+	s := serve(t)
+	db, err := pgx.Connect(t.Context(), s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(t.Context())
+	if _, err := db.Exec(t.Context(), "ALTER TABLE revisions RENAME COLUMN message TO other"); err != nil {
+		t.Fatal(err)
+	}
+	var p api.Problem
+	if status := s.call(http.MethodGet, "/v1/revisions", "", &p); status != http.StatusInternalServerError ||
+		!strings.Contains(p.Detail, "this is a defect") {
+		t.Errorf("%d %q", status, p.Detail)
+	}
 }

@@ -41,7 +41,8 @@ func (a *API) progress() (out []api.Progress) {
 	return out
 }
 
-// whyNot is why the database did not do what it was asked: by its own words, or by what it is known for at present.
+// whyNot is why the database did not do what it was asked: by what it is known for at present, or by its own words; ""
+// where it is not the database's fault.
 func (a *API) whyNot(err error) string {
 	t, _ := a.Store.Trouble()
 	return cmp.Or(t.Reason, store.Why(err))

@@ -2,7 +2,7 @@
 package web
 
 import (
-	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,7 +78,7 @@ func (a *API) Handler() (http.Handler, error) {
 	e.HTTPErrorHandler = a.fail
 	e.Use(a.requestID, middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: func(c echo.Context, err error, stack []byte) error {
 		a.Log.Error("panic", zap.String("request_id", requestID(c)), zap.Error(err), zap.ByteString("stack", stack))
-		return &problem{api.Problem{Status: http.StatusInternalServerError, Detail: "this is a defect; the log has it under this request_id"}}
+		return &problem{defect}
 	}}))
 	allowed := map[string][]string{}
 	for _, op := range a.operations() {
@@ -213,6 +213,12 @@ func check(r *http.Request, op operation) error {
 	return nil
 }
 
+// defect answers what nobody has thought of, so that it is not known either what has been done.
+var defect = api.Problem{
+	Status: http.StatusInternalServerError,
+	Detail: "this is a defect; the log has it under this request_id. Look whether it has changed anything",
+}
+
 // problem is an error with its answer.
 type problem struct{ api.Problem }
 
@@ -276,10 +282,15 @@ func (a *API) explain(err error, id string) api.Problem {
 			detail = why + ". " + detail
 		}
 		return api.Problem{Status: http.StatusServiceUnavailable, Detail: detail}
-	default:
-		a.Log.Error("request failed", zap.String("request_id", id), zap.Error(err))
-		return api.Problem{Status: http.StatusServiceUnavailable, Detail: cmp.Or(a.whyNot(err), "the database does not answer") + "; nothing has been changed. Try again"}
 	}
+	a.Log.Error("request failed", zap.String("request_id", id), zap.Error(err))
+	if why := a.whyNot(err); why != "" {
+		return api.Problem{Status: http.StatusServiceUnavailable, Detail: why + "; nothing has been changed. Try again"}
+	}
+	if errors.Is(err, context.Canceled) { // by who asked, or because the api ends
+		return api.Problem{Status: http.StatusServiceUnavailable, Detail: "the request was given up; nothing has been changed. Try again"}
+	}
+	return defect
 }
 
 // body reads a request's body, up to a limit.

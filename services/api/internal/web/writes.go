@@ -100,10 +100,10 @@ func (a *API) patch(c echo.Context) error {
 // mergePatch is RFC 7396.
 func mergePatch(doc, patch []byte) ([]byte, error) {
 	var d, p any
-	for raw, into := range map[*any][]byte{&d: doc, &p: patch} {
-		dec := json.NewDecoder(bytes.NewReader(into))
+	for into, raw := range map[*any][]byte{&d: doc, &p: patch} {
+		dec := json.NewDecoder(bytes.NewReader(raw))
 		dec.UseNumber()
-		if err := dec.Decode(raw); err != nil {
+		if err := dec.Decode(into); err != nil {
 			return nil, err
 		}
 	}
