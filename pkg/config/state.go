@@ -27,7 +27,7 @@ func (c Change) Ref() resource.Ref {
 // State is every object, with indexes. The zero value is not usable, see [New].
 type State struct {
 	objects map[string]map[string]*resource.Object // kind, name
-	hash    map[string]resource.Hash
+	tally   resource.Tally
 	// routes by the hosts they serve, and services and certificates by who refers to them.
 	byHost map[HostKey]bag[*resource.Object]
 	users  map[resource.Ref]bag[resource.Ref]
@@ -51,7 +51,7 @@ type ListenerKey struct{ Gateway, Listener string }
 func New() *State {
 	return &State{
 		objects: map[string]map[string]*resource.Object{},
-		hash:    map[string]resource.Hash{},
+		tally:   resource.Tally{},
 		byHost:  map[HostKey]bag[*resource.Object]{},
 		users:   map[resource.Ref]bag[resource.Ref]{},
 		claims:  map[claim]bag[*resource.Object]{},
@@ -70,9 +70,6 @@ func (s *State) Get(r resource.Ref) *resource.Object { return s.objects[r.Kind][
 // Names lists a kind's objects in order.
 func (s *State) Names(kind string) []string { return slices.Sorted(maps.Keys(s.objects[kind])) }
 
-// Len counts a kind's objects.
-func (s *State) Len(kind string) int { return len(s.objects[kind]) }
-
 // All yields every object, in no order.
 func (s *State) All(yield func(*resource.Object) bool) {
 	for _, kind := range s.objects {
@@ -85,15 +82,7 @@ func (s *State) All(yield func(*resource.Object) bool) {
 }
 
 // Summary is the count and hash of each kind that has objects.
-func (s *State) Summary() map[string]resource.KindState {
-	out := map[string]resource.KindState{}
-	for kind, objects := range s.objects {
-		if len(objects) > 0 {
-			out[kind] = resource.KindState{Count: int64(len(objects)), Hash: s.hash[kind].String()}
-		}
-	}
-	return out
-}
+func (s *State) Summary() map[string]resource.KindState { return s.tally.State() }
 
 // RoutesOf lists the routes that serve a host of a gateway, by name; AnyHost and wildcards are hosts
 // like others here.
@@ -151,7 +140,7 @@ func (s *State) swap(old, now *resource.Object) {
 	if old != nil {
 		s.index(old, -1)
 		delete(s.objects[old.Kind], old.Name)
-		s.hash[old.Kind] = s.hash[old.Kind].Sub(resource.Sum(old))
+		s.tally.Sub(old.Kind, resource.Sum(old))
 	}
 	s.refer(c)
 	if now != nil {
@@ -159,7 +148,7 @@ func (s *State) swap(old, now *resource.Object) {
 			s.objects[now.Kind] = map[string]*resource.Object{}
 		}
 		s.objects[now.Kind][now.Name] = now
-		s.hash[now.Kind] = s.hash[now.Kind].Add(resource.Sum(now))
+		s.tally.Add(now.Kind, resource.Sum(now))
 		s.index(now, 1)
 	}
 	if k := KindOf(c.Ref().Kind); k.follow != nil {

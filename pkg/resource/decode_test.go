@@ -131,13 +131,16 @@ func TestHash(t *testing.T) {
 	if a.Add(b) != b.Add(a) || a.Add(b).Sub(a) != b {
 		t.Error("the order matters")
 	}
-	got, err := resource.ParseHash(a.String())
-	if err != nil || got != a {
-		t.Error(got, err)
+	tally := resource.Tally{}
+	tally.Add("Route", a)
+	tally.Add("Route", b)
+	tally.Sub("Route", a)
+	want := resource.KindState{Count: 1, Hash: b.String()}
+	if got := tally.State(); len(got) != 1 || got["Route"] != want || tally.Of("Service") != (resource.KindState{}) {
+		t.Errorf("%v", got)
 	}
-	for _, bad := range []string{"", "x", a.String() + "00", strings.Repeat("g", 64)} {
-		if _, err := resource.ParseHash(bad); err == nil {
-			t.Errorf("%q is taken", bad)
-		}
+	tally.Sub("Route", b)
+	if got := tally.State(); len(got) > 0 {
+		t.Errorf("a kind without objects is told of: %v", got)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -57,23 +56,48 @@ func (h Hash) String() string {
 	return hex.EncodeToString(b[:])
 }
 
-// ParseHash reads what [Hash.String] wrote.
-func ParseHash(s string) (Hash, error) {
-	var h Hash
-	b, err := hex.DecodeString(s)
-	if err != nil || len(b) != 32 {
-		return h, fmt.Errorf("hash %q: want 64 hexadecimal digits", s)
-	}
-	for i := range h {
-		h[i] = binary.BigEndian.Uint64(b[i*8:])
-	}
-	return h, nil
-}
-
 // KindState is the count and hash of one kind, as a commit carries it.
 type KindState struct {
 	Count int64  `json:"count"`
 	Hash  string `json:"hash"`
+}
+
+// Tally is the count of each kind's objects and the sum of their shares: what a [KindState] is made of.
+type Tally map[string]Total
+
+// Total is one kind's part of a [Tally].
+type Total struct {
+	Count int64
+	Hash  Hash
+}
+
+// Add counts an object by its share of the hash.
+func (t Tally) Add(kind string, share Hash) {
+	t[kind] = Total{t[kind].Count + 1, t[kind].Hash.Add(share)}
+}
+
+// Sub undoes [Tally.Add].
+func (t Tally) Sub(kind string, share Hash) {
+	t[kind] = Total{t[kind].Count - 1, t[kind].Hash.Sub(share)}
+}
+
+// Of is the state of one kind, the zero one where there is no object of it.
+func (t Tally) Of(kind string) KindState {
+	if t[kind].Count == 0 {
+		return KindState{}
+	}
+	return KindState{Count: t[kind].Count, Hash: t[kind].Hash.String()}
+}
+
+// State is that of each kind that has objects.
+func (t Tally) State() map[string]KindState {
+	out := map[string]KindState{}
+	for kind, total := range t {
+		if total.Count > 0 {
+			out[kind] = t.Of(kind)
+		}
+	}
+	return out
 }
 
 // Digest names a state in few letters: the first 16 bytes, in hexadecimal, of SHA-256 over a line "KIND COUNT HASH\n"

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -127,22 +128,22 @@ func Intact(ctx context.Context, js jetstream.JetStream) (bool, error) {
 		kind string
 		sum  resource.Hash
 	}
-	held, all := map[string]share{}, newTally()
+	held, all := map[string]share{}, resource.Tally{}
 	fits := false
 	err := each(ctx, js, func(m jetstream.Msg, end bool) bool {
 		if m.Subject() == RevisionSubject {
 			var c Commit
-			fits = json.Unmarshal(m.Data(), &c) == nil && all.amounts(c)
+			fits = json.Unmarshal(m.Data(), &c) == nil && maps.Equal(all.State(), c.State)
 			return fits && end
 		}
 		fits = false
 		if old, ok := held[m.Subject()]; ok {
-			all.sub(old.kind, old.sum)
+			all.Sub(old.kind, old.sum)
 			delete(held, m.Subject())
 		}
 		if kind, sum, ok := digest(m); ok {
 			held[m.Subject()] = share{kind, sum}
-			all.add(kind, sum)
+			all.Add(kind, sum)
 		}
 		return false
 	})

@@ -104,67 +104,28 @@ func newEntry(o *resource.Object) *entry {
 // table is a state with its hashes.
 type table struct {
 	objects map[resource.Ref]*entry
-	tally
+	tally   resource.Tally
 }
 
-func newTable() *table { return &table{map[resource.Ref]*entry{}, newTally()} }
-
-// tally is the count and the hash of each kind.
-type tally struct {
-	hash  map[string]resource.Hash
-	count map[string]int64
-}
-
-func newTally() tally { return tally{map[string]resource.Hash{}, map[string]int64{}} }
-
-// add counts an object by its share of the hash, and sub takes it away.
-func (t tally) add(kind string, share resource.Hash) {
-	t.hash[kind] = t.hash[kind].Add(share)
-	t.count[kind]++
-}
-
-func (t tally) sub(kind string, share resource.Hash) {
-	t.hash[kind] = t.hash[kind].Sub(share)
-	t.count[kind]--
-}
-
-// amounts says whether this is all of a commit's state.
-func (t tally) amounts(c Commit) bool {
-	kinds := 0
-	for kind, n := range t.count {
-		if n == 0 {
-			continue
-		}
-		if !t.has(kind, c) {
-			return false
-		}
-		kinds++
-	}
-	return kinds == len(c.State)
-}
-
-// has says whether a kind is what a commit says of it.
-func (t tally) has(kind string, c Commit) bool {
-	want := c.State[kind]
-	return want.Count == t.count[kind] && (want.Count == 0 || want.Hash == t.hash[kind].String())
-}
+func newTable() *table { return &table{map[resource.Ref]*entry{}, resource.Tally{}} }
 
 // put takes an object in the place of the one before it; nil or a tombstone only takes that away.
 func (t *table) put(r resource.Ref, e *entry) {
 	if old := t.objects[r]; old != nil {
-		t.sub(r.Kind, old.sum)
+		t.tally.Sub(r.Kind, old.sum)
 	}
 	if e == nil || e.Deleted {
 		delete(t.objects, r)
 		return
 	}
-	t.add(r.Kind, e.sum)
+	t.tally.Add(r.Kind, e.sum)
 	t.objects[r] = e
 }
 
+// matches says whether the kinds are what a commit says of them.
 func (t *table) matches(c Commit, kinds []string) bool {
 	for _, k := range kinds {
-		if !t.has(k, c) {
+		if t.tally.Of(k) != c.State[k] {
 			return false
 		}
 	}

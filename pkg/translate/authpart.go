@@ -1,9 +1,7 @@
 package translate
 
 import (
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"strings"
 	"sync"
@@ -125,8 +123,7 @@ func newPart(ref resource.Ref, p *configv1.AuthPolicy, open func(*configv1.JwtKe
 		content = encode(a.ours)
 		a.size = len(content) + 1
 	}
-	sum := sha256.Sum256(content)
-	a.digest = hex.EncodeToString(sum[:16])
+	a.digest = VersionOf(content)
 	if len(a.faults) == 0 {
 		a.judge()
 	}

@@ -25,11 +25,17 @@ func pack(m proto.Message) *anypb.Any {
 
 func newResource(name string, m proto.Message, clusters []string, objects ...resource.Ref) *Resource {
 	body := pack(m)
-	sum := sha256.Sum256(body.Value)
 	return &Resource{
-		Key: Key{Type(body.TypeUrl), name}, Body: body, Version: hex.EncodeToString(sum[:16]),
+		Key: Key{Type(body.TypeUrl), name}, Body: body, Version: VersionOf(body.Value),
 		Clusters: clusters, Objects: objects,
 	}
+}
+
+// VersionOf is the version of content: its digest, so that the same content is the same version at every server and
+// after every restart.
+func VersionOf(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:16])
 }
 
 // ads is where Envoy gets what a resource refers to.

@@ -3,7 +3,6 @@ package harness
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -62,13 +61,7 @@ func (f *Forcer) Put(ctx context.Context, kind, name, spec string) (int64, error
 	}
 	defer func() { _ = tx.Rollback(ctx) }() // after a commit there is nothing to take back
 	var revision int64
-	var text string
-	head := tx.QueryRow(ctx, `SELECT revision, state::text FROM config_head FOR UPDATE`)
-	if err := head.Scan(&revision, &text); err != nil {
-		return 0, err
-	}
-	state := map[string]resource.KindState{}
-	if err := json.Unmarshal([]byte(text), &state); err != nil {
+	if err := tx.QueryRow(ctx, `SELECT revision FROM config_head FOR UPDATE`).Scan(&revision); err != nil {
 		return 0, err
 	}
 	revision++
@@ -79,7 +72,8 @@ func (f *Forcer) Put(ctx context.Context, kind, name, spec string) (int64, error
 	}
 	o.UID = fmt.Sprintf("00000000-0000-4000-8000-%012d", revision)
 	o.Revision, o.CreatedAt, o.UpdatedAt = revision, now, now
-	if err := replace(ctx, tx, state, o); err != nil {
+	state, err := with(ctx, tx, o)
+	if err != nil {
 		return 0, err
 	}
 	raw, err := json.Marshal(state)
@@ -102,33 +96,22 @@ func (f *Forcer) Put(ctx context.Context, kind, name, spec string) (int64, error
 	return revision, tx.Commit(ctx)
 }
 
-// replace takes the object before out of the state's hash, and the new one in.
-func replace(ctx context.Context, tx pgx.Tx, state map[string]resource.KindState, o *resource.Object) error {
-	kind := state[o.Kind]
-	var hash resource.Hash
-	if kind.Hash != "" {
-		var err error
-		if hash, err = resource.ParseHash(kind.Hash); err != nil {
-			return err
-		}
+// with is the state of the database with an object in it.
+func with(ctx context.Context, tx pgx.Tx, o *resource.Object) (map[string]resource.KindState, error) {
+	rows, err := tx.Query(ctx, `SELECT payload::text FROM resources WHERE (kind, name) <> ($1, $2)`, o.Kind, o.Name)
+	if err != nil {
+		return nil, err
 	}
-	var payload string
-	row := tx.QueryRow(ctx, `SELECT payload::text FROM resources WHERE kind = $1 AND name = $2`, o.Kind, o.Name)
-	switch err := row.Scan(&payload); {
-	case err == nil:
-		before, err := resource.ParsePayload([]byte(payload))
-		if err != nil {
-			return err
+	all, payload := resource.Tally{}, ""
+	all.Add(o.Kind, resource.Sum(o))
+	_, err = pgx.ForEachRow(rows, []any{&payload}, func() error {
+		x, err := resource.ParsePayload([]byte(payload))
+		if err == nil {
+			all.Add(x.Kind, resource.Sum(x))
 		}
-		hash = hash.Sub(resource.Sum(before))
-	case errors.Is(err, pgx.ErrNoRows):
-		kind.Count++
-	default:
 		return err
-	}
-	kind.Hash = hash.Add(resource.Sum(o)).String()
-	state[o.Kind] = kind
-	return nil
+	})
+	return all.State(), err
 }
 
 func (f *Forcer) seal(ref resource.Ref, m proto.Message) {

@@ -2,8 +2,6 @@ package command
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,7 +24,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
-	_ "github.com/marchproxy/marchproxy/pkg/translate" // Envoy's messages, for reading its dump
+	"github.com/marchproxy/marchproxy/pkg/translate" // and Envoy's messages, for reading its dump
 	"github.com/marchproxy/marchproxy/services/cli/internal/client"
 )
 
@@ -210,12 +208,15 @@ func (d *doctor) stream(ctx context.Context, url string, truth api.Status) error
 	if !found || c.Revision != truth.Revision || c.Epoch != truth.Epoch {
 		d.differ("the stream's last commit is revision %d of epoch %q, the database has %d of %s", c.Revision, c.Epoch, truth.Revision, truth.Epoch)
 	}
-	hash, state := map[string]resource.Hash{}, map[string]api.KindState{}
+	all := resource.Tally{}
 	for _, o := range table {
 		if !o.Deleted {
-			hash[o.Kind] = hash[o.Kind].Add(resource.Sum(o))
-			state[o.Kind] = api.KindState{Count: state[o.Kind].Count + 1, Hash: hash[o.Kind].String()}
+			all.Add(o.Kind, resource.Sum(o))
 		}
+	}
+	state := map[string]api.KindState{}
+	for kind, s := range all.State() {
+		state[kind] = api.KindState(s)
 	}
 	d.states("the stream", state, truth.State)
 	return nil
@@ -300,13 +301,12 @@ func collect(raw json.RawMessage, has map[string]string) error {
 		if err != nil {
 			return err
 		}
-		sum := sha256.Sum256(b)
 		named, ok := m.(interface{ GetName() string })
 		if !ok {
 			return errors.New("read Envoy's dump: a resource without a name")
 		}
 		kind := strings.ToLower(string(m.ProtoReflect().Descriptor().Name()))
-		has[kind+" "+named.GetName()] = hex.EncodeToString(sum[:16])
+		has[kind+" "+named.GetName()] = translate.VersionOf(b)
 	}
 	return nil
 }

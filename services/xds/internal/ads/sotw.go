@@ -2,8 +2,6 @@ package ads
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"strconv"
 	"strings"
@@ -181,13 +179,13 @@ func (w *world) send() error {
 		if wt.returned { // endpoints that are left out stay what they are
 			resources = slices.DeleteFunc(resources, func(r *translate.Resource) bool { return r.Partial })
 		}
-		h := sha256.New()
+		var all []byte
 		out := make([]*anypb.Any, len(resources))
 		for i, r := range resources {
-			h.Write([]byte(r.Name + "\x00" + r.Version + "\x00"))
+			all = append(append(append(append(all, r.Name...), 0), r.Version...), 0)
 			out[i] = r.Body
 		}
-		version := hex.EncodeToString(h.Sum(nil)[:16])
+		version := translate.VersionOf(all)
 		if version == wt.version {
 			continue
 		}
@@ -319,10 +317,9 @@ func (g *Gateway) table(listener string) *translate.Resource {
 		return nil
 	}
 	raw = append(raw, head...)
-	sum := sha256.Sum256(raw)
 	now.made = &translate.Resource{
 		Key:  translate.Key{Type: translate.TypeRoute, Name: listener},
-		Body: &anypb.Any{TypeUrl: string(translate.TypeRoute), Value: raw}, Version: hex.EncodeToString(sum[:16]),
+		Body: &anypb.Any{TypeUrl: string(translate.TypeRoute), Value: raw}, Version: translate.VersionOf(raw),
 	}
 	if g.tables.last == nil {
 		g.tables.last = map[string]*table{}
