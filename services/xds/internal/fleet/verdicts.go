@@ -38,7 +38,7 @@ func (f *Fleet) Verdicts() []laststate.Record {
 			out = append(out, r)
 		}
 		if kept := f.members[name].builder.Kept(); len(kept) > 0 {
-			r := laststate.Record{Gateway: name, Type: resource.KindService}
+			r := laststate.Record{Gateway: name, Kind: resource.KindService}
 			for _, k := range kept {
 				r.Pinned = append(r.Pinned, body(k))
 			}
@@ -48,7 +48,9 @@ func (f *Fleet) Verdicts() []laststate.Record {
 		retiring := f.members[name].builder.Policies().Leaving
 		for _, policy := range slices.Sorted(maps.Keys(retiring)) {
 			if raw, err := (proto.MarshalOptions{Deterministic: true}).Marshal(retiring[policy]); err == nil && stay[policy] {
-				out = append(out, laststate.Record{Gateway: name, Type: resource.KindAuthPolicy, Name: policy, Good: &laststate.Body{Bytes: raw}})
+				out = append(out, laststate.Record{
+					Gateway: name, Kind: resource.KindAuthPolicy, Name: policy, Good: &laststate.Body{Bytes: raw},
+				})
 			}
 		}
 	}
@@ -88,7 +90,7 @@ func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
 	byGateway := map[string][]ads.Verdict{}
 	policies := map[string]map[string]*configv1.AuthPolicy{}
 	for _, r := range records {
-		if r.Type == resource.KindAuthPolicy {
+		if r.Kind == resource.KindAuthPolicy {
 			p := &configv1.AuthPolicy{}
 			if r.Good != nil && proto.Unmarshal(r.Good.Bytes, p) == nil {
 				if policies[r.Gateway] == nil {
@@ -98,7 +100,7 @@ func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
 			}
 			continue
 		}
-		if r.Type == resource.KindService {
+		if r.Kind == resource.KindService {
 			if m := f.members[r.Gateway]; m != nil {
 				var kept []*translate.Resource
 				for _, b := range r.Pinned {

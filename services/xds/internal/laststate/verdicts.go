@@ -8,19 +8,28 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// Record is one refused resource as it is kept on disk, by gateway; bodies are marshalled Envoy resources.
-// Without a reason it is one that is held back by another's refusal, and of the type AuthPolicy one of the
-// user's objects, which is gone and which routes still name that are served in the place of refused ones. Of the type Service its pinned bodies are
-// the clusters and endpoints of services that are served as they were, because their names have no address.
+// Record is something that a gateway's Envoys are served although the configuration says otherwise.
 type Record struct {
-	Gateway, Type, Name string
-	Version, Reason     string
-	Revision            int64
-	GoodRevision        int64
-	Good                *Body
-	Pinned              []Body
+	Gateway string
+	// Kind says what the record is about:
+	//   - "": an Envoy resource that was refused, for a Reason; without one it is held back by another's refusal. Good
+	//     and Pinned are what is served in its place.
+	//   - AuthPolicy: a policy that is gone, while routes that are served in the place of refused ones still name it.
+	//     Good is the policy itself.
+	//   - Service: Pinned are the clusters and endpoints of services that are served as they were, because their names
+	//     have no address.
+	Kind string
+	// Type is the type URL of the Envoy resource, "" of the other kinds.
+	Type, Name      string
+	Version, Reason string
+	Revision        int64
+	GoodRevision    int64
+	Good            *Body
+	Pinned          []Body
 	// Closed are the policies of a refused slot that refuse every request, where the others of it are served.
 	Closed []string
 }
@@ -83,6 +92,11 @@ func (f *File) Verdicts() ([]Record, error) {
 	var records []Record
 	if err := gob.NewDecoder(bytes.NewReader(plain)).Decode(&records); err != nil {
 		return nil, nil //nolint:nilerr // of another version of this program
+	}
+	for i := range records { // a server from before Kind has said it in the place of the type
+		if r := &records[i]; r.Type == resource.KindAuthPolicy || r.Type == resource.KindService {
+			r.Kind, r.Type = r.Type, ""
+		}
 	}
 	return records, nil
 }
