@@ -171,10 +171,15 @@ func Ensure(ctx context.Context, js jetstream.JetStream) error {
 	return nil
 }
 
-// report is what is sent: M itself.
-type report[M any] interface {
+// sent is a report of somebody, by which its subject is made.
+type sent interface {
 	prefix() string
 	id() string
+}
+
+// report is what [Report] sends: M itself.
+type report[M any] interface {
+	sent
 	last() M
 	// urgent says whether somebody may be waiting for what is new since another report.
 	urgent(since M) bool
@@ -182,11 +187,6 @@ type report[M any] interface {
 
 func (XdsStatus) prefix() string { return xdsPrefix }
 func (s XdsStatus) id() string   { return s.ID }
-
-func (s XdsStatus) last() XdsStatus {
-	s.Stopping = true
-	return s
-}
 
 // Applied is the revision that an Envoy serves in full by this report, of a server that reports in pages.
 func (s XdsStatus) Applied(p ProxyStatus) int64 {
@@ -209,9 +209,6 @@ func (s XdsStatus) Lags(p ProxyStatus) (LaggingEnvoy, bool) {
 	}
 	return s.Lagging[i], true
 }
-
-// urgent: [ReportXds] knows better.
-func (XdsStatus) urgent(XdsStatus) bool { return true }
 
 // Report publishes what current returns whenever changed is signalled, and at each heartbeat, until the
 // context ends; then once more, as stopping. What is not urgent may come a little later.
@@ -249,7 +246,7 @@ func Report[M report[M]](ctx context.Context, nc *nats.Conn, changed <-chan stru
 	}
 }
 
-func publish[M report[M]](nc *nats.Conn, s M) error {
+func publish(nc *nats.Conn, s sent) error {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("report status: %w", err)
@@ -258,7 +255,7 @@ func publish[M report[M]](nc *nats.Conn, s M) error {
 }
 
 // Last is a sender's last report; not ok where none is kept. It waits for NATS as long as the context lasts.
-func Last[M report[M]](ctx context.Context, js jetstream.JetStream, id string) (last M, ok bool) {
+func Last[M sent](ctx context.Context, js jetstream.JetStream, id string) (last M, ok bool) {
 	for {
 		s, err := js.Stream(ctx, StreamName)
 		if err == nil {
@@ -284,7 +281,7 @@ const rarely = 12 * Heartbeat
 
 // Watch hands over every report of a sort, beginning with the last known ones, until the context ends. Fresh are those
 // that come as they are sent, so that their time can be held against the receiver's clock.
-func Watch[M report[M]](ctx context.Context, nc *nats.Conn, js jetstream.JetStream, take func(s M, fresh bool)) error {
+func Watch[M sent](ctx context.Context, nc *nats.Conn, js jetstream.JetStream, take func(s M, fresh bool)) error {
 	var sort M
 	receive := func(data []byte, fresh bool) {
 		var s M

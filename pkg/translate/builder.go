@@ -65,12 +65,6 @@ func NewBuilder(gateway string, opt Options) *Builder {
 	}
 }
 
-// Get finds a resource; nil where there is none.
-func (b *Builder) Get(k Key) *Resource { return b.out[k] }
-
-// Len counts the resources.
-func (b *Builder) Len() int { return len(b.out) }
-
 // All yields the resources, in no order.
 func (b *Builder) All() iter.Seq[*Resource] { return maps.Values(b.out) }
 

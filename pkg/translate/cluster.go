@@ -166,7 +166,7 @@ func cluster(name string, s *configv1.Service) *clusterv3.Cluster {
 		TransportSocket: upstreamTLS(s),
 	}
 	balance(c, s.GetLoadBalancing())
-	checkHealth(c, name, s.GetHealthCheck())
+	checkHealth(c, name, s)
 	if d := s.GetOutlierDetection(); d != nil {
 		c.OutlierDetection = outliers(d)
 	}
@@ -286,7 +286,8 @@ func balance(c *clusterv3.Cluster, lb *configv1.LoadBalancing) {
 	}
 }
 
-func checkHealth(c *clusterv3.Cluster, name string, h *configv1.HealthCheck) {
+func checkHealth(c *clusterv3.Cluster, name string, s *configv1.Service) {
+	h := s.GetHealthCheck()
 	if h == nil {
 		return
 	}
@@ -305,11 +306,11 @@ func checkHealth(c *clusterv3.Cluster, name string, h *configv1.HealthCheck) {
 		if cfg.Host == "" {
 			cfg.Host = name
 		}
-		if isHTTP2Cluster(c) {
+		if isHTTP2(s) {
 			cfg.CodecClientType = typev3.CodecClientType_HTTP2
 		}
-		for _, s := range check.Http.GetExpectedStatuses() {
-			cfg.ExpectedStatuses = append(cfg.ExpectedStatuses, &typev3.Int64Range{Start: int64(s), End: int64(s) + 1})
+		for _, status := range check.Http.GetExpectedStatuses() {
+			cfg.ExpectedStatuses = append(cfg.ExpectedStatuses, &typev3.Int64Range{Start: int64(status), End: int64(status) + 1})
 		}
 		hc.HealthChecker = &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: cfg}
 	case *configv1.HealthCheck_Grpc:
@@ -322,14 +323,6 @@ func checkHealth(c *clusterv3.Cluster, name string, h *configv1.HealthCheck) {
 	// them all (panicThreshold). Waiting would keep its listeners closed. A cluster that comes later warms until each
 	// endpoint was checked once, whatever is said here.
 	c.WaitForWarmOnInit = wrapperspb.Bool(false)
-}
-
-func isHTTP2Cluster(c *clusterv3.Cluster) bool {
-	var o httpv3.HttpProtocolOptions
-	if err := c.GetTypedExtensionProtocolOptions()["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].UnmarshalTo(&o); err != nil {
-		return false
-	}
-	return o.GetExplicitHttpConfig().GetHttp2ProtocolOptions() != nil
 }
 
 func orNumber(n, def uint32) uint32 {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -138,9 +139,10 @@ func earlierListener(t *testing.T, port int) *listenerv3.Listener {
 	st := config.New()
 	st.Apply([]*resource.Object{o})
 	b := translate.NewBuilder("earlier", translate.Options{})
-	b.Rebuild(st)
+	made, _ := b.Rebuild(st)
+	i := slices.IndexFunc(made.Upserts, func(r *translate.Resource) bool { return r.Type == translate.TypeListener })
 	l, h := &listenerv3.Listener{}, &hcmv3.HttpConnectionManager{}
-	if err := b.Get(translate.Key{Type: translate.TypeListener, Name: "http"}).Body.UnmarshalTo(l); err != nil {
+	if err := made.Upserts[i].Body.UnmarshalTo(l); err != nil {
 		t.Fatal(err)
 	}
 	filters := l.GetFilterChains()[0].GetFilters()

@@ -188,9 +188,6 @@ func (g *Gateway) restart(revision int64) {
 }
 
 func (g *Gateway) put(r *translate.Resource, revision int64) {
-	if g.entries[r.Type] == nil {
-		return // a type for other clients (RDS)
-	}
 	e := g.entry(r.Key)
 	if r.Same(e.desired) {
 		return
