@@ -1,7 +1,8 @@
 // Package translate turns the configuration into what Envoys are told: listeners, scoped routes,
-// clusters, endpoints and secrets. It is pure: the same state gives the same bytes, and neither clock
-// nor network is asked. What it needs from outside, addresses of DNS names and unsealed keys, comes in
-// through [Options].
+// clusters, endpoints and secrets. It asks neither clock nor network: what it needs from outside, addresses of DNS
+// names and unsealed keys, comes in through [Options]. The same state gives the same bytes, but for what has to outlive
+// the state that it belonged to: a service whose names have no address stays what it was, and a policy stays until no
+// Envoy has a route that names it.
 //
 // Resources are made by functions of a view, which is a state as one gateway sees it, and of arguments. A [Builder] keeps
 // the resources of one gateway, and decides which of them to make again: [Builder.Update] makes those that a change

@@ -8,11 +8,11 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// refusals has Envoy's own filters refuse as ours does (wasm-filters/auth/src/reason.rs): the same status, the same
-// JSON, the same challenge, for a client need not know which of them serves its policy. It touches only what
-// these filters answer, by the details that they leave and nobody else does: no backend's answer, and no
-// other one of Envoy's. It is the same in every listener, whatever its policies are, so that no policy ever changes
-// a listener.
+// refusals makes the answers by which Envoy's own filters refuse a request those of our filter
+// (wasm-filters/auth/src/reason.rs): the same status, JSON and challenge. Which filter serves a policy is no business of
+// a client's. These answers are known by their response code details, which nothing else has: neither a backend's
+// answer nor another one of Envoy's is changed. Every listener has all of this, whatever its policies, because a change
+// of a listener ends connections, and a change of a policy must not.
 func refusals() *hcmv3.LocalReplyConfig {
 	const denied = "jwt_authn_access_denied{"
 	mapper := func(from, to uint32, details, challenge, title, reason string) *hcmv3.ResponseMapper {

@@ -46,13 +46,13 @@ type Resource struct {
 	// Clusters are the clusters that it sends traffic to (scopes, and listeners with tracing): they must
 	// be there before it and stay until it is gone.
 	Clusters []string
-	// Secrets are those that an Envoy asks for because of it (clusters and listeners), and Policies those
-	// that its routes name: they must stay until it is gone.
+	// Secrets are the names of the secrets that a cluster or listener makes an Envoy ask for, and Policies those of the
+	// authentication policies that a scope's routes name. Both must stay until the resource is gone.
 	Secrets, Policies []string
-	// Together are those of the secrets that share a TLS context with others: Envoy judges them as one.
+	// Together are the groups of Secrets that are in one TLS context, which Envoy takes or refuses as a whole.
 	Together [][]string
-	// ByName is a secret that an Envoy asks for by the name that a client sends (SNI). The Envoy forgets it when
-	// it is told that it is gone. Carrier is the cluster that makes every Envoy ask for it before a client does.
+	// ByName says of a secret that Envoys ask for it by the server name of a client (SNI). Such a one an Envoy forgets
+	// when it is removed. Carrier is the cluster that makes every Envoy ask for it before any client does.
 	ByName  bool
 	Carrier string
 	// Needs are the slots that an Envoy must have in the version that goes with this resource, before it:

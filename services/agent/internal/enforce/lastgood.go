@@ -35,7 +35,8 @@ type record struct {
 	Policies int `json:"policies"`
 }
 
-// outdatedAtLeast is how much outdated state is not worth to write the file anew for, in bytes.
+// outdatedAtLeast is how many bytes of outdated records a file may have, however small it is: only with more of them is it
+// written anew.
 const outdatedAtLeast = 1 << 20
 
 func newLastGood(dir string) *lastGood { return &lastGood{path: filepath.Join(dir, "policies.jsonl")} }

@@ -7,9 +7,9 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
-// What is served in the place of something refused was part of a configuration that is gone: the rest of it
-// that it relies on has to stay too, and what relies on the refused version has to wait. An Envoy that
-// joins now is then served all of what was good, and not one half of this and one of that.
+// In the place of a refused version its last good one is served, which belongs to an earlier configuration. What the
+// good version needs of that configuration (clusters, secrets, policies) stays, though it is gone from the present one;
+// and what needs the refused version is held back. So also an Envoy that joins now is served things that fit together.
 
 // holders are the types that can be held back, each after those that it relies on.
 var holders = []translate.Type{translate.TypeExtension, translate.TypeListener, translate.TypeScope}

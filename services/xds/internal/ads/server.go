@@ -26,7 +26,8 @@ type Directory interface {
 	Admit(gateway, sha256hex string) bool
 }
 
-// Server is the aggregated discovery service, delta variant.
+// Server serves Envoys by the delta variant of the aggregated discovery service, and others by the state of the world
+// as well ([Server.Register]).
 type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	dir Directory

@@ -103,8 +103,8 @@ type stream struct {
 	types   map[translate.Type]*typeState
 	// at is the last change that it has looked at.
 	at *change
-	// uses counts, by cluster, the routes and listeners that the Envoy may be about to hold, or holds where they are
-	// not what is served.
+	// uses counts, by cluster, the scopes and listeners that send traffic there and that this Envoy has, or may have when
+	// it has answered, in another version than the one that is served: those of the served ones the gateway counts.
 	uses map[string]int
 	// awaited are what waits for a cluster, by its name, and slotted what waits for slots.
 	awaited map[string][]*record

@@ -58,8 +58,10 @@ type claim struct {
 	Proxy
 	server string
 	holder Holder // nil: another server's
-	stood  bool
-	moved  bool // it has come to another server, which nobody has told this one's yet
+	// stood says that it came back without a seat ([Seats.Stood]).
+	stood bool
+	// moved says that it is counted at the server that it has come to, and no more at this one, which reports it still.
+	moved bool
 }
 
 type absent struct {
