@@ -116,7 +116,7 @@ func (r *run) begin(ctx context.Context) error {
 	const strict = "/runtime_modify?re2.max_program_size.error_level=100"
 	status, body, err := r.s.AdminSocket().Do(ctx, http.MethodPost, strict)
 	if err != nil || status != http.StatusOK {
-		return fmt.Errorf("runtime_modify: %d %s %w", status, body, err)
+		return errors.Join(fmt.Errorf("runtime_modify: %d %s", status, body), err)
 	}
 	puts := [][2]string{
 		{"services/idp", `{"endpoints":[{"host":"127.0.0.1","port":9}]}`},

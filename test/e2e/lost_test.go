@@ -158,12 +158,12 @@ func TestNATSAway(t *testing.T) {
 			name := fmt.Sprintf("r%d", n%20)
 			got, raw, err := s.Call(t.Context(), "PUT", s.API+"/v1/routes/"+name, direct(name, fmt.Sprint(n), nil))
 			if err != nil || got > 201 {
-				return fmt.Errorf("put %s: %d %s %w", name, got, raw, err)
+				return errors.Join(fmt.Errorf("put %s: %d %s", name, got, raw), err)
 			}
 			if n == 0 {
 				got, raw, err = s.Call(t.Context(), "PUT", s.API+"/v1/routes/waits?wait=live&timeout=1s", direct("waits", "x", nil))
 				if err != nil || got != 202 {
-					return fmt.Errorf("a write that cannot be live: %d %s %w", got, raw, err)
+					return errors.Join(fmt.Errorf("a write that cannot be live: %d %s", got, raw), err)
 				}
 			}
 		}

@@ -49,7 +49,7 @@ func TestPoliciesComeAndGo(t *testing.T) {
 			default:
 			}
 			if a, _, err := c.Get("a.test", "/", "Authorization: Bearer "+token); err != nil || a.Status != 200 {
-				wrong = errors.Join(wrong, fmt.Errorf("request %d: %d %s %w", n, a.Status, a.Body, err))
+				wrong = errors.Join(wrong, fmt.Errorf("request %d: %d %s", n, a.Status, a.Body), err)
 			}
 		}
 	}()

@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -88,7 +89,7 @@ func (w *Writer) stored(ctx context.Context, s *harness.System, name string) (st
 		return gone, nil
 	}
 	if err != nil || status != 200 {
-		return "", fmt.Errorf("%s is lost: %d %s %w", name, status, body, err)
+		return "", errors.Join(fmt.Errorf("%s is lost: %d %s", name, status, body), err)
 	}
 	var o struct {
 		Spec struct {
@@ -129,7 +130,7 @@ func gapless(ctx context.Context, s *harness.System, head, kept int64) error {
 	for {
 		status, body, err := s.Call(ctx, http.MethodGet, s.API+"/v1/revisions?limit=1000"+cursor, nil)
 		if err != nil || status != 200 {
-			return fmt.Errorf("revisions: %d %s %w", status, body, err)
+			return errors.Join(fmt.Errorf("revisions: %d %s", status, body), err)
 		}
 		var page api.RevisionList
 		if err := json.Unmarshal(body, &page); err != nil {

@@ -89,7 +89,7 @@ func measure(ctx context.Context, routes *bench.Routes, n, changes int, metrics 
 	if !metrics {
 		spec := map[string]any{"listeners": []any{map[string]any{"name": "http", "port": s.ProxyPort}}, "metrics": false}
 		if status, raw, err := s.Call(ctx, http.MethodPatch, s.API+"/v1/gateways/default?wait=live", map[string]any{"spec": spec}); err != nil || status != http.StatusOK {
-			return row, b, fmt.Errorf("gateway: %d %s %w", status, raw, err)
+			return row, b, errors.Join(fmt.Errorf("gateway: %d %s", status, raw), err)
 		}
 	}
 	b.hosts = n

@@ -55,11 +55,11 @@ func (m *scale) answers(from, want int) error {
 	defer p.Close()
 	for _, i := range []int{from, from + 1, (from + m.hosts) / 2, m.hosts - 1} {
 		if a, _, err := p.Get(bench.Host(i), "/"); err != nil || a.Status != want {
-			return fmt.Errorf("%s answers %d, not %d, though all is live (%w)", bench.Host(i), a.Status, want, err)
+			return errors.Join(fmt.Errorf("%s answers %d, not %d, though all is live", bench.Host(i), a.Status, want), err)
 		}
 	}
 	if a, _, err := p.Get(bench.Host(from-1), "/"); err != nil || a.Status != http.StatusOK {
-		return fmt.Errorf("%s, which nobody has touched, answers %d (%w)", bench.Host(from-1), a.Status, err)
+		return errors.Join(fmt.Errorf("%s, which nobody has touched, answers %d", bench.Host(from-1), a.Status), err)
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func (m *scale) restart(ctx context.Context) error {
 		"%.1f s (stopping took %.1f s)", took.Seconds(), stopped.Seconds())
 	for i := 0; i < m.loaded; i += max(1, m.loaded/100) {
 		if a, _, err := p.Get(bench.Host(i), "/"); err != nil || a.Status != http.StatusOK {
-			return fmt.Errorf("%s answers %d after the restart (%w)", bench.Host(i), a.Status, err)
+			return errors.Join(fmt.Errorf("%s answers %d after the restart", bench.Host(i), a.Status), err)
 		}
 	}
 	return nil
@@ -118,7 +118,7 @@ func (m *scale) oneMore(ctx context.Context) error {
 func (m *scale) received(ctx context.Context) (map[string]int, error) {
 	status, raw, err := m.Call(ctx, http.MethodGet, m.Admin+"/stats?usedonly", nil)
 	if err != nil || status != http.StatusOK {
-		return nil, fmt.Errorf("stats: %d %w", status, err)
+		return nil, errors.Join(fmt.Errorf("stats: %d", status), err)
 	}
 	out := map[string]int{}
 	for line := range strings.Lines(string(raw)) {

@@ -118,7 +118,7 @@ func order(ctx context.Context, s *harness.System, kinds []kind) ([]kind, error)
 	}
 	for _, k := range slices.Backward(ordered) {
 		if status, raw, err := s.Call(ctx, http.MethodDelete, s.API+k.path(object), nil); err != nil || status != http.StatusOK {
-			return nil, fmt.Errorf("delete the example of %s: status %d: %s: %w", k.Name, status, raw, err)
+			return nil, errors.Join(fmt.Errorf("delete the example of %s: status %d: %s", k.Name, status, raw), err)
 		}
 	}
 	return ordered, nil

@@ -92,7 +92,7 @@ func run(ctx context.Context, only, keep string) (err error) {
 func (b *bench) prepare(ctx context.Context, s *harness.System) error {
 	status, raw, err := s.Call(ctx, http.MethodGet, s.API+"/v1/openapi.json", nil)
 	if err != nil || status != http.StatusOK {
-		return fmt.Errorf("the document: status %d: %w", status, err)
+		return errors.Join(fmt.Errorf("the document: status %d", status), err)
 	}
 	b.document = filepath.Join(b.dir, "openapi.json")
 	if err := os.WriteFile(b.document, raw, 0o644); err != nil {
@@ -107,7 +107,7 @@ func (b *bench) prepare(ctx context.Context, s *harness.System) error {
 	}
 	status, raw, err = s.Call(ctx, http.MethodPost, s.API+"/v1/tokens", `{"name":"clients","role":"admin"}`)
 	if err != nil || status != http.StatusCreated {
-		return fmt.Errorf("make a token: status %d: %w", status, err)
+		return errors.Join(fmt.Errorf("make a token: status %d", status), err)
 	}
 	var token struct{ Token string }
 	if err := json.Unmarshal(raw, &token); err != nil {
@@ -132,7 +132,7 @@ func (b *bench) complete(ctx context.Context, s *harness.System, out string) err
 	for _, k := range b.kinds {
 		status, raw, err := s.Call(ctx, http.MethodGet, s.API+k.path(object), nil)
 		if err != nil || status != http.StatusNotFound {
-			return fmt.Errorf("%s %s afterwards: status %d, want 404: %s: %w", k.Name, object, status, raw, err)
+			return errors.Join(fmt.Errorf("%s %s afterwards: status %d, want 404: %s", k.Name, object, status, raw), err)
 		}
 	}
 	return nil

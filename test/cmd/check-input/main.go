@@ -41,7 +41,7 @@ func run(ctx context.Context, examples, seed int) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 	status, raw, err := s.Call(ctx, http.MethodPost, s.API+"/v1/tokens", `{"name":"schemathesis","role":"admin"}`)
 	if err != nil || status != http.StatusCreated {
-		return fmt.Errorf("make a token: status %d: %w", status, err)
+		return errors.Join(fmt.Errorf("make a token: status %d", status), err)
 	}
 	var token struct{ Token string }
 	if err := json.Unmarshal(raw, &token); err != nil {

@@ -60,7 +60,7 @@ func run(ctx context.Context, changes, hosts int) (err error) {
 		objects = append(objects, map[string]any{"kind": "Service", "name": name, "spec": map[string]any{"endpoints": []any{map[string]any{"host": "127.0.0.1", "port": port}}}})
 	}
 	if status, body, err := s.Call(ctx, http.MethodPost, s.API+"/v1/apply?wait=live", map[string]any{"resources": objects}); err != nil || status != 200 {
-		return fmt.Errorf("apply: %d %s %w", status, body, err)
+		return errors.Join(fmt.Errorf("apply: %d %s", status, body), err)
 	}
 	c := &checker{s: s}
 	for range 4 { // on both workers, most likely

@@ -73,7 +73,7 @@ func start(ctx context.Context, p *host.Program, now time.Time) (*host.VM, error
 		return nil, err
 	}
 	if took, err := vm.Configure(ctx, b); err != nil || !took {
-		return nil, fmt.Errorf("configure the filter: %v %w", vm.Logs, err)
+		return nil, errors.Join(fmt.Errorf("configure the filter: %v", vm.Logs), err)
 	}
 	return vm, nil
 }

@@ -45,7 +45,7 @@ func newFuzzer(ctx context.Context, dist string) (*fuzzer, error) {
 		vm.Now = now * int64(time.Second)
 		f.vms[name], f.good[name] = vm, encode(configurations()[name])
 		if took, err := vm.Configure(ctx, f.good[name]); err != nil || !took {
-			return nil, fmt.Errorf("configure %s: %v %w", name, vm.Logs, err)
+			return nil, errors.Join(fmt.Errorf("configure %s: %v", name, vm.Logs), err)
 		}
 	}
 	return f, nil
@@ -91,7 +91,7 @@ func (f *fuzzer) request(ctx context.Context, seed, number uint64) error {
 	vm.Faults, vm.Garble = nil, nil
 	if reset {
 		if took, err := vm.Configure(ctx, f.good[name]); err != nil || !took {
-			return fmt.Errorf("configure %s again: %w", name, err)
+			return errors.Join(fmt.Errorf("configure %s again", name), err)
 		}
 	}
 	return nil

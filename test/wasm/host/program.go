@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/tetratelabs/wazero"
@@ -207,7 +208,7 @@ func (v *VM) Request(ctx context.Context, headers Headers) (Outcome, error) {
 func (v *VM) HMAC(ctx context.Context, bits int, key, message []byte) ([]byte, error) {
 	p, err := v.call(ctx, "proxy_on_memory_allocate", uint64(64+len(key)+len(message)))
 	if err != nil || p == 0 {
-		return nil, fmt.Errorf("allocate: %w", err)
+		return nil, errors.Join(errors.New("allocate"), err)
 	}
 	out := uint32(p)
 	k, m := out+64, out+64+uint32(len(key))
