@@ -31,7 +31,7 @@ type Options struct {
 	// OnUpdate takes an update. An error ends the replay.
 	OnUpdate func(Update) error
 	// Patience is how long unequal hashes are borne before everything is replayed; 2s where 0. It is also
-	// the time between looks at whether the stream has moved on without us.
+	// the time between looks at whether the stream has moved on without us, see [bearable].
 	Patience time.Duration
 	// OnProgress, where it is set, is told every five seconds of which the consumer is behind the stream how far it is,
 	// and nil when it is up to it again.
@@ -151,7 +151,7 @@ type session struct {
 	read    uint64                    // of the last commit, and its bytes
 	bytes   []byte
 	amiss   time.Time // since when hashes have been unequal
-	moved   bool      // a message has come since the last look
+	silent  int       // looks since the last message that have found a later commit
 	// pending is what each consumer has still to deliver, and last the commit that was read last: where there are several
 	// consumers it may come before its objects.
 	pending map[string]uint64
@@ -181,7 +181,6 @@ func (r *replay) session(ctx context.Context) error {
 			if err := s.look(ctx, st); err != nil {
 				return err
 			}
-			s.moved = false
 			look = time.Now().Add(r.opt.Patience)
 		}
 		limit, cancel := context.WithDeadline(ctx, look)
@@ -195,7 +194,7 @@ func (r *replay) session(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("the consumer ended: %w", err)
 		}
-		s.moved = true
+		s.silent = 0
 		if err := s.message(m); err != nil {
 			return err
 		}
@@ -207,6 +206,13 @@ func heartbeat(patience time.Duration) time.Duration {
 	return min(max(patience, 500*time.Millisecond), 10*time.Second)
 }
 
+// bearable is how many looks may find nothing new, though the stream has a later commit. A consumer that has no heartbeat
+// for twice its time ends by itself; one that has them, and no messages for longer, is dead. Less tells nothing: a busy
+// server answers a question while its consumers wait for their turn, and to begin again would only give it more to do.
+func bearable(patience time.Duration) int {
+	return 1 + int((2*heartbeat(patience)+patience-1)/patience)
+}
+
 // look compares with the stream itself: a watch can die quietly, and a stream be replaced under it. Where its last
 // commit is the one that was read last, or a later one, that is one cheap question.
 func (s *session) look(ctx context.Context, st jetstream.Stream) error {
@@ -216,10 +222,11 @@ func (s *session) look(ctx context.Context, st jetstream.Stream) error {
 	switch {
 	case err == nil && m.Sequence > s.seq:
 		// Where messages come, however slowly, and however long the consumer took over the last ones, it is on its way.
-		if !s.moved && time.Since(m.Time) > s.opt.Patience {
+		if s.silent++; s.silent > bearable(s.opt.Patience) {
 			return errors.New("the stream has moved on without us")
 		}
 	case err != nil || m.Sequence != s.read || !bytes.Equal(m.Data, s.bytes):
+		s.silent = 0
 		if why := s.replaced(limit, st, err == nil); why != nil {
 			return why
 		}

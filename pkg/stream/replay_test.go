@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -229,4 +230,41 @@ func TestNoServer(t *testing.T) {
 	}
 	m.put(resource.KindService, "a", "x")
 	c.until(1)
+}
+
+// TestPausedConsumer: a consumer whose messages are late is waited for, since to begin again would give a busy server
+// more to do; one whose messages do not come, though it has heartbeats, is given up.
+func TestPausedConsumer(t *testing.T) {
+	s := natstest.Start(t)
+	_, js := s.Connect()
+	m := newModel(t, js)
+	m.put(resource.KindService, "a", "x")
+	c := follow(t, s, m, stream.Options{}, nil)
+	c.until(m.rev)
+	st, err := js.Stream(t.Context(), stream.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pause := func(until time.Time) {
+		t.Helper()
+		names := st.ConsumerNames(t.Context())
+		for name := range names.Name() {
+			if _, err := st.PauseConsumer(t.Context(), name, until); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := names.Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pause(time.Now().Add(3 * patience))
+	m.put(resource.KindService, "a", "late")
+	c.until(m.rev)
+	if text := c.log.String(); text != "" {
+		t.Errorf("it has begun again: %s", text)
+	}
+	pause(time.Now().Add(time.Hour))
+	m.put(resource.KindService, "a", "never")
+	c.log.wait(t, "the stream has moved on without us")
+	c.until(m.rev)
 }
