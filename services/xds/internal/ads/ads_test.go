@@ -95,7 +95,7 @@ func TestContainment(t *testing.T) {
 				if len(e.log) > 14 {
 					t.Errorf("%d responses for 64 resources:\n%s", len(e.log), strings.Join(e.log, "\n"))
 				}
-				r := g.Refusals()
+				r := g.Rejections()
 				if len(r) != 1 || r[0].Resource.Name != name("r", 5) || !strings.Contains(r[0].Reason, "malformed") || r[0].Revision != 2 {
 					t.Fatalf("refusals %+v", r)
 				}
@@ -106,7 +106,7 @@ func TestContainment(t *testing.T) {
 				e.settle()
 				want[name("r", 5)] = "3"
 				e.want(scope, want)
-				if r := g.Refusals(); len(r) != 0 {
+				if r := g.Rejections(); len(r) != 0 {
 					t.Errorf("still refused: %+v", r)
 				}
 			})
@@ -153,7 +153,7 @@ func TestRefusedCluster(t *testing.T) {
 		e.settle()
 		e.want(scope, map[string]string{"b": "1"})
 		var names []string
-		for _, r := range g.Refusals() {
+		for _, r := range g.Rejections() {
 			names = append(names, r.Resource.Name)
 		}
 		if !slices.Equal(names, []string{"a", "web"}) {
@@ -162,7 +162,7 @@ func TestRefusedCluster(t *testing.T) {
 		apply(g, 2, []*translate.Resource{res(cluster, "web", "2")})
 		e.settle()
 		e.want(scope, map[string]string{"a": "1", "b": "1"})
-		if r := g.Refusals(); len(r) != 0 {
+		if r := g.Rejections(); len(r) != 0 {
 			t.Errorf("still refused: %+v", r)
 		}
 	})
@@ -291,7 +291,7 @@ func TestRandom(t *testing.T) {
 				e.want(cluster, clusters)
 				e.want(endpoint, clusters)
 			}
-			if r := w.g.Refusals(); len(r) > 0 {
+			if r := w.g.Rejections(); len(r) > 0 {
 				t.Errorf("refused: %+v", r)
 			}
 			if w.g.Live() != w.revision {
@@ -427,9 +427,9 @@ func TestSubstitutesKeepTheirNeeds(t *testing.T) {
 		g.Apply(2, gone)
 		e.settle()
 		served(g, "joins")
-		for _, r := range g.Refusals() {
-			if r.Good != 1 && r.Resource.Name != "new" {
-				t.Errorf("%s was good until %d", r.Resource.Name, r.Good)
+		for _, r := range g.Rejections() {
+			if r.GoodUntil != 1 && r.Resource.Name != "new" {
+				t.Errorf("%s was good until %d", r.Resource.Name, r.GoodUntil)
 			}
 		}
 
@@ -437,7 +437,7 @@ func TestSubstitutesKeepTheirNeeds(t *testing.T) {
 		apply(again, 2, append(slices.DeleteFunc(slices.Clone(first), func(r *translate.Resource) bool {
 			return slices.Contains(gone.Removes, r.Key)
 		}), second...))
-		again.Recall(g.Verdicts(), time.Now())
+		again.Restore(g.Snapshot(), time.Now())
 		served(again, "joins after a restart")
 
 		apply(again, 3, []*translate.Resource{res(slot, "auth", "3"), res(listener, "http", "3")})
@@ -445,7 +445,7 @@ func TestSubstitutesKeepTheirNeeds(t *testing.T) {
 		late.ask(slot, "auth")
 		late.settle()
 		late.want(scope, map[string]string{"moves": "2", "stays": "1", "new": "2", "free": "2"})
-		if r := again.Refusals(); len(r) != 0 {
+		if r := again.Rejections(); len(r) != 0 {
 			t.Errorf("still refused: %+v", r)
 		}
 	})

@@ -74,7 +74,7 @@ func TestOnePolicyAtFault(t *testing.T) {
 		refused := func(want ...string) {
 			t.Helper()
 			var got []string
-			for _, r := range g.Refusals() {
+			for _, r := range g.Rejections() {
 				if got = append(got, r.Closed...); r.Reason == "" || len(r.Closed) == 0 {
 					t.Errorf("refusal %+v", r)
 				}
@@ -125,7 +125,7 @@ func TestOnePolicyAtFault(t *testing.T) {
 		if !slices.Equal(closedIn(e), []string{"p07", "p11", "p12"}) {
 			t.Errorf("closed at first: %q", closedIn(e))
 		}
-		if live(4); len(g.Refusals()) != 0 {
+		if live(4); len(g.Rejections()) != 0 {
 			t.Error("something is reported before it is judged")
 		}
 		e.settle()
@@ -147,11 +147,11 @@ func TestOnePolicyAtFault(t *testing.T) {
 		live(5)
 
 		// Another life of the server remembers.
-		verdicts := g.Verdicts()
+		verdicts := g.Snapshot()
 		e.hangUp()
 		g = newGateway()
 		apply(g, 5, []*translate.Resource{policies(of), res(listener, "http", "1"), needy})
-		g.Recall(verdicts, time.Now())
+		g.Restore(verdicts, time.Now())
 		e.log = nil
 		e.dial(g)
 		e.settle()
@@ -199,7 +199,7 @@ func TestNoPolicyAtFault(t *testing.T) {
 		if n := len(broken.log); n > 12 {
 			t.Errorf("the other one was sent %d responses:\n%s", n, strings.Join(broken.log, "\n"))
 		}
-		for _, r := range g.Refusals() {
+		for _, r := range g.Rejections() {
 			if len(r.Closed) > 0 {
 				t.Errorf("policies %q are blamed", r.Closed)
 			}
@@ -208,7 +208,7 @@ func TestNoPolicyAtFault(t *testing.T) {
 		time.Sleep(time.Minute)
 		well.settle()
 		broken.settle()
-		if broken.texts(slot)["auth"] != well.texts(slot)["auth"] || len(g.Refusals()) > 0 {
+		if broken.texts(slot)["auth"] != well.texts(slot)["auth"] || len(g.Rejections()) > 0 {
 			t.Errorf("when its fault is gone it has %q", broken.texts(slot))
 		}
 	})
@@ -243,7 +243,7 @@ func TestPoliciesAtRandom(t *testing.T) {
 						}
 					}
 					var reported []string
-					for _, x := range g.Refusals() {
+					for _, x := range g.Rejections() {
 						reported = append(reported, x.Closed...)
 					}
 					if !slices.Equal(reported, bad) {

@@ -2,6 +2,7 @@ package ads
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -11,7 +12,7 @@ func (g *Gateway) NextTimer(now time.Time) time.Duration {
 	defer g.mu.Unlock()
 	wait := time.Hour
 	for s := range g.streams {
-		wait = min(wait, s.nextTimer(now))
+		wait = min(wait, s.plan.nextTimer(now))
 	}
 	return wait
 }
@@ -22,13 +23,13 @@ func (g *Gateway) Proxies() []Proxy {
 	defer g.mu.Unlock()
 	out := make([]Proxy, 0, len(g.streams))
 	for s := range g.streams {
-		out = append(out, Proxy{ID: s.id, Address: s.address, Version: s.version, ConnectedAt: s.since, Applied: s.applied(), Drain: s.drain, Surplus: s.surplus, Since: s.place})
+		out = append(out, Proxy{ID: s.id, Address: s.address, Version: s.version, ConnectedAt: s.since, Applied: s.plan.applied(), Drain: s.drain, OverLimit: s.plan.overLimit, Since: s.seniority})
 	}
 	slices.SortFunc(out, func(a, b Proxy) int {
 		if a.ID != b.ID {
-			return compare(a.ID, b.ID)
+			return strings.Compare(a.ID, b.ID)
 		}
-		return compare(a.Address, b.Address)
+		return strings.Compare(a.Address, b.Address)
 	})
 	return out
 }

@@ -14,50 +14,50 @@ import (
 // What a gateway reports of its Envoys costs what has changed: who came, went or has another seat is kept until it is
 // asked for, and which of them lag is looked at where some do.
 
-// moves are the streams that a report has not been told of.
-type moves struct {
-	changed map[*stream]struct{}
+// proxyChanges are the streams that a report has not been told of.
+type proxyChanges struct {
+	changed map[*deltaStream]struct{}
 	gone    []uint64
 }
 
 // numbers counts the streams of the process: an Envoy that comes back has another one.
 var numbers atomic.Uint64
 
-// moved notes that an Envoy has come, or has another seat or place.
-func (g *Gateway) moved(s *stream) {
+// proxyChanged notes that an Envoy has come, or has another seat or seniority.
+func (g *Gateway) proxyChanged(s *deltaStream) {
 	if _, here := g.streams[s]; here {
-		if g.moves.changed == nil {
-			g.moves.changed = map[*stream]struct{}{}
+		if g.changes.changed == nil {
+			g.changes.changed = map[*deltaStream]struct{}{}
 		}
-		g.moves.changed[s] = struct{}{}
+		g.changes.changed[s] = struct{}{}
 	}
 }
 
-// went notes that an Envoy is not connected any more.
-func (g *Gateway) went(s *stream) {
-	delete(g.moves.changed, s)
-	g.moves.gone = append(g.moves.gone, s.number)
+// proxyGone notes that an Envoy is not connected any more.
+func (g *Gateway) proxyGone(s *deltaStream) {
+	delete(g.changes.changed, s)
+	g.changes.gone = append(g.changes.gone, s.number)
 }
 
-// Moves lists the Envoys that have come or have another seat or place, and the numbers of those that have gone, since it
-// was called last. It is for one reader.
-func (g *Gateway) Moves() (changed []Proxy, gone []uint64) {
+// ProxyChanges lists the Envoys that have come or have another seat or seniority, and the numbers of those that have
+// gone, since it was called last. It is for one reader.
+func (g *Gateway) ProxyChanges() (changed []Proxy, gone []uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for s := range g.moves.changed {
+	for s := range g.changes.changed {
 		changed = append(changed, s.proxy())
 	}
-	gone = g.moves.gone
-	g.moves = moves{}
+	gone = g.changes.gone
+	g.changes = proxyChanges{}
 	slices.SortFunc(changed, func(a, b Proxy) int { return cmp.Compare(a.Number, b.Number) })
 	return changed, gone
 }
 
 // proxy is the Envoy without what it has applied.
-func (s *stream) proxy() Proxy {
+func (s *deltaStream) proxy() Proxy {
 	return Proxy{
 		Number: s.number, ID: s.id, Address: s.address, Version: s.version, ConnectedAt: s.since, Drain: s.drain,
-		Surplus: s.surplus, Since: s.place,
+		OverLimit: s.plan.overLimit, Since: s.seniority,
 	}
 }
 
@@ -94,23 +94,23 @@ type Lag struct {
 func (g *Gateway) Lag(now time.Time, least time.Duration, most int) Lag {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	out := Lag{Rest: g.revision}
+	out := Lag{Rest: g.table.revision}
 	type one struct {
-		s       *stream
+		s       *deltaStream
 		applied int64
 		behind  time.Time
 	}
 	var all []one
 	for s := range g.streams {
-		applied := s.applied()
-		if applied >= g.revision {
+		applied := s.plan.applied()
+		if applied >= g.table.revision {
 			s.lagged = time.Time{}
 			continue
 		}
 		if out.Any = true; s.lagged.IsZero() {
 			s.lagged = now
 		}
-		behind := later(s.lagged, later(s.since, g.applies.after(applied)))
+		behind := later(s.lagged, later(s.since, g.times.after(applied)))
 		if now.Sub(behind) > status.Long {
 			out.Count++
 		}
@@ -130,7 +130,7 @@ func (g *Gateway) Lag(now time.Time, least time.Duration, most int) Lag {
 		}
 		l := Laggard{Proxy: x.s.proxy(), Behind: x.behind}
 		l.Applied = x.applied
-		l.Lacks, l.Sent = x.s.lacks()
+		l.Lacks, l.Sent = x.s.plan.lacking()
 		out.Worst = append(out.Worst, l)
 	}
 	return out
@@ -143,58 +143,39 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// lacks is what an Envoy lacks of the oldest revision that it has not applied, and whether that is on its way.
-func (s *stream) lacks() (k translate.Key, sent bool) {
-	var oldest int64
-	for t, ts := range s.types {
-		for e, rec := range ts.records {
-			if !rec.dirty || (k.Name != "" && (rec.first > oldest || (rec.first == oldest && (sent || !rec.flying)))) {
-				continue
-			}
-			if s.counts(t, ts, rec) {
-				k, oldest, sent = e.Key, rec.first, rec.flying
-			}
-		}
-	}
-	if n := s.at.next; k.Name == "" && n != nil { // it has not looked at it yet
-		return n.e.Key, false
-	}
-	return k, sent
-}
-
-// applies are when revisions were applied to a gateway, so that a lag has an age: not each of them, but one in a while,
-// and the last ones only.
-type applies struct {
+// revisionTimes are when revisions were applied to a gateway, so that a lag has an age: not each of them, but one in
+// a while, and the last ones only.
+type revisionTimes struct {
 	revisions []int64
 	times     []time.Time
 }
 
 const (
-	// appliesApart is the least time between two that are kept, and maxApplies how many.
-	appliesApart = 100 * time.Millisecond
-	maxApplies   = 4096
+	// timesApart is the least time between two that are kept, and maxTimes how many.
+	timesApart = 100 * time.Millisecond
+	maxTimes   = 4096
 )
 
-func (a *applies) add(revision int64, now time.Time) {
-	n := len(a.times)
-	if n > 0 && revision < a.revisions[n-1] { // the database was restored
-		*a, n = applies{}, 0
+func (t *revisionTimes) add(revision int64, now time.Time) {
+	n := len(t.times)
+	if n > 0 && revision < t.revisions[n-1] { // the database was restored
+		*t, n = revisionTimes{}, 0
 	}
-	if n > 0 && now.Sub(a.times[n-1]) < appliesApart {
-		a.revisions[n-1] = revision // it counts from the time of the one right before it
+	if n > 0 && now.Sub(t.times[n-1]) < timesApart {
+		t.revisions[n-1] = revision // it counts from the time of the one right before it
 		return
 	}
-	if n >= maxApplies {
-		a.revisions, a.times = slices.Delete(a.revisions, 0, n/2), slices.Delete(a.times, 0, n/2)
+	if n >= maxTimes {
+		t.revisions, t.times = slices.Delete(t.revisions, 0, n/2), slices.Delete(t.times, 0, n/2)
 	}
-	a.revisions, a.times = append(a.revisions, revision), append(a.times, now)
+	t.revisions, t.times = append(t.revisions, revision), append(t.times, now)
 }
 
 // after is when the first revision after one was applied; at the latest, where that is not known any more.
-func (a *applies) after(revision int64) time.Time {
-	if len(a.times) == 0 {
+func (t *revisionTimes) after(revision int64) time.Time {
+	if len(t.times) == 0 {
 		return time.Time{}
 	}
-	i := sort.Search(len(a.revisions), func(i int) bool { return a.revisions[i] > revision })
-	return a.times[min(i, len(a.times)-1)]
+	i := sort.Search(len(t.revisions), func(i int) bool { return t.revisions[i] > revision })
+	return t.times[min(i, len(t.times)-1)]
 }

@@ -69,19 +69,19 @@ func TestMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway()
 		one, two := connect(t, g, "one"), connect(t, g, "two")
-		came, gone := g.Moves()
+		came, gone := g.ProxyChanges()
 		if len(came) != 2 || len(gone) != 0 || g.Count() != 2 || came[0].Number == came[1].Number || came[0].Number == 0 {
 			t.Fatalf("%+v, %v", came, gone)
 		}
 		three := connect(t, g, "three")
 		one.hangUp()
 		three.hangUp()
-		again, left := g.Moves()
+		again, left := g.ProxyChanges()
 		if len(again) != 0 || len(left) != 2 || left[0] != came[0].Number || g.Count() != 1 {
 			t.Errorf("%+v, %v", again, left)
 		}
 		two.settle()
-		if again, left := g.Moves(); len(again)+len(left) > 0 {
+		if again, left := g.ProxyChanges(); len(again)+len(left) > 0 {
 			t.Errorf("nothing has moved: %+v, %v", again, left)
 		}
 	})

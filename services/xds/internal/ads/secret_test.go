@@ -57,7 +57,7 @@ func TestRefusedSecret(t *testing.T) {
 		only := func(names ...string) {
 			t.Helper()
 			var got []string
-			for _, r := range g.Refusals() {
+			for _, r := range g.Rejections() {
 				got = append(got, r.Resource.Name)
 			}
 			if fmt.Sprint(got) != fmt.Sprint(names) {
@@ -139,7 +139,7 @@ func TestTogether(t *testing.T) {
 			}
 			e.settle()
 			about := map[string]string{}
-			for _, r := range g.Refusals() {
+			for _, r := range g.Rejections() {
 				about[r.Resource.Name] = r.Reason
 			}
 			if about["weak"] == "" || (about["good"] != "" && about["good"] != disputed) {
@@ -147,7 +147,7 @@ func TestTogether(t *testing.T) {
 			}
 			apply(g, 2, []*translate.Resource{keyed(t, "weak", elliptic.P384())})
 			e.settle()
-			if r := g.Refusals(); len(r) > 0 || g.Live() != 2 {
+			if r := g.Rejections(); len(r) > 0 || g.Live() != 2 {
 				t.Errorf("%v: after the weak one was replaced, live is %d and refused are %v", order, g.Live(), r)
 			}
 		})

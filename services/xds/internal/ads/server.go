@@ -56,7 +56,7 @@ func (s *Server) DeltaAggregatedResources(conn discoveryv3.AggregatedDiscoverySe
 	st.raw = s.raw
 	st.id = first.GetNode().GetId()
 	st.version = envoyVersion(first.GetNode())
-	st.told(first.GetNode())
+	st.readMetadata(first.GetNode())
 	if p, ok := peer.FromContext(ctx); ok {
 		st.address = p.Addr.String()
 	}
@@ -71,11 +71,11 @@ type withContext struct {
 // Context is the stream's own, or what it was replaced with.
 func (w withContext) Context() context.Context { return w.ctx }
 
-// told takes what the bootstrap says of an Envoy.
-func (s *stream) told(n *corev3.Node) {
+// readMetadata takes what the bootstrap says of an Envoy.
+func (s *deltaStream) readMetadata(n *corev3.Node) {
 	said := n.GetMetadata().GetFields()[bootstrap.MetadataSpace].GetStructValue().GetFields()
 	s.drain = time.Duration(said[bootstrap.MetadataDrain].GetNumberValue()) * time.Second
-	s.runtime, s.places = said[bootstrap.MetadataRuntime].GetBoolValue(), said[bootstrap.MetadataPlaces].GetBoolValue()
+	s.plan.runtime, s.plan.emptyFilters = said[bootstrap.MetadataRuntime].GetBoolValue(), said[bootstrap.MetadataPlaces].GetBoolValue()
 }
 
 func envoyVersion(n *corev3.Node) string {

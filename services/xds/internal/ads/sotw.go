@@ -28,7 +28,12 @@ import (
 // the listener's scopes: that costs what the whole table costs.
 
 // sotwOrder is that in which types are sent.
-var sotwOrder = append(slices.Clone(order), translate.TypeRoute)
+var sotwOrder = func() (out []translate.Type) {
+	for _, r := range allRules {
+		out = append(out, r.typ)
+	}
+	return append(out, translate.TypeRoute)
+}()
 
 // sotwStream is one of the six gRPC streams.
 type sotwStream interface {
@@ -59,31 +64,31 @@ func (s *Server) Register(g *grpc.Server) {
 
 // StreamAggregatedResources serves every type.
 func (s *Server) StreamAggregatedResources(conn discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	return s.world(conn)
+	return s.serveSotw(conn)
 }
 
 // StreamListeners serves listeners.
 func (o *single) StreamListeners(conn listenerservicev3.ListenerDiscoveryService_StreamListenersServer) error {
-	return o.s.world(conn)
+	return o.s.serveSotw(conn)
 }
 
 // StreamRoutes serves route tables by the name of their listener.
 func (o *single) StreamRoutes(conn routeservicev3.RouteDiscoveryService_StreamRoutesServer) error {
-	return o.s.world(conn)
+	return o.s.serveSotw(conn)
 }
 
 // StreamClusters serves clusters.
 func (o *single) StreamClusters(conn clusterservicev3.ClusterDiscoveryService_StreamClustersServer) error {
-	return o.s.world(conn)
+	return o.s.serveSotw(conn)
 }
 
 // StreamEndpoints serves endpoints.
 func (o *single) StreamEndpoints(conn endpointservicev3.EndpointDiscoveryService_StreamEndpointsServer) error {
-	return o.s.world(conn)
+	return o.s.serveSotw(conn)
 }
 
-// worldType is what a stream knows of one type.
-type worldType struct {
+// sotwType is what a stream knows of one type.
+type sotwType struct {
 	names   []string
 	version string // last sent
 	nonce   string
@@ -92,7 +97,7 @@ type worldType struct {
 	returned bool
 }
 
-func (s *Server) world(conn sotwStream) error {
+func (s *Server) serveSotw(conn sotwStream) error {
 	first, err := conn.Recv()
 	if err != nil {
 		return err
@@ -103,7 +108,7 @@ func (s *Server) world(conn sotwStream) error {
 	}
 	defer c.leave()
 	g := c.g
-	w := &world{g: g, conn: conn, types: map[translate.Type]*worldType{}, id: first.GetNode().GetId()}
+	w := &sotwClient{g: g, conn: conn, types: map[translate.Type]*sotwType{}, id: first.GetNode().GetId()}
 	changed := g.watch()
 	defer g.unwatch(changed)
 	requests, failed := make(chan *discoveryv3.DiscoveryRequest, 16), make(chan error, 1)
@@ -138,22 +143,22 @@ func (s *Server) world(conn sotwStream) error {
 	}
 }
 
-type world struct {
+type sotwClient struct {
 	g     *Gateway
 	conn  sotwStream
 	id    string
-	types map[translate.Type]*worldType
+	types map[translate.Type]*sotwType
 	nonce int
 }
 
-func (w *world) handle(r *discoveryv3.DiscoveryRequest) {
+func (w *sotwClient) handle(r *discoveryv3.DiscoveryRequest) {
 	t := translate.Type(r.GetTypeUrl())
 	if !slices.Contains(sotwOrder, t) {
 		return
 	}
 	wt := w.types[t]
 	if wt == nil {
-		wt = &worldType{returned: r.GetVersionInfo() != ""}
+		wt = &sotwType{returned: r.GetVersionInfo() != ""}
 		w.types[t] = wt
 	}
 	if r.GetResponseNonce() != "" && r.GetResponseNonce() != wt.nonce {
@@ -169,13 +174,13 @@ func (w *world) handle(r *discoveryv3.DiscoveryRequest) {
 	}
 }
 
-func (w *world) send() error {
+func (w *sotwClient) send() error {
 	for _, t := range sotwOrder {
 		wt := w.types[t]
 		if wt == nil || wt.waiting {
 			continue
 		}
-		resources := w.g.world(t, wt.names)
+		resources := w.g.sotwResources(t, wt.names)
 		if wt.returned { // endpoints that are left out stay what they are
 			resources = slices.DeleteFunc(resources, func(r *translate.Resource) bool { return r.Partial })
 		}
@@ -213,12 +218,12 @@ func (g *Gateway) unwatch(c chan struct{}) {
 	delete(g.watchers, c)
 }
 
-// world lists the resources of a type, of the names given or all, in order.
-func (g *Gateway) world(t translate.Type, names []string) []*translate.Resource {
+// sotwResources lists the resources of a type, of the names given or all, in order.
+func (g *Gateway) sotwResources(t translate.Type, names []string) []*translate.Resource {
 	if t == translate.TypeRoute {
 		var out []*translate.Resource
 		for _, n := range names {
-			if r := g.table(n); r != nil {
+			if r := g.routeTable(n); r != nil {
 				out = append(out, r)
 			}
 		}
@@ -239,13 +244,13 @@ func (g *Gateway) listed(t translate.Type, names []string) []*translate.Resource
 	defer g.mu.Unlock()
 	if len(names) > 0 && !slices.Contains(names, "*") {
 		for _, n := range names {
-			if r := g.effective(translate.Key{Type: t, Name: n}); r != nil {
+			if r := g.table.served(translate.Key{Type: t, Name: n}); r != nil {
 				out = append(out, r)
 			}
 		}
 		return out
 	}
-	for _, e := range g.kinds[t].byID {
+	for _, e := range g.table.types[t].byID {
 		if e != nil && e.served != nil {
 			out = append(out, e.served)
 		}
@@ -253,13 +258,13 @@ func (g *Gateway) listed(t translate.Type, names []string) []*translate.Resource
 	return out
 }
 
-// tables are the route tables that were put together last, by listener: many clients ask for the same one.
-type tables struct {
+// routeTables are the route tables that were put together last, by listener: many clients ask for the same one.
+type routeTables struct {
 	mu   sync.Mutex
-	last map[string]*table
+	last map[string]*routeTable
 }
 
-type table struct {
+type routeTable struct {
 	epoch  int64
 	made   *translate.Resource
 	scopes map[*translate.Resource]part
@@ -272,26 +277,26 @@ type part struct {
 	common *routev3.RouteConfiguration
 }
 
-// table puts a listener's scopes together to one RouteConfiguration. What has not changed since the last time is not
+// routeTable puts a listener's scopes together to one RouteConfiguration. What has not changed since the last time is not
 // read again.
-func (g *Gateway) table(listener string) *translate.Resource {
-	g.tables.mu.Lock()
-	defer g.tables.mu.Unlock()
+func (g *Gateway) routeTable(listener string) *translate.Resource {
+	g.routeTables.mu.Lock()
+	defer g.routeTables.mu.Unlock()
 	g.mu.Lock()
-	epoch := g.epoch
-	served := g.effective(translate.Key{Type: translate.TypeListener, Name: listener}) != nil
+	epoch := g.table.generation
+	served := g.table.served(translate.Key{Type: translate.TypeListener, Name: listener}) != nil
 	g.mu.Unlock()
-	was := g.tables.last[listener]
+	was := g.routeTables.last[listener]
 	switch {
 	case !served:
-		delete(g.tables.last, listener)
+		delete(g.routeTables.last, listener)
 		return nil
 	case was == nil:
-		was = &table{}
+		was = &routeTable{}
 	case was.epoch == epoch:
 		return was.made
 	}
-	now := &table{epoch: epoch, scopes: map[*translate.Resource]part{}}
+	now := &routeTable{epoch: epoch, scopes: map[*translate.Resource]part{}}
 	common := &routev3.RouteConfiguration{}
 	var raw []byte
 	for _, r := range sortedByName(g.listed(translate.TypeScope, nil)) {
@@ -321,15 +326,15 @@ func (g *Gateway) table(listener string) *translate.Resource {
 		Key:  translate.Key{Type: translate.TypeRoute, Name: listener},
 		Body: &anypb.Any{TypeUrl: string(translate.TypeRoute), Value: raw}, Version: translate.VersionOf(raw),
 	}
-	if g.tables.last == nil {
-		g.tables.last = map[string]*table{}
+	if g.routeTables.last == nil {
+		g.routeTables.last = map[string]*routeTable{}
 	}
-	g.tables.last[listener] = now
+	g.routeTables.last[listener] = now
 	return now.made
 }
 
 func sortedByName(all []*translate.Resource) []*translate.Resource {
-	slices.SortFunc(all, func(a, b *translate.Resource) int { return compare(a.Name, b.Name) })
+	slices.SortFunc(all, func(a, b *translate.Resource) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
 

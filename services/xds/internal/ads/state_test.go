@@ -22,14 +22,14 @@ func TestEncoded(t *testing.T) {
 	}
 	a, b := res(translate.TypeScope, "a", "one"), res(translate.TypeScope, "b", "")
 	var c encodings
-	for i, p := range []*push{
-		{t: translate.TypeScope, nonce: "1"},
-		{t: translate.TypeScope, nonce: "2", items: []item{{name: "a", resource: a}, {name: "gone"}, {name: "b", resource: b}}},
-		{t: translate.TypeScope, nonce: "3", items: []item{{name: "a", resource: a}, {name: "gone"}, {name: "b", resource: b}}, absent: []string{"never"}},
-		{t: translate.TypeScope, nonce: "4", items: []item{{name: "a", resource: a}}},
-		{t: translate.TypeScope, nonce: "5", items: []item{{name: "gone"}}},
+	for i, r := range []*response{
+		{typ: translate.TypeScope, nonce: "1"},
+		{typ: translate.TypeScope, nonce: "2", items: []item{{name: "a", resource: a}, {name: "gone"}, {name: "b", resource: b}}},
+		{typ: translate.TypeScope, nonce: "3", items: []item{{name: "a", resource: a}, {name: "gone"}, {name: "b", resource: b}}, absent: []string{"never"}},
+		{typ: translate.TypeScope, nonce: "4", items: []item{{name: "a", resource: a}}},
+		{typ: translate.TypeScope, nonce: "5", items: []item{{name: "gone"}}},
 	} {
-		raw, err := codec{}.Marshal(p.encoded(&c))
+		raw, err := codec{}.Marshal(r.encoded(&c))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -37,7 +37,7 @@ func TestEncoded(t *testing.T) {
 		if err := proto.Unmarshal(raw.Materialize(), &got); err != nil {
 			t.Fatal(err)
 		}
-		if want := p.message(); !proto.Equal(&got, want) {
+		if want := r.message(); !proto.Equal(&got, want) {
 			t.Errorf("%d: %v, want %v", i, &got, want)
 		}
 	}
@@ -98,7 +98,7 @@ func many(n int, mark string) translate.Delta {
 	return d
 }
 
-func connectFake(g *Gateway, id int, said map[translate.Type]map[string]string) (*stream, chan error, context.CancelFunc) {
+func connectFake(g *Gateway, id int, said map[translate.Type]map[string]string) (*deltaStream, chan error, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &fake{ctx: ctx, in: make(chan *discoveryv3.DeltaDiscoveryRequest, 64)}
 	s := newStream(g, f, cancel, time.Now())
@@ -129,7 +129,7 @@ func TestNothingIsKept(t *testing.T) {
 			<-changed
 		}
 	}
-	var all []*stream
+	var all []*deltaStream
 	var ends []context.CancelFunc
 	var dones []chan error
 	for i := range 40 { // more than get a turn at once
@@ -143,13 +143,14 @@ func TestNothingIsKept(t *testing.T) {
 	await(3, 40)
 	g.mu.Lock()
 	for _, s := range all {
-		for typ, ts := range s.types {
+		for typ, ts := range s.plan.types {
 			if len(ts.records) > 0 || len(ts.inflight) > 0 || len(ts.queue) > 0 {
 				t.Errorf("%s: %d records, %d in flight, %d queued", ShortType(typ), len(ts.records), len(ts.inflight), len(ts.queue))
 			}
 		}
-		if len(s.uses)+len(s.awaited)+len(s.slotted)+len(s.free) > 0 || s.says != 0 || s.unknown != 0 {
-			t.Errorf("uses %v awaited %v says %d", s.uses, s.awaited, s.says)
+		p := s.plan
+		if len(p.uses)+len(p.awaitCluster)+len(p.awaitFilters)+len(p.unused) > 0 || p.perRoute != 0 || p.unknownUses != 0 {
+			t.Errorf("uses %v awaited %v per route %d", p.uses, p.awaitCluster, p.perRoute)
 		}
 	}
 	g.mu.Unlock()
@@ -161,14 +162,14 @@ func TestNothingIsKept(t *testing.T) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for typ, byName := range g.entries {
-		for name, e := range byName {
+	for typ, tt := range g.table.types {
+		for name, e := range tt.byName {
 			if e.refs != 0 {
 				t.Errorf("%s %s has %d references", ShortType(typ), name, e.refs)
 			}
 		}
 	}
-	if len(g.intake.holders)+len(g.intake.waiting) > 0 {
+	if len(g.catchUp.active)+len(g.catchUp.waiting) > 0 {
 		t.Error("a turn was not given back")
 	}
 }

@@ -397,7 +397,7 @@ func (f *Fleet) refused(name string) (out []status.RejectedResource) {
 	if m == nil {
 		return nil
 	}
-	for _, r := range m.gateway.Refusals() {
+	for _, r := range m.gateway.Rejections() {
 		out = append(out, f.rejected(name, r))
 	}
 	for _, r := range slices.SortedFunc(maps.Keys(m.problems), resource.Ref.Compare) {
@@ -409,7 +409,7 @@ func (f *Fleet) refused(name string) (out []status.RejectedResource) {
 	return out
 }
 
-func (f *Fleet) rejected(gateway string, r ads.Refusal) status.RejectedResource {
+func (f *Fleet) rejected(gateway string, r ads.Rejection) status.RejectedResource {
 	out := status.RejectedResource{Gateway: gateway, Resource: ads.ShortType(r.Resource.Type) + " " + r.Resource.Name, Reason: r.Reason}
 	if len(r.Closed) > 0 {
 		out.Reason += "; until it is corrected, every request under this policy is refused"
@@ -419,7 +419,7 @@ func (f *Fleet) rejected(gateway string, r ads.Refusal) status.RejectedResource 
 		return out
 	}
 	for _, o := range r.Resource.Objects {
-		if ref := f.objectRef(o); ref.Revision > r.Good {
+		if ref := f.objectRef(o); ref.Revision > r.GoodUntil {
 			out.Objects = append(out.Objects, ref)
 		}
 	}

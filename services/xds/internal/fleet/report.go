@@ -160,11 +160,11 @@ func (r *Reporter) proxies(name string, g *ads.Gateway, now time.Time) {
 		p = &present{g, map[uint64]status.ProxyStatus{}, map[string]struct{}{}}
 		r.here[name] = p
 	}
-	changed, gone := g.Moves()
+	changed, gone := g.ProxyChanges()
 	for _, x := range changed {
 		s := status.ProxyStatus{
 			ID: x.ID, Gateway: name, Address: x.Address, Version: x.Version, ConnectedAt: resource.Time(x.ConnectedAt),
-			Surplus: x.Surplus, Since: resource.Time(x.Since), DrainTimeSeconds: int32(x.Drain / time.Second),
+			Surplus: x.OverLimit, Since: resource.Time(x.Since), DrainTimeSeconds: int32(x.Drain / time.Second),
 		}
 		if _, known := p.proxies[x.Number]; !known {
 			r.absent.Came(s)

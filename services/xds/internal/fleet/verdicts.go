@@ -23,7 +23,7 @@ func (f *Fleet) Verdicts() []laststate.Record {
 	defer f.build.Unlock()
 	var out []laststate.Record
 	for _, name := range slices.Sorted(maps.Keys(f.members)) {
-		for _, v := range f.members[name].gateway.Verdicts() {
+		for _, v := range f.members[name].gateway.Snapshot() {
 			r := laststate.Record{
 				Gateway: name, Type: string(v.Key.Type), Name: v.Key.Name, Version: v.Version, Reason: v.Reason,
 				Revision: v.Revision, GoodRevision: v.GoodRevision, Closed: v.Closed,
@@ -87,7 +87,7 @@ func unpack(b laststate.Body) *translate.Resource {
 func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
 	f.build.Lock()
 	defer f.build.Unlock()
-	byGateway := map[string][]ads.Verdict{}
+	byGateway := map[string][]ads.Quarantined{}
 	policies := map[string]map[string]*configv1.AuthPolicy{}
 	for _, r := range records {
 		if r.Kind == resource.KindAuthPolicy {
@@ -110,7 +110,7 @@ func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
 			}
 			continue
 		}
-		v := ads.Verdict{
+		v := ads.Quarantined{
 			Key: translate.Key{Type: translate.Type(r.Type), Name: r.Name}, Version: r.Version, Revision: r.Revision,
 			Reason: r.Reason, GoodRevision: r.GoodRevision, Closed: r.Closed,
 		}
@@ -132,7 +132,7 @@ func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
 	}
 	for name, verdicts := range byGateway {
 		if m := f.members[name]; m != nil {
-			m.gateway.Recall(verdicts, now)
+			m.gateway.Restore(verdicts, now)
 		}
 	}
 	f.signal()

@@ -152,9 +152,9 @@ func (s *Seats) miss(p Proxy, now time.Time) {
 	s.gone[k] = append(s.gone[k], absent{p, now.Add(Grace)})
 }
 
-// Stood notes that an Envoy has come back without a seat. Unless somebody knows better, it stands behind
+// CameWithoutSeat notes that an Envoy has come back without a seat. Unless somebody knows better, it stands behind
 // those that come back with one: they may still be on their way.
-func (s *Seats) Stood(h Holder) {
+func (s *Seats) CameWithoutSeat(h Holder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.here[h]; c != nil && !c.stood {

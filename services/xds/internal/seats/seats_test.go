@@ -166,7 +166,7 @@ func TestRestartedServerKeepsPlaces(t *testing.T) {
 		// With nobody to remember, by what the Envoys hold.
 		alone := newWorld(t, 1, "c")
 		x := alone.join("c", "x")
-		alone.servers["c"].seats.Stood(x)
+		alone.servers["c"].seats.CameWithoutSeat(x)
 		alone.join("c", "y")
 		alone.want("y")
 	})

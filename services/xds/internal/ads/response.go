@@ -13,19 +13,10 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
-// push is a response as a stream makes it.
-type push struct {
-	t     translate.Type
-	nonce string
-	items []item
-	// absent names are said not to exist, besides the items that are removed.
-	absent []string
-}
-
 // removed are the names that are removed.
-func (p *push) removed() []string {
-	out := p.absent
-	for _, it := range p.items {
+func (r *response) removed() []string {
+	out := r.absent
+	for _, it := range r.items {
 		if it.resource == nil {
 			out = append(out, it.name)
 		}
@@ -34,9 +25,9 @@ func (p *push) removed() []string {
 }
 
 // message is the response.
-func (p *push) message() *discoveryv3.DeltaDiscoveryResponse {
-	msg := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: string(p.t), Nonce: p.nonce, SystemVersionInfo: p.nonce, RemovedResources: p.removed()}
-	for _, it := range p.items {
+func (r *response) message() *discoveryv3.DeltaDiscoveryResponse {
+	msg := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: string(r.typ), Nonce: r.nonce, SystemVersionInfo: r.nonce, RemovedResources: r.removed()}
+	for _, it := range r.items {
 		if it.resource != nil {
 			msg.Resources = append(msg.Resources, &discoveryv3.Resource{Name: it.name, Version: it.resource.Version, Resource: it.resource.Body})
 		}
@@ -64,18 +55,18 @@ const (
 // stream's own.
 type encoded struct{ data mem.BufferSlice }
 
-func (p *push) encoded(c *encodings) *encoded {
+func (r *response) encoded(c *encodings) *encoded {
 	var own []byte
 	text := func(field protowire.Number, s string) {
 		own = protowire.AppendString(protowire.AppendTag(own, field, protowire.BytesType), s)
 	}
-	text(fieldSystemVersion, p.nonce)
-	text(fieldTypeURL, string(p.t))
-	text(fieldNonce, p.nonce)
-	for _, name := range p.removed() {
+	text(fieldSystemVersion, r.nonce)
+	text(fieldTypeURL, string(r.typ))
+	text(fieldNonce, r.nonce)
+	for _, name := range r.removed() {
 		text(fieldRemoved, name)
 	}
-	return &encoded{append(slices.Clip(c.resources(p.items)), mem.SliceBuffer(own))}
+	return &encoded{append(slices.Clip(c.resources(r.items)), mem.SliceBuffer(own))}
 }
 
 // encodings are the last encoded resources of responses: the same change goes to many Envoys.

@@ -2,9 +2,9 @@ package ads
 
 import "time"
 
-// pause is how long what nobody waits for may take to be told: a change makes every stream move, and each telling costs
-// a look at all of them.
-const pause = 50 * time.Millisecond
+// notifyDelay is how long a notification that nobody waits for may take: a change makes every stream move, and each
+// notification costs a look at all of them.
+const notifyDelay = 50 * time.Millisecond
 
 // levels counts the streams by what they have applied.
 type levels struct {
@@ -40,16 +40,16 @@ func (l *levels) move(from, to int64) bool {
 	return l.lowest != was
 }
 
-// tell says that there may be something new: at once where somebody may wait for it, or a little later with what comes
-// until then.
-func (g *Gateway) tell(urgent bool) {
+// notify says that there may be something new: at once where somebody may wait for it, or a little later with what
+// comes until then.
+func (g *Gateway) notify(urgent bool) {
 	if urgent {
 		g.opt.OnChange()
 		return
 	}
-	if g.telling.CompareAndSwap(false, true) {
-		time.AfterFunc(pause, func() {
-			g.telling.Store(false)
+	if g.notifying.CompareAndSwap(false, true) {
+		time.AfterFunc(notifyDelay, func() {
+			g.notifying.Store(false)
 			g.opt.OnChange()
 		})
 	}

@@ -1,0 +1,96 @@
+package ads
+
+import (
+	"slices"
+	"time"
+)
+
+// An Envoy that comes, and one that has much to be told of, costs memory for everything that it has not got yet. When
+// all of them come back at once, after a restart of this server or of a network, they are brought up to date some
+// at a time, in the order in which they came; the others wait, at the price of their connection, with what they have.
+
+const (
+	// farBehind is how many resources a stream may be behind that needs no turn.
+	farBehind = 256
+	// turns is how many streams have one at once.
+	turns = 32
+	// patience is how long a stream keeps its turn without a word of its Envoy: after that it goes on without.
+	patience = 2 * time.Second
+)
+
+// catchUp gives the turns out. It belongs to the gateway's lock.
+type catchUp struct {
+	// active have a turn, and were heard of last at that time.
+	active  map[*deltaStream]time.Time
+	waiting []*deltaStream
+}
+
+// admit says whether a stream may go on, and otherwise when to ask again at the latest.
+func (in *catchUp) admit(s *deltaStream, now time.Time) (time.Duration, bool) {
+	if !s.farBehind() {
+		s.admitted = true
+		return time.Hour, true
+	}
+	if _, has := in.active[s]; has {
+		return time.Hour, true
+	}
+	at := slices.Index(in.waiting, s)
+	if at < 0 {
+		at = len(in.waiting)
+		in.waiting = append(in.waiting, s)
+	}
+	if at > 0 {
+		return time.Hour, false
+	}
+	wait := patience
+	for h, heard := range in.active {
+		left := heard.Add(patience).Sub(now)
+		if left <= 0 {
+			delete(in.active, h)
+			continue
+		}
+		wait = min(wait, left)
+	}
+	if len(in.active) >= turns {
+		return wait, false
+	}
+	in.waiting = in.waiting[1:]
+	in.active[s] = now
+	s.admitted, s.goal = true, s.g.table.revision
+	in.next()
+	return time.Hour, true
+}
+
+// heard notes that an Envoy has said something.
+func (in *catchUp) heard(s *deltaStream, now time.Time) {
+	if _, has := in.active[s]; has {
+		in.active[s] = now
+	}
+}
+
+// settle ends the turn of a stream whose Envoy has what there was.
+func (in *catchUp) settle(s *deltaStream, applied int64) {
+	if _, has := in.active[s]; has && applied >= s.goal {
+		delete(in.active, s)
+		in.next()
+	}
+}
+
+// leave forgets a stream.
+func (in *catchUp) leave(s *deltaStream) {
+	delete(in.active, s)
+	in.waiting = slices.DeleteFunc(in.waiting, func(o *deltaStream) bool { return o == s })
+	in.next()
+}
+
+func (in *catchUp) next() {
+	if len(in.waiting) > 0 {
+		in.waiting[0].wake()
+	}
+}
+
+// farBehind says whether a stream is so far behind that it needs a turn: it has not looked at so many changes, or has
+// come and there is that much to look at.
+func (s *deltaStream) farBehind() bool {
+	return s.plan.lag() > farBehind || (!s.admitted && s.g.table.servedCount() > farBehind)
+}
