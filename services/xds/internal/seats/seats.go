@@ -1,11 +1,45 @@
-// Package seats says which Envoys have a seat under their license: those that have been connected longest,
-// to any of the xDS servers.
+// Package seats says which Envoys have a seat under their license: those that have been connected longest, to any of
+// the xDS servers. All others are over the limit.
 //
-// Each server hears which Envoys the others have, and deals by itself: of the same reports all make the
-// same list, in which an Envoy's place is since when it has been there. So no server has to be asked, and
-// while none can be heard each goes on with what it heard last. An Envoy keeps its place over an absence of
-// up to [Grace], a restart of its server or a change to another included: it is known again by its gateway,
-// node id and host, or, where nobody remembers it, by the form of the license that it holds.
+// # Assignment
+//
+// Each server hears which Envoys the others have, and assigns the seats by itself. Of the same reports all servers
+// make the same list, the most senior Envoy first, and the first ones have the seats. So no server has to be asked,
+// and while none can be heard each goes on with what it heard last.
+//
+// # Seniority
+//
+// An Envoy's seniority is since when it has been there. It keeps that over an absence of up to [Grace], a restart of
+// its server or a change to another included: it is known again by its gateway, node id and host, or, where nobody
+// remembers it, by the variant of the license's filter config that it has.
+//
+//	                   ┌────────────────────────┐
+//	 Join              │       connected        │
+//	──────────────────►│ here or at another     │
+//	 new: its seniority│ server; in the list    │
+//	 begins            └──┬──────────────────▲──┘
+//	                      │ Leave; a report  │ Join, at any server:
+//	                      │ without it; its  │ it has the seniority
+//	                      │ server's silence │ that it had
+//	                   ┌──▼──────────────────┴──┐
+//	                   │         absent         │
+//	                   │ not in the list        │
+//	                   └──┬─────────────────────┘
+//	                      │ Grace is over
+//	                      ▼
+//	                  forgotten
+//
+// # A seat of one Envoy
+//
+//	┌──────────────────┐  a more senior Envoy comes back,  ┌──────────────────┐
+//	│    has a seat    │  the license allows fewer         │  over the limit  │
+//	│                  ├──────────────────────────────────►│ answers 429      │
+//	│                  │◄──────────────────────────────────┤                  │
+//	└──────────────────┘  a more senior Envoy goes,        └──────────────────┘
+//	                      the license allows more
+//
+// An Envoy that comes last never takes another one's seat, so that no two servers have to agree on it first. One that
+// has just come to one server while another still reports it counts once: see [Moving].
 package seats
 
 import (
@@ -18,7 +52,7 @@ import (
 )
 
 const (
-	// Grace is how long an Envoy may be away and keep its place.
+	// Grace is how long an Envoy may be away and keep its seniority.
 	Grace = 30 * time.Second
 	// Silence is how long a server may be silent: longer than it takes to notice that it is NATS that hangs.
 	Silence = 25 * time.Second
@@ -32,8 +66,8 @@ type Proxy struct {
 	Gateway, ID string
 	// Address is where its connection comes from, host:port.
 	Address string
-	// Connected is since when this connection has been there; Since its place, absences of less than
-	// [Grace] aside.
+	// Connected is since when this connection has been there. Since is the Envoy's seniority: since when it has been
+	// there, absences of less than [Grace] aside.
 	Connected, Since time.Time
 }
 
@@ -48,27 +82,30 @@ func (p Proxy) key() key {
 	return key{p.Gateway, p.ID, host}
 }
 
-// Holder is an Envoy of this server. Seat is called, with locks held, whenever what it says may be new, and
-// answers whether it is.
+// Holder is an Envoy of this server. Seat is called, with locks held, whenever its seat or seniority may be another,
+// and answers whether one is.
 type Holder interface {
 	Seat(has bool, since time.Time) bool
 }
 
-type claim struct {
+// connection is an Envoy that is connected, here or at another server.
+type connection struct {
 	Proxy
 	server string
 	holder Holder // nil: another server's
-	// stood says that it came back without a seat ([Seats.Stood]).
-	stood bool
-	// moved says that it is counted at the server that it has come to, and no more at this one, which reports it still.
-	moved bool
+	// cameWithoutSeat says that the Envoy has come back with the variant for those over the limit.
+	cameWithoutSeat bool
+	// superseded says that the Envoy has come to another server, which the one of this connection has not noticed yet.
+	superseded bool
 }
 
+// absent is an Envoy that was connected, and is expected back until then.
 type absent struct {
 	Proxy
 	until time.Time
 }
 
+// report is what another server has reported of its Envoys, and when.
 type report struct {
 	proxies map[key][]Proxy
 	seen    time.Time
@@ -85,16 +122,16 @@ type Seats struct {
 	mu      sync.Mutex
 	limits  map[string]int    // by license; none where there is no limit
 	license map[string]string // by gateway
-	here    map[Holder]*claim
-	known   map[key][]*claim  // those here
-	there   map[string]report // by server
+	here    map[Holder]*connection
+	known   map[key][]*connection // those here
+	there   map[string]report     // by server
 	gone    map[key][]absent
 }
 
 // New returns seats without limits; self is this server's id among the others.
 func New(self string) *Seats {
 	return &Seats{
-		self: self, limits: map[string]int{}, license: map[string]string{}, here: map[Holder]*claim{}, known: map[key][]*claim{},
+		self: self, limits: map[string]int{}, license: map[string]string{}, here: map[Holder]*connection{}, known: map[key][]*connection{},
 		there: map[string]report{}, gone: map[key][]absent{},
 	}
 }
@@ -107,7 +144,7 @@ func (s *Seats) Configure(license map[string]string, limits map[string]int) {
 		return // as at most changes: nobody is asked
 	}
 	s.license, s.limits = license, limits
-	s.deal(time.Now())
+	s.assign(time.Now())
 }
 
 // Join adds an Envoy of this server; its Since is found here.
@@ -117,15 +154,15 @@ func (s *Seats) Join(p Proxy, h Holder) {
 	// As precise as reports are: all servers must compare the same.
 	p.Connected = p.Connected.Truncate(time.Microsecond)
 	p.Since = p.Connected
-	c := &claim{Proxy: p, server: s.self, holder: h}
+	c := &connection{Proxy: p, server: s.self, holder: h}
 	s.here[h] = c
 	s.known[p.key()] = append(s.known[p.key()], c)
-	s.recognize(c, p.Connected)
-	if len(s.limits) == 0 { // the others' places stay what they are
+	s.inherit(c, p.Connected)
+	if len(s.limits) == 0 { // nobody else's seat or seniority changes
 		h.Seat(true, c.Since)
 		return
 	}
-	s.deal(p.Connected)
+	s.assign(p.Connected)
 }
 
 // Leave removes it.
@@ -136,33 +173,33 @@ func (s *Seats) Leave(h Holder) {
 	if c := s.here[h]; c != nil {
 		delete(s.here, h)
 		k := c.key()
-		if s.known[k] = slices.DeleteFunc(s.known[k], func(o *claim) bool { return o == c }); len(s.known[k]) == 0 {
+		if s.known[k] = slices.DeleteFunc(s.known[k], func(o *connection) bool { return o == c }); len(s.known[k]) == 0 {
 			delete(s.known, k)
 		}
-		s.miss(c.Proxy, now)
+		s.noteAbsent(c.Proxy, now)
 	}
 	if len(s.limits) > 0 {
-		s.deal(now)
+		s.assign(now)
 	}
 }
 
-// miss notes that an Envoy is gone.
-func (s *Seats) miss(p Proxy, now time.Time) {
+// noteAbsent notes that an Envoy is gone.
+func (s *Seats) noteAbsent(p Proxy, now time.Time) {
 	k := p.key()
 	s.gone[k] = append(s.gone[k], absent{p, now.Add(Grace)})
 }
 
-// CameWithoutSeat notes that an Envoy has come back without a seat. Unless somebody knows better, it stands behind
-// those that come back with one: they may still be on their way.
+// CameWithoutSeat notes that an Envoy has come back with the variant for those over the limit. Unless somebody
+// remembers its seniority, it counts as junior to those that come back with a seat and may still be on their way.
 func (s *Seats) CameWithoutSeat(h Holder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c := s.here[h]; c != nil && !c.stood {
-		c.stood = true
+	if c := s.here[h]; c != nil && !c.cameWithoutSeat {
+		c.cameWithoutSeat = true
 		if c.Since.Equal(c.Connected) {
 			c.Since = c.Connected.Add(Grace)
 		}
-		s.deal(time.Now())
+		s.assign(time.Now())
 	}
 }
 
@@ -177,8 +214,8 @@ func (s *Seats) Heard(server string) bool {
 	return known
 }
 
-// Hear takes another server's report; stopped is its last one, or its silence. It says whether seats or
-// places are others now.
+// Hear takes another server's report; stopped is its last one, or its silence. It says whether a seat or
+// seniority is another now.
 func (s *Seats) Hear(server string, proxies []Proxy, stopped bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -187,7 +224,7 @@ func (s *Seats) Hear(server string, proxies []Proxy, stopped bool) bool {
 	}
 	now := time.Now()
 	s.hear(server, proxies, stopped, now)
-	return s.deal(now)
+	return s.assign(now)
 }
 
 func (s *Seats) hear(server string, proxies []Proxy, stopped bool, now time.Time) {
@@ -202,16 +239,16 @@ func (s *Seats) hear(server string, proxies []Proxy, stopped bool, now time.Time
 	}
 	for _, same := range was.proxies {
 		for _, p := range same {
-			if !is.has(p) && !s.took(p) {
-				s.miss(p, now)
+			if !is.has(p) && !s.tookOver(p) {
+				s.noteAbsent(p, now)
 			}
 		}
 	}
 }
 
-// took says whether an Envoy of this server has the place already.
-func (s *Seats) took(p Proxy) bool {
-	return slices.ContainsFunc(s.known[p.key()], func(c *claim) bool { return !c.Since.After(p.Since) })
+// tookOver says whether an Envoy of this server has the seniority of one that is gone already.
+func (s *Seats) tookOver(p Proxy) bool {
+	return slices.ContainsFunc(s.known[p.key()], func(c *connection) bool { return !c.Since.After(p.Since) })
 }
 
 // Remember takes the last report of this server's life before.
@@ -220,14 +257,14 @@ func (s *Seats) Remember(proxies []Proxy) bool {
 	defer s.mu.Unlock()
 	now := time.Now()
 	for _, p := range proxies {
-		s.miss(p, now)
+		s.noteAbsent(p, now)
 	}
-	for _, c := range s.byAge() {
+	for _, c := range s.bySeniority() {
 		if c.holder != nil {
-			s.recognize(c, now)
+			s.inherit(c, now)
 		}
 	}
-	return s.deal(now)
+	return s.assign(now)
 }
 
 // Age forgets servers that have been silent for longer than [Silence]. Where nobody can be heard (deaf),
@@ -249,11 +286,11 @@ func (s *Seats) Age(deaf bool) bool {
 			delete(s.gone, k)
 		}
 	}
-	return s.deal(now)
+	return s.assign(now)
 }
 
-// recognize gives an Envoy the place of one that went, or that another server still reports.
-func (s *Seats) recognize(c *claim, now time.Time) {
+// inherit gives an Envoy the seniority that it had: as one that went, or that another server still reports.
+func (s *Seats) inherit(c *connection, now time.Time) {
 	k, found := c.key(), -1
 	for i, a := range s.gone[k] {
 		if a.Since.Before(c.Since) && a.Connected.Before(c.Connected) && now.Before(a.until) {
@@ -268,44 +305,44 @@ func (s *Seats) recognize(c *claim, now time.Time) {
 		}
 	}
 	if found >= 0 {
-		s.gone[k] = slices.Delete(s.gone[k], found, found+1) // its place is taken
+		s.gone[k] = slices.Delete(s.gone[k], found, found+1) // two Envoys cannot both be the one that went
 	}
 }
 
-// byAge lists all Envoys, the oldest place first, the same on every server.
-func (s *Seats) byAge() []*claim {
-	var all []*claim
+// bySeniority lists all Envoys, the most senior first, the same on every server.
+func (s *Seats) bySeniority() []*connection {
+	var all []*connection
 	for _, c := range s.here {
-		c.moved = false
+		c.superseded = false
 		all = append(all, c)
 	}
 	for server, r := range s.there {
 		for _, same := range r.proxies {
 			for _, p := range same {
-				all = append(all, &claim{Proxy: p, server: server})
+				all = append(all, &connection{Proxy: p, server: server})
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b *claim) int {
+	slices.SortFunc(all, func(a, b *connection) int {
 		return cmp.Or(a.Since.Compare(b.Since), a.Connected.Compare(b.Connected), cmp.Compare(a.server, b.server), cmp.Compare(a.Gateway, b.Gateway), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Address, b.Address))
 	})
 	return all
 }
 
-// deal gives the seats out, and says whether somebody's seat or place is another one.
-func (s *Seats) deal(now time.Time) (changed bool) {
+// assign assigns the seats, and says whether somebody's seat or seniority is another one.
+func (s *Seats) assign(now time.Time) (changed bool) {
 	if len(s.limits) == 0 {
 		for h, c := range s.here {
 			changed = h.Seat(true, c.Since) || changed
 		}
 		return changed
 	}
-	all := s.byAge()
-	s.move(all, now)
+	all := s.bySeniority()
+	s.markSuperseded(all, now)
 	taken := map[string]int{}
 	for _, c := range all {
 		license := s.license[c.Gateway]
-		if !c.moved {
+		if !c.superseded {
 			taken[license]++
 		}
 		if c.holder != nil {
@@ -316,13 +353,12 @@ func (s *Seats) deal(now time.Time) (changed bool) {
 	return changed
 }
 
-// move marks those that have just come to one server while another still reports them: an Envoy counts
-// once.
-func (s *Seats) move(all []*claim, now time.Time) {
+// markSuperseded marks the connections of Envoys that have just come to another server: an Envoy counts once.
+func (s *Seats) markSuperseded(all []*connection, now time.Time) {
 	if len(s.there) == 0 {
 		return
 	}
-	same := map[key][]*claim{}
+	same := map[key][]*connection{}
 	for _, c := range all {
 		same[c.key()] = append(same[c.key()], c)
 	}
@@ -331,8 +367,8 @@ func (s *Seats) move(all []*claim, now time.Time) {
 			continue
 		}
 		for _, o := range same[c.key()] {
-			if o.server != c.server && !o.moved && o.Connected.Before(c.Connected) {
-				o.moved = true
+			if o.server != c.server && !o.superseded && o.Connected.Before(c.Connected) {
+				o.superseded = true
 				break
 			}
 		}

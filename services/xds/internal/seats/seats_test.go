@@ -32,22 +32,23 @@ type server struct {
 	has   map[string]*envoy
 }
 
-type world struct {
+// cluster are the xDS servers of a test.
+type cluster struct {
 	t       *testing.T
 	limit   int
 	servers map[string]*server
 	ports   int
 }
 
-func newWorld(t *testing.T, limit int, ids ...string) *world {
-	w := &world{t: t, limit: limit, servers: map[string]*server{}}
+func newCluster(t *testing.T, limit int, ids ...string) *cluster {
+	w := &cluster{t: t, limit: limit, servers: map[string]*server{}}
 	for _, id := range ids {
 		w.start(id)
 	}
 	return w
 }
 
-func (w *world) start(id string) *server {
+func (w *cluster) start(id string) *server {
 	s := &server{id, seats.New(id), map[string]*envoy{}}
 	s.seats.Configure(map[string]string{"default": "main", "edge": "main"}, map[string]int{"main": w.limit})
 	w.servers[id] = s
@@ -55,7 +56,7 @@ func (w *world) start(id string) *server {
 }
 
 // join connects an Envoy; a second passes, so that the order is clear.
-func (w *world) join(id, name string) *envoy {
+func (w *cluster) join(id, name string) *envoy {
 	s := w.servers[id]
 	w.ports++
 	e := &envoy{Proxy: seats.Proxy{Gateway: "default", ID: name, Address: fmt.Sprintf("192.0.2.1:%d", w.ports), Connected: time.Now()}}
@@ -66,7 +67,7 @@ func (w *world) join(id, name string) *envoy {
 	return e
 }
 
-func (w *world) leave(id, name string) {
+func (w *cluster) leave(id, name string) {
 	s := w.servers[id]
 	s.seats.Leave(s.has[name])
 	delete(s.has, name)
@@ -81,8 +82,8 @@ func (s *server) report() []seats.Proxy {
 	return out
 }
 
-// exchange has every server hear every other's report, as often as places change by that.
-func (w *world) exchange() {
+// exchange has every server hear every other's report, as often as seniorities change by that.
+func (w *cluster) exchange() {
 	for range 3 {
 		for _, from := range w.servers {
 			for _, to := range w.servers {
@@ -93,7 +94,7 @@ func (w *world) exchange() {
 }
 
 // seated lists who has a seat, by name.
-func (w *world) seated() string {
+func (w *cluster) seated() string {
 	var out []string
 	for _, s := range w.servers {
 		for name, e := range s.has {
@@ -106,7 +107,7 @@ func (w *world) seated() string {
 	return strings.Join(out, " ")
 }
 
-func (w *world) want(who string) {
+func (w *cluster) want(who string) {
 	w.t.Helper()
 	if got := w.seated(); got != who {
 		w.t.Errorf("seats of %q, want %q", got, who)
@@ -114,7 +115,7 @@ func (w *world) want(who string) {
 }
 
 // after lets time pass with reports every five seconds, but those of silent servers.
-func (w *world) after(d time.Duration, silent ...string) {
+func (w *cluster) after(d time.Duration, silent ...string) {
 	for t0 := time.Now(); time.Since(t0) < d; {
 		time.Sleep(5 * time.Second)
 		for _, to := range w.servers {
@@ -128,9 +129,9 @@ func (w *world) after(d time.Duration, silent ...string) {
 	}
 }
 
-func TestServersDealTheSameSeats(t *testing.T) {
+func TestServersAssignTheSameSeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2, "a", "b")
+		w := newCluster(t, 2, "a", "b")
 		w.join("a", "1")
 		w.join("b", "2")
 		w.join("a", "3")
@@ -148,9 +149,9 @@ func TestServersDealTheSameSeats(t *testing.T) {
 	})
 }
 
-func TestRestartedServerKeepsPlaces(t *testing.T) {
+func TestRestartedServerKeepsSeniority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2, "a", "b")
+		w := newCluster(t, 2, "a", "b")
 		w.join("a", "1")
 		w.join("a", "2")
 		w.join("b", "3")
@@ -164,7 +165,7 @@ func TestRestartedServerKeepsPlaces(t *testing.T) {
 		w.want("1 2")
 
 		// With nobody to remember, by what the Envoys hold.
-		alone := newWorld(t, 1, "c")
+		alone := newCluster(t, 1, "c")
 		x := alone.join("c", "x")
 		alone.servers["c"].seats.CameWithoutSeat(x)
 		alone.join("c", "y")
@@ -176,7 +177,7 @@ func TestRestartedServerKeepsPlaces(t *testing.T) {
 // has its last report.
 func TestMovedEnvoyCountsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2, "a", "b")
+		w := newCluster(t, 2, "a", "b")
 		w.join("a", "1")
 		w.join("a", "2")
 		w.join("b", "3")
@@ -198,7 +199,7 @@ func TestMovedEnvoyCountsOnce(t *testing.T) {
 // are heard is gone.
 func TestNobodyIsHeard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, "a", "b")
+		w := newCluster(t, 1, "a", "b")
 		w.join("a", "1")
 		w.join("b", "2")
 		b := w.servers["b"].seats
@@ -223,7 +224,7 @@ func TestRandom(t *testing.T) {
 	for seed := range uint64(200) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
-			w := newWorld(t, 1+r.IntN(4), "a", "b", "c")
+			w := newCluster(t, 1+r.IntN(4), "a", "b", "c")
 			ids := []string{"a", "b", "c"}
 			at := map[string]string{}
 			first := map[string]time.Time{}
