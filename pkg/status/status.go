@@ -126,10 +126,10 @@ type ProxyStatus struct {
 	ConnectedAt     string `json:"connected_at,omitempty"`
 	// DrainTimeSeconds is the Envoy's --drain-time-s; 0 where it does not say.
 	DrainTimeSeconds int32 `json:"drain_time_seconds,omitempty"`
-	// Surplus says that it has no seat under its gateway's license.
-	Surplus bool `json:"surplus,omitempty"`
-	// Since when it has its place where seats are dealt: when it first connected to any xDS server, short
-	// absences aside.
+	// OverLimit says that it has no seat under its gateway's license.
+	OverLimit bool `json:"surplus,omitempty"`
+	// Since is its seniority where seats are assigned: when it first connected to any xDS server, short absences
+	// aside.
 	Since string `json:"since,omitempty"`
 }
 

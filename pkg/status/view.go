@@ -25,7 +25,7 @@ type View struct {
 }
 
 // Count counts a gateway's Envoys, and those of them without a seat.
-type Count struct{ Proxies, Surplus int32 }
+type Count struct{ Proxies, OverLimit int32 }
 
 // Refused is what is refused of an object.
 type Refused struct {
@@ -207,8 +207,8 @@ func (v *View) count(p ProxyStatus, by int32) {
 		delete(v.hosts, place)
 	}
 	c := v.counts[p.Gateway]
-	if c.Proxies += by; p.Surplus {
-		c.Surplus += by
+	if c.Proxies += by; p.OverLimit {
+		c.OverLimit += by
 	}
 	if v.counts[p.Gateway] = c; c.Proxies == 0 {
 		delete(v.counts, p.Gateway)

@@ -26,7 +26,7 @@ func (s *sender) start() {
 }
 
 func proxy(i, form int) status.ProxyStatus {
-	return status.ProxyStatus{ID: fmt.Sprintf("envoy-%d", i), Gateway: fmt.Sprintf("g%d", i%3), Address: fmt.Sprintf("10.0.0.%d:1", i), Surplus: form%2 == 1}
+	return status.ProxyStatus{ID: fmt.Sprintf("envoy-%d", i), Gateway: fmt.Sprintf("g%d", i%3), Address: fmt.Sprintf("10.0.0.%d:1", i), OverLimit: form%2 == 1}
 }
 
 func refused(i, form int) status.RejectedResource {
@@ -140,8 +140,8 @@ func shown(v *status.View) []string {
 	for p := range v.Proxies {
 		out = append(out, fmt.Sprintf("%+v", p))
 		c := counts[p.Gateway]
-		if c.Proxies++; p.Surplus {
-			c.Surplus++
+		if c.Proxies++; p.OverLimit {
+			c.OverLimit++
 		}
 		counts[p.Gateway] = c
 		if !v.Has(p) {

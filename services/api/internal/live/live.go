@@ -325,7 +325,7 @@ func (b *Board) Counts() map[string]status.Count {
 	for _, s := range b.fresh() {
 		for g, n := range maps.All(s.View.Counts()) {
 			c := out[g]
-			out[g] = status.Count{Proxies: c.Proxies + n.Proxies, Surplus: c.Surplus + n.Surplus}
+			out[g] = status.Count{Proxies: c.Proxies + n.Proxies, OverLimit: c.OverLimit + n.OverLimit}
 		}
 	}
 	return out

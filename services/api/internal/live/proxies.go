@@ -100,7 +100,7 @@ func (b *Board) Proxies(f Filter) (items []api.Proxy, cursor string, total int) 
 	for _, p := range list {
 		x := api.Proxy{
 			ID: p.ID, Gateway: p.Gateway, Xds: p.xds, Connected: true, Address: p.Address, Version: p.Version, ConnectedAt: p.ConnectedAt,
-			Surplus: p.Surplus, DrainTimeSeconds: p.DrainTimeSeconds,
+			Surplus: p.OverLimit, DrainTimeSeconds: p.DrainTimeSeconds,
 		}
 		if v := heads[p.xds]; v != nil {
 			x.AppliedRevision = v.Applied(p.ProxyStatus)
@@ -281,6 +281,6 @@ func doing(p *status.Behind) string {
 func (a absent) proxy() api.Proxy {
 	return api.Proxy{
 		ID: a.ID, Gateway: a.Gateway, Xds: a.xds, Address: a.Address, AppliedRevision: a.AppliedRevision, Version: a.Version,
-		ConnectedAt: a.ConnectedAt, Surplus: a.Surplus, LastSeenAt: resource.Time(a.seen),
+		ConnectedAt: a.ConnectedAt, Surplus: a.OverLimit, LastSeenAt: resource.Time(a.seen),
 	}
 }

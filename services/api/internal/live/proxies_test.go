@@ -34,7 +34,7 @@ func newPaged(tb testing.TB, id string, revision int64, envoys int) *paged {
 }
 
 func (p *paged) envoy(i int) status.ProxyStatus {
-	return status.ProxyStatus{ID: fmt.Sprintf("%s-%04d", p.head.ID, i), Gateway: "default", Address: fmt.Sprintf("h%d:1", i), Surplus: i == 1}
+	return status.ProxyStatus{ID: fmt.Sprintf("%s-%04d", p.head.ID, i), Gateway: "default", Address: fmt.Sprintf("h%d:1", i), OverLimit: i == 1}
 }
 
 // lag has one of its Envoys lag.
@@ -193,7 +193,7 @@ func TestProxies(t *testing.T) {
 	if got := list(live.Filter{Gateway: "edge"}); got != "" {
 		t.Errorf("of another gateway: %s", got)
 	}
-	if c := b.Counts()["default"]; c != (status.Count{Proxies: 7, Surplus: 2}) {
+	if c := b.Counts()["default"]; c != (status.Count{Proxies: 7, OverLimit: 2}) {
 		t.Errorf("%+v", c)
 	}
 }

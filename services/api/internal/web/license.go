@@ -38,7 +38,7 @@ func (a *API) licenses(ctx context.Context, connected map[string]status.Count, n
 		for gateway, n := range connected {
 			if of[gateway] == o.Name {
 				s.Proxies += n.Proxies
-				s.Surplus += n.Surplus
+				s.Surplus += n.OverLimit
 			}
 		}
 		if end, grace, ends := license.Ends(l); ends {

@@ -56,9 +56,10 @@ type Fleet struct {
 	opt      Options
 	seats    *seats.Seats
 	resolver *resolver.Resolver
-	// changed and judged are signalled when the status may be another, troubled when [Fleet.Names] may be.
-	changed, judged, troubled chan struct{}
-	started                   time.Time
+	// changed is signalled when the status may be another, quarantined when [Fleet.Quarantine] may be, and troubled when
+	// [Fleet.Names] may be.
+	changed, quarantined, troubled chan struct{}
+	started                        time.Time
 
 	// build is held by who changes the configuration or builds something of it, which may take seconds. Nobody else
 	// uses the members' builders, or writes what the other locks guard: who holds it reads that without them. Where
@@ -87,7 +88,7 @@ type commit struct {
 // New returns a fleet without configuration.
 func New(opt Options) *Fleet {
 	f := &Fleet{
-		opt: opt, started: time.Now(), changed: make(chan struct{}, 1), judged: make(chan struct{}, 1), troubled: make(chan struct{}, 1),
+		opt: opt, started: time.Now(), changed: make(chan struct{}, 1), quarantined: make(chan struct{}, 1), troubled: make(chan struct{}, 1),
 		state: config.New(), members: map[string]*member{}, hosts: map[string]map[string]struct{}{}, seats: seats.New(opt.ID),
 	}
 	f.opt.ADS.Log, f.opt.ADS.Seats = opt.Log, f.seats
@@ -106,7 +107,7 @@ func (f *Fleet) Signal() { f.signal() }
 
 func (f *Fleet) signal() {
 	raise(f.changed)
-	raise(f.judged)
+	raise(f.quarantined)
 }
 
 func raise(c chan struct{}) {
@@ -119,14 +120,14 @@ func raise(c chan struct{}) {
 // Changed is signalled when there may be something new to report.
 func (f *Fleet) Changed() <-chan struct{} { return f.changed }
 
-// Judged is signalled when [Fleet.Verdicts] may have another answer.
-func (f *Fleet) Judged() <-chan struct{} { return f.judged }
+// QuarantineChanged is signalled when [Fleet.Quarantine] may have another answer.
+func (f *Fleet) QuarantineChanged() <-chan struct{} { return f.quarantined }
 
 // Run follows DNS names until the context ends.
 func (f *Fleet) Run(ctx context.Context) error { return f.resolver.Run(ctx) }
 
 // Close ends every Envoy's stream; the Envoys keep what they have. The status stays what it was before: the
-// next life of this server learns from its last report which Envoys had their places here.
+// next process of this server learns from its last report how senior the Envoys are.
 func (f *Fleet) Close() {
 	f.build.Lock()
 	defer f.build.Unlock()
@@ -154,7 +155,7 @@ func (f *Fleet) Apply(u stream.Update) error {
 	f.data.Unlock()
 	fresh := f.manage(changes)
 	f.review(changes)
-	f.deal(changes)
+	f.configureSeats(changes)
 	problems := map[*member][]config.Problem{}
 	for _, m := range f.members {
 		var delta translate.Delta
@@ -189,8 +190,8 @@ func (f *Fleet) serve(m *member, revision int64, delta translate.Delta) {
 // retireAfter is how long a policy outlives its last route, and a cluster its own.
 func (f *Fleet) retireAfter() time.Duration { return cmp.Or(f.opt.ADS.Linger, ads.DefaultLinger) }
 
-// retire takes the policies that no route names any more from the Envoys, but those of routes that are
-// served in the place of refused ones: the next update asks again.
+// retire takes the policies that no route names any more from the Envoys. Those stay that routes name which are served in
+// place of rejected ones: the next update asks again.
 func (f *Fleet) retire(m *member) {
 	f.build.Lock()
 	defer f.build.Unlock()
@@ -248,9 +249,9 @@ func (f *Fleet) manage(changes []config.Change) (fresh map[string]*member) {
 	return fresh
 }
 
-// deal tells the seats of the gateways' licenses, where changes concern one. It goes before the new form of a license
-// is sent, so that an Envoy without a seat does not serve a while.
-func (f *Fleet) deal(changes []config.Change) {
+// configureSeats tells the seats of the gateways' licenses, where changes concern one. It goes before the new variants
+// of a license's filter config are sent: an Envoy over the limit would serve for a while otherwise.
+func (f *Fleet) configureSeats(changes []config.Change) {
 	if !slices.ContainsFunc(changes, func(c config.Change) bool {
 		return c.Ref().Kind == resource.KindGateway || c.Ref().Kind == resource.KindLicense
 	}) {
@@ -380,17 +381,17 @@ func (f *Fleet) Proxies() int {
 // Unresolved lists the names of services' endpoints that have no address yet, in order; the list is not to be changed.
 func (f *Fleet) Unresolved() []string { return f.resolver.Unresolved() }
 
-// Rejected lists what the Envoys refuse, and what could not be translated.
+// Rejected lists what the Envoys reject, and what could not be translated.
 func (f *Fleet) Rejected() (out []status.RejectedResource) {
 	_, gateways := f.view()
 	for _, name := range slices.Sorted(maps.Keys(gateways)) {
-		out = append(out, f.refused(name)...)
+		out = append(out, f.rejectedBy(name)...)
 	}
 	return out
 }
 
-// refused is what the Envoys of one gateway refuse, and what of it could not be translated.
-func (f *Fleet) refused(name string) (out []status.RejectedResource) {
+// rejectedBy is what the Envoys of one gateway reject, and what of it could not be translated.
+func (f *Fleet) rejectedBy(name string) (out []status.RejectedResource) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	m := f.members[name]

@@ -9,13 +9,13 @@ import (
 	"github.com/marchproxy/marchproxy/services/xds/internal/seats"
 )
 
-// Peers are the other xDS servers as they report: their Envoys count where seats are dealt.
+// Peers are the other xDS servers as they report: their Envoys count where seats are assigned.
 type Peers struct {
 	f *Fleet
 
 	mu    sync.Mutex
 	views map[string]*status.View
-	moved map[string]bool // servers with other Envoys than the seats have been told of
+	moved map[string]bool // servers with other Envoys than the seats know of
 }
 
 // Peers returns what takes the other servers' reports.
@@ -48,7 +48,7 @@ func (p *Peers) Report(s status.XdsStatus, fresh bool) (missing bool) {
 		return false
 	default:
 		p.moved[s.ID] = p.moved[s.ID] || d.Moved() || !p.f.seats.Heard(s.ID)
-		p.tell(v)
+		p.forward(v)
 	}
 	return !v.Whole()
 }
@@ -74,15 +74,15 @@ func (p *Peers) Pages(id string, there map[int32]bool) {
 		if v.Prune(there).Moved() {
 			p.moved[id] = true
 		}
-		p.tell(v)
+		p.forward(v)
 	}
 }
 
-// tell tells the seats of a server's Envoys where they are others than before, and all of them are known.
-func (p *Peers) tell(v *status.View) {
+// forward hands a server's Envoys to the seats, where they are others than before and all of them are known.
+func (p *Peers) forward(v *status.View) {
 	if id := v.Head.ID; v.Whole() && p.moved[id] {
 		delete(p.moved, id)
-		p.hear(id, places(v), false)
+		p.hear(id, proxies(v), false)
 	}
 }
 
@@ -92,9 +92,9 @@ func (p *Peers) hear(id string, proxies []seats.Proxy, stopped bool) {
 	}
 }
 
-// Remember takes what this server reported last before it was restarted: its Envoys keep their places.
+// Remember takes what this server reported last before it was restarted: its Envoys keep their seniority.
 func (f *Fleet) Remember(last *status.View) {
-	if f.seats.Remember(places(last)) {
+	if f.seats.Remember(proxies(last)) {
 		f.signal()
 	}
 }
@@ -116,7 +116,7 @@ func (f *Fleet) Age(ctx context.Context, deaf func() bool) error {
 	}
 }
 
-func places(v *status.View) []seats.Proxy {
+func proxies(v *status.View) []seats.Proxy {
 	var out []seats.Proxy
 	for p := range v.Proxies {
 		connected, err := time.Parse(time.RFC3339, p.ConnectedAt)

@@ -16,29 +16,29 @@ import (
 	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
 )
 
-// Verdicts lists what every gateway's Envoys have refused, and what else is served in the place of the
-// configuration, to be kept on disk.
-func (f *Fleet) Verdicts() []laststate.Record {
+// Quarantine is the quarantine snapshot, to be kept on disk: what every gateway's Envoys have rejected, and what else is
+// served in place of the configuration.
+func (f *Fleet) Quarantine() []laststate.Quarantined {
 	f.build.Lock()
 	defer f.build.Unlock()
-	var out []laststate.Record
+	var out []laststate.Quarantined
 	for _, name := range slices.Sorted(maps.Keys(f.members)) {
-		for _, v := range f.members[name].gateway.Snapshot() {
-			r := laststate.Record{
-				Gateway: name, Type: string(v.Key.Type), Name: v.Key.Name, Version: v.Version, Reason: v.Reason,
-				Revision: v.Revision, GoodRevision: v.GoodRevision, Closed: v.Closed,
+		for _, q := range f.members[name].gateway.Snapshot() {
+			r := laststate.Quarantined{
+				Gateway: name, Type: string(q.Key.Type), Name: q.Key.Name, Version: q.Version, Reason: q.Reason,
+				Revision: q.Revision, GoodRevision: q.GoodRevision, Closed: q.Closed,
 			}
-			if v.Good != nil {
-				b := body(v.Good)
+			if q.Good != nil {
+				b := body(q.Good)
 				r.Good = &b
 			}
-			for _, p := range v.Pinned {
+			for _, p := range q.Pinned {
 				r.Pinned = append(r.Pinned, body(p))
 			}
 			out = append(out, r)
 		}
 		if kept := f.members[name].builder.Kept(); len(kept) > 0 {
-			r := laststate.Record{Gateway: name, Kind: resource.KindService}
+			r := laststate.Quarantined{Gateway: name, Kind: resource.KindService}
 			for _, k := range kept {
 				r.Pinned = append(r.Pinned, body(k))
 			}
@@ -48,7 +48,7 @@ func (f *Fleet) Verdicts() []laststate.Record {
 		retiring := f.members[name].builder.Policies().Leaving
 		for _, policy := range slices.Sorted(maps.Keys(retiring)) {
 			if raw, err := (proto.MarshalOptions{Deterministic: true}).Marshal(retiring[policy]); err == nil && stay[policy] {
-				out = append(out, laststate.Record{
+				out = append(out, laststate.Quarantined{
 					Gateway: name, Kind: resource.KindAuthPolicy, Name: policy, Good: &laststate.Body{Bytes: raw},
 				})
 			}
@@ -83,13 +83,14 @@ func unpack(b laststate.Body) *translate.Resource {
 	return r
 }
 
-// Recall takes what was refused before a restart; call it after the last good state has been applied.
-func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
+// RestoreQuarantine takes the quarantine snapshot of the process before; call it after the last good state has been
+// applied.
+func (f *Fleet) RestoreQuarantine(all []laststate.Quarantined, now time.Time) {
 	f.build.Lock()
 	defer f.build.Unlock()
 	byGateway := map[string][]ads.Quarantined{}
 	policies := map[string]map[string]*configv1.AuthPolicy{}
-	for _, r := range records {
+	for _, r := range all {
 		if r.Kind == resource.KindAuthPolicy {
 			p := &configv1.AuthPolicy{}
 			if r.Good != nil && proto.Unmarshal(r.Good.Bytes, p) == nil {
@@ -110,17 +111,17 @@ func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
 			}
 			continue
 		}
-		v := ads.Quarantined{
+		q := ads.Quarantined{
 			Key: translate.Key{Type: translate.Type(r.Type), Name: r.Name}, Version: r.Version, Revision: r.Revision,
 			Reason: r.Reason, GoodRevision: r.GoodRevision, Closed: r.Closed,
 		}
 		if r.Good != nil {
-			v.Good = unpack(*r.Good)
+			q.Good = unpack(*r.Good)
 		}
 		for _, p := range r.Pinned {
-			v.Pinned = append(v.Pinned, unpack(p))
+			q.Pinned = append(q.Pinned, unpack(p))
 		}
-		byGateway[r.Gateway] = append(byGateway[r.Gateway], v)
+		byGateway[r.Gateway] = append(byGateway[r.Gateway], q)
 	}
 	for name, p := range policies {
 		if m := f.members[name]; m != nil {
@@ -130,9 +131,9 @@ func (f *Fleet) Recall(records []laststate.Record, now time.Time) {
 			f.hold(m, held)
 		}
 	}
-	for name, verdicts := range byGateway {
+	for name, quarantined := range byGateway {
 		if m := f.members[name]; m != nil {
-			m.gateway.Restore(verdicts, now)
+			m.gateway.Restore(quarantined, now)
 		}
 	}
 	f.signal()

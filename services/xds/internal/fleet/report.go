@@ -16,7 +16,7 @@ import (
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
 )
 
-// Reporter is what this server reports: pages that say who is connected and what is refused, of which a change touches
+// Reporter is what this server reports: pages that say who is connected and what is rejected, of which a change touches
 // those that it concerns, and a report with what changes all the time, which is the same size whatever there is.
 type Reporter struct {
 	f   *Fleet
@@ -29,12 +29,12 @@ type Reporter struct {
 	said   status.XdsStatus
 	number int64
 	last   *closing
-	// here are the Envoys by gateway and number, and refused the keys of what each gateway refuses.
-	here    map[string]*present
-	names   []string
-	looked  time.Time // at who lags
-	lagging bool      // somebody lacks something
-	slow    map[uint64]ads.Laggard
+	// gateways are the reported gateways, by name.
+	gateways map[string]*reported
+	names    []string
+	looked   time.Time // at who lags
+	lagging  bool      // somebody lacks something
+	slow     map[uint64]ads.Laggard
 }
 
 // closing is the last report, when the fleet has been closed, with the pages that go with it until they are said.
@@ -44,11 +44,11 @@ type closing struct {
 	err    error
 }
 
-// present is a gateway as it is reported.
-type present struct {
-	gateway *ads.Gateway
-	proxies map[uint64]status.ProxyStatus
-	refused map[string]struct{}
+// reported is a gateway as it is reported: its Envoys by number, and the keys of what they reject.
+type reported struct {
+	gateway  *ads.Gateway
+	proxies  map[uint64]status.ProxyStatus
+	rejected map[string]struct{}
 }
 
 // ReportOptions are what a report has from elsewhere.
@@ -68,7 +68,7 @@ func (f *Fleet) Reporter(last *status.View, opt ReportOptions) *Reporter {
 		opt.Behind = func() *status.Behind { return nil }
 	}
 	r := &Reporter{
-		f: f, opt: opt, pages: status.NewPages(f.opt.ID, resource.Time(f.started)), here: map[string]*present{}, slow: map[uint64]ads.Laggard{},
+		f: f, opt: opt, pages: status.NewPages(f.opt.ID, resource.Time(f.started)), gateways: map[string]*reported{}, slow: map[uint64]ads.Laggard{},
 	}
 	if last != nil {
 		r.absent.Remember(last, time.Now())
@@ -103,9 +103,9 @@ func (r *Reporter) look(now time.Time) status.News {
 		Live: map[string]int64{}, Connected: map[string]int32{}, Unsaved: r.opt.Unsaved(), Behind: r.opt.Behind(),
 		Lagging: r.now.Lagging, LaggingProxies: r.now.LaggingProxies, Rest: r.now.Rest,
 	}
-	judged, behind := false, false
+	rejected, behind := false, false
 	for name, g := range gateways {
-		// What is live before what is refused: a refusal lets a revision be live without the resource.
+		// What is live before what is rejected: a rejection lets a revision be live without the resource.
 		head := g.Revision()
 		s.Live[name] = g.Live()
 		behind = behind || s.Live[name] < head
@@ -113,12 +113,12 @@ func (r *Reporter) look(now time.Time) status.News {
 		if n := g.Count(); n > 0 {
 			s.Connected[name] = int32(n)
 		}
-		judged = r.refusals(name) || judged
+		rejected = r.rejections(name) || rejected
 	}
-	for name, p := range r.here {
+	for name, p := range r.gateways {
 		if gateways[name] != p.gateway {
 			r.drop(name, now)
-			judged = true
+			rejected = true
 		}
 	}
 	named := r.unresolved()
@@ -128,7 +128,7 @@ func (r *Reporter) look(now time.Time) status.News {
 	}
 	r.now = s
 	switch {
-	case s.Epoch != r.said.Epoch, s.Revision == r.said.Revision && s.State != r.said.State, judged, named, !maps.Equal(s.Live, r.said.Live), !maps.Equal(s.Connected, r.said.Connected):
+	case s.Epoch != r.said.Epoch, s.Revision == r.said.Revision && s.State != r.said.State, rejected, named, !maps.Equal(s.Live, r.said.Live), !maps.Equal(s.Connected, r.said.Connected):
 		return status.Urgent
 	case s.Revision != r.said.Revision, r.pages.Changed(), s.Unsaved != r.said.Unsaved, s.Behind != r.said.Behind,
 		!slices.Equal(s.Lagging, r.said.Lagging), !maps.Equal(s.Rest, r.said.Rest):
@@ -151,20 +151,20 @@ func (f *Fleet) view() (commit, map[string]*ads.Gateway) {
 
 // proxies takes the Envoys that have come, gone or another seat.
 func (r *Reporter) proxies(name string, g *ads.Gateway, now time.Time) {
-	p := r.here[name]
+	p := r.gateways[name]
 	if p != nil && p.gateway != g {
 		r.drop(name, now)
 		p = nil
 	}
 	if p == nil {
-		p = &present{g, map[uint64]status.ProxyStatus{}, map[string]struct{}{}}
-		r.here[name] = p
+		p = &reported{g, map[uint64]status.ProxyStatus{}, map[string]struct{}{}}
+		r.gateways[name] = p
 	}
 	changed, gone := g.ProxyChanges()
 	for _, x := range changed {
 		s := status.ProxyStatus{
 			ID: x.ID, Gateway: name, Address: x.Address, Version: x.Version, ConnectedAt: resource.Time(x.ConnectedAt),
-			Surplus: x.OverLimit, Since: resource.Time(x.Since), DrainTimeSeconds: int32(x.Drain / time.Second),
+			OverLimit: x.OverLimit, Since: resource.Time(x.Since), DrainTimeSeconds: int32(x.Drain / time.Second),
 		}
 		if _, known := p.proxies[x.Number]; !known {
 			r.absent.Came(s)
@@ -174,7 +174,7 @@ func (r *Reporter) proxies(name string, g *ads.Gateway, now time.Time) {
 	}
 	for _, number := range gone {
 		if s, known := p.proxies[number]; known {
-			r.went(s, now)
+			r.remember(s, now)
 			delete(p.proxies, number)
 			r.pages.Delete(proxyKey(number))
 		}
@@ -183,34 +183,34 @@ func (r *Reporter) proxies(name string, g *ads.Gateway, now time.Time) {
 
 func proxyKey(number uint64) string { return "proxy\x00" + strconv.FormatUint(number, 10) }
 
-// went remembers an Envoy with what it served last.
-func (r *Reporter) went(s status.ProxyStatus, now time.Time) {
+// remember keeps an Envoy that has gone, with what it served last.
+func (r *Reporter) remember(s status.ProxyStatus, now time.Time) {
 	s.AppliedRevision = r.now.Applied(s)
 	r.absent.Went(s, now)
 }
 
 // drop takes a gateway out that is not served any more.
 func (r *Reporter) drop(name string, now time.Time) {
-	p := r.here[name]
+	p := r.gateways[name]
 	for number, s := range p.proxies {
-		r.went(s, now)
+		r.remember(s, now)
 		r.pages.Delete(proxyKey(number))
 	}
-	for key := range p.refused {
+	for key := range p.rejected {
 		r.pages.Delete(key)
 	}
-	delete(r.here, name)
+	delete(r.gateways, name)
 }
 
-// refusals takes what a gateway's Envoys refuse, and says whether that is something else than before.
-func (r *Reporter) refusals(name string) (changed bool) {
-	p := r.here[name]
-	list := r.f.refused(name)
-	if len(list)+len(p.refused) == 0 {
+// rejections takes what a gateway's Envoys reject, and says whether that is something else than before.
+func (r *Reporter) rejections(name string) (changed bool) {
+	p := r.gateways[name]
+	list := r.f.rejectedBy(name)
+	if len(list)+len(p.rejected) == 0 {
 		return false
 	}
-	before := p.refused
-	p.refused = make(map[string]struct{}, len(list))
+	before := p.rejected
+	p.rejected = make(map[string]struct{}, len(list))
 	for _, x := range list {
 		// What concerns many objects is several items, so that each is small.
 		for part := 0; part == 0 || len(x.Objects) > 0; part++ {
@@ -222,7 +222,7 @@ func (r *Reporter) refusals(name string) (changed bool) {
 				key = fmt.Sprintf("refused\x00%s\x00\x00%v", name, item.Objects)
 			}
 			changed = r.pages.Put(key, item) || changed
-			p.refused[key] = struct{}{}
+			p.rejected[key] = struct{}{}
 			delete(before, key)
 		}
 	}
@@ -298,11 +298,11 @@ func (r *Reporter) lag(s *status.XdsStatus, gateways map[string]*ads.Gateway, no
 		}
 	}
 	s.Lagging = s.Lagging[:min(len(s.Lagging), status.MaxLagging)]
-	r.tell(slow, now)
+	r.logLagging(slow, now)
 }
 
-// tell logs who has begun, or ceased, to lag for long.
-func (r *Reporter) tell(slow map[uint64]ads.Laggard, now time.Time) {
+// logLagging logs who has begun, or ceased, to lag for long.
+func (r *Reporter) logLagging(slow map[uint64]ads.Laggard, now time.Time) {
 	for number, x := range slow {
 		if _, known := r.slow[number]; !known {
 			r.f.opt.Log.Warn("an envoy lags", zap.String("envoy", x.ID), zap.String("address", x.Address), zap.Int64("serves", x.Applied),
@@ -345,7 +345,7 @@ func (r *Reporter) Again(calls int) []status.Message {
 	return r.pages.Again(calls)
 }
 
-// close has the report stay what it is: the next life of this server learns from it which Envoys had their places here.
+// close has the report stay what it is: the next process of this server learns from it how senior the Envoys are.
 func (r *Reporter) close(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

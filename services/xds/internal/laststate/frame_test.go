@@ -75,8 +75,8 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// TestUnblamed: where nothing is refused nothing is written, but where something was; a restart knows the same.
-func TestUnblamed(t *testing.T) {
+// TestNothingQuarantined: where nothing is refused nothing is written, but where something was; a restart knows the same.
+func TestNothingQuarantined(t *testing.T) {
 	dir := t.TempDir()
 	reopen := func(want int) *laststate.File {
 		t.Helper()
@@ -84,24 +84,24 @@ func TestUnblamed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := f.Verdicts(); err != nil || len(got) != want {
-			t.Fatalf("%d verdicts, not %d, %v", len(got), want, err)
+		if got, err := f.Quarantine(); err != nil || len(got) != want {
+			t.Fatalf("%d quarantined, not %d, %v", len(got), want, err)
 		}
 		return f
 	}
 	for round, n := range []int{0, 0, 2, 0, 1} {
 		f := reopen(0)
 		for _, amount := range []int{0, n, n, 0, 0, n} {
-			records := make([]laststate.Record, amount)
+			records := make([]laststate.Quarantined, amount)
 			for i := range records {
-				records[i] = laststate.Record{Gateway: "g", Name: fmt.Sprint(round, i)}
+				records[i] = laststate.Quarantined{Gateway: "g", Name: fmt.Sprint(round, i)}
 			}
-			if err := f.SaveVerdicts(records); err != nil {
+			if err := f.SaveQuarantine(records); err != nil {
 				t.Fatal(err)
 			}
 			reopen(amount)
 		}
-		if err := f.SaveVerdicts(nil); err != nil {
+		if err := f.SaveQuarantine(nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -49,7 +49,7 @@ func TestFullDisk(t *testing.T) {
 	if err := j.file.Note(laststate.Notes{ConfigVersion: "8"}); err == nil {
 		t.Error("a note on a full disk is no error")
 	}
-	if err := j.file.SaveVerdicts([]laststate.Record{{Gateway: "g", Reason: strings.Repeat("y", 8<<10)}}); err == nil {
+	if err := j.file.SaveQuarantine([]laststate.Quarantined{{Gateway: "g", Reason: strings.Repeat("y", 8<<10)}}); err == nil {
 		t.Error("verdicts on a full disk are no error")
 	}
 	// A restart, on the same full disk.

@@ -57,8 +57,9 @@ type File struct {
 	notes    Notes
 	names    map[string][]netip.Addr
 	commit   stream.Commit
-	verdicts [sha256.Size]byte // of those last written
-	unblamed bool              // none were written last
+	// quarantine is the digest of the quarantine snapshot last written, and nothingQuarantined says that it was empty.
+	quarantine         [sha256.Size]byte
+	nothingQuarantined bool
 	// behind is why the file lacks what came last; nil where it lacks nothing. Nothing is appended then: a state
 	// without one of its commits is none that there ever was. It has to be written anew, see [File.Compact].
 	behind error
@@ -178,7 +179,7 @@ func (f *File) write(c stream.Commit, objects []*resource.Object, names map[stri
 
 // add seals a frame, and writes it.
 func (f *File) add(plain []byte) error {
-	out := f.aead.Seal(make([]byte, 4, 4+len(plain)+f.aead.Overhead()), nil, plain, place(f.count))
+	out := f.aead.Seal(make([]byte, 4, 4+len(plain)+f.aead.Overhead()), nil, plain, position(f.count))
 	binary.BigEndian.PutUint32(out, uint32(len(out)-4))
 	if _, err := f.f.Write(out); err != nil {
 		return err
@@ -188,8 +189,8 @@ func (f *File) add(plain []byte) error {
 	return nil
 }
 
-// place binds a frame to its place in the file, so that frames cannot be left out or reordered.
-func place(n uint64) []byte { return binary.BigEndian.AppendUint64([]byte("frame "), n) }
+// position binds a frame to its position in the file, so that frames cannot be left out or reordered.
+func position(n uint64) []byte { return binary.BigEndian.AppendUint64([]byte("frame "), n) }
 
 // Close makes the file durable.
 func (f *File) Close() error {

@@ -234,14 +234,14 @@ func TestNotes(t *testing.T) {
 	}
 }
 
-// TestVerdicts: what was refused is kept sealed; another key's is as good as none.
-func TestVerdicts(t *testing.T) {
+// TestQuarantine: what was refused is kept sealed; another key's is as good as none.
+func TestQuarantine(t *testing.T) {
 	j := open(t, t.TempDir())
-	records := []laststate.Record{{Gateway: "default", Type: "t", Name: "n", Version: "v", Reason: "why", Revision: 3, Good: &laststate.Body{Name: "n", Bytes: []byte("b")}}}
-	if err := j.file.SaveVerdicts(records); err != nil {
+	records := []laststate.Quarantined{{Gateway: "default", Type: "t", Name: "n", Version: "v", Reason: "why", Revision: 3, Good: &laststate.Body{Name: "n", Bytes: []byte("b")}}}
+	if err := j.file.SaveQuarantine(records); err != nil {
 		t.Fatal(err)
 	}
-	got, err := open(t, j.dir).file.Verdicts()
+	got, err := open(t, j.dir).file.Quarantine()
 	if err != nil || !reflect.DeepEqual(got, records) {
 		t.Errorf("%+v %v", got, err)
 	}
@@ -249,7 +249,7 @@ func TestVerdicts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := other.Verdicts(); err != nil || len(got) > 0 {
+	if got, err := other.Quarantine(); err != nil || len(got) > 0 {
 		t.Errorf("with another key: %+v %v", got, err)
 	}
 	path := filepath.Join(j.dir, "last-state.verdicts")
@@ -260,7 +260,7 @@ func TestVerdicts(t *testing.T) {
 	if err := os.WriteFile(path, raw[:len(raw)/2], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := j.file.Verdicts(); err != nil || len(got) > 0 {
+	if got, err := j.file.Quarantine(); err != nil || len(got) > 0 {
 		t.Errorf("torn: %+v %v", got, err)
 	}
 }

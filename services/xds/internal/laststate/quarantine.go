@@ -12,14 +12,15 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// Record is something that a gateway's Envoys are served although the configuration says otherwise.
-type Record struct {
+// Quarantined is a part of the quarantine snapshot: something that a gateway's Envoys are served although the
+// configuration says otherwise. The names of the fields are those of the file: gob finds them by name.
+type Quarantined struct {
 	Gateway string
-	// Kind says what the record is about:
-	//   - "": an Envoy resource that was refused, for a Reason; without one it is held back by another's refusal. Good
+	// Kind says what it is about:
+	//   - "": an Envoy resource that was rejected, for a Reason; without one it is held back by another's rejection. Good
 	//     and Pinned are what is served in its place.
-	//   - AuthPolicy: a policy that is gone, while routes that are served in the place of refused ones still name it.
-	//     Good is the policy itself.
+	//   - AuthPolicy: a policy that is gone, while routes that are served in place of rejected ones still name it. Good is
+	//     the policy itself.
 	//   - Service: Pinned are the clusters and endpoints of services that are served as they were, because their names
 	//     have no address.
 	Kind string
@@ -30,7 +31,7 @@ type Record struct {
 	GoodRevision    int64
 	Good            *Body
 	Pinned          []Body
-	// Closed are the policies of a refused slot that refuse every request, where the others of it are served.
+	// Closed are the policies of a rejected filter config that refuse every request, where the others of it are served.
 	Closed []string
 }
 
@@ -46,57 +47,60 @@ type Body struct {
 	Objects []string
 }
 
-// verdictsPlace binds the sealed bytes to their file.
-var verdictsPlace = []byte("verdicts")
+// The snapshot's file, and what binds the sealed bytes to it, are called what they were called first, so that a server
+// reads what the version before has written.
+const quarantineSuffix = ".verdicts"
 
-// SaveVerdicts writes down what is refused, sealed, where it is not what was written last.
-func (f *File) SaveVerdicts(records []Record) error {
-	if len(records) == 0 && f.unblamed {
+var quarantineFile = []byte("verdicts")
+
+// SaveQuarantine writes the quarantine snapshot, sealed, where it is not what was written last.
+func (f *File) SaveQuarantine(all []Quarantined) error {
+	if len(all) == 0 && f.nothingQuarantined {
 		return nil // as at nearly every change
 	}
 	var plain bytes.Buffer
-	if err := gob.NewEncoder(&plain).Encode(records); err != nil {
-		return fmt.Errorf("verdicts: %w", err)
+	if err := gob.NewEncoder(&plain).Encode(all); err != nil {
+		return fmt.Errorf("quarantine snapshot: %w", err)
 	}
 	sum := sha256.Sum256(plain.Bytes())
-	if sum == f.verdicts {
+	if sum == f.quarantine {
 		return nil
 	}
-	f.unblamed = false
-	tmp := f.path + ".verdicts.new"
-	err := os.WriteFile(tmp, f.aead.Seal(nil, nil, plain.Bytes(), verdictsPlace), 0o600)
+	f.nothingQuarantined = false
+	tmp := f.path + quarantineSuffix + ".new"
+	err := os.WriteFile(tmp, f.aead.Seal(nil, nil, plain.Bytes(), quarantineFile), 0o600)
 	if err == nil {
-		err = os.Rename(tmp, f.path+".verdicts")
+		err = os.Rename(tmp, f.path+quarantineSuffix)
 	}
 	if err != nil {
 		_ = os.Remove(tmp) // it takes the room that is missing
-		return fmt.Errorf("verdicts: %w", err)
+		return fmt.Errorf("quarantine snapshot: %w", err)
 	}
-	f.verdicts, f.unblamed = sum, len(records) == 0
+	f.quarantine, f.nothingQuarantined = sum, len(all) == 0
 	return nil
 }
 
-// Verdicts reads what was refused; none where nothing was, or where this key does not open it.
-func (f *File) Verdicts() ([]Record, error) {
-	raw, err := os.ReadFile(f.path + ".verdicts")
+// Quarantine reads the quarantine snapshot; nothing where nothing was quarantined, or where this key does not open it.
+func (f *File) Quarantine() ([]Quarantined, error) {
+	raw, err := os.ReadFile(f.path + quarantineSuffix)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("verdicts: %w", err)
+		return nil, fmt.Errorf("quarantine snapshot: %w", err)
 	}
-	plain, err := f.aead.Open(nil, nil, raw, verdictsPlace)
+	plain, err := f.aead.Open(nil, nil, raw, quarantineFile)
 	if err != nil {
 		return nil, nil //nolint:nilerr // another key's, or torn: the Envoys will judge again
 	}
-	var records []Record
-	if err := gob.NewDecoder(bytes.NewReader(plain)).Decode(&records); err != nil {
+	var all []Quarantined
+	if err := gob.NewDecoder(bytes.NewReader(plain)).Decode(&all); err != nil {
 		return nil, nil //nolint:nilerr // of another version of this program
 	}
-	for i := range records { // a server from before Kind has said it in the place of the type
-		if r := &records[i]; r.Type == resource.KindAuthPolicy || r.Type == resource.KindService {
-			r.Kind, r.Type = r.Type, ""
+	for i := range all { // a server from before Kind has said it in the place of the type
+		if q := &all[i]; q.Type == resource.KindAuthPolicy || q.Type == resource.KindService {
+			q.Kind, q.Type = q.Type, ""
 		}
 	}
-	return records, nil
+	return all, nil
 }

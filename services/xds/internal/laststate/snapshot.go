@@ -79,7 +79,7 @@ func (f *File) read(file *os.File) (saved Saved, found, whole bool, err error) {
 		if raw, err = take(n, raw); err != nil {
 			break
 		}
-		if plain, err = f.aead.Open(plain[:0], nil, raw, place(f.count)); err != nil {
+		if plain, err = f.aead.Open(plain[:0], nil, raw, position(f.count)); err != nil {
 			break
 		}
 		fr, err := parse(plain)

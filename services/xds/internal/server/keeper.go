@@ -34,7 +34,7 @@ type keeper struct {
 	grown chan struct{}
 	// said guards what reports and the HTTP door read, who wait for neither a build nor the disk.
 	said sync.Mutex
-	// unsaved is why what is served, or what was refused, is not written down.
+	// unsaved is why what is served, or what is quarantined, is not written down.
 	unsaved string
 	// behind is what it is busy with.
 	behind  *status.Behind
@@ -53,11 +53,11 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 		if err := f.Apply(stream.Update{Commit: saved.Commit, Changed: saved.Objects}); err != nil {
 			return nil, err
 		}
-		records, err := file.Verdicts()
+		quarantined, err := file.Quarantine()
 		if err != nil {
 			return nil, err
 		}
-		f.Recall(records, time.Now())
+		f.RestoreQuarantine(quarantined, time.Now())
 		f.Restore(saved.Names)
 	}
 	k.note(file.Behind())
@@ -71,16 +71,16 @@ func (k *keeper) begin() stream.Options {
 	return stream.Options{Initial: saved.Objects, InitialCommit: saved.Commit, OnUpdate: k.update, OnProgress: k.progress, Log: k.log}
 }
 
-// judge writes down what the Envoys refuse, and what could not be written before, and the file anew when that is due,
-// until the context ends.
-func (k *keeper) judge(ctx context.Context) error {
+// run writes down what is quarantined, and what could not be written before, and the file anew when that is due, until
+// the context ends.
+func (k *keeper) run(ctx context.Context) error {
 	again := time.NewTicker(retry / 5)
 	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-k.fleet.Judged():
+		case <-k.fleet.QuarantineChanged():
 			k.save(true)
 		case <-k.grown:
 			k.renew()
@@ -97,15 +97,15 @@ func (k *keeper) save(due bool) {
 	}
 	k.turn.Lock()
 	defer k.turn.Unlock()
-	refused := k.fleet.Verdicts()
+	quarantined := k.fleet.Quarantine()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var err error
 	if c, ready := k.fleet.Head(); ready && k.file.Behind() != nil {
 		err = k.compact(c)
 	}
-	if verdicts := k.file.SaveVerdicts(refused); err == nil {
-		err = verdicts
+	if saved := k.file.SaveQuarantine(quarantined); err == nil {
+		err = saved
 	}
 	k.note(err)
 }

@@ -118,8 +118,8 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	})
 	group.Add("names", func(ctx context.Context) error { return status.Report(ctx, nc, f.Troubled(), f.Names) })
 	group.Add("peers", func(ctx context.Context) error { return status.WatchXds(ctx, nc, js, f.Peers()) })
-	group.Add("places", func(ctx context.Context) error { return f.Age(ctx, func() bool { return !nc.IsConnected() }) })
-	group.Add("verdicts", keep.judge)
+	group.Add("seats", func(ctx context.Context) error { return f.Age(ctx, func() bool { return !nc.IsConnected() }) })
+	group.Add("last state", keep.run)
 	group.Add("grpc", func(ctx context.Context) error { return serveGRPC(ctx, g, grpcDoor, f) })
 	group.Add("http", func(ctx context.Context) error {
 		api := client{nc, box, tried, httpDoor.Proven}
