@@ -11,36 +11,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
-	"github.com/marchproxy/marchproxy/test/harness"
 )
-
-// liveRoute writes the route r with wait=live.
-func liveRoute(t *testing.T, s *harness.System, body, timeout string) (int, api.Live) {
-	t.Helper()
-	got, raw, err := s.Call(t.Context(), "PUT", s.API+"/v1/routes/r?wait=live&timeout="+timeout, direct("r", body, nil))
-	var o api.Object
-	if err == nil {
-		err = json.Unmarshal(raw, &o)
-	}
-	if err != nil || o.Live == nil {
-		t.Fatalf("%d %s %v", got, raw, err)
-	}
-	return got, *o.Live
-}
-
-// proxiesOf lists the Envoys that are known.
-func proxiesOf(t *testing.T, s *harness.System) []api.Proxy {
-	t.Helper()
-	var list api.ProxyList
-	got, raw, err := s.Call(t.Context(), "GET", s.API+"/v1/proxies", nil)
-	if err == nil {
-		err = json.Unmarshal(raw, &list)
-	}
-	if err != nil || got != 200 {
-		t.Fatalf("%d %s %v", got, raw, err)
-	}
-	return list.Items
-}
 
 // TestAbsentEnvoy: an Envoy that was killed is named in the answer to wait=live, which is 202 as for all that is not
 // live, and shown with what it served last, until it is back.

@@ -1,12 +1,7 @@
 package e2e
 
 import (
-	"bufio"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -21,123 +16,6 @@ const (
 	secondSecret = "another secret of thirty-two bytes"
 	opaque       = "b3BhcXVlLXRva2VuLWZvci1hLW1hY2hpbmU="
 )
-
-// signed is a token that is good for five minutes.
-func signed(t testing.TB, kid, secret string, claims jwt.MapClaims) string {
-	t.Helper()
-	if claims == nil {
-		claims = jwt.MapClaims{}
-	}
-	if claims["exp"] == nil {
-		claims["exp"] = time.Now().Add(5 * time.Minute).Unix()
-	}
-	token := jwt.NewWithClaims(jwt.SigningMethodHS256, claims)
-	token.Header["kid"] = kid
-	s, err := token.SignedString([]byte(secret))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func hmacKey(kid, secret string) string {
-	return fmt.Sprintf(`{"kid":%q,"algorithm":"HS256","secret":%q}`, kid, secret)
-}
-
-// echo is a backend that answers with the headers it got, and echoes what comes after an upgrade.
-func echo(t *testing.T) string {
-	t.Helper()
-	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Upgrade") == "" {
-			for _, name := range []string{"Authorization", "X-User", "X-License-Key"} {
-				_, _ = fmt.Fprintf(w, "%s=%s;", name, strings.Join(r.Header.Values(name), ","))
-			}
-			return
-		}
-		c, rw, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer func() { _ = c.Close() }()
-		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
-		_, _ = io.Copy(c, rw)
-	}))
-	t.Cleanup(b.Close)
-	return b.URL[strings.LastIndexByte(b.URL, ':')+1:]
-}
-
-// visitor keeps one connection.
-type visitor struct {
-	t    *testing.T
-	c    net.Conn
-	r    *bufio.Reader
-	host string
-}
-
-func visit(t *testing.T, s *harness.System, host string) *visitor {
-	t.Helper()
-	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Proxy)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	return &visitor{t, c, bufio.NewReader(c), host}
-}
-
-// get asks for a path; headers are lines.
-func (v *visitor) get(path, token string, headers ...string) (int, string, http.Header) {
-	v.t.Helper()
-	if token != "" {
-		headers = append(headers, "Authorization: Bearer "+token)
-	}
-	return v.ask("GET", path, headers...)
-}
-
-func (v *visitor) ask(method, path string, headers ...string) (int, string, http.Header) {
-	v.t.Helper()
-	_ = v.c.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := fmt.Fprintf(v.c, "%s %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", method, path, v.host, strings.Join(append(headers, ""), "\r\n")); err != nil {
-		v.t.Fatal(err)
-	}
-	resp, err := http.ReadResponse(v.r, nil)
-	if err != nil {
-		v.t.Fatalf("%s %s: %v", method, path, err)
-	}
-	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return resp.StatusCode, "", resp.Header
-	}
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	if resp.Close || resp.Header.Get("Connection") == "close" {
-		v.t.Errorf("%s %s: the connection is closed", method, path)
-	}
-	return resp.StatusCode, string(body), resp.Header
-}
-
-func (v *visitor) want(status int, path, token string, headers ...string) string {
-	v.t.Helper()
-	got, body, _ := v.get(path, token, headers...)
-	if got != status {
-		v.t.Errorf("GET %s: status %d, want %d: %s", path, got, status, body)
-	}
-	return body
-}
-
-// say writes on an upgraded connection and waits for the echo.
-func (v *visitor) say(text string) {
-	v.t.Helper()
-	_ = v.c.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := io.WriteString(v.c, text); err != nil {
-		v.t.Fatalf("the WebSocket is gone: %v", err)
-	}
-	got := make([]byte, len(text))
-	if _, err := io.ReadFull(v.r, got); err != nil || string(got) != text {
-		v.t.Fatalf("the WebSocket says %q (%v), want %q", got, err, text)
-	}
-}
 
 // TestAuthPolicy: a policy is put, and a real Envoy enforces it; keys and paths change under an open
 // connection and a running WebSocket, which notice nothing else.

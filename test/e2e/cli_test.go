@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,68 +20,6 @@ import (
 
 	"github.com/marchproxy/marchproxy/test/harness"
 )
-
-// terminalOf is the command line with a directory for its files.
-type terminalOf struct {
-	*testing.T
-	s   *harness.System
-	dir string
-	env []string
-}
-
-// run is a call that must end with an exit code.
-func (c *terminalOf) run(code int, args ...string) (out, stderr string) {
-	c.Helper()
-	return c.in("", code, args...)
-}
-
-func (c *terminalOf) in(stdin string, code int, args ...string) (out, stderr string) {
-	c.Helper()
-	cmd := c.s.CLI(c.Context(), args...)
-	cmd.Dir, cmd.Stdin = c.dir, strings.NewReader(stdin)
-	cmd.Env = append(cmd.Env, c.env...)
-	var o, e bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &o, &e
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		c.Fatal(err)
-	}
-	if got := cmd.ProcessState.ExitCode(); got != code {
-		c.Fatalf("marchproxy %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, code, o.String(), e.String())
-	}
-	return o.String(), e.String()
-}
-
-func (c *terminalOf) file(name, text string) {
-	c.Helper()
-	path := filepath.Join(c.dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		c.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		c.Fatal(err)
-	}
-}
-
-func (c *terminalOf) says(got string, want ...string) {
-	c.Helper()
-	for _, w := range want {
-		if !strings.Contains(got, w) {
-			c.Errorf("lacks %q:\n%s", w, got)
-		}
-	}
-}
-
-func (c *terminalOf) json(args ...string) map[string]any {
-	c.Helper()
-	out, _ := c.run(0, append(args, "-o", "json")...)
-	var v map[string]any
-	if err := json.Unmarshal([]byte(out), &v); err != nil {
-		c.Fatalf("%v: %v\n%s", args, err, out)
-	}
-	return v
-}
 
 // TestCLI is a day with the command line: each step follows from the one before.
 func TestCLI(t *testing.T) {
@@ -207,16 +143,6 @@ func TestCLI(t *testing.T) {
 	c.says(c.text("__complete", "get", ""), "routes")
 	_, e = c.run(1, "get", "routes", "-o", "xml")
 	c.says(e, "table, json or yaml")
-}
-
-func (c *terminalOf) text(args ...string) string {
-	c.Helper()
-	out, _ := c.run(0, args...)
-	return out
-}
-
-func route(name string) string {
-	return "kind: Route\nname: " + name + "\nspec:\n  hosts: [" + name + ".example.com]\n  backends: [{service: web}]\n"
 }
 
 // TestCLIMistakes: each kind of mistake is found without an api, with its file and line; and what the api

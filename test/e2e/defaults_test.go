@@ -6,26 +6,13 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/marchproxy/marchproxy/test/harness"
-	"github.com/marchproxy/marchproxy/test/probe"
 )
-
-// backends are servers of one handler; close stops one.
-func backends(t *testing.T, handlers ...http.HandlerFunc) (endpoints []any) {
-	t.Helper()
-	for _, h := range handlers {
-		b := httptest.NewServer(h)
-		t.Cleanup(b.Close)
-		endpoints = append(endpoints, map[string]any{"host": "127.0.0.1", "port": b.Listener.Addr().(*net.TCPAddr).Port})
-	}
-	return endpoints
-}
 
 // nobody are endpoints that refuse connections, as long as the test runs.
 func nobody(t *testing.T, n int) (endpoints []any) {
@@ -44,13 +31,6 @@ func nobody(t *testing.T, n int) (endpoints []any) {
 	return endpoints
 }
 
-func says(status int, text string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(status)
-		_, _ = io.WriteString(w, text)
-	}
-}
-
 // serve writes a service and its route, host NAME.test, and waits until they are live.
 func serve(t *testing.T, s *harness.System, name string, service, route map[string]any) {
 	t.Helper()
@@ -61,21 +41,6 @@ func serve(t *testing.T, s *harness.System, name string, service, route map[stri
 	call(t, s, "POST", s.API+"/v1/apply?wait=live", map[string]any{"resources": []any{
 		map[string]any{"kind": "Service", "name": name, "spec": service}, map[string]any{"kind": "Route", "name": name, "spec": spec},
 	}}, 200)
-}
-
-// statuses are those of n requests to a host.
-func statuses(s *harness.System, host string, n int) map[int]int {
-	out := map[int]int{}
-	c := probe.New(s.Proxy)
-	defer c.Close()
-	for range n {
-		a, _, err := c.Get(host, "/")
-		if err != nil {
-			a.Status = -1
-		}
-		out[a.Status]++
-	}
-	return out
 }
 
 // TestDefaults: what people expect of a proxy that they have told nothing.

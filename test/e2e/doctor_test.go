@@ -14,38 +14,9 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
 	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
-
-// door is the part of Envoy's admin interface that dev passes, from the test: dev's own stands still while a part is down
-// (harness.System.Down).
-func door(t *testing.T, s *harness.System) (url string) {
-	t.Helper()
-	d := httptest.NewServer(envoyadmin.Door(s.AdminSocket()))
-	t.Cleanup(d.Close)
-	return d.URL
-}
-
-// doctor runs `marchproxy doctor` once and returns what it says; differs is its exit status 2.
-func doctor(t *testing.T, s *harness.System, args ...string) (says string, differs bool) {
-	t.Helper()
-	url, err := s.NATS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := s.CLI(t.Context(), append([]string{"doctor"}, args...)...)
-	cmd.Env = append(cmd.Env, "NATS_URL="+url)
-	out, err := cmd.CombinedOutput()
-	if err == nil {
-		return string(out), false
-	}
-	if cmd.ProcessState.ExitCode() != 2 {
-		t.Fatalf("doctor: %v\n%s", err, out)
-	}
-	return string(out), true
-}
 
 // sees fails unless the doctor differs, in these words, within a while.
 func sees(t *testing.T, s *harness.System, words string, args ...string) {

@@ -22,25 +22,6 @@ import (
 	"github.com/marchproxy/marchproxy/test/probe"
 )
 
-// listenerStats are Envoy's counts of what happened to its listeners.
-func listenerStats(t *testing.T, s *harness.System) map[string]int {
-	t.Helper()
-	status, raw, err := s.Call(t.Context(), "GET", s.Admin+"/stats?filter=^listener_manager.(listener_|total_)", nil)
-	if err != nil || status != 200 {
-		t.Fatal(status, err)
-	}
-	out := map[string]int{}
-	for line := range strings.Lines(string(raw)) {
-		name, value, ok := strings.Cut(strings.TrimSpace(line), ": ")
-		n, err := strconv.Atoi(value)
-		if !ok || err != nil {
-			continue
-		}
-		out[strings.TrimPrefix(name, "listener_manager.")] = n
-	}
-	return out
-}
-
 // TestLimitsAndClientAuthDrainNothing: limits leave the listener as it is, a host that is to demand client
 // certificates has a chain of its own added, and every connection goes on, with what was changed in force.
 func TestLimitsAndClientAuthDrainNothing(t *testing.T) {

@@ -54,13 +54,3 @@ func TestEveryFeatureIsTaken(t *testing.T) {
 		})
 	}
 }
-
-// keys are the keys of the gateway default: what another gateway needs to be open to the same Envoys.
-func keys(t *testing.T, s *harness.System) any {
-	t.Helper()
-	key, err := s.ClusterKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return []any{map[string]any{"name": "bootstrap", "key": key}}
-}

@@ -17,14 +17,6 @@ import (
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
-// gone waits until a process does nothing any more.
-func gone(t *testing.T, what string, pid int) {
-	t.Helper()
-	if err := harness.Await(within(t), func() bool { return !harness.Alive(pid) }); err != nil {
-		t.Errorf("%s (process %d) is still there", what, pid)
-	}
-}
-
 // TestKilledRun: dev is killed, and everything that it leaves is in nobody's way: the next run stops it, says so,
 // and has the configuration.
 func TestKilledRun(t *testing.T) {

@@ -27,11 +27,6 @@ func TestWalkthrough(t *testing.T) {
 	}
 }
 
-func licenseKey() string {
-	const rest = "PENG-TEST-TEST-TEST-0001"
-	return rest + "-" + license.Checksum(rest)
-}
-
 // TestLicense: features gate paths and routes; an ended license keeps community paths, and everything in
 // its time of grace; the key is nowhere to be seen.
 func TestLicense(t *testing.T) {
@@ -184,13 +179,4 @@ func TestLicenseKey(t *testing.T) {
 	for _, k := range []string{key, other, wrong} {
 		keptFromLogs(t, s, k)
 	}
-}
-
-func bin(t *testing.T) string {
-	t.Helper()
-	root, err := harness.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(root, "bin", "marchproxy")
 }

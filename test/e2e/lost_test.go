@@ -1,52 +1,18 @@
 package e2e
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
-
-// live writes a route until that is live: parts of the system are just coming back.
-func live(t *testing.T, s *harness.System, name, body string) {
-	t.Helper()
-	eventually(t, func() string {
-		got, raw, err := s.Call(t.Context(), "PUT", s.API+"/v1/routes/"+name+"?wait=live&timeout=5s", direct(name, body, nil))
-		var answer struct{ Live struct{ Live bool } }
-		if err != nil || got > 201 || json.Unmarshal(raw, &answer) != nil || !answer.Live.Live {
-			return fmt.Sprintf("put %s: %d %s %v", name, got, raw, err) // no_proxies, for one
-		}
-		return ""
-	})
-	served(t, s, name, body)
-}
-
-func served(t *testing.T, s *harness.System, name, body string) {
-	t.Helper()
-	if status, seen := proxied(t, s, name+".example.com", "/"); status != 200 || seen != body {
-		t.Fatalf("%s: %d %q, want %q", name, status, seen, body)
-	}
-}
 
 func epoch(t *testing.T, s *harness.System) (epoch string, revision float64) {
 	t.Helper()
 	st := call(t, s, "GET", s.API+"/v1/status", nil, 200)
 	return st["epoch"].(string), st["revision"].(float64)
-}
-
-func down(t *testing.T, s *harness.System, f func() error, parts ...string) {
-	t.Helper()
-	if err := s.Down(t.Context(), f, parts...); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestOlderStream: NATS comes back with an older copy of its disk. Envoy serves on, and the stream becomes what
@@ -129,23 +95,6 @@ func TestOlderDatabase(t *testing.T) {
 			agree(t, s)
 		})
 	}
-}
-
-func deleteStream(ctx context.Context, s *harness.System) error {
-	url, err := s.NATS()
-	if err != nil {
-		return err
-	}
-	nc, err := nats.Connect(url)
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return err
-	}
-	return js.DeleteStream(ctx, stream.Name)
 }
 
 // TestNATSAway: the api takes writes while NATS is away, says that they are not live, and they are when NATS is back.

@@ -5,38 +5,12 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/marchproxy/marchproxy/test/harness"
 )
 
 var ofMetrics = regexp.MustCompile(`(?m)^marchproxy_(?:requests_total|request_bytes_total|response_bytes_total|request_duration_us_count|request_duration_us_bucket)\{[^}]*\} \d+$`)
-
-// counted are the request metrics of an Envoy: value by name and labels.
-func counted(t *testing.T, s *harness.System) map[string]int {
-	t.Helper()
-	status, raw, err := s.Call(t.Context(), "GET", s.Admin+"/stats/prometheus?filter=marchproxy_req", nil)
-	if err != nil || status != 200 {
-		t.Fatal(status, err)
-	}
-	status, more, err := s.Call(t.Context(), "GET", s.Admin+"/stats/prometheus?filter=marchproxy_resp", nil)
-	if err != nil || status != 200 {
-		t.Fatal(status, err)
-	}
-	out := map[string]int{}
-	for _, line := range ofMetrics.FindAllString(string(raw)+string(more), -1) {
-		name, value, _ := strings.Cut(line, "} ")
-		n, err := strconv.Atoi(value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[name+"}"] += n // of what both engines have counted Envoy shows both
-	}
-	return out
-}
 
 // TestMetricsEngines: Envoy itself and the filter count the same requests under the same names and labels, with the same
 // numbers where they are numbers of requests, and in the same buckets; turning from one to the other, off and on again

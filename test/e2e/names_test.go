@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,7 +18,6 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/dnstest"
 	"github.com/marchproxy/marchproxy/test/harness"
-	"github.com/marchproxy/marchproxy/test/probe"
 )
 
 // withDNS is a system whose names a DNS server of the test's own resolves.
@@ -81,55 +79,6 @@ func nameStatus(t *testing.T, s *harness.System) api.Status {
 		t.Fatalf("%v: %s", err, raw)
 	}
 	return out
-}
-
-// traffic asks for hosts in turn until stopped, and remembers what was answered but 200.
-type traffic struct {
-	stop, done chan struct{}
-	mu         sync.Mutex
-	asked      int
-	refused    int // connections, which a proxy that is down cannot take
-	failed     []string
-}
-
-func ask(s *harness.System, hosts []string) *traffic {
-	x := &traffic{stop: make(chan struct{}), done: make(chan struct{})}
-	go func() {
-		defer close(x.done)
-		c := probe.New(s.Proxy)
-		defer c.Close()
-		for i := 0; ; i++ {
-			select {
-			case <-x.stop:
-				return
-			case <-time.After(time.Millisecond):
-			}
-			a, _, err := c.Get(hosts[i%len(hosts)], "/")
-			x.mu.Lock()
-			x.asked++
-			switch {
-			case err != nil:
-				x.refused++
-			case a.Status != 200:
-				x.failed = append(x.failed, fmt.Sprintf("%s: %d %s", hosts[i%len(hosts)], a.Status, a.Body))
-			}
-			x.mu.Unlock()
-		}
-	}()
-	return x
-}
-
-// more waits until so many more have been asked for.
-func (x *traffic) more(t *testing.T, n int) {
-	t.Helper()
-	count := func() int { x.mu.Lock(); defer x.mu.Unlock(); return x.asked - x.refused }
-	from := count()
-	eventually(t, func() string {
-		if count() < from+n {
-			return "requests are not answered"
-		}
-		return ""
-	})
 }
 
 // knows waits until an xDS server that was started anew serves endpoints of the services: what it makes of names

@@ -1,98 +1,13 @@
 package e2e
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/json"
-	"encoding/pem"
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/golang-jwt/jwt/v5"
 )
-
-// signer is an asymmetric key.
-type signer struct {
-	kid    string
-	method jwt.SigningMethod
-	key    crypto.Signer
-}
-
-func signers(t *testing.T) []signer {
-	t.Helper()
-	r, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, d, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return []signer{{"r", jwt.SigningMethodRS256, r}, {"e", jwt.SigningMethodES256, e}, {"d", jwt.SigningMethodEdDSA, d}}
-}
-
-func (s signer) token(t *testing.T, changes jwt.MapClaims) string {
-	t.Helper()
-	claims := jwt.MapClaims{"iss": "joe", "aud": "shop", "sub": "ann", "exp": time.Now().Add(5 * time.Minute).Unix(), "realm_access": map[string]any{"roles": []string{"user", "admin"}}, "scope": "read write"}
-	maps.Copy(claims, changes)
-	maps.DeleteFunc(claims, func(_ string, v any) bool { return v == nil })
-	token := jwt.NewWithClaims(s.method, claims)
-	token.Header["kid"] = s.kid
-	text, err := token.SignedString(s.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
-}
-
-func (s signer) pem(t *testing.T) string {
-	t.Helper()
-	der, err := x509.MarshalPKIXPublicKey(s.key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
-}
-
-// keyServer is an identity provider that publishes keys under /keys, to whoever asks for id.test.
-func keyServer(t *testing.T, keys ...signer) (port string) {
-	t.Helper()
-	var set jose.JSONWebKeySet
-	for _, x := range keys {
-		set.Keys = append(set.Keys, jose.JSONWebKey{Key: x.key.Public(), KeyID: x.kid, Algorithm: x.method.Alg(), Use: "sig"})
-	}
-	var fetched atomic.Int32
-	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/keys" || r.Host != "id.test" {
-			http.Error(w, "not here", http.StatusNotFound)
-			return
-		}
-		fetched.Add(1)
-		_ = json.NewEncoder(w).Encode(set) // the client is gone: nobody is left to tell
-	}))
-	t.Cleanup(func() {
-		idp.Close()
-		if fetched.Load() == 0 {
-			t.Error("the key set was not fetched")
-		}
-	})
-	return idp.URL[strings.LastIndexByte(idp.URL, ':')+1:]
-}
 
 // TestPublicKeys: a policy with public keys behaves as one with shared secrets, though Envoy's own filter
 // serves it; keys given by PEM, and fetched.

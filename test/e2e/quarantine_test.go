@@ -7,56 +7,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-
-	"github.com/marchproxy/marchproxy/test/harness"
-	"github.com/marchproxy/marchproxy/test/probe"
 )
-
-type object = map[string]any
-
-// again kills parts and waits until they are back.
-func again(t *testing.T, s *harness.System, parts ...string) {
-	t.Helper()
-	for _, part := range parts {
-		old := s.Pid(part)
-		s.Kill(part)
-		eventually(t, func() string {
-			if now := s.Pid(part); now == old || now == 0 {
-				return part + " does not come back"
-			}
-			return ""
-		})
-	}
-	eventually(t, func() string {
-		if status, _, err := s.Call(t.Context(), "GET", s.Admin+"/ready", nil); err != nil || status != 200 {
-			return "the Envoy does not get ready"
-		}
-		return ""
-	})
-}
-
-// answered compares an answer with the wanted one; "" where they are the same.
-func answered(s *harness.System, host, token string, status int, body string) string {
-	c := probe.New(s.Proxy)
-	defer c.Close()
-	a, _, err := c.Get(host, "/", "Authorization: Bearer "+token)
-	if err != nil || a.Status != status || (body != "" && a.Body != body) {
-		return fmt.Sprintf("%s answers %d %q (%v), want %d %q", host, a.Status, a.Body, err, status, body)
-	}
-	return ""
-}
-
-// settled asks until the answer is the wanted one.
-func settled(t *testing.T, s *harness.System, host, token string, status int, body string) {
-	t.Helper()
-	eventually(t, func() string { return answered(s, host, token, status, body) })
-}
-
-// state is what the api says of an object.
-func state(t *testing.T, s *harness.System, path string) string {
-	t.Helper()
-	return fmt.Sprint(call(t, s, "GET", s.API+path, nil, 200)["status"])
-}
 
 // TestRefusedPolicyIsClosed: Envoy refuses the claims that a new version of a policy asks for.
 // What the policy protects is closed, to the key of the version before too, since it may have been revoked, on Envoys

@@ -4,29 +4,9 @@ import (
 	"fmt"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/stream"
-	"github.com/marchproxy/marchproxy/test/harness"
 )
-
-func put(t *testing.T, s *harness.System, name, body string) {
-	t.Helper()
-	got, raw, err := s.Call(t.Context(), "PUT", s.API+"/v1/routes/"+name+"?wait=live", direct(name, body, nil))
-	if err != nil || got > 201 {
-		t.Fatalf("put %s: %d %s %v", name, got, raw, err)
-	}
-	if status, seen := proxied(t, s, name+".example.com", "/"); status != 200 || seen != body {
-		t.Fatalf("%s: %d %q, want %q", name, status, seen, body)
-	}
-}
-
-func agree(t *testing.T, s *harness.System) {
-	t.Helper()
-	if err := s.Doctor(t.Context(), 30*time.Second); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // TestStreamLost: a stream that was purged or deleted is made again from the database, and nobody who is
 // served notices.

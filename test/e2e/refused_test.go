@@ -7,30 +7,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/marchproxy/marchproxy/test/harness"
 )
 
 // tooLarge is a regular expression that passes every check of the api, and that an Envoy refuses whose
 // runtime has been told to take smaller ones only (see strict): a defect of the check, as it were.
 const tooLarge = "/[a-z]{1,300}"
-
-// strict has the running Envoy refuse programs of regular expressions beyond 100 instructions.
-func strict(t *testing.T, s *harness.System) {
-	t.Helper()
-	status, body, err := s.AdminSocket().Do(t.Context(), "POST", "/runtime_modify?re2.max_program_size.error_level=100")
-	if err != nil || status != 200 {
-		t.Fatalf("runtime_modify: %d %s %v", status, body, err)
-	}
-}
-
-func direct(name, body string, more map[string]any) map[string]any {
-	spec := map[string]any{"hosts": []string{name + ".example.com"}, "direct_response": map[string]any{"status": 200, "body": body}}
-	for k, v := range more {
-		spec[k] = v
-	}
-	return map[string]any{"kind": "Route", "name": name, "spec": spec}
-}
 
 // TestOneBadObject: what Envoy refuses is quarantined alone; its neighbours in the same revision go live;
 // the object says so, with Envoy's reason; correcting it clears that.
@@ -141,6 +122,3 @@ func TestLastGoodKeepsItsCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-// eventually is [harness.Eventually].
-func eventually(t *testing.T, complaint func() string) { t.Helper(); harness.Eventually(t, complaint) }

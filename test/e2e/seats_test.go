@@ -19,18 +19,6 @@ import (
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
-// run starts a program that is killed when the test ends.
-func run(t *testing.T, cmd *exec.Cmd) {
-	t.Helper()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may have ended
-		_ = cmd.Wait()
-	})
-}
-
 // secondEnvoy runs an Envoy of the gateway default beside that of dev, on the same ports: the kernel deals
 // new connections to both. It returns its admin interface.
 func secondEnvoy(t *testing.T, s *harness.System, grpc string) string {

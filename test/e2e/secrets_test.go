@@ -14,10 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/marchproxy/marchproxy/pkg/status"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
@@ -142,31 +138,6 @@ func TestSecretsStaySecret(t *testing.T) {
 			}
 		}
 	}
-}
-
-// events is every message of both streams, with its subject and headers.
-func events(t *testing.T, s *harness.System) string {
-	t.Helper()
-	js := s.JetStream(t)
-	var all strings.Builder
-	for _, name := range []string{stream.Name, status.StreamName} {
-		st, err := js.Stream(t.Context(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := st.OrderedConsumer(t.Context(), jetstream.OrderedConsumerConfig{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		batch, err := c.Fetch(int(st.CachedInfo().State.Msgs), jetstream.FetchMaxWait(20*time.Second))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for m := range batch.Messages() {
-			fmt.Fprintln(&all, m.Subject(), m.Headers(), string(m.Data()))
-		}
-	}
-	return all.String()
 }
 
 // TestSettingsStaySecret: what a program says of a wrong setting does not repeat a secret in it.

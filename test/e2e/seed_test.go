@@ -4,44 +4,8 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
-	"strings"
 	"testing"
-
-	"github.com/marchproxy/marchproxy/test/harness"
-	"github.com/marchproxy/marchproxy/test/probe"
 )
-
-func start(t *testing.T, args ...string) *harness.System {
-	t.Helper()
-	s := harness.ForTest(t, nil, args...)
-	return s
-}
-
-func call(t *testing.T, s *harness.System, method, url string, body any, status int) map[string]any {
-	t.Helper()
-	return s.Want(t, method, url, body, status)
-}
-
-func proxied(t *testing.T, s *harness.System, host, path string) (int, string) {
-	t.Helper()
-	c := probe.New(s.Proxy)
-	defer c.Close()
-	a, _, err := c.Get(host, path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a.Status, a.Body
-}
-
-func backend(t *testing.T, says string) (port string) {
-	t.Helper()
-	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, says) }))
-	t.Cleanup(b.Close)
-	return b.URL[strings.LastIndexByte(b.URL, ':')+1:]
-}
 
 // TestSeed is the integration guide's end-to-end test, without Docker: the system runs, its document is
 // posted, and the proxy answers from the backend.
@@ -151,11 +115,4 @@ func TestHosts(t *testing.T) {
 			t.Errorf("%s%s: %d %q, want %q", c.host, c.path, status, body, c.want)
 		}
 	}
-}
-
-func try(s *harness.System, host string) (string, error) {
-	c := probe.New(s.Proxy)
-	defer c.Close()
-	a, _, err := c.Get(host, "/")
-	return a.Body, err
 }

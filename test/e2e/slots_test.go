@@ -3,7 +3,6 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marchproxy/marchproxy/test/harness"
 	"github.com/marchproxy/marchproxy/test/probe"
 )
 
@@ -203,31 +201,4 @@ func TestRefusedSlot(t *testing.T) {
 		}
 		return ""
 	})
-}
-
-// cacheWithoutFilters shares dev's cache, except for the filters.
-func cacheWithoutFilters(t *testing.T) string {
-	t.Helper()
-	envoy, err := harness.EnvoyPath()
-	if err != nil {
-		t.Fatal(err)
-	}
-	shared := filepath.Dir(envoy)
-	dir, err := os.MkdirTemp("", "marchproxy-cache-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })  // a leftover does no harm
-	if err := os.Chmod(dir, 0o755); err != nil { // the database's user must get in
-		t.Fatal(err)
-	}
-	for _, name := range []string{filepath.Base(envoy), "postgres"} {
-		if _, err := os.Stat(filepath.Join(shared, name)); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err := os.Symlink(filepath.Join(shared, name), filepath.Join(dir, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
 }

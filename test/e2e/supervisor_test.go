@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -21,55 +20,6 @@ import (
 
 // patience is how long a test waits for what should take a moment.
 const patience = 30 * time.Second
-
-func within(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// edge is a gateway of its own with an agent that supervises its Envoy.
-type edge struct {
-	*harness.Agent
-	proxy, admin string
-}
-
-func startEdge(t *testing.T, s *harness.System, env ...string) edge {
-	t.Helper()
-	ports, err := porttest.Take(2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	envoy, err := harness.EnvoyPath()
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := s.ClusterKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	call(t, s, "PUT", s.API+"/v1/gateways/edge", map[string]any{"spec": map[string]any{
-		"listeners": []any{map[string]any{"name": "http", "port": ports[0], "address": "127.0.0.1"}}, "api_keys": keys(t, s),
-		"drain_time": "90s",
-	}}, 201)
-	local := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-	a, err := harness.StartAgent(append([]string{
-		"XDS_SERVER=" + s.GRPC, "CLUSTER_API_KEY=" + key, "GATEWAY=edge", "ENVOY_PATH=" + envoy, "ENVOY_ADMIN_ADDR=" + local(ports[1]),
-		"ENVOY_CONCURRENCY=1", "MARCHPROXY_RUN_DIR=" + t.TempDir(), "LOGLEVEL=error",
-	}, env...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		select {
-		case <-a.Exited():
-		default:
-			_ = a.Stop(syscall.SIGKILL) // its Envoy ends with it
-		}
-	})
-	return edge{a, local(ports[0]), "http://" + local(ports[1])}
-}
 
 // TestEnvoyIsSupervised: the agent starts Envoy, starts it again, and lets its requests end.
 func TestEnvoyIsSupervised(t *testing.T) {
