@@ -80,6 +80,7 @@ func init() {
 		if kinds[k.Name] == nil {
 			panic(fmt.Sprintf("config: the schema has the kind %s, and pkg/config/kinds.go has not", k.Name))
 		}
+		resource.SecretFields(k.New().ProtoReflect().Descriptor()) // or it panics
 	}
 }
 

@@ -72,8 +72,8 @@ func (h *house) furnish(t *testing.T, s *harness.System) {
 // secrets is the file that apply needs elsewhere.
 func (h *house) secrets() string {
 	return fmt.Sprintf("Certificate/tls:\n  private_key: |\n    %s\n"+
-		"AuthPolicy/staff:\n  jwt.keys.one.secret: %s\nLicense/main: {key: %s}\n",
-		strings.ReplaceAll(strings.TrimSpace(h.key), "\n", "\n    "), firstSecret, licenseKey())
+		"AuthPolicy/staff:\n  jwt.keys.one.secret: %s\n  tokens.machine.value: %s\nLicense/main: {key: %s}\n",
+		strings.ReplaceAll(strings.TrimSpace(h.key), "\n", "\n    "), firstSecret, opaque, licenseKey())
 }
 
 // works asks for everything that needs a secret.
@@ -124,9 +124,9 @@ func TestMovingHouse(t *testing.T) {
 	for _, command := range []string{"apply", "diff"} {
 		_, e := c.run(1, command, "-f", "all.yaml")
 		c.says(e, "all.yaml:", "Certificate/tls spec.private_key is missing",
-			"AuthPolicy/staff spec.jwt.keys[0].secret is missing", "License/main spec.key is missing", "--secrets FILE",
-			"    AuthPolicy/staff:\n      jwt.keys.one.secret: ...", "    License/main:\n      key: ...")
-		if strings.Contains(e, "Certificate/ca") || strings.Contains(e, "tokens") {
+			"AuthPolicy/staff spec.jwt.keys[0].secret is missing", "AuthPolicy/staff spec.tokens[0] has neither value nor sha256", "License/main spec.key is missing", "--secrets FILE",
+			"    AuthPolicy/staff:\n      jwt.keys.one.secret: ...\n      tokens.machine.value: ...", "    License/main:\n      key: ...")
+		if strings.Contains(e, "Certificate/ca") {
 			t.Errorf("what needs no secret is said to:\n%s", e)
 		}
 	}
