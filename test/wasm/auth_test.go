@@ -88,125 +88,34 @@ func TestOtherLibraries(t *testing.T) {
 	}
 }
 
-func TestAlgorithmIsTheKeys(t *testing.T) {
+// TestForwardedLists: what is forwarded of a list, and what is not; the other cases of claims are in jwtcases.
+func TestForwardedLists(t *testing.T) {
 	vm := start(t, "auth", authUsers())
-	payload, err := json.Marshal(claims(now, nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for header, reason := range map[string]string{
-		`{"alg":"HS256","kid":"k1"}`:                     "",
-		`{"alg":"HS256"}`:                                "",
-		`{"\u0061lg":"HS\u0032\u0035\u0036","kid":"k1"}`: "",
-		`{"alg":"HS256","kid":"k384"}`:                   "algorithm",
-		`{"alg":"none","kid":"k1"}`:                      "algorithm",
-		`{"alg":"RS256","kid":"k1"}`:                     "algorithm",
-		`{"alg":"hs256","kid":"k1"}`:                     "algorithm",
-		`{"alg":"HS384","kid":"k1"}`:                     "algorithm",
-		`{"alg":"HS256","kid":"k9"}`:                     "unknown_key",
-		`{"alg":"HS256","kid":""}`:                       "unknown_key",
-		`{"kid":"k1"}`:                                   "malformed",
-		`{"alg":["HS256"],"kid":"k1"}`:                   "malformed",
-		`{"alg":"HS256","kid":7}`:                        "malformed",
-		`{"alg":"HS256","alg":"HS256","kid":"k1"}`:       "malformed",
-		`{"alg":"none","\u0061lg":"HS256","kid":"k1"}`:   "malformed",
-		`{"alg":"HS256","kid":"k1","crit":["exp"]}`:      "malformed",
-		`{"alg":"HS256","kid":"k1","crit":[]}`:           "malformed",
-		`{"alg":"HS256","kid":"k1","b64":false}`:         "malformed",
-		`{"alg":"HS256","kid":"k1","typ":1}`:             "type",
-		`["HS256"]`:                                      "malformed",
-		`{"alg":"HS256","kid":"k1"} `:                    "",
-		`{"alg":"HS256","kid":"k1"}x`:                    "malformed",
-		`{"alg":"HS256","a":[[[[[[1]]]]]]}`:              "malformed",
-	} {
-		expect(t, vm, bearer(raw(header, string(payload))), reason)
-	}
-}
-
-func TestClaims(t *testing.T) {
-	vm := start(t, "auth", authUsers())
-	at := now.Unix()
 	for _, c := range []struct {
 		change object
 		reason string
 	}{
-		{nil, ""},
-		{object{"exp": at - 59}, ""},
-		{object{"exp": at - 60}, "expired"},
-		{object{"exp": float64(at) - 59.5}, "expired"},
-		{object{"exp": nil}, "no_expiry"},
-		{object{"exp": "soon"}, "claims"},
-		{object{"exp": -1}, "claims"},
-		{object{"exp": 1e40}, "claims"},
-		{object{"exp": true}, "claims"},
-		{object{"nbf": at + 60}, ""},
-		{object{"nbf": at + 61}, "not_yet"},
-		{object{"nbf": "x"}, "claims"},
-		{object{"iat": at + 60}, ""},
-		{object{"iat": at + 61}, "issued_later"},
-		{object{"iat": object{}}, "claims"},
-		{object{"iss": "mallory"}, "issuer"},
-		{object{"iss": "JOE"}, "issuer"},
-		{object{"iss": nil}, "issuer"},
-		{object{"iss": []string{"joe"}}, "claims"},
-		{object{"aud": "other"}, "audience"},
-		{object{"aud": nil}, "audience"},
-		{object{"aud": []string{"other", "shop"}}, ""},
-		{object{"aud": []string{}}, "audience"},
-		{object{"aud": []any{"shop", 1}}, "claims"},
-		{object{"aud": object{"shop": 1}}, "claims"},
-		{object{"roles": nil}, "claim_required"},
-		{object{"roles": "reader"}, "claim_required"},
 		{object{"roles": []string{"reader", "owner"}}, ""},
 		{object{"roles": []any{[]string{"owner"}}}, "claim_required"},
-		{object{"roles": object{"admin": true}}, "claim_required"},
-		{object{"sub": "a\r\nx-evil: 1"}, "claim_forward"},
-		{object{"sub": "a\x00"}, "claim_forward"},
-		{object{"sub": object{}}, "claims"},
-		{object{"sub": " ann"}, "claim_forward"},
-		{object{"sub": "ann "}, "claim_forward"},
-		{object{"sub": nil}, ""},
-		{object{"sub": 12.5}, "claims"},
-		{object{"jti": 7}, "claims"},
 		{object{"roles": []string{"admin", "a,b"}}, "claim_forward"},
+		{object{"sub": nil}, ""},
 		{object{"sub": strings.Repeat("x", 4097)}, "claim_forward"},
-		{object{"sub": strings.Repeat("x", 9000)}, "too_long"},
 	} {
 		expect(t, vm, bearer(token(t, "k1", claims(now, c.change))), c.reason)
-	}
-	for _, payload := range []string{
-		``, `null`, `[]`, `"x"`, `{`, `{"exp":1,"exp":2}`, "{\"exp\":\xff}", fmt.Sprintf(`{"exp":%d,"a":%s1%s}`, at+9, strings.Repeat("[", 40), strings.Repeat("]", 40)),
-	} {
-		expect(t, vm, bearer(raw(`{"alg":"HS256"}`, payload)), "claims")
 	}
 }
 
 func TestCredentials(t *testing.T) {
 	vm := start(t, "auth", authUsers())
-	good := token(t, "k1", claims(now, nil))
 	for value, reason := range map[string]string{
-		"Bearer " + good:                      "",
-		"bearer " + good:                      "",
-		"BEARER   " + good:                    "",
 		"Bearer " + opaqueToken:               "claim_required", // it has no roles
-		"":                                    "scheme",
-		"Bearer":                              "malformed",
-		"Bearer ":                             "malformed",
-		"Bearer\t" + good:                     "scheme",
-		"Bearer" + good:                       "scheme",
-		"Basic " + good:                       "scheme",
-		"Bearer " + good + " ":                "malformed",
-		"Bearer " + good + ", Bearer x":       "malformed",
-		"Bearer \xff\xfe":                     "malformed",
-		"Bearer " + good + "=":                "malformed",
-		"Bearer " + good + ".":                "malformed",
-		"Bearer ...":                          "malformed",
 		"Bearer " + opaqueToken[:20]:          "unknown_token",
+		"Bearer \xff\xfe":                     "malformed",
 		"Bearer " + strings.Repeat("a", 8193): "too_long",
 	} {
 		expect(t, vm, request("/x", "authorization", value), reason)
 	}
-	expect(t, vm, request("/x"), "missing")
+	good := token(t, "k1", claims(now, nil)) // Envoy joins them before; this is for another host
 	expect(t, vm, request("/x", "authorization", "Bearer "+good, "authorization", "Bearer "+good), "ambiguous")
 	expect(t, vm, request("/x", "Authorization", "Bearer "+good, "authorization", ""), "ambiguous")
 	for path, reason := range map[string]string{
