@@ -633,10 +633,10 @@ type OpaqueToken struct {
 	// What it is called; unique in the policy.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The token, as clients send it, in Base64's letters and at least 16 characters. Write-only: it is
-	// replaced by its digest before it is stored. On a later write, absent keeps the stored one of this
-	// name.
+	// replaced by its digest before it is stored.
 	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
-	// SHA-256 of the token, in hexadecimal.
+	// SHA-256 of the token, in hexadecimal, for who has only that. Write-only: reads have the name alone. On a later write
+	// a name with neither value nor sha256 keeps what is stored under it.
 	Sha256 string `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	// Stands for the claim `sub`: for the policy's required and forwarded claims.
 	Subject string `protobuf:"bytes,4,opt,name=subject,proto3" json:"subject,omitempty"`
