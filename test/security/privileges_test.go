@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,12 +47,13 @@ type operation struct {
 type system struct {
 	*testing.T
 	*harness.System
+	answers *atomic.Int64
 }
 
 func start(t *testing.T) system {
 	t.Helper()
 	s := harness.ForTest(t, nil)
-	return system{t, s}
+	return system{t, s, &atomic.Int64{}}
 }
 
 // must does something as an admin.
