@@ -137,6 +137,38 @@ func TestTwoHosts(t *testing.T) {
 	}
 }
 
+// TestScopeHeader: the header by which a listener finds the routes of a host is the proxy's alone. What a client sends
+// under its name leads to no other host, and no backend sees it.
+func TestScopeHeader(t *testing.T) {
+	p := newPerimeter(t)
+	const name = "x-marchproxy-scope"
+	for _, d := range p.doors {
+		for _, scope := range []string{
+			"http|admin.example.com", "http|other.test", "http|*", "https|*", "https|mtls.example.com", "https|x.strict.example.com",
+			"*", "", "|", "open.example.com",
+		} {
+			for _, header := range []string{name, strings.ToUpper(name), "x_marchproxy_scope"} {
+				if d.http2 {
+					header = strings.ToLower(header)
+				}
+				for host, want := range map[string]int{
+					"admin.example.com": 401, "mtls.example.com": 421, "x.strict.example.com": 421, "gated.example.com": 402, "other.test": 200,
+				} {
+					got := p.ask(d, host, "/", header, scope, header, "http|other.test")
+					if got.status != want || want == 200 && got.seen.Get("Seen-Host") != host || got.seen.Get("Seen-Scope") != "" {
+						t.Errorf("%s, %s with %s: %s: %d, want %d; the backend saw %v", d.name, host, header, scope, got.status, want, got.seen)
+					}
+				}
+			}
+		}
+	}
+	status, raw, err := p.s.Call(t.Context(), http.MethodPut, p.s.API+"/v1/routes/scope", `{"spec":{"hosts":["scope.test"],
+		"request_headers":{"set":[{"name":"X-Marchproxy-Scope","value":"http|*"}]},"backends":[{"service":"web"}]}}`)
+	if err != nil || status != 422 || !strings.Contains(string(raw), "$.spec.request_headers.set[0].name") {
+		t.Errorf("a route that sets it: %d %s %v", status, raw, err)
+	}
+}
+
 // TestTrace: TRACE is refused whatever the route says, in any case.
 func TestTrace(t *testing.T) {
 	p := newPerimeter(t)

@@ -72,6 +72,7 @@ func newPerimeter(t *testing.T) *perimeter {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Seen-Host", believed(r.Host))
 		w.Header().Set("Seen-Path", r.RequestURI)
+		w.Header().Set("Seen-Scope", r.Header.Get("x-marchproxy-scope"))
 		for name, values := range r.Header { // as a CGI server has them
 			if strings.EqualFold(strings.ReplaceAll(name, "_", "-"), "x-user") {
 				w.Header().Add("Seen-User", strings.Join(values, ","))

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 var update = flag.Bool("update", false, "write docs/cli.md anew")
@@ -71,4 +72,28 @@ func indent(s string) string {
 		b.WriteString("  " + line)
 	}
 	return b.String()
+}
+
+// TestNoSecretIsAnArgument: what is given on a command line, every user of the machine can read. A secret comes in a
+// file, in the environment or on standard input.
+func TestNoSecretIsAnArgument(t *testing.T) {
+	flags := 0
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			flags++
+			for _, word := range []string{"token", "secret", "password", "key", "credential", "seed"} {
+				if strings.Contains(f.Name, word) && f.Value.Type() == "string" && !strings.HasPrefix(f.Usage, "file ") {
+					t.Errorf("%s --%s takes a secret as an argument: have it take a file", cmd.CommandPath(), f.Name)
+				}
+			}
+		})
+		for _, c := range cmd.Commands() {
+			walk(c)
+		}
+	}
+	walk(Root())
+	if flags < 50 {
+		t.Errorf("only %d flags are found", flags)
+	}
 }

@@ -447,6 +447,24 @@ func TestNamesWithoutEnd(t *testing.T) {
 	}
 }
 
+// TestHandshakesEnd: a name that nobody can be asked about is not waited for without end.
+func TestHandshakesEnd(t *testing.T) {
+	w := newWorld(t)
+	l := &configv1.Listener{Certificates: []string{"first"}}
+	first := issue(t, newKey(t, "P-256"), nil, "first.test")
+	w.apply(map[resource.Ref]proto.Message{gatewayRef: w.gateway(l), certificateRef("first"): first})
+	w.start()
+	w.live()
+	w.presents(1, "first.test", "first.test")
+	w.down()
+	begin := time.Now()
+	got, err := w.handshake(1, "made-up.test")
+	if took := time.Since(begin); err == nil || took < 10*time.Second || took > 20*time.Second {
+		t.Errorf("after %v: the certificate of %q, %v; want an end after 15s", took, got, err)
+	}
+	w.presents(1, "first.test", "first.test")
+}
+
 // capitals is a name with some letters as capitals, another one for each i.
 func capitals(name string, i int) string {
 	out := []byte(name)
