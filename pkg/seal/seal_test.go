@@ -111,3 +111,34 @@ func FuzzTamper(f *testing.F) {
 		}
 	})
 }
+
+// TestSigned: a signature is good for its data, purpose and key alone, and outlives a rotation.
+func TestSigned(t *testing.T) {
+	before, both, after := box(t, old), box(t, fresh+","+old), box(t, fresh)
+	key, s := before.Sign("audit", []byte("data"))
+	for what, c := range map[string]struct {
+		b             *seal.Box
+		key, purpose  string
+		data          string
+		signed, known bool
+	}{
+		"itself":          {before, key, "audit", "data", true, true},
+		"after rotation":  {both, key, "audit", "data", true, true},
+		"without its key": {after, key, "audit", "data", false, false},
+		"other data":      {before, key, "audit", "date", false, true},
+		"other purpose":   {before, key, "anchor", "data", false, true},
+		"shifted":         {before, key, "audit\x00d", "ata", false, true},
+		"no key":          {before, "", "audit", "data", false, false},
+	} {
+		if signed, known := c.b.Signed(c.key, c.purpose, []byte(c.data), s); signed != c.signed || known != c.known {
+			t.Errorf("%s: %v %v", what, signed, known)
+		}
+	}
+	otherKey, other := both.Sign("audit", []byte("data"))
+	if signed, known := both.Signed(key, "audit", []byte("data"), other); signed || !known || otherKey == key {
+		t.Error("a signature of another key is taken for this one's")
+	}
+	if signed, _ := before.Signed(key, "audit", []byte("data"), nil); signed {
+		t.Error("no signature is one")
+	}
+}
