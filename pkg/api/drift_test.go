@@ -28,6 +28,7 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 			"Object": api.Object{}, "ObjectStatus": api.ObjectStatus{}, "Live": api.Live{}, "AbsentProxy": api.AbsentProxy{}, "Trouble": api.Trouble{}, "ObjectList": api.ObjectList{},
 			"ApplyRequest": api.ApplyRequest{}, "ApplyResult": api.ApplyResult{}, "Warning": api.Warning{}, "Change": api.Change{}, "Revision": api.Revision{},
 			"RevisionList": api.RevisionList{}, "Diff": api.Diff{}, "AuditEntry": api.AuditEntry{}, "AuditList": api.AuditList{},
+			"AuditPoint": api.AuditPoint{}, "AuditBroken": api.AuditBroken{}, "AuditVerification": api.AuditVerification{},
 			"Status": api.Status{}, "LiveStatus": api.LiveStatus{}, "KindState": api.KindState{}, "Rejection": api.Rejection{},
 			"XdsServer": api.XdsServer{}, "Proxy": api.Proxy{}, "ProxyList": api.ProxyList{}, "Token": api.Token{}, "TokenBounds": api.TokenBounds{},
 			"TokenList": api.TokenList{}, "Problem": api.Problem{}, "Violation": api.Violation{},

@@ -167,6 +167,40 @@ type AuditList struct {
 	NextCursor string       `json:"next_cursor,omitempty"`
 }
 
+// AuditPoint is a record of the audit.
+type AuditPoint struct {
+	N    int64  `json:"n"`
+	Hash string `json:"hash"`
+}
+
+// AuditBroken is a record of the audit that does not fit.
+type AuditBroken struct {
+	N        int64  `json:"n"`
+	Revision int64  `json:"revision,omitempty"`
+	At       string `json:"at,omitempty"`
+	Reason   string `json:"reason"`
+}
+
+// AuditVerification is how far the audit was verified, and what was found.
+type AuditVerification struct {
+	// OK says that everything fits until the end of the audit.
+	OK      bool       `json:"ok"`
+	Last    AuditPoint `json:"last"`
+	Records int64      `json:"records"`
+	Entries int64      `json:"entries"`
+	// Adopted are the records that were chained later than they were written, the last of them at AdoptedAt.
+	Adopted   int64  `json:"adopted,omitempty"`
+	AdoptedAt string `json:"adopted_at,omitempty"`
+	// Unproven are the records that were signed with a SECRET_KEY that the api has not.
+	Unproven int64 `json:"unproven,omitempty"`
+	// Unchained are the records that the next write chains.
+	Unchained int64 `json:"unchained,omitempty"`
+	// Found is the record with the hash that was asked for.
+	Found      *AuditPoint  `json:"found,omitempty"`
+	Broken     *AuditBroken `json:"broken,omitempty"`
+	NextCursor string       `json:"next_cursor,omitempty"`
+}
+
 // Status is the system in one answer.
 type Status struct {
 	Revision          int64       `json:"revision"`
@@ -196,6 +230,8 @@ type Status struct {
 	RejectedObjects int32 `json:"rejected_objects,omitempty"`
 	// OldestRevision is the oldest one that is kept.
 	OldestRevision int64 `json:"oldest_revision,omitempty"`
+	// Audit is the last record of the audit.
+	Audit AuditPoint `json:"audit"`
 }
 
 // Progress is what a part of the system is busy with.

@@ -16,7 +16,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/seal"
 )
 
-// Forcer writes into the database past every check, as another version of the api could have: one revision an object.
+// Forcer writes into the database past every check, as another version of the api could have, one revision an object, or
+// somebody who has got at it.
 type Forcer struct {
 	conn *pgx.Conn
 	box  *seal.Box
@@ -43,6 +44,12 @@ func (s *System) Forcer(ctx context.Context) (*Forcer, error) {
 
 // Close ends the connection.
 func (f *Forcer) Close(ctx context.Context) error { return f.conn.Close(ctx) }
+
+// Exec runs a statement, as somebody does who has the database.
+func (f *Forcer) Exec(ctx context.Context, sql string, args ...any) error {
+	_, err := f.conn.Exec(ctx, sql, args...)
+	return err
+}
 
 // Put stores an object and returns its revision. Secrets of keys are sealed as the api does it.
 func (f *Forcer) Put(ctx context.Context, kind, name, spec string) (int64, error) {

@@ -23,7 +23,7 @@ import (
 var needed = map[string]string{
 	"health": "", "ready": "", "metrics": "", "openapi": "", "docs": "",
 	"status": "viewer", "proxies": "viewer", "rateLimitStatus": "viewer", "events": "viewer",
-	"listRevisions": "viewer", "getRevision": "viewer", "diffRevisions": "viewer", "audit": "viewer",
+	"listRevisions": "viewer", "getRevision": "viewer", "diffRevisions": "viewer", "audit": "viewer", "exportAudit": "viewer", "verifyAudit": "admin",
 	"apply": "editor", "rollback": "editor",
 	"listTokens": "admin", "createToken": "admin", "deleteToken": "admin",
 }

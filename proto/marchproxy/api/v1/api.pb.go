@@ -1382,6 +1382,271 @@ func (x *AuditList) GetNextCursor() string {
 	return ""
 }
 
+// A record of the audit: an accepted write, or a token made or deleted. Its hash is over it and all records before it.
+type AuditPoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Records are counted from 1.
+	N int64 `protobuf:"varint,1,opt,name=n,proto3" json:"n,omitempty"`
+	// 64 hexadecimal digits; empty before the first record.
+	Hash          string `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditPoint) Reset() {
+	*x = AuditPoint{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditPoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditPoint) ProtoMessage() {}
+
+func (x *AuditPoint) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditPoint.ProtoReflect.Descriptor instead.
+func (*AuditPoint) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AuditPoint) GetN() int64 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
+func (x *AuditPoint) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+// A record of the audit that does not fit.
+type AuditBroken struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The record.
+	N int64 `protobuf:"varint,1,opt,name=n,proto3" json:"n,omitempty"`
+	// Its revision; 0 for tokens, or where it is not there.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// RFC 3339; empty where it is not there.
+	At string `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	// What is wrong.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditBroken) Reset() {
+	*x = AuditBroken{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditBroken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditBroken) ProtoMessage() {}
+
+func (x *AuditBroken) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditBroken.ProtoReflect.Descriptor instead.
+func (*AuditBroken) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AuditBroken) GetN() int64 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
+func (x *AuditBroken) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *AuditBroken) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+func (x *AuditBroken) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// How far the audit was verified, from its beginning, and what was found.
+type AuditVerification struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Everything fits, until the end of the audit. False also while there is a next page.
+	Ok bool `protobuf:"varint,1,opt,name=ok,proto3" json:"ok,omitempty"`
+	// The last record that fits.
+	Last *AuditPoint `protobuf:"bytes,2,opt,name=last,proto3" json:"last,omitempty"`
+	// Records that fit.
+	Records int64 `protobuf:"varint,3,opt,name=records,proto3" json:"records,omitempty"`
+	// What they did to objects and tokens.
+	Entries int64 `protobuf:"varint,4,opt,name=entries,proto3" json:"entries,omitempty"`
+	// Records among them that were chained later than they were written: what is older than the chain, and what an api of
+	// the version before has written.
+	Adopted int64 `protobuf:"varint,5,opt,name=adopted,proto3" json:"adopted,omitempty"`
+	// When the last of those was chained, RFC 3339. Where nothing was upgraded at that time, somebody has had it chained anew.
+	AdoptedAt string `protobuf:"bytes,6,opt,name=adopted_at,json=adoptedAt,proto3" json:"adopted_at,omitempty"`
+	// Records among them whose signatures need an earlier SECRET_KEY that the api has not; a later one vouches for them.
+	Unproven int64 `protobuf:"varint,7,opt,name=unproven,proto3" json:"unproven,omitempty"`
+	// Records that are not chained yet; the next write does it.
+	Unchained int64 `protobuf:"varint,8,opt,name=unchained,proto3" json:"unchained,omitempty"`
+	// The record with the hash that was asked for; absent while none has it.
+	Found *AuditPoint `protobuf:"bytes,9,opt,name=found,proto3" json:"found,omitempty"`
+	// The first record that does not fit; absent where all do.
+	Broken *AuditBroken `protobuf:"bytes,10,opt,name=broken,proto3" json:"broken,omitempty"`
+	// Send it as ?cursor= to go on; empty at the end.
+	NextCursor    string `protobuf:"bytes,11,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditVerification) Reset() {
+	*x = AuditVerification{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditVerification) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditVerification) ProtoMessage() {}
+
+func (x *AuditVerification) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditVerification.ProtoReflect.Descriptor instead.
+func (*AuditVerification) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *AuditVerification) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
+func (x *AuditVerification) GetLast() *AuditPoint {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *AuditVerification) GetRecords() int64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+func (x *AuditVerification) GetEntries() int64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *AuditVerification) GetAdopted() int64 {
+	if x != nil {
+		return x.Adopted
+	}
+	return 0
+}
+
+func (x *AuditVerification) GetAdoptedAt() string {
+	if x != nil {
+		return x.AdoptedAt
+	}
+	return ""
+}
+
+func (x *AuditVerification) GetUnproven() int64 {
+	if x != nil {
+		return x.Unproven
+	}
+	return 0
+}
+
+func (x *AuditVerification) GetUnchained() int64 {
+	if x != nil {
+		return x.Unchained
+	}
+	return 0
+}
+
+func (x *AuditVerification) GetFound() *AuditPoint {
+	if x != nil {
+		return x.Found
+	}
+	return nil
+}
+
+func (x *AuditVerification) GetBroken() *AuditBroken {
+	if x != nil {
+		return x.Broken
+	}
+	return nil
+}
+
+func (x *AuditVerification) GetNextCursor() string {
+	if x != nil {
+		return x.NextCursor
+	}
+	return ""
+}
+
 // The system in one answer.
 type Status struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1421,13 +1686,15 @@ type Status struct {
 	RejectedObjects int32 `protobuf:"varint,24,opt,name=rejected_objects,json=rejectedObjects,proto3" json:"rejected_objects,omitempty"`
 	// The oldest revision that is kept: what came before can be neither shown nor rolled back to. 0 where there is none.
 	OldestRevision int64 `protobuf:"varint,25,opt,name=oldest_revision,json=oldestRevision,proto3" json:"oldest_revision,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The last record of the audit. Noted elsewhere, it proves later that nothing before it was changed.
+	Audit         *AuditPoint `protobuf:"bytes,26,opt,name=audit,proto3" json:"audit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1706,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1719,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Status) GetRevision() int64 {
@@ -1581,6 +1848,13 @@ func (x *Status) GetOldestRevision() int64 {
 	return 0
 }
 
+func (x *Status) GetAudit() *AuditPoint {
+	if x != nil {
+		return x.Audit
+	}
+	return nil
+}
+
 // What a part of the system is busy with.
 type Progress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1600,7 +1874,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1886,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1899,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Progress) GetWho() string {
@@ -1678,7 +1952,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +1964,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +1977,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Trouble) GetPart() string {
@@ -1753,7 +2027,7 @@ type UnresolvedName struct {
 
 func (x *UnresolvedName) Reset() {
 	*x = UnresolvedName{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +2039,7 @@ func (x *UnresolvedName) String() string {
 func (*UnresolvedName) ProtoMessage() {}
 
 func (x *UnresolvedName) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +2052,7 @@ func (x *UnresolvedName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnresolvedName.ProtoReflect.Descriptor instead.
 func (*UnresolvedName) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UnresolvedName) GetHost() string {
@@ -1856,7 +2130,7 @@ type LicenseStatus struct {
 
 func (x *LicenseStatus) Reset() {
 	*x = LicenseStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1868,7 +2142,7 @@ func (x *LicenseStatus) String() string {
 func (*LicenseStatus) ProtoMessage() {}
 
 func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1881,7 +2155,7 @@ func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicenseStatus.ProtoReflect.Descriptor instead.
 func (*LicenseStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LicenseStatus) GetName() string {
@@ -1965,7 +2239,7 @@ type LiveStatus struct {
 
 func (x *LiveStatus) Reset() {
 	*x = LiveStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1977,7 +2251,7 @@ func (x *LiveStatus) String() string {
 func (*LiveStatus) ProtoMessage() {}
 
 func (x *LiveStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1990,7 +2264,7 @@ func (x *LiveStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveStatus.ProtoReflect.Descriptor instead.
 func (*LiveStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LiveStatus) GetLiveRevision() int64 {
@@ -2062,7 +2336,7 @@ type KindState struct {
 
 func (x *KindState) Reset() {
 	*x = KindState{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2348,7 @@ func (x *KindState) String() string {
 func (*KindState) ProtoMessage() {}
 
 func (x *KindState) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2361,7 @@ func (x *KindState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindState.ProtoReflect.Descriptor instead.
 func (*KindState) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *KindState) GetCount() int64 {
@@ -2125,7 +2399,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2137,7 +2411,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2150,7 +2424,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Rejection) GetKind() string {
@@ -2216,7 +2490,7 @@ type XdsServer struct {
 
 func (x *XdsServer) Reset() {
 	*x = XdsServer{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2502,7 @@ func (x *XdsServer) String() string {
 func (*XdsServer) ProtoMessage() {}
 
 func (x *XdsServer) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2515,7 @@ func (x *XdsServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XdsServer.ProtoReflect.Descriptor instead.
 func (*XdsServer) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *XdsServer) GetId() string {
@@ -2324,7 +2598,7 @@ type Proxy struct {
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2336,7 +2610,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2623,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Proxy) GetId() string {
@@ -2465,7 +2739,7 @@ type ProxyList struct {
 
 func (x *ProxyList) Reset() {
 	*x = ProxyList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2477,7 +2751,7 @@ func (x *ProxyList) String() string {
 func (*ProxyList) ProtoMessage() {}
 
 func (x *ProxyList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2490,7 +2764,7 @@ func (x *ProxyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyList.ProtoReflect.Descriptor instead.
 func (*ProxyList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ProxyList) GetItems() []*Proxy {
@@ -2540,7 +2814,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2552,7 +2826,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2565,7 +2839,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Token) GetName() string {
@@ -2645,7 +2919,7 @@ type TokenBounds struct {
 
 func (x *TokenBounds) Reset() {
 	*x = TokenBounds{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +2931,7 @@ func (x *TokenBounds) String() string {
 func (*TokenBounds) ProtoMessage() {}
 
 func (x *TokenBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +2944,7 @@ func (x *TokenBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBounds.ProtoReflect.Descriptor instead.
 func (*TokenBounds) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TokenBounds) GetOwners() []string {
@@ -2712,7 +2986,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2724,7 +2998,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2737,7 +3011,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -2770,7 +3044,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2782,7 +3056,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2795,7 +3069,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Problem) GetType() string {
@@ -2862,7 +3136,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +3148,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2887,7 +3161,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Violation) GetPath() string {
@@ -2926,7 +3200,7 @@ type RateLimitStatus struct {
 
 func (x *RateLimitStatus) Reset() {
 	*x = RateLimitStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2938,7 +3212,7 @@ func (x *RateLimitStatus) String() string {
 func (*RateLimitStatus) ProtoMessage() {}
 
 func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2951,7 +3225,7 @@ func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
 func (*RateLimitStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RateLimitStatus) GetName() string {
@@ -3009,7 +3283,7 @@ type RateLimitNode struct {
 
 func (x *RateLimitNode) Reset() {
 	*x = RateLimitNode{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3021,7 +3295,7 @@ func (x *RateLimitNode) String() string {
 func (*RateLimitNode) ProtoMessage() {}
 
 func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3034,7 +3308,7 @@ func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitNode.ProtoReflect.Descriptor instead.
 func (*RateLimitNode) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RateLimitNode) GetId() string {
@@ -3134,7 +3408,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3146,7 +3420,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3159,7 +3433,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -3306,7 +3580,31 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\tAuditList\x123\n" +
 	"\x05items\x18\x01 \x03(\v2\x1d.marchproxy.api.v1.AuditEntryR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
-	"nextCursor\"\xa9\a\n" +
+	"nextCursor\".\n" +
+	"\n" +
+	"AuditPoint\x12\f\n" +
+	"\x01n\x18\x01 \x01(\x03R\x01n\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\"_\n" +
+	"\vAuditBroken\x12\f\n" +
+	"\x01n\x18\x01 \x01(\x03R\x01n\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x0e\n" +
+	"\x02at\x18\x03 \x01(\tR\x02at\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x8b\x03\n" +
+	"\x11AuditVerification\x12\x0e\n" +
+	"\x02ok\x18\x01 \x01(\bR\x02ok\x121\n" +
+	"\x04last\x18\x02 \x01(\v2\x1d.marchproxy.api.v1.AuditPointR\x04last\x12\x18\n" +
+	"\arecords\x18\x03 \x01(\x03R\arecords\x12\x18\n" +
+	"\aentries\x18\x04 \x01(\x03R\aentries\x12\x18\n" +
+	"\aadopted\x18\x05 \x01(\x03R\aadopted\x12\x1d\n" +
+	"\n" +
+	"adopted_at\x18\x06 \x01(\tR\tadoptedAt\x12\x1a\n" +
+	"\bunproven\x18\a \x01(\x03R\bunproven\x12\x1c\n" +
+	"\tunchained\x18\b \x01(\x03R\tunchained\x123\n" +
+	"\x05found\x18\t \x01(\v2\x1d.marchproxy.api.v1.AuditPointR\x05found\x126\n" +
+	"\x06broken\x18\n" +
+	" \x01(\v2\x1e.marchproxy.api.v1.AuditBrokenR\x06broken\x12\x1f\n" +
+	"\vnext_cursor\x18\v \x01(\tR\n" +
+	"nextCursor\"\xde\a\n" +
 	"\x06Status\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12-\n" +
@@ -3325,7 +3623,8 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\alagging\x18\x16 \x03(\v2\x1f.marchproxy.api.v1.LaggingProxyR\alagging\x12'\n" +
 	"\x0flagging_proxies\x18\x17 \x01(\x05R\x0elaggingProxies\x12)\n" +
 	"\x10rejected_objects\x18\x18 \x01(\x05R\x0frejectedObjects\x12'\n" +
-	"\x0foldest_revision\x18\x19 \x01(\x03R\x0eoldestRevision\x1aV\n" +
+	"\x0foldest_revision\x18\x19 \x01(\x03R\x0eoldestRevision\x123\n" +
+	"\x05audit\x18\x1a \x01(\v2\x1d.marchproxy.api.v1.AuditPointR\x05audit\x1aV\n" +
 	"\n" +
 	"StateEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x122\n" +
@@ -3479,52 +3778,55 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
-	(*Object)(nil),          // 0: marchproxy.api.v1.Object
-	(*ObjectStatus)(nil),    // 1: marchproxy.api.v1.ObjectStatus
-	(*Live)(nil),            // 2: marchproxy.api.v1.Live
-	(*LaggingProxy)(nil),    // 3: marchproxy.api.v1.LaggingProxy
-	(*AbsentProxy)(nil),     // 4: marchproxy.api.v1.AbsentProxy
-	(*ObjectList)(nil),      // 5: marchproxy.api.v1.ObjectList
-	(*ApplyRequest)(nil),    // 6: marchproxy.api.v1.ApplyRequest
-	(*ApplyResult)(nil),     // 7: marchproxy.api.v1.ApplyResult
-	(*Warning)(nil),         // 8: marchproxy.api.v1.Warning
-	(*Change)(nil),          // 9: marchproxy.api.v1.Change
-	(*Revision)(nil),        // 10: marchproxy.api.v1.Revision
-	(*RevisionList)(nil),    // 11: marchproxy.api.v1.RevisionList
-	(*Diff)(nil),            // 12: marchproxy.api.v1.Diff
-	(*AuditEntry)(nil),      // 13: marchproxy.api.v1.AuditEntry
-	(*AuditList)(nil),       // 14: marchproxy.api.v1.AuditList
-	(*Status)(nil),          // 15: marchproxy.api.v1.Status
-	(*Progress)(nil),        // 16: marchproxy.api.v1.Progress
-	(*Trouble)(nil),         // 17: marchproxy.api.v1.Trouble
-	(*UnresolvedName)(nil),  // 18: marchproxy.api.v1.UnresolvedName
-	(*LicenseStatus)(nil),   // 19: marchproxy.api.v1.LicenseStatus
-	(*LiveStatus)(nil),      // 20: marchproxy.api.v1.LiveStatus
-	(*KindState)(nil),       // 21: marchproxy.api.v1.KindState
-	(*Rejection)(nil),       // 22: marchproxy.api.v1.Rejection
-	(*XdsServer)(nil),       // 23: marchproxy.api.v1.XdsServer
-	(*Proxy)(nil),           // 24: marchproxy.api.v1.Proxy
-	(*ProxyList)(nil),       // 25: marchproxy.api.v1.ProxyList
-	(*Token)(nil),           // 26: marchproxy.api.v1.Token
-	(*TokenBounds)(nil),     // 27: marchproxy.api.v1.TokenBounds
-	(*TokenList)(nil),       // 28: marchproxy.api.v1.TokenList
-	(*Problem)(nil),         // 29: marchproxy.api.v1.Problem
-	(*Violation)(nil),       // 30: marchproxy.api.v1.Violation
-	(*RateLimitStatus)(nil), // 31: marchproxy.api.v1.RateLimitStatus
-	(*RateLimitNode)(nil),   // 32: marchproxy.api.v1.RateLimitNode
-	(*LimitedSource)(nil),   // 33: marchproxy.api.v1.LimitedSource
-	nil,                     // 34: marchproxy.api.v1.Object.LabelsEntry
-	nil,                     // 35: marchproxy.api.v1.Change.LabelsBeforeEntry
-	nil,                     // 36: marchproxy.api.v1.Change.LabelsAfterEntry
-	nil,                     // 37: marchproxy.api.v1.Status.StateEntry
-	nil,                     // 38: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	(*structpb.Struct)(nil), // 39: google.protobuf.Struct
+	(*Object)(nil),            // 0: marchproxy.api.v1.Object
+	(*ObjectStatus)(nil),      // 1: marchproxy.api.v1.ObjectStatus
+	(*Live)(nil),              // 2: marchproxy.api.v1.Live
+	(*LaggingProxy)(nil),      // 3: marchproxy.api.v1.LaggingProxy
+	(*AbsentProxy)(nil),       // 4: marchproxy.api.v1.AbsentProxy
+	(*ObjectList)(nil),        // 5: marchproxy.api.v1.ObjectList
+	(*ApplyRequest)(nil),      // 6: marchproxy.api.v1.ApplyRequest
+	(*ApplyResult)(nil),       // 7: marchproxy.api.v1.ApplyResult
+	(*Warning)(nil),           // 8: marchproxy.api.v1.Warning
+	(*Change)(nil),            // 9: marchproxy.api.v1.Change
+	(*Revision)(nil),          // 10: marchproxy.api.v1.Revision
+	(*RevisionList)(nil),      // 11: marchproxy.api.v1.RevisionList
+	(*Diff)(nil),              // 12: marchproxy.api.v1.Diff
+	(*AuditEntry)(nil),        // 13: marchproxy.api.v1.AuditEntry
+	(*AuditList)(nil),         // 14: marchproxy.api.v1.AuditList
+	(*AuditPoint)(nil),        // 15: marchproxy.api.v1.AuditPoint
+	(*AuditBroken)(nil),       // 16: marchproxy.api.v1.AuditBroken
+	(*AuditVerification)(nil), // 17: marchproxy.api.v1.AuditVerification
+	(*Status)(nil),            // 18: marchproxy.api.v1.Status
+	(*Progress)(nil),          // 19: marchproxy.api.v1.Progress
+	(*Trouble)(nil),           // 20: marchproxy.api.v1.Trouble
+	(*UnresolvedName)(nil),    // 21: marchproxy.api.v1.UnresolvedName
+	(*LicenseStatus)(nil),     // 22: marchproxy.api.v1.LicenseStatus
+	(*LiveStatus)(nil),        // 23: marchproxy.api.v1.LiveStatus
+	(*KindState)(nil),         // 24: marchproxy.api.v1.KindState
+	(*Rejection)(nil),         // 25: marchproxy.api.v1.Rejection
+	(*XdsServer)(nil),         // 26: marchproxy.api.v1.XdsServer
+	(*Proxy)(nil),             // 27: marchproxy.api.v1.Proxy
+	(*ProxyList)(nil),         // 28: marchproxy.api.v1.ProxyList
+	(*Token)(nil),             // 29: marchproxy.api.v1.Token
+	(*TokenBounds)(nil),       // 30: marchproxy.api.v1.TokenBounds
+	(*TokenList)(nil),         // 31: marchproxy.api.v1.TokenList
+	(*Problem)(nil),           // 32: marchproxy.api.v1.Problem
+	(*Violation)(nil),         // 33: marchproxy.api.v1.Violation
+	(*RateLimitStatus)(nil),   // 34: marchproxy.api.v1.RateLimitStatus
+	(*RateLimitNode)(nil),     // 35: marchproxy.api.v1.RateLimitNode
+	(*LimitedSource)(nil),     // 36: marchproxy.api.v1.LimitedSource
+	nil,                       // 37: marchproxy.api.v1.Object.LabelsEntry
+	nil,                       // 38: marchproxy.api.v1.Change.LabelsBeforeEntry
+	nil,                       // 39: marchproxy.api.v1.Change.LabelsAfterEntry
+	nil,                       // 40: marchproxy.api.v1.Status.StateEntry
+	nil,                       // 41: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	(*structpb.Struct)(nil),   // 42: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	39, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	34, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	42, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	37, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	2,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
 	8,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
@@ -3535,40 +3837,44 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	9,  // 9: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	2,  // 10: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
 	8,  // 11: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
-	39, // 12: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	39, // 13: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	35, // 14: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
-	36, // 15: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
+	42, // 12: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	42, // 13: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	38, // 14: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
+	39, // 15: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
 	9,  // 16: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
 	10, // 17: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
 	9,  // 18: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
 	13, // 19: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
-	22, // 20: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
-	23, // 21: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	37, // 22: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
-	19, // 23: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
-	8,  // 24: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
-	17, // 25: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
-	18, // 26: marchproxy.api.v1.Status.names:type_name -> marchproxy.api.v1.UnresolvedName
-	16, // 27: marchproxy.api.v1.Status.progress:type_name -> marchproxy.api.v1.Progress
-	3,  // 28: marchproxy.api.v1.Status.lagging:type_name -> marchproxy.api.v1.LaggingProxy
-	22, // 29: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
-	17, // 30: marchproxy.api.v1.LiveStatus.troubles:type_name -> marchproxy.api.v1.Trouble
-	16, // 31: marchproxy.api.v1.LiveStatus.progress:type_name -> marchproxy.api.v1.Progress
-	22, // 32: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
-	24, // 33: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	27, // 34: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
-	26, // 35: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	30, // 36: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	32, // 37: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	38, // 38: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	33, // 39: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	21, // 40: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	15, // 20: marchproxy.api.v1.AuditVerification.last:type_name -> marchproxy.api.v1.AuditPoint
+	15, // 21: marchproxy.api.v1.AuditVerification.found:type_name -> marchproxy.api.v1.AuditPoint
+	16, // 22: marchproxy.api.v1.AuditVerification.broken:type_name -> marchproxy.api.v1.AuditBroken
+	25, // 23: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
+	26, // 24: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
+	40, // 25: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	22, // 26: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
+	8,  // 27: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
+	20, // 28: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
+	21, // 29: marchproxy.api.v1.Status.names:type_name -> marchproxy.api.v1.UnresolvedName
+	19, // 30: marchproxy.api.v1.Status.progress:type_name -> marchproxy.api.v1.Progress
+	3,  // 31: marchproxy.api.v1.Status.lagging:type_name -> marchproxy.api.v1.LaggingProxy
+	15, // 32: marchproxy.api.v1.Status.audit:type_name -> marchproxy.api.v1.AuditPoint
+	25, // 33: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
+	20, // 34: marchproxy.api.v1.LiveStatus.troubles:type_name -> marchproxy.api.v1.Trouble
+	19, // 35: marchproxy.api.v1.LiveStatus.progress:type_name -> marchproxy.api.v1.Progress
+	25, // 36: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
+	27, // 37: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
+	30, // 38: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	29, // 39: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	33, // 40: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	35, // 41: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	41, // 42: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	36, // 43: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	24, // 44: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -3582,7 +3888,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -114,6 +114,10 @@ var Parameters = map[string]Parameter{
 	"object":             text("Only what has this name.", 63),
 	"actor":              text("Only what this token did.", 63),
 
+	"since": pattern(text("Only what was done from this time on, RFC 3339.", 40), "^[0-9]{4}-[0-9]{2}-[0-9]{2}T", "2026-01-31T00:00:00Z"),
+	"until": pattern(text("Only what was done before this time, RFC 3339.", 40), "^[0-9]{4}-[0-9]{2}-[0-9]{2}T", "2026-02-28T00:00:00Z"),
+	"head":  pattern(text("The hash of a record, as a status or an export had it.", 64), "^[0-9a-f]{64}$", strings.Repeat("3f", 32)),
+
 	"If-Match":        text("Write only if the object's ETag is this one (`*`: if it exists); 412 otherwise.", 256),
 	"If-None-Match":   text("Writes: `*` writes only if it does not exist, 412 otherwise. Reads: 304 if the ETag is this one.", 256),
 	"Idempotency-Key": pattern(text("Any printable characters without spaces. A repetition within 24 hours does nothing and is answered as the first request was.", 255), "^[!-~]*$", "4f9d7a1c-deploy-17"),

@@ -126,6 +126,9 @@ func Restore(t testing.TB, database string, revision int64) {
 	t.Helper()
 	Exec(t, database, fmt.Sprintf(`BEGIN; DELETE FROM changes WHERE revision > %[1]d; DELETE FROM revisions WHERE revision > %[1]d;
 		DELETE FROM resources WHERE revision > %[1]d;
+		DELETE FROM audit_chain WHERE n >= (SELECT min(n) FROM audit_chain WHERE revision > %[1]d);
+		DELETE FROM token_changes WHERE n NOT IN (SELECT n FROM audit_chain);
+		UPDATE config_head SET chain_revision = %[1]d, chain_n = last.n, chain_hash = last.hash FROM (SELECT n, hash FROM audit_chain ORDER BY n DESC LIMIT 1) AS last;
 		UPDATE config_head SET revision = %[1]d, state = (SELECT state FROM revisions WHERE revision = %[1]d); COMMIT`, revision))
 }
 

@@ -55,12 +55,11 @@ func start(t *testing.T, server *natstest.Server, url string) *api {
 	t.Helper()
 	a := &api{t: t, url: url, nats: server}
 	a.nc, a.js = server.Connect()
-	var err error
-	if a.store, err = store.Open(t.Context(), url); err != nil {
-		t.Fatal(err)
-	}
 	box, err := seal.New("a secret of the test's own")
 	if err != nil {
+		t.Fatal(err)
+	}
+	if a.store, err = store.Open(t.Context(), url, box); err != nil {
 		t.Fatal(err)
 	}
 	a.relay = relay.New(a.store, a.js, zap.New(core(server)))

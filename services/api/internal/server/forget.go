@@ -23,6 +23,10 @@ func forget(ctx context.Context, st *store.Store, keep store.Keep, published fun
 			return
 		}
 		pause = forgetEvery
+		if err := adopt(ctx, st, log); err != nil {
+			log.Warn("the audit cannot be chained", zap.Error(err))
+			continue
+		}
 		revisions, entries, err := st.Prune(ctx, keep, published(), time.Now())
 		switch {
 		case err != nil && ctx.Err() == nil:
@@ -31,4 +35,14 @@ func forget(ctx context.Context, st *store.Store, keep store.Keep, published fun
 			log.Info("deleted what need not be kept of the history", zap.Int64("revisions", revisions), zap.Int64("audit", entries))
 		}
 	}
+}
+
+// adopt chains the records of the audit that are not chained. What is older than the chain is many, once.
+func adopt(ctx context.Context, st *store.Store, log *zap.Logger) error {
+	began := time.Now()
+	n, err := st.Adopt(ctx)
+	if n > 0 {
+		log.Info("chained records of the audit that were written without a chain", zap.Int64("records", n), zap.Duration("took", time.Since(began)))
+	}
+	return err
 }

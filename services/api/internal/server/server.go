@@ -146,11 +146,14 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	// The filters check what is written for them. They are compiled while the database is asked.
 	prepared := make(chan error, 1)
 	go func() { prepared <- filterconfig.Prepare() }()
-	st, err := store.Open(ctx, cfg.DatabaseURL)
+	st, err := store.Open(ctx, cfg.DatabaseURL, box)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
+	if err := adopt(ctx, st, log); err != nil {
+		return err
+	}
 	nc, err := bus.Connect(cfg.NatsURL, "marchproxy-api", cfg.Identity, id, log)
 	if err != nil {
 		return err
@@ -266,7 +269,7 @@ func NewEpoch(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err := e.Err(); err != nil {
 		return err
 	}
-	st, err := store.Open(ctx, url)
+	st, err := store.Open(ctx, url, nil)
 	if err != nil {
 		return err
 	}

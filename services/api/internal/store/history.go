@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -65,7 +66,8 @@ type Keep struct {
 	// Revisions is how many at most, and Age how old ones.
 	Revisions int64
 	Age       time.Duration
-	// Audit is how old the entries of the audit are at most. Those of revisions that are kept are always there.
+	// Audit is how old the entries of the audit are at most. Those of revisions that are kept are always there, and what is
+	// later than one of them.
 	Audit time.Duration
 }
 
@@ -98,17 +100,61 @@ func (s *Store) Prune(ctx context.Context, k Keep, published int64, now time.Tim
 				DELETE FROM revisions r USING old WHERE r.revision = old.revision RETURNING r.revision
 			) SELECT count(*) FROM done`, first, batch).Scan(&n)
 	}
-	for _, table := range []string{"audit", "token_changes"} {
-		for n := int64(1); n > 0 && err == nil; entries += n {
-			err = s.pool.QueryRow(ctx, `WITH gone AS (
-					DELETE FROM `+table+` WHERE ctid = ANY(ARRAY(SELECT ctid FROM `+table+` WHERE at < $1 LIMIT $2)) RETURNING 1
-				) SELECT count(*) FROM gone`, since(k.Audit, now), batch).Scan(&n)
-		}
+	for n := int64(1); n > 0 && err == nil && k.Audit > 0; entries += n {
+		n, err = s.pruneAudit(ctx, k.Audit, now)
 	}
 	if err != nil {
 		return revisions, entries, s.noted(fmt.Errorf("prune: %w", err))
 	}
 	return revisions, entries, nil
+}
+
+// pruneAudit deletes the first records of the audit that are older than is to be kept, and writes down where the chain
+// begins from then on. It ends before the first record that is not, or whose revision is kept: what is left is whole. It
+// says how many entries have gone.
+func (s *Store) pruneAudit(ctx context.Context, keep time.Duration, now time.Time) (gone int64, err error) {
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		var a anchor
+		if err := a.scan(tx.QueryRow(ctx, selectAnchor+` FOR UPDATE`)); err != nil {
+			return err
+		}
+		if err := a.check(s.box); err != nil {
+			return err // what has been cut off would be forgotten
+		}
+		var kept int64
+		if err := tx.QueryRow(ctx, `SELECT coalesce(min(revision), $1) FROM revisions`, math.MaxInt64).Scan(&kept); err != nil {
+			return err
+		}
+		some, err := links(ctx, tx, a.N, math.MaxInt64)
+		if err != nil {
+			return err
+		}
+		was, total := a.N, int64(0)
+		for _, l := range some {
+			if !l.at.Before(since(keep, now)) || l.revision >= kept || total > 0 && total+int64(l.entries) > batch {
+				break
+			}
+			total += int64(l.entries)
+			a.N, a.Hash, a.at = l.n, l.hash, l.at
+			a.Revision = max(a.Revision, l.revision)
+		}
+		if a.N == was && (was == 0 || s.box.Signs(a.key)) {
+			return nil
+		}
+		if a.N > was { // otherwise it is signed with an earlier SECRET_KEY, and is signed anew while that is still known
+			a.deletedAt, a.keep = now, keep.String()
+		}
+		a.key, a.signature = s.box.Sign(signsAnchor, a.signs())
+		var b pgx.Batch
+		b.Queue(`DELETE FROM audit WHERE revision <= $1`, a.Revision)
+		b.Queue(`DELETE FROM token_changes WHERE n <= $1`, a.N)
+		b.Queue(`DELETE FROM audit_chain WHERE n <= $1`, a.N)
+		b.Queue(`UPDATE audit_anchor SET n = $1, revision = $2, hash = $3, at = $4, deleted_at = $5, keep = $6, key = $7, signature = $8`,
+			a.N, a.Revision, a.Hash, a.at, a.deletedAt, a.keep, a.key, a.signature)
+		gone = total
+		return tx.SendBatch(ctx, &b).Close()
+	})
+	return gone, err
 }
 
 // since is the time before which everything goes.

@@ -37,11 +37,7 @@ func TestPrune(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			url := pgtest.Database(t)
-			s, err := store.Open(t.Context(), url)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(s.Close)
+			s := opened(t, url, secret)
 			revise(t, url, 1, 5000)
 			release := pgtest.Hold(t, url, `SELECT FROM config_head FOR UPDATE`) // a write does not wait, nor is it waited for
 			n, _, err := s.Prune(t.Context(), c.keep, c.published, time.Now())
@@ -68,19 +64,18 @@ func TestPrune(t *testing.T) {
 // TestPruneFreesSpace: where as much goes as comes, the tables do not grow; otherwise they would become six times as large.
 func TestPruneFreesSpace(t *testing.T) {
 	url := pgtest.Database(t)
-	s, err := store.Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
+	s := opened(t, url, secret)
 	size, first := int64(0), int64(0)
 	for round := range 12 {
 		revise(t, url, round*2000+1, (round+1)*2000)
+		if _, err := s.Adopt(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 		if _, _, err := s.Prune(t.Context(), store.Keep{Revisions: 2000, Audit: time.Nanosecond}, int64(round+1)*2000, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		pgtest.Exec(t, url, `VACUUM`) // as the server does by itself
-		size = pgtest.Value[int64](t, url, `SELECT pg_total_relation_size('changes') + pg_total_relation_size('revisions') + pg_total_relation_size('audit')`)
+		size = pgtest.Value[int64](t, url, `SELECT pg_total_relation_size('changes') + pg_total_relation_size('revisions') + pg_total_relation_size('audit') + pg_total_relation_size('audit_chain')`)
 		if round == 1 {
 			first = size
 		}

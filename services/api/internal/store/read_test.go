@@ -39,11 +39,7 @@ func (p plan) read() float64 {
 // shows is what fits, in order.
 func TestListsByIndex(t *testing.T) {
 	url := pgtest.Database(t)
-	s, err := store.Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
+	s := opened(t, url, secret)
 	// In each thousand: one has an owner and a label, ten share a host, and twenty a service.
 	const routes = 20_000
 	pgtest.Exec(t, url, `INSERT INTO resources (kind, name, revision, payload) SELECT 'Route', 'r-' || to_char(n, 'FM00000'), n, json_strip_nulls(json_build_object(
@@ -109,11 +105,7 @@ func TestListsByIndex(t *testing.T) {
 // TestAuditByIndex: so does a page of the audit.
 func TestAuditByIndex(t *testing.T) {
 	url := pgtest.Database(t)
-	s, err := store.Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
+	s := opened(t, url, secret)
 	// Each revision changes two objects, of a thousand; one revision in a thousand is somebody else's. A token is made
 	// each thousand seconds.
 	const revisions = 20_000

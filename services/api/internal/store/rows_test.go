@@ -26,11 +26,7 @@ const wrong = `SELECT count(*) FROM resources
 // it back within one group, or an api of the version before does, which knows nothing of these columns.
 func TestColumns(t *testing.T) {
 	url := pgtest.Database(t)
-	s, err := store.Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
+	s := opened(t, url, secret)
 	object := func(kind, name, owner string, labels map[string]string, spec proto.Message) func(int64) *resource.Object {
 		return func(revision int64) *resource.Object {
 			o, err := resource.New(resource.Ref{Kind: kind, Name: name}, spec)

@@ -28,6 +28,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/seal"
 	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
@@ -43,6 +44,8 @@ const NotifyChannel = "marchproxy_revision"
 // Store is a pool of connections.
 type Store struct {
 	pool *pgxpool.Pool
+	// box signs the audit.
+	box *seal.Box
 	// instance marks this api's own announcements.
 	instance string
 	// known is the state of the head that was written last.
@@ -53,8 +56,8 @@ type Store struct {
 	raised  chan struct{} // there is a trouble that there was not
 }
 
-// Open connects, and brings the schema up to date.
-func Open(ctx context.Context, url string) (*Store, error) {
+// Open connects, and brings the schema up to date. The box signs the records of the audit; nil is for who writes none.
+func Open(ctx context.Context, url string, box *seal.Box) (*Store, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, errors.New("DATABASE_URL cannot be read; it must look like postgresql://user:password@host:5432/marchproxy")
@@ -68,7 +71,7 @@ func Open(ctx context.Context, url string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	s := &Store{pool: pool, instance: uuid.NewString(), raised: make(chan struct{}, 1)}
+	s := &Store{pool: pool, box: box, instance: uuid.NewString(), raised: make(chan struct{}, 1)}
 	if err := s.migrate(ctx); err != nil {
 		pool.Close()
 		return nil, err

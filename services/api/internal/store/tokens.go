@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/marchproxy/marchproxy/pkg/audit"
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 )
 
@@ -106,7 +107,7 @@ func (s *Store) Bootstrap(ctx context.Context, sha256 []byte) (ok bool, err erro
 			return err
 		}
 		ok = true
-		return auditToken(ctx, tx, "create", first, By{Who: auth.System()})
+		return s.auditToken(ctx, tx, "create", first, By{Who: auth.System()})
 	})
 	if err != nil {
 		return false, fmt.Errorf("bootstrap token: %w", err)
@@ -128,7 +129,7 @@ func (s *Store) SetBootstrap(ctx context.Context, sha256 []byte) error {
 		if err != nil {
 			return err
 		}
-		return auditToken(ctx, tx, "create", t, By{Who: auth.System()})
+		return s.auditToken(ctx, tx, "create", t, By{Who: auth.System()})
 	})
 	if err != nil {
 		return fmt.Errorf("token %s: %w", t.Name, err)
@@ -148,7 +149,7 @@ func (s *Store) CreateToken(ctx context.Context, t *TokenRow, sha256 []byte, by 
 		if err != nil {
 			return err
 		}
-		return auditToken(ctx, tx, "create", *t, by)
+		return s.auditToken(ctx, tx, "create", *t, by)
 	})
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == "23505" { // unique_violation
@@ -187,7 +188,7 @@ func (s *Store) DeleteToken(ctx context.Context, name string, by By) (t TokenRow
 		if _, err := tx.Exec(ctx, `DELETE FROM tokens WHERE name = $1`, name); err != nil {
 			return err
 		}
-		return auditToken(ctx, tx, "delete", t, by)
+		return s.auditToken(ctx, tx, "delete", t, by)
 	})
 	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrLastAdmin) {
 		err = fmt.Errorf("delete token: %w", err)
@@ -195,10 +196,11 @@ func (s *Store) DeleteToken(ctx context.Context, name string, by By) (t TokenRow
 	return t, err
 }
 
-func auditToken(ctx context.Context, tx pgx.Tx, action string, t TokenRow, by By) error {
-	_, err := tx.Exec(ctx, `INSERT INTO token_changes (at, actor, actor_id, request_id, action, name, role, message) VALUES (now(), $1, $2, $3, $4, $5, $6, $7)`,
-		by.Who.Name, by.Who.ID, by.RequestID, action, t.Name, t.Role, said(t))
-	return err
+func (s *Store) auditToken(ctx context.Context, tx pgx.Tx, action string, t TokenRow, by By) error {
+	return s.chainToken(ctx, tx, entryRow{
+		At: time.Now(), Actor: by.Who.Name, ActorID: by.Who.ID, RequestID: by.RequestID, Message: said(t),
+		Entry: audit.Entry{Kind: "Token", Name: t.Name, Action: action},
+	}, t.Role)
 }
 
 // said is what the audit says of a token.

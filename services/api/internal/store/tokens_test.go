@@ -15,11 +15,7 @@ import (
 // which knows neither ids nor ends, is what it was.
 func TestFirstToken(t *testing.T) {
 	url := pgtest.Database(t)
-	st, err := store.Open(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer st.Close()
+	st := opened(t, url, secret)
 	for _, want := range []bool{true, false} {
 		if fresh, err := st.Bootstrap(t.Context(), auth.Sum("first")); err != nil || fresh != want {
 			t.Fatalf("%v %v, want %v", fresh, err, want)

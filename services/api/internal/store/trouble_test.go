@@ -31,11 +31,7 @@ func TestMain(m *testing.M) {
 // trouble is known until there is room, without anybody writing, and then writes go on where they were.
 func TestFullDisk(t *testing.T) {
 	disk := disktest.New(t, 64<<20)
-	s, err := store.Open(t.Context(), pgtest.DatabaseIn(t, disk.Dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
+	s := opened(t, pgtest.DatabaseIn(t, disk.Dir), secret)
 	box, err := seal.New("a secret of the test's own")
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,8 @@ type Tx struct {
 	store *Store
 	// Head is the newest revision: the transaction's first one is the next.
 	Head
+	// chain is the audit's end.
+	chain chain
 	// Answers are those that idempotency keys remember of earlier requests.
 	Answers map[Key]Answer
 }
@@ -79,7 +81,7 @@ func (s *Store) Begin(ctx context.Context, keys []Key) (*Tx, error) {
 	t := &Tx{conn: conn, store: s}
 	var b pgx.Batch
 	b.Queue(`BEGIN`)
-	b.Queue(`SELECT epoch::text, revision, state::text FROM config_head FOR UPDATE`).QueryRow(t.scanHead)
+	b.Queue(`SELECT epoch::text, revision, state::text, chain_n, chain_hash, chain_revision FROM config_head FOR UPDATE`).QueryRow(t.scanHead)
 	if len(keys) > 0 {
 		var actors, names []string
 		for _, k := range keys {
@@ -114,7 +116,7 @@ type known struct {
 
 func (t *Tx) scanHead(row pgx.Row) error {
 	var text string
-	if err := row.Scan(&t.Epoch, &t.Revision, &text); err != nil {
+	if err := row.Scan(&t.Epoch, &t.Revision, &text, &t.chain.N, &t.chain.Hash, &t.chain.Revision); err != nil {
 		return err
 	}
 	if k := t.store.known.Load(); k != nil && k.text == text {
@@ -151,6 +153,10 @@ func (t *Tx) Rollback(ctx context.Context) {
 // Commit stores records, in the order of their revisions. After an error it is not known whether they were stored:
 // all of them or none.
 func (t *Tx) Commit(ctx context.Context, records []Record) error {
+	if err := t.adopt(ctx); err != nil {
+		t.discard(ctx)
+		return t.store.noted(fmt.Errorf("chain the audit: %w", err))
+	}
 	var b pgx.Batch
 	var last *Record
 	state, revisions := "", 0
@@ -164,13 +170,15 @@ func (t *Tx) Commit(ctx context.Context, records []Record) error {
 		state = queueRevisions(&b, records)
 		queueChanges(&b, records)
 		queueResources(&b, records)
+		queueLinks(&b, t.store.chain(&t.chain, records))
 		var whole *Committed
 		if revisions == 1 && len(last.Changes) <= 16 { // more is longer than an announcement
 			c := last.Committed(t.Epoch)
 			whole = &c
 		}
-		b.Queue(`UPDATE config_head SET revision = $1, state = $2 RETURNING pg_notify('`+NotifyChannel+`', $3)`,
-			last.Revision, state, announcement(t.store.instance, last.Revision, whole))
+		b.Queue(`UPDATE config_head SET revision = $1, state = $2, chain_n = $4, chain_hash = $5, chain_revision = $6
+			RETURNING pg_notify('`+NotifyChannel+`', $3)`,
+			last.Revision, state, announcement(t.store.instance, last.Revision, whole), t.chain.N, t.chain.Hash, t.chain.Revision)
 	}
 	queueAnswers(&b, records)
 	b.Queue(`COMMIT`)
@@ -181,6 +189,17 @@ func (t *Tx) Commit(ctx context.Context, records []Record) error {
 	t.conn.Release()
 	if last != nil {
 		t.store.known.Store(&known{state, last.State})
+	}
+	return nil
+}
+
+// adopt chains what an api of the version before has written since the chain's end.
+func (t *Tx) adopt(ctx context.Context) error {
+	for t.chain.Revision < t.Revision {
+		n, err := t.store.adopt(ctx, t.conn, &t.chain, t.Revision)
+		if err != nil || n == 0 {
+			return err
+		}
 	}
 	return nil
 }

@@ -4,8 +4,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"time"
 
 	"github.com/labstack/echo/v4"
+	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/resource"
@@ -50,4 +52,104 @@ func (a *API) audit(c echo.Context) error {
 		})
 	}
 	return c.JSON(http.StatusOK, out)
+}
+
+// verifyFor is how long one request verifies.
+const verifyFor = 5 * time.Second
+
+// verifyAudit verifies a part of the audit. One does so at a time: each costs the database what all can have of it.
+func (a *API) verifyAudit(c echo.Context) error {
+	ctx := c.Request().Context()
+	var v store.Verified
+	cur, err := cursor(c)
+	if err != nil {
+		return err
+	}
+	if cur != "" && json.Unmarshal([]byte(cur), &v) != nil {
+		return errCursor
+	}
+	select {
+	case a.verifying <- struct{}{}:
+		defer func() { <-a.verifying }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := a.Store.Verify(ctx, &v, c.QueryParam("head"), time.Now().Add(verifyFor)); err != nil {
+		return err
+	}
+	out := api.AuditVerification{
+		OK: v.Done, Last: api.AuditPoint(v.Last), Records: v.Records, Entries: v.Entries, Adopted: v.Adopted, Unproven: v.Unproven, Unchained: v.Unchained,
+	}
+	if v.Adopted > 0 {
+		out.AdoptedAt = resource.Time(v.AdoptedAt)
+	}
+	if v.Found >= 0 {
+		out.Found = &api.AuditPoint{N: v.Found, Hash: c.QueryParam("head")}
+	}
+	switch b := v.Broken; {
+	case b != nil:
+		out.Broken = &api.AuditBroken{N: b.N, Revision: b.Revision, Reason: b.Reason}
+		if !b.At.IsZero() {
+			out.Broken.At = resource.Time(b.At)
+		}
+		a.Log.Error("the audit does not fit", zap.Int64("record", b.N), zap.Int64("revision", b.Revision), zap.String("reason", b.Reason))
+	case !v.Done:
+		b, err := json.Marshal(&v)
+		if err != nil {
+			return err
+		}
+		out.NextCursor = base64.RawURLEncoding.EncodeToString(b)
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+// exportFor is how long a client may take for a page of an export.
+const exportFor = time.Minute
+
+// exportAudit streams a part of the audit.
+func (a *API) exportAudit(c echo.Context) error {
+	var times [2]time.Time
+	for i, name := range []string{"since", "until"} {
+		if text := c.QueryParam(name); text != "" {
+			var err error
+			if times[i], err = time.Parse(time.RFC3339Nano, text); err != nil {
+				return wrong(http.StatusBadRequest, "query parameter %s must be a time as RFC 3339 has it, such as 2026-01-31T00:00:00Z", name)
+			}
+		}
+	}
+	ctx, who := c.Request().Context(), actor(c).Name
+	if err := a.followers.join(who); err != nil {
+		return err
+	}
+	defer a.followers.leave(who)
+	h, err := a.Store.Stretch(ctx, times[0], times[1])
+	if err != nil {
+		return err
+	}
+	first, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	c.Response().Header().Set(echo.HeaderContentType, "application/x-ndjson")
+	c.Response().Header().Set("Cache-Control", "no-store")
+	rc := http.NewResponseController(c.Response())
+	write := func(lines []byte) error {
+		if err := rc.SetWriteDeadline(time.Now().Add(exportFor)); err != nil {
+			return err
+		}
+		if _, err := c.Response().Write(lines); err != nil {
+			return err
+		}
+		return rc.Flush()
+	}
+	if err = write(append(first, '\n')); err == nil {
+		err = a.Store.Export(ctx, h, write)
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			a.Log.Warn("an export of the audit broke off", zap.String("request_id", requestID(c)), zap.Error(err))
+		}
+		panic(http.ErrAbortHandler) // an end would look like the end of the audit
+	}
+	return nil
 }

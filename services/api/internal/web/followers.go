@@ -5,10 +5,10 @@ import (
 	"sync"
 )
 
-// maxFollowers is how many streams of events one token may have open at a time.
+// maxFollowers is how many streams one token may have open at a time, of events and exports of the audit.
 const maxFollowers = 100
 
-// followers counts the streams of events by the name of their token, and wakes them when a token is deleted.
+// followers counts the streams by the name of their token, and wakes them when a token is deleted.
 type followers struct {
 	deleted Signal
 
@@ -21,7 +21,7 @@ func (f *followers) join(name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.byName[name] >= maxFollowers {
-		return wrong(http.StatusTooManyRequests, "token %q has %d streams of events open, and may have no more; close "+
+		return wrong(http.StatusTooManyRequests, "token %q has %d streams of events or exports open, and may have no more; close "+
 			"some", name, maxFollowers)
 	}
 	if f.byName == nil {

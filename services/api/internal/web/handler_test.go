@@ -45,16 +45,16 @@ const token = "the token of a test, which is long enough"
 func serve(tb testing.TB) *server {
 	tb.Helper()
 	s := &server{tb: tb, url: pgtest.Database(tb)}
-	st, err := store.Open(tb.Context(), s.url)
+	box, err := seal.New("a secret of the test's own")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	st, err := store.Open(tb.Context(), s.url, box)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(st.Close)
 	s.store = st
-	box, err := seal.New("a secret of the test's own")
-	if err != nil {
-		tb.Fatal(err)
-	}
 	var committed web.Signal
 	s.writer, err = writer.New(tb.Context(), st, box, "", zap.NewNop(), func(store.Committed) { committed.Raise() })
 	if err != nil {

@@ -100,6 +100,18 @@ func (a *API) operations() []operation {
 			Description: "One entry for each object that a revision changed, and for each token made or deleted.",
 			Query:       append([]string{"kind", "object", "actor"}, page...), Answers: map[int]string{200: "AuditList"},
 		}, a.audit},
+		{op{
+			ID: "exportAudit", Method: "GET", Path: "/v1/audit/export", Role: auth.Viewer, Tag: "Revisions", Summary: "The audit as a file, with its hashes, the oldest first",
+			Description: "A line of JSON a record, which is an accepted write with all its entries, or a token made or deleted: a file that can be verified without the api " +
+				"(docs/operations.md has how). The first line has the record before it, and the last one. A connection that breaks off is no end.",
+			Query: []string{"since", "until"}, Answers: map[int]string{200: "application/x-ndjson"},
+		}, a.exportAudit},
+		{op{
+			ID: "verifyAudit", Method: "GET", Path: "/v1/audit/verify", Role: auth.Admin, Tag: "Revisions", Summary: "Whether the audit was changed",
+			Description: "Makes every record's hash anew, from the oldest to the newest, and looks whether it is as it was and signed with this system's SECRET_KEY; the first one that is not is named. " +
+				"It works for some seconds, and goes on where `next_cursor` is sent. With `head` it says which record has that hash: where none has, the audit was made anew, or restored from an older backup.",
+			Query: []string{"head", "cursor"}, Answers: map[int]string{200: "AuditVerification"},
+		}, a.verifyAudit},
 
 		{op{
 			ID: "listTokens", Method: "GET", Path: "/v1/tokens", Role: auth.Admin, Tag: "Tokens", Summary: "The tokens, without their secrets",

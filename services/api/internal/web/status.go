@@ -26,6 +26,11 @@ func (a *API) status(c echo.Context) error {
 	if out.OldestRevision, err = a.Store.Oldest(c.Request().Context()); err != nil {
 		return err
 	}
+	end, err := a.Store.AuditHead(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	out.Audit = api.AuditPoint(end)
 	for kind, k := range head.State {
 		out.State[kind] = api.KindState(k)
 	}

@@ -58,6 +58,7 @@ type API struct {
 	Proven   func(remote string)
 
 	followers    followers
+	verifying    chan struct{} // full while the audit is being verified
 	certificates expiries
 	metrics      *metrics
 	// openAPI and docs are made once.
@@ -70,6 +71,7 @@ func (a *API) Handler() (http.Handler, error) {
 	if a.Attempts == nil {
 		a.Attempts = guard.NewAttempts(a.Log)
 	}
+	a.verifying = make(chan struct{}, 1)
 	a.metrics = newMetrics(a)
 	if err := a.describe(); err != nil {
 		return nil, err
@@ -85,7 +87,7 @@ func (a *API) Handler() (http.Handler, error) {
 		h := a.measure(op.ID, a.guard(op))
 		e.Add(op.Method, op.Path, h)
 		allowed[op.Path] = append(allowed[op.Path], op.Method)
-		if op.Method == http.MethodGet && op.ID != "events" { // which would not end
+		if op.Method == http.MethodGet && op.ID != "events" && op.ID != "exportAudit" { // which would not end, or for long
 			e.HEAD(op.Path, h) // net/http leaves the body out
 			allowed[op.Path] = append(allowed[op.Path], http.MethodHead)
 		}

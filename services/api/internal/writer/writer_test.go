@@ -36,15 +36,14 @@ type api struct {
 func open(t testing.TB, url string) *api {
 	t.Helper()
 	a := &api{}
-	var err error
-	if a.store, err = store.Open(t.Context(), url); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(a.store.Close)
 	box, err := seal.New("a secret of the test's own")
 	if err != nil {
 		t.Fatal(err)
 	}
+	if a.store, err = store.Open(t.Context(), url, box); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.store.Close)
 	core, logs := observer.New(zap.InfoLevel)
 	a.log = logs
 	a.Writer, err = writer.New(t.Context(), a.store, box, "", zap.New(core), func(c store.Committed) {

@@ -163,6 +163,23 @@ func known(raw []byte, into any) bool {
 	return false
 }
 
+// Stream sends a request, and hands over the answer's body as it comes; who takes it closes it.
+func (c *Client) Stream(ctx context.Context, r Request) (io.ReadCloser, error) {
+	resp, err := c.send(ctx, r, nil, "")
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer func() { _ = resp.Body.Close() }()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	return nil, problemOf(resp, raw, c)
+}
+
 func (c *Client) send(ctx context.Context, r Request, body []byte, key string) (*http.Response, error) {
 	u, err := url.Parse(strings.TrimRight(c.URL, "/") + r.Path)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {

@@ -32,9 +32,10 @@ import (
 func (c *cli) doctorCommand() *cobra.Command {
 	var xds, admin, natsURL, gateway string
 	cmd := &cobra.Command{
-		Use: "doctor", Short: "Compare database, stream, xDS server and Envoy, and say where they differ", Args: cobra.NoArgs,
+		Use: "doctor", Short: "Compare database, stream, xDS server and Envoy, say where they differ, and verify the audit", Args: cobra.NoArgs,
 		Long: "Compare the state in the database (by the api), in the event stream (--nats or NATS_URL), in the xDS server (--xds)\n" +
-			"and in an Envoy's own dump (--admin). A change under way shows as a difference: run it again.",
+			"and in an Envoy's own dump (--admin). A change under way shows as a difference: run it again. The audit is verified as\n" +
+			"audit verify does it, where the token is an admin's.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.api()
 			if err != nil {
@@ -45,7 +46,7 @@ func (c *cli) doctorCommand() *cobra.Command {
 				return err
 			}
 			way := client.Transport(id.Client(""))
-			d := &doctor{http: &http.Client{Transport: way}, out: io.Discard, api: a, report: doctorReport{Parts: []doctorPart{}, Differences: []string{}}}
+			d := &doctor{verify: c.verifyAudit, http: &http.Client{Transport: way}, out: io.Discard, api: a, report: doctorReport{Parts: []doctorPart{}, Differences: []string{}}}
 			if d.nats, err = bus.Options(settings, id); err != nil {
 				return err
 			}
@@ -85,12 +86,14 @@ type doctorReport struct {
 
 // doctorPart is one part that could be looked at.
 type doctorPart struct {
-	// Part is database, stream, xds or envoy.
+	// Part is database, audit, stream, xds or envoy.
 	Part string `json:"part"`
-	// Revision that it has; absent for envoy, which knows none.
+	// Revision that it has; absent for envoy and audit, which know none.
 	Revision int64 `json:"revision,omitempty"`
 	// Resources are Envoy's: those that xds serves, and the clusters, listeners and scopes of envoy.
 	Resources int `json:"resources,omitempty"`
+	// Records are the audit's that were verified; absent where the token may not have it verified.
+	Records int64 `json:"records,omitempty"`
 }
 
 type doctor struct {
@@ -101,6 +104,8 @@ type doctor struct {
 	report doctorReport
 	// patience is how long one part may take to answer.
 	patience time.Duration
+	// verify is [cli.verifyAudit].
+	verify func(ctx context.Context, a *client.Client, head string) (api.AuditVerification, error)
 }
 
 func (d *doctor) differ(format string, args ...any) {
@@ -138,11 +143,31 @@ func (d *doctor) run(ctx context.Context, xds, admin, natsURL, gateway string) e
 	if more := int(truth.LaggingProxies) - len(truth.Lagging); more > 0 {
 		d.differ("%s more lag", plural(more, "Envoy"))
 	}
+	if err := d.audit(ctx); err != nil {
+		d.differ("the audit cannot be verified: %v", err)
+	}
 	if natsURL != "" {
 		d.part(ctx, "the stream", func(ctx context.Context) error { return d.stream(ctx, natsURL, truth) })
 	}
 	d.part(ctx, "the xDS server", func(ctx context.Context) error { return d.xds(ctx, xds, admin, gateway, truth) })
 	return ctx.Err()
+}
+
+// audit has the api verify its audit, however long that takes.
+func (d *doctor) audit(ctx context.Context) error {
+	v, err := d.verify(ctx, d.api, "")
+	var p *client.Problem
+	switch {
+	case errors.As(err, &p) && p.Status == http.StatusForbidden:
+		d.saw(doctorPart{Part: "audit"}, "not verified: that wants a token of an admin")
+	case err != nil:
+		return err
+	case v.Broken != nil:
+		d.differ("%s", unfit(v.Broken))
+	default:
+		d.saw(doctorPart{Part: "audit", Records: v.Records}, "%s fit", plural(int(v.Records), "record"))
+	}
+	return nil
 }
 
 // patience is how long one part may take to answer: each shows all that it has, and Envoy's dump of 100,000 hosts takes
@@ -169,7 +194,7 @@ func (d *doctor) xds(ctx context.Context, xds, admin, gateway string, truth api.
 	if err := d.getJSON(ctx, xds+"/v1/resources?gateway="+gateway, &s); err != nil {
 		return err
 	}
-	d.saw(doctorPart{"xds", s.Revision, len(s.Resources)}, "revision %d, %d resources", s.Revision, len(s.Resources))
+	d.saw(doctorPart{Part: "xds", Revision: s.Revision, Resources: len(s.Resources)}, "revision %d, %d resources", s.Revision, len(s.Resources))
 	if s.Epoch != truth.Epoch || s.Revision != truth.Revision {
 		d.differ("xds serves revision %d of epoch %s, the database has %d of %s", s.Revision, s.Epoch, truth.Revision, truth.Epoch)
 	}

@@ -62,7 +62,7 @@ func Root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "marchproxy", Short: "An L7 proxy platform for plain machines", SilenceUsage: true, SilenceErrors: true,
 		Long: "marchproxy runs the whole system on one machine (dev), and talks to a running one.\n\n" +
-			"Exit codes: 0 done; 1 an error, said on standard error; 2 differences (diff, doctor);\n" +
+			"Exit codes: 0 done; 1 an error, said on standard error; 2 differences (diff, doctor), or an audit that was changed;\n" +
 			"3 stored, but an Envoy has refused it or does not serve it yet (--wait, status);\n" +
 			"with status also: what is stored cannot be published, or nothing can be stored.",
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
