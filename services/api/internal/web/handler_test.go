@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -121,14 +120,7 @@ func (s *server) call(method, path, body string, out any) int {
 // been changed.
 func TestErrorOfNobodysFault(t *testing.T) {
 	s := serve(t)
-	db, err := pgx.Connect(t.Context(), s.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close(t.Context())
-	if _, err := db.Exec(t.Context(), "ALTER TABLE revisions RENAME COLUMN message TO other"); err != nil {
-		t.Fatal(err)
-	}
+	pgtest.Exec(t, s.url, "ALTER TABLE revisions RENAME COLUMN message TO other")
 	var p api.Problem
 	if status := s.call(http.MethodGet, "/v1/revisions", "", &p); status != http.StatusInternalServerError ||
 		!strings.Contains(p.Detail, "this is a defect") {
