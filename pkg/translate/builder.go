@@ -89,10 +89,10 @@ type work struct {
 
 func (b *Builder) begin(st *config.State) *work {
 	w := &work{
-		Builder: b, view: look(st, b.gatewayName, b.options), scopes: map[string]bool{}, services: map[string]bool{},
-		certs: map[string]bool{}, before: map[Key]*Resource{}, turned: map[string]bool{}, was: b.slotted,
+		Builder: b, view: look(st, b.gatewayName, b.options, b.judged), scopes: map[string]bool{}, services: map[string]bool{},
+		certs: map[string]bool{}, before: map[Key]*Resource{}, was: b.slotted,
 	}
-	w.parts, w.wild = b.judged, b.wildcards
+	w.wild = b.wildcards
 	return w
 }
 
@@ -259,6 +259,9 @@ func (w *work) slots() {
 			w.put(Key{TypeExtension, f.slot}, nil)
 		}
 		w.put(Key{TypeRuntime, bootstrap.RuntimeLayer}, nil)
+		return
+	}
+	if w.stale == 0 && len(w.turned) == 0 {
 		return
 	}
 	if w.stale&onGateway != 0 {

@@ -106,6 +106,9 @@ func (w *work) useFilters(scope Key, asks map[string]bool) {
 			delete(w.asked[f.slot], scope)
 		}
 		if was != (len(w.asked[f.slot]) > 0) {
+			if w.turned == nil {
+				w.turned = map[string]bool{}
+			}
 			w.turned[f.slot] = true
 		}
 	}

@@ -70,7 +70,7 @@ var emptyState = config.New()
 
 // built looks at what becomes of a route beside the other objects of a state.
 func (k *checker) built(st *config.State, name string, r *configv1.Route) {
-	v := look(st, "", Options{})
+	v := look(st, "", Options{}, newParts())
 	t := tableBuilder{view: &v, clusters: map[string]bool{}, policies: map[string]bool{}, listener: &configv1.Listener{}}
 	for _, built := range t.route(name, r) {
 		if err := built.ValidateAll(); err != nil {

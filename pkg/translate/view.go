@@ -22,9 +22,15 @@ type view struct {
 	wild map[string]bool
 }
 
-func look(st *config.State, gateway string, opt Options) view {
-	v := view{gateway: gateway, gw: gatewayIn(st, gateway), st: st, opt: opt, parts: newParts(), guards: map[string]guard{}}
+func look(st *config.State, gateway string, opt Options, parts *parts) view {
+	v := view{gateway: gateway, gw: gatewayIn(st, gateway), st: st, opt: opt, parts: parts}
 	for _, l := range v.gw.GetListeners() {
+		if len(l.GetClientAuth()) == 0 {
+			continue
+		}
+		if v.guards == nil {
+			v.guards = map[string]guard{}
+		}
 		v.guards[l.GetName()] = guardOf(l)
 	}
 	return v

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
 // NextTimer is how long no stream does anything by itself.
@@ -33,3 +35,9 @@ func (g *Gateway) Proxies() []Proxy {
 	})
 	return out
 }
+
+// RouteTable is what a client of the state of the world gets of a listener.
+func (g *Gateway) RouteTable(listener string) *translate.Resource { return g.routeTable(listener) }
+
+// MaxLag is how many changes the gateway's log may keep for nobody.
+const MaxLag = maxLag

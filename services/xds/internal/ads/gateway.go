@@ -133,6 +133,9 @@ func (g *Gateway) unlock() {
 		}
 		s.wake()
 	}
+	if at := g.routeTables.at; at != nil && tail.number-at.number > maxLag {
+		g.routeTables.at = nil
+	}
 	for c := range g.watchers {
 		select {
 		case c <- struct{}{}:

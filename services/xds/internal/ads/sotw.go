@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	clusterservicev3 "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	endpointservicev3 "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
@@ -15,7 +14,6 @@ import (
 	routeservicev3 "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/marchproxy/marchproxy/pkg/translate"
@@ -25,7 +23,7 @@ import (
 // resource of its type that was asked for. It is served from the same resources, quarantine included, and
 // is sent again when they change; a refused response is not sent again until then. Such clients are not
 // waited for by wait=live. A RouteConfiguration is served by the name of its listener, put together from
-// the listener's scopes: that costs what the whole table costs.
+// the listener's scopes ([translate.RouteTable]).
 
 // sotwOrder is that in which types are sent.
 var sotwOrder = func() (out []translate.Type) {
@@ -214,8 +212,14 @@ func (g *Gateway) watch() chan struct{} {
 
 func (g *Gateway) unwatch(c chan struct{}) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	delete(g.watchers, c)
+	last := len(g.watchers) == 0
+	g.mu.Unlock()
+	if last { // nobody needs the route tables
+		g.routeTables.mu.Lock()
+		g.routeTables.of = nil
+		g.routeTables.mu.Unlock()
+	}
 }
 
 // sotwResources lists the resources of a type, of the names given or all, in order.
@@ -258,98 +262,71 @@ func (g *Gateway) listed(t translate.Type, names []string) []*translate.Resource
 	return out
 }
 
-// routeTables are the route tables that were put together last, by listener: many clients ask for the same one.
+// routeTables are those that clients have asked for, by listener: many ask for the same one.
 type routeTables struct {
-	mu   sync.Mutex
-	last map[string]*routeTable
+	mu sync.Mutex
+	of map[string]*translate.RouteTable
+	// at is the change up to which they are what is served; nil where that is too far back to say. It is the gateway's
+	// lock that guards it.
+	at *change
 }
 
-type routeTable struct {
-	epoch  int64
-	made   *translate.Resource
-	scopes map[*translate.Resource]part
-}
-
-// part is what a scope adds to the table, marshalled: messages one after the other are one that has all of them.
-type part struct {
-	raw []byte
-	// common is what all scopes of a listener say.
-	common *routev3.RouteConfiguration
-}
-
-// routeTable puts a listener's scopes together to one RouteConfiguration. What has not changed since the last time is not
-// read again.
+// routeTable is a listener's scopes as one RouteConfiguration; nil without the listener. It follows the table's log, so
+// that only scopes that have changed are read, and not under the gateway's lock, which the delta streams wait for.
 func (g *Gateway) routeTable(listener string) *translate.Resource {
-	g.routeTables.mu.Lock()
-	defer g.routeTables.mu.Unlock()
+	known := &g.routeTables
+	known.mu.Lock()
+	defer known.mu.Unlock()
 	g.mu.Lock()
-	epoch := g.table.generation
 	served := g.table.served(translate.Key{Type: translate.TypeListener, Name: listener}) != nil
+	changed, all := g.changedScopes(served && known.of[listener] == nil)
 	g.mu.Unlock()
-	was := g.routeTables.last[listener]
-	switch {
-	case !served:
-		delete(g.routeTables.last, listener)
-		return nil
-	case was == nil:
-		was = &routeTable{}
-	case was.epoch == epoch:
-		return was.made
+	if known.of == nil {
+		known.of = map[string]*translate.RouteTable{}
 	}
-	now := &routeTable{epoch: epoch, scopes: map[*translate.Resource]part{}}
-	common := &routev3.RouteConfiguration{}
-	var raw []byte
-	for _, r := range sortedByName(g.listed(translate.TypeScope, nil)) {
-		if !strings.HasPrefix(r.Name, listener+"/") {
-			continue
+	if known.of[listener] == nil {
+		known.of[listener] = translate.NewRouteTable(listener)
+	}
+	for _, t := range known.of {
+		if all {
+			t.Only(changed)
 		}
-		p, known := was.scopes[r]
-		if !known {
-			var err error
-			if p, err = partOf(r, strings.TrimPrefix(r.Name, listener+"/")); err != nil {
-				g.opt.Log.Error("a scope cannot be read", zap.String("name", r.Name), zap.Error(err))
-				continue
+		for name, r := range changed {
+			if err := t.Put(name, r); err != nil {
+				g.opt.Log.Error("a route table has not all that it should have", zap.Error(err))
 			}
 		}
-		now.scopes[r] = p
-		raw, common = append(raw, p.raw...), p.common
 	}
-	head, err := proto.MarshalOptions{Deterministic: true}.Marshal(&routev3.RouteConfiguration{
-		Name: listener, IgnorePortInHostMatching: true, ValidateClusters: common.GetValidateClusters(), RequestHeadersToRemove: common.GetRequestHeadersToRemove(),
-	})
-	if err != nil {
-		g.opt.Log.Error("a route table cannot be marshalled", zap.String("listener", listener), zap.Error(err))
+	if !served {
+		delete(known.of, listener)
 		return nil
 	}
-	raw = append(raw, head...)
-	now.made = &translate.Resource{
-		Key:  translate.Key{Type: translate.TypeRoute, Name: listener},
-		Body: &anypb.Any{TypeUrl: string(translate.TypeRoute), Value: raw}, Version: translate.VersionOf(raw),
+	return known.of[listener].Resource()
+}
+
+// changedScopes are those that have changed since it was called last, nil for one that is gone, by name; or all that
+// there are, where nobody knows which have changed, or all are wanted.
+func (g *Gateway) changedScopes(want bool) (out map[string]*translate.Resource, all bool) {
+	at := g.routeTables.at
+	g.routeTables.at = g.table.tail
+	out = map[string]*translate.Resource{}
+	if want || at == nil {
+		for _, e := range g.table.types[translate.TypeScope].byID {
+			if e != nil && e.served != nil {
+				out[e.Name] = e.served
+			}
+		}
+		return out, true
 	}
-	if g.routeTables.last == nil {
-		g.routeTables.last = map[string]*routeTable{}
+	for ; at != g.table.tail; at = at.next {
+		if e := at.next.entry; e.Type == translate.TypeScope {
+			out[e.Name] = e.served
+		}
 	}
-	g.routeTables.last[listener] = now
-	return now.made
+	return out, false
 }
 
 func sortedByName(all []*translate.Resource) []*translate.Resource {
 	slices.SortFunc(all, func(a, b *translate.Resource) int { return strings.Compare(a.Name, b.Name) })
 	return all
-}
-
-// partOf reads a scope of a host.
-func partOf(r *translate.Resource, host string) (part, error) {
-	var scope routev3.ScopedRouteConfiguration
-	if err := r.Body.UnmarshalTo(&scope); err != nil {
-		return part{}, err
-	}
-	routes := scope.GetRouteConfiguration()
-	if host != "*" {
-		for _, v := range routes.GetVirtualHosts() {
-			v.Domains = []string{host}
-		}
-	}
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(&routev3.RouteConfiguration{VirtualHosts: routes.GetVirtualHosts()})
-	return part{raw, &routev3.RouteConfiguration{ValidateClusters: routes.GetValidateClusters(), RequestHeadersToRemove: routes.GetRequestHeadersToRemove()}}, err
 }
