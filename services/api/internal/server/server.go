@@ -98,9 +98,15 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 	}
 	c.Identity.Listener(e, "API_ADDR", c.Addr)
 	c.Identity.NATS(e, "NATS_URL", c.NatsURL)
-	if host := store.Plain(c.DatabaseURL); host != "" && !c.Identity.Plain {
+	switch host, plain := store.Unproven(c.DatabaseURL); {
+	case host == "" || c.Identity.Plain:
+	case plain:
 		e.Fail("DATABASE_URL", "lets what is said to %s, on another machine, go unencrypted: add sslmode=verify-full and sslrootcert, or set "+
 			"ALLOW_PLAINTEXT=true where it may be read on the way", host)
+	default:
+		e.Fail("DATABASE_URL", "lets whoever answers as %s, on another machine, be the database: add sslmode=verify-full and sslrootcert "+
+			"(sslrootcert=system where a public authority has issued its certificate), or set ALLOW_PLAINTEXT=true where nobody can "+
+			"stand between", host)
 	}
 	if c.ClusterKey != "" {
 		if err := clusterkey.Check(c.ClusterKey); err != nil {

@@ -89,19 +89,24 @@ func renew(c *pgx.ConnConfig, url string) error {
 	return nil
 }
 
-// Plain is the host on another machine to which a URL lets a connection go unencrypted; "" where there is none.
-func Plain(url string) string {
+// Unproven is a host on another machine to which a URL lets a connection go whose other end has not shown that it is the
+// database, and whether that goes unencrypted besides; "" where there is none.
+func Unproven(url string) (host string, plain bool) {
 	c, err := pgx.ParseConfig(url)
 	if err != nil {
-		return "" // [Open] says so
+		return "", false // [Open] says so
 	}
 	ways := []*pgconn.FallbackConfig{{Host: c.Host, TLSConfig: c.TLSConfig}}
 	for _, w := range append(ways, c.Fallbacks...) {
-		if w.TLSConfig == nil && !strings.HasPrefix(w.Host, "/") && !identity.Loopback(w.Host) {
-			return w.Host
+		switch {
+		case strings.HasPrefix(w.Host, "/"), identity.Loopback(w.Host):
+		case w.TLSConfig == nil:
+			return w.Host, true
+		case w.TLSConfig.InsecureSkipVerify && w.TLSConfig.VerifyPeerCertificate == nil:
+			host = w.Host
 		}
 	}
-	return ""
+	return host, false
 }
 
 // Close ends every connection.
