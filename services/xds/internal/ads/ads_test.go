@@ -255,7 +255,7 @@ func TestRandom(t *testing.T) {
 	for seed := range uint64(150) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
-			w := &world{rng: rng, g: newGateway(), services: map[string]string{}, routes: map[string]route{}}
+			w := &configuration{rng: rng, g: newGateway(), services: map[string]string{}, routes: map[string]route{}}
 			apply(w.g, 1, []*translate.Resource{res(listener, "http", "1")})
 			w.revision = 1
 			envoys := []*envoy{connect(t, w.g, "a"), connect(t, w.g, "b"), connect(t, w.g, "c")}
@@ -315,8 +315,8 @@ type route struct {
 	to   []string
 }
 
-// world is a configuration that changes at random, and always makes sense.
-type world struct {
+// configuration is one that changes at random, and always makes sense.
+type configuration struct {
 	rng      *rand.Rand
 	g        *ads.Gateway
 	revision int64
@@ -324,7 +324,7 @@ type world struct {
 	routes   map[string]route
 }
 
-func (w *world) text() string {
+func (w *configuration) text() string {
 	if w.rng.IntN(6) == 0 {
 		return name("bad", int(w.revision))
 	}
@@ -333,7 +333,7 @@ func (w *world) text() string {
 
 // change makes one revision of some changes: services and routes come, change and go, and no route is without its
 // services.
-func (w *world) change() {
+func (w *configuration) change() {
 	w.revision++
 	var up []*translate.Resource
 	var gone []translate.Key
@@ -371,7 +371,7 @@ func (w *world) change() {
 }
 
 // correct makes everything good.
-func (w *world) correct() {
+func (w *configuration) correct() {
 	w.revision++
 	var up []*translate.Resource
 	for n, r := range w.routes {
@@ -391,22 +391,22 @@ func TestSubstitutesKeepTheirNeeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		needing := func(name, text string, clusters ...string) *translate.Resource {
 			r := res(scope, name, text, clusters...)
-			r.Needs, r.Policies = []translate.Key{{Type: slot, Name: "auth"}}, []string{"policy of " + name + text}
+			r.Needs, r.Policies = []translate.Key{{Type: filterConfig, Name: "auth"}}, []string{"policy of " + name + text}
 			return r
 		}
 		secured := res(listener, "http", "1")
 		secured.Secrets = []string{"old"}
-		first := append(append(service("one", "1"), service("two", "1")...), secured, res(secret, "old", "1"), res(slot, "auth", "1"),
+		first := append(append(service("one", "1"), service("two", "1")...), secured, res(secret, "old", "1"), res(filterConfig, "auth", "1"),
 			needing("moves", "1", "one"), needing("stays", "1", "two"), res(scope, "free", "1"))
-		second := []*translate.Resource{res(slot, "auth", "bad"), res(listener, "http", "bad"), needing("moves", "2", "two"), needing("new", "2", "two"), res(scope, "free", "2")}
+		second := []*translate.Resource{res(filterConfig, "auth", "bad"), res(listener, "http", "bad"), needing("moves", "2", "two"), needing("new", "2", "two"), res(scope, "free", "2")}
 		gone := translate.Delta{Upserts: second, Removes: []translate.Key{{Type: cluster, Name: "one"}, {Type: endpoint, Name: "one"}, {Type: secret, Name: "old"}}}
 		served := func(g *ads.Gateway, when string) {
 			t.Helper()
 			e := connect(t, g, when)
-			e.ask(slot, "auth")
+			e.ask(filterConfig, "auth")
 			e.ask(secret, "old")
 			e.settle()
-			e.want(slot, map[string]string{"auth": "1"})
+			e.want(filterConfig, map[string]string{"auth": "1"})
 			e.want(listener, map[string]string{"http": "1"})
 			e.want(secret, map[string]string{"old": "1"})
 			e.want(scope, map[string]string{"moves": "1", "stays": "1", "free": "2"})
@@ -421,7 +421,7 @@ func TestSubstitutesKeepTheirNeeds(t *testing.T) {
 		g := newGateway()
 		apply(g, 1, first)
 		e := connect(t, g, "first")
-		e.ask(slot, "auth")
+		e.ask(filterConfig, "auth")
 		e.ask(secret, "old")
 		e.settle()
 		g.Apply(2, gone)
@@ -440,9 +440,9 @@ func TestSubstitutesKeepTheirNeeds(t *testing.T) {
 		again.Restore(g.Snapshot(), time.Now())
 		served(again, "joins after a restart")
 
-		apply(again, 3, []*translate.Resource{res(slot, "auth", "3"), res(listener, "http", "3")})
+		apply(again, 3, []*translate.Resource{res(filterConfig, "auth", "3"), res(listener, "http", "3")})
 		late := connect(t, again, "corrected")
-		late.ask(slot, "auth")
+		late.ask(filterConfig, "auth")
 		late.settle()
 		late.want(scope, map[string]string{"moves": "2", "stays": "1", "new": "2", "free": "2"})
 		if r := again.Rejections(); len(r) != 0 {

@@ -23,12 +23,12 @@ import (
 )
 
 const (
-	cluster  = translate.TypeCluster
-	endpoint = translate.TypeEndpoint
-	listener = translate.TypeListener
-	scope    = translate.TypeScope
-	slot     = translate.TypeExtension
-	secret   = translate.TypeSecret
+	cluster      = translate.TypeCluster
+	endpoint     = translate.TypeEndpoint
+	listener     = translate.TypeListener
+	scope        = translate.TypeScope
+	filterConfig = translate.TypeExtension
+	secret       = translate.TypeSecret
 )
 
 // res makes a resource whose content is a text. An Envoy of this test refuses what has "bad" in it.
@@ -56,7 +56,7 @@ func (d directory) Admit(string, string) bool           { return true }
 
 // envoy is a delta client written by hand: it subscribes as Envoy does, acknowledges, refuses, and fails the test
 // when it is sent what would cost requests: a scope or listener before its clusters with their endpoints, or the
-// removal of a cluster that it uses; or what would let somebody in: a slot that does not look at what routes say while
+// removal of a cluster that it uses; or what would let somebody in: a filter config that does not look at what routes say while
 // it has one that says something.
 type envoy struct {
 	grpc.ServerStream
@@ -71,8 +71,8 @@ type envoy struct {
 	has map[translate.Type]map[string]*discoveryv3.Resource
 	// metadata is what its bootstrap says of it.
 	metadata *structpb.Struct
-	// slots are asked for when it dials: before its route tables.
-	slots []string
+	// filterConfigs are asked for when it dials: before its route tables.
+	filterConfigs []string
 	// waiting are responses that have neither been accepted nor refused, in order.
 	waiting []*discoveryv3.DeltaDiscoveryResponse
 	// refusal is what it says of a bad resource.
@@ -84,7 +84,7 @@ type envoy struct {
 	// together are the secrets of one TLS context, which it judges when it has them all.
 	together []string
 	log      []string
-	// refusesAll has it refuse every slot: its filters' files are missing.
+	// refusesAll has it refuse every filter config: its filters' files are missing.
 	refusesAll bool
 }
 
@@ -104,10 +104,10 @@ func (e *envoy) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 	}
 }
 
-// connect is a new Envoy that asks for everything that Envoys ask for, and for these slots.
-func connect(t *testing.T, g *ads.Gateway, name string, slots ...string) *envoy {
-	e := &envoy{t: t, name: name, slots: slots, has: map[translate.Type]map[string]*discoveryv3.Resource{}, refused: map[string]bool{}, stored: map[string]string{}}
-	for _, typ := range []translate.Type{cluster, endpoint, listener, scope, slot, secret} {
+// connect is a new Envoy that asks for everything that Envoys ask for, and for these filter configs.
+func connect(t *testing.T, g *ads.Gateway, name string, filterConfigs ...string) *envoy {
+	e := &envoy{t: t, name: name, filterConfigs: filterConfigs, has: map[translate.Type]map[string]*discoveryv3.Resource{}, refused: map[string]bool{}, stored: map[string]string{}}
+	for _, typ := range []translate.Type{cluster, endpoint, listener, scope, filterConfig, secret} {
 		e.has[typ] = map[string]*discoveryv3.Resource{}
 	}
 	e.refusal = func(string) string { return "something is wrong with one of them" }
@@ -122,16 +122,16 @@ func (e *envoy) dial(g *ads.Gateway) {
 	e.waiting = nil
 	go func() { e.done <- ads.NewServer(directory{g}).DeltaAggregatedResources(e) }()
 	e.t.Cleanup(e.stop)
-	types := []translate.Type{cluster, listener, slot, scope}
+	types := []translate.Type{cluster, listener, filterConfig, scope}
 	if len(e.has[listener]) > 0 {
-		types = []translate.Type{slot, cluster, listener, scope} // it knows what it follows
+		types = []translate.Type{filterConfig, cluster, listener, scope} // it knows what it follows
 	}
 	for _, typ := range types {
 		r := &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: e.name, Metadata: e.metadata}, TypeUrl: string(typ), InitialResourceVersions: e.versions(typ)}
-		if typ == slot {
-			r.ResourceNamesSubscribe = e.slots
+		if typ == filterConfig {
+			r.ResourceNamesSubscribe = e.filterConfigs
 		}
-		if typ != slot || len(e.slots) > 0 {
+		if typ != filterConfig || len(e.filterConfigs) > 0 {
 			e.in <- r
 			e.read()
 		}
@@ -212,7 +212,7 @@ func (e *envoy) answer() bool {
 				e.t.Errorf("%d secrets in one response", len(r.GetResources()))
 			}
 		}
-		if e.isBad(x) || (e.refusesAll && typ == slot) {
+		if e.isBad(x) || (e.refusesAll && typ == filterConfig) {
 			bad = x.GetName()
 			if content := string(x.GetResource().GetValue()); len(r.GetResources()) == 1 {
 				e.refused[x.GetName()+content] = true
@@ -277,8 +277,8 @@ func (e *envoy) put(typ translate.Type, x *discoveryv3.Resource) {
 	}
 	e.has[typ][x.GetName()] = x
 	for name, text := range e.texts(scope) {
-		if content := e.texts(slot)["auth"]; strings.HasPrefix(text, "says") && (content == "heedless" || content == "open") {
-			e.t.Errorf("%s has %s, which says something, with a slot that does not look:\n%s", e.name, name, strings.Join(e.log, "\n"))
+		if content := e.texts(filterConfig)["auth"]; strings.HasPrefix(text, "says") && (content == "wide" || content == "open") {
+			e.t.Errorf("%s has %s, which says something, with a filter config that does not look:\n%s", e.name, name, strings.Join(e.log, "\n"))
 		}
 	}
 }

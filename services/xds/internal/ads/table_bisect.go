@@ -132,7 +132,7 @@ func (t *table) formAcked(e *entry, by reviewer) {
 	}
 	b.done = true
 	t.warn("policies that envoy refuses are closed: they refuse every request until they are corrected",
-		zap.String("slot", e.Name), zap.Strings("policies", b.names()), zap.String("reason", e.rejection.Reason))
+		zap.String("filter_config", e.Name), zap.Strings("policies", b.names()), zap.String("reason", e.rejection.Reason))
 	t.changed(e, 0)
 }
 

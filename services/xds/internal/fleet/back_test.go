@@ -12,7 +12,7 @@ import (
 // TestBackSoon: an Envoy whose xDS server was away for a while comes back within two seconds of its return, however
 // long that was.
 func TestBackSoon(t *testing.T) {
-	w := newWorld(t)
+	w := newRig(t)
 	w.apply(map[resource.Ref]proto.Message{gatewayRef: w.gateway()})
 	w.start()
 	w.live()

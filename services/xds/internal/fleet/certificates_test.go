@@ -39,7 +39,7 @@ func bad(t *testing.T) map[string]*configv1.Certificate {
 // served and change in the usual time, the bad ones alone are reported, each fails its own name at once, and Envoy
 // starts anew in the usual time.
 func TestBadCertificates(t *testing.T) {
-	w := newWorld(t)
+	w := newRig(t)
 	l := &configv1.Listener{}
 	objects := map[resource.Ref]proto.Message{}
 	key := newKey(t, "P-256")
@@ -66,14 +66,14 @@ func TestBadCertificates(t *testing.T) {
 	usual := max(rotate("good-3"), rotate("good-4"), rotate("good-5"))
 
 	all := bad(t)
-	spoiled := map[resource.Ref]proto.Message{}
+	damaged := map[resource.Ref]proto.Message{}
 	for name, c := range all {
 		l.Certificates = append(l.Certificates, name)
-		spoiled[certificateRef(name)] = c
+		damaged[certificateRef(name)] = c
 	}
-	spoiled[gatewayRef] = w.gateway(l)
+	damaged[gatewayRef] = w.gateway(l)
 	begin := time.Now()
-	w.apply(spoiled)
+	w.apply(damaged)
 	w.until("all of the bad ones are refused", func() bool {
 		if time.Since(begin) > 20*time.Second {
 			t.Fatalf("refused are only %v", slices.Sorted(maps.Keys(w.refused())))
@@ -125,7 +125,7 @@ func TestBadCertificates(t *testing.T) {
 // TestBadCertificateOfAChain: the same for certificates that a chain has in a context of several: a pair of keys, and a
 // client's authority.
 func TestBadCertificateOfAChain(t *testing.T) {
-	w := newWorld(t)
+	w := newRig(t)
 	key, rsaKey := newKey(t, "P-256"), newKey(t, "RSA-2048")
 	l := &configv1.Listener{Certificates: []string{"main", "pair-ec", "pair-rsa", "strict"}, ClientAuth: []*configv1.ClientAuth{{Hosts: []string{"strict.test"}, CaCertificate: "ca"}}}
 	authority := issue(t, key, func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true }, "ca")
@@ -164,7 +164,7 @@ func TestServerNames(t *testing.T) {
 }
 
 func serverNames(t *testing.T, named bool) {
-	w := newWorld(t)
+	w := newRig(t)
 	key, rsaKey := newKey(t, "P-256"), newKey(t, "RSA-2048")
 	certs := map[string]*configv1.Certificate{
 		"a-first": issue(t, key, nil, "first.test"), // the default of a listener without a list goes by age, here by name
@@ -266,7 +266,7 @@ func serverNames(t *testing.T, named bool) {
 
 // TestFirstCertificatesDiffer: what one listener begins with is not shown to another one's clients.
 func TestFirstCertificatesDiffer(t *testing.T) {
-	w := newWorld(t)
+	w := newRig(t)
 	key := newKey(t, "P-256")
 	w.apply(map[resource.Ref]proto.Message{
 		gatewayRef:             w.gateway(&configv1.Listener{Certificates: []string{"intern", "both"}}, &configv1.Listener{Certificates: []string{"public", "both"}}),
@@ -286,7 +286,7 @@ func TestFirstCertificatesDiffer(t *testing.T) {
 }
 
 // demands says whether a client without a certificate is sent away. TLS 1.3 says so after the handshake.
-func (w *world) demands(listener int, name string) bool {
+func (w *rig) demands(listener int, name string) bool {
 	w.t.Helper()
 	c, err := w.dial(listener, name)
 	if err != nil {
@@ -310,7 +310,7 @@ func TestCertificatesComeAndGo(t *testing.T) {
 
 // comeAndGo does it with certificates that the listener lists, or that name it.
 func comeAndGo(t *testing.T, named bool) {
-	w := newWorld(t)
+	w := newRig(t)
 	key := newKey(t, "P-256")
 	l := &configv1.Listener{Certificates: []string{"first"}}
 	w.apply(map[resource.Ref]proto.Message{gatewayRef: w.gateway(l), certificateRef("first"): issue(t, key, nil, "first.test")})
@@ -424,7 +424,7 @@ func comeAndGo(t *testing.T, named bool) {
 
 // TestNamesWithoutEnd: clients make names up. Neither Envoy nor the server keeps them.
 func TestNamesWithoutEnd(t *testing.T) {
-	w := newWorld(t)
+	w := newRig(t)
 	key := newKey(t, "P-256")
 	l := &configv1.Listener{Certificates: []string{"first", "wild", "exact"}}
 	w.apply(map[resource.Ref]proto.Message{

@@ -46,8 +46,8 @@ import (
 	filters "github.com/marchproxy/marchproxy/wasm-filters"
 )
 
-// world is a fleet, fed with objects that no api has looked at, and a real Envoy.
-type world struct {
+// rig is a fleet, fed with objects that no api has looked at, and a real Envoy.
+type rig struct {
 	t        *testing.T
 	fleet    *fleet.Fleet
 	grpc     *grpc.Server
@@ -59,7 +59,7 @@ type world struct {
 	revision int64
 }
 
-func newWorld(t *testing.T) *world {
+func newRig(t *testing.T) *rig {
 	t.Helper()
 	modules := t.TempDir()
 	if err := filters.Install(modules); err != nil {
@@ -74,7 +74,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	local := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-	w := &world{
+	w := &rig{
 		t: t, xds: local(ports[0]), admin: local(ports[1]), ports: ports[2:], log: filepath.Join(t.TempDir(), "envoy.log"),
 		fleet: fleet.New(fleet.Options{ID: "x", Open: true, Log: zap.NewNop(), Module: func(name string) string { return filepath.Join(modules, files[name]) }}),
 	}
@@ -90,7 +90,7 @@ func newWorld(t *testing.T) *world {
 }
 
 // up has the xDS server listen, and down ends it.
-func (w *world) up() {
+func (w *rig) up() {
 	w.t.Helper()
 	lis, err := (&net.ListenConfig{}).Listen(w.t.Context(), "tcp", w.xds)
 	if err != nil {
@@ -101,10 +101,10 @@ func (w *world) up() {
 	go func() { _ = w.grpc.Serve(lis) }() // ends with down
 }
 
-func (w *world) down() { w.grpc.Stop() }
+func (w *rig) down() { w.grpc.Stop() }
 
 // start runs Envoy, and returns how long it took until the plain listener was open.
-func (w *world) start() time.Duration {
+func (w *rig) start() time.Duration {
 	w.t.Helper()
 	raw, err := bootstrap.Render(bootstrap.Config{XDSServer: w.xds, AdminAddr: w.admin})
 	if err != nil {
@@ -135,7 +135,7 @@ func (w *world) start() time.Duration {
 	return time.Since(begin)
 }
 
-func (w *world) kill() {
+func (w *rig) kill() {
 	if w.envoy != nil {
 		_ = w.envoy.Process.Kill() // it may have ended
 		_ = w.envoy.Wait()         // killed
@@ -143,12 +143,12 @@ func (w *world) kill() {
 	}
 }
 
-func (w *world) at(listener int) string {
+func (w *rig) at(listener int) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(w.ports[listener]))
 }
 
 // until waits for something that is about to happen.
-func (w *world) until(what string, ok func() bool) {
+func (w *rig) until(what string, ok func() bool) {
 	w.t.Helper()
 	limit := time.NewTimer(60 * time.Second)
 	defer limit.Stop()
@@ -164,7 +164,7 @@ func (w *world) until(what string, ok func() bool) {
 }
 
 // apply makes objects the configuration's; a nil message is a removal.
-func (w *world) apply(objects map[resource.Ref]proto.Message) {
+func (w *rig) apply(objects map[resource.Ref]proto.Message) {
 	w.t.Helper()
 	w.revision++
 	u := stream.Update{Commit: stream.Commit{Revision: w.revision}}
@@ -185,7 +185,7 @@ func (w *world) apply(objects map[resource.Ref]proto.Message) {
 }
 
 // live waits until the Envoy serves what was applied last, and returns how long that took.
-func (w *world) live() time.Duration {
+func (w *rig) live() time.Duration {
 	w.t.Helper()
 	begin := time.Now()
 	w.until("live", func() bool {
@@ -195,7 +195,7 @@ func (w *world) live() time.Duration {
 }
 
 // refused are the certificates that are reported.
-func (w *world) refused() map[string]string {
+func (w *rig) refused() map[string]string {
 	out := map[string]string{}
 	for _, r := range w.fleet.Rejected() {
 		for _, o := range r.Objects {
@@ -206,7 +206,7 @@ func (w *world) refused() map[string]string {
 }
 
 // handshake makes a connection and says by the certificate's first name what was presented.
-func (w *world) handshake(listener int, name string) (string, error) {
+func (w *rig) handshake(listener int, name string) (string, error) {
 	cert, err := w.leaf(listener, name)
 	if err != nil {
 		return "", err
@@ -214,7 +214,7 @@ func (w *world) handshake(listener int, name string) (string, error) {
 	return cert.Subject.CommonName, nil
 }
 
-func (w *world) leaf(listener int, name string) (*x509.Certificate, error) {
+func (w *rig) leaf(listener int, name string) (*x509.Certificate, error) {
 	c, err := w.dial(listener, name)
 	if err != nil {
 		return nil, err
@@ -223,7 +223,7 @@ func (w *world) leaf(listener int, name string) (*x509.Certificate, error) {
 	return c.ConnectionState().PeerCertificates[0], nil
 }
 
-func (w *world) dial(listener int, name string) (*tls.Conn, error) {
+func (w *rig) dial(listener int, name string) (*tls.Conn, error) {
 	limit, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
 	defer cancel()
 	plain, err := (&net.Dialer{}).DialContext(limit, "tcp", w.at(listener))
@@ -238,7 +238,7 @@ func (w *world) dial(listener int, name string) (*tls.Conn, error) {
 }
 
 // presents fails unless a certificate is presented.
-func (w *world) presents(listener int, name, want string) {
+func (w *rig) presents(listener int, name, want string) {
 	w.t.Helper()
 	if got, err := w.handshake(listener, name); got != want {
 		w.t.Errorf("listener %d, server name %q: the certificate of %q is presented (%v), want %q", listener, name, got, err, want)
@@ -246,7 +246,7 @@ func (w *world) presents(listener int, name, want string) {
 }
 
 // fails fails unless a handshake ends at once.
-func (w *world) fails(listener int, name string) {
+func (w *rig) fails(listener int, name string) {
 	w.t.Helper()
 	begin := time.Now()
 	if got, err := w.handshake(listener, name); err == nil || time.Since(begin) > 5*time.Second {
@@ -255,7 +255,7 @@ func (w *world) fails(listener int, name string) {
 }
 
 // stat is one of Envoy's counters.
-func (w *world) stat(name string) int {
+func (w *rig) stat(name string) int {
 	w.t.Helper()
 	resp, err := http.Get("http://" + w.admin + "/stats?format=json&filter=^" + name + "$")
 	if err != nil {
@@ -278,14 +278,14 @@ func (w *world) stat(name string) int {
 }
 
 // updates counts the changes of listeners that Envoy has taken.
-func (w *world) updates() int {
+func (w *rig) updates() int {
 	return w.stat("listener_manager.lds.update_success") + w.stat("listener_manager.listener_modified") + w.stat("listener_manager.listener_in_place_updated")
 }
 
 var gatewayRef = resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway}
 
 // gateway has a plain listener and one or more https listeners with certificates of these names.
-func (w *world) gateway(https ...*configv1.Listener) *configv1.Gateway {
+func (w *rig) gateway(https ...*configv1.Listener) *configv1.Gateway {
 	g := &configv1.Gateway{Listeners: []*configv1.Listener{{Name: "plain", Address: "127.0.0.1", Port: uint32(w.ports[0])}}}
 	for i, l := range https {
 		l.Name, l.Address, l.Port, l.Protocol = fmt.Sprint("https", i+1), "127.0.0.1", uint32(w.ports[i+1]), configv1.Listener_https
@@ -321,7 +321,7 @@ func newKey(t testing.TB, kind string) crypto.Signer {
 	return key
 }
 
-// issue makes a certificate of its own signature; change may spoil it.
+// issue makes a certificate of its own signature; change may damage it.
 func issue(t testing.TB, key crypto.Signer, change func(*x509.Certificate), names ...string) *configv1.Certificate {
 	t.Helper()
 	tmpl := &x509.Certificate{
@@ -392,7 +392,7 @@ func (o *oneConn) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // old is the certificate that a client gets which speaks TLS 1.2 as it was, with one cipher suite: Go's own is taken
 // for one that knows ECDSA, whatever its suites are. In TLS 1.2 the certificate is readable.
-func (w *world) old(listener int, name string, suite uint16) (*x509.Certificate, error) {
+func (w *rig) old(listener int, name string, suite uint16) (*x509.Certificate, error) {
 	var hello cryptobyte.Builder
 	hello.AddUint8(1)
 	hello.AddUint24LengthPrefixed(func(b *cryptobyte.Builder) {

@@ -195,20 +195,20 @@ func (f *Fleet) retireAfter() time.Duration { return cmp.Or(f.opt.ADS.Linger, ad
 func (f *Fleet) retire(m *member) {
 	f.build.Lock()
 	defer f.build.Unlock()
-	held := m.builder.Policies()
-	if len(held.Leaving) == 0 {
+	policies := m.builder.Policies()
+	if len(policies.Leaving) == 0 {
 		return
 	}
 	stay := m.gateway.Policies()
-	held.Leaving = maps.Clone(held.Leaving)
-	maps.DeleteFunc(held.Leaving, func(name string, _ *configv1.AuthPolicy) bool { return !stay[name] })
-	f.hold(m, held)
+	policies.Leaving = maps.Clone(policies.Leaving)
+	maps.DeleteFunc(policies.Leaving, func(name string, _ *configv1.AuthPolicy) bool { return !stay[name] })
+	f.buildPolicies(m, policies)
 	f.signal()
 }
 
-// hold builds a gateway's slots with other policies that are leaving.
-func (f *Fleet) hold(m *member, held translate.Policies) {
-	delta, _ := m.builder.Update(f.state, nil, held)
+// buildPolicies builds a gateway's ECDS filter configs with other policies that are leaving.
+func (f *Fleet) buildPolicies(m *member, policies translate.Policies) {
+	delta, _ := m.builder.Update(f.state, nil, policies)
 	m.gateway.Apply(f.commit.Revision, delta)
 }
 

@@ -125,10 +125,10 @@ func (f *Fleet) RestoreQuarantine(all []laststate.Quarantined, now time.Time) {
 	}
 	for name, p := range policies {
 		if m := f.members[name]; m != nil {
-			held := m.builder.Policies()
-			held.Leaving = maps.Clone(held.Leaving)
-			maps.Copy(held.Leaving, p)
-			f.hold(m, held)
+			with := m.builder.Policies()
+			with.Leaving = maps.Clone(with.Leaving)
+			maps.Copy(with.Leaving, p)
+			f.buildPolicies(m, with)
 		}
 	}
 	for name, quarantined := range byGateway {

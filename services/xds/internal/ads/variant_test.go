@@ -10,12 +10,12 @@ import (
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
 )
 
-// TestCareful: an Envoy gets the form of a slot that does not look at what routes say when it has no route that says
-// something, has none under way, and none can come to it in the place of a refused one.
-func TestCareful(t *testing.T) {
-	heedless := func() *translate.Resource {
-		r := res(slot, "auth", "heedless")
-		r.Careful = res(slot, "auth", "careful")
+// TestVariantPerRoute: an Envoy gets the filter config that does not read what routes set only when it has no route that
+// sets something, has none on its way, and none can come to it in place of a rejected one.
+func TestVariantPerRoute(t *testing.T) {
+	wide := func() *translate.Resource {
+		r := res(filterConfig, "auth", "wide")
+		r.Careful = res(filterConfig, "auth", "per route")
 		return r
 	}
 	saying := func(text string) *translate.Resource {
@@ -23,16 +23,16 @@ func TestCareful(t *testing.T) {
 		r.Policies = []string{"none"}
 		return r
 	}
-	has := func(e *envoy, slotted, route string) {
+	has := func(e *envoy, config, route string) {
 		t.Helper()
-		e.want(slot, map[string]string{"auth": slotted})
+		e.want(filterConfig, map[string]string{"auth": config})
 		e.want(scope, map[string]string{"r": route})
 	}
 	// silent is what the configuration becomes: the route says nothing any more.
 	silent := func(text string) []*translate.Resource {
-		return []*translate.Resource{heedless(), res(scope, "r", text)}
+		return []*translate.Resource{wide(), res(scope, "r", text)}
 	}
-	loud := []*translate.Resource{res(listener, "http", "1"), res(slot, "auth", "strict"), saying("says 1")}
+	loud := []*translate.Resource{res(listener, "http", "1"), res(filterConfig, "auth", "strict"), saying("says 1")}
 	begin := func(t *testing.T, g *ads.Gateway, name string) *envoy {
 		e := connect(t, g, name, "auth")
 		e.settle()
@@ -44,12 +44,12 @@ func TestCareful(t *testing.T) {
 			apply(g, 1, append(silent("1"), res(listener, "http", "1")))
 			e := begin(t, g, "fresh")
 			for k := range int64(5) {
-				apply(g, 2+2*k, []*translate.Resource{res(slot, "auth", "strict"), saying(fmt.Sprint("says ", k))})
+				apply(g, 2+2*k, []*translate.Resource{res(filterConfig, "auth", "strict"), saying(fmt.Sprint("says ", k))})
 				e.settle()
 				has(e, "strict", fmt.Sprint("says ", k))
 				apply(g, 3+2*k, silent(fmt.Sprint("silent ", k)))
 				e.settle()
-				has(e, "heedless", fmt.Sprint("silent ", k))
+				has(e, "wide", fmt.Sprint("silent ", k))
 				if got := g.Live(); got != 3+2*k {
 					t.Errorf("live %d, want %d", got, 3+2*k)
 				}
@@ -72,20 +72,20 @@ func TestCareful(t *testing.T) {
 				}
 				e.dial(g)
 				e.settle()
-				has(e, "heedless", "2")
+				has(e, "wide", "2")
 			})
 		})
 	}
 	open := func() *translate.Resource {
-		r := res(slot, "auth", "open")
+		r := res(filterConfig, "auth", "open")
 		r.Late = true
 		return r
 	}
 	for when, c := range map[string]struct {
-		slot          *translate.Resource
+		config        *translate.Resource
 		before, after string
 	}{
-		"comes back, and its new routes wait for endpoints": {heedless(), "careful", "heedless"},
+		"comes back, and its new routes wait for endpoints": {wide(), "per route", "wide"},
 		"the last policy goes while it is away":             {open(), "strict", "open"},
 	} {
 		t.Run(when, func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestCareful(t *testing.T) {
 				apply(g, 1, loud)
 				e := begin(t, g, "late")
 				e.hangUp()
-				apply(g, 2, []*translate.Resource{c.slot, res(scope, "r", "2", "c"), res(cluster, "c", "2")})
+				apply(g, 2, []*translate.Resource{c.config, res(scope, "r", "2", "c"), res(cluster, "c", "2")})
 				e.dial(g)
 				e.settle()
 				has(e, c.before, "says 1")
@@ -117,7 +117,7 @@ func TestCareful(t *testing.T) {
 			apply(g, 5, []*translate.Resource{res(listener, "http", "1"), open(), res(scope, "r", "bad"), res(scope, "other", "5")})
 			e.dial(g)
 			e.settle()
-			e.want(slot, map[string]string{"auth": "strict"})
+			e.want(filterConfig, map[string]string{"auth": "strict"})
 			e.want(scope, map[string]string{"r": "says 1", "other": "5"})
 			if got := g.Live(); got != 5 {
 				t.Errorf("live %d, want 5: nobody waits for what cannot come", got)
@@ -131,14 +131,14 @@ func TestCareful(t *testing.T) {
 			e := begin(t, g, "first")
 			apply(g, 2, silent("bad"))
 			e.settle()
-			has(e, "careful", "says 1")
+			has(e, "per route", "says 1")
 			joins := begin(t, g, "joins")
-			has(joins, "careful", "says 1")
+			has(joins, "per route", "says 1")
 			apply(g, 3, silent("3"))
 			e.settle()
 			joins.settle()
-			has(e, "heedless", "3")
-			has(joins, "heedless", "3")
+			has(e, "wide", "3")
+			has(joins, "wide", "3")
 			if got := g.Live(); got != 3 {
 				t.Errorf("live %d, want 3", got)
 			}
@@ -154,10 +154,10 @@ func TestCareful(t *testing.T) {
 			apply(g, 2, append(silent("bad"), res(listener, "http", "1")))
 			e.dial(g)
 			e.settle()
-			has(e, "careful", "says 1")
+			has(e, "per route", "says 1")
 			apply(g, 3, silent("3"))
 			e.settle()
-			has(e, "heedless", "3")
+			has(e, "wide", "3")
 		})
 	})
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
-// policies is a slot with these policies, by name; its content says each, or that it is closed.
+// policies is a filter config with these policies, by name; its content says each, or that it is closed.
 func policies(of map[string]string) *translate.Resource {
 	var build func(closed map[string]bool) *translate.Resource
 	build = func(closed map[string]bool) *translate.Resource {
@@ -27,7 +27,7 @@ func policies(of map[string]string) *translate.Resource {
 			said = append(said, name+"="+of[name])
 			parts[name] = "digest of " + of[name]
 		}
-		r := res(slot, "auth", strings.Join(said, " "))
+		r := res(filterConfig, "auth", strings.Join(said, " "))
 		r.Parts, r.Without = parts, build
 		return r
 	}
@@ -49,7 +49,7 @@ func manyPolicies(n int, bad ...int) map[string]string {
 // closedIn are the policies that an Envoy has closed.
 func closedIn(e *envoy) []string {
 	var out []string
-	for said := range strings.FieldsSeq(e.texts(slot)["auth"]) {
+	for said := range strings.FieldsSeq(e.texts(filterConfig)["auth"]) {
 		if name, closed := strings.CutSuffix(said, "=closed"); closed {
 			out = append(out, name)
 		}
@@ -57,8 +57,8 @@ func closedIn(e *envoy) []string {
 	return out
 }
 
-// TestOnePolicyAtFault: where Envoy refuses a slot, the policies at fault are closed and reported, and no other; the
-// others change, a new route that needs the slot goes out, and all comes right when the policy is corrected.
+// TestOnePolicyAtFault: where Envoy refuses a filter config, the policies at fault are closed and reported, and no other; the
+// others change, a new route that needs the filter config goes out, and all comes right when the policy is corrected.
 func TestOnePolicyAtFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway()
@@ -105,13 +105,13 @@ func TestOnePolicyAtFault(t *testing.T) {
 		e.settle()
 		refused("p07")
 		live(3)
-		if len(e.log) != 1 || !strings.Contains(e.texts(slot)["auth"], "p09=revoked") {
+		if len(e.log) != 1 || !strings.Contains(e.texts(filterConfig)["auth"], "p09=revoked") {
 			t.Errorf("a change beside it takes %q", e.log)
 		}
 
-		// A route that needs the slot is not held back.
+		// A route that needs the filter config is not held back.
 		needy := res(scope, "r", "1")
-		needy.Needs = []translate.Key{{Type: slot, Name: "auth"}}
+		needy.Needs = []translate.Key{{Type: filterConfig, Name: "auth"}}
 		apply(g, 4, []*translate.Resource{needy})
 		e.settle()
 		e.want(scope, map[string]string{"r": "1"})
@@ -147,11 +147,11 @@ func TestOnePolicyAtFault(t *testing.T) {
 		live(5)
 
 		// Another life of the server remembers.
-		verdicts := g.Snapshot()
+		snapshot := g.Snapshot()
 		e.hangUp()
 		g = newGateway()
 		apply(g, 5, []*translate.Resource{policies(of), res(listener, "http", "1"), needy})
-		g.Restore(verdicts, time.Now())
+		g.Restore(snapshot, time.Now())
 		e.log = nil
 		e.dial(g)
 		e.settle()
@@ -168,7 +168,7 @@ func TestOnePolicyAtFault(t *testing.T) {
 		e.settle()
 		refused()
 		live(6)
-		if got := e.texts(slot)["auth"] + "<"; got != policies(of).Version {
+		if got := e.texts(filterConfig)["auth"] + "<"; got != policies(of).Version {
 			t.Errorf("it has %q in the end", got)
 		}
 	})
@@ -193,8 +193,8 @@ func TestNoPolicyAtFault(t *testing.T) {
 			well.answer()
 			well.answer()
 		}
-		if got := closedIn(well); len(got) > 0 || !strings.Contains(well.texts(slot)["auth"], "p01=new") {
-			t.Errorf("the Envoy that works has %q", well.texts(slot))
+		if got := closedIn(well); len(got) > 0 || !strings.Contains(well.texts(filterConfig)["auth"], "p01=new") {
+			t.Errorf("the Envoy that works has %q", well.texts(filterConfig))
 		}
 		if n := len(broken.log); n > 12 {
 			t.Errorf("the other one was sent %d responses:\n%s", n, strings.Join(broken.log, "\n"))
@@ -208,8 +208,8 @@ func TestNoPolicyAtFault(t *testing.T) {
 		time.Sleep(time.Minute)
 		well.settle()
 		broken.settle()
-		if broken.texts(slot)["auth"] != well.texts(slot)["auth"] || len(g.Rejections()) > 0 {
-			t.Errorf("when its fault is gone it has %q", broken.texts(slot))
+		if broken.texts(filterConfig)["auth"] != well.texts(filterConfig)["auth"] || len(g.Rejections()) > 0 {
+			t.Errorf("when its fault is gone it has %q", broken.texts(filterConfig))
 		}
 	})
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
-// TestPlaces: an Envoy that was started before a place could be empty gets what its listeners take, and one whose
+// TestOlderBootstraps: an Envoy that was started before a place could be empty gets what its listeners take, and one whose
 // bootstrap says that it can gets the empty chain; a listener's other form is another matter.
-func TestPlaces(t *testing.T) {
-	for name, c := range map[string]struct{ says, slot, listener string }{
+func TestOlderBootstraps(t *testing.T) {
+	for name, c := range map[string]struct{ says, filter, listener string }{
 		"nothing":      {"", "a filter", "with values"},
 		"runtime only": {bootstrap.MetadataRuntime, "a filter", "with keys"},
 		"places only":  {bootstrap.MetadataPlaces, "empty", "with values"},
@@ -21,12 +21,12 @@ func TestPlaces(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newGateway()
-				unused, http := res(slot, "license", "empty"), res(listener, "http", "with keys")
-				unused.Plain, http.Plain = res(slot, "license", "a filter"), res(listener, "http", "with values")
+				unused, http := res(filterConfig, "license", "empty"), res(listener, "http", "with keys")
+				unused.Plain, http.Plain = res(filterConfig, "license", "a filter"), res(listener, "http", "with values")
 				apply(g, 1, []*translate.Resource{unused, http})
 				e := connect(t, g, "old")
 				e.hangUp()
-				e.slots = []string{"license"}
+				e.filterConfigs = []string{"license"}
 				e.metadata = &structpb.Struct{Fields: map[string]*structpb.Value{
 					bootstrap.MetadataSpace: structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{
 						c.says: structpb.NewBoolValue(true),
@@ -34,7 +34,7 @@ func TestPlaces(t *testing.T) {
 				}}
 				e.dial(g)
 				e.settle()
-				e.want(slot, map[string]string{"license": c.slot})
+				e.want(filterConfig, map[string]string{"license": c.filter})
 				e.want(listener, map[string]string{"http": c.listener})
 				if got := g.Live(); got != 1 {
 					t.Errorf("live %d, want 1", got)
