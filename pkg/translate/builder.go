@@ -122,7 +122,7 @@ func (b *Builder) Rebuild(st *config.State) (Delta, []config.Problem) {
 	clear(w.limiting)
 	clear(w.allowing)
 	for _, name := range st.Names(resource.KindRateLimit) {
-		w.relimit(config.Change{After: st.Get(resource.Ref{Kind: resource.KindRateLimit, Name: name})})
+		w.rateLimitChanged(config.Change{After: st.Get(resource.Ref{Kind: resource.KindRateLimit, Name: name})})
 	}
 	w.everyScope()
 	for k := range b.out {
@@ -174,9 +174,9 @@ func (w *work) everyScope() {
 
 func (w *work) affected(c config.Change) { kinds[c.Ref().Kind].changed(w, c) }
 
-// relimit has the slot built again where a changed policy changes what [requestLimits] makes: the requests that it
+// rateLimitChanged has the filter config built again where a changed policy changes what [requestLimits] makes: the requests that it
 // limits, or the addresses that others let pass because of it.
-func (w *work) relimit(c config.Change) {
+func (w *work) rateLimitChanged(c config.Change) {
 	name := c.Ref().Name
 	limited := w.limiting[name]
 	delete(w.limiting, name)

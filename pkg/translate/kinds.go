@@ -19,20 +19,20 @@ type kind struct {
 
 // kinds has every kind; a test looks for those that it lacks.
 var kinds = map[string]kind{
-	resource.KindCertificate: {(*work).recertify, func(k *checker, o *resource.Object) { k.certificate(o.Message().(*configv1.Certificate)) }},
-	resource.KindService:     {(*work).reservice, func(k *checker, o *resource.Object) { k.service(o.Name, o.Message().(*configv1.Service)) }},
-	resource.KindAuthPolicy: {(*work).repolicy, func(k *checker, o *resource.Object) {
+	resource.KindCertificate: {(*work).certificateChanged, func(k *checker, o *resource.Object) { k.certificate(o.Message().(*configv1.Certificate)) }},
+	resource.KindService:     {(*work).serviceChanged, func(k *checker, o *resource.Object) { k.service(o.Name, o.Message().(*configv1.Service)) }},
+	resource.KindAuthPolicy: {(*work).policyChanged, func(k *checker, o *resource.Object) {
 		k.authPolicy(o.Message().(*configv1.AuthPolicy))
 		k.engine(o.Message().(*configv1.AuthPolicy))
 	}},
-	resource.KindLicense:   {(*work).relicense, func(k *checker, o *resource.Object) { k.license(o.Message().(*configv1.License)) }},
-	resource.KindGateway:   {(*work).regateway, func(k *checker, o *resource.Object) { k.gateway(o.Name, o.Message().(*configv1.Gateway)) }},
-	resource.KindRoute:     {(*work).reroute, func(k *checker, o *resource.Object) { k.route(o.Name, o.Message().(*configv1.Route)) }},
-	resource.KindRateLimit: {(*work).relimit, func(k *checker, o *resource.Object) { k.limit(o.Name, o.Message().(*configv1.RateLimitPolicy)) }},
+	resource.KindLicense:   {(*work).licenseChanged, func(k *checker, o *resource.Object) { k.license(o.Message().(*configv1.License)) }},
+	resource.KindGateway:   {(*work).gatewayChanged, func(k *checker, o *resource.Object) { k.gateway(o.Name, o.Message().(*configv1.Gateway)) }},
+	resource.KindRoute:     {(*work).routeChanged, func(k *checker, o *resource.Object) { k.route(o.Name, o.Message().(*configv1.Route)) }},
+	resource.KindRateLimit: {(*work).rateLimitChanged, func(k *checker, o *resource.Object) { k.limit(o.Name, o.Message().(*configv1.RateLimitPolicy)) }},
 }
 
-// reroute has the hosts of a route built again.
-func (w *work) reroute(c config.Change) {
+// routeChanged has the hosts of a route built again.
+func (w *work) routeChanged(c config.Change) {
 	for _, o := range []*resource.Object{c.Before, c.After} {
 		if o == nil {
 			continue
@@ -47,8 +47,8 @@ func (w *work) reroute(c config.Change) {
 	}
 }
 
-// recertify has a certificate's secrets built again, and the clusters of the services that refer to it.
-func (w *work) recertify(c config.Change) {
+// certificateChanged has a certificate's secrets built again, and the clusters of the services that refer to it.
+func (w *work) certificateChanged(c config.Change) {
 	w.certs[c.Ref().Name] = true
 	for _, u := range w.st.Users(c.Ref()) {
 		if u.Kind == resource.KindService {
@@ -57,15 +57,15 @@ func (w *work) recertify(c config.Change) {
 	}
 }
 
-// relicense has the license's slot built again.
-func (w *work) relicense(c config.Change) {
+// licenseChanged has the license's filter config built again.
+func (w *work) licenseChanged(c config.Change) {
 	if c.Ref().Name == w.gw.GetLicense() {
 		w.stale |= onLicense
 	}
 }
 
-// regateway has built again what depends on what changed in the gateway.
-func (w *work) regateway(c config.Change) {
+// gatewayChanged has built again what depends on what changed in the gateway.
+func (w *work) gatewayChanged(c config.Change) {
 	if c.Ref().Name != w.gateway {
 		return
 	}
@@ -90,14 +90,14 @@ func (w *work) regateway(c config.Change) {
 	}
 }
 
-// reservice has a service's cluster built again, and the routes that depend on what it is.
-func (w *work) reservice(c config.Change) {
+// serviceChanged has a service's cluster built again, and the routes that depend on what it is.
+func (w *work) serviceChanged(c config.Change) {
 	w.services[c.Ref().Name] = true
-	w.retrait(c)
+	w.routesOfServiceChanged(c)
 }
 
-// retrait has the routes of a service built again where they depend on what changed in it.
-func (w *work) retrait(c config.Change) {
+// routesOfServiceChanged has the routes of a service built again where they depend on what changed in it.
+func (w *work) routesOfServiceChanged(c config.Change) {
 	now := ""
 	if c.After != nil {
 		now = traitsOf(c.After.Message().(*configv1.Service))
@@ -122,9 +122,9 @@ func (w *work) retrait(c config.Change) {
 	}
 }
 
-// repolicy has the slots built again where a policy is in use, and the routes that name it where they look
-// another way.
-func (w *work) repolicy(c config.Change) {
+// policyChanged has the ECDS filter configs built again where a policy is in use, and the routes that name it where the
+// policy changes what they hold.
+func (w *work) policyChanged(c config.Change) {
 	name := c.Ref().Name
 	users := w.policies[name]
 	if len(users) == 0 && name != w.gw.GetAuthPolicy() {
