@@ -21,7 +21,7 @@ import (
 const Dir = "/var/lib/envoy/wasm"
 
 // Names lists the filters.
-func Names() []string { return []string{"metrics", "license", "auth"} }
+func Names() []string { return []string{"metrics", "license", "auth", "connections"} }
 
 //go:embed dist/*.wasm
 var dist embed.FS

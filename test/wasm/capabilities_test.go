@@ -12,7 +12,7 @@ import (
 // TestCapabilities: what the control plane lets Envoy permit is what each module imports and exports. One too few is a
 // call that silently does not happen.
 func TestCapabilities(t *testing.T) {
-	for _, name := range filters {
+	for _, name := range append(slices.Clone(filters), "connections") {
 		want := program(t, name).Imports()
 		for _, export := range program(t, name).Exports() {
 			if strings.HasPrefix(export, "proxy_on_") {

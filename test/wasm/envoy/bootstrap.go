@@ -87,6 +87,20 @@ func bootstrap(c Config, dist string) (object, error) {
 		}
 		logs = list{json.RawMessage(text)}
 	}
+	var before list
+	if c.PerAddress > 0 {
+		text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(
+			translate.PerAddress(filepath.Join(dist, "connections.wasm"), c.PerAddress))
+		if err != nil {
+			return nil, err
+		}
+		limit := object{}
+		if err := json.Unmarshal(text, &limit); err != nil {
+			return nil, err
+		}
+		limit["@type"] = "type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm"
+		before = list{object{"name": "connections", "typed_config": limit}}
+	}
 	return object{
 		"admin":                object{"address": loopback(0)},
 		"stats_flush_interval": flush,
@@ -97,7 +111,7 @@ func bootstrap(c Config, dist string) (object, error) {
 			"listeners": list{object{
 				"name":    "main",
 				"address": loopback(0),
-				"filter_chains": list{object{"filters": list{object{
+				"filter_chains": list{object{"filters": append(before, object{
 					"name": "http",
 					"typed_config": object{
 						"@type":                            "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -113,7 +127,7 @@ func bootstrap(c Config, dist string) (object, error) {
 							"name": "all", "domains": list{"*"}, "routes": routes,
 						}}},
 					},
-				}}}},
+				})}},
 			}},
 			"clusters": list{object{
 				"name":            "backend",

@@ -42,6 +42,8 @@ type Config struct {
 	// NativeMetrics has Envoy count requests as a gateway's metrics_engine native does.
 	NativeMetrics bool
 	Routes        []Route
+	// PerAddress limits the connections of each address, where it is not 0.
+	PerAddress uint32
 	// Direct lets Envoy answer 200 by itself; Backend is then not asked.
 	Direct bool
 	// Quiet flushes statistics every 5 seconds, as Envoy does by default, and not 50 times as often.

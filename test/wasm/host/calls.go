@@ -15,6 +15,7 @@ const (
 	statusOK       = 0
 	statusNotFound = 1
 	statusBad      = 2
+	statusOld      = 8
 	statusInternal = 10
 )
 
@@ -159,6 +160,42 @@ func (p *Program) hostModules(ctx context.Context) error {
 		}
 		name := s.ids[a[0]]
 		s.Recorded[name] = append(s.Recorded[name], a[1])
+		return statusOK
+	})
+	add("proxy_get_shared_data", "iiiii", func(ctx context.Context, m api.Module, s *State, a []uint64) uint64 {
+		entry, known := s.Shared[string(read(m, a[0], a[1]))]
+		if !known {
+			if s.fault("proxy_get_shared_data") == Fails {
+				return statusInternal
+			}
+			return statusNotFound
+		}
+		m.Memory().WriteUint32Le(uint32(a[4]), entry.version)
+		return give(ctx, m, s, "proxy_get_shared_data", entry.value, a[2], a[3])
+	})
+	add("proxy_set_shared_data", "iiiii", func(_ context.Context, m api.Module, s *State, a []uint64) uint64 {
+		key := string(read(m, a[0], a[1]))
+		switch f := s.fault("proxy_set_shared_data"); {
+		case f == Absent, a[4] != 0 && uint32(a[4]) != s.Shared[key].version:
+			return statusOld
+		case f != NoFault:
+			return statusInternal
+		}
+		s.Shared[key] = shared{bytes.Clone(read(m, a[2], a[3])), s.Shared[key].version + 1}
+		return statusOK
+	})
+	add("proxy_close_stream", "i", func(ctx context.Context, m api.Module, s *State, a []uint64) uint64 {
+		if s.fault("proxy_close_stream") != NoFault {
+			return statusInternal
+		}
+		if a[0] != 2 {
+			return statusBad
+		}
+		// As in Envoy, the end is told before the call returns.
+		s.closed = true
+		if _, err := m.ExportedFunction("proxy_on_downstream_connection_close").Call(ctx, s.connection, 1); err != nil {
+			panic(err)
+		}
 		return statusOK
 	})
 	if _, err := wasi.Instantiate(ctx); err != nil {

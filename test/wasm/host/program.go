@@ -159,6 +159,27 @@ func (v *VM) End(ctx context.Context, id uint32) error {
 	return err
 }
 
+// Connect lets a connection come from an address (host:port), and says whether the filter lets it go on.
+func (v *VM) Connect(ctx context.Context, from string) (id uint32, open bool, err error) {
+	v.next++
+	v.connection, v.closed, v.Properties["source\x00address"] = uint64(v.next), false, from
+	clear(v.counts)
+	if _, err := v.call(ctx, "proxy_on_context_create", v.connection, uint64(v.root)); err != nil {
+		return 0, false, err
+	}
+	if _, err = v.call(ctx, "proxy_on_new_connection", v.connection); err != nil {
+		return 0, false, err
+	}
+	return v.next, !v.closed, nil
+}
+
+// Disconnect ends a connection.
+func (v *VM) Disconnect(ctx context.Context, id uint32) error {
+	clear(v.counts)
+	_, err := v.call(ctx, "proxy_on_downstream_connection_close", uint64(id), 2)
+	return err
+}
+
 // Tick lets the time come that the filter asked to be told of.
 func (v *VM) Tick(ctx context.Context) error {
 	_, err := v.call(ctx, "proxy_on_tick", uint64(v.root))

@@ -61,11 +61,21 @@ type State struct {
 	// Logs are the lines the filter wrote.
 	Logs []string
 
+	// Shared is what the VMs of all workers share, by key.
+	Shared map[string]shared
+
 	configuration []byte
+	connection    uint64
+	closed        bool
 	headers       Headers
 	response      *Response
 	counts        map[string]int
 	ids           []string
+}
+
+type shared struct {
+	value   []byte
+	version uint32
 }
 
 func newState() *State {
@@ -73,6 +83,7 @@ func newState() *State {
 		Properties: make(map[string]string),
 		Metrics:    make(map[string]int64),
 		Recorded:   make(map[string][]uint64),
+		Shared:     make(map[string]shared),
 		counts:     make(map[string]int),
 	}
 }

@@ -16,7 +16,7 @@ pub const REQUEST: u32 = 0;
 /// The answer's headers.
 pub const RESPONSE: u32 = 2;
 
-/// What a filter answers to the host after request headers.
+/// What a filter answers to the host after request headers, or of a connection that is new.
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub enum Action {
@@ -29,6 +29,8 @@ pub enum Action {
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
 const PLUGIN_CONFIGURATION: u32 = 7;
+const OLD_VERSION: u32 = 8;
+const DOWNSTREAM: u32 = 2;
 const ERROR: u32 = 4;
 const MONOTONIC: u32 = 1;
 
@@ -61,6 +63,21 @@ mod calls {
         pub fn proxy_define_metric(kind: u32, name: *const u8, size: usize, id: *mut u32) -> u32;
         pub fn proxy_increment_metric(id: u32, by: i64) -> u32;
         pub fn proxy_record_metric(id: u32, value: u64) -> u32;
+        pub fn proxy_get_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+            version: *mut u32,
+        ) -> u32;
+        pub fn proxy_set_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *const u8,
+            size: usize,
+            version: u32,
+        ) -> u32;
+        pub fn proxy_close_stream(kind: u32) -> u32;
     }
 }
 
@@ -222,6 +239,36 @@ pub fn number(path: &[u8]) -> Result<Option<u64>, Refused> {
         Some(n) if bytes.len() == 8 => Ok(Some(u64::from_le_bytes(*n))),
         _ => Err(Refused),
     }
+}
+
+/// A number that the VMs of all workers share, and its version; 0 and no version where nobody has set it.
+pub fn shared(key: &[u8]) -> Result<(u64, u32), Refused> {
+    let (mut data, mut size, mut version) = (null_mut(), 0, 0);
+    // Safety: the host writes one pointer and two numbers.
+    let status = unsafe { calls::proxy_get_shared_data(key.as_ptr(), key.len(), &mut data, &mut size, &mut version) };
+    match answer(status, data, size) {
+        Ok(bytes) => match bytes.first_chunk::<8>() {
+            Some(n) if bytes.len() == 8 => Ok((u64::from_le_bytes(*n), version)),
+            _ => Err(Refused),
+        },
+        Err(_) if status == NOT_FOUND => Ok((0, 0)),
+        _ => Err(Refused),
+    }
+}
+
+/// Sets a number that the VMs of all workers share, unless it has another version meanwhile; says whether it did. No
+/// version, 0, is every version.
+pub fn share(key: &[u8], value: u64, version: u32) -> Result<bool, Refused> {
+    let bytes = value.to_le_bytes();
+    // Safety: the pointers and the sizes are slices'.
+    let status = unsafe { calls::proxy_set_shared_data(key.as_ptr(), key.len(), bytes.as_ptr(), bytes.len(), version) };
+    if status == OLD_VERSION { Ok(false) } else { done(status).map(|()| true) }
+}
+
+/// Closes the client's connection. The host may call back within, to tell of its end.
+pub fn hang_up() -> Result<(), Refused> {
+    // Safety: a number only.
+    done(unsafe { calls::proxy_close_stream(DOWNSTREAM) })
 }
 
 /// Answers the request. `details` goes to the access log; `headers` is a serialised map.

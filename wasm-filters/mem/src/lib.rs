@@ -9,6 +9,8 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 
+pub mod streams;
+
 /// Memory was refused, or a limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;

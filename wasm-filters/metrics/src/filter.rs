@@ -6,8 +6,9 @@ use abi::route::Route;
 use abi::vm::Vm;
 use json::Limits;
 use json::fields::{Wrong, count, only};
+use mem::streams::Streams;
 
-use crate::flights::{Flight, Flights};
+use crate::flights::Flight;
 use crate::label;
 use crate::series::Table;
 
@@ -24,7 +25,7 @@ struct Filter {
     flying: i64,
     /// How many requests in flight the host knows of. The gauge is shared by all workers: each adds what has changed.
     told: i64,
-    flights: Flights,
+    flights: Streams<Flight>,
     table: Table,
     defined: bool,
 }
@@ -33,7 +34,7 @@ static FILTER: Vm<Filter> = Vm::new(Filter {
     in_flight: Metric::NONE,
     flying: 0,
     told: 0,
-    flights: Flights::new(),
+    flights: Streams::new(),
     table: Table::new(),
     defined: false,
 });
@@ -139,7 +140,7 @@ impl Filter {
     fn began(&mut self, context: u32) {
         self.flying += 1;
         if let Ok(now) = host::since_start() {
-            let _ = self.flights.begin(context, now);
+            let _ = self.flights.begin(context, Flight { began: now, ..Flight::default() });
         }
     }
 
