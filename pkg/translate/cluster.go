@@ -173,14 +173,19 @@ func cluster(name string, s *configv1.Service) *clusterv3.Cluster {
 	if s.GetHealthCheck() != nil || s.GetOutlierDetection() != nil {
 		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: panicThreshold(s)}}
 	}
-	if b := s.GetCircuitBreaker(); b != nil {
-		c.CircuitBreakers = &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
-			MaxConnections: positive(b.GetMaxConnections()), MaxPendingRequests: positive(b.GetMaxPendingRequests()),
-			MaxRequests: positive(b.GetMaxRequests()), MaxRetries: positive(b.GetMaxRetries()),
-		}}}
-	}
+	b := s.GetCircuitBreaker()
+	atMost := func(n uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(orNumber(n, serviceLimit)) }
+	c.CircuitBreakers = &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		MaxConnections: atMost(b.GetMaxConnections()), MaxPendingRequests: atMost(b.GetMaxPendingRequests()),
+		MaxRequests: atMost(b.GetMaxRequests()), MaxRetries: positive(b.GetMaxRetries()),
+	}}}
 	return c
 }
+
+// serviceLimit is how many connections and requests of a service an Envoy has at a time, where nothing is set. Envoy's own
+// 1,024 are what one address may have (perAddress), and eleven connections of HTTP/2: who holds those open has the
+// service to himself.
+const serviceLimit = 4096
 
 // panicThreshold is 1 where nothing is set, the least that Envoy knows besides "never". Its own 50 sends two thirds of
 // the requests to two dead endpoints of three; never would answer 503 while a new service's first checks are out.

@@ -40,6 +40,8 @@ limits:
   max_request_headers: 50
   idle_timeout: 50s
   request_headers_timeout: 50s
+  request_timeout: 50s
+  max_connections_per_address: 5
   local_rate_limit: {requests: 5, per: 5s, burst: 5}
 access_log: {fields: {a: b}, min_status: 500}
 tracing: {service: collector, percent: 5}
@@ -69,6 +71,8 @@ var others = map[string]string{
 	"limits.max_request_headers":               `limits: {max_request_headers: 60}`,
 	"limits.idle_timeout":                      `limits: {idle_timeout: 60s}`,
 	"limits.request_headers_timeout":           `limits: {request_headers_timeout: 60s}`,
+	"limits.request_timeout":                   `limits: {request_timeout: 60s}`,
+	"limits.max_connections_per_address":       `limits: {max_connections_per_address: 6}`,
 	"limits.local_rate_limit.requests":         `limits: {local_rate_limit: {requests: 6}}`,
 	"limits.local_rate_limit.per":              `limits: {local_rate_limit: {per: 6s}}`,
 	"limits.local_rate_limit.burst":            `limits: {local_rate_limit: {burst: 6}}`,

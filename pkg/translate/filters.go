@@ -36,6 +36,7 @@ var filters = []*filter{
 
 // elsewhere are the places that are not among the HTTP filters of a new listener, and get their content as these do.
 var elsewhere = []*filter{
+	filterAddresses,   // connlimit.go
 	filterConnections, // connlimit.go
 	filterHostEarlier, // host.go
 }

@@ -63,7 +63,7 @@ func listener(gateway string, g *configv1.Gateway, l *configv1.Listener, s *serv
 }
 
 func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener, plain bool) []*listenerv3.Filter {
-	return []*listenerv3.Filter{placeOfConnections(), {
+	return []*listenerv3.Filter{filterAddresses.networkPlace(), filterConnections.networkPlace(), {
 		Name: "envoy.filters.network.http_connection_manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(connectionManager(gateway, g, l, plain))},
 	}}
 }
@@ -86,8 +86,10 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 		NormalizePath:                 wrapperspb.Bool(true), MergeSlashes: true,
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT,
 		RequestHeadersTimeout:        orElse(lim.GetRequestHeadersTimeout(), time.Minute),
-		StreamIdleTimeout:            durationpb.New(5 * time.Minute),
-		DelayedCloseTimeout:          durationpb.New(delayedClose),
+		// Each byte of a body starts the idle time anew: without this one a client holds a request open as long as it likes.
+		RequestTimeout:      orElse(lim.GetRequestTimeout(), 5*time.Minute),
+		StreamIdleTimeout:   durationpb.New(5 * time.Minute),
+		DelayedCloseTimeout: durationpb.New(delayedClose),
 		// HTTP/1.0 is what load balancers' checks and ab speak; Envoy alone would answer 426.
 		HttpProtocolOptions: &corev3.Http1ProtocolOptions{AcceptHttp_10: true},
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{

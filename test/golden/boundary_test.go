@@ -368,7 +368,7 @@ func withoutDiscovery(v any) {
 		if _, slot := v["name"]; slot {
 			if c, there := v["typed_config"]; there && c == nil {
 				v["typed_config"] = object{"@type": typePrefix + "extensions.filters.http.header_mutation.v3.HeaderMutation"}
-				if v["name"] == "marchproxy.connections" {
+				if name, _ := v["name"].(string); strings.HasPrefix(name, "marchproxy.connections") {
 					v["typed_config"] = object{
 						"@type": typePrefix + "extensions.filters.network.connection_limit.v3.ConnectionLimit", "stat_prefix": "none", "max_connections": 1000,
 					}

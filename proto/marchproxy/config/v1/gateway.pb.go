@@ -506,6 +506,12 @@ type Limits struct {
 	RequestHeadersTimeout *durationpb.Duration `protobuf:"bytes,5,opt,name=request_headers_timeout,json=requestHeadersTimeout,proto3" json:"request_headers_timeout,omitempty"`
 	// Local rate limit of all requests of a listener, per Envoy.
 	LocalRateLimit *LocalRateLimit `protobuf:"bytes,6,opt,name=local_rate_limit,json=localRateLimit,proto3" json:"local_rate_limit,omitempty"`
+	// Connections of one client address in one Envoy, of all listeners together; 1,000 where absent, no limit where 0.
+	// The address is that of the connection: behind a load balancer, which all clients share, set 0. Of IPv6 a /64 counts.
+	MaxConnectionsPerAddress *uint32 `protobuf:"varint,7,opt,name=max_connections_per_address,json=maxConnectionsPerAddress,proto3,oneof" json:"max_connections_per_address,omitempty"`
+	// Time for a request to arrive whole, with its body; 5m where absent, no limit where 0s. It is not the time that an answer
+	// may take, nor that of a WebSocket.
+	RequestTimeout *durationpb.Duration `protobuf:"bytes,8,opt,name=request_timeout,json=requestTimeout,proto3" json:"request_timeout,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -578,6 +584,20 @@ func (x *Limits) GetRequestHeadersTimeout() *durationpb.Duration {
 func (x *Limits) GetLocalRateLimit() *LocalRateLimit {
 	if x != nil {
 		return x.LocalRateLimit
+	}
+	return nil
+}
+
+func (x *Limits) GetMaxConnectionsPerAddress() uint32 {
+	if x != nil && x.MaxConnectionsPerAddress != nil {
+		return *x.MaxConnectionsPerAddress
+	}
+	return 0
+}
+
+func (x *Limits) GetRequestTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.RequestTimeout
 	}
 	return nil
 }
@@ -742,14 +762,17 @@ const file_marchproxy_config_v1_gateway_proto_rawDesc = "" +
 	"\rClusterApiKey\x12>\n" +
 	"\x04name\x18\x01 \x01(\tB*\xbaH'r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$R\x04name\x12/\n" +
 	"\x03key\x18\x02 \x01(\tB\x1d\xbaH\x16r\x14\x18\x80\x042\x0f^(|[!-~]{16,})$\x88\xb5\x18\x02R\x03key\x124\n" +
-	"\x06sha256\x18\x03 \x01(\tB\x1c\xbaH\x15r\x132\x11^(|[0-9a-f]{64})$\x88\xb5\x18\x03R\x06sha256\"\xb2\x03\n" +
+	"\x06sha256\x18\x03 \x01(\tB\x1c\xbaH\x15r\x132\x11^(|[0-9a-f]{64})$\x88\xb5\x18\x03R\x06sha256\"\xea\x04\n" +
 	"\x06Limits\x12'\n" +
 	"\x0fmax_connections\x18\x01 \x01(\rR\x0emaxConnections\x12=\n" +
 	"\x16max_request_headers_kb\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x80@R\x13maxRequestHeadersKb\x128\n" +
 	"\x13max_request_headers\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x11maxRequestHeaders\x12P\n" +
 	"\fidle_timeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=R\vidleTimeout\x12d\n" +
 	"\x17request_headers_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x03\b\x90\x1c2\x04\x10\xc0\x84=R\x15requestHeadersTimeout\x12N\n" +
-	"\x10local_rate_limit\x18\x06 \x01(\v2$.marchproxy.config.v1.LocalRateLimitR\x0elocalRateLimit\"\xf9\x01\n" +
+	"\x10local_rate_limit\x18\x06 \x01(\v2$.marchproxy.config.v1.LocalRateLimitR\x0elocalRateLimit\x12B\n" +
+	"\x1bmax_connections_per_address\x18\a \x01(\rH\x00R\x18maxConnectionsPerAddress\x88\x01\x01\x12R\n" +
+	"\x0frequest_timeout\x18\b \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x0erequestTimeoutB\x1e\n" +
+	"\x1c_max_connections_per_address\"\xf9\x01\n" +
 	"\tAccessLog\x12\x87\x01\n" +
 	"\x06fields\x18\x01 \x03(\v2+.marchproxy.config.v1.AccessLog.FieldsEntryBB\xbaH?\x9a\x01<\x10@\"!r\x1f\x10\x01\x18@2\x19^[A-Za-z_][A-Za-z0-9_.]*$*\x15r\x13\x18\x80\b2\x0e^[^\\x00\\r\\n]*$R\x06fields\x12'\n" +
 	"\n" +
@@ -805,12 +828,13 @@ var file_marchproxy_config_v1_gateway_proto_depIdxs = []int32{
 	10, // 9: marchproxy.config.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
 	10, // 10: marchproxy.config.v1.Limits.request_headers_timeout:type_name -> google.protobuf.Duration
 	11, // 11: marchproxy.config.v1.Limits.local_rate_limit:type_name -> marchproxy.config.v1.LocalRateLimit
-	9,  // 12: marchproxy.config.v1.AccessLog.fields:type_name -> marchproxy.config.v1.AccessLog.FieldsEntry
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	10, // 12: marchproxy.config.v1.Limits.request_timeout:type_name -> google.protobuf.Duration
+	9,  // 13: marchproxy.config.v1.AccessLog.fields:type_name -> marchproxy.config.v1.AccessLog.FieldsEntry
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_config_v1_gateway_proto_init() }
@@ -821,6 +845,7 @@ func file_marchproxy_config_v1_gateway_proto_init() {
 	file_marchproxy_config_v1_common_proto_init()
 	file_marchproxy_config_v1_options_proto_init()
 	file_marchproxy_config_v1_gateway_proto_msgTypes[0].OneofWrappers = []any{}
+	file_marchproxy_config_v1_gateway_proto_msgTypes[4].OneofWrappers = []any{}
 	file_marchproxy_config_v1_gateway_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -162,7 +162,7 @@ type Service struct {
 	HealthCheck *HealthCheck `protobuf:"bytes,4,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
 	// Ejects endpoints whose responses fail; off where absent.
 	OutlierDetection *OutlierDetection `protobuf:"bytes,5,opt,name=outlier_detection,json=outlierDetection,proto3" json:"outlier_detection,omitempty"`
-	// Limits on what is in flight; Envoy's defaults (1,024 each) where absent.
+	// Limits on what is in flight; 4,096 each where absent.
 	CircuitBreaker *CircuitBreaker `protobuf:"bytes,6,opt,name=circuit_breaker,json=circuitBreaker,proto3" json:"circuit_breaker,omitempty"`
 	// TLS towards the endpoints; with protocol https it is on even where absent.
 	Tls *UpstreamTls `protobuf:"bytes,7,opt,name=tls,proto3" json:"tls,omitempty"`
@@ -1027,7 +1027,7 @@ func (x *OutlierDetection) GetMaxEjectionPercent() uint32 {
 	return 0
 }
 
-// Limits of one Envoy towards one service; Envoy's 1,024 (3 retries) where 0.
+// Limits of one Envoy towards one service; 4,096 (3 retries) where 0.
 type CircuitBreaker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// TCP connections.
