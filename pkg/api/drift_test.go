@@ -14,7 +14,6 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 // TestGoStructsAreTheSchema: the structs that write and read JSON have the schema's messages' fields, no
@@ -36,7 +35,7 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 			"Progress": api.Progress{}, "LaggingProxy": api.LaggingProxy{},
 		}},
 		{eventsv1.File_marchproxy_events_v1_events_proto, map[string]any{
-			"ResourceEvent": resource.Object{}, "Commit": stream.Commit{}, "KindState": resource.KindState{}, "ChangedResource": stream.ChangedResource{},
+			"ResourceEvent": resource.Object{}, "Commit": resource.Commit{}, "KindState": resource.KindState{}, "ChangedResource": resource.ChangedResource{},
 			"XdsPage": status.XdsPage{}, "LaggingEnvoy": status.LaggingEnvoy{}, "Behind": status.Behind{},
 			"XdsStatus": status.XdsStatus{}, "ProxyStatus": status.ProxyStatus{}, "AbsentProxy": status.AbsentProxy{}, "RejectedResource": status.RejectedResource{}, "ObjectRef": status.ObjectRef{},
 			"NamesStatus": status.NamesStatus{}, "NameStatus": status.NameStatus{}, "AgentStatus": status.AgentStatus{}, "PolicyStatus": status.PolicyStatus{}, "LimitedSource": status.LimitedSource{},

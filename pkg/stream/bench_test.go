@@ -30,7 +30,7 @@ func BenchmarkPublish(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					m.rev++
-					m.publish(objects, stream.Commit{Epoch: m.epoch, Revision: m.rev})
+					m.publish(objects, resource.Commit{Epoch: m.epoch, Revision: m.rev})
 				}
 				b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "objects/s")
 			})

@@ -76,10 +76,10 @@ func object(t testing.TB, kind, name, text string, rev int64) *resource.Object {
 }
 
 // commit makes the commit of the model's state.
-func (m *model) commit(objects []*resource.Object) stream.Commit {
-	c := stream.Commit{Epoch: m.epoch, Revision: m.rev, State: summary(maps.Values(m.objects)), Actor: "test", At: resource.Time(time.Now())}
+func (m *model) commit(objects []*resource.Object) resource.Commit {
+	c := resource.Commit{Epoch: m.epoch, Revision: m.rev, State: summary(maps.Values(m.objects)), Actor: "test", At: resource.Time(time.Now())}
 	for _, o := range objects {
-		c.Changes = append(c.Changes, stream.ChangedResource{Kind: o.Kind, Name: o.Name, Deleted: o.Deleted})
+		c.Changes = append(c.Changes, resource.ChangedResource{Kind: o.Kind, Name: o.Name, Deleted: o.Deleted})
 	}
 	return c
 }
@@ -98,7 +98,7 @@ func summary(objects func(func(*resource.Object) bool)) map[string]resource.Kind
 }
 
 // change is one transaction of the model: texts by object, and what is deleted.
-func (m *model) change(put map[resource.Ref]string, del ...resource.Ref) (objects []*resource.Object, c stream.Commit) {
+func (m *model) change(put map[resource.Ref]string, del ...resource.Ref) (objects []*resource.Object, c resource.Commit) {
 	m.t.Helper()
 	m.rev++
 	for ref, text := range put {
@@ -121,7 +121,7 @@ func (m *model) change(put map[resource.Ref]string, del ...resource.Ref) (object
 	return objects, m.commit(objects)
 }
 
-func (m *model) publish(objects []*resource.Object, c stream.Commit) {
+func (m *model) publish(objects []*resource.Object, c resource.Commit) {
 	m.t.Helper()
 	seq, err := m.pub.Publish(m.t.Context(), objects, c, m.seq)
 	if err != nil {
@@ -166,7 +166,7 @@ func (m *model) last(js jetstream.JetStream) uint64 {
 }
 
 // want is the state of a commit, of some kinds.
-func (m *model) want(c stream.Commit, kinds []string) payloads {
+func (m *model) want(c resource.Commit, kinds []string) payloads {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	state, ok := m.states[fmt.Sprint(c.Epoch, c.Revision)]
@@ -188,8 +188,8 @@ type consumer struct {
 	m       *model
 	opt     stream.Options
 	table   payloads
-	last    stream.Commit
-	updates chan stream.Update
+	last    resource.Commit
+	updates chan resource.Update
 	log     *logs
 	stop    func()
 }
@@ -198,13 +198,13 @@ type consumer struct {
 func follow(t testing.TB, s *natstest.Server, m *model, opt stream.Options, before func()) *consumer {
 	t.Helper()
 	_, js := s.Connect()
-	c := &consumer{t: t, m: m, opt: opt, table: payloads{}, updates: make(chan stream.Update, 4096), log: newLogs()}
+	c := &consumer{t: t, m: m, opt: opt, table: payloads{}, updates: make(chan resource.Update, 4096), log: newLogs()}
 	for _, o := range opt.Initial {
 		c.table[o.Ref()] = string(o.Payload())
 	}
 	c.last = opt.InitialCommit
 	c.opt.Patience, c.opt.Log = patience, c.log.logger()
-	c.opt.OnUpdate = func(u stream.Update) error {
+	c.opt.OnUpdate = func(u resource.Update) error {
 		if before != nil {
 			before()
 		}
@@ -225,7 +225,7 @@ func follow(t testing.TB, s *natstest.Server, m *model, opt stream.Options, befo
 	return c
 }
 
-func (c *consumer) take(u stream.Update) {
+func (c *consumer) take(u resource.Update) {
 	if u.Commit.Epoch == c.last.Epoch && u.Commit.Revision < c.last.Revision {
 		c.t.Errorf("went back from revision %d to %d", c.last.Revision, u.Commit.Revision)
 	}
@@ -249,7 +249,7 @@ func (c *consumer) take(u stream.Update) {
 }
 
 // until waits for the update of a revision and returns it.
-func (c *consumer) until(rev int64) stream.Update {
+func (c *consumer) until(rev int64) resource.Update {
 	c.t.Helper()
 	after := time.After(limit)
 	for {
@@ -265,7 +265,7 @@ func (c *consumer) until(rev int64) stream.Update {
 }
 
 // next is the next update, whichever it is.
-func (c *consumer) next() stream.Update {
+func (c *consumer) next() resource.Update {
 	c.t.Helper()
 	select {
 	case u := <-c.updates:
@@ -340,7 +340,7 @@ func (l *logs) wait(t testing.TB, text string) {
 }
 
 // random is a transaction of a random size: mostly a few objects, at times more than a batch takes.
-func (m *model) random(r *rand.Rand) ([]*resource.Object, stream.Commit) {
+func (m *model) random(r *rand.Rand) ([]*resource.Object, resource.Commit) {
 	m.t.Helper()
 	kinds := []string{resource.KindService, resource.KindRoute, resource.KindCertificate}
 	n := 1 + r.IntN(6)

@@ -140,7 +140,7 @@ func TestManyChanges(t *testing.T) {
 	_, js := s.Connect()
 	m := newModel(t, js)
 	objects, c := m.change(nil)
-	c.Changes = make([]stream.ChangedResource, stream.MaxChanges+1)
+	c.Changes = make([]resource.ChangedResource, resource.MaxChanges+1)
 	m.publish(objects, c)
 	got, _, _, err := stream.LastCommit(t.Context(), js)
 	if err != nil || len(got.Changes) != 0 {

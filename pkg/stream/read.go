@@ -15,7 +15,7 @@ import (
 
 // LastCommit reads the stream's last commit and its last sequence of all; found is false where there is
 // no commit.
-func LastCommit(ctx context.Context, js jetstream.JetStream) (c Commit, last uint64, found bool, err error) {
+func LastCommit(ctx context.Context, js jetstream.JetStream) (c resource.Commit, last uint64, found bool, err error) {
 	s, err := js.Stream(ctx, Name)
 	if err != nil {
 		return c, 0, false, fmt.Errorf("last commit: %w", err)
@@ -132,7 +132,7 @@ func Intact(ctx context.Context, js jetstream.JetStream) (bool, error) {
 	fits := false
 	err := each(ctx, js, func(m jetstream.Msg, end bool) bool {
 		if m.Subject() == RevisionSubject {
-			var c Commit
+			var c resource.Commit
 			fits = json.Unmarshal(m.Data(), &c) == nil && maps.Equal(all.State(), c.State)
 			return fits && end
 		}

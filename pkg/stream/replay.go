@@ -23,13 +23,13 @@ type Options struct {
 	Kinds []string
 	// Initial is what the consumer has already, from its disk, and InitialCommit that state's commit.
 	Initial       []*resource.Object
-	InitialCommit Commit
+	InitialCommit resource.Commit
 	// Apart, where it is not "", makes a consumer of each kind, and one of the commits, whose names begin with it
 	// ([ConsumerName]). Such a consumer says its name and its one filter in the subject by which it is made, so that NATS can
 	// keep who follows some kinds from reading the others, also by other people's consumers.
 	Apart string
 	// OnUpdate takes an update. An error ends the replay.
-	OnUpdate func(Update) error
+	OnUpdate func(resource.Update) error
 	// Patience is how long unequal hashes are borne before everything is replayed; 2s where 0. It is also
 	// the time between looks at whether the stream has moved on without us, see [bearable].
 	Patience time.Duration
@@ -123,7 +123,7 @@ func (t *table) put(r resource.Ref, e *entry) {
 }
 
 // matches says whether the kinds are what a commit says of them.
-func (t *table) matches(c Commit, kinds []string) bool {
+func (t *table) matches(c resource.Commit, kinds []string) bool {
 	for _, k := range kinds {
 		if t.tally.Of(k) != c.State[k] {
 			return false
@@ -137,7 +137,7 @@ type replay struct {
 	js  jetstream.JetStream
 	// table and commit are what the consumer has been handed.
 	table   *table
-	commit  Commit
+	commit  resource.Commit
 	started bool
 	meter   *meter
 }
@@ -155,7 +155,7 @@ type session struct {
 	// pending is what each consumer has still to deliver, and last the commit that was read last: where there are several
 	// consumers it may come before its objects.
 	pending map[string]uint64
-	last    *Commit
+	last    *resource.Commit
 }
 
 func (r *replay) session(ctx context.Context) error {
@@ -266,7 +266,7 @@ func (s *session) message(m jetstream.Msg) error {
 	defer s.meter.done(pending)
 	if m.Subject() == RevisionSubject {
 		s.read, s.bytes, s.last = meta.Sequence.Stream, m.Data(), nil
-		var c Commit
+		var c resource.Commit
 		if err := json.Unmarshal(m.Data(), &c); err != nil {
 			s.opt.Log.Warn("a commit cannot be read; waiting for the next", zap.Uint64("sequence", s.seq), zap.Error(err))
 			return nil
@@ -325,7 +325,7 @@ func (s *session) entry(subject string, payload []byte) (*entry, error) {
 }
 
 // consider hands the state over if it is the one that the commit speaks of.
-func (s *session) consider(c Commit, pending uint64) error {
+func (s *session) consider(c resource.Commit, pending uint64) error {
 	if !s.next.matches(c, s.opt.Kinds) {
 		if s.amiss.IsZero() && pending == 0 {
 			s.amiss = time.Now()
@@ -338,7 +338,7 @@ func (s *session) consider(c Commit, pending uint64) error {
 		s.opt.Log.Warn("the stream is behind what is live; waiting for its repair", zap.Int64("stream", c.Revision), zap.Int64("live", s.commit.Revision))
 		return nil
 	}
-	u := Update{Commit: c, Changed: s.changed()}
+	u := resource.Update{Commit: c, Changed: s.changed()}
 	if s.touched != nil && len(u.Changed) == 0 && s.started && c.Epoch == s.commit.Epoch && c.Revision == s.commit.Revision {
 		s.touched = map[resource.Ref]struct{}{}
 		return nil // a repair said again what we have

@@ -204,7 +204,7 @@ func TestConsumerFails(t *testing.T) {
 	m := newModel(t, js)
 	m.put(resource.KindService, "a", "x")
 	full := errors.New("the disk is full")
-	err := stream.Replay(t.Context(), js, stream.Options{Log: zap.NewNop(), OnUpdate: func(stream.Update) error { return full }})
+	err := stream.Replay(t.Context(), js, stream.Options{Log: zap.NewNop(), OnUpdate: func(resource.Update) error { return full }})
 	if !errors.Is(err, full) {
 		t.Error(err)
 	}

@@ -219,7 +219,7 @@ func TestPermissions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := stream.Commit{Epoch: "11111111-1111-4111-8111-111111111111", Revision: rev, State: map[string]resource.KindState{"Route": {Count: 1, Hash: resource.Sum(o).String()}}}
+		c := resource.Commit{Epoch: "11111111-1111-4111-8111-111111111111", Revision: rev, State: map[string]resource.KindState{"Route": {Count: 1, Hash: resource.Sum(o).String()}}}
 		if seq, err = pub.Publish(t.Context(), []*resource.Object{o}, c, seq); err != nil {
 			t.Fatal(err)
 		}

@@ -76,6 +76,33 @@ var only = map[string]struct{ where, why string }{
 	"github.com/fergusstrange/embedded-postgres": {"services/cli/internal/dev", "production brings its own PostgreSQL"},
 }
 
+// without lists what packages must not link, however far down, and why.
+var without = []struct{ path, lib, why string }{
+	{"services/api/internal/store", "github.com/nats-io/", "the database does not know what its revisions are announced by"},
+	{"pkg/config", "github.com/nats-io/", "the configuration does not know what it comes by"},
+	{"pkg/translate", "github.com/nats-io/", "the translator does not know what its input comes by"},
+}
+
+func TestLinked(t *testing.T) {
+	root, err := harness.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range without {
+		cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "./"+w.path)
+		cmd.Dir = root
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for dep := range strings.FieldsSeq(string(out)) {
+			if strings.HasPrefix(dep, w.lib) {
+				t.Errorf("%s links %s: %s", w.path, dep, w.why)
+			}
+		}
+	}
+}
+
 func TestImports(t *testing.T) {
 	for _, p := range packages(t) {
 		path := strings.TrimPrefix(p.ImportPath, module)

@@ -18,7 +18,6 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 func object(t *testing.T, name string, p *configv1.RateLimitPolicy) *resource.Object {
@@ -41,8 +40,8 @@ func TestLastGoodState(t *testing.T) {
 	dir := t.TempDir()
 	e := newEnforcer(dir)
 	mine, theirs := object(t, "mine", &configv1.RateLimitPolicy{PacketsPerSecond: 5}), object(t, "theirs", &configv1.RateLimitPolicy{PacketsPerSecond: 5, NodeSelector: map[string]string{"zone": "b"}})
-	c := stream.Commit{Epoch: "e", Revision: 7}
-	if err := e.Update(stream.Update{Commit: c, Changed: []*resource.Object{mine, theirs}}); err != nil {
+	c := resource.Commit{Epoch: "e", Revision: 7}
+	if err := e.Update(resource.Update{Commit: c, Changed: []*resource.Object{mine, theirs}}); err != nil {
 		t.Fatal(err)
 	}
 	again := newEnforcer(dir)
@@ -80,7 +79,7 @@ func TestLastGoodStateIsAdded(t *testing.T) {
 		if i%5 == 4 {
 			o = resource.Tombstone(o.Ref(), i)
 		}
-		if err := e.Update(stream.Update{Commit: stream.Commit{Epoch: "e", Revision: i + 1}, Changed: []*resource.Object{o}}); err != nil {
+		if err := e.Update(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: i + 1}, Changed: []*resource.Object{o}}); err != nil {
 			t.Fatal(err)
 		}
 		info, err := os.Stat(path)
@@ -173,8 +172,8 @@ func TestCombine(t *testing.T) {
 func TestStatusSaysState(t *testing.T) {
 	e := newEnforcer(t.TempDir())
 	for i, hash := range []string{"one", "another"} {
-		c := stream.Commit{Epoch: "e", Revision: int64(7 + i), State: map[string]resource.KindState{resource.KindRoute: {Count: 1, Hash: hash}}}
-		if err := e.Update(stream.Update{Commit: c}); err != nil {
+		c := resource.Commit{Epoch: "e", Revision: int64(7 + i), State: map[string]resource.KindState{resource.KindRoute: {Count: 1, Hash: hash}}}
+		if err := e.Update(resource.Update{Commit: c}); err != nil {
 			t.Fatal(err)
 		}
 		if s := e.Status(time.Now()); s.Revision != c.Revision || s.State != resource.Digest(c.State) {
@@ -191,7 +190,7 @@ func TestWithoutCookies(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := newEnforcer(t.TempDir())
-	if err := e.Update(stream.Update{Commit: stream.Commit{Epoch: "e", Revision: 7}, Changed: []*resource.Object{
+	if err := e.Update(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: 7}, Changed: []*resource.Object{
 		object(t, "floods", &configv1.RateLimitPolicy{SynCookies: true}), object(t, "plain", &configv1.RateLimitPolicy{PacketsPerSecond: 5}),
 	}}); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,6 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 // Options of an enforcer.
@@ -63,7 +62,7 @@ type Enforcer struct {
 	policies map[string]*policy // those that select this node
 	all      map[string]*resource.Object
 	numbers  ids
-	commit   stream.Commit
+	commit   resource.Commit
 	known    bool // a state has been read, from disk or NATS
 	peers    []netip.Addr
 	warnings []string
@@ -75,7 +74,7 @@ type Enforcer struct {
 	// applied are the revisions in force, by policy.
 	applied map[string]int64
 	// upTo is the commit that is in force in full, or that failure is about.
-	upTo stream.Commit
+	upTo resource.Commit
 	// sample and sources are what the kernel has counted.
 	sample  bpf.Stats
 	sources []status.LimitedSource
@@ -102,14 +101,14 @@ func New(opt Options) *Enforcer {
 	}
 	if found {
 		maps.Copy(e.numbers, s.Numbers)
-		e.take(stream.Update{Commit: s.Commit, Changed: objects})
+		e.take(resource.Update{Commit: s.Commit, Changed: objects})
 		opt.Log.Info("beginning with the last good policies", zap.Int64("revision", s.Commit.Revision), zap.Int("policies", len(objects)))
 	}
 	return e
 }
 
 // Initial is what the replay begins with.
-func (e *Enforcer) Initial() ([]*resource.Object, stream.Commit) {
+func (e *Enforcer) Initial() ([]*resource.Object, resource.Commit) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.Collect(maps.Values(e.all)), e.commit
@@ -129,7 +128,7 @@ func raise(c chan struct{}) {
 }
 
 // take puts an update into the state.
-func (e *Enforcer) take(u stream.Update) {
+func (e *Enforcer) take(u resource.Update) {
 	mine := map[string]*policy{}
 	for _, o := range u.Changed {
 		if !o.Deleted && config.Selects(o.Message().(*configv1.RateLimitPolicy).GetNodeSelector(), e.opt.Labels) {
@@ -152,7 +151,7 @@ func (e *Enforcer) take(u stream.Update) {
 
 // Update takes what the stream says and puts it in force. It never fails: what the kernel does not take is
 // tried again, and the status says why.
-func (e *Enforcer) Update(u stream.Update) error {
+func (e *Enforcer) Update(u resource.Update) error {
 	e.work.Lock()
 	defer e.work.Unlock()
 	first := !e.known

@@ -12,7 +12,6 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/disktest"
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 func TestMain(m *testing.M) { os.Exit(disktest.Main(m.Run)) }
@@ -25,7 +24,7 @@ func TestFullDisk(t *testing.T) {
 	put := func(rev int64, name string) {
 		t.Helper()
 		o := object(t, name, &configv1.RateLimitPolicy{PacketsPerSecond: 5, Deny: slices.Repeat([]string{"192.0.2.1"}, 400)})
-		if err := e.Update(stream.Update{Commit: stream.Commit{Epoch: "e", Revision: rev}, Changed: []*resource.Object{o}}); err != nil {
+		if err := e.Update(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: rev}, Changed: []*resource.Object{o}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 // A lastGood is the file with the last good state: records, each of which leads from the state before to the
@@ -28,7 +27,7 @@ type lastGood struct {
 // record is the first line of a record; the other lines are policies as they were published, since their bytes
 // are hashed, and tombstones. Policies hold no secrets.
 type record struct {
-	Commit stream.Commit `json:"commit"`
+	Commit resource.Commit `json:"commit"`
 	// Numbers in the kernel of the policies that follow.
 	Numbers ids `json:"numbers"`
 	// Policies is how many lines follow.
@@ -97,7 +96,7 @@ func (f *lastGood) load() (last record, objects []*resource.Object, found bool, 
 // save adds a change to the file, or writes all of it anew, so that a killed agent leaves the state before or
 // this one. It does not wait for the disk: that is [lastGood.durable]'s part. After a crash of the machine the
 // kernel's maps are gone as well, and what comes first is what NATS says.
-func (f *lastGood) save(c stream.Commit, numbers ids, changed []*resource.Object, all map[string]*resource.Object) error {
+func (f *lastGood) save(c resource.Commit, numbers ids, changed []*resource.Object, all map[string]*resource.Object) error {
 	if f.fresh == 0 || f.size > 2*f.fresh+outdatedAtLeast {
 		return f.rewrite(c, numbers, all)
 	}
@@ -116,7 +115,7 @@ func (f *lastGood) save(c stream.Commit, numbers ids, changed []*resource.Object
 	return nil
 }
 
-func (f *lastGood) rewrite(c stream.Commit, numbers ids, all map[string]*resource.Object) error {
+func (f *lastGood) rewrite(c resource.Commit, numbers ids, all map[string]*resource.Object) error {
 	f.fresh = 0
 	raw, err := encode(c, numbers, slices.Collect(maps.Values(all)))
 	if err != nil {
@@ -133,7 +132,7 @@ func (f *lastGood) rewrite(c stream.Commit, numbers ids, all map[string]*resourc
 }
 
 // encode makes a record.
-func encode(c stream.Commit, numbers ids, objects []*resource.Object) ([]byte, error) {
+func encode(c resource.Commit, numbers ids, objects []*resource.Object) ([]byte, error) {
 	r := record{Commit: c, Numbers: ids{}, Policies: len(objects)}
 	for _, o := range objects {
 		if n, ok := numbers[o.Name]; ok {

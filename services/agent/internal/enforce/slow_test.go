@@ -14,7 +14,6 @@ import (
 
 	"github.com/marchproxy/marchproxy/bpf"
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 // TestReportsWhileTheKernelTakesALongList: a ruleset may take the kernel half a minute, and a report that came only
@@ -50,7 +49,7 @@ func TestReportsWhileTheKernelTakesALongList(t *testing.T) {
 			return
 		}
 		start := time.Now()
-		err := e.Update(stream.Update{Commit: stream.Commit{Epoch: "e", Revision: 7}, Changed: []*resource.Object{long}})
+		err := e.Update(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: 7}, Changed: []*resource.Object{long}})
 		updated <- result{time.Since(start), err}
 	}()
 	var worst time.Duration

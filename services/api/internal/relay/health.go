@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
@@ -152,7 +153,7 @@ func (r *Relay) watched(ctx context.Context, publish func(context.Context) (uint
 }
 
 // behindLeader says why what is stored is not published where another api leads.
-func (r *Relay) behindLeader(ctx context.Context, c stream.Commit, head store.Head) {
+func (r *Relay) behindLeader(ctx context.Context, c resource.Commit, head store.Head) {
 	if c.Epoch == head.Epoch && c.Revision >= head.Revision {
 		r.lags = time.Time{}
 		r.fault("", false)

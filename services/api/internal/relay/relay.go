@@ -48,7 +48,7 @@ type Relay struct {
 	lags   time.Time // since when the stream is behind, where another api leads
 
 	// The cursor, while leading, and the looks at the stream.
-	commit stream.Commit
+	commit resource.Commit
 	seq    uint64
 	looks  looks
 }

@@ -209,7 +209,7 @@ func (a *api) head() store.Head {
 }
 
 // last is the stream's commit.
-func (a *api) last() stream.Commit {
+func (a *api) last() resource.Commit {
 	a.t.Helper()
 	c, _, _, err := stream.LastCommit(a.t.Context(), a.js)
 	a.must(err)

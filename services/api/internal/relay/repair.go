@@ -159,7 +159,7 @@ func (r *Relay) catchUp(ctx context.Context) error {
 }
 
 // sameHistory says whether the database had the commit's state at its revision.
-func (r *Relay) sameHistory(ctx context.Context, c stream.Commit) (bool, error) {
+func (r *Relay) sameHistory(ctx context.Context, c resource.Commit) (bool, error) {
 	if c.Revision == 0 {
 		return true, nil
 	}
@@ -185,7 +185,7 @@ func (r *Relay) repair(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c := store.Committed{Commit: stream.Commit{Epoch: head.Epoch, Revision: head.Revision, State: head.State, Actor: "relay", Message: "repair of the stream", At: resource.Time(time.Now())}}
+	c := store.Committed{Commit: resource.Commit{Epoch: head.Epoch, Revision: head.Revision, State: head.State, Actor: "relay", Message: "repair of the stream", At: resource.Time(time.Now())}}
 	for _, o := range objects {
 		old := table[o.Ref()]
 		delete(table, o.Ref())
@@ -200,7 +200,7 @@ func (r *Relay) repair(ctx context.Context) error {
 	}
 	slices.SortFunc(c.Objects, func(a, b *resource.Object) int { return a.Ref().Compare(b.Ref()) })
 	for _, o := range c.Objects {
-		c.Commit.Changes = append(c.Commit.Changes, stream.ChangedResource{Kind: o.Kind, Name: o.Name, Deleted: o.Deleted})
+		c.Commit.Changes = append(c.Commit.Changes, resource.ChangedResource{Kind: o.Kind, Name: o.Name, Deleted: o.Deleted})
 	}
 	r.log.Info("bringing the stream up to the database", zap.Int64("revision", head.Revision), zap.Int("objects", len(c.Objects)))
 	end()

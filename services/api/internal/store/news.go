@@ -10,7 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 // MaxNews is how many changes are read at most to follow what others have written; whoever lacks more reads the whole
@@ -108,7 +107,7 @@ func announcement(instance string, revision int64, whole *Committed) string {
 
 // announced is a whole revision in an announcement.
 type announced struct {
-	Commit  stream.Commit     `json:"commit"`
+	Commit  resource.Commit   `json:"commit"`
 	Objects []json.RawMessage `json:"objects"`
 	Follows string            `json:"follows"`
 }

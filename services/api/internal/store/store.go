@@ -29,7 +29,6 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 //go:embed migrations/*.sql
@@ -210,7 +209,7 @@ func scanObject(row pgx.CollectableRow) (*resource.Object, error) {
 
 // Committed is one revision as the relay publishes it.
 type Committed struct {
-	Commit  stream.Commit
+	Commit  resource.Commit
 	Objects []*resource.Object // tombstones included
 	// Follows is the digest of the state that it has changed; "" where that is not known.
 	Follows string
@@ -230,7 +229,7 @@ func (s *Store) StateAt(ctx context.Context, n int64) (state map[string]resource
 
 // Revision reads one revision for the relay; its epoch is the head's.
 func (s *Store) Revision(ctx context.Context, n int64) (Committed, error) {
-	c := Committed{Commit: stream.Commit{Revision: n}}
+	c := Committed{Commit: resource.Commit{Revision: n}}
 	var at time.Time
 	err := s.pool.QueryRow(ctx, `SELECT (SELECT epoch::text FROM config_head), at, actor, message, request_id, traceparent, state FROM revisions WHERE revision = $1`, n).
 		Scan(&c.Commit.Epoch, &at, &c.Commit.Actor, &c.Commit.Message, &c.Commit.RequestID, &c.Commit.Traceparent, &c.Commit.State)
@@ -256,7 +255,7 @@ func (s *Store) Revision(ctx context.Context, n int64) (Committed, error) {
 			}
 		}
 		c.Objects = append(c.Objects, o)
-		c.Commit.Changes = append(c.Commit.Changes, stream.ChangedResource{Kind: kind, Name: name, Deleted: after == nil})
+		c.Commit.Changes = append(c.Commit.Changes, resource.ChangedResource{Kind: kind, Name: name, Deleted: after == nil})
 		return nil
 	})
 	if err != nil {
@@ -266,16 +265,16 @@ func (s *Store) Revision(ctx context.Context, n int64) (Committed, error) {
 }
 
 // RevisionsAfter reads the commits after a revision, in order, without their states.
-func (s *Store) RevisionsAfter(ctx context.Context, after int64, limit int) ([]stream.Commit, error) {
+func (s *Store) RevisionsAfter(ctx context.Context, after int64, limit int) ([]resource.Commit, error) {
 	rows, err := s.pool.Query(ctx, `SELECT (SELECT epoch::text FROM config_head), r.revision, r.at, r.actor, r.message, r.request_id,
 			(SELECT json_agg(json_build_object('kind', c.kind, 'name', c.name, 'deleted', c.after IS NULL) ORDER BY c.kind, c.name)
 				FROM (SELECT kind, name, after FROM changes WHERE revision = r.revision ORDER BY kind, name LIMIT $3) AS c)
-		FROM revisions r WHERE r.revision > $1 ORDER BY r.revision LIMIT $2`, after, limit, stream.MaxChanges)
+		FROM revisions r WHERE r.revision > $1 ORDER BY r.revision LIMIT $2`, after, limit, resource.MaxChanges)
 	if err != nil {
 		return nil, fmt.Errorf("read revisions: %w", err)
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (stream.Commit, error) {
-		var c stream.Commit
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (resource.Commit, error) {
+		var c resource.Commit
 		var at time.Time
 		err := row.Scan(&c.Epoch, &c.Revision, &at, &c.Actor, &c.Message, &c.RequestID, &c.Changes)
 		c.At = resource.Time(at)

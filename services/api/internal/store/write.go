@@ -11,7 +11,6 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 // Tx is a write transaction that holds the head's lock.
@@ -55,7 +54,7 @@ type Record struct {
 
 // Committed is the revision as it is published and announced.
 func (r Record) Committed(epoch string) Committed {
-	c := Committed{Commit: stream.Commit{
+	c := Committed{Commit: resource.Commit{
 		Epoch: epoch, Revision: r.Revision, State: r.State, Actor: r.Actor, Message: r.Message,
 		RequestID: r.RequestID, At: resource.Time(r.At), Traceparent: r.Traceparent,
 	}, Follows: r.Follows}
@@ -67,7 +66,7 @@ func (r Record) Committed(epoch string) Committed {
 		}
 		c.Objects = append(c.Objects, o)
 		c.Commit.Changes = append(c.Commit.Changes,
-			stream.ChangedResource{Kind: ref.Kind, Name: ref.Name, Deleted: x.After == nil})
+			resource.ChangedResource{Kind: ref.Kind, Name: ref.Name, Deleted: x.After == nil})
 	}
 	return c
 }

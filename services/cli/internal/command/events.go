@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
-	"github.com/marchproxy/marchproxy/pkg/stream"
+	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/services/cli/internal/client"
 	"github.com/marchproxy/marchproxy/services/cli/internal/manifest"
 )
@@ -63,7 +63,7 @@ func (c *cli) event(e client.Event) error {
 		}
 		return manifest.WriteYAML(c.out, []event{x})
 	case e.Type == "revision":
-		var r stream.Commit
+		var r resource.Commit
 		if err := json.Unmarshal(e.Data, &r); err != nil {
 			return fmt.Errorf("read event: %w", err)
 		}
@@ -91,7 +91,7 @@ func (c *cli) event(e client.Event) error {
 }
 
 // changed names the first few of a revision's resources; - is for deleted ones.
-func changed(all []stream.ChangedResource) string {
+func changed(all []resource.ChangedResource) string {
 	if len(all) == 0 {
 		return "many resources"
 	}

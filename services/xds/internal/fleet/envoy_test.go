@@ -40,7 +40,6 @@ import (
 	_ "github.com/marchproxy/marchproxy/pkg/hermetic" // what the user has set is for other programs
 	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
 	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
 	filters "github.com/marchproxy/marchproxy/wasm-filters"
@@ -167,7 +166,7 @@ func (w *rig) until(what string, ok func() bool) {
 func (w *rig) apply(objects map[resource.Ref]proto.Message) {
 	w.t.Helper()
 	w.revision++
-	u := stream.Update{Commit: stream.Commit{Revision: w.revision}}
+	u := resource.Update{Commit: resource.Commit{Revision: w.revision}}
 	for ref, m := range objects {
 		o := &resource.Object{Kind: ref.Kind, Name: ref.Name, Deleted: true}
 		if m != nil {

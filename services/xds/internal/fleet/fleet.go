@@ -19,7 +19,6 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/pkg/translate"
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
 	"github.com/marchproxy/marchproxy/services/xds/internal/resolver"
@@ -81,7 +80,7 @@ type Fleet struct {
 
 // commit is a commit with the digest of its state, which every report says.
 type commit struct {
-	stream.Commit
+	resource.Commit
 	digest string
 }
 
@@ -146,7 +145,7 @@ func (f *Fleet) Close() {
 
 // Apply takes an update of the event stream. Until it is built and handed to the gateways, readers see the commit before:
 // an Envoy that connects meanwhile is served that, and what is new as soon as it is there.
-func (f *Fleet) Apply(u stream.Update) error {
+func (f *Fleet) Apply(u resource.Update) error {
 	f.build.Lock()
 	defer f.build.Unlock()
 	f.data.Lock()
@@ -338,7 +337,7 @@ func (f *Fleet) Known(sum string) bool {
 }
 
 // Head is the last commit applied; not ok before the first.
-func (f *Fleet) Head() (stream.Commit, bool) {
+func (f *Fleet) Head() (resource.Commit, bool) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	return f.commit.Commit, f.ready

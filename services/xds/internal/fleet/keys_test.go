@@ -9,7 +9,6 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/clusterkey"
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
 )
 
@@ -29,7 +28,7 @@ func TestGatewaysWithoutKeys(t *testing.T) {
 			o.Revision = 1
 			all = append(all, o)
 		}
-		if err := f.Apply(stream.Update{Commit: stream.Commit{Epoch: "e", Revision: 1}, Changed: all}); err != nil {
+		if err := f.Apply(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: 1}, Changed: all}); err != nil {
 			t.Fatal(err)
 		}
 		for gateway, opens := range map[string]bool{"default": true, "bare": dev, "none": false} {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
 	"github.com/marchproxy/marchproxy/services/xds/internal/resolver"
 )
@@ -51,7 +50,7 @@ func TestNamesOfServices(t *testing.T) {
 		apply := func(objects ...*resource.Object) {
 			t.Helper()
 			revision++
-			if err := f.Apply(stream.Update{Commit: stream.Commit{Epoch: "e", Revision: revision}, Changed: objects}); err != nil {
+			if err := f.Apply(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: revision}, Changed: objects}); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()

@@ -12,7 +12,6 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
 	"github.com/marchproxy/marchproxy/services/xds/internal/resolver"
 )
@@ -31,7 +30,7 @@ func TestRefusedEndpoint(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- f.Run(ctx) }()
 		objects := []*resource.Object{service(t, "a", "192.0.2.7", "127.0.0.1")}
-		if err := f.Apply(stream.Update{Commit: stream.Commit{Epoch: "e", Revision: 1}, Changed: objects}); err != nil {
+		if err := f.Apply(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: 1}, Changed: objects}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

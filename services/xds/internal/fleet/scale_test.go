@@ -12,7 +12,6 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
 )
 
@@ -43,8 +42,8 @@ func routeOf(tb testing.TB, i int, revision int64, body string) *resource.Object
 	})
 }
 
-func commit(revision int64, changed ...*resource.Object) stream.Update {
-	return stream.Update{Commit: stream.Commit{Epoch: "e", Revision: revision}, Changed: changed}
+func commit(revision int64, changed ...*resource.Object) resource.Update {
+	return resource.Update{Commit: resource.Commit{Epoch: "e", Revision: revision}, Changed: changed}
 }
 
 // TestBuiltOnce: a gateway that comes with the configuration is built once, not once anew and once for each change that

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 // frame is what is sealed: one commit and its objects, and what has changed of the names' addresses.
@@ -42,7 +41,7 @@ const (
 
 var errFrame = errors.New("a frame cannot be read")
 
-func (fr *frame) fill(c stream.Commit, objects []*resource.Object) (err error) {
+func (fr *frame) fill(c resource.Commit, objects []*resource.Object) (err error) {
 	fr.Payloads = make([][]byte, len(objects))
 	for i, o := range objects {
 		fr.Payloads[i] = o.Payload()
@@ -164,7 +163,7 @@ func fields(b []byte, yield func(n protowire.Number, number uint64, b []byte) er
 }
 
 func (fr *frame) replay(objects map[resource.Ref]*resource.Object, saved *Saved) error {
-	var c stream.Commit
+	var c resource.Commit
 	if err := json.Unmarshal(fr.Commit, &c); err != nil {
 		return err
 	}

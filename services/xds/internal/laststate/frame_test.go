@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
 )
 
@@ -42,7 +41,7 @@ func TestReadsGob(t *testing.T) {
 	}
 	f := expect("as it was written", 3, "text 3")
 	changed := []*resource.Object{object(t, "r3", "text 4", 4)}
-	next := stream.Update{Commit: stream.Commit{Epoch: "e", Revision: 4}, Changed: changed}
+	next := resource.Update{Commit: resource.Commit{Epoch: "e", Revision: 4}, Changed: changed}
 	if err := f.Append(next); err != nil {
 		t.Fatal(err)
 	}
@@ -63,8 +62,8 @@ func BenchmarkAppend(b *testing.B) {
 	j := open(b, b.TempDir())
 	j.commit(object(b, "r", "x", 1))
 	state := map[string]resource.KindState{"Route": {Count: 1, Hash: strings.Repeat("0", 64)}}
-	u := stream.Update{
-		Commit:  stream.Commit{Epoch: "e", Revision: 2, State: state},
+	u := resource.Update{
+		Commit:  resource.Commit{Epoch: "e", Revision: 2, State: state},
 		Changed: []*resource.Object{object(b, "r", "y", 2)},
 	}
 	b.ReportAllocs()

@@ -10,7 +10,6 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/disktest"
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
 )
 
@@ -36,7 +35,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	write := func(rev int64, name string) error {
 		o := object(t, name, strings.Repeat("x", 8<<10), rev)
-		u := stream.Update{Commit: stream.Commit{Epoch: "e", Revision: rev}, Changed: []*resource.Object{o}}
+		u := resource.Update{Commit: resource.Commit{Epoch: "e", Revision: rev}, Changed: []*resource.Object{o}}
 		_ = j.file.Append(u) // Compact says it again
 		j.now[o.Ref()] = o
 		return j.file.Compact(u.Commit, all)
@@ -67,7 +66,7 @@ func TestFullDisk(t *testing.T) {
 	if err := write(9, "room"); err != nil || j.file.Behind() != nil {
 		t.Fatalf("with room: %v", err)
 	}
-	if err := j.file.Append(stream.Update{Commit: stream.Commit{Epoch: "e", Revision: 10}, Changed: []*resource.Object{object(t, "last", "x", 10)}}); err != nil {
+	if err := j.file.Append(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: 10}, Changed: []*resource.Object{object(t, "last", "x", 10)}}); err != nil {
 		t.Fatal(err)
 	}
 	_, saved, found, err = laststate.Open(disk.Dir, secret)

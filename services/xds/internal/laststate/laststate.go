@@ -24,7 +24,6 @@ import (
 	"path/filepath"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 // Growth is how many times its snapshot's size, and at least minimum bytes, a journal may be.
@@ -56,7 +55,7 @@ type File struct {
 	count    uint64
 	notes    Notes
 	names    map[string][]netip.Addr
-	commit   stream.Commit
+	commit   resource.Commit
 	// quarantine is the digest of the quarantine snapshot last written, and nothingQuarantined says that it was empty.
 	quarantine         [sha256.Size]byte
 	nothingQuarantined bool
@@ -69,7 +68,7 @@ type File struct {
 
 // Saved is what a file held.
 type Saved struct {
-	Commit  stream.Commit
+	Commit  resource.Commit
 	Objects []*resource.Object
 	Notes   Notes
 	// Names are the last addresses of DNS names.
@@ -118,7 +117,7 @@ func (f *File) note(err error) error {
 
 // Append writes an update down, before it is served. After an error the file keeps the state before, until
 // [File.Compact] succeeds.
-func (f *File) Append(u stream.Update) error {
+func (f *File) Append(u resource.Update) error {
 	if f.f == nil || f.behind != nil {
 		return f.behind // the next snapshot comes with Compact
 	}
@@ -161,7 +160,7 @@ func (f *File) Note(notes Notes) error {
 func (f *File) Notes() Notes { return f.notes }
 
 // write adds a frame.
-func (f *File) write(c stream.Commit, objects []*resource.Object, names map[string][]netip.Addr) error {
+func (f *File) write(c resource.Commit, objects []*resource.Object, names map[string][]netip.Addr) error {
 	fr := frame{Notes: f.notes, Names: names}
 	if err := fr.fill(c, objects); err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
 )
 
@@ -48,7 +47,7 @@ func open(t testing.TB, dir string) *journal {
 
 func (j *journal) commit(objects ...*resource.Object) {
 	j.t.Helper()
-	u := stream.Update{Commit: stream.Commit{Epoch: "e", Revision: int64(len(j.after) + 1)}, Changed: objects}
+	u := resource.Update{Commit: resource.Commit{Epoch: "e", Revision: int64(len(j.after) + 1)}, Changed: objects}
 	if err := j.file.Append(u); err != nil {
 		j.t.Fatal(err)
 	}
@@ -121,7 +120,7 @@ func read(t testing.TB, j *journal, raw []byte) int64 {
 		t.Errorf("revision %d with %v", rev, texts(saved.Objects))
 	}
 	// It goes on from there, and the next start finds that.
-	if err := f.Append(stream.Update{Commit: stream.Commit{Epoch: "e", Revision: 100}, Changed: []*resource.Object{object(t, "next", "x", 100)}}); err != nil {
+	if err := f.Append(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: 100}, Changed: []*resource.Object{object(t, "next", "x", 100)}}); err != nil {
 		t.Fatal(err)
 	}
 	_, again, found, err := laststate.Open(dir, secret)
@@ -177,7 +176,7 @@ func TestOtherKey(t *testing.T) {
 	if aside, err := os.ReadFile(filepath.Join(j.dir, "last-state.unreadable")); err != nil || string(aside) != string(raw) {
 		t.Errorf("the old file is not kept: %v", err)
 	}
-	c := stream.Commit{Epoch: "e", Revision: 1}
+	c := resource.Commit{Epoch: "e", Revision: 1}
 	if err := f.Compact(c, func() []*resource.Object { return []*resource.Object{object(t, "new", "x", 1)} }); err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
 )
 
@@ -62,7 +61,7 @@ func TestNamesThatKeepChanging(t *testing.T) {
 		if err := j.file.Resolved(map[string][]netip.Addr{"db": addrs(fmt.Sprintf("192.0.2.%d", i%250))}); err != nil {
 			t.Fatal(err)
 		}
-		if err := j.file.Compact(stream.Commit{Epoch: "e", Revision: 1}, all); err != nil {
+		if err := j.file.Compact(resource.Commit{Epoch: "e", Revision: 1}, all); err != nil {
 			t.Fatal(err)
 		}
 		if i%1000 == 0 {

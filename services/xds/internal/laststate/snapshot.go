@@ -14,7 +14,6 @@ import (
 	"slices"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 // load reads the file and goes on with it, or writes it anew where its tail is torn.
@@ -106,7 +105,7 @@ func (f *File) read(file *os.File) (saved Saved, found, whole bool, err error) {
 
 // Compact takes a new snapshot when it is time, or when something could not be written before. objects lists the whole
 // configuration.
-func (f *File) Compact(c stream.Commit, objects func() []*resource.Object) error {
+func (f *File) Compact(c resource.Commit, objects func() []*resource.Object) error {
 	if f.next != nil || (f.f != nil && f.behind == nil && !f.Grown()) {
 		return f.behind
 	}
@@ -121,7 +120,7 @@ func (f *File) Grown() bool {
 // Snapshot is a file that is to take another one's place.
 type Snapshot struct {
 	to      File
-	commit  stream.Commit
+	commit  resource.Commit
 	objects []*resource.Object
 	// since are the frames that have been added to the other one; lacks says that one could not be.
 	since [][]byte
@@ -130,7 +129,7 @@ type Snapshot struct {
 
 // Begin begins a snapshot of a configuration that has every commit which the file holds; there is one at a time.
 // [Snapshot.Write] may take its time, beside everything that is done with the file; [File.Finish] ends it.
-func (f *File) Begin(c stream.Commit, objects []*resource.Object) *Snapshot {
+func (f *File) Begin(c resource.Commit, objects []*resource.Object) *Snapshot {
 	f.next = &Snapshot{
 		to:     File{path: f.path + ".new", aead: f.aead, notes: f.notes, names: maps.Clone(f.names)},
 		commit: c, objects: objects,
@@ -199,7 +198,7 @@ func (f *File) Finish(s *Snapshot, err error) error {
 }
 
 // rewrite takes a snapshot at once.
-func (f *File) rewrite(c stream.Commit, objects []*resource.Object) error {
+func (f *File) rewrite(c resource.Commit, objects []*resource.Object) error {
 	s := f.Begin(c, objects)
 	if err := f.Finish(s, s.Write()); err != nil {
 		f.behind = err

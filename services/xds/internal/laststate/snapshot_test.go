@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
-	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
 )
 
@@ -23,7 +22,7 @@ func (j *journal) all() (out []*resource.Object) {
 // add writes a commit, and no snapshot.
 func (j *journal) add(rev int64, o *resource.Object) {
 	j.t.Helper()
-	if err := j.file.Append(stream.Update{Commit: stream.Commit{Epoch: "e", Revision: rev}, Changed: []*resource.Object{o}}); err != nil {
+	if err := j.file.Append(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: rev}, Changed: []*resource.Object{o}}); err != nil {
 		j.t.Fatal(err)
 	}
 	j.now[o.Ref()] = o
@@ -52,7 +51,7 @@ func TestBeside(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := j.file.Begin(stream.Commit{Epoch: "e", Revision: 1}, j.all())
+	s := j.file.Begin(resource.Commit{Epoch: "e", Revision: 1}, j.all())
 	next(2)
 	found("begun", 2)
 	err := s.Write()
@@ -84,7 +83,7 @@ func TestInParts(t *testing.T) {
 		o := object(t, fmt.Sprint("r", i), "x", 1)
 		j.now[o.Ref()] = o
 	}
-	if err := j.file.Compact(stream.Commit{Epoch: "e", Revision: 1}, j.all); err != nil {
+	if err := j.file.Compact(resource.Commit{Epoch: "e", Revision: 1}, j.all); err != nil {
 		t.Fatal(err)
 	}
 	j.after = append(j.after, texts(j.all()))
@@ -126,7 +125,7 @@ func BenchmarkOpen(b *testing.B) {
 				o := object(b, fmt.Sprint("r", i), "x", 1)
 				j.now[o.Ref()] = o
 			}
-			if err := j.file.Compact(stream.Commit{Epoch: "e", Revision: 1}, j.all); err != nil {
+			if err := j.file.Compact(resource.Commit{Epoch: "e", Revision: 1}, j.all); err != nil {
 				b.Fatal(err)
 			}
 			b.ReportAllocs()

@@ -50,7 +50,7 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 	k := &keeper{fleet: f, log: log, file: file, initial: saved, version: file.Notes().ConfigVersion, grown: make(chan struct{}, 1)}
 	if found {
 		log.Info("serving the last good state", zap.Int64("revision", saved.Commit.Revision), zap.Int("objects", len(saved.Objects)))
-		if err := f.Apply(stream.Update{Commit: saved.Commit, Changed: saved.Objects}); err != nil {
+		if err := f.Apply(resource.Update{Commit: saved.Commit, Changed: saved.Objects}); err != nil {
 			return nil, err
 		}
 		quarantined, err := file.Quarantine()
@@ -183,7 +183,7 @@ func (k *keeper) Unsaved() string {
 	return k.unsaved
 }
 
-func (k *keeper) update(u stream.Update) error {
+func (k *keeper) update(u resource.Update) error {
 	k.turn.Lock()
 	defer k.turn.Unlock()
 	// Written before it is served, so that no Envoy has what a restart would not find.
@@ -215,7 +215,7 @@ func (k *keeper) saveNames() {
 
 // compact writes the file anew where something could not be written; where it has only grown, that is done beside.
 // What has failed is not tried again at once: it costs the time of writing all of it. Call it with turn and mu held.
-func (k *keeper) compact(c stream.Commit) error {
+func (k *keeper) compact(c resource.Commit) error {
 	switch err := k.file.Behind(); {
 	case err != nil && time.Since(k.failed) < retry:
 		return err

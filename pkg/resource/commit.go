@@ -1,6 +1,4 @@
-package stream
-
-import "github.com/marchproxy/marchproxy/pkg/resource"
+package resource
 
 // Commit is the message after each transaction: everything up to its revision has been published.
 type Commit struct {
@@ -9,13 +7,13 @@ type Commit struct {
 	Epoch    string `json:"epoch"`
 	Revision int64  `json:"revision"`
 	// State is the count and hash of each kind that has objects.
-	State       map[string]resource.KindState `json:"state,omitempty"`
-	Changes     []ChangedResource             `json:"changes,omitempty"`
-	Actor       string                        `json:"actor,omitempty"`
-	Message     string                        `json:"message,omitempty"`
-	RequestID   string                        `json:"request_id,omitempty"`
-	At          string                        `json:"at,omitempty"`
-	Traceparent string                        `json:"traceparent,omitempty"`
+	State       map[string]KindState `json:"state,omitempty"`
+	Changes     []ChangedResource    `json:"changes,omitempty"`
+	Actor       string               `json:"actor,omitempty"`
+	Message     string               `json:"message,omitempty"`
+	RequestID   string               `json:"request_id,omitempty"`
+	At          string               `json:"at,omitempty"`
+	Traceparent string               `json:"traceparent,omitempty"`
 }
 
 // ChangedResource is one resource that a commit changed.
@@ -33,6 +31,6 @@ const MaxChanges = 4000
 type Update struct {
 	Commit Commit
 	// Changed are the last versions of what differs from the update before, tombstones included; only of
-	// the kinds that are followed. The first update differs from [Options.Initial].
-	Changed []*resource.Object
+	// the kinds that are followed. The first update differs from what a consumer began with.
+	Changed []*Object
 }
