@@ -19,7 +19,11 @@ var routeKind = Kind{
 	Traffic:    true,
 	references: routeReferences,
 	listeners: func(o *resource.Object) listenerNames {
-		return listenerNames{Gateways(routeOf(o)), routeOf(o).GetListeners(), false}
+		r := routeOf(o)
+		if len(r.GetListeners()) == 0 { // as most; this is asked on each change
+			return listenerNames{}
+		}
+		return listenerNames{Gateways(r), r.GetListeners(), false}
 	},
 	index: (*State).indexRoute,
 	check: (*State).checkRoute,
