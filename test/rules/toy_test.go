@@ -90,29 +90,38 @@ func TestToyKind(t *testing.T) {
 		"-run", "^(Test(Kinds|Secrets.*|Forms|Golden|UpdateEqualsRebuild|FormatsAreWalked|Toy|AsyncAPI))$")
 }
 
-// copyOf copies what git has of the tree, changed or not, with the tools that are built already.
+// copyOf copies the tree without what is made of it, but with the tools that are built already.
 func copyOf(t *testing.T, root string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-	cmd.Dir = root
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	tree := t.TempDir()
-	for path := range strings.SplitSeq(strings.Trim(string(out), "\x00"), "\x00") {
-		info, err := os.Stat(filepath.Join(root, path))
-		if os.IsNotExist(err) || err == nil && info.IsDir() { // deleted and not committed
-			continue
-		}
-		raw, err := os.ReadFile(filepath.Join(root, path))
+	if err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		write(t, filepath.Join(tree, path), raw)
-		if err := os.Chmod(filepath.Join(tree, path), info.Mode()); err != nil {
-			t.Fatal(err)
+		name, err := filepath.Rel(root, path)
+		switch {
+		case err != nil:
+			return err
+		case name == ".git" || name == ".cache" || name == "bin":
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil // .git of a work tree
+		case !d.Type().IsRegular():
+			return nil
 		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		write(t, filepath.Join(tree, name), raw)
+		return os.Chmod(filepath.Join(tree, name), info.Mode())
+	}); err != nil {
+		t.Fatal(err)
 	}
 	tools := filepath.Join(root, ".cache", "bin")
 	if err := os.MkdirAll(tools, 0o755); err != nil {
