@@ -9,10 +9,16 @@ import (
 )
 
 // TestRouteFiltersComeAndGo: CORS and a rate limit of a route are in force when the write returns, on an exact host,
-// one of a wildcard and the default, gone when it is taken away, and neither ever changes a listener.
+// one of a wildcard and the default, gone when it is taken away, and neither ever changes a listener: a WebSocket that was
+// open before any of them is open in the end.
 func TestRouteFiltersComeAndGo(t *testing.T) {
 	s := start(t, "--no-demo", "--concurrency", "2")
 	call(t, s, "PUT", s.API+"/v1/services/web", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":`+echo(t)+`}]}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/ws?wait=live", `{"spec":{"hosts":["ws.test"],"backends":[{"service":"web"}],"websocket":true}}`, 201)
+	ws := visit(t, s, "ws.test")
+	if status, _, _ := ws.get("/", "", "Upgrade: websocket", "Connection: Upgrade"); status != 101 {
+		t.Fatalf("upgrade: %d", status)
+	}
 	put := func(name, host, more string) {
 		t.Helper()
 		hosts := ""
@@ -49,6 +55,7 @@ func TestRouteFiltersComeAndGo(t *testing.T) {
 			put(c.route, c.hosts, "")
 			v.want(http.StatusOK, "/", "")
 		}
+		ws.say(c.route)
 		if after := listenerStats(t, s); !maps.Equal(before, after) {
 			t.Errorf("%s: a listener has changed: %v, before %v", c.route, after, before)
 		}
