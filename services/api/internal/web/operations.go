@@ -104,7 +104,7 @@ func (a *API) operations() []operation {
 			ID: "exportAudit", Method: "GET", Path: "/v1/audit/export", Role: auth.Viewer, Tag: "Revisions", Summary: "The audit as a file, with its hashes, the oldest first",
 			Description: "A line of JSON a record, which is an accepted write with all its entries, or a token made or deleted: a file that can be verified without the api " +
 				"(docs/operations.md has how). The first line has the record before it, and the last one. A connection that breaks off is no end.",
-			Query: []string{"since", "until"}, Answers: map[int]string{200: "application/x-ndjson"},
+			Query: []string{"since", "until"}, Answers: map[int]string{200: "text/plain"},
 		}, a.exportAudit},
 		{op{
 			ID: "verifyAudit", Method: "GET", Path: "/v1/audit/verify", Role: auth.Admin, Tag: "Revisions", Summary: "Whether the audit was changed",
