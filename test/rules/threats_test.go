@@ -16,8 +16,8 @@ import (
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
-// proof is a test as the threat model names it: `TestX`, `TestX/part`, and right after such a one `/part` for another part
-// of the same test. It is one of test/security where that has it; of `DIR` behind it says which package's it is where
+// proof is a test as the threat model names it: `TestX`, `TestX/part`, and after such a one, in the same clause, `/part`
+// for another part of the same test. It is one of test/security where that has it; of `DIR` behind it says which package's it is where
 // several others have it.
 var proof = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)?(?:/([^`/]+))?`(?: of `([^`]+)`)?")
 
@@ -35,7 +35,7 @@ func proofs(text string) (out []named) {
 		}
 		p := named{group(1), group(2), group(3)}
 		if p.test == "" {
-			if end < 0 || text[end:m[0]] != ", " || p.part == "" {
+			if end < 0 || strings.ContainsAny(text[end:m[0]], ".;|") || p.part == "" {
 				continue // something else in backticks
 			}
 			p.test, p.dir = out[len(out)-1].test, out[len(out)-1].dir
@@ -132,7 +132,7 @@ func parts(f *ast.FuncDecl) (out []string) {
 		}
 		if name, ok := call.Args[0].(*ast.BasicLit); ok {
 			if text, err := strconv.Unquote(name.Value); err == nil {
-				out = append(out, text)
+				out = append(out, strings.ReplaceAll(text, " ", "_")) // as go test writes it
 			}
 		}
 		return true
