@@ -130,7 +130,7 @@ func (s *authSlots) auth(these map[string]bool) *Resource {
 	// A route's name is read only where one says something: reading it costs as much as all of the headers.
 	r := build(s.perRoute)
 	if !s.perRoute {
-		r.Careful = build(true)
+		r.PerRoute = build(true)
 	}
 	return s.divided(r, s.ours, these, s.auth)
 }

@@ -163,7 +163,7 @@ func sleeping(slot string, other proto.Message, objects ...resource.Ref) *Resour
 // unused is a slot that protects nothing any more.
 func unused(slot string, objects ...resource.Ref) *Resource {
 	r := sleeping(slot, passThrough(), objects...)
-	r.Late, r.Plain.Late = true, true
+	r.AfterRoutes, r.Plain.AfterRoutes = true, true
 	return r
 }
 

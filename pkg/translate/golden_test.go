@@ -82,8 +82,8 @@ func show(t testing.TB, b *translate.Builder, without ...string) []byte {
 	var out bytes.Buffer
 	for i := 0; i < len(all); i++ { // a resource's other form comes after it
 		r := all[i]
-		if r.Surplus != nil {
-			all = slices.Insert(all, i+1, r.Surplus)
+		if r.OverLimit != nil {
+			all = slices.Insert(all, i+1, r.OverLimit)
 		}
 		raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(r.Body)
 		if err != nil {

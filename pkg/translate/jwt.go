@@ -218,9 +218,9 @@ func (s *authSlots) jwt(these map[string]bool) *Resource {
 	if len(s.native) == 0 {
 		// Without any policy it still refuses a route that names one, where an empty place would let it pass: an Envoy
 		// that may have such a route keeps the filter.
-		careful := r
+		perRoute := r
 		r = sleeping(slotJWT, content, s.objects...)
-		r.Careful = careful
+		r.PerRoute = perRoute
 		r.Needs = []Key{{TypeExtension, slotClaims}}
 		return r
 	}

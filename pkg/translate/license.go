@@ -17,7 +17,7 @@ import (
 // control plane has checked it.
 type (
 	licenseConfig struct {
-		Surplus      bool          `json:"surplus,omitempty"`
+		OverLimit    bool          `json:"surplus,omitempty"`
 		PerRoute     bool          `json:"per_route,omitempty"`
 		Features     []string      `json:"features,omitempty"`
 		ExpiresAt    int64         `json:"expires_at,omitempty"`
@@ -59,11 +59,11 @@ func licenseContent(c *chain) *Resource {
 	}
 	r := build(config)
 	if l.GetMaxProxies() > 0 {
-		r.Surplus = build(licenseConfig{Surplus: true})
+		r.OverLimit = build(licenseConfig{OverLimit: true})
 	}
 	if !config.PerRoute {
 		config.PerRoute = true
-		r.Careful = build(config)
+		r.PerRoute = build(config)
 	}
 	return r
 }

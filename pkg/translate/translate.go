@@ -58,16 +58,7 @@ type Resource struct {
 	// Needs are the slots that an Envoy must have in the version that goes with this resource, before it:
 	// a route that names a policy may not be there before the policy.
 	Needs []Key
-	// Surplus is its form for an Envoy that has no seat under the license; nil where there is no other.
-	Surplus *Resource
-	// Careful is its form for an Envoy that may still have routes which name something (a policy, none, a feature)
-	// where the configuration has such routes no more; nil where there is no other. Late takes the place of what
-	// such an Envoy has only when it has none of them any more.
-	Careful *Resource
-	// Plain is a listener's form for an Envoy without the gateway's runtime, [bootstrap.RuntimeLayer], and a slot's
-	// for one whose listeners may be from before [bootstrap.MetadataPlaces]; nil where there is no other.
-	Plain *Resource
-	Late  bool
+	Variants
 	// Parts are the policies that a slot holds, by name, each with a digest of what it holds of it; Without is the slot
 	// with some of them closed, so that these refuse every request and the others are what they are. nil where the
 	// resource cannot be divided.
@@ -82,30 +73,54 @@ type Resource struct {
 	Objects []resource.Ref
 }
 
-// Same says whether two resources are served alike, in every form.
+// Variants are what some Envoys get in place of a resource; each is nil where there is no other. An Envoy gets the first
+// of these that is for it:
+//
+//	it has no seat under the license                      ─► OverLimit
+//	it may have routes that set something per route,
+//	where the configuration has such routes no more       ─► PerRoute
+//	its bootstrap lacks what the resource relies on       ─► Plain
+//	otherwise                                             ─► the resource itself
+//
+// An Envoy may still have a route that is gone from the configuration: it was cut off, or has rejected the route's
+// successor. A filter that does not read what its routes set would let everybody past them.
+type Variants struct {
+	// OverLimit is for an Envoy that has no seat under the license.
+	OverLimit *Resource
+	// PerRoute is for an Envoy that may still have routes which set something: a policy, none, a feature. It reads that.
+	PerRoute *Resource
+	// Plain is, of a listener, for an Envoy without the gateway's runtime, [bootstrap.RuntimeLayer], and of an ECDS filter
+	// config for one whose listeners may be from before [bootstrap.MetadataPlaces].
+	Plain *Resource
+	// AfterRoutes is a resource that protects nothing any more. It takes the place of what an Envoy has only when the Envoy
+	// has no routes any more that set something.
+	AfterRoutes bool
+}
+
+// Same says whether two resources are served alike, in every variant.
 func (r *Resource) Same(o *Resource) bool {
 	if r == nil || o == nil {
 		return r == o
 	}
-	return r.Version == o.Version && r.Carrier == o.Carrier && r.Partial == o.Partial &&
-		maps.Equal(r.Leaving, o.Leaving) && r.Surplus.Same(o.Surplus) && r.Careful.Same(o.Careful) && r.Plain.Same(o.Plain)
+	return r.Version == o.Version && r.Carrier == o.Carrier && r.Partial == o.Partial && maps.Equal(r.Leaving, o.Leaving) &&
+		r.OverLimit.Same(o.OverLimit) && r.PerRoute.Same(o.PerRoute) && r.Plain.Same(o.Plain)
 }
 
-// Says is whether the routes of a table name something that a slot looks for: a policy, none, a feature.
-func (r *Resource) Says() bool {
+// SetsPerRoute says whether a table's routes set something that a filter reads: a policy, none, a feature.
+func (r *Resource) SetsPerRoute() bool {
 	return r.Type == TypeScope && (len(r.Policies) > 0 || slices.Contains(r.Needs, Key{TypeExtension, slotLicense}))
 }
 
-// Is says whether a version is this resource's, in any form.
+// Is says whether a version is this resource's, in any variant.
 func (r *Resource) Is(version string) bool {
-	return r != nil && (r.Version == version || r.Surplus.Is(version) || r.Careful.Is(version) || r.Plain.Is(version))
+	return r != nil && (r.Version == version || r.OverLimit.Is(version) || r.PerRoute.Is(version) || r.Plain.Is(version))
 }
 
-// Anywhere is the form that is right for an Envoy of which nothing is known.
+// Anywhere is the variant that is right for an Envoy of which nothing is known.
 func (r *Resource) Anywhere() *Resource {
 	switch {
-	case r.Careful != nil:
-		return r.Careful
+	case r.PerRoute != nil:
+		return r.PerRoute
 	case r.Plain != nil:
 		return r.Plain
 	}

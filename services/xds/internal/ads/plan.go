@@ -155,10 +155,10 @@ func (p *plan) variant(r *translate.Resource) *translate.Resource {
 	switch {
 	case r == nil:
 		return nil
-	case p.overLimit && r.Surplus != nil:
-		return r.Surplus
-	case r.Careful != nil && p.mayHavePerRoute():
-		return r.Careful
+	case p.overLimit && r.OverLimit != nil:
+		return r.OverLimit
+	case r.PerRoute != nil && p.mayHavePerRoute():
+		return r.PerRoute
 	case r.Plain != nil && !p.types[r.Type].latest(p):
 		return r.Plain
 	}
@@ -177,7 +177,7 @@ func (p *plan) mayHavePerRoute() bool {
 // tooEarly says whether a filter config has to wait until the Envoy has other routes: one that takes the place of what
 // the routes that it has still need.
 func (p *plan) tooEarly(r *translate.Resource, has bool) bool {
-	return has && r.Late && p.mayHavePerRoute()
+	return has && r.AfterRoutes && p.mayHavePerRoute()
 }
 
 // lookForVariants has resources looked at again whose other variant may be due: any message may have changed what it
@@ -191,7 +191,7 @@ func (p *plan) lookForVariants() {
 			switch r := p.variant(e.served); {
 			case rec.pending:
 				p.enqueue(rec)
-			case r != nil && e.served.Careful != nil && rec.has != nil && rec.has.Version != r.Version:
+			case r != nil && e.served.PerRoute != nil && rec.has != nil && rec.has.Version != r.Version:
 				p.setPending(rec, p.t.revision)
 			}
 		}
@@ -206,7 +206,7 @@ func (p *plan) setOverLimit(overLimit bool) {
 			continue
 		}
 		for _, e := range tp.all.byID {
-			if e != nil && e.served != nil && e.served.Surplus != nil {
+			if e != nil && e.served != nil && e.served.OverLimit != nil {
 				p.touch(e, e.served, p.t.revision, false) // while the variant that the Envoy has is known
 			}
 		}

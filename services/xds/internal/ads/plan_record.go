@@ -39,10 +39,10 @@ func adopted(k translate.Key, version string, of ...*translate.Resource) *transl
 			switch {
 			case r.Version == version:
 				return r
-			case r.Surplus.Is(version):
-				r = r.Surplus
-			case r.Careful.Is(version):
-				r = r.Careful
+			case r.OverLimit.Is(version):
+				r = r.OverLimit
+			case r.PerRoute.Is(version):
+				r = r.PerRoute
 			case r.Plain.Is(version):
 				r = r.Plain
 			default:

@@ -53,7 +53,7 @@ func (p *plan) cameOverLimit(tp *typePlan, r *discoveryv3.DeltaDiscoveryRequest)
 	}
 	for name, version := range r.GetInitialResourceVersions() {
 		s := p.t.served(translate.Key{Type: tp.typ, Name: name})
-		if s != nil && s.Surplus != nil && s.Surplus.Version == version {
+		if s != nil && s.OverLimit != nil && s.OverLimit.Version == version {
 			return true
 		}
 	}

@@ -146,7 +146,7 @@ func (e *entry) gone() bool { return e == nil || (e.desired == nil && !e.pinned)
 
 // uniform says whether every Envoy gets the same variant of what is served, for as long as it is connected.
 func (e *entry) uniform() bool {
-	return e.served != nil && e.served.Careful == nil && e.served.Surplus == nil
+	return e.served != nil && e.served.PerRoute == nil && e.served.OverLimit == nil
 }
 
 // goodUntil is the revision of the last good version, 0 where there is none.

@@ -134,7 +134,7 @@ func (t *table) setsPerRoute() bool {
 }
 
 // mayBePerRoute says whether a route table sets something per route, or may, because its content is not known.
-func mayBePerRoute(r *translate.Resource) bool { return unknown(r) || r.Says() }
+func mayBePerRoute(r *translate.Resource) bool { return unknown(r) || r.SetsPerRoute() }
 
 // unknown says that a version's content is not known: an Envoy has it from an earlier process.
 func unknown(r *translate.Resource) bool { return r.Body == nil }

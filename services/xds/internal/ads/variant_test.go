@@ -15,7 +15,7 @@ import (
 func TestVariantPerRoute(t *testing.T) {
 	wide := func() *translate.Resource {
 		r := res(filterConfig, "auth", "wide")
-		r.Careful = res(filterConfig, "auth", "per route")
+		r.PerRoute = res(filterConfig, "auth", "per route")
 		return r
 	}
 	saying := func(text string) *translate.Resource {
@@ -78,7 +78,7 @@ func TestVariantPerRoute(t *testing.T) {
 	}
 	open := func() *translate.Resource {
 		r := res(filterConfig, "auth", "open")
-		r.Late = true
+		r.AfterRoutes = true
 		return r
 	}
 	for when, c := range map[string]struct {
