@@ -9,4 +9,24 @@
 // affects and nothing else. Where something depends on what Envoys have from before, that is an argument as well: the
 // [Policies] that stay in the slots, and the last form of a service whose names have no address. Each resource is
 // marshalled and hashed once for the whole fleet.
+//
+// # A policy in the ECDS filter configs of a gateway
+//
+//	                 a route of the gateway, or      ┌───────────────────────────┐
+//	not there ──────────────────────────────────────►│           named           │
+//	    ▲            the gateway, names it           │ as the configuration has  │
+//	    │                                            │ it                        │
+//	    │                                            └──┬─────────────────────▲──┘
+//	    │                                no name of it, │                     │ it is named
+//	    │                                or it is       │                     │ again, and of the
+//	    │                                deleted        │                     │ same engine
+//	    │ Update without it, a while later,          ┌──▼─────────────────────┴──┐
+//	    │ unless a route that is served in           │          leaving          │
+//	    └────────────────────────────────────────────┤ as it was last            │
+//	      place of a rejected one names it           └───────────────────────────┘
+//
+// Envoys get the new routes and the new filter configs at different moments. A policy that went with its last route would
+// be missing for the requests of an Envoy that still has this route, and they would be refused. So it leaves in two
+// steps: [Builder.Policies] says what is leaving, and who calls [Builder.Update] says what stays. Of two engines, a policy
+// that moves from one to the other leaves the first one.
 package translate

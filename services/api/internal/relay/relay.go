@@ -5,6 +5,40 @@
 // differs is published again. A stream or an xDS server that is ahead of the database, or has another
 // hash for the same revision, tells that an older backup of the database was restored: the epoch is
 // renewed, and the difference published under the new one.
+//
+// # States
+//
+//	  Run
+//	   │
+//	   ▼
+//	┌──────────────────────────────────┐   another api has the lock
+//	│            following             │◄──────────────────────────┐
+//	│ looks at what the leader has     │                           │
+//	│ published, and asks for the lock ├───────────────────────────┘
+//	└──────────────┬───────────────────┘
+//	               │ has the lock, and NATS is there
+//	               ▼
+//	┌──────────────────────────────────┐   the stream is another than the database:
+//	│           catching up            │   it was lost, purged or restored, or the database was
+//	│ publishes what differs, under a  │◄──────────────────────────┐
+//	│ new epoch after a restore        │                           │
+//	└──────────────┬───────────────────┘                           │
+//	               │ the stream's last commit is the head's        │
+//	               ▼                                               │
+//	┌──────────────────────────────────┐                           │
+//	│             leading              ├───────────────────────────┘
+//	│ publishes each revision; looks   │
+//	│ at the stream and the database   │
+//	│ each second, and at every        │
+//	│ message now and then             │
+//	└──────────────┬───────────────────┘
+//	               │ an error, NATS is away, or the connection that holds the lock is gone
+//	               ▼
+//	           following, after a pause: another api may lead in the meantime
+//
+// What is leading is bound to a connection to the database, and not to a time: two apis lead at once only until the one
+// whose connection is gone notices. Both would publish the same, and the stream takes only what follows its last
+// message, so that one of them fails and begins again.
 package relay
 
 import (

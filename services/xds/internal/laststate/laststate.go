@@ -8,6 +8,33 @@
 // added meanwhile.
 //
 // The addresses that DNS names of services had last belong to it: nobody else knows them while DNS is away.
+//
+// # States of the file
+//
+//	Open: no file, or one of another key, which is set aside
+//	 │
+//	 │    ┌──────────────────────────────────────────────┐
+//	 ├───►│                    none                      │
+//	 │    └──────────────────────┬───────────────────────┘
+//	 │                           │ Compact: the first snapshot
+//	 │ Open: a file is read      ▼
+//	 │    ┌──────────────────────────────────────────────┐  Append, Resolved, Note:
+//	 └───►│                   current                    │  a frame is added
+//	      │ has every commit that is served              ├───────────────────┐
+//	      │                                              │◄──────────────────┘
+//	      └──┬──────────▲─────────────────┬───────────▲──┘
+//	         │ Begin,   │ Finish: it      │ a frame   │ Compact: a snapshot
+//	         │ when it  │ takes the       │ cannot    │ is written
+//	         │ has      │ file's place,   │ be        │
+//	         │ grown    │ or is removed   │ written   │
+//	      ┌──▼──────────┴─────────┐   ┌───▼───────────┴──────┐
+//	      │ current, and a        │   │        behind        │
+//	      │ snapshot is written   │   │ nothing is added, as │
+//	      │ beside; frames go to  │   │ a commit is missing; │
+//	      │ both                  │   │ its state is good    │
+//	      └───────────────────────┘   └──────────────────────┘
+//
+// The quarantine snapshot is a file of its own, written anew where it changes: see quarantine.go.
 package laststate
 
 import (
