@@ -1,6 +1,7 @@
 package ads_test
 
 import (
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -9,8 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/marchproxy/marchproxy/pkg/translate"
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
+	"github.com/marchproxy/marchproxy/services/xds/internal/seats"
 )
 
 // TestOrder: a route is sent when its clusters, with their endpoints, have been acknowledged; one that needs
@@ -248,19 +252,18 @@ func TestSlow(t *testing.T) {
 	})
 }
 
-// TestRandom: whatever changes, whatever is bad, whoever comes, goes, answers late: no Envoy is sent what would cost
-// a request (envoy.put and envoy.remove watch over that), and in the end everybody has what there is, with the last
-// good version of what is bad.
+// TestRandom: whatever changes, whatever is bad, whoever comes, goes, answers late, has no seat, and whenever the server is
+// restarted: no Envoy is sent what would cost a request (envoy.put and envoy.remove watch over that), and in the end
+// everybody has what there is, with the last good version of what is bad.
 func TestRandom(t *testing.T) {
 	for seed := range uint64(150) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
-			w := &configuration{rng: rng, g: newGateway(), services: map[string]string{}, routes: map[string]route{}}
-			apply(w.g, 1, []*translate.Resource{res(listener, "http", "1")})
-			w.revision = 1
-			envoys := []*envoy{connect(t, w.g, "a"), connect(t, w.g, "b"), connect(t, w.g, "c")}
+			w := &configuration{rng: rng, seats: seats.New("xds"), filter: "v1", filtered: 1, services: map[string]string{}, routes: map[string]route{}}
+			w.start(1, nil)
+			envoys := []*envoy{connect(t, w.g, "a", "auth"), connect(t, w.g, "b", "auth"), connect(t, w.g, "c", "auth")}
 			for range 60 {
-				switch e := envoys[rng.IntN(3)]; rng.IntN(8) {
+				switch e := envoys[rng.IntN(3)]; rng.IntN(9) {
 				case 0, 1, 2:
 					w.change()
 				case 3:
@@ -268,12 +271,24 @@ func TestRandom(t *testing.T) {
 				case 4:
 					e.hangUp()
 					e.dial(w.g)
+				case 5:
+					w.limit(rng.IntN(4))
+					if rng.IntN(3) == 0 {
+						for _, e := range envoys {
+							e.hangUp()
+						}
+						w.start(w.revision, w.g.Snapshot())
+						for _, e := range envoys {
+							e.dial(w.g)
+						}
+					}
 				default:
 					for range rng.IntN(4) {
 						e.answer()
 					}
 				}
 			}
+			w.limit(0)
 			w.correct()
 			for range 6 { // lingering clusters and retries take their time
 				for _, e := range envoys {
@@ -283,13 +298,14 @@ func TestRandom(t *testing.T) {
 			}
 			scopes, clusters := map[string]string{}, map[string]string{}
 			for n, r := range w.routes {
-				scopes[n] = r.text
+				scopes[n] = r.content()
 			}
 			maps.Copy(clusters, w.services)
 			for _, e := range envoys {
 				e.want(scope, scopes)
 				e.want(cluster, clusters)
 				e.want(endpoint, clusters)
+				e.want(filterConfig, map[string]string{"auth": w.filter})
 			}
 			if r := w.g.Rejections(); len(r) > 0 {
 				t.Errorf("refused: %+v", r)
@@ -313,15 +329,68 @@ func TestRandom(t *testing.T) {
 type route struct {
 	text string
 	to   []string
+	// needs is the revision of the filter config that the route needs, 0 for none.
+	needs int64
+}
+
+// content begins with what tells the Envoys of this test what the route needs.
+func (r route) content() string {
+	if r.needs > 0 {
+		return fmt.Sprint(needsFilter, r.needs, " ", r.text)
+	}
+	return r.text
+}
+
+func (r route) resource(name string) *translate.Resource {
+	out := res(scope, name, r.content(), r.to...)
+	if r.needs > 0 {
+		out.Needs = []translate.Key{key(filterConfig, "auth")}
+	}
+	return out
 }
 
 // configuration is one that changes at random, and always makes sense.
 type configuration struct {
 	rng      *rand.Rand
 	g        *ads.Gateway
+	seats    *seats.Seats
 	revision int64
 	services map[string]string
 	routes   map[string]route
+	// filter is the filter config's content, which begins with the revision that made it after a letter or a word.
+	filter   string
+	filtered int64
+}
+
+// start begins a gateway with what there is, and what the one before has put in quarantine.
+func (w *configuration) start(revision int64, quarantine []ads.Quarantined) {
+	w.revision = revision
+	w.g = ads.NewGateway("default", ads.Options{OnChange: func() {}, Log: zap.NewNop(), Seats: w.seats})
+	all := []*translate.Resource{res(listener, "http", "1"), w.filterConfig()}
+	for n, text := range w.services {
+		all = append(all, service(n, text)...)
+	}
+	for n, r := range w.routes {
+		all = append(all, r.resource(n))
+	}
+	apply(w.g, revision, all)
+	w.g.Restore(quarantine, time.Now())
+}
+
+// limit allows so many Envoys, any number where 0.
+func (w *configuration) limit(n int) {
+	limits := map[string]int{}
+	if n > 0 {
+		limits["main"] = n
+	}
+	w.seats.Configure(map[string]string{"default": "main"}, limits)
+}
+
+// filterConfig has a variant for Envoys over the limit.
+func (w *configuration) filterConfig() *translate.Resource {
+	r := res(filterConfig, "auth", w.filter)
+	r.OverLimit = res(filterConfig, "auth", w.filter+" over the limit")
+	return r
 }
 
 func (w *configuration) text() string {
@@ -337,6 +406,10 @@ func (w *configuration) change() {
 	w.revision++
 	var up []*translate.Resource
 	var gone []translate.Key
+	if w.rng.IntN(3) == 0 {
+		w.filter, w.filtered = w.text(), w.revision
+		up = append(up, w.filterConfig())
+	}
 	for range 1 + w.rng.IntN(4) {
 		n := name("s", w.rng.IntN(5))
 		w.services[n] = name("v", int(w.revision))
@@ -346,8 +419,11 @@ func (w *configuration) change() {
 		n := name("r", w.rng.IntN(8))
 		all := slices.Sorted(maps.Keys(w.services))
 		r := route{text: w.text(), to: []string{all[w.rng.IntN(len(all))]}}
+		if w.rng.IntN(3) == 0 {
+			r.needs = w.filtered
+		}
 		w.routes[n] = r
-		up = append(up, res(scope, n, r.text, r.to...))
+		up = append(up, r.resource(n))
 	}
 	for n := range w.routes {
 		if w.rng.IntN(6) == 0 {
@@ -378,8 +454,12 @@ func (w *configuration) correct() {
 		if strings.Contains(r.text, "bad") {
 			r.text = "good"
 			w.routes[n] = r
-			up = append(up, res(scope, n, r.text, r.to...))
+			up = append(up, r.resource(n))
 		}
+	}
+	if strings.Contains(w.filter, "bad") {
+		w.filter = name("v", int(w.revision))
+		up = append(up, w.filterConfig())
 	}
 	apply(w.g, w.revision, up)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"unicode"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -30,6 +31,16 @@ const (
 	filterConfig = translate.TypeExtension
 	secret       = translate.TypeSecret
 )
+
+// needsFilter is how the content of a route begins that may not come before a filter config; the number of that follows.
+const needsFilter = "needs "
+
+// number is the first one in a text; 0 without any.
+func number(text string) (n int) {
+	text = strings.TrimLeftFunc(text, func(r rune) bool { return !unicode.IsDigit(r) })
+	_, _ = fmt.Sscanf(text, "%d", &n) // 0 otherwise
+	return n
+}
 
 // res makes a resource whose content is a text. An Envoy of this test refuses what has "bad" in it.
 func res(t translate.Type, name, text string, clusters ...string) *translate.Resource {
@@ -276,6 +287,11 @@ func (e *envoy) put(typ translate.Type, x *discoveryv3.Resource) {
 		}
 	}
 	e.has[typ][x.GetName()] = x
+	if text, ok := strings.CutPrefix(e.texts(scope)[x.GetName()], needsFilter); ok && typ == scope {
+		if has := e.texts(filterConfig)["auth"]; number(has) < number(text) {
+			e.t.Errorf("%s was sent %s, which needs filter config %s, and has %q:\n%s", e.name, x.GetName(), text, has, strings.Join(e.log, "\n"))
+		}
+	}
 	for name, text := range e.texts(scope) {
 		if content := e.texts(filterConfig)["auth"]; strings.HasPrefix(text, "says") && (content == "wide" || content == "open") {
 			e.t.Errorf("%s has %s, which says something, with a filter config that does not look:\n%s", e.name, name, strings.Join(e.log, "\n"))
