@@ -449,7 +449,7 @@ func TestNamesWithoutEnd(t *testing.T) {
 
 // TestHandshakesEnd: a name that nobody can be asked about is not waited for without end.
 func TestHandshakesEnd(t *testing.T) {
-	w := newWorld(t)
+	w := newRig(t)
 	l := &configv1.Listener{Certificates: []string{"first"}}
 	first := issue(t, newKey(t, "P-256"), nil, "first.test")
 	w.apply(map[resource.Ref]proto.Message{gatewayRef: w.gateway(l), certificateRef("first"): first})
