@@ -50,7 +50,7 @@ type XdsStatus struct {
 	// state: after an older backup of the database was restored, it counts the same numbers again. "" of a server of an
 	// older version.
 	State string `json:"state,omitempty"`
-	// At in RFC 3339, and when the server was started: in another one of its lives, its Envoys have to come
+	// At in RFC 3339, and when the server was started: to another process of it, its Envoys have to come
 	// back.
 	At        string             `json:"at"`
 	StartedAt string             `json:"started_at,omitempty"`
@@ -70,7 +70,7 @@ type XdsStatus struct {
 	// Pages is the digest of the pages ([XdsPage]) that have the Envoys, the refusals, the absent Envoys and the names;
 	// "" of a server of an older version, whose reports have all of that themselves.
 	Pages string `json:"pages,omitempty"`
-	// Number counts the reports of a life of the server.
+	// Number counts the reports of a process.
 	Number int64 `json:"number,omitempty"`
 	// Connected counts the connected Envoys by gateway.
 	Connected map[string]int32 `json:"connected,omitempty"`

@@ -123,7 +123,7 @@ func (v *View) Prune(there map[int32]bool) (d Difference) {
 	return d
 }
 
-// begin forgets what another life of the server had.
+// begin forgets what another process of the server had.
 func (v *View) begin(started string) (d Difference) {
 	if started == v.started {
 		return d

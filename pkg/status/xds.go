@@ -209,7 +209,7 @@ func (w *watch) lack(id string) {
 	}
 }
 
-// read takes what the stream keeps of a server, or of all: the reports first, which say which life of the server counts.
+// read takes what the stream keeps of a server, or of all: the reports first, which say which process of the server counts.
 func (w *watch) read(ctx context.Context, js jetstream.JetStream, id string) {
 	s, err := js.Stream(ctx, StreamName)
 	if err != nil {

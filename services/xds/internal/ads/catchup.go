@@ -5,16 +5,18 @@ import (
 	"time"
 )
 
-// An Envoy that comes, and one that has much to be told of, costs memory for everything that it has not got yet. When
-// all of them come back at once, after a restart of this server or of a network, they are brought up to date some
-// at a time, in the order in which they came; the others wait, at the price of their connection, with what they have.
+// An Envoy that comes, and one that lacks much, costs memory for everything that it has not got yet: a record for each
+// resource, and the responses on their way. When all Envoys come back at once, after a restart of this server or of a
+// network, that would be more than all that the server needs otherwise. So they catch up some at a time, in the order in
+// which they came. The others wait with what they have, and cost no more than their connection.
 
 const (
 	// farBehind is how many resources a stream may be behind that needs no turn.
 	farBehind = 256
-	// turns is how many streams have one at once.
+	// turns is how many streams catch up at once.
 	turns = 32
-	// patience is how long a stream keeps its turn without a word of its Envoy: after that it goes on without.
+	// patience is how long a stream keeps its turn while its Envoy says nothing. After that the next stream gets a turn,
+	// so that Envoys that hang hold up nobody, and this one goes on without.
 	patience = 2 * time.Second
 )
 

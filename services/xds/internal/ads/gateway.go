@@ -33,7 +33,7 @@ type Options struct {
 
 // Proxy is one connected Envoy.
 type Proxy struct {
-	// Number is the connection's, in this life of the server.
+	// Number is the connection's, in this process.
 	Number      uint64
 	ID          string
 	Address     string

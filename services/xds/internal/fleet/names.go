@@ -73,7 +73,7 @@ func (f *Fleet) resolved(names []string) {
 	f.signal()
 }
 
-// Restore hands over the addresses that names had in an earlier life of this server; call it after the last good
+// Restore hands over the addresses that an earlier process has found; call it after the last good
 // state has been applied, and before [Fleet.Run].
 func (f *Fleet) Restore(names map[string][]netip.Addr) { f.resolver.Restore(names) }
 

@@ -3,7 +3,7 @@
 // to it answers 503.
 //
 // A new name is pending until it has been answered or its deadline has passed; from then on it has its last
-// known addresses, none at worst. A failing lookup keeps them, whatever it fails with; so does another life of
+// known addresses, none at worst. A failing lookup keeps them, whatever it fails with; so does another process of
 // this server, which is handed them by [Resolver.Restore]. Records' time to live is not looked at: a name is
 // asked for again every [Options.Refresh], and the caching DNS server on the way answers from its cache.
 package resolver
@@ -66,17 +66,21 @@ type trouble struct {
 	since   time.Time
 }
 
+// answer is what is known of a name.
 type answer struct {
 	addrs []netip.Addr
 	// known says that addrs are what there is.
-	known   bool
+	known bool
+	// trouble is what ails the name, nil for nothing; warned says that the log has it.
 	trouble *trouble
-	// warned says that the log has it.
-	warned   bool
-	due      time.Time
-	busy     bool
-	started  time.Time
-	fails    int
+	warned  bool
+	// due is when it is looked up again. busy says that a lookup is under way, since started.
+	due     time.Time
+	busy    bool
+	started time.Time
+	// fails counts the lookups that failed one after the other.
+	fails int
+	// deadline ends the wait for the first answer.
 	deadline *time.Timer
 }
 
@@ -172,7 +176,7 @@ func (r *Resolver) Forget(host string) {
 	}
 }
 
-// Restore hands over the addresses of an earlier life. They count for names that are followed and whose first
+// Restore hands over the addresses that an earlier process has found. They count for names that are followed and whose first
 // lookup fails or is not answered by the deadline.
 func (r *Resolver) Restore(saved map[string][]netip.Addr) {
 	r.mu.Lock()

@@ -251,7 +251,7 @@ func (s *Seats) tookOver(p Proxy) bool {
 	return slices.ContainsFunc(s.known[p.key()], func(c *connection) bool { return !c.Since.After(p.Since) })
 }
 
-// Remember takes the last report of this server's life before.
+// Remember takes the last report of the process before this one.
 func (s *Seats) Remember(proxies []Proxy) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
