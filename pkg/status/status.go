@@ -82,6 +82,27 @@ type XdsStatus struct {
 	LaggingProxies int32 `json:"lagging_proxies,omitempty"`
 	// Behind is what the server is busy with that is behind the configuration's stream; nil where it is not.
 	Behind *Behind `json:"behind,omitempty"`
+	// Document is the last document that was accepted at POST /v1/config, by this server or by one that it has heard of
+	// it; nil where none is known.
+	Document *Document `json:"document,omitempty"`
+}
+
+// Document is a configuration document that some xDS server has accepted.
+type Document struct {
+	Version string `json:"version"`
+	// Epoch and Revision are what the document became, and At is when it was accepted, as [resource.Time] has it.
+	Epoch    string `json:"epoch"`
+	Revision int64  `json:"revision"`
+	At       string `json:"at"`
+}
+
+// After says whether a document came after another one, at whichever server. Revisions are counted anew in each epoch,
+// and a document that changes nothing has the revision of the one before.
+func (d Document) After(o Document) bool {
+	if d.Epoch == o.Epoch && d.Revision != o.Revision {
+		return d.Revision > o.Revision
+	}
+	return d.At > o.At
 }
 
 const (

@@ -82,3 +82,26 @@ func TestDocumentOwnsItsOwn(t *testing.T) {
 		return nil
 	}, "api")
 }
+
+// TestVersionAtEveryServer: whichever xDS server took the last document, each says its version, also one that has come
+// after it.
+func TestVersionAtEveryServer(t *testing.T) {
+	s := start(t, "--no-demo")
+	post := func(version string) {
+		t.Helper()
+		call(t, s, "POST", s.XDS+"/v1/config?allow_empty=true", fmt.Sprintf(`{"version":%q,"services":[],"routes":[]}`, version), 200)
+	}
+	post("a")
+	_, second := secondXDS(t, s, t.TempDir())
+	for _, want := range []string{"a", "b"} {
+		if want != "a" {
+			post(want)
+		}
+		eventually(t, func() string {
+			if v := call(t, s, "GET", second+"/v1/version", nil, 200); v["version"] != want {
+				return fmt.Sprintf("the second server says %v, not %q", v, want)
+			}
+			return ""
+		})
+	}
+}

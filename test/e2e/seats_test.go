@@ -48,14 +48,15 @@ func secondEnvoy(t *testing.T, s *harness.System, grpc string) string {
 	return "http://" + admin
 }
 
-// secondXDS runs an xDS server beside that of dev, and returns its gRPC door.
-func secondXDS(t *testing.T, s *harness.System, cache string) string {
+// secondXDS runs an xDS server beside that of dev, and returns its doors.
+func secondXDS(t *testing.T, s *harness.System, cache string) (grpc, http string) {
 	t.Helper()
 	ports, err := porttest.Take(2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	local := func(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[i])) }
+	grpc, http = local(0), "http://"+local(1)
 	var secrets [3]string
 	for i, f := range []func() (string, error){s.NATS, s.SecretKey, s.ClusterKey} {
 		if secrets[i], err = f(); err != nil {
@@ -68,12 +69,12 @@ func secondXDS(t *testing.T, s *harness.System, cache string) string {
 		"XDS_GRPC_ADDR="+local(0), "XDS_HTTP_ADDR="+local(1), "MARCHPROXY_STATE_DIR="+t.TempDir(), "MARCHPROXY_WASM_DIR="+filepath.Join(cache, "wasm"))
 	run(t, cmd)
 	eventually(t, func() string {
-		if status, body, err := s.Call(t.Context(), "GET", "http://"+local(1)+"/readyz", nil); err != nil || status != 200 {
+		if status, body, err := s.Call(t.Context(), "GET", http+"/readyz", nil); err != nil || status != 200 {
 			return fmt.Sprintf("the second xDS server is not ready: %s %v", body, err)
 		}
 		return ""
 	})
-	return local(0)
+	return grpc, http
 }
 
 // fleet are two Envoys of one gateway.
@@ -233,7 +234,8 @@ func TestProxyLimitOfTwoServers(t *testing.T) {
 	cache := cacheWithoutFilters(t)
 	s := start(t, "--no-demo", "--cache-dir", cache)
 	licensed(t, s)
-	f := fleet{t, s, [2]string{door(t, s), secondEnvoy(t, s, secondXDS(t, s, cache))}}
+	grpc, _ := secondXDS(t, s, cache)
+	f := fleet{t, s, [2]string{door(t, s), secondEnvoy(t, s, grpc)}}
 	f.joined()
 	f.want("with one seat", true, false)
 	f.told(2, 1)

@@ -439,7 +439,10 @@ type XdsStatus struct {
 	// A digest of the configuration at revision, since the number alone does not name a state: after an older backup of the
 	// database was restored, it counts the same numbers again. The first 16 bytes, in hexadecimal, of the SHA-256 of a line
 	// "KIND COUNT HASH" of each kind in the commit's state, in the order of the kinds' names.
-	State         string `protobuf:"bytes,29,opt,name=state,proto3" json:"state,omitempty"`
+	State string `protobuf:"bytes,29,opt,name=state,proto3" json:"state,omitempty"`
+	// The last document that was accepted at POST /v1/config, by this server or by one that it has heard of it; absent
+	// where none is known.
+	Document      *Document `protobuf:"bytes,30,opt,name=document,proto3" json:"document,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -614,6 +617,85 @@ func (x *XdsStatus) GetState() string {
 	return ""
 }
 
+func (x *XdsStatus) GetDocument() *Document {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+// A configuration document that some xDS server has accepted.
+type Document struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the document calls itself.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// The epoch and the revision that it became.
+	Epoch    string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Revision int64  `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// RFC 3339. When it was accepted: of two documents of one revision, the later one counts.
+	At            string `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Document) Reset() {
+	*x = Document{}
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Document) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Document) ProtoMessage() {}
+
+func (x *Document) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Document.ProtoReflect.Descriptor instead.
+func (*Document) Descriptor() ([]byte, []int) {
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Document) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Document) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *Document) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Document) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
 // A part of what an xDS server reports: the last message of each page's subject is the page as it is. A change is the
 // pages that it concerns, followed by an XdsStatus; each page is said again at least every half minute.
 type XdsPage struct {
@@ -640,7 +722,7 @@ type XdsPage struct {
 
 func (x *XdsPage) Reset() {
 	*x = XdsPage{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[5]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +734,7 @@ func (x *XdsPage) String() string {
 func (*XdsPage) ProtoMessage() {}
 
 func (x *XdsPage) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[5]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +747,7 @@ func (x *XdsPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XdsPage.ProtoReflect.Descriptor instead.
 func (*XdsPage) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{5}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *XdsPage) GetId() string {
@@ -749,7 +831,7 @@ type LaggingEnvoy struct {
 
 func (x *LaggingEnvoy) Reset() {
 	*x = LaggingEnvoy{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +843,7 @@ func (x *LaggingEnvoy) String() string {
 func (*LaggingEnvoy) ProtoMessage() {}
 
 func (x *LaggingEnvoy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[6]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +856,7 @@ func (x *LaggingEnvoy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaggingEnvoy.ProtoReflect.Descriptor instead.
 func (*LaggingEnvoy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{6}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LaggingEnvoy) GetId() string {
@@ -850,7 +932,7 @@ type Behind struct {
 
 func (x *Behind) Reset() {
 	*x = Behind{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +944,7 @@ func (x *Behind) String() string {
 func (*Behind) ProtoMessage() {}
 
 func (x *Behind) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[7]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +957,7 @@ func (x *Behind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Behind.ProtoReflect.Descriptor instead.
 func (*Behind) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{7}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Behind) GetWhat() string {
@@ -921,7 +1003,7 @@ type AbsentProxy struct {
 
 func (x *AbsentProxy) Reset() {
 	*x = AbsentProxy{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1015,7 @@ func (x *AbsentProxy) String() string {
 func (*AbsentProxy) ProtoMessage() {}
 
 func (x *AbsentProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[8]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1028,7 @@ func (x *AbsentProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbsentProxy.ProtoReflect.Descriptor instead.
 func (*AbsentProxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{8}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AbsentProxy) GetProxy() *ProxyStatus {
@@ -987,7 +1069,7 @@ type NamesStatus struct {
 
 func (x *NamesStatus) Reset() {
 	*x = NamesStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1081,7 @@ func (x *NamesStatus) String() string {
 func (*NamesStatus) ProtoMessage() {}
 
 func (x *NamesStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[9]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1094,7 @@ func (x *NamesStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamesStatus.ProtoReflect.Descriptor instead.
 func (*NamesStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{9}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NamesStatus) GetId() string {
@@ -1065,7 +1147,7 @@ type NameStatus struct {
 
 func (x *NameStatus) Reset() {
 	*x = NameStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1159,7 @@ func (x *NameStatus) String() string {
 func (*NameStatus) ProtoMessage() {}
 
 func (x *NameStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[10]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1172,7 @@ func (x *NameStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NameStatus.ProtoReflect.Descriptor instead.
 func (*NameStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{10}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NameStatus) GetHost() string {
@@ -1163,7 +1245,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[11]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1257,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[11]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1270,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{11}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ProxyStatus) GetId() string {
@@ -1271,7 +1353,7 @@ type RejectedResource struct {
 
 func (x *RejectedResource) Reset() {
 	*x = RejectedResource{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[12]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1365,7 @@ func (x *RejectedResource) String() string {
 func (*RejectedResource) ProtoMessage() {}
 
 func (x *RejectedResource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[12]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1378,7 @@ func (x *RejectedResource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectedResource.ProtoReflect.Descriptor instead.
 func (*RejectedResource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{12}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RejectedResource) GetGateway() string {
@@ -1342,7 +1424,7 @@ type ObjectRef struct {
 
 func (x *ObjectRef) Reset() {
 	*x = ObjectRef{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[13]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1436,7 @@ func (x *ObjectRef) String() string {
 func (*ObjectRef) ProtoMessage() {}
 
 func (x *ObjectRef) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[13]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1449,7 @@ func (x *ObjectRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectRef.ProtoReflect.Descriptor instead.
 func (*ObjectRef) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{13}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ObjectRef) GetKind() string {
@@ -1436,7 +1518,7 @@ type AgentStatus struct {
 
 func (x *AgentStatus) Reset() {
 	*x = AgentStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[14]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1530,7 @@ func (x *AgentStatus) String() string {
 func (*AgentStatus) ProtoMessage() {}
 
 func (x *AgentStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[14]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1543,7 @@ func (x *AgentStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentStatus.ProtoReflect.Descriptor instead.
 func (*AgentStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{14}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AgentStatus) GetId() string {
@@ -1607,7 +1689,7 @@ type PolicyStatus struct {
 
 func (x *PolicyStatus) Reset() {
 	*x = PolicyStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[15]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1619,7 +1701,7 @@ func (x *PolicyStatus) String() string {
 func (*PolicyStatus) ProtoMessage() {}
 
 func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[15]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1632,7 +1714,7 @@ func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
 func (*PolicyStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{15}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PolicyStatus) GetName() string {
@@ -1678,7 +1760,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[16]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +1772,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[16]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +1785,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{16}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -1770,7 +1852,7 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x0fChangedResource\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\adeleted\x18\x03 \x01(\bR\adeleted\"\xeb\a\n" +
+	"\adeleted\x18\x03 \x01(\bR\adeleted\"\xa7\b\n" +
 	"\tXdsStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -1795,7 +1877,8 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x04rest\x18\x1a \x03(\v2).marchproxy.events.v1.XdsStatus.RestEntryR\x04rest\x12'\n" +
 	"\x0flagging_proxies\x18\x1b \x01(\x05R\x0elaggingProxies\x124\n" +
 	"\x06behind\x18\x1c \x01(\v2\x1c.marchproxy.events.v1.BehindR\x06behind\x12\x14\n" +
-	"\x05state\x18\x1d \x01(\tR\x05state\x1a7\n" +
+	"\x05state\x18\x1d \x01(\tR\x05state\x12:\n" +
+	"\bdocument\x18\x1e \x01(\v2\x1e.marchproxy.events.v1.DocumentR\bdocument\x1a7\n" +
 	"\tLiveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a<\n" +
@@ -1804,7 +1887,12 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\x1a7\n" +
 	"\tRestEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xba\x02\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"f\n" +
+	"\bDocument\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x0e\n" +
+	"\x02at\x18\x04 \x01(\tR\x02at\"\xba\x02\n" +
 	"\aXdsPage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1920,65 +2008,67 @@ func file_marchproxy_events_v1_events_proto_rawDescGZIP() []byte {
 	return file_marchproxy_events_v1_events_proto_rawDescData
 }
 
-var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_marchproxy_events_v1_events_proto_goTypes = []any{
 	(*ResourceEvent)(nil),    // 0: marchproxy.events.v1.ResourceEvent
 	(*Commit)(nil),           // 1: marchproxy.events.v1.Commit
 	(*KindState)(nil),        // 2: marchproxy.events.v1.KindState
 	(*ChangedResource)(nil),  // 3: marchproxy.events.v1.ChangedResource
 	(*XdsStatus)(nil),        // 4: marchproxy.events.v1.XdsStatus
-	(*XdsPage)(nil),          // 5: marchproxy.events.v1.XdsPage
-	(*LaggingEnvoy)(nil),     // 6: marchproxy.events.v1.LaggingEnvoy
-	(*Behind)(nil),           // 7: marchproxy.events.v1.Behind
-	(*AbsentProxy)(nil),      // 8: marchproxy.events.v1.AbsentProxy
-	(*NamesStatus)(nil),      // 9: marchproxy.events.v1.NamesStatus
-	(*NameStatus)(nil),       // 10: marchproxy.events.v1.NameStatus
-	(*ProxyStatus)(nil),      // 11: marchproxy.events.v1.ProxyStatus
-	(*RejectedResource)(nil), // 12: marchproxy.events.v1.RejectedResource
-	(*ObjectRef)(nil),        // 13: marchproxy.events.v1.ObjectRef
-	(*AgentStatus)(nil),      // 14: marchproxy.events.v1.AgentStatus
-	(*PolicyStatus)(nil),     // 15: marchproxy.events.v1.PolicyStatus
-	(*LimitedSource)(nil),    // 16: marchproxy.events.v1.LimitedSource
-	nil,                      // 17: marchproxy.events.v1.ResourceEvent.LabelsEntry
-	nil,                      // 18: marchproxy.events.v1.Commit.StateEntry
-	nil,                      // 19: marchproxy.events.v1.XdsStatus.LiveEntry
-	nil,                      // 20: marchproxy.events.v1.XdsStatus.ConnectedEntry
-	nil,                      // 21: marchproxy.events.v1.XdsStatus.RestEntry
-	nil,                      // 22: marchproxy.events.v1.AgentStatus.LabelsEntry
-	nil,                      // 23: marchproxy.events.v1.AgentStatus.PassedEntry
-	nil,                      // 24: marchproxy.events.v1.AgentStatus.DroppedEntry
-	(*structpb.Struct)(nil),  // 25: google.protobuf.Struct
+	(*Document)(nil),         // 5: marchproxy.events.v1.Document
+	(*XdsPage)(nil),          // 6: marchproxy.events.v1.XdsPage
+	(*LaggingEnvoy)(nil),     // 7: marchproxy.events.v1.LaggingEnvoy
+	(*Behind)(nil),           // 8: marchproxy.events.v1.Behind
+	(*AbsentProxy)(nil),      // 9: marchproxy.events.v1.AbsentProxy
+	(*NamesStatus)(nil),      // 10: marchproxy.events.v1.NamesStatus
+	(*NameStatus)(nil),       // 11: marchproxy.events.v1.NameStatus
+	(*ProxyStatus)(nil),      // 12: marchproxy.events.v1.ProxyStatus
+	(*RejectedResource)(nil), // 13: marchproxy.events.v1.RejectedResource
+	(*ObjectRef)(nil),        // 14: marchproxy.events.v1.ObjectRef
+	(*AgentStatus)(nil),      // 15: marchproxy.events.v1.AgentStatus
+	(*PolicyStatus)(nil),     // 16: marchproxy.events.v1.PolicyStatus
+	(*LimitedSource)(nil),    // 17: marchproxy.events.v1.LimitedSource
+	nil,                      // 18: marchproxy.events.v1.ResourceEvent.LabelsEntry
+	nil,                      // 19: marchproxy.events.v1.Commit.StateEntry
+	nil,                      // 20: marchproxy.events.v1.XdsStatus.LiveEntry
+	nil,                      // 21: marchproxy.events.v1.XdsStatus.ConnectedEntry
+	nil,                      // 22: marchproxy.events.v1.XdsStatus.RestEntry
+	nil,                      // 23: marchproxy.events.v1.AgentStatus.LabelsEntry
+	nil,                      // 24: marchproxy.events.v1.AgentStatus.PassedEntry
+	nil,                      // 25: marchproxy.events.v1.AgentStatus.DroppedEntry
+	(*structpb.Struct)(nil),  // 26: google.protobuf.Struct
 }
 var file_marchproxy_events_v1_events_proto_depIdxs = []int32{
-	17, // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
-	25, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
-	18, // 2: marchproxy.events.v1.Commit.state:type_name -> marchproxy.events.v1.Commit.StateEntry
+	18, // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
+	26, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
+	19, // 2: marchproxy.events.v1.Commit.state:type_name -> marchproxy.events.v1.Commit.StateEntry
 	3,  // 3: marchproxy.events.v1.Commit.changes:type_name -> marchproxy.events.v1.ChangedResource
-	11, // 4: marchproxy.events.v1.XdsStatus.proxies:type_name -> marchproxy.events.v1.ProxyStatus
-	12, // 5: marchproxy.events.v1.XdsStatus.rejected:type_name -> marchproxy.events.v1.RejectedResource
-	19, // 6: marchproxy.events.v1.XdsStatus.live:type_name -> marchproxy.events.v1.XdsStatus.LiveEntry
-	8,  // 7: marchproxy.events.v1.XdsStatus.absent:type_name -> marchproxy.events.v1.AbsentProxy
-	20, // 8: marchproxy.events.v1.XdsStatus.connected:type_name -> marchproxy.events.v1.XdsStatus.ConnectedEntry
-	6,  // 9: marchproxy.events.v1.XdsStatus.lagging:type_name -> marchproxy.events.v1.LaggingEnvoy
-	21, // 10: marchproxy.events.v1.XdsStatus.rest:type_name -> marchproxy.events.v1.XdsStatus.RestEntry
-	7,  // 11: marchproxy.events.v1.XdsStatus.behind:type_name -> marchproxy.events.v1.Behind
-	11, // 12: marchproxy.events.v1.XdsPage.proxies:type_name -> marchproxy.events.v1.ProxyStatus
-	12, // 13: marchproxy.events.v1.XdsPage.rejected:type_name -> marchproxy.events.v1.RejectedResource
-	8,  // 14: marchproxy.events.v1.XdsPage.absent:type_name -> marchproxy.events.v1.AbsentProxy
-	11, // 15: marchproxy.events.v1.AbsentProxy.proxy:type_name -> marchproxy.events.v1.ProxyStatus
-	10, // 16: marchproxy.events.v1.NamesStatus.names:type_name -> marchproxy.events.v1.NameStatus
-	13, // 17: marchproxy.events.v1.RejectedResource.objects:type_name -> marchproxy.events.v1.ObjectRef
-	22, // 18: marchproxy.events.v1.AgentStatus.labels:type_name -> marchproxy.events.v1.AgentStatus.LabelsEntry
-	15, // 19: marchproxy.events.v1.AgentStatus.policies:type_name -> marchproxy.events.v1.PolicyStatus
-	23, // 20: marchproxy.events.v1.AgentStatus.passed:type_name -> marchproxy.events.v1.AgentStatus.PassedEntry
-	24, // 21: marchproxy.events.v1.AgentStatus.dropped:type_name -> marchproxy.events.v1.AgentStatus.DroppedEntry
-	16, // 22: marchproxy.events.v1.AgentStatus.sources:type_name -> marchproxy.events.v1.LimitedSource
-	2,  // 23: marchproxy.events.v1.Commit.StateEntry.value:type_name -> marchproxy.events.v1.KindState
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	12, // 4: marchproxy.events.v1.XdsStatus.proxies:type_name -> marchproxy.events.v1.ProxyStatus
+	13, // 5: marchproxy.events.v1.XdsStatus.rejected:type_name -> marchproxy.events.v1.RejectedResource
+	20, // 6: marchproxy.events.v1.XdsStatus.live:type_name -> marchproxy.events.v1.XdsStatus.LiveEntry
+	9,  // 7: marchproxy.events.v1.XdsStatus.absent:type_name -> marchproxy.events.v1.AbsentProxy
+	21, // 8: marchproxy.events.v1.XdsStatus.connected:type_name -> marchproxy.events.v1.XdsStatus.ConnectedEntry
+	7,  // 9: marchproxy.events.v1.XdsStatus.lagging:type_name -> marchproxy.events.v1.LaggingEnvoy
+	22, // 10: marchproxy.events.v1.XdsStatus.rest:type_name -> marchproxy.events.v1.XdsStatus.RestEntry
+	8,  // 11: marchproxy.events.v1.XdsStatus.behind:type_name -> marchproxy.events.v1.Behind
+	5,  // 12: marchproxy.events.v1.XdsStatus.document:type_name -> marchproxy.events.v1.Document
+	12, // 13: marchproxy.events.v1.XdsPage.proxies:type_name -> marchproxy.events.v1.ProxyStatus
+	13, // 14: marchproxy.events.v1.XdsPage.rejected:type_name -> marchproxy.events.v1.RejectedResource
+	9,  // 15: marchproxy.events.v1.XdsPage.absent:type_name -> marchproxy.events.v1.AbsentProxy
+	12, // 16: marchproxy.events.v1.AbsentProxy.proxy:type_name -> marchproxy.events.v1.ProxyStatus
+	11, // 17: marchproxy.events.v1.NamesStatus.names:type_name -> marchproxy.events.v1.NameStatus
+	14, // 18: marchproxy.events.v1.RejectedResource.objects:type_name -> marchproxy.events.v1.ObjectRef
+	23, // 19: marchproxy.events.v1.AgentStatus.labels:type_name -> marchproxy.events.v1.AgentStatus.LabelsEntry
+	16, // 20: marchproxy.events.v1.AgentStatus.policies:type_name -> marchproxy.events.v1.PolicyStatus
+	24, // 21: marchproxy.events.v1.AgentStatus.passed:type_name -> marchproxy.events.v1.AgentStatus.PassedEntry
+	25, // 22: marchproxy.events.v1.AgentStatus.dropped:type_name -> marchproxy.events.v1.AgentStatus.DroppedEntry
+	17, // 23: marchproxy.events.v1.AgentStatus.sources:type_name -> marchproxy.events.v1.LimitedSource
+	2,  // 24: marchproxy.events.v1.Commit.StateEntry.value:type_name -> marchproxy.events.v1.KindState
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_events_v1_events_proto_init() }
@@ -1992,7 +2082,7 @@ func file_marchproxy_events_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_events_v1_events_proto_rawDesc), len(file_marchproxy_events_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

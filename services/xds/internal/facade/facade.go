@@ -53,7 +53,8 @@ type View interface {
 // Memory keeps the version of the last accepted document.
 type Memory interface {
 	Version() string
-	SetVersion(version string)
+	// SetVersion takes that of a document that became a revision.
+	SetVersion(version string, revision int64)
 }
 
 // Handler serves the door.
@@ -232,7 +233,7 @@ func (h *Handler) accepted(version string, revision int64) {
 	defer h.mu.Unlock()
 	if revision >= h.newest {
 		h.newest = revision
-		h.memory.SetVersion(version)
+		h.memory.SetVersion(version, revision)
 	}
 }
 

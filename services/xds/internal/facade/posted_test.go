@@ -33,10 +33,10 @@ func (s slow) Apply(ctx context.Context, _ []byte, _, _ string, _ time.Duration)
 // remembered is a memory, and a view of no Envoy.
 type remembered struct{ version string }
 
-func (r *remembered) Version() string            { return r.version }
-func (r *remembered) SetVersion(version string)  { r.version = version }
-func (r *remembered) Head() (int64, int64, bool) { return 1, 1, true }
-func (r *remembered) Proxies() int               { return 0 }
+func (r *remembered) Version() string                    { return r.version }
+func (r *remembered) SetVersion(version string, _ int64) { r.version = version }
+func (r *remembered) Head() (int64, int64, bool)         { return 1, 1, true }
+func (r *remembered) Proxies() int                       { return 0 }
 
 // TestDocumentsAtOnce: a document whose Envoys take long does not hold up another one, and the version that is
 // remembered is that of the later revision, in whatever order the answers come.

@@ -57,6 +57,8 @@ type ReportOptions struct {
 	Unsaved func() string
 	// Behind is what the server is busy with that is behind the stream; nil where it is not, or where it is not given.
 	Behind func() *status.Behind
+	// Document is the last document at POST /v1/config; nil where there is none, or where it is not given.
+	Document func() *status.Document
 }
 
 // Reporter returns what the fleet has to report; last is what was reported before a restart, nil where nobody knows.
@@ -66,6 +68,9 @@ func (f *Fleet) Reporter(last *status.View, opt ReportOptions) *Reporter {
 	}
 	if opt.Behind == nil {
 		opt.Behind = func() *status.Behind { return nil }
+	}
+	if opt.Document == nil {
+		opt.Document = func() *status.Document { return nil }
 	}
 	r := &Reporter{
 		f: f, opt: opt, pages: status.NewPages(f.opt.ID, resource.Time(f.started)), gateways: map[string]*reported{}, slow: map[uint64]ads.Laggard{},
@@ -100,7 +105,7 @@ func (r *Reporter) look(now time.Time) status.News {
 	commit, gateways := r.f.view()
 	s := status.XdsStatus{
 		ID: r.f.opt.ID, Epoch: commit.Epoch, Revision: commit.Revision, State: commit.digest, StartedAt: resource.Time(r.f.started),
-		Live: map[string]int64{}, Connected: map[string]int32{}, Unsaved: r.opt.Unsaved(), Behind: r.opt.Behind(),
+		Live: map[string]int64{}, Connected: map[string]int32{}, Unsaved: r.opt.Unsaved(), Behind: r.opt.Behind(), Document: r.opt.Document(),
 		Lagging: r.now.Lagging, LaggingProxies: r.now.LaggingProxies, Rest: r.now.Rest,
 	}
 	rejected, behind := false, false
@@ -130,7 +135,7 @@ func (r *Reporter) look(now time.Time) status.News {
 	switch {
 	case s.Epoch != r.said.Epoch, s.Revision == r.said.Revision && s.State != r.said.State, rejected, named, !maps.Equal(s.Live, r.said.Live), !maps.Equal(s.Connected, r.said.Connected):
 		return status.Urgent
-	case s.Revision != r.said.Revision, r.pages.Changed(), s.Unsaved != r.said.Unsaved, s.Behind != r.said.Behind,
+	case s.Revision != r.said.Revision, r.pages.Changed(), s.Unsaved != r.said.Unsaved, s.Behind != r.said.Behind, s.Document != r.said.Document,
 		!slices.Equal(s.Lagging, r.said.Lagging), !maps.Equal(s.Rest, r.said.Rest):
 		return status.Some
 	default:

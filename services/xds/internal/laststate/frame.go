@@ -35,6 +35,7 @@ const (
 	fieldPayload  = 4
 	fieldVersion  = 5
 	fieldName     = 6
+	fieldDocument = 7
 	fieldNameHost = 1
 	fieldNameAddr = 2
 )
@@ -52,7 +53,7 @@ func (fr *frame) fill(c resource.Commit, objects []*resource.Object) (err error)
 
 // plain is the frame as it is sealed.
 func (fr *frame) plain() []byte {
-	size := 64 + len(fr.Commit) + len(fr.Notes.ConfigVersion)
+	size := 64 + len(fr.Commit) + len(fr.Notes.ConfigVersion) + len(fr.Notes.Document)
 	for _, p := range fr.Payloads {
 		size += len(p) + 8
 	}
@@ -73,6 +74,9 @@ func (fr *frame) plain() []byte {
 	}
 	if fr.Notes.ConfigVersion != "" {
 		field(fieldVersion, []byte(fr.Notes.ConfigVersion))
+	}
+	if fr.Notes.Document != "" {
+		field(fieldDocument, []byte(fr.Notes.Document))
 	}
 	for host, addrs := range fr.Names {
 		name := protowire.AppendString(protowire.AppendTag(nil, fieldNameHost, protowire.BytesType), host)
@@ -103,6 +107,8 @@ func parse(plain []byte) (fr frame, err error) {
 			fr.Payloads = append(fr.Payloads, bytes.Clone(b))
 		case fieldVersion:
 			fr.Notes.ConfigVersion = string(b)
+		case fieldDocument:
+			fr.Notes.Document = string(b)
 		case fieldName:
 			if fr.Names == nil {
 				fr.Names = map[string][]netip.Addr{}

@@ -70,6 +70,8 @@ var magic = []byte("MPXSTATE1")
 type Notes struct {
 	// ConfigVersion is the version of the document last accepted at POST /v1/config.
 	ConfigVersion string
+	// Document is that document as it is reported, in JSON; "" of a server of an older version.
+	Document string
 }
 
 // File is the journal. It is not safe for concurrent use.

@@ -221,12 +221,12 @@ func TestCompact(t *testing.T) {
 func TestNotes(t *testing.T) {
 	j := open(t, t.TempDir())
 	j.commit(object(t, "r", "x", 1))
-	if err := j.file.Note(laststate.Notes{ConfigVersion: "7"}); err != nil {
+	if err := j.file.Note(laststate.Notes{ConfigVersion: "7", Document: "{}"}); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
 		j = open(t, j.dir)
-		if j.file.Notes().ConfigVersion != "7" || len(j.now) != 1 {
+		if j.file.Notes() != (laststate.Notes{ConfigVersion: "7", Document: "{}"}) || len(j.now) != 1 {
 			t.Errorf("notes %+v, %d objects", j.file.Notes(), len(j.now))
 		}
 		j.commit(object(t, "r", "y", 2))

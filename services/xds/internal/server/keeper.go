@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"sync"
 	"time"
 
@@ -37,8 +38,10 @@ type keeper struct {
 	// unsaved is why what is served, or what is quarantined, is not written down.
 	unsaved string
 	// behind is what it is busy with.
-	behind  *status.Behind
-	version string // of the document last accepted
+	behind *status.Behind
+	// document is the last one that was accepted at /v1/config, at any server as far as this one knows; without a time
+	// where only its version is known.
+	document *status.Document
 }
 
 // openKeeper reads the last good state and has the fleet serve it at once.
@@ -47,7 +50,10 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &keeper{fleet: f, log: log, file: file, initial: saved, version: file.Notes().ConfigVersion, grown: make(chan struct{}, 1)}
+	k := &keeper{fleet: f, log: log, file: file, initial: saved, document: &status.Document{}, grown: make(chan struct{}, 1)}
+	if n := file.Notes(); n.Document == "" || json.Unmarshal([]byte(n.Document), k.document) != nil {
+		k.document.Version = n.ConfigVersion // by a server of an older version
+	}
 	if found {
 		log.Info("serving the last good state", zap.Int64("revision", saved.Commit.Revision), zap.Int("objects", len(saved.Objects)))
 		if err := f.Apply(resource.Update{Commit: saved.Commit, Changed: saved.Objects}); err != nil {
@@ -237,17 +243,58 @@ func (k *keeper) compact(c resource.Commit) error {
 func (k *keeper) Version() string {
 	k.said.Lock()
 	defer k.said.Unlock()
-	return k.version
+	return k.document.Version
 }
 
-// SetVersion keeps it.
-func (k *keeper) SetVersion(version string) {
+// Document is that document, for a report; nil where there is none, or only its version is known.
+func (k *keeper) Document() *status.Document {
 	k.said.Lock()
-	k.version = version
+	defer k.said.Unlock()
+	if k.document.At == "" {
+		return nil
+	}
+	return k.document
+}
+
+// SetVersion keeps the version of a document that this server has accepted.
+func (k *keeper) SetVersion(version string, revision int64) {
+	c, _ := k.fleet.Head()
+	now := resource.Time(time.Now())
+	k.remember(&status.Document{Version: version, Epoch: c.Epoch, Revision: revision, At: now}, true)
+}
+
+// heard keeps the version of a document that another server has accepted, unless this one knows of a later one.
+func (k *keeper) heard(d *status.Document) {
+	if d != nil {
+		k.remember(d, false)
+	}
+}
+
+func (k *keeper) remember(d *status.Document, own bool) {
+	k.said.Lock()
+	if !own && !d.After(*k.document) {
+		k.said.Unlock()
+		return
+	}
+	k.document = d
 	k.said.Unlock()
+	k.fleet.Signal()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.note(k.file.Note(laststate.Notes{ConfigVersion: version}))
+	raw, _ := json.Marshal(d) // it cannot fail
+	k.note(k.file.Note(laststate.Notes{ConfigVersion: d.Version, Document: string(raw)}))
+}
+
+// listener takes other servers' reports, for the documents in them.
+type listener struct {
+	*fleet.Peers
+	k *keeper
+}
+
+// Report implements [status.Follower].
+func (l listener) Report(s status.XdsStatus, fresh bool) (missing bool) {
+	l.k.heard(s.Document)
+	return l.Peers.Report(s, fresh)
 }
 
 // Close makes the last good state durable.

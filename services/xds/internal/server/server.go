@@ -114,10 +114,12 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		if last != nil {
 			f.Remember(last)
 		}
-		return status.ReportXds(ctx, nc, f.Changed(), f.Reporter(last, fleet.ReportOptions{Unsaved: keep.Unsaved, Behind: keep.Behind}))
+		return status.ReportXds(ctx, nc, f.Changed(), f.Reporter(last, fleet.ReportOptions{
+			Unsaved: keep.Unsaved, Behind: keep.Behind, Document: keep.Document,
+		}))
 	})
 	group.Add("names", func(ctx context.Context) error { return status.Report(ctx, nc, f.Troubled(), f.Names) })
-	group.Add("peers", func(ctx context.Context) error { return status.WatchXds(ctx, nc, js, f.Peers()) })
+	group.Add("peers", func(ctx context.Context) error { return status.WatchXds(ctx, nc, js, listener{f.Peers(), keep}) })
 	group.Add("seats", func(ctx context.Context) error { return f.Age(ctx, func() bool { return !nc.IsConnected() }) })
 	group.Add("last state", keep.run)
 	group.Add("grpc", func(ctx context.Context) error { return serveGRPC(ctx, g, grpcDoor, f) })
