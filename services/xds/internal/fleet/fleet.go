@@ -145,7 +145,7 @@ func (f *Fleet) Close() {
 
 // Apply takes an update of the event stream. Until it is built and handed to the gateways, readers see the commit before:
 // an Envoy that connects meanwhile is served that, and what is new as soon as it is there.
-func (f *Fleet) Apply(u resource.Update) error {
+func (f *Fleet) Apply(u resource.Update) {
 	f.build.Lock()
 	defer f.build.Unlock()
 	f.data.Lock()
@@ -175,7 +175,6 @@ func (f *Fleet) Apply(u resource.Update) error {
 	}
 	f.mu.Unlock()
 	f.signal()
-	return nil
 }
 
 // serve hands what was built to a gateway.

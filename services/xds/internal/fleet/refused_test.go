@@ -30,9 +30,7 @@ func TestRefusedEndpoint(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- f.Run(ctx) }()
 		objects := []*resource.Object{service(t, "a", "192.0.2.7", "127.0.0.1")}
-		if err := f.Apply(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: 1}, Changed: objects}); err != nil {
-			t.Fatal(err)
-		}
+		f.Apply(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: 1}, Changed: objects})
 		synctest.Wait()
 		n := f.Names(time.Now()).Names
 		if len(n) != 1 || n[0].Host != "127.0.0.1" || n[0].Problem != status.NameRefused || !strings.Contains(n[0].Reason,

@@ -56,9 +56,7 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 	}
 	if found {
 		log.Info("serving the last good state", zap.Int64("revision", saved.Commit.Revision), zap.Int("objects", len(saved.Objects)))
-		if err := f.Apply(resource.Update{Commit: saved.Commit, Changed: saved.Objects}); err != nil {
-			return nil, err
-		}
+		f.Apply(resource.Update{Commit: saved.Commit, Changed: saved.Objects})
 		quarantined, err := file.Quarantine()
 		if err != nil {
 			return nil, err
@@ -196,9 +194,7 @@ func (k *keeper) update(u resource.Update) error {
 	k.mu.Lock()
 	_ = k.file.Append(u) // compact says so
 	k.mu.Unlock()
-	if err := k.fleet.Apply(u); err != nil {
-		return err
-	}
+	k.fleet.Apply(u)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	_ = k.file.Resolved(k.fleet.Unsaved()) // of names that nobody has any more; compact says it
