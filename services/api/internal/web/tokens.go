@@ -107,8 +107,8 @@ func newToken(doc api.Token, now time.Time) (row store.TokenRow, v resource.Viol
 
 func (a *API) deleteToken(c echo.Context) error {
 	name := c.Param("name")
-	if resource.CheckName(name) != "" {
-		return missing(store.ErrNotFound, "token %q", name)
+	if resource.CheckName(name) != "" { // it may be the token itself, which is not to be repeated
+		return missing(store.ErrNotFound, "such token: the path has its name, as GET /v1/tokens lists it, and not its secret")
 	}
 	row, err := a.Store.DeleteToken(c.Request().Context(), name, store.By{Who: actor(c), RequestID: requestID(c)})
 	if err != nil {

@@ -3,6 +3,7 @@ package command
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/services/cli/internal/client"
 )
 
@@ -141,6 +143,9 @@ func (c *cli) tokenDeleteCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "delete NAME", Short: "Delete a token; it opens nothing from then on", Args: cobra.ExactArgs(1),
 		RunE: c.use(func(ctx context.Context, a *client.Client, args []string) error {
+			if resource.CheckName(args[0]) != "" { // it may be the token itself, which is neither sent on nor repeated
+				return errors.New("a token is deleted by its name, as marchproxy token list shows it, and not by its secret")
+			}
 			var t api.Token
 			_, err := a.Do(ctx, client.Request{Method: http.MethodDelete, Path: "/v1/tokens/" + url.PathEscape(args[0])}, &t)
 			if gone(err) {
