@@ -155,8 +155,9 @@ func (s *Supervisor) set(f func(*State)) {
 	f(&s.state)
 }
 
-// envoyLevels are Envoy's names of our log levels.
-var envoyLevels = map[string]string{"debug": "debug", "info": "info", "warn": "warning", "error": "error"}
+// envoyLevels are Envoy's names of our log levels. At its own debug level it writes down the headers of each request: its
+// key for the xDS server, and the tokens of clients.
+var envoyLevels = map[string]string{"debug": "info", "info": "info", "warn": "warning", "error": "error"}
 
 // command is Envoy's. Its word on why the xDS server hung up is a warning of the logger "config", which is
 // therefore on at every level. Hot restarts, which the agent does not do, need shared memory, which a killed Envoy leaves
