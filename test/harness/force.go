@@ -51,6 +51,36 @@ func (f *Forcer) Exec(ctx context.Context, sql string, args ...any) error {
 	return err
 }
 
+// Dump is every row of every table of the database, as a dump of it has them.
+func (f *Forcer) Dump(ctx context.Context) (map[string][]byte, error) {
+	rows, err := f.conn.Query(ctx, `SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) FROM pg_tables
+		WHERE schemaname NOT IN ('pg_catalog', 'information_schema')`)
+	if err != nil {
+		return nil, err
+	}
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]byte{}
+	for _, table := range tables {
+		var all []byte
+		rows, err := f.conn.Query(ctx, `SELECT t::text FROM `+table+` AS t`)
+		if err != nil {
+			return nil, err
+		}
+		var text string
+		if _, err := pgx.ForEachRow(rows, []any{&text}, func() error {
+			all = append(append(all, text...), '\n')
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+		out[table] = all
+	}
+	return out, nil
+}
+
 // Put stores an object and returns its revision. Secrets of keys are sealed as the api does it.
 func (f *Forcer) Put(ctx context.Context, kind, name, spec string) (int64, error) {
 	k, known := resource.KindByName(kind)
