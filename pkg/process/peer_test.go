@@ -32,6 +32,10 @@ func TestPeerUser(t *testing.T) {
 		if uid, ok := process.PeerUser(netip.AddrPortFrom(peer.Addr(), peer.Port()^1), own); ok {
 			t.Errorf("%s: another port is of user %d", c[0], uid)
 		}
+		// Who listens at an address is not whose connection it is.
+		if uid, ok := process.PeerUser(own, netip.AddrPortFrom(peer.Addr(), peer.Port()^1)); ok {
+			t.Errorf("%s: a connection that is not there is of user %d", c[0], uid)
+		}
 		if err := client.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -50,4 +54,30 @@ func addr(t *testing.T, a net.Addr) netip.AddrPort {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// BenchmarkPeerUser beside 5,000 connections.
+func BenchmarkPeerUser(b *testing.B) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var peer, own netip.AddrPort
+	for range 5000 {
+		client, err := net.Dial("tcp", lis.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		conn, err := lis.Accept()
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _, _ = client.Close(), conn.Close() }) // they are in nobody's way
+		peer, own = netip.MustParseAddrPort(conn.RemoteAddr().String()), netip.MustParseAddrPort(conn.LocalAddr().String())
+	}
+	for b.Loop() {
+		if _, ok := process.PeerUser(peer, own); !ok {
+			b.Fatal("not found")
+		}
+	}
 }
