@@ -33,6 +33,7 @@ test: test-needs build lint check-generated check-wasm check-bpf ## Check everyt
 	go run ./test/cmd/diff-auth -n 20000 -envoy 4000
 	go run ./test/cmd/fuzz-filters -n 30000 -envoy 5000
 	go run ./test/cmd/bench-proxy -rounds 1 -hosts 200 -protocols http1,tls
+	go run ./test/cmd/bench-hostile -for 20s -quiet 5s -slack 2s
 
 .PHONY: test-needs
 test-needs: # what make test would otherwise miss after ten minutes
@@ -179,3 +180,7 @@ bench-filters: build ## Measure what the filters cost in the real Envoy, beside 
 bench-proxy: build ## Measure what a request costs, beside a bare Envoy, nginx, HAProxy and Caddy
 	@scripts/needs nginx haproxy caddy h2load
 	go run ./test/cmd/bench-proxy $(ARGS)
+
+.PHONY: bench-hostile
+bench-hostile: build ## Measure a client's p99 and the memory under ten minutes of hostile load before authentication
+	go run ./test/cmd/bench-hostile $(ARGS)

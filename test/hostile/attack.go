@@ -110,8 +110,9 @@ func trickle(ctx context.Context, c net.Conn, piece func(n int) []byte) error {
 	return nil
 }
 
+// request is one without the empty line at the end of its headers.
 func request(t Target, method string, headers ...string) string {
-	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\n%s", method, t.Path, t.Addr, lines(append(headers, t.Headers...)))
+	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\n%s%s", method, t.Path, t.Addr, lines(t.Headers), lines(headers))
 }
 
 func lines(headers []string) string {
