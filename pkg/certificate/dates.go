@@ -71,7 +71,11 @@ func span(d time.Duration) string {
 func OrderWarning(chain []*x509.Certificate) string {
 	for i := 1; i < len(chain); i++ {
 		if !bytes.Equal(chain[i-1].RawIssuer, chain[i].RawSubject) {
-			return fmt.Sprintf("is out of order: its certificate %d (%s) did not issue the one before, and some clients refuse that; put the leaf first and then each one's issuer", i+1, chain[i].Subject)
+			return fmt.Sprintf(
+				"is out of order: its certificate %d (%s) did not issue the one before, and some clients refuse that; put the leaf first and then each one's issuer",
+				i+1,
+				chain[i].Subject,
+			)
 		}
 	}
 	return ""

@@ -156,7 +156,14 @@ func (s *State) checkLast(c Change) []Problem {
 		g := gatewayOf(s.Get(resource.Ref{Kind: resource.KindGateway, Name: name}))
 		for _, l := range g.GetListeners() {
 			if l.GetProtocol() == configv1.Listener_https && len(s.ServerNames(name).Listener(l.GetName()).First()) == 0 {
-				at := problem(c.Before, "$.gateways", "reference.in_use", "was the last certificate of the https listener %q of gateway %q, which needs one; have another one name it first or in the same apply", l.GetName(), name)
+				at := problem(
+					c.Before,
+					"$.gateways",
+					"reference.in_use",
+					"was the last certificate of the https listener %q of gateway %q, which needs one; have another one name it first or in the same apply",
+					l.GetName(),
+					name,
+				)
 				if c.After == nil {
 					at.Path = "$"
 				}

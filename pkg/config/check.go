@@ -32,7 +32,14 @@ func (s *State) Check(changes []Change) []Problem {
 		_, come := differ(c)
 		for _, r := range come {
 			if s.Get(r.To) == nil {
-				out = append(out, problem(c.After, r.Path(), "reference.dangling", "names the %s %q, which does not exist; create it first or in the same apply", strings.ToLower(r.To.Kind), r.To.Name))
+				out = append(out, problem(
+					c.After,
+					r.Path(),
+					"reference.dangling",
+					"names the %s %q, which does not exist; create it first or in the same apply",
+					strings.ToLower(r.To.Kind),
+					r.To.Name,
+				))
 			}
 		}
 		out = append(out, s.checkListeners(c.After)...)
@@ -78,7 +85,15 @@ func (s *State) checkListeners(o *resource.Object) []Problem {
 	}
 	for i, l := range names.listeners {
 		if !s.anyListener(names.gateways, l, names.https) {
-			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d]", i), "reference.listener", "names the listener %q, which none of its gateways (%s) %s", l, strings.Join(names.gateways, ", "), which))
+			out = append(out, problem(
+				o,
+				fmt.Sprintf("$.listeners[%d]", i),
+				"reference.listener",
+				"names the listener %q, which none of its gateways (%s) %s",
+				l,
+				strings.Join(names.gateways, ", "),
+				which,
+			))
 		}
 	}
 	return out
@@ -124,7 +139,13 @@ func (s *State) checkPresented(o *resource.Object, come []Reference) []Problem {
 			continue
 		}
 		if c := s.Get(r.To); c != nil && certificateOf(c).GetPrivateKey() == "" {
-			out = append(out, problem(o, r.Path(), "certificate.key", "names certificate %q, which has no private key and so cannot be presented; write the certificate again with its private_key", r.To.Name))
+			out = append(out, problem(
+				o,
+				r.Path(),
+				"certificate.key",
+				"names certificate %q, which has no private key and so cannot be presented; write the certificate again with its private_key",
+				r.To.Name,
+			))
 		}
 	}
 	return out

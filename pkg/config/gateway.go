@@ -103,7 +103,12 @@ func (s *State) checkGateway(c Change) []Problem {
 		names[l.GetName()], ports[l.GetPort()] = true, true
 		tls := l.GetProtocol() == configv1.Listener_https
 		if tls && len(s.ServerNames(o.Name).Listener(l.GetName()).First()) == 0 {
-			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d].certificates", i), "gateway.certificates", "is empty, and no certificate names this listener; an https listener needs at least one certificate"))
+			out = append(out, problem(
+				o,
+				fmt.Sprintf("$.listeners[%d].certificates", i),
+				"gateway.certificates",
+				"is empty, and no certificate names this listener; an https listener needs at least one certificate",
+			))
 		}
 		if !tls && (len(l.GetCertificates()) > 0 || len(l.GetClientAuth()) > 0) {
 			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d].protocol", i), "gateway.certificates", "must be https for certificates to have an effect"))

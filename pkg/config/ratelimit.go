@@ -147,9 +147,18 @@ func (s *State) checkRateLimit(o *resource.Object, p *configv1.RateLimitPolicy) 
 				continue
 			}
 			if len(p.GetCidrs()) == 0 {
-				c.add("$.cidrs", "are empty, and so are those of policy %q: which of the two limits everyone else would be chance; give one of them cidrs, or node selectors that exclude each other", rival.Name)
+				c.add(
+					"$.cidrs",
+					"are empty, and so are those of policy %q: which of the two limits everyone else would be chance; give one of them cidrs, or node selectors that exclude each other",
+					rival.Name,
+				)
 			} else {
-				c.add(fmt.Sprintf("$.cidrs[%d]", i), "%s is already limited by policy %q; remove it from one of them, or give them node selectors that exclude each other", prefix, rival.Name)
+				c.add(
+					fmt.Sprintf("$.cidrs[%d]", i),
+					"%s is already limited by policy %q; remove it from one of them, or give them node selectors that exclude each other",
+					prefix,
+					rival.Name,
+				)
 			}
 			break
 		}
@@ -161,7 +170,13 @@ func (s *State) checkRateLimit(o *resource.Object, p *configv1.RateLimitPolicy) 
 		for _, name := range s.Names(resource.KindRateLimit) {
 			r := rateLimitOf(s.Get(resource.Ref{Kind: resource.KindRateLimit, Name: name}))
 			if r.GetIpv6PrefixLength() > 0 && r.GetIpv6PrefixLength() != p.GetIpv6PrefixLength() && meet(p.GetNodeSelector(), r.GetNodeSelector()) {
-				c.add("$.ipv6_prefix_length", "is %d, but policy %q, which can select the same nodes, states %d; a node has one length", p.GetIpv6PrefixLength(), name, r.GetIpv6PrefixLength())
+				c.add(
+					"$.ipv6_prefix_length",
+					"is %d, but policy %q, which can select the same nodes, states %d; a node has one length",
+					p.GetIpv6PrefixLength(),
+					name,
+					r.GetIpv6PrefixLength(),
+				)
 			}
 		}
 	}

@@ -113,7 +113,15 @@ func (s *State) checkRoute(c Change) []Problem {
 			}
 			for rival := range rivals.all() {
 				if rival.Name != o.Name && shareListener(r, routeOf(rival)) {
-					out = append(out, problem(o, fmt.Sprintf("$.hosts[%d]", i), "route.conflict", "host %q with this match is already served by route %q on gateway %q; change the match or the other route", host, rival.Name, gw))
+					out = append(out, problem(
+						o,
+						fmt.Sprintf("$.hosts[%d]", i),
+						"route.conflict",
+						"host %q with this match is already served by route %q on gateway %q; change the match or the other route",
+						host,
+						rival.Name,
+						gw,
+					))
 					break
 				}
 			}

@@ -349,7 +349,12 @@ func (k *checker) gateway(name string, g *configv1.Gateway) {
 		var s *serving
 		if l.GetProtocol() == configv1.Listener_https {
 			// Without the names, which are no matter here, and with one certificate of many.
-			few := &configv1.Listener{Name: l.GetName(), Protocol: l.GetProtocol(), ClientAuth: l.GetClientAuth(), Certificates: l.GetCertificates()[:min(1, len(l.GetCertificates()))]}
+			few := &configv1.Listener{
+				Name:         l.GetName(),
+				Protocol:     l.GetProtocol(),
+				ClientAuth:   l.GetClientAuth(),
+				Certificates: l.GetCertificates()[:min(1, len(l.GetCertificates()))],
+			}
 			x := servername.New(name, func(string) *servername.Certificate { return nil })
 			x.SetGateway(&configv1.Gateway{Listeners: []*configv1.Listener{few}})
 			s = serve(x, l.GetName())

@@ -209,7 +209,9 @@ func isHTTP2(s *configv1.Service) bool {
 
 func httpOptions(s *configv1.Service) *httpv3.HttpProtocolOptions {
 	o := &httpv3.HttpProtocolOptions{CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: orElse(s.GetIdleTimeout(), time.Hour)}}
-	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}}
+	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+		ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}},
+	}
 	if isHTTP2(s) {
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
 			MaxConcurrentStreams: wrapperspb.UInt32(100), InitialStreamWindowSize: wrapperspb.UInt32(1 << 20), InitialConnectionWindowSize: wrapperspb.UInt32(16 << 20),
@@ -246,7 +248,9 @@ func upstreamTLS(s *configv1.Service) *corev3.TransportSocket {
 	}
 	switch {
 	case t.GetInsecureSkipVerify():
-		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{TrustChainVerification: tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED}}
+		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{
+			ValidationContext: &tlsv3.CertificateValidationContext{TrustChainVerification: tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED},
+		}
 	case t.GetCaCertificate() != "":
 		common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
 			DefaultValidationContext: own, ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: caSecret(t.GetCaCertificate()), SdsConfig: sds()},
@@ -359,7 +363,15 @@ func traitsOf(s *configv1.Service) string {
 	if p := s.GetLoadBalancing().GetPolicy(); p == configv1.LoadBalancing_ring_hash || p == configv1.LoadBalancing_maglev {
 		t += "hash:" + strconv.Itoa(len(s.GetLoadBalancing().GetHashOn()))
 		for _, h := range s.GetLoadBalancing().GetHashOn() {
-			t += fmt.Sprintf("%T%q/%q/%q/%t/%v;", h.GetSource(), h.GetHeader(), h.GetQuery(), h.GetCookie().GetName()+h.GetCookie().GetPath(), h.GetTerminal(), h.GetCookie().GetTtl().AsDuration())
+			t += fmt.Sprintf(
+				"%T%q/%q/%q/%t/%v;",
+				h.GetSource(),
+				h.GetHeader(),
+				h.GetQuery(),
+				h.GetCookie().GetName()+h.GetCookie().GetPath(),
+				h.GetTerminal(),
+				h.GetCookie().GetTtl().AsDuration(),
+			)
 		}
 	}
 	return t

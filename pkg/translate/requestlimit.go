@@ -58,7 +58,9 @@ func requestLimits(c *chain) *Resource {
 			continue
 		}
 		objects = append(objects, ref)
-		action := execute(&compositev3.ExecuteFilterAction{TypedConfig: &corev3.TypedExtensionConfig{Name: "envoy.filters.http.local_ratelimit", TypedConfig: pack(localLimit(name, p))}})
+		action := execute(
+			&compositev3.ExecuteFilterAction{TypedConfig: &corev3.TypedExtensionConfig{Name: "envoy.filters.http.local_ratelimit", TypedConfig: pack(localLimit(name, p))}},
+		)
 		if len(p.GetCidrs()) == 0 {
 			everyone = action
 		} else {
@@ -83,8 +85,10 @@ func bySource(ranges []*xdsmatcherv3.IPMatcher_IPRangeMatcher, otherwise *xdsmat
 	m := &xdsmatcherv3.Matcher{OnNoMatch: otherwise}
 	if len(ranges) > 0 {
 		m.MatcherType = &xdsmatcherv3.Matcher_MatcherTree_{MatcherTree: &xdsmatcherv3.Matcher_MatcherTree{
-			Input:    matching("envoy.matching.inputs.source_ip", &networkinputsv3.SourceIPInput{}),
-			TreeType: &xdsmatcherv3.Matcher_MatcherTree_CustomMatch{CustomMatch: matching("envoy.matching.custom_matchers.trie_matcher", &xdsmatcherv3.IPMatcher{RangeMatchers: ranges})},
+			Input: matching("envoy.matching.inputs.source_ip", &networkinputsv3.SourceIPInput{}),
+			TreeType: &xdsmatcherv3.Matcher_MatcherTree_CustomMatch{
+				CustomMatch: matching("envoy.matching.custom_matchers.trie_matcher", &xdsmatcherv3.IPMatcher{RangeMatchers: ranges}),
+			},
 		}}
 	}
 	return m

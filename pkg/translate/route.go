@@ -210,7 +210,9 @@ func hashPolicies(lb *configv1.LoadBalancing) []*routev3.RouteAction_HashPolicy 
 		case *configv1.HashOn_Header:
 			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_Header_{Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: s.Header}}
 		case *configv1.HashOn_Cookie:
-			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_Cookie_{Cookie: &routev3.RouteAction_HashPolicy_Cookie{Name: s.Cookie.GetName(), Ttl: s.Cookie.GetTtl(), Path: s.Cookie.GetPath()}}
+			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_Cookie_{
+				Cookie: &routev3.RouteAction_HashPolicy_Cookie{Name: s.Cookie.GetName(), Ttl: s.Cookie.GetTtl(), Path: s.Cookie.GetPath()},
+			}
 		case *configv1.HashOn_Query:
 			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_QueryParameter_{QueryParameter: &routev3.RouteAction_HashPolicy_QueryParameter{Name: s.Query}}
 		default:

@@ -136,7 +136,9 @@ func downstreamTLS(certs []string, ca string) *corev3.TransportSocket {
 	out := &tlsv3.DownstreamTlsContext{CommonTlsContext: common}
 	if ca != "" {
 		out.RequireClientCertificate = wrapperspb.Bool(true)
-		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: caSecret(ca), SdsConfig: sds()}}
+		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
+			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: caSecret(ca), SdsConfig: sds()},
+		}
 	}
 	return tlsSocket(out)
 }

@@ -110,7 +110,8 @@ func Document(operations []Operation) ([]byte, error) {
 		"components": object{
 			"schemas": schemas,
 			"securitySchemes": object{"token": object{
-				"type": "http", "scheme": "bearer",
+				"type":        "http",
+				"scheme":      "bearer",
 				"description": "A token with the role viewer, editor, operator or admin, each of which may do what those before it may; an operation names the least. That of `marchproxy dev` is in a file: `marchproxy token print`.",
 			}},
 		},

@@ -91,10 +91,14 @@ const maxRevision = 1 << 53
 
 // Parameters are all parameters by name.
 var Parameters = map[string]Parameter{
-	"name":               pattern(text("The object's name, an RFC 1123 label.", 63), "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "web"),
-	"revision":           number("A revision.", 0, maxRevision),
-	"wait":               {Description: "`live`: answer when every connected Envoy of the gateways concerned serves the change.", Type: "string", Enum: []string{"live", "false"}},
-	"timeout":            pattern(text("How long to wait at most, from 1ms to 60s; 10s where absent. After it the answer is 202, as for all that is not live.", 32), "^([0-9]+(\\.[0-9]+)?(ms|s|m))+$", "10s"),
+	"name":     pattern(text("The object's name, an RFC 1123 label.", 63), "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "web"),
+	"revision": number("A revision.", 0, maxRevision),
+	"wait":     {Description: "`live`: answer when every connected Envoy of the gateways concerned serves the change.", Type: "string", Enum: []string{"live", "false"}},
+	"timeout": pattern(
+		text("How long to wait at most, from 1ms to 60s; 10s where absent. After it the answer is 202, as for all that is not live.", 32),
+		"^([0-9]+(\\.[0-9]+)?(ms|s|m))+$",
+		"10s",
+	),
 	"dry_run":            {Description: "`true`: check everything, change nothing, answer with what would change.", Type: "boolean"},
 	"message":            text("Why, for the history.", 1024),
 	"take_over":          {Description: "`true`: change, or delete, also what another owner has; 409 otherwise.", Type: "boolean"},
@@ -108,20 +112,28 @@ var Parameters = map[string]Parameter{
 	"host":               text("Only routes that list this host.", 253),
 	"service":            text("Only routes that send requests to this service.", 63),
 	"gateway":            text("Only Envoys of this gateway.", 63),
-	"state":              {Description: "Only Envoys that are connected, absent (not any more), lagging (they lack something) or surplus (without a seat under their license).", Type: "string", Enum: []string{"connected", "absent", "lagging", "surplus"}},
-	"against":            number("The revision to compare with; the one before where absent.", 0, maxRevision),
-	"kind":               {Description: "Only this kind, or tokens.", Type: "string", Enum: append(strings.Split(resource.KindNames(), ", "), "Token")},
-	"object":             text("Only what has this name.", 63),
-	"actor":              text("Only what this token did.", 63),
+	"state": {
+		Description: "Only Envoys that are connected, absent (not any more), lagging (they lack something) or surplus (without a seat under their license).",
+		Type:        "string",
+		Enum:        []string{"connected", "absent", "lagging", "surplus"},
+	},
+	"against": number("The revision to compare with; the one before where absent.", 0, maxRevision),
+	"kind":    {Description: "Only this kind, or tokens.", Type: "string", Enum: append(strings.Split(resource.KindNames(), ", "), "Token")},
+	"object":  text("Only what has this name.", 63),
+	"actor":   text("Only what this token did.", 63),
 
 	"since": pattern(text("Only what was done from this time on, RFC 3339.", 40), "^[0-9]{4}-[0-9]{2}-[0-9]{2}T", "2026-01-31T00:00:00Z"),
 	"until": pattern(text("Only what was done before this time, RFC 3339.", 40), "^[0-9]{4}-[0-9]{2}-[0-9]{2}T", "2026-02-28T00:00:00Z"),
 	"head":  pattern(text("The hash of a record, as a status or an export had it.", 64), "^[0-9a-f]{64}$", strings.Repeat("3f", 32)),
 
-	"If-Match":        text("Write only if the object's ETag is this one (`*`: if it exists); 412 otherwise.", 256),
-	"If-None-Match":   text("Writes: `*` writes only if it does not exist, 412 otherwise. Reads: 304 if the ETag is this one.", 256),
-	"Idempotency-Key": pattern(text("Any printable characters without spaces. A repetition within 24 hours does nothing and is answered as the first request was.", 255), "^[!-~]*$", "4f9d7a1c-deploy-17"),
-	"Last-Event-ID":   number("The id of the last event received: events after it follow.", 0, maxRevision),
+	"If-Match":      text("Write only if the object's ETag is this one (`*`: if it exists); 412 otherwise.", 256),
+	"If-None-Match": text("Writes: `*` writes only if it does not exist, 412 otherwise. Reads: 304 if the ETag is this one.", 256),
+	"Idempotency-Key": pattern(
+		text("Any printable characters without spaces. A repetition within 24 hours does nothing and is answered as the first request was.", 255),
+		"^[!-~]*$",
+		"4f9d7a1c-deploy-17",
+	),
+	"Last-Event-ID": number("The id of the last event received: events after it follow.", 0, maxRevision),
 }
 
 var answerText = map[int]string{

@@ -185,7 +185,9 @@ func (r *Relay) repair(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c := store.Committed{Commit: resource.Commit{Epoch: head.Epoch, Revision: head.Revision, State: head.State, Actor: "relay", Message: "repair of the stream", At: resource.Time(time.Now())}}
+	c := store.Committed{
+		Commit: resource.Commit{Epoch: head.Epoch, Revision: head.Revision, State: head.State, Actor: "relay", Message: "repair of the stream", At: resource.Time(time.Now())},
+	}
 	for _, o := range objects {
 		old := table[o.Ref()]
 		delete(table, o.Ref())

@@ -244,7 +244,12 @@ func (s *Store) adopt(ctx context.Context, tx querier, c *chain, head int64) (in
 		high = max(high, x.revision)
 	}
 	if len(tokens) > 0 {
-		if _, err := tx.Exec(ctx, `UPDATE token_changes t SET n = u.n FROM unnest($1::bigint[], $2::text[]) AS u (n, place) WHERE t.ctid = u.place::tid`, tokens, places); err != nil {
+		if _, err := tx.Exec(
+			ctx,
+			`UPDATE token_changes t SET n = u.n FROM unnest($1::bigint[], $2::text[]) AS u (n, place) WHERE t.ctid = u.place::tid`,
+			tokens,
+			places,
+		); err != nil {
 			return 0, err
 		}
 	}

@@ -160,7 +160,13 @@ func (d *applyDocument) plan(st *config.State, want []writer.Desired) writer.Pla
 }
 
 func (a *API) applied(res writer.Result, opt options) api.ApplyResult {
-	out := api.ApplyResult{Revision: res.Revision, DryRun: opt.dryRun, Unchanged: int32(res.Unchanged), Changes: []api.Change{}, Warnings: append(a.warnings(res.Changes), a.drains(res)...)}
+	out := api.ApplyResult{
+		Revision:  res.Revision,
+		DryRun:    opt.dryRun,
+		Unchanged: int32(res.Unchanged),
+		Changes:   []api.Change{},
+		Warnings:  append(a.warnings(res.Changes), a.drains(res)...),
+	}
 	for _, x := range res.Changes {
 		out.Changes = append(out.Changes, change(x.Before, x.After))
 	}

@@ -34,7 +34,11 @@ type document struct {
 // decode reads one JSON document strictly.
 func decode(raw []byte, into any) error {
 	if len(bytes.TrimSpace(raw)) == 0 {
-		return violations(http.StatusBadRequest, "the body is not JSON that can be taken", resource.Violations{{Path: "$", Message: "is empty; send a JSON object", Rule: "json.syntax"}})
+		return violations(
+			http.StatusBadRequest,
+			"the body is not JSON that can be taken",
+			resource.Violations{{Path: "$", Message: "is empty; send a JSON object", Rule: "json.syntax"}},
+		)
 	}
 	if v := resource.CheckJSON(raw); len(v) > 0 {
 		return violations(http.StatusBadRequest, "the body is not JSON that can be taken", v)

@@ -45,13 +45,23 @@ func (a *API) operations() []operation {
 			Answers: map[int]string{200: "text/html"},
 		}, a.docsPage},
 
-		{op{
-			ID: "apply", Method: "POST", Path: "/v1/apply", Role: auth.Editor, Tag: "Apply", Summary: "Write many resources in one transaction, one revision",
-			Description: "All or nothing; each resource must be one that the token may write. Owner and labels of what is there stay where they are not given; empty ones take them away. " +
-				"What belongs to another owner than the one given is refused with 409, unless it is taken over. With `owner` and `prune`, what the owner has and the list lacks is deleted.",
-			Query: append(object[:len(object):len(object)], "allow_empty"), Headers: once, Request: "ApplyRequest",
-			Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
-		}, a.apply},
+		{
+			op{
+				ID:      "apply",
+				Method:  "POST",
+				Path:    "/v1/apply",
+				Role:    auth.Editor,
+				Tag:     "Apply",
+				Summary: "Write many resources in one transaction, one revision",
+				Description: "All or nothing; each resource must be one that the token may write. Owner and labels of what is there stay where they are not given; empty ones take them away. " +
+					"What belongs to another owner than the one given is refused with 409, unless it is taken over. With `owner` and `prune`, what the owner has and the list lacks is deleted.",
+				Query:   append(object[:len(object):len(object)], "allow_empty"),
+				Headers: once,
+				Request: "ApplyRequest",
+				Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
+			},
+			a.apply,
+		},
 
 		{op{
 			ID: "status", Method: "GET", Path: "/v1/status", Role: auth.Viewer, Tag: "Status", Summary: "The system in one answer",
@@ -62,12 +72,20 @@ func (a *API) operations() []operation {
 			Query:   append([]string{"gateway", "state"}, page...),
 			Answers: map[int]string{200: "ProxyList"},
 		}, a.proxies},
-		{op{
-			ID: "rateLimitStatus", Method: "GET", Path: "/v1/rate-limit-policies/:name/status", Role: auth.Viewer, Tag: "Status", Summary: "What each node makes of a rate limit policy",
-			Description: "The connected nodes that the policy selects: how their program runs, the revision that they enforce, packets, and the sources that lost most. " +
-				"Counters are at most five seconds old.",
-			Answers: map[int]string{200: "RateLimitStatus"},
-		}, a.limitStatus},
+		{
+			op{
+				ID:      "rateLimitStatus",
+				Method:  "GET",
+				Path:    "/v1/rate-limit-policies/:name/status",
+				Role:    auth.Viewer,
+				Tag:     "Status",
+				Summary: "What each node makes of a rate limit policy",
+				Description: "The connected nodes that the policy selects: how their program runs, the revision that they enforce, packets, and the sources that lost most. " +
+					"Counters are at most five seconds old.",
+				Answers: map[int]string{200: "RateLimitStatus"},
+			},
+			a.limitStatus,
+		},
 		{op{
 			ID: "events", Method: "GET", Path: "/v1/events", Role: auth.Viewer, Tag: "Status", Summary: "Follow every change (server-sent events)",
 			Description: "`event: revision`, with the revision as id and the commit (as on NATS, docs/events.md) as data: every one of them, gapless; " +
@@ -88,13 +106,23 @@ func (a *API) operations() []operation {
 			ID: "diffRevisions", Method: "GET", Path: "/v1/revisions/:revision/diff", Role: auth.Viewer, Tag: "Revisions", Summary: "What differs between two revisions",
 			Query: []string{"against"}, Answers: map[int]string{200: "Diff"},
 		}, a.diff},
-		{op{
-			ID: "rollback", Method: "POST", Path: "/v1/revisions/:revision/rollback", Role: auth.Editor, Tag: "Revisions", Summary: "Make the configuration what it was at a revision",
-			Description: "As a new revision: nothing of the history is rewritten, and a rollback can be rolled back. " +
-				"What it changes must be what the token may write. Credentials that were taken away since then (keys of gateways, keys and tokens of policies, certificates) " +
-				"come back only with `revive_credentials`; 409 names them, and a dry run warns of them.",
-			Query: append(write[:len(write):len(write)], "revive_credentials"), Headers: once, Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
-		}, a.rollback},
+		{
+			op{
+				ID:      "rollback",
+				Method:  "POST",
+				Path:    "/v1/revisions/:revision/rollback",
+				Role:    auth.Editor,
+				Tag:     "Revisions",
+				Summary: "Make the configuration what it was at a revision",
+				Description: "As a new revision: nothing of the history is rewritten, and a rollback can be rolled back. " +
+					"What it changes must be what the token may write. Credentials that were taken away since then (keys of gateways, keys and tokens of policies, certificates) " +
+					"come back only with `revive_credentials`; 409 names them, and a dry run warns of them.",
+				Query:   append(write[:len(write):len(write)], "revive_credentials"),
+				Headers: once,
+				Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
+			},
+			a.rollback,
+		},
 		{op{
 			ID: "audit", Method: "GET", Path: "/v1/audit", Role: auth.Viewer, Tag: "Revisions", Summary: "Who changed what, the newest first",
 			Description: "One entry for each object that a revision changed, and for each token made or deleted.",
@@ -106,12 +134,21 @@ func (a *API) operations() []operation {
 				"(docs/operations.md has how). The first line has the record before it, and the last one. A connection that breaks off is no end.",
 			Query: []string{"since", "until"}, Answers: map[int]string{200: "text/plain"},
 		}, a.exportAudit},
-		{op{
-			ID: "verifyAudit", Method: "GET", Path: "/v1/audit/verify", Role: auth.Admin, Tag: "Revisions", Summary: "Whether the audit was changed",
-			Description: "Makes every record's hash anew, from the oldest to the newest, and looks whether it is as it was and signed with this system's SECRET_KEY; the first one that is not is named. " +
-				"It works for some seconds, and goes on where `next_cursor` is sent. With `head` it says which record has that hash: where none has, the audit was made anew, or restored from an older backup.",
-			Query: []string{"head", "cursor"}, Answers: map[int]string{200: "AuditVerification"},
-		}, a.verifyAudit},
+		{
+			op{
+				ID:      "verifyAudit",
+				Method:  "GET",
+				Path:    "/v1/audit/verify",
+				Role:    auth.Admin,
+				Tag:     "Revisions",
+				Summary: "Whether the audit was changed",
+				Description: "Makes every record's hash anew, from the oldest to the newest, and looks whether it is as it was and signed with this system's SECRET_KEY; the first one that is not is named. " +
+					"It works for some seconds, and goes on where `next_cursor` is sent. With `head` it says which record has that hash: where none has, the audit was made anew, or restored from an older backup.",
+				Query:   []string{"head", "cursor"},
+				Answers: map[int]string{200: "AuditVerification"},
+			},
+			a.verifyAudit,
+		},
 
 		{op{
 			ID: "listTokens", Method: "GET", Path: "/v1/tokens", Role: auth.Admin, Tag: "Tokens", Summary: "The tokens, without their secrets",
@@ -136,12 +173,24 @@ func (a *API) operations() []operation {
 			ID: "get{Kind}", Method: "GET", Path: "/v1/:kind/:name", Role: auth.Viewer, Tag: "{Kinds}", Summary: "Read one {kind}",
 			Headers: []string{"If-None-Match"}, Answers: map[int]string{200: "{Kind}", 304: ""},
 		}, a.get},
-		{op{
-			ID: "put{Kind}", Method: "PUT", Path: "/v1/:kind/:name", Role: auth.Editor, Writes: true, Tag: "{Kinds}", Summary: "Make a {kind} what the body says",
-			Description: "Only `spec` is needed; owner and labels stay where they are not given, and empty ones take them away. What the server sets may be there and is ignored, " +
-				"so that what was read can be written. Another owner than the present one is refused with 409, unless it takes over. With dry_run the answer is an ApplyResult.",
-			Query: object, Headers: guard, Request: "{Kind}", Answers: map[int]string{200: "{Kind}|ApplyResult", 201: "{Kind}", 202: "{Kind}"},
-		}, a.put},
+		{
+			op{
+				ID:      "put{Kind}",
+				Method:  "PUT",
+				Path:    "/v1/:kind/:name",
+				Role:    auth.Editor,
+				Writes:  true,
+				Tag:     "{Kinds}",
+				Summary: "Make a {kind} what the body says",
+				Description: "Only `spec` is needed; owner and labels stay where they are not given, and empty ones take them away. What the server sets may be there and is ignored, " +
+					"so that what was read can be written. Another owner than the present one is refused with 409, unless it takes over. With dry_run the answer is an ApplyResult.",
+				Query:   object,
+				Headers: guard,
+				Request: "{Kind}",
+				Answers: map[int]string{200: "{Kind}|ApplyResult", 201: "{Kind}", 202: "{Kind}"},
+			},
+			a.put,
+		},
 		{op{
 			ID: "patch{Kind}", Method: "PATCH", Path: "/v1/:kind/:name", Role: auth.Editor, Writes: true, Tag: "{Kinds}", Summary: "Change parts of a {kind}",
 			Query: object, Headers: guard, Request: "{Kind}Patch", Answers: map[int]string{200: "{Kind}|ApplyResult", 202: "{Kind}"},

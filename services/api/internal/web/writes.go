@@ -34,7 +34,11 @@ func (a *API) put(c echo.Context) error {
 		return err
 	}
 	if (doc.Kind != nil && *doc.Kind != ref.Kind) || (doc.Name != nil && *doc.Name != ref.Name) {
-		return violations(http.StatusUnprocessableEntity, "the body speaks of another object than the path", resource.Violations{{Path: "$.name", Message: "must be " + ref.String() + ", as in the path, or absent", Rule: "name"}})
+		return violations(
+			http.StatusUnprocessableEntity,
+			"the body speaks of another object than the path",
+			resource.Violations{{Path: "$.name", Message: "must be " + ref.String() + ", as in the path, or absent", Rule: "name"}},
+		)
 	}
 	d, v := desired(k, ref, doc.Spec, doc.Owner, doc.Labels, "$")
 	if len(v) > 0 {

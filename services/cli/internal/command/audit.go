@@ -228,7 +228,10 @@ func (c *cli) verified(v api.AuditVerification, head string) error {
 	case v.Broken != nil:
 		return &codeError{exitDrift, unfit(v.Broken)}
 	case head != "" && v.Found == nil:
-		return &codeError{exitDrift, "no record has the hash that was given: the audit was made anew, or restored from a backup that is older than the hash, or that record is not kept any more"}
+		return &codeError{
+			exitDrift,
+			"no record has the hash that was given: the audit was made anew, or restored from a backup that is older than the hash, or that record is not kept any more",
+		}
 	}
 	return nil
 }

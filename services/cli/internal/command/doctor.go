@@ -54,7 +54,13 @@ func (c *cli) doctorCommand() *cobra.Command {
 				d.out = c.out
 			}
 			env := process.NewEnv(c.env)
-			if err := d.run(cmd.Context(), or(xds, env.String("MARCHPROXY_XDS", "http://127.0.0.1:19000")), or(admin, env.String("MARCHPROXY_ENVOY_ADMIN", "http://127.0.0.1:9901")), or(natsURL, env.Secret("NATS_URL")), gateway); err != nil {
+			if err := d.run(
+				cmd.Context(),
+				or(xds, env.String("MARCHPROXY_XDS", "http://127.0.0.1:19000")),
+				or(admin, env.String("MARCHPROXY_ENVOY_ADMIN", "http://127.0.0.1:9901")),
+				or(natsURL, env.Secret("NATS_URL")),
+				gateway,
+			); err != nil {
 				return err
 			}
 			d.report.Agree = len(d.report.Differences) == 0

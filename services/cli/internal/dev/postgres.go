@@ -34,7 +34,11 @@ func (s *system) planPostgres() error {
 	if root {
 		for _, d := range []string{dir, cache} {
 			if closed := closedTo(d); closed != "" {
-				return fmt.Errorf("PostgreSQL refuses to run as root, and the user it runs as instead (nobody) cannot enter %s; chmod o+x %s, or choose other places with --state-dir and --cache-dir", closed, closed)
+				return fmt.Errorf(
+					"PostgreSQL refuses to run as root, and the user it runs as instead (nobody) cannot enter %s; chmod o+x %s, or choose other places with --state-dir and --cache-dir",
+					closed,
+					closed,
+				)
 			}
 		}
 		for _, d := range []string{dir, cache} {

@@ -133,7 +133,12 @@ func (r *Reporter) look(now time.Time) status.News {
 	}
 	r.now = s
 	switch {
-	case s.Epoch != r.said.Epoch, s.Revision == r.said.Revision && s.State != r.said.State, rejected, named, !maps.Equal(s.Live, r.said.Live), !maps.Equal(s.Connected, r.said.Connected):
+	case s.Epoch != r.said.Epoch,
+		s.Revision == r.said.Revision && s.State != r.said.State,
+		rejected,
+		named,
+		!maps.Equal(s.Live, r.said.Live),
+		!maps.Equal(s.Connected, r.said.Connected):
 		return status.Urgent
 	case s.Revision != r.said.Revision, r.pages.Changed(), s.Unsaved != r.said.Unsaved, s.Behind != r.said.Behind, s.Document != r.said.Document,
 		!slices.Equal(s.Lagging, r.said.Lagging), !maps.Equal(s.Rest, r.said.Rest):

@@ -324,7 +324,14 @@ func (s *Seats) bySeniority() []*connection {
 		}
 	}
 	slices.SortFunc(all, func(a, b *connection) int {
-		return cmp.Or(a.Since.Compare(b.Since), a.Connected.Compare(b.Connected), cmp.Compare(a.server, b.server), cmp.Compare(a.Gateway, b.Gateway), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Address, b.Address))
+		return cmp.Or(
+			a.Since.Compare(b.Since),
+			a.Connected.Compare(b.Connected),
+			cmp.Compare(a.server, b.server),
+			cmp.Compare(a.Gateway, b.Gateway),
+			cmp.Compare(a.ID, b.ID),
+			cmp.Compare(a.Address, b.Address),
+		)
 	})
 	return all
 }
