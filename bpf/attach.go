@@ -78,7 +78,7 @@ func (p *Program) Attach(ifname string, mode Mode) (Attached, error) {
 		other, _ := attachedTo(iface.Index)
 		return fail(fmt.Errorf("%w: %s", ErrOccupied, describe(other)), occupied(ifname, other))
 	case errors.Is(err, unix.EPERM):
-		return fail(fmt.Errorf("%w: %w", ErrPermission, err), "run as root, or give CAP_BPF and CAP_NET_ADMIN")
+		return fail(fmt.Errorf("%w: %w", ErrPermission, err), permissionHint())
 	case mode == Native:
 		return fail(fmt.Errorf("%w: %w", ErrMode, err), "use skb, which every driver can; some drivers refuse native XDP for a large MTU or with too many queues")
 	default:

@@ -39,7 +39,7 @@ func coarseClock() (tick time.Duration, initial uint64, err error) {
 		},
 	})
 	if err != nil {
-		return fail(err)
+		return 0, 0, loadError(err)
 	}
 	defer read.Close()
 	for {

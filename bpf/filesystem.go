@@ -147,6 +147,9 @@ func mountBPFFS(at string) (done bool, err error) {
 		return false, nil
 	}
 	err = unix.Mount("bpf", at, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RELATIME, "mode=0700")
+	if errors.Is(err, unix.EPERM) {
+		err = fmt.Errorf("mounting takes CAP_SYS_ADMIN: %w", err)
+	}
 	return err == nil, err
 }
 

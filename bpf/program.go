@@ -302,12 +302,15 @@ func loadError(err error) error {
 	e := &Error{Op: "load", Err: err}
 	var verifier *ebpf.VerifierError
 	switch {
+	case errors.As(err, &verifier) && len(lacking()) > 0: // which the verifier meets as pointers that it does not allow
+		e.Err = fmt.Errorf("%w: %w", ErrPermission, err)
+		e.Hint = permissionHint()
 	case errors.As(err, &verifier): // the kernel says EACCES for these too
 		e.Err = fmt.Errorf("%w: %w", ErrKernel, err)
 		e.Hint = "this kernel's verifier refuses the program; Linux 5.18 or later is needed"
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, os.ErrPermission):
 		e.Err = fmt.Errorf("%w: %w", ErrPermission, err)
-		e.Hint = "run as root, or give CAP_BPF and CAP_NET_ADMIN (containers: --cap-add); kernel lockdown in confidentiality mode forbids BPF"
+		e.Hint = permissionHint()
 	case errors.Is(err, btf.ErrNotFound) || errors.Is(err, btf.ErrNotSupported):
 		e.Err = fmt.Errorf("%w: %w", ErrNoBTF, err)
 		e.Hint = "use a kernel built with CONFIG_DEBUG_INFO_BTF"

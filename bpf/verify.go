@@ -30,16 +30,21 @@ func (p *Program) Differences(r Ruleset) ([]string, error) {
 		return nil, fmt.Errorf("read the sequence: %w", err)
 	}
 	slot := control.Sequence & 1
+	placed := p.state[slot]
+	if placed == nil {
+		return nil, errors.New("what packets see is of an earlier life, and no ruleset was applied since")
+	}
 	out := []string{}
 	for _, family := range []struct {
 		outer string
+		trie  *ebpf.Map
 		want  nodes
 		bits  int
-	}{{xdpMapPrefixes4, n.trie4.nodes, 32}, {xdpMapPrefixes6, n.trie6.nodes, 128}} {
+	}{{xdpMapPrefixes4, placed.trie4, n.trie4.nodes, 32}, {xdpMapPrefixes6, placed.trie6, n.trie6.nodes, 128}} {
 		if family.want == nil {
 			continue // the flags say that nobody looks there
 		}
-		is, err := p.readTrie(family.outer, slot)
+		is, err := p.readTrie(family.outer, slot, family.trie)
 		if err != nil {
 			return nil, err
 		}
@@ -74,17 +79,20 @@ func (p *Program) Differences(r Ruleset) ([]string, error) {
 	return out[:min(len(out), maxDifferences)], nil
 }
 
-// readTrie reads the trie that a slot of a map of maps points to.
-func (p *Program) readTrie(outer string, slot uint32) (nodes, error) {
-	var id ebpf.MapID
-	if err := p.coll.Maps[outer].Lookup(slot, &id); err != nil {
+// readTrie reads m, which Apply has placed in a slot of a map of maps, and sees that it is still there. The kernel
+// opens a map by the id in that slot for CAP_SYS_ADMIN alone.
+func (p *Program) readTrie(outer string, slot uint32, m *ebpf.Map) (nodes, error) {
+	var there ebpf.MapID
+	if err := p.coll.Maps[outer].Lookup(slot, &there); err != nil {
 		return nil, fmt.Errorf("find the trie of %s: %w", outer, err)
 	}
-	m, err := ebpf.NewMapFromID(id)
+	info, err := m.Info()
 	if err != nil {
-		return nil, fmt.Errorf("open the trie of %s: %w", outer, err)
+		return nil, fmt.Errorf("ask for the trie of %s: %w", outer, err)
 	}
-	defer m.Close()
+	if id, ok := info.ID(); !ok || id != there {
+		return nil, fmt.Errorf("the trie of %s is map %d, not %d, which was placed there", outer, there, id)
+	}
 	t := make(nodes, m.MaxEntries())
 	var cursor ebpf.MapBatchCursor
 	n, err := m.BatchLookup(&cursor, make([]uint32, len(t)), t, nil)

@@ -31,6 +31,7 @@ type Wire struct {
 	// and what is in it is nobody's business here.
 	Pins  string
 	bpffs string
+	far   string
 }
 
 var wires atomic.Int32
@@ -46,20 +47,9 @@ func NewWire() (*Wire, error) {
 		return netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)})
 	}
 	w := &Wire{Interface: "mpn" + id, Node: addr(1), Clients: [2]netip.Addr{addr(2), addr(3)}, Namespace: "mp-test-" + id}
-	far := "mpc" + id
-	for _, c := range []string{
-		"netns add " + w.Namespace,
-		"link add " + w.Interface + " type veth peer name " + far + " netns " + w.Namespace,
-		"addr add " + w.Node.String() + "/29 dev " + w.Interface,
-		"link set " + w.Interface + " up",
-		"-n " + w.Namespace + " link set lo up",
-		"-n " + w.Namespace + " addr add " + w.Clients[0].String() + "/29 dev " + far,
-		"-n " + w.Namespace + " addr add " + w.Clients[1].String() + "/29 dev " + far,
-		"-n " + w.Namespace + " link set " + far + " up",
-	} {
-		if out, err := exec.Command("ip", strings.Fields(c)...).CombinedOutput(); err != nil {
-			return nil, errors.Join(fmt.Errorf("ip %s: %w: %s", c, err, out), w.Close())
-		}
+	w.far = "mpc" + id
+	if err := errors.Join(ip("netns add "+w.Namespace, "-n "+w.Namespace+" link set lo up"), w.lay()); err != nil {
+		return nil, errors.Join(err, w.Close())
 	}
 	dir, err := os.MkdirTemp("", "marchproxy-bpffs-")
 	if err != nil {
@@ -71,6 +61,31 @@ func NewWire() (*Wire, error) {
 	w.bpffs, w.Pins = dir, filepath.Join(dir, "marchproxy")
 	return w, nil
 }
+
+// ip runs ip(8) with each of these arguments in turn.
+func ip(commands ...string) error {
+	for _, c := range commands {
+		if out, err := exec.Command("ip", strings.Fields(c)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %s: %w: %s", c, err, out)
+		}
+	}
+	return nil
+}
+
+// lay joins the two ends.
+func (w *Wire) lay() error {
+	return ip(
+		"link add "+w.Interface+" type veth peer name "+w.far+" netns "+w.Namespace,
+		"addr add "+w.Node.String()+"/29 dev "+w.Interface,
+		"link set "+w.Interface+" up",
+		"-n "+w.Namespace+" addr add "+w.Clients[0].String()+"/29 dev "+w.far,
+		"-n "+w.Namespace+" addr add "+w.Clients[1].String()+"/29 dev "+w.far,
+		"-n "+w.Namespace+" link set "+w.far+" up",
+	)
+}
+
+// Again takes the wire away and lays another with the same names and addresses.
+func (w *Wire) Again() error { return errors.Join(ip("link del "+w.Interface), w.lay()) }
 
 // Close removes the namespace, and with it the wire, and what is pinned.
 func (w *Wire) Close() error {

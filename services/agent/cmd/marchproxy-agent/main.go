@@ -12,6 +12,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/services/agent/internal/doctor"
 	"github.com/marchproxy/marchproxy/services/agent/internal/initproc"
+	"github.com/marchproxy/marchproxy/services/agent/internal/privilege"
 	"github.com/marchproxy/marchproxy/services/agent/internal/server"
 )
 
@@ -24,6 +25,9 @@ func main() {
 }
 
 func run(args []string) (status int, err error) {
+	if privilege.Execs(args) {
+		return 1, privilege.Exec(args)
+	}
 	if os.Getpid() == 1 && len(args) == 0 {
 		return initproc.Run(args)
 	}

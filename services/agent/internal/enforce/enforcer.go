@@ -36,7 +36,9 @@ type Options struct {
 	StateDir string
 	// Peers are the addresses that no policy may lock out, asked for now and then.
 	Peers func(context.Context) []netip.Addr
-	Log   *zap.Logger
+	// Guarded is called when the interface is guarded for the first time, before the status and [Enforcer.Attached] say so.
+	Guarded func()
+	Log     *zap.Logger
 }
 
 // recheck is how often what failed is tried again, and the interface is looked at.
@@ -89,6 +91,7 @@ func (e *Enforcer) set(change func()) {
 
 // New returns an enforcer with the last good policies; nothing is enforced before [Enforcer.Run].
 func New(opt Options) *Enforcer {
+	opt.Guarded = sync.OnceFunc(opt.Guarded)
 	e := &Enforcer{
 		opt: opt, changed: make(chan struct{}, 1), dirty: make(chan struct{}, 1), attached: make(chan struct{}),
 		disk:     newLastGood(opt.StateDir),
@@ -247,6 +250,7 @@ func (e *Enforcer) attach() error {
 	if err != nil {
 		return err
 	}
+	e.opt.Guarded() // before anybody is told
 	e.set(func() { e.on = on })
 	e.opt.Log.Info("the interface is guarded", zap.String("interface", on.Interface), zap.String("mode", string(on.Mode)), zap.Uint32("program", on.ProgramID))
 	select {

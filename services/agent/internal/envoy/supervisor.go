@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
 	"github.com/marchproxy/marchproxy/pkg/process"
+	"github.com/marchproxy/marchproxy/services/agent/internal/privilege"
 )
 
 // Options of a supervisor.
@@ -27,8 +29,10 @@ type Options struct {
 	// Path of the program.
 	Path      string
 	Bootstrap bootstrap.Config
-	// Door is host:port at which [envoyadmin.Door] is served.
-	Door string
+	// Door is host:port at which [envoyadmin.Door] is served, and Listener is there already; nil where that was refused,
+	// and is tried again.
+	Door     string
+	Listener net.Listener
 	// Dir is where the bootstrap, which holds the API key, is written for Envoy alone.
 	Dir string
 	// LogLevel is one of debug, info, warn and error.
@@ -172,7 +176,7 @@ func (s *Supervisor) command() *exec.Cmd {
 	if s.opt.Concurrency > 0 {
 		args = append(args, "--concurrency", strconv.Itoa(s.opt.Concurrency))
 	}
-	cmd := exec.Command(s.opt.Path, append(args, s.opt.Bootstrap.Flags()...)...)
+	cmd := privilege.Command(s.opt.Path, append(args, s.opt.Bootstrap.Flags()...)...)
 	cmd.Stdout, cmd.Stderr, cmd.Env = s.opt.Output, s.xds, bootstrap.Environment()
 	// Signals of the terminal and of the container are for the agent, which drains Envoy first. An Envoy
 	// that outlived the agent would share its port with the next one.
@@ -220,9 +224,12 @@ func (s *Supervisor) openDoor(ctx context.Context) error {
 	if s.open {
 		return nil
 	}
-	lis, err := process.Listen(ctx, s.opt.Door, "ENVOY_ADMIN_ADDR")
-	if err != nil {
-		return err
+	lis := s.opt.Listener
+	if lis == nil {
+		var err error
+		if lis, err = process.Listen(ctx, s.opt.Door, "ENVOY_ADMIN_ADDR"); err != nil {
+			return err
+		}
 	}
 	s.open = true
 	door := process.HTTPServer(envoyadmin.Door(s.admin), time.Minute)

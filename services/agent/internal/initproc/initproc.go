@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"syscall"
+
+	"github.com/marchproxy/marchproxy/services/agent/internal/privilege"
 )
 
 // Run starts the program again as a child and returns its exit status when it has ended. Orphans are
@@ -27,6 +29,10 @@ func Run(args []string) (int, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return 1, fmt.Errorf("start: %w", err)
+	}
+	if _, err := privilege.Keep(); err != nil {
+		_ = cmd.Process.Kill() // nobody would bury what it leaves
+		return 1, err
 	}
 	for sig := range signals {
 		switch sig {

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"github.com/marchproxy/marchproxy/bpf"
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
@@ -22,6 +23,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/stream"
 	"github.com/marchproxy/marchproxy/services/agent/internal/enforce"
 	"github.com/marchproxy/marchproxy/services/agent/internal/envoy"
+	"github.com/marchproxy/marchproxy/services/agent/internal/privilege"
 )
 
 // agent is the parts; each is nil where the environment does not ask for it.
@@ -30,6 +32,8 @@ type agent struct {
 	log      *zap.Logger
 	enforcer *enforce.Enforcer
 	envoy    *envoy.Supervisor
+	// envoyDoor is where what Envoy's admin interface tells is served; nil where its port was taken.
+	envoyDoor net.Listener
 	// behind is how far the replay is that takes long; nil where it does not.
 	behind atomic.Pointer[stream.Progress]
 }
@@ -45,19 +49,34 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return err
 	}
 	defer func() { _ = log.Sync() }()
+	a := &agent{cfg: cfg, log: log}
+	// While this process still sees who else has a port.
+	lis, err := process.Listen(ctx, cfg.HTTPAddr, "AGENT_HTTP_ADDR")
+	if err != nil {
+		return err
+	}
+	if cfg.supervises() {
+		if a.envoyDoor, err = process.Listen(ctx, cfg.DoorAddr, "ENVOY_ADMIN_ADDR"); err != nil {
+			log.Error("trying again: " + err.Error())
+		}
+	}
+	// Before a file is read that is read again later: what only root's rights open shows now, and not at the next rotation.
+	var toGuard []cap.Value
+	if cfg.Interface != "" {
+		toGuard = privilege.ToGuard
+	}
+	if _, err := privilege.Keep(toGuard...); err != nil {
+		return err
+	}
 	id, err := identity.Open(cfg.Identity.Files)
 	if err != nil {
 		return err
 	}
 	if cfg.supervises() && cfg.Identity.Encrypts() {
 		cfg.Envoy.TLS = &bootstrap.TLS{Identity: id, Dir: cfg.RunDir}
+		a.cfg = cfg
 	}
-	a := &agent{cfg: cfg, log: log}
 	var group process.Group
-	lis, err := process.Listen(ctx, cfg.HTTPAddr, "AGENT_HTTP_ADDR")
-	if err != nil {
-		return err
-	}
 	if host, _, err := net.SplitHostPort(cfg.HTTPAddr); err == nil && !identity.Loopback(host) {
 		lis = id.Wrap(lis, true) // this machine's own look at it needs no certificate
 	}
@@ -102,7 +121,7 @@ func (a *agent) follow(group *process.Group, nc *nats.Conn) error {
 	a.enforcer = enforce.New(enforce.Options{
 		ID: a.cfg.ID, Labels: a.cfg.Labels, Interface: a.cfg.Interface, Mode: bpf.Mode(a.cfg.Mode), Required: a.cfg.Required,
 		PinDir: a.cfg.PinDir, Kernel: bpf.Options{Sources: uint32(a.cfg.Sources)}, StateDir: a.cfg.StateDir, Log: a.log,
-		Peers: newPeers(a.cfg, nc).addresses,
+		Peers: newPeers(a.cfg, nc).addresses, Guarded: a.guarded,
 	})
 	e := a.enforcer
 	initial, commit := e.Initial()
@@ -117,6 +136,16 @@ func (a *agent) follow(group *process.Group, nc *nats.Conn) error {
 	return nil
 }
 
+// guarded gives up what only beginning takes.
+func (a *agent) guarded() {
+	left, err := privilege.Keep(privilege.Guarding())
+	if err != nil {
+		a.log.Error("the agent goes on with more than it needs", zap.Error(err))
+		return
+	}
+	a.log.Info("gave up all other capabilities", zap.String("left", left))
+}
+
 // report is the node's status.
 func (a *agent) report(now time.Time) status.AgentStatus {
 	s := a.enforcer.Status(now)
@@ -129,7 +158,7 @@ func (a *agent) report(now time.Time) status.AgentStatus {
 // supervise adds Envoy. Where the interface must be guarded it begins when it is.
 func (a *agent) supervise(group *process.Group) error {
 	s, err := envoy.New(envoy.Options{
-		Path: a.cfg.EnvoyPath, Bootstrap: a.cfg.Envoy, Door: a.cfg.DoorAddr,
+		Path: a.cfg.EnvoyPath, Bootstrap: a.cfg.Envoy, Door: a.cfg.DoorAddr, Listener: a.envoyDoor,
 		Dir: a.cfg.RunDir, LogLevel: a.cfg.LogLevel, Concurrency: a.cfg.EnvoyConcurrency,
 		Drain: a.cfg.Drain, Output: os.Stderr, Log: a.log,
 	})
