@@ -217,11 +217,11 @@ func (i *Identity) HasCert() bool { return i != nil && i.files.Cert != "" }
 func (i *Identity) Trusts() bool { return i != nil && i.files.CA != "" }
 
 // Server is the TLS of a listener. Where there are authorities and clients is true, who connects must show a
-// certificate of one of them. Protos are for ALPN.
+// certificate of one of them, and is let go on until that ends where the listener is [Lasting]. Protos are for ALPN.
 func (i *Identity) Server(clients bool, protos ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: protos,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			h := i.current()
 			c := &tls.Config{
 				MinVersion: tls.VersionTLS12, NextProtos: protos, Certificates: []tls.Certificate{*h.cert},
@@ -230,7 +230,13 @@ func (i *Identity) Server(clients bool, protos ...string) *tls.Config {
 			}
 			if clients && h.pool != nil {
 				c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, h.pool
-				c.VerifyConnection = func(s tls.ConnectionState) error { return h.notRevoked(s.VerifiedChains) }
+				c.VerifyConnection = func(s tls.ConnectionState) error {
+					err := h.notRevoked(s.VerifiedChains)
+					if b, ok := hello.Conn.(*bounded); ok && err == nil {
+						b.until(ends(s), s.PeerCertificates[0].Subject.CommonName)
+					}
+					return err
+				}
 			}
 			return c, nil
 		},

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
@@ -73,12 +75,12 @@ func (s Settings) NATS(e *process.Env, setting, urls string) {
 func (s Settings) Encrypts() bool { return s.CA != "" }
 
 // Wrap puts TLS on a listener where there is a certificate. Clients says that who connects must show one, if there are
-// authorities.
-func (i *Identity) Wrap(lis net.Listener, clients bool) net.Listener {
+// authorities; their connections end with those.
+func (i *Identity) Wrap(lis net.Listener, clients bool, log *zap.Logger) net.Listener {
 	if !i.HasCert() {
 		return lis
 	}
-	return tls.NewListener(lis, i.Server(clients, "http/1.1"))
+	return tls.NewListener(Lasting(lis, log), i.Server(clients, "http/1.1"))
 }
 
 // Loopback says whether a host is this machine, without asking anybody: a name may be anything tomorrow.

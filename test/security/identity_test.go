@@ -2,8 +2,16 @@ package security
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"io"
+	"math/big"
 	"net/http"
 	"os"
 	"os/exec"
@@ -46,6 +54,7 @@ func TestIdentity(t *testing.T) {
 	t.Run("token", a.hidesTheToken)
 	t.Run("key", a.endsAKeysStream)
 	t.Run("certificate", a.endsACertificatesStream)
+	t.Run("end of a certificate", a.endsWithTheCertificate)
 	t.Run("rotation", a.rotates)
 	for part, log := range map[string]string{"api": a.logs["api"].String(), "xds": a.logs["xds"].String(), "agent": a.agent.Log()} {
 		if strings.Contains(log, "ermissions Violation") {
@@ -354,6 +363,76 @@ func (a *apart) endsACertificatesStream(t *testing.T) {
 	}
 	a.reloadNATS()
 	a.until("NATS ends the connection of a user that is gone", func() bool { return !nc.IsConnected() })
+}
+
+// endsWithTheCertificate: a stream, and a connection of HTTP, last no longer than the certificate that began them.
+func (a *apart) endsWithTheCertificate(t *testing.T) {
+	other := a.holds("agent-edge-1", identityKey)
+	end := time.Now().Add(10 * time.Second).Truncate(time.Second) // a certificate knows no less
+	a.issueUntil("agent-short", end)
+	t.Cleanup(func() { _ = os.RemoveAll(filepath.Join(a.pki, "issued", "agent-short")) }) // pki does not know of it
+	ended := a.holds("agent-short", identityKey)
+	_, id := a.as("agent-short")
+	conn, err := tls.Dial("tcp", "127.0.0.1:"+strconv.Itoa(a.xPort), id.Client("127.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	closed := make(chan error, 1)
+	go func() {
+		_, err := conn.Read(make([]byte, 1))
+		closed <- err
+	}()
+	for what, ends := range map[string]chan error{"a stream": ended, "a connection of HTTP": closed} {
+		select {
+		case err := <-ends:
+			if late := time.Since(end); late < 0 || late > time.Second {
+				t.Errorf("%s ended %v after its certificate: %v", what, late, err)
+			}
+		case <-time.After(time.Until(end) + 10*time.Second):
+			t.Errorf("%s goes on after its certificate has ended", what)
+		}
+	}
+	streamGoesOn(t, "another certificate", other)
+	if _, ended := a.open("agent-short", identityKey); status.Code(<-ended) != codes.Unavailable {
+		t.Error("a certificate that has ended begins another stream")
+	}
+}
+
+// issueUntil is pki issue for an agent, with an end of its own.
+func (a *apart) issueUntil(part string, end time.Time) {
+	a.t.Helper()
+	authority, err := tls.LoadX509KeyPair(filepath.Join(a.pki, "ca-1.pem"), filepath.Join(a.pki, "ca-1.key"))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: part}, NotBefore: end.Add(-time.Hour), NotAfter: end,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, authority.Leaf, &key.PublicKey, authority.PrivateKey)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(a.pki, "issued", part), 0o700); err != nil {
+		a.t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{
+		"cert.pem": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		"key.pem":  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}),
+		"ca.pem":   []byte(a.readFile("ca.pem")), "crl.pem": []byte(a.readFile("crl.pem")),
+	} {
+		if err := os.WriteFile(a.issued(part, name), content, 0o600); err != nil {
+			a.t.Fatal(err)
+		}
+	}
 }
 
 // rotates replaces the authority while requests come: none fails, and the Envoy's stream is back soon.

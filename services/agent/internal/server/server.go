@@ -78,7 +78,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	}
 	var group process.Group
 	if host, _, err := net.SplitHostPort(cfg.HTTPAddr); err == nil && !identity.Loopback(host) {
-		lis = id.Wrap(lis, true) // this machine's own look at it needs no certificate
+		lis = id.Wrap(lis, true, log) // this machine's own look at it needs no certificate
 	}
 	if cfg.NatsURL != "" {
 		nc, err := bus.Connect(cfg.NatsURL, "marchproxy-agent "+cfg.ID, cfg.Identity, id, log)

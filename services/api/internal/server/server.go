@@ -246,7 +246,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	group.Add("names", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.ReportNames) })
 	group.Add("agents", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.ReportAgent) })
 	group.Add("http", func(ctx context.Context) error {
-		return process.ServeHTTP(ctx, id.Wrap(guarded, cfg.ClientCerts), h, 2*time.Minute, 5*time.Second)
+		return process.ServeHTTP(ctx, id.Wrap(guarded, cfg.ClientCerts, log), h, 2*time.Minute, 5*time.Second)
 	})
 	group.Add("rpc", func(ctx context.Context) error { return rpc.Serve(ctx, nc, box, web.RPC(h)) })
 	log.Info("serving", zap.String("http", lis.Addr().String()))

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/services/cli/internal/pki"
 )
@@ -48,7 +50,7 @@ func door(t *testing.T, id *identity.Identity) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lis := id.Wrap(plain, true)
+	lis := id.Wrap(plain, true, zap.NewNop())
 	t.Cleanup(func() { _ = lis.Close() }) // it ends with the test
 	go func() {
 		for {

@@ -122,11 +122,11 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	group.Add("peers", func(ctx context.Context) error { return status.WatchXds(ctx, nc, js, listener{f.Peers(), keep}) })
 	group.Add("seats", func(ctx context.Context) error { return f.Age(ctx, func() bool { return !nc.IsConnected() }) })
 	group.Add("last state", keep.run)
-	group.Add("grpc", func(ctx context.Context) error { return serveGRPC(ctx, g, grpcDoor, f) })
+	group.Add("grpc", func(ctx context.Context) error { return serveGRPC(ctx, g, identity.Lasting(grpcDoor, log), f) })
 	group.Add("http", func(ctx context.Context) error {
 		api := client{nc, box, tried, httpDoor.Proven}
 		door := facade.AsUser(cfg.UserTokenFile, facade.New(api, view{f}, keep, log))
-		return process.ServeHTTP(ctx, id.Wrap(httpDoor, true), routes(door, f, keep, tried), 2*time.Minute, 5*time.Second)
+		return process.ServeHTTP(ctx, id.Wrap(httpDoor, true, log), routes(door, f, keep, tried), 2*time.Minute, 5*time.Second)
 	})
 	log.Info("serving", zap.String("grpc", grpcLis.Addr().String()), zap.String("http", httpLis.Addr().String()), zap.String("id", cfg.ID))
 	return errors.Join(group.Run(ctx), keep.Close())
