@@ -10,14 +10,15 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// canonicalForms are ways to write a host that are the host itself; oddForms are none, and must be refused before a
-// route is looked for. HOST stands for the host, MIXED for it in upper case.
+// canonicalForms are ways to write a host that are the host itself, a port with a plus among them, which Envoy takes off
+// before anything of ours could see it; oddForms are none, and must be refused before a route is looked for. HOST stands for the host, MIXED for it in upper case.
 var (
 	canonicalForms = []string{
 		"HOST", "MIXED", "HOST:80", "HOST:443", "HOST:0", "HOST:65535", "HOST:00080", "HOST.", "MIXED.", "HOST.:80", "MIXED:80",
+		"HOST:+80", "MIXED:+443", "HOST.:+0",
 	}
 	oddForms = []string{
-		"HOST:", "HOST:abc", "HOST:80abc", "HOST:0x50", "HOST:-1", "HOST:8 0", "HOST:4294967296", "HOST::80", "HOST:80:80", "HOST:80,",
+		"HOST:", "HOST:abc", "HOST:80abc", "HOST:0x50", "HOST:-1", "HOST:-0", "HOST:+", "HOST:++80", "HOST:+-80", "HOST:80+", "HOST:8 0", "HOST:4294967296", "HOST::80", "HOST:80:80", "HOST:80,",
 		"HOST..", "HOST..:80", "HOST.:", ".HOST", "..HOST", "x..HOST", "HOST,", "HOST,other.test", "other.test,HOST", "HOST, HOST",
 		"user@HOST", "user:password@HOST", "HOST@other.test", "HOST/", "HOST/x", "HOST?x", "HOST#x", `HOST\`, "HOST%2e", "%61HOST",
 		"HOST%00", "HOST\x00", "HOST\x01", "HOST\x7f", "HOST\xff", "ａHOST", "HOST;x", "HOST&x", "HOST=", "HOST'", "HOST\"", "(HOST)", "*",
