@@ -283,10 +283,10 @@ func (s *System) secret(name string) (string, error) {
 	return secrets[name], err
 }
 
-// NATS is the URL of the system's NATS, with its token.
+// NATS is the URL of the system's NATS, for the user who may do everything.
 func (s *System) NATS() (string, error) {
-	token, err := s.secret("NatsToken")
-	return fmt.Sprintf("nats://%s@127.0.0.1:%d", token, s.natsPort), err
+	password, err := s.secret("NatsToken")
+	return fmt.Sprintf("nats://dev:%s@127.0.0.1:%d", password, s.natsPort), err
 }
 
 // SecretKey is what its services seal with.

@@ -1,6 +1,7 @@
 package security
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -8,7 +9,12 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/nats-io/nats.go"
+
+	"github.com/marchproxy/marchproxy/pkg/bus"
+	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
@@ -70,6 +76,60 @@ func TestLoopbackIsNoCredential(t *testing.T) {
 		case "PATH", "TMPDIR", "TZ", "MARCHPROXY_DEV_STATE":
 		default:
 			t.Errorf("Envoy has %s in its environment", name)
+		}
+	}
+}
+
+// TestDevsUsersAtNATS: dev's parts are users with the rights that pki gives theirs, and who has neither key nor password
+// is nobody.
+func TestDevsUsersAtNATS(t *testing.T) {
+	s := harness.ForTest(t, nil, "--no-demo")
+	all, err := s.NATS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := u.User.Password()
+	for _, user := range []*url.Userinfo{nil, url.User(password), url.UserPassword("dev", "wrong"), url.UserPassword("api", password)} {
+		if nc, err := nats.Connect((&url.URL{Scheme: "nats", Host: u.Host, User: user}).String()); err == nil {
+			nc.Close()
+			t.Errorf("NATS lets %v in", user)
+		}
+	}
+	for part, forbidden := range map[string]string{"xds": "marchproxy.config.v1.revision", "api": "marchproxy.status.v1.xds.dev"} {
+		var seed string
+		for _, setting := range environment(t, s.Pid(part)) {
+			if after, found := strings.CutPrefix(setting, "NATS_NKEY="); found {
+				seed = after
+			}
+			if strings.Contains(setting, password) {
+				t.Errorf("%s knows the password of who may do everything", part)
+			}
+		}
+		options, err := bus.Options(identity.Settings{Seed: seed}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refusals := make(chan error, 10)
+		nc, err := nats.Connect("nats://"+u.Host, append(options,
+			nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refusals <- err }))...)
+		if err != nil {
+			t.Fatalf("%s: %v", part, err)
+		}
+		t.Cleanup(nc.Close)
+		if err := errors.Join(nc.Publish(forbidden, []byte("{}")), nc.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-refusals:
+			if !errors.Is(err, nats.ErrPermissionViolation) || !strings.Contains(err.Error(), forbidden) {
+				t.Errorf("%s: %v", part, err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s may publish to %s", part, forbidden)
 		}
 	}
 }

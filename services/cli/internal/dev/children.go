@@ -50,10 +50,16 @@ func natsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		s, err := server.NewServer(&server.Options{
-			Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: args[1], Authorization: os.Getenv("MARCHPROXY_NATS_TOKEN"),
-			NoSigs: true, MaxPayload: 64 << 20, MaxPending: 256 << 20,
-		})
+		opts := &server.Options{}
+		if err := opts.ProcessConfigString(os.Getenv(natsUsersSetting)); err != nil {
+			return fmt.Errorf("%s: %w", natsUsersSetting, err)
+		}
+		if len(opts.Nkeys) == 0 {
+			return errors.New(natsUsersSetting + " has no users; marchproxy dev starts this")
+		}
+		opts.Host, opts.Port, opts.JetStream, opts.StoreDir = "127.0.0.1", port, true, args[1]
+		opts.NoSigs, opts.MaxPayload, opts.MaxPending = true, 64<<20, 256<<20
+		s, err := server.NewServer(opts)
 		if err != nil {
 			return err
 		}

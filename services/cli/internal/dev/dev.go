@@ -22,6 +22,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/endpoint"
 	"github.com/marchproxy/marchproxy/services/cli/internal/envoybin"
+	"github.com/marchproxy/marchproxy/services/cli/internal/pki"
 	filters "github.com/marchproxy/marchproxy/wasm-filters"
 )
 
@@ -176,10 +177,13 @@ func (s *system) plan(envoy string) error {
 			return err
 		}
 	}
-	natsURL := fmt.Sprintf("nats://%s@%s", s.secrets.NatsToken, local(s.NatsPort))
+	users, seeds, err := s.natsUsers()
+	if err != nil {
+		return err
+	}
 	env := []string{
-		"DATABASE_URL=" + database, "NATS_URL=" + natsURL, "SECRET_KEY=" + s.secrets.SecretKey,
-		"API_ADDR=" + local(s.APIPort), "XDS_GRPC_ADDR=" + local(s.GRPCPort), "XDS_HTTP_ADDR=" + local(s.HTTPPort), "XDS_ID=dev",
+		"DATABASE_URL=" + database, "NATS_URL=nats://" + local(s.NatsPort), "SECRET_KEY=" + s.secrets.SecretKey,
+		"API_ADDR=" + local(s.APIPort), "XDS_GRPC_ADDR=" + local(s.GRPCPort), "XDS_HTTP_ADDR=" + local(s.HTTPPort), "XDS_ID=" + ownID,
 		"API_FIRST_TOKEN=" + s.token, "XDS_USER_TOKEN_FILE=" + s.tokenPath(), "MARCHPROXY_DEV=true", "MARCHPROXY_DEFAULT_PORT=" + strconv.Itoa(s.ProxyPort), "MARCHPROXY_STATE_DIR=" + filepath.Join(s.StateDir, "xds"), "MARCHPROXY_WASM_DIR=" + s.wasmDir(), "LOGLEVEL=" + s.LogLevel,
 	}
 	if os.Getenv(endpoint.Setting) == "" { // the backends of who develops are on this machine
@@ -202,9 +206,9 @@ func (s *system) plan(envoy string) error {
 		"admin": "http://" + local(s.AdminPort), "backend": local(s.BackendPort),
 	}
 	s.children = append(s.children,
-		&child{name: "nats", make: s.self([]string{"MARCHPROXY_NATS_TOKEN=" + s.secrets.NatsToken}, "nats", strconv.Itoa(s.NatsPort), filepath.Join(s.StateDir, "nats")), ready: tcpOK(local(s.NatsPort)), beside: true},
-		&child{name: "api", make: service(api, "CLUSTER_API_KEY="+s.secrets.ClusterKey), ready: httpOK(s.urls["api"] + "/readyz")},
-		&child{name: "xds", make: service(xds), ready: httpOK(s.urls["xds"] + "/readyz"), beside: true},
+		&child{name: "nats", make: s.self([]string{natsUsersSetting + "=" + users}, "nats", strconv.Itoa(s.NatsPort), filepath.Join(s.StateDir, "nats")), ready: tcpOK(local(s.NatsPort)), beside: true},
+		&child{name: "api", make: service(api, "CLUSTER_API_KEY="+s.secrets.ClusterKey, "NATS_NKEY="+seeds[pki.API]), ready: httpOK(s.urls["api"] + "/readyz")},
+		&child{name: "xds", make: service(xds, "NATS_NKEY="+seeds[pki.XDS]), ready: httpOK(s.urls["xds"] + "/readyz"), beside: true},
 	)
 	if !s.NoDemo {
 		s.children = append(s.children, &child{name: "backend", make: s.self(nil, "backend", strconv.Itoa(s.BackendPort)), ready: tcpOK(local(s.BackendPort)), beside: true})

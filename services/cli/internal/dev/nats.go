@@ -8,6 +8,43 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
+
+	"github.com/marchproxy/marchproxy/services/cli/internal/pki"
+)
+
+// natsUsersSetting has the part of nats-server's configuration that says who may do what.
+const natsUsersSetting = "MARCHPROXY_NATS_USERS"
+
+// natsUsers are the users of dev's NATS, as `marchproxy pki` makes them, so that a right that is missing shows here; and
+// the seeds by which the api and the xDS server are two of them, new ones each time. The third is for people and tests.
+func (s *system) natsUsers() (config string, seeds map[string]string, err error) {
+	seeds = map[string]string{}
+	var parts []pki.Issued
+	for _, role := range []string{pki.API, pki.XDS} {
+		pair, err := nkeys.CreateUser()
+		if err != nil {
+			return "", nil, err
+		}
+		seed, err := pair.Seed()
+		if err != nil {
+			return "", nil, err
+		}
+		public, err := pair.PublicKey()
+		if err != nil {
+			return "", nil, err
+		}
+		seeds[role] = string(seed)
+		parts = append(parts, pki.Issued{Role: role, Name: ownID, NKey: public})
+	}
+	raw, err := pki.NATSUsers(parts, natsOwner, s.secrets.NatsToken)
+	return string(raw), seeds, err
+}
+
+// natsOwner is the user who may do everything, and ownID by which the xDS server is known.
+const (
+	natsOwner = "dev"
+	ownID     = "dev"
 )
 
 // enough is how much room a disk must have for NATS to be restarted, in bytes: without any it would not start.

@@ -81,27 +81,36 @@ func permissions(i Issued) *grants {
 	return g
 }
 
-// natsUsers are the users, as a file that nats.conf includes.
-func natsUsers(all []Issued) ([]byte, error) {
+// NATSUsers are the users of these parts, as nats-server's configuration has them, and one with a password who may do
+// everything, where there is one.
+func NATSUsers(all []Issued, owner, password string) ([]byte, error) {
 	type user struct {
-		NKey        string  `json:"nkey"`
-		Permissions *grants `json:"permissions"`
+		NKey        string  `json:"nkey,omitempty"`
+		User        string  `json:"user,omitempty"`
+		Password    string  `json:"password,omitempty"`
+		Permissions *grants `json:"permissions,omitempty"`
 	}
 	users := []user{}
 	for _, i := range all {
 		if g := permissions(i); g != nil {
-			users = append(users, user{i.NKey, g})
+			users = append(users, user{NKey: i.NKey, Permissions: g})
 		}
 	}
+	if owner != "" {
+		users = append(users, user{User: owner, Password: password})
+	}
 	var out bytes.Buffer
-	out.WriteString("# Made by marchproxy pki, anew with every part that is issued or revoked. Reload NATS after it:\n" +
-		"# nats-server --signal reload, or SIGHUP.\nauthorization: ")
+	out.WriteString("authorization: ")
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	err := enc.Encode(map[string]any{"users": users})
 	return out.Bytes(), err
 }
+
+// aboutUsers begins the file that nats.conf includes.
+const aboutUsers = "# Made by marchproxy pki, anew with every part that is issued or revoked. Reload NATS after it:\n" +
+	"# nats-server --signal reload, or SIGHUP.\n"
 
 // natsConf is for a server of its own; what is below it can be edited.
 const natsConf = `# Made by marchproxy pki once; it is yours to edit. Start it in this directory: nats-server -c nats.conf

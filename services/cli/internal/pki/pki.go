@@ -224,7 +224,7 @@ func (p *PKI) save() error {
 	if err != nil {
 		return err
 	}
-	users, err := natsUsers(all)
+	users, err := NATSUsers(all, "", "")
 	if err != nil {
 		return err
 	}
@@ -235,7 +235,7 @@ func (p *PKI) save() error {
 			continue
 		}
 		home := p.home(i.Role, i.Name)
-		if err := process.Replace(filepath.Join(home, "users.conf"), users, 0o600); err != nil {
+		if err := process.Replace(filepath.Join(home, "users.conf"), append([]byte(aboutUsers), users...), 0o600); err != nil {
 			return err
 		}
 		if _, err := os.Stat(filepath.Join(home, "nats.conf")); err == nil {
