@@ -1,7 +1,7 @@
 // Package rpc is how the xDS server's HTTP façade reaches the api: POST /v1/apply as request-reply on NATS. The api
 // judges the caller by what the façade passes on; nothing is decided here. What it passes on of the caller, the token
-// first, is sealed with SECRET_KEY for this body and a minute: no token can be read on NATS, and who may publish
-// there, but lacks SECRET_KEY, cannot say that a request came from anywhere.
+// first, is sealed with SECRET_KEY for this body, a minute and one answer: no token can be read on NATS, and who may
+// publish there, but lacks SECRET_KEY, cannot say that a request came from anywhere.
 //
 // A message holds as much as the NATS server's max_payload allows, 1 MiB unless it is told otherwise. Large
 // bodies are compressed, which makes room for configurations of ten times that.
@@ -17,8 +17,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -57,8 +59,33 @@ func (r Request) seal(box *seal.Box, now time.Time) (string, error) {
 	return box.Seal(string(raw), "rpc", digest(r.Body), "caller"), nil
 }
 
-// open reads what seal made, for the same body.
-func open(box *seal.Box, sealed string, body []byte, now time.Time) (Request, error) {
+// once remembers what was taken for as long as it would be taken again. The apis of a queue remember each its own, so
+// that somebody who may read and publish here can have a request answered once more by each other api.
+type once struct {
+	mu    sync.Mutex
+	until map[[sha256.Size]byte]time.Time
+	sweep time.Time
+}
+
+// first says whether a sealed caller has not been taken before. What it says, to the nanosecond, is no other request's;
+// how it is written might be changed.
+func (o *once) first(caller, body string, now time.Time) bool {
+	key := sha256.Sum256([]byte(body + caller))
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if now.After(o.sweep) {
+		maps.DeleteFunc(o.until, func(_ [sha256.Size]byte, end time.Time) bool { return now.After(end) })
+		o.sweep = now.Add(sealedFor)
+	}
+	if _, there := o.until[key]; there {
+		return false
+	}
+	o.until[key] = now.Add(2 * sealedFor) // one whose clock is ahead is taken for so long
+	return true
+}
+
+// open reads what seal made, for the same body, and takes it once.
+func open(box *seal.Box, taken *once, sealed string, body []byte, now time.Time) (Request, error) {
 	raw, err := box.Open(sealed, "rpc", digest(body), "caller")
 	if err != nil {
 		return Request{}, errors.New("the caller is not sealed with this SECRET_KEY for this request: give the xDS server the api's")
@@ -69,6 +96,9 @@ func open(box *seal.Box, sealed string, body []byte, now time.Time) (Request, er
 	}
 	if d := now.Sub(c.At); d > sealedFor || d < -sealedFor {
 		return Request{}, fmt.Errorf("the request is %v old by the api's clock; it is taken for %v: see to both clocks", d.Round(time.Second), sealedFor)
+	}
+	if !taken.first(raw, digest(body), now) {
+		return Request{}, errors.New("this very request was answered before; ask again instead of sending it again")
 	}
 	return Request{Body: body, Authorization: c.Authorization, Remote: c.Remote, Wait: c.Wait, Ask: c.Ask}, nil
 }
@@ -123,6 +153,7 @@ func Apply(ctx context.Context, nc *nats.Conn, box *seal.Box, r Request) (Reply,
 
 // Serve answers requests, each in a goroutine of its own, until the context ends.
 func Serve(ctx context.Context, nc *nats.Conn, box *seal.Box, answer func(context.Context, Request) Reply) error {
+	taken := &once{until: map[[sha256.Size]byte]time.Time{}}
 	sub, err := nc.QueueSubscribe(Subject, Queue, func(m *nats.Msg) {
 		go func() {
 			body, err := unpack(m)
@@ -130,7 +161,7 @@ func Serve(ctx context.Context, nc *nats.Conn, box *seal.Box, answer func(contex
 				respond(m, Reply{Status: http.StatusBadRequest, Body: problem(http.StatusBadRequest, "the request cannot be read: "+err.Error())})
 				return
 			}
-			r, err := open(box, m.Header.Get(headerCaller), body, time.Now())
+			r, err := open(box, taken, m.Header.Get(headerCaller), body, time.Now())
 			if err != nil {
 				respond(m, Reply{Status: http.StatusForbidden, Body: problem(http.StatusForbidden, err.Error())})
 				return
