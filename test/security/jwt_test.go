@@ -112,7 +112,7 @@ func tokenAnswer(addr, host, path string, lines []string) (jwtcases.Answer, http
 	switch {
 	case resp.StatusCode == http.StatusOK:
 		return jwtcases.OK, resp.Header, nil
-	case resp.StatusCode == http.StatusBadRequest, resp.StatusCode == 503 && strings.HasPrefix(string(body), "invalid header value"):
+	case resp.StatusCode == http.StatusBadRequest, resp.StatusCode == http.StatusServiceUnavailable && strings.HasPrefix(string(body), "invalid header value"):
 		return jwtcases.Proxy, resp.Header, nil
 	case json.Unmarshal(body, &refusal) != nil || refusal.Reason == "":
 		return "", nil, fmt.Errorf("answered %d %s", resp.StatusCode, body)

@@ -346,7 +346,7 @@ func TestSentinels(t *testing.T) {
 	if has := w.in(socket); !slices.Contains(has, "hmac second") || !slices.Contains(has, "dev's ClusterKey") {
 		t.Errorf("Envoy's own socket has %v of the secrets that it works with: this test does not know them again", has)
 	}
-	looks(t, w, s, call, said)
+	looks(t, s, call, said)
 	ask(200, "DELETE", "/v1/routes/sentinel", nil)
 	for _, path := range paths {
 		ask(200, "DELETE", "/v1/"+path, nil, bearer)
@@ -358,7 +358,7 @@ func TestSentinels(t *testing.T) {
 		}
 		return ""
 	})
-	looks(t, w, s, call, said)
+	looks(t, s, call, said)
 	for _, a := range agents {
 		said("the agent's log", []byte(a.Log()))
 	}
@@ -418,7 +418,7 @@ func (s *sentinels) agents(sys *harness.System, key string) (out []*harness.Agen
 }
 
 // looks has everything say what it has to say.
-func looks(t *testing.T, w *sentinels, s *harness.System, call func(method, path string, body any, headers ...string) (int, []byte), said func(string, []byte)) {
+func looks(t *testing.T, s *harness.System, call func(method, path string, body any, headers ...string) (int, []byte), said func(string, []byte)) {
 	t.Helper()
 	// Every read of the API, of every object and revision.
 	_, document := call("GET", "/v1/openapi.json", nil)

@@ -629,9 +629,10 @@ type Document struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What the document calls itself.
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// The epoch and the revision that it became.
-	Epoch    string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Revision int64  `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The epoch of the database that took it.
+	Epoch string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The revision that it became.
+	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// RFC 3339. When it was accepted: of two documents of one revision, the later one counts.
 	At            string `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
