@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -185,13 +184,13 @@ func (a *anchor) signs() []byte {
 	return fmt.Appendf(nil, "%d %d %x %d %d %s", a.N, a.Revision, a.Hash, a.at.UnixMicro(), a.deletedAt.UnixMicro(), a.keep)
 }
 
-// check says what is wrong with the anchor.
-func (a *anchor) check(box *seal.Box) error {
+// wrong says what is wrong with the anchor; "" where nothing is.
+func (a *anchor) wrong(box *seal.Box) string {
 	if a.N == 0 {
-		return nil
+		return ""
 	}
 	if signed, known := box.Signed(a.key, signsAnchor, a.signs(), a.signature); !signed {
-		return errors.New("that retention has deleted the audit up to record " + strconv.FormatInt(a.N, 10) + " is not " + unsigned(known))
+		return "that retention has deleted the audit up to record " + strconv.FormatInt(a.N, 10) + " is not " + unsigned(known)
 	}
-	return nil
+	return ""
 }

@@ -118,8 +118,8 @@ func (s *Store) pruneAudit(ctx context.Context, keep time.Duration, now time.Tim
 		if err := a.scan(tx.QueryRow(ctx, selectAnchor+` FOR UPDATE`)); err != nil {
 			return err
 		}
-		if err := a.check(s.box); err != nil {
-			return err // what has been cut off would be forgotten
+		if wrong := a.wrong(s.box); wrong != "" {
+			return errors.New(wrong) // what has been cut off would be forgotten
 		}
 		var kept int64
 		if err := tx.QueryRow(ctx, `SELECT coalesce(min(revision), $1) FROM revisions`, math.MaxInt64).Scan(&kept); err != nil {

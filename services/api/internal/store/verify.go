@@ -107,8 +107,8 @@ func (s *Store) verify(ctx context.Context, tx pgx.Tx, v *Verified, hash string,
 	} else if err != nil {
 		return err
 	}
-	if wrong := a.check(s.box); wrong != nil { // an answer, not an error
-		v.Broken = &Broken{N: a.N, Revision: a.Revision, At: a.at, Reason: wrong.Error()}
+	if wrong := a.wrong(s.box); wrong != "" {
+		v.Broken = &Broken{N: a.N, Revision: a.Revision, At: a.at, Reason: wrong}
 		return nil
 	}
 	if a.N >= v.Last.N { // retention may have come past what was verified before
