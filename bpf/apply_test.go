@@ -59,19 +59,16 @@ func BenchmarkApply(b *testing.B) {
 func TestCloseBesideApply(t *testing.T) {
 	p := open(t, Options{})
 	applied := make(chan error)
-	go func() {
-		for i := range 3 {
-			if err := p.Apply(t.Context(), loaded(1000+i)); err != nil {
-				applied <- err
-				return
-			}
-		}
-		applied <- nil
-	}()
-	if err := p.Close(); err != nil {
+	go func() { applied <- p.Apply(t.Context(), loaded(50_000)) }()
+	for p.mu.TryLock() { // until Apply has it
+		p.mu.Unlock()
+	}
+	closed := make(chan error)
+	go func() { closed <- p.Close() }()
+	if err := <-applied; err != nil {
 		t.Error(err)
 	}
-	if err := <-applied; err != nil {
-		t.Log("after it was closed:", err)
+	if err := <-closed; err != nil {
+		t.Error(err)
 	}
 }
