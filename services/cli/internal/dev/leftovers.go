@@ -152,14 +152,8 @@ func discardUnfinished(dir string, whole map[string]string) error {
 		}
 	}
 	for _, pattern := range []string{"temp_*", "embedded_postgres_log*"} { // of an archive that was being unpacked; of each start
-		left, err := filepath.Glob(filepath.Join(dir, pattern))
-		if err != nil {
+		if err := removeOthers(dir, pattern, ""); err != nil {
 			return err
-		}
-		for _, path := range left {
-			if err := os.RemoveAll(path); err != nil {
-				return err
-			}
 		}
 	}
 	var missing strings.Builder
@@ -169,4 +163,20 @@ func discardUnfinished(dir string, whole map[string]string) error {
 		}
 	}
 	return os.WriteFile(list, []byte(missing.String()), 0o600)
+}
+
+// removeOthers removes what is in a directory by a pattern of names, but one.
+func removeOthers(dir, pattern, but string) error {
+	found, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil {
+		return err
+	}
+	for _, path := range found {
+		if filepath.Base(path) != but {
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
