@@ -84,7 +84,8 @@ func renew(c *pgx.ConnConfig, url string) error {
 	if err != nil {
 		return errors.New("DATABASE_URL: its certificate files cannot be read")
 	}
-	c.TLSConfig, c.Fallbacks = now.TLSConfig, now.Fallbacks
+	now.ConnectTimeout = c.ConnectTimeout
+	c.Config = now.Config // whole: it holds on to what reads a client's certificate by the address of its TLSConfig
 	return nil
 }
 
