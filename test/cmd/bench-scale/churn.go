@@ -126,12 +126,13 @@ func (c *churn) run(ctx context.Context, m *scale) error {
 			}
 			c.mu.Lock()
 			c.samples[at] = append(c.samples[at], s)
-			failed, p99 := c.failed, bench.Pct(c.times[at], .99)
+			failed, measured := c.failed, len(c.times[at]) > 0
+			p99 := bench.Pct(c.times[at], .99)
 			c.mu.Unlock()
 			if failed != nil {
 				return failed
 			}
-			if time.Since(said) > time.Minute {
+			if measured && time.Since(said) > time.Minute { // a fifth that has just begun has nothing to say
 				said = time.Now()
 				m.say("%d changes, p99 of this fifth %.1f ms", k, p99)
 			}
