@@ -30,6 +30,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/test/harness"
+	filters "github.com/marchproxy/marchproxy/wasm-filters"
 )
 
 // apart is the whole system as on machines of their own: every part with what `marchproxy pki` has issued, TLS with
@@ -105,8 +106,12 @@ func startApart(t *testing.T) *apart {
 		a.token = shown.FindString(a.logs["api"].String())
 		return a.token != ""
 	})
+	modules := t.TempDir() // the limit of connections by address is there unasked
+	if err := filters.Install(modules); err != nil {
+		t.Fatal(err)
+	}
 	a.run("xds", append(a.env("xds-xds-1"), "XDS_GRPC_ADDR=127.0.0.1:"+strconv.Itoa(a.grpcPort), "XDS_HTTP_ADDR=127.0.0.1:"+strconv.Itoa(a.xPort),
-		"XDS_ID=xds-1", "MARCHPROXY_STATE_DIR="+t.TempDir())...)
+		"XDS_ID=xds-1", "MARCHPROXY_STATE_DIR="+t.TempDir(), "MARCHPROXY_WASM_DIR="+modules)...)
 	envoy, err := harness.EnvoyPath()
 	if err != nil {
 		t.Fatal(err)
