@@ -36,7 +36,7 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 		}},
 		{eventsv1.File_marchproxy_events_v1_events_proto, map[string]any{
 			"ResourceEvent": resource.Object{}, "Commit": resource.Commit{}, "KindState": resource.KindState{}, "ChangedResource": resource.ChangedResource{},
-			"XdsPage": status.XdsPage{}, "LaggingEnvoy": status.LaggingEnvoy{}, "Behind": status.Behind{},
+			"XdsPage": status.XdsPage{}, "Document": status.Document{}, "LaggingEnvoy": status.LaggingEnvoy{}, "Behind": status.Behind{},
 			"XdsStatus": status.XdsStatus{}, "ProxyStatus": status.ProxyStatus{}, "AbsentProxy": status.AbsentProxy{}, "RejectedResource": status.RejectedResource{}, "ObjectRef": status.ObjectRef{},
 			"NamesStatus": status.NamesStatus{}, "NameStatus": status.NameStatus{}, "AgentStatus": status.AgentStatus{}, "PolicyStatus": status.PolicyStatus{}, "LimitedSource": status.LimitedSource{},
 		}},

@@ -30,7 +30,7 @@ func TestReportsWhileTheKernelTakesALongList(t *testing.T) {
 	})
 	e := New(Options{
 		ID: "n", Interface: "lo", Mode: bpf.Generic, PinDir: pins + "/marchproxy", StateDir: t.TempDir(), Log: zap.NewNop(),
-		Peers: func(context.Context) []netip.Addr { return nil },
+		Peers: func(context.Context) []netip.Addr { return nil }, Guarded: func() {},
 	})
 	deny := make([]string, 100_000)
 	for i := range deny { // apart, so that each has nodes of its own in the trie
