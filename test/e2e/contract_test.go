@@ -225,6 +225,9 @@ func TestContract(t *testing.T) {
 	}
 	page, _ := c.do(t, exchange{op: "audit", method: "GET", path: "/v1/audit?limit=2&kind=Route", status: 200})
 	c.do(t, exchange{op: "audit", method: "GET", path: "/v1/audit?limit=2&kind=Route&cursor=" + fmt.Sprint(page["next_cursor"]), status: 200})
+	c.do(t, exchange{op: "exportAudit", method: "GET", path: "/v1/audit/export?since=2026-01-01T00:00:00Z", status: 200})
+	c.do(t, exchange{op: "exportAudit", method: "GET", path: "/v1/audit/export?since=today", status: 400, invalid: true})
+	c.do(t, exchange{op: "verifyAudit", method: "GET", path: "/v1/audit/verify", status: 200})
 	c.do(t, exchange{op: "status", method: "GET", path: "/v1/status", status: 200})
 	c.do(t, exchange{op: "proxies", method: "GET", path: "/v1/proxies", status: 200})
 	for _, x := range []exchange{{op: "health", path: "/healthz"}, {op: "ready", path: "/readyz"}, {op: "metrics", path: "/metrics"}, {op: "openapi", path: "/v1/openapi.json"}, {op: "docs", path: "/docs"}} {

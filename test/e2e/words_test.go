@@ -19,7 +19,7 @@ func TestWords(t *testing.T) {
 	// The doctor's report is JSON, as programs ask for it: where all agree, and where a part is away.
 	agree(t, s)
 	report := c.json("doctor")
-	if report["agree"] != true || len(report["parts"].([]any)) != 3 || len(report["differences"].([]any)) != 0 {
+	if report["agree"] != true || len(report["parts"].([]any)) != 4 || len(report["differences"].([]any)) != 0 {
 		t.Errorf("doctor: %v", report)
 	}
 	out, _ := c.run(2, "doctor", "-o", "json", "--admin", "http://127.0.0.1:1")
