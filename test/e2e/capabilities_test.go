@@ -159,16 +159,7 @@ func TestCapabilitiesAreGivenUp(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := &guard{System: s}
-			g.policies = g.API + "/v1/rate-limit-policies/"
-			if g.Wire, err = harness.NewWire(); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = g.Wire.Close() }) // the namespace is this test's own
-			nats, err := g.NATS()
-			if err != nil {
-				t.Fatal(err)
-			}
+			g := newWire(t, s)
 			key, err := g.ClusterKey()
 			if err != nil {
 				t.Fatal(err)
@@ -189,24 +180,11 @@ func TestCapabilitiesAreGivenUp(t *testing.T) {
 			call(t, g.System, "PUT", g.API+"/v1/gateways/"+gateway, map[string]any{"spec": map[string]any{
 				"listeners": []any{map[string]any{"name": "http", "port": port, "address": "127.0.0.1"}}, "api_keys": keys(t, g.System),
 			}}, 201)
-			g.Agent, err = harness.StartAgent([]string{
-				"NATS_URL=" + nats, "XDP_INTERFACE=" + g.Interface, "XDP_PIN_DIR=" + g.Pins,
-				"MARCHPROXY_STATE_DIR=" + filepath.Join(dir, "state"), "AGENT_ID=" + g.Namespace, "NODE_LABELS=wire=" + g.Namespace,
-				"XDS_SERVER=" + g.GRPC, "CLUSTER_API_KEY=" + key, "GATEWAY=" + gateway, "ENVOY_PATH=" + envoy, "ENVOY_CONCURRENCY=1",
+			g.begin(t, []string{
+				"MARCHPROXY_STATE_DIR=" + filepath.Join(dir, "state"), "XDS_SERVER=" + g.GRPC, "CLUSTER_API_KEY=" + key,
+				"GATEWAY=" + gateway, "ENVOY_PATH=" + envoy, "ENVOY_CONCURRENCY=1",
 				"ENVOY_ADMIN_ADDR=127.0.0.1:" + strconv.Itoa(admin[0]), "MARCHPROXY_RUN_DIR=" + filepath.Join(dir, "run"), "LOGLEVEL=info",
 			}, wrap...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				select {
-				case <-g.Exited():
-				default:
-					_ = g.Agent.Stop(syscall.SIGKILL) // its Envoy ends with it
-				}
-			})
-			g.sink(t)
-			g.joins(t)
 			limited := func() (envoy int) {
 				t.Helper()
 				var s struct {

@@ -31,8 +31,15 @@ type guard struct {
 // newGuard starts a system and an agent that guards the wire's end.
 func newGuard(t *testing.T, env ...string) *guard {
 	t.Helper()
-	g := &guard{System: start(t, "--no-demo")}
-	g.policies = g.API + "/v1/rate-limit-policies/"
+	g := newWire(t, start(t, "--no-demo"))
+	g.begin(t, env)
+	return g
+}
+
+// newWire makes a wire beside a system, at whose end nobody guards yet.
+func newWire(t *testing.T, s *harness.System) *guard {
+	t.Helper()
+	g := &guard{System: s, policies: s.API + "/v1/rate-limit-policies/"}
 	var err error
 	if g.Wire, err = harness.NewWire(); err != nil {
 		t.Fatal(err)
@@ -42,6 +49,12 @@ func newGuard(t *testing.T, env ...string) *guard {
 			t.Error(err)
 		}
 	})
+	return g
+}
+
+// begin starts the agent that guards the wire's end, by way of another program where one is named.
+func (g *guard) begin(t *testing.T, env []string, wrap ...string) {
+	t.Helper()
 	nats, err := g.NATS()
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +62,7 @@ func newGuard(t *testing.T, env ...string) *guard {
 	g.Agent, err = harness.StartAgent(append([]string{
 		"NATS_URL=" + nats, "XDP_INTERFACE=" + g.Interface, "XDP_PIN_DIR=" + g.Pins, "MARCHPROXY_STATE_DIR=" + t.TempDir(),
 		"AGENT_ID=" + g.Namespace, "NODE_LABELS=wire=" + g.Namespace,
-	}, env...))
+	}, env...), wrap...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,12 +70,11 @@ func newGuard(t *testing.T, env ...string) *guard {
 		select {
 		case <-g.Exited():
 		default:
-			_ = g.Agent.Stop(syscall.SIGKILL) // whatever state it is in
+			_ = g.Agent.Stop(syscall.SIGKILL) // whatever state it is in; its Envoy ends with it
 		}
 	})
 	g.sink(t)
 	g.joins(t)
-	return g
 }
 
 // joins waits until the api knows of the agent: until then a policy has nobody to wait for.
