@@ -16,6 +16,17 @@ type HostKey struct{ Gateway, Host string }
 // Change is one object before and after: Before nil on create, After nil on delete.
 type Change struct{ Before, After *resource.Object }
 
+// Action is what was done: create, update or delete.
+func (c Change) Action() string {
+	switch {
+	case c.Before == nil:
+		return "create"
+	case c.After == nil:
+		return "delete"
+	}
+	return "update"
+}
+
 // Ref names the object that changed.
 func (c Change) Ref() resource.Ref {
 	if c.After != nil {

@@ -91,7 +91,6 @@ func (e *Enforcer) set(change func()) {
 
 // New returns an enforcer with the last good policies; nothing is enforced before [Enforcer.Run].
 func New(opt Options) *Enforcer {
-	opt.Guarded = sync.OnceFunc(opt.Guarded)
 	e := &Enforcer{
 		opt: opt, changed: make(chan struct{}, 1), dirty: make(chan struct{}, 1), attached: make(chan struct{}),
 		disk:     newLastGood(opt.StateDir),
@@ -250,12 +249,16 @@ func (e *Enforcer) attach() error {
 	if err != nil {
 		return err
 	}
-	e.opt.Guarded() // before anybody is told
-	e.set(func() { e.on = on })
-	e.opt.Log.Info("the interface is guarded", zap.String("interface", on.Interface), zap.String("mode", string(on.Mode)), zap.Uint32("program", on.ProgramID))
+	first := false
 	select {
 	case <-e.attached:
 	default:
+		first = true
+		e.opt.Guarded() // before anybody is told
+	}
+	e.set(func() { e.on = on })
+	e.opt.Log.Info("the interface is guarded", zap.String("interface", on.Interface), zap.String("mode", string(on.Mode)), zap.Uint32("program", on.ProgramID))
+	if first {
 		close(e.attached)
 	}
 	return nil

@@ -73,8 +73,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return err
 	}
 	if cfg.supervises() && cfg.Identity.Encrypts() {
-		cfg.Envoy.TLS = &bootstrap.TLS{Identity: id, Dir: cfg.RunDir}
-		a.cfg = cfg
+		a.cfg.Envoy.TLS = &bootstrap.TLS{Identity: id, Dir: cfg.RunDir}
 	}
 	var group process.Group
 	if host, _, err := net.SplitHostPort(cfg.HTTPAddr); err == nil && !identity.Loopback(host) {
@@ -97,10 +96,10 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	}
 	group.Add("certificates", func(ctx context.Context) error {
 		return id.Watch(ctx, log, func() {
-			if cfg.Envoy.TLS == nil {
+			if a.cfg.Envoy.TLS == nil {
 				return
 			}
-			if err := cfg.Envoy.TLS.Write(); err != nil {
+			if err := a.cfg.Envoy.TLS.Write(); err != nil {
 				log.Error("Envoy goes on with the certificates that it has", zap.Error(err))
 			}
 		})

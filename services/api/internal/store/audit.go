@@ -53,7 +53,7 @@ func (f AuditFilter) query() (sql string, args []any) {
 	limit := arg(f.Limit)
 	return `SELECT * FROM (
 		(SELECT r.at, r.revision, c.kind, c.name,
-			CASE WHEN c.before IS NULL THEN 'create' WHEN c.after IS NULL THEN 'delete' ELSE 'update' END AS action,
+			` + actionOf + ` AS action,
 			r.actor, r.request_id, r.message, r.actor_id
 		FROM revisions r JOIN changes c USING (revision) WHERE ` + revisions + `
 		ORDER BY r.at DESC, r.revision DESC, c.kind DESC, c.name DESC LIMIT ` + limit + `)
@@ -62,10 +62,17 @@ func (f AuditFilter) query() (sql string, args []any) {
 		ORDER BY at DESC, revision DESC, kind DESC, name DESC LIMIT ` + limit + `)
 		UNION ALL
 		(SELECT at, 0, 'Token', name, action, actor, request_id,
-			CASE WHEN message = '' THEN 'role ' || role ELSE message END, actor_id FROM token_changes WHERE ` + tokens + `
+			` + tokenMessage + `, actor_id FROM token_changes WHERE ` + tokens + `
 		ORDER BY at DESC, name DESC LIMIT ` + limit + `)
 	) AS entries ORDER BY at DESC, revision DESC, kind DESC, name DESC LIMIT ` + limit, args
 }
+
+// What the audit says of a change and of a token. The chain's hashes are over it: said otherwise, what is stored would no
+// longer fit.
+const (
+	actionOf     = `CASE WHEN c.before IS NULL THEN 'create' WHEN c.after IS NULL THEN 'delete' ELSE 'update' END`
+	tokenMessage = `CASE WHEN message = '' THEN 'role ' || role ELSE message END`
+)
 
 // Audit reads a page, the newest first.
 func (s *Store) Audit(ctx context.Context, f AuditFilter) ([]AuditRow, error) {

@@ -6,12 +6,12 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/marchproxy/marchproxy/pkg/audit"
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
@@ -55,8 +55,8 @@ const (
 )
 
 // next is the record after the chain's end, as far as it is known without its entries.
-func (c *chain) next(revision int64, at time.Time, state string, adopted *time.Time) link {
-	return link{n: c.N + 1, revision: revision, at: at, state: state, adopted: adopted}
+func (c *chain) next(revision int64, at time.Time, state string) link {
+	return link{n: c.N + 1, revision: revision, at: at, state: state}
 }
 
 // record is what is hashed, but for the entries.
@@ -81,32 +81,18 @@ func (s *Store) close(c *chain, l *link, hash []byte, entries int) {
 	}
 }
 
-// chain makes the links of records, whose changes it sorts as the hash has them.
+// chain makes the links of records.
 func (s *Store) chain(c *chain, records []Record) (out []link) {
 	for _, r := range records {
 		if len(r.Changes) == 0 {
 			continue
 		}
-		l := c.next(r.Revision, r.At, resource.Digest(r.State), nil)
+		l := c.next(r.Revision, r.At, resource.Digest(r.State))
 		h := audit.New(hex.EncodeToString(c.Hash), l.record(entryRow{At: r.At, Actor: r.Actor, ActorID: r.ActorID, RequestID: r.RequestID, Message: r.Message}))
-		entries := make([]audit.Entry, 0, len(r.Changes))
-		for _, x := range r.Changes {
-			e := audit.Entry{Kind: x.Ref().Kind, Name: x.Ref().Name, Action: "update"}
-			switch {
-			case x.Before == nil:
-				e.Action = "create"
-			case x.After == nil:
-				e.Action = "delete"
-			}
-			entries = append(entries, e)
+		for _, x := range slices.SortedFunc(slices.Values(r.Changes), func(a, b config.Change) int { return a.Ref().Compare(b.Ref()) }) {
+			h.Add(audit.Entry{Kind: x.Ref().Kind, Name: x.Ref().Name, Action: x.Action()})
 		}
-		slices.SortFunc(entries, func(a, b audit.Entry) int {
-			return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name))
-		})
-		for _, e := range entries {
-			h.Add(e)
-		}
-		s.close(c, &l, h.Sum(), len(entries))
+		s.close(c, &l, h.Sum(), len(r.Changes))
 		out = append(out, l)
 	}
 	return out
@@ -138,7 +124,7 @@ func (s *Store) chainToken(ctx context.Context, tx pgx.Tx, r entryRow, role stri
 	if err := c.scan(tx.QueryRow(ctx, selectChain+` FOR UPDATE`)); err != nil {
 		return err
 	}
-	l := c.next(0, r.At, "", nil)
+	l := c.next(0, r.At, "")
 	h := audit.New(hex.EncodeToString(c.Hash), l.record(r))
 	h.Add(r.Entry)
 	s.close(&c, &l, h.Sum(), 1)

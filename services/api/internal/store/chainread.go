@@ -45,7 +45,7 @@ type entries struct {
 // read as of one moment only within a transaction that sees one.
 func readEntries(ctx context.Context, q querier, n, lastN, revision, lastRevision int64) (*entries, error) {
 	e := &entries{tokens: map[int64]entryRow{}}
-	rows, err := q.Query(ctx, `SELECT n, 0, at, actor, actor_id, request_id, CASE WHEN message = '' THEN 'role ' || role ELSE message END, 'Token', name, action
+	rows, err := q.Query(ctx, `SELECT n, 0, at, actor, actor_id, request_id, `+tokenMessage+`, 'Token', name, action
 		FROM token_changes WHERE n > $1 AND n <= $2`, n, lastN)
 	if err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func readEntries(ctx context.Context, q querier, n, lastN, revision, lastRevisio
 	}
 	e.rows, err = q.Query(ctx, `SELECT 0, * FROM (
 			SELECT r.revision, r.at, r.actor, r.actor_id, r.request_id, r.message, c.kind, c.name,
-				CASE WHEN c.before IS NULL THEN 'create' WHEN c.after IS NULL THEN 'delete' ELSE 'update' END
+				`+actionOf+`
 			FROM revisions r JOIN changes c USING (revision) WHERE r.revision > $1 AND r.revision <= $2
 			UNION ALL
 			SELECT revision, at, actor, actor_id, request_id, message, kind, name, action FROM audit WHERE revision > $1 AND revision <= $2

@@ -178,7 +178,7 @@ func (a *API) applied(res writer.Result, opt options) api.ApplyResult {
 
 // change shows an object before and after, without its secrets.
 func change(before, after *resource.Object) api.Change {
-	out := api.Change{Action: "update"}
+	out := api.Change{Action: config.Change{Before: before, After: after}.Action()}
 	show := func(o *resource.Object) json.RawMessage {
 		out.Kind, out.Name = o.Kind, o.Name
 		p, err := writer.Public(o)
@@ -189,13 +189,9 @@ func change(before, after *resource.Object) api.Change {
 	}
 	if before != nil {
 		out.Before, out.OwnerBefore, out.LabelsBefore = show(before), before.Owner, before.Labels
-	} else {
-		out.Action = "create"
 	}
 	if after != nil {
 		out.After, out.OwnerAfter, out.LabelsAfter = show(after), after.Owner, after.Labels
-	} else {
-		out.Action = "delete"
 	}
 	return out
 }

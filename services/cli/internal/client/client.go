@@ -173,11 +173,16 @@ func (c *Client) Stream(ctx context.Context, r Request) (io.ReadCloser, error) {
 		return resp.Body, nil
 	}
 	defer func() { _ = resp.Body.Close() }()
+	return nil, c.refused(resp)
+}
+
+// refused reads why a request was refused.
+func (c *Client) refused(resp *http.Response) error {
 	raw, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, c.unreachable(err)
+		return c.unreachable(err)
 	}
-	return nil, problemOf(resp, raw, c)
+	return problemOf(resp, raw, c)
 }
 
 func (c *Client) send(ctx context.Context, r Request, body []byte, key string) (*http.Response, error) {

@@ -78,11 +78,7 @@ func (c *Client) follow(ctx context.Context, last string, take func(Event) error
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
-		raw, err := io.ReadAll(resp.Body)
-		if err != nil {
-			return last, c.unreachable(err)
-		}
-		return last, problemOf(resp, raw, c)
+		return last, c.refused(resp)
 	}
 	if !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
 		return last, &foreignError{c.URL, "its answer is no text/event-stream"}

@@ -89,8 +89,10 @@ func (c *cli) auditExportCommand() *cobra.Command {
 				return err
 			}
 			defer func() { _ = body.Close() }()
+			p := c.progress()
+			defer p.done()
 			written := io.TeeReader(body, c.out)
-			res, unfit := audit.Check(written, "", c.checking())
+			res, unfit := audit.Check(written, "", checking(p))
 			if _, err := io.Copy(io.Discard, written); err != nil {
 				return fmt.Errorf("the export broke off after record %d, and what is written is not all: %w", res.Last.N, err)
 			}
@@ -115,8 +117,8 @@ func instant(text string) (string, error) {
 }
 
 // checking says how far a file has been read, from time to time.
-func (c *cli) checking() func(audit.Result) {
-	p, last := c.progress(), time.Now()
+func checking(p *progress) func(audit.Result) {
+	last := time.Now()
 	return func(r audit.Result) {
 		if time.Since(last) > time.Second {
 			last = time.Now()
@@ -191,7 +193,9 @@ func (c *cli) verifyFile(name, head string) error {
 		defer func() { _ = f.Close() }()
 		in = f
 	}
-	res, err := audit.Check(in, head, c.checking())
+	p := c.progress()
+	res, err := audit.Check(in, head, checking(p))
+	p.done()
 	v := api.AuditVerification{OK: err == nil, Last: api.AuditPoint(res.Last), Records: res.Records, Entries: res.Entries, Adopted: res.Adopted}
 	if res.Found != nil {
 		v.Found = &api.AuditPoint{N: *res.Found, Hash: head}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nkeys"
 
 	"github.com/marchproxy/marchproxy/services/cli/internal/pki"
 )
@@ -22,15 +21,7 @@ func (s *system) natsUsers() (config string, seeds map[string]string, err error)
 	seeds = map[string]string{}
 	var parts []pki.Issued
 	for _, role := range []string{pki.API, pki.XDS} {
-		pair, err := nkeys.CreateUser()
-		if err != nil {
-			return "", nil, err
-		}
-		seed, err := pair.Seed()
-		if err != nil {
-			return "", nil, err
-		}
-		public, err := pair.PublicKey()
+		seed, public, err := pki.NewNKey()
 		if err != nil {
 			return "", nil, err
 		}

@@ -172,18 +172,25 @@ func (p *PKI) user(dir string, i *Issued) error {
 		i.NKey, err = pair.PublicKey()
 		return err
 	}
+	seed, public, err := NewNKey()
+	if err != nil {
+		return err
+	}
+	i.NKey = public
+	return process.Replace(path, append(seed, '\n'), 0o600)
+}
+
+// NewNKey makes a user's key of NATS: its seed, which is the secret, and by what the server knows it.
+func NewNKey() (seed []byte, public string, err error) {
 	pair, err := nkeys.CreateUser()
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	seed, err := pair.Seed()
-	if err != nil {
-		return err
+	if seed, err = pair.Seed(); err != nil {
+		return nil, "", err
 	}
-	if i.NKey, err = pair.PublicKey(); err != nil {
-		return err
-	}
-	return process.Replace(path, append(seed, '\n'), 0o600)
+	public, err = pair.PublicKey()
+	return seed, public, err
 }
 
 func (p *PKI) read(role, name string) (i Issued, err error) {
