@@ -48,9 +48,6 @@ func (tp *typePlan) answered(nonce string) *response {
 
 // cameOverLimit says whether the Envoy comes back with a variant that those without a seat get.
 func (p *plan) cameOverLimit(tp *typePlan, r *discoveryv3.DeltaDiscoveryRequest) bool {
-	if !tp.hasVariants {
-		return false
-	}
 	for name, version := range r.GetInitialResourceVersions() {
 		s := p.t.served(translate.Key{Type: tp.typ, Name: name})
 		if s != nil && s.OverLimit != nil && s.OverLimit.Version == version {

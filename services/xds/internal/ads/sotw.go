@@ -2,6 +2,7 @@ package ads
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -214,6 +215,9 @@ func (g *Gateway) unwatch(c chan struct{}) {
 	g.mu.Lock()
 	delete(g.watchers, c)
 	last := len(g.watchers) == 0
+	if last {
+		g.routeTables.at = nil // else it would hold what has changed since
+	}
 	g.mu.Unlock()
 	if last { // nobody needs the route tables
 		g.routeTables.mu.Lock()
@@ -291,8 +295,8 @@ func (g *Gateway) routeTable(listener string) *translate.Resource {
 		if all {
 			t.Only(changed)
 		}
-		for name, r := range changed {
-			if err := t.Put(name, r); err != nil {
+		for _, name := range slices.Sorted(maps.Keys(changed)) { // in order they are appended: none has to make room for another
+			if err := t.Put(name, changed[name]); err != nil {
 				g.opt.Log.Error("a route table has not all that it should have", zap.Error(err))
 			}
 		}

@@ -89,7 +89,7 @@ func (s *deltaStream) handle(r *discoveryv3.DeltaDiscoveryRequest) bool {
 		s.log.Warn("envoy asks for a type that is not served", zap.String("type", r.GetTypeUrl()))
 		return false
 	}
-	if s.cameOverLimit(tp, r) {
+	if tp.hasVariants && len(r.GetInitialResourceVersions()) > 0 && s.cameOverLimit(tp, r) {
 		s.g.opt.Seats.CameWithoutSeat(s) // without the gateway's lock, which is taken after that of the seats
 	}
 	s.g.mu.Lock()

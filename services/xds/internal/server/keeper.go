@@ -277,6 +277,9 @@ func (k *keeper) remember(d *status.Document, own bool) {
 	k.fleet.Signal()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.said.Lock()
+	d = k.document // a later one may have overtaken this one on the way here
+	k.said.Unlock()
 	raw, _ := json.Marshal(d) // it cannot fail
 	k.note(k.file.Note(laststate.Notes{ConfigVersion: d.Version, Document: string(raw)}))
 }
