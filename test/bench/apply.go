@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -63,8 +64,8 @@ func AwaitLive(ctx context.Context, s *harness.System, revision int64) error {
 			}
 		}
 		if time.Since(begin) > patience {
-			return fmt.Errorf("revision %d is not live after %v: published %d, live %d, %d Envoys, troubles %v, %w",
-				revision, patience, st.PublishedRevision, st.LiveRevision, st.Proxies, st.Troubles, err)
+			return errors.Join(fmt.Errorf("revision %d is not live after %v: published %d, live %d, %d Envoys, troubles %v",
+				revision, patience, st.PublishedRevision, st.LiveRevision, st.Proxies, st.Troubles), err)
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):

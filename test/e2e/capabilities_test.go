@@ -117,12 +117,6 @@ func newStranger(t *testing.T, envoy string, given ...int) stranger {
 	return s
 }
 
-// dead says whether a process has ended, buried or not.
-func dead(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err != nil || strings.Contains(string(stat), ") Z ")
-}
-
 // TestCapabilitiesAreGivenUp: from when the interface is guarded on, the agent has what larger maps and low ports take,
 // and its Envoy the latter alone, whoever they run as; and with that all goes on: rules, an interface that was made
 // anew, Envoy's restarts and an upgrade.
@@ -137,7 +131,6 @@ func TestCapabilitiesAreGivenUp(t *testing.T) {
 		name  string
 		as    []string // to start with
 		owner int
-		env   []string
 		agent wanted
 		bound bool // whether it may shrink the bounding set
 	}{
@@ -264,12 +257,7 @@ func TestCapabilitiesAreGivenUp(t *testing.T) {
 
 			// Killed, the agent takes its Envoy along.
 			_ = g.Agent.Stop(syscall.SIGKILL) // that is how it ends
-			eventually(t, func() string {
-				if !dead(pid) {
-					return "Envoy has outlived the agent"
-				}
-				return ""
-			})
+			gone(t, "Envoy, without its agent,", pid)
 		})
 	}
 }

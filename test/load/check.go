@@ -28,7 +28,7 @@ func Check(ctx context.Context, s *harness.System, all []*Writer, kept int64) er
 			break
 		}
 		if time.Since(t0) > 60*time.Second {
-			return fmt.Errorf("the system does not recover: %d %s %w", status, body, err)
+			return errors.Join(fmt.Errorf("the system does not recover: %d %s", status, body), err)
 		}
 	}
 	for _, w := range all {

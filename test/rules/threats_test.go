@@ -2,9 +2,7 @@ package rules
 
 import (
 	"go/ast"
-	"go/parser"
 	"go/token"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -91,18 +89,12 @@ func claims(t *testing.T, doc string) (out []string) {
 func tests(t *testing.T, root string) map[string]map[string][]string {
 	t.Helper()
 	out := map[string]map[string][]string{}
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
-			return err
+	sources(t, root, []string{"bpf", "pkg", "services", "test"}, func(path string, _ *token.FileSet, file *ast.File) {
+		// What is in testdata is run by no go test.
+		if !strings.HasSuffix(path, "_test.go") || strings.Contains(path, "/testdata/") {
+			return
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
-		if err != nil {
-			return err
-		}
-		dir, err := filepath.Rel(root, filepath.Dir(path))
-		if err != nil {
-			return err
-		}
+		dir := filepath.ToSlash(filepath.Dir(path))
 		for _, decl := range file.Decls {
 			f, ok := decl.(*ast.FuncDecl)
 			if !ok || f.Recv != nil || !strings.HasPrefix(f.Name.Name, "Test") && !strings.HasPrefix(f.Name.Name, "Fuzz") {
@@ -111,13 +103,9 @@ func tests(t *testing.T, root string) map[string]map[string][]string {
 			if out[f.Name.Name] == nil {
 				out[f.Name.Name] = map[string][]string{}
 			}
-			out[f.Name.Name][filepath.ToSlash(dir)] = parts(f)
+			out[f.Name.Name][dir] = parts(f)
 		}
-		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return out
 }
 

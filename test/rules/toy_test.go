@@ -148,7 +148,7 @@ func copyOf(t *testing.T, root string) string {
 		switch {
 		case err != nil:
 			return err
-		case name == ".git" || name == ".cache" || name == "bin":
+		case name == ".git" || name == ".cache" || name == "bin" || name == filepath.Join("wasm-filters", "target"):
 			if d.IsDir() {
 				return fs.SkipDir
 			}

@@ -106,15 +106,21 @@ func TestSlowClients(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		over := make(chan hostile.Done, 1)
 		go func() { over <- a.Run(ctx, target) }()
-		for held(t, s) < at {
-			time.Sleep(50 * time.Millisecond)
-		}
+		harness.Eventually(t, func() string {
+			if n := held(t, s); n < at {
+				return fmt.Sprintf("%d of %d are held", n, at)
+			}
+			return ""
+		})
 		p99, failed := asked(t, s, 200)
 		cancel()
 		t.Logf("%+v: the other's p99 is %v, without it %v", <-over, p99, quiet)
-		for held(t, s) > 0 {
-			time.Sleep(50 * time.Millisecond)
-		}
+		harness.Eventually(t, func() string {
+			if n := held(t, s); n > 0 {
+				return fmt.Sprintf("%d are held still", n)
+			}
+			return ""
+		})
 		return p99, failed
 	}
 	for name, c := range map[string]struct {

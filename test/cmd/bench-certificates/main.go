@@ -310,7 +310,7 @@ func (b *bench) changes(ctx context.Context, rounds int, r *row) error {
 func (b *bench) updates(ctx context.Context) (int, error) {
 	status, raw, err := b.Call(ctx, http.MethodGet, b.Admin+"/stats?filter=^listener_manager.lds.update_success$", nil)
 	if err != nil || status != http.StatusOK {
-		return 0, fmt.Errorf("stats: %d %w", status, err)
+		return 0, errors.Join(fmt.Errorf("stats: %d", status), err)
 	}
 	_, value, _ := strings.Cut(strings.TrimSpace(string(raw)), ": ")
 	return strconv.Atoi(value)

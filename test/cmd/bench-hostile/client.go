@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -56,7 +57,7 @@ func doorsOf(ctx context.Context, s *harness.System) ([]door, error) {
 		"routes":[{"name":"reader","prefix":"/","cluster_name":"reader","hosts":["reader.example.com"]}]}`
 	config := fmt.Sprintf(document, port)
 	if status, raw, err := s.Call(ctx, "POST", s.XDS+"/v1/config", config); err != nil || status >= 300 {
-		return nil, fmt.Errorf("POST /v1/config: %d %s %w", status, raw, err)
+		return nil, errors.Join(fmt.Errorf("POST /v1/config: %d %s", status, raw), err)
 	}
 	key, err := s.ClusterKey()
 	if err != nil {
