@@ -62,7 +62,7 @@ func (f AuditFilter) query() (sql string, args []any) {
 		ORDER BY at DESC, revision DESC, kind DESC, name DESC LIMIT ` + limit + `)
 		UNION ALL
 		(SELECT at, 0, 'Token', name, action, actor, request_id,
-			` + tokenMessage + `, actor_id FROM token_changes WHERE ` + tokens + `
+			` + messageOrRole + `, actor_id FROM token_changes WHERE ` + tokens + `
 		ORDER BY at DESC, name DESC LIMIT ` + limit + `)
 	) AS entries ORDER BY at DESC, revision DESC, kind DESC, name DESC LIMIT ` + limit, args
 }
@@ -70,8 +70,8 @@ func (f AuditFilter) query() (sql string, args []any) {
 // What the audit says of a change and of a token. The chain's hashes are over it: said otherwise, what is stored would no
 // longer fit.
 const (
-	actionOf     = `CASE WHEN c.before IS NULL THEN 'create' WHEN c.after IS NULL THEN 'delete' ELSE 'update' END`
-	tokenMessage = `CASE WHEN message = '' THEN 'role ' || role ELSE message END`
+	actionOf      = `CASE WHEN c.before IS NULL THEN 'create' WHEN c.after IS NULL THEN 'delete' ELSE 'update' END`
+	messageOrRole = `CASE WHEN message = '' THEN 'role ' || role ELSE message END`
 )
 
 // Audit reads a page, the newest first.
