@@ -47,12 +47,12 @@ func (p *Program) Apply(ctx context.Context, r Ruleset) error {
 	if err := p.coll.Maps[xdpMapControlMap].Lookup(uint32(0), &control); err != nil {
 		return fmt.Errorf("read the sequence: %w", err)
 	}
-	slot := 1 - control.Sequence&1
-	if err := p.write(ctx, slot, next); err != nil {
-		// Nobody reads this slot, but what it holds is not known any more.
-		if g := p.state[slot]; g != nil {
+	gen := 1 - control.Sequence&1
+	if err := p.write(ctx, gen, next); err != nil {
+		// Nobody reads this generation, but what it holds is not known any more.
+		if g := p.state[gen]; g != nil {
 			g.close()
-			p.state[slot] = nil
+			p.state[gen] = nil
 		}
 		return err
 	}
@@ -62,40 +62,40 @@ func (p *Program) Apply(ctx context.Context, r Ruleset) error {
 	}
 	p.current.Store(&r)
 	p.settled = make(chan struct{})
-	go p.settle(slot, p.state[slot].trie4, p.settled)
+	go p.settle(gen, p.state[gen].trie4, p.settled)
 	return nil
 }
 
 // settle waits until every packet that began before has ended: updates of maps of maps wait for that in the
 // kernel (since 4.19), even one that changes nothing. It runs beside the caller, because only the next Apply needs
 // it. An error leaves the next Apply to meet the same one.
-func (p *Program) settle(slot uint32, trie *ebpf.Map, done chan<- struct{}) {
+func (p *Program) settle(gen uint32, trie *ebpf.Map, done chan<- struct{}) {
 	defer close(done)
-	_ = p.coll.Maps[xdpMapPrefixes4].Put(slot, trie)
+	_ = p.coll.Maps[xdpMapPrefixes4].Put(gen, trie)
 }
 
-// write makes slot hold t.
-func (p *Program) write(ctx context.Context, slot uint32, t *tables) error {
-	g := p.state[slot]
+// write makes the generation gen hold t.
+func (p *Program) write(ctx context.Context, gen uint32, t *tables) error {
+	g := p.state[gen]
 	if g == nil {
 		g = &generation{}
-		p.state[slot] = g
+		p.state[gen] = g
 	}
 	old := g.tables
 	if old == nil {
 		old = &tables{}
 	}
-	if err := p.writeTrie(ctx, &g.trie4, xdpMapPrefixes4, slot, &p.networks.trie4); err != nil {
+	if err := p.writeTrie(ctx, &g.trie4, xdpMapPrefixes4, gen, &p.networks.trie4); err != nil {
 		return err
 	}
-	if err := p.writeTrie(ctx, &g.trie6, xdpMapPrefixes6, slot, &p.networks.trie6); err != nil {
+	if err := p.writeTrie(ctx, &g.trie6, xdpMapPrefixes6, gen, &p.networks.trie6); err != nil {
 		return err
 	}
 	for id, policy := range t.policies {
 		if before, ok := old.policies[id]; ok && before == policy {
 			continue
 		}
-		if err := p.coll.Maps[xdpMapPolicyMap].Put(slot*MaxPolicies+id, &policy); err != nil {
+		if err := p.coll.Maps[xdpMapPolicyMap].Put(gen*MaxPolicies+id, &policy); err != nil {
 			return fmt.Errorf("write policy %d: %w", id, err)
 		}
 	}
@@ -103,11 +103,11 @@ func (p *Program) write(ctx context.Context, slot uint32, t *tables) error {
 		if g.tables != nil && word == old.ports[i] {
 			continue
 		}
-		if err := p.coll.Maps[xdpMapAmpPortMap].Put(slot*uint32(len(t.ports))+uint32(i), word); err != nil {
+		if err := p.coll.Maps[xdpMapAmpPortMap].Put(gen*uint32(len(t.ports))+uint32(i), word); err != nil {
 			return fmt.Errorf("write amplification ports: %w", err)
 		}
 	}
-	if err := p.coll.Maps[xdpMapConfigMap].Put(slot, &t.config); err != nil {
+	if err := p.coll.Maps[xdpMapConfigMap].Put(gen, &t.config); err != nil {
 		return fmt.Errorf("write flags: %w", err)
 	}
 	g.tables = t
@@ -117,10 +117,10 @@ func (p *Program) write(ctx context.Context, slot uint32, t *tables) error {
 // chunk is how many nodes of a trie one system call carries.
 const chunk = 4096
 
-// writeTrie makes m, which is that of slot in outer, hold t; it holds what t was when it was written last. A trie
+// writeTrie makes m, which is that of generation gen in outer, hold t; it holds what t was when it was written last. A trie
 // that has outgrown its map gets one of at least twice the size, and so few prefixes do not cost the memory of many.
-func (p *Program) writeTrie(ctx context.Context, m **ebpf.Map, outer string, slot uint32, t *trie) error {
-	dirty := t.clean(slot)
+func (p *Program) writeTrie(ctx context.Context, m **ebpf.Map, outer string, gen uint32, t *trie) error {
+	pending := t.take(gen)
 	if *m == nil || int((*m).MaxEntries()) < len(t.nodes) {
 		spec := p.spec.Maps[outer].InnerMap.Copy()
 		spec.Name = "mp_" + outer
@@ -131,19 +131,19 @@ func (p *Program) writeTrie(ctx context.Context, m **ebpf.Map, outer string, slo
 		if err != nil {
 			return fmt.Errorf("make a trie of %d nodes: %w", spec.MaxEntries, err)
 		}
-		if err := p.coll.Maps[outer].Put(slot, fresh); err != nil {
+		if err := p.coll.Maps[outer].Put(gen, fresh); err != nil {
 			return errors.Join(fmt.Errorf("place a trie: %w", err), fresh.Close())
 		}
 		if *m != nil {
 			(*m).Close()
 		}
-		*m, dirty = fresh, dirty[:0]
+		*m, pending = fresh, pending[:0]
 		for i := range t.nodes {
-			dirty = append(dirty, uint32(i))
+			pending = append(pending, uint32(i))
 		}
 	}
-	values := make([]node, 0, min(chunk, len(dirty)))
-	for keys := range slices.Chunk(dirty, chunk) {
+	values := make([]node, 0, min(chunk, len(pending)))
+	for keys := range slices.Chunk(pending, chunk) {
 		values = values[:0]
 		for _, i := range keys {
 			values = append(values, t.nodes[i])

@@ -32,8 +32,8 @@ type trie struct {
 	short    map[int]answer // prefixes of up to rootBits, by position
 	free     []uint32       // nodes that nothing leads to
 	prefixes int
-	// dirty are the nodes that each generation's map has not got as they are now.
-	dirty [2][]uint32
+	// pending are the nodes that each generation's map has not got as they are now.
+	pending [2][]uint32
 }
 
 // answer is what a prefix says, or several together: an entry of each kind, 0 for none.
@@ -63,16 +63,16 @@ func (a answer) entry() uint32 { return cmp.Or(a.list, a.policy) }
 
 type shadow struct {
 	inherited answer // from the prefixes above
-	// claims are the prefixes that end in this node, by position, and so shorter ones first.
-	claims   []claim
+	// prefixes are those that end in this node, by position, and so shorter ones first.
+	prefixes []prefix
 	parent   uint32
-	slot     uint8 // of the parent
+	index    uint8 // of the entry in the parent that leads here
 	children uint8
-	dirty    [2]bool
+	pending  [2]bool
 }
 
-// claim is a prefix. Its position is that of its last bits in a binary tree that is laid out in levels.
-type claim struct {
+// prefix is one that ends in a node. Its position is that of its last bits in a binary tree that is laid out in levels.
+type prefix struct {
 	position int
 	answer
 }
@@ -114,7 +114,7 @@ func (t *trie) change(p netip.Prefix, k kind, from, to uint32) bool {
 			at = next &^ trieChild
 			continue
 		}
-		if !t.claim(at, 1<<(length-depth)|nibble>>(depth+4-length), k, from, to) {
+		if !t.changeAt(at, 1<<(length-depth)|nibble>>(depth+4-length), k, from, to) {
 			return false
 		}
 		t.paint(at)
@@ -148,24 +148,24 @@ func (t *trie) say(said *answer, k kind, from, to uint32) bool {
 	return true
 }
 
-// claim changes what the prefix at a position of a node says.
-func (t *trie) claim(at uint32, position int, k kind, from, to uint32) bool {
+// changeAt changes what the prefix at a position of a node says.
+func (t *trie) changeAt(at uint32, position int, k kind, from, to uint32) bool {
 	s := &t.shadows[at]
-	i, found := slices.BinarySearchFunc(s.claims, position, func(c claim, p int) int { return cmp.Compare(c.position, p) })
-	c := claim{position: position}
+	i, found := slices.BinarySearchFunc(s.prefixes, position, func(c prefix, p int) int { return cmp.Compare(c.position, p) })
+	c := prefix{position: position}
 	if found {
-		c = s.claims[i]
+		c = s.prefixes[i]
 	}
 	if !t.say(&c.answer, k, from, to) {
 		return false
 	}
 	switch none := c.answer == (answer{}); {
 	case found && none:
-		s.claims = slices.Delete(s.claims, i, i+1)
+		s.prefixes = slices.Delete(s.prefixes, i, i+1)
 	case found:
-		s.claims[i] = c
+		s.prefixes[i] = c
 	case !none:
-		s.claims = slices.Insert(s.claims, i, c)
+		s.prefixes = slices.Insert(s.prefixes, i, c)
 	}
 	return true
 }
@@ -178,13 +178,13 @@ func (t *trie) above(root int) (a answer) {
 	return a
 }
 
-// slots are the answers of a node's entries, those included that lead on to another node.
-func (t *trie) slots(at uint32) (out [16]answer) {
+// answers are the answers of a node's entries, those included that lead on to another node.
+func (t *trie) answers(at uint32) (out [16]answer) {
 	s := &t.shadows[at]
 	for i := range out {
 		out[i] = s.inherited
 	}
-	for _, c := range s.claims {
+	for _, c := range s.prefixes {
 		level := bits.Len(uint(c.position)) - 1
 		width := 16 >> level
 		first := (c.position - 1<<level) * width
@@ -197,7 +197,7 @@ func (t *trie) slots(at uint32) (out [16]answer) {
 
 // paint writes a node's entries anew, and goes on where that changes what is below.
 func (t *trie) paint(at uint32) {
-	for i, a := range t.slots(at) {
+	for i, a := range t.answers(at) {
 		switch was := t.nodes[at][i]; {
 		case was&trieChild != 0:
 			t.inherit(was&^trieChild, a)
@@ -216,7 +216,7 @@ func (t *trie) inherit(at uint32, a answer) {
 }
 
 // grow puts a node below an entry.
-func (t *trie) grow(parent uint32, slot int) uint32 {
+func (t *trie) grow(parent uint32, index int) uint32 {
 	at := uint32(len(t.nodes))
 	if n := len(t.free); n > 0 {
 		at, t.free = t.free[n-1], t.free[:n-1]
@@ -224,12 +224,12 @@ func (t *trie) grow(parent uint32, slot int) uint32 {
 		t.nodes, t.shadows = append(t.nodes, node{}), append(t.shadows, shadow{})
 	}
 	s := &t.shadows[at]
-	s.inherited, s.parent, s.slot = t.slots(parent)[slot], parent, uint8(slot)
+	s.inherited, s.parent, s.index = t.answers(parent)[index], parent, uint8(index)
 	for i := range t.nodes[at] {
 		t.nodes[at][i] = s.inherited.entry()
 	}
 	t.touch(at)
-	t.nodes[parent][slot] = at | trieChild
+	t.nodes[parent][index] = at | trieChild
 	t.shadows[parent].children++
 	t.touch(parent)
 	return at
@@ -237,11 +237,11 @@ func (t *trie) grow(parent uint32, slot int) uint32 {
 
 // prune takes away a node in which no prefix ends or goes on, and those above that it was the last of.
 func (t *trie) prune(at uint32) {
-	for s := &t.shadows[at]; at >= trieRoot && s.children == 0 && len(s.claims) == 0; s = &t.shadows[at] {
+	for s := &t.shadows[at]; at >= trieRoot && s.children == 0 && len(s.prefixes) == 0; s = &t.shadows[at] {
 		t.free = append(t.free, at)
-		s.claims = nil
+		s.prefixes = nil
 		at = s.parent
-		t.nodes[at][s.slot] = s.inherited.entry()
+		t.nodes[at][s.index] = s.inherited.entry()
 		t.shadows[at].children--
 		t.touch(at)
 	}
@@ -249,20 +249,20 @@ func (t *trie) prune(at uint32) {
 
 // touch notes that a node has changed.
 func (t *trie) touch(at uint32) {
-	for slot, dirty := range t.shadows[at].dirty {
-		if !dirty {
-			t.shadows[at].dirty[slot] = true
-			t.dirty[slot] = append(t.dirty[slot], at)
+	for gen, pending := range t.shadows[at].pending {
+		if !pending {
+			t.shadows[at].pending[gen] = true
+			t.pending[gen] = append(t.pending[gen], at)
 		}
 	}
 }
 
-// clean takes the changed nodes of a generation, in order.
-func (t *trie) clean(slot uint32) []uint32 {
-	out := t.dirty[slot]
-	t.dirty[slot] = nil
+// take takes the changed nodes of a generation, in order.
+func (t *trie) take(gen uint32) []uint32 {
+	out := t.pending[gen]
+	t.pending[gen] = nil
 	for _, at := range out {
-		t.shadows[at].dirty[slot] = false
+		t.shadows[at].pending[gen] = false
 	}
 	slices.Sort(out)
 	return out

@@ -29,8 +29,8 @@ func (p *Program) Differences(r Ruleset) ([]string, error) {
 	if err := p.coll.Maps[xdpMapControlMap].Lookup(uint32(0), &control); err != nil {
 		return nil, fmt.Errorf("read the sequence: %w", err)
 	}
-	slot := control.Sequence & 1
-	placed := p.state[slot]
+	gen := control.Sequence & 1
+	placed := p.state[gen]
 	if placed == nil {
 		return nil, errors.New("what packets see is of an earlier life, and no ruleset was applied since")
 	}
@@ -44,7 +44,7 @@ func (p *Program) Differences(r Ruleset) ([]string, error) {
 		if family.want == nil {
 			continue // the flags say that nobody looks there
 		}
-		is, err := p.readTrie(family.outer, slot, family.trie)
+		is, err := p.readTrie(family.outer, gen, family.trie)
 		if err != nil {
 			return nil, err
 		}
@@ -52,7 +52,7 @@ func (p *Program) Differences(r Ruleset) ([]string, error) {
 	}
 	for id, policy := range want.policies {
 		var is xdpPolicy
-		if err := p.coll.Maps[xdpMapPolicyMap].Lookup(slot*MaxPolicies+id, &is); err != nil {
+		if err := p.coll.Maps[xdpMapPolicyMap].Lookup(gen*MaxPolicies+id, &is); err != nil {
 			return nil, fmt.Errorf("read policy %d: %w", id, err)
 		}
 		if is != policy {
@@ -61,7 +61,7 @@ func (p *Program) Differences(r Ruleset) ([]string, error) {
 	}
 	for i, word := range want.ports {
 		var is uint64
-		if err := p.coll.Maps[xdpMapAmpPortMap].Lookup(slot*uint32(len(want.ports))+uint32(i), &is); err != nil {
+		if err := p.coll.Maps[xdpMapAmpPortMap].Lookup(gen*uint32(len(want.ports))+uint32(i), &is); err != nil {
 			return nil, fmt.Errorf("read amplification ports: %w", err)
 		}
 		if is != word {
@@ -69,7 +69,7 @@ func (p *Program) Differences(r Ruleset) ([]string, error) {
 		}
 	}
 	var is xdpConfig
-	if err := p.coll.Maps[xdpMapConfigMap].Lookup(slot, &is); err != nil {
+	if err := p.coll.Maps[xdpMapConfigMap].Lookup(gen, &is); err != nil {
 		return nil, fmt.Errorf("read flags: %w", err)
 	}
 	if is != want.config {
@@ -79,11 +79,11 @@ func (p *Program) Differences(r Ruleset) ([]string, error) {
 	return out[:min(len(out), maxDifferences)], nil
 }
 
-// readTrie reads m, which Apply has placed in a slot of a map of maps, and sees that it is still there. The kernel
-// opens a map by the id in that slot for CAP_SYS_ADMIN alone.
-func (p *Program) readTrie(outer string, slot uint32, m *ebpf.Map) (nodes, error) {
+// readTrie reads m, which Apply has placed in a map of maps at a generation's index, and sees that it is still there. The kernel
+// opens a map by the id that stands there for CAP_SYS_ADMIN alone.
+func (p *Program) readTrie(outer string, gen uint32, m *ebpf.Map) (nodes, error) {
 	var there ebpf.MapID
-	if err := p.coll.Maps[outer].Lookup(slot, &there); err != nil {
+	if err := p.coll.Maps[outer].Lookup(gen, &there); err != nil {
 		return nil, fmt.Errorf("find the trie of %s: %w", outer, err)
 	}
 	info, err := m.Info()

@@ -33,7 +33,7 @@ struct {
 #define F_PREFIXES6 (1 << 1)
 #define F_MALFORMED (1 << 2)   /* drop what cannot be parsed */
 #define F_TCP_FLAGS (1 << 3)   /* drop impossible TCP flags */
-#define F_LAND (1 << 4)        /* drop what claims to come from its destination */
+#define F_LAND (1 << 4)        /* drop what has its destination for its source */
 #define F_TINY (1 << 5)        /* drop fragments that hide the TCP header */
 #define F_FRAGMENTS (1 << 6)   /* drop every fragment */
 #define F_AMP (1 << 7)         /* drop UDP from the ports in amp_port_map */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* From a frame to a source and a transport header. Everything is read from the linear part of the frame; a
- * transport header that a driver left outside of it is not examined, and not held against the packet. */
+ * transport header that a driver left outside of it is not examined, and does not count against it. */
 #pragma once
 #include "maps.h"
 

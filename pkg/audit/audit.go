@@ -78,7 +78,7 @@ type Point struct {
 	Hash string `json:"hash"`
 }
 
-// Hasher makes a record's hash, one entry after another, so that a write of many objects need not be held.
+// Hasher makes a record's hash, one entry after another, so that a write of many objects need not be in memory at once.
 type Hasher struct {
 	h   hash.Hash
 	buf []byte

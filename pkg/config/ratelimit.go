@@ -20,7 +20,7 @@ var rateLimitKind = Kind{
 		}
 	},
 	index: func(s *State, o *resource.Object, by int) {
-		for _, p := range claimed(rateLimitOf(o)) {
+		for _, p := range prefixesOf(rateLimitOf(o)) {
 			put(s.cidrs, p, o, by)
 		}
 	},
@@ -116,7 +116,7 @@ func limited(c Change) (gateways []string, all bool) {
 // everyone is the key of the policies without CIDRs.
 var everyone = []netip.Prefix{{}}
 
-func claimed(p *configv1.RateLimitPolicy) []netip.Prefix {
+func prefixesOf(p *configv1.RateLimitPolicy) []netip.Prefix {
 	if len(p.GetCidrs()) == 0 {
 		return everyone
 	}
@@ -140,7 +140,7 @@ func (s *State) checkRateLimit(o *resource.Object, p *configv1.RateLimitPolicy) 
 	if len(c.found) > 0 {
 		return c.found // what does not parse cannot be compared
 	}
-	for i, prefix := range claimed(p) {
+	for i, prefix := range prefixesOf(p) {
 		for rival := range s.cidrs[prefix].all() {
 			r := rateLimitOf(rival)
 			if rival.Name == o.Name || !rivals(p, r) {

@@ -48,7 +48,7 @@ var routeKind = Kind{
 
 func routeOf(o *resource.Object) *configv1.Route { return o.Message().(*configv1.Route) }
 
-// AnyHost is the host of routes that serve every name that no other route of the listener claims.
+// AnyHost is the host of routes that serve every name that no other route of the listener names.
 const AnyHost = "*"
 
 // Gateways are the gateways that serve a route.
@@ -94,20 +94,20 @@ func (s *State) indexRoute(o *resource.Object, by int) {
 	for _, gw := range Gateways(m) {
 		for _, host := range Hosts(m) {
 			put(s.byHost, HostKey{gw, host}, o, by)
-			put(s.claims, claimOf(HostKey{gw, host}, match), o, by)
+			put(s.served, serveKeyOf(HostKey{gw, host}, match), o, by)
 		}
 		s.need(gw, m.GetAuthPolicy(), by)
 	}
 }
 
-// checkRoute finds routes that make the same claim.
+// checkRoute finds other routes that serve the same requests of a host.
 func (s *State) checkRoute(c Change) []Problem {
 	var out []Problem
 	o, r := c.After, routeOf(c.After)
 	match := matchKey(r)
 	for _, gw := range Gateways(r) {
 		for i, host := range Hosts(r) {
-			rivals := s.claims[claimOf(HostKey{gw, host}, match)]
+			rivals := s.served[serveKeyOf(HostKey{gw, host}, match)]
 			if rivals.len() < 2 {
 				continue
 			}
@@ -137,13 +137,13 @@ func shareListener(a, b *configv1.Route) bool {
 	return slices.ContainsFunc(a.GetListeners(), func(l string) bool { return slices.Contains(b.GetListeners(), l) })
 }
 
-// claim is the digest of a host with a match: two routes that make the same one on a common listener would leave
+// serveKey is the digest of a host with a match: two routes that have the same one on a common listener would leave
 // it to chance which of them serves.
-type claim [16]byte
+type serveKey [16]byte
 
-func claimOf(h HostKey, match string) claim {
+func serveKeyOf(h HostKey, match string) serveKey {
 	sum := sha256.Sum256([]byte(h.Gateway + "\x00" + h.Host + "\x00" + match))
-	return claim(sum[:])
+	return serveKey(sum[:])
 }
 
 // matchKey is equal for two routes exactly where they match the same requests of a host by the same

@@ -42,8 +42,8 @@ type State struct {
 	// routes by the hosts they serve, and services and certificates by who refers to them.
 	byHost map[HostKey]bag[*resource.Object]
 	users  map[resource.Ref]bag[resource.Ref]
-	// claims are the routes of one host with one match.
-	claims map[claim]bag[*resource.Object]
+	// served are the routes of one host with one match.
+	served map[serveKey]bag[*resource.Object]
 	// cidrs are the rate limit policies by what they limit; those without CIDRs under the zero prefix.
 	cidrs map[netip.Prefix]bag[*resource.Object]
 	// onListener are the routes and certificates that name a listener.
@@ -65,7 +65,7 @@ func New() *State {
 		tally:   resource.Tally{},
 		byHost:  map[HostKey]bag[*resource.Object]{},
 		users:   map[resource.Ref]bag[resource.Ref]{},
-		claims:  map[claim]bag[*resource.Object]{},
+		served:  map[serveKey]bag[*resource.Object]{},
 		cidrs:   map[netip.Prefix]bag[*resource.Object]{},
 
 		onListener: map[ListenerKey]bag[resource.Ref]{},
@@ -104,7 +104,7 @@ func (s *State) RoutesOf(h HostKey) []*resource.Object {
 // Serves says whether a route serves a host of a gateway.
 func (s *State) Serves(h HostKey) bool { return s.byHost[h].len() > 0 }
 
-// Hosts lists the hosts of a gateway that routes claim, in no order.
+// Hosts lists the hosts of a gateway that routes serve, in no order.
 func (s *State) Hosts(gateway string) []string {
 	var out []string
 	for h := range s.byHost {

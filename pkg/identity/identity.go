@@ -35,14 +35,14 @@ type Identity struct {
 	files Files
 
 	mu     sync.Mutex
-	now    *held
+	now    *contents
 	stamp  string
 	looked time.Time
 	err    error // why the files as they are now are not what counts
 }
 
-// held is what the files said.
-type held struct {
+// contents is what the files said.
+type contents struct {
 	cert        *tls.Certificate
 	certPEM     []byte
 	keyPEM      []byte
@@ -81,8 +81,8 @@ func (f Files) stamp() string {
 	return out.String()
 }
 
-func (f Files) read() (*held, error) {
-	h := &held{}
+func (f Files) read() (*contents, error) {
+	h := &contents{}
 	if f.Cert != "" {
 		var err error
 		if h.certPEM, err = os.ReadFile(f.Cert); err != nil {
@@ -160,7 +160,7 @@ func blocks(raw []byte, kind string, take func(der []byte) error) error {
 	}
 }
 
-func (i *Identity) current() *held {
+func (i *Identity) current() *contents {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if time.Since(i.looked) < fresh {
@@ -295,7 +295,7 @@ func (i *Identity) Check(chain []*x509.Certificate) error {
 }
 
 // notRevoked wants one chain without a revoked certificate.
-func (h *held) notRevoked(chains [][]*x509.Certificate) error {
+func (h *contents) notRevoked(chains [][]*x509.Certificate) error {
 	var err error
 	for _, chain := range chains {
 		if err = h.clean(chain); err == nil {
@@ -305,7 +305,7 @@ func (h *held) notRevoked(chains [][]*x509.Certificate) error {
 	return err
 }
 
-func (h *held) clean(chain []*x509.Certificate) error {
+func (h *contents) clean(chain []*x509.Certificate) error {
 	for n, c := range chain[:len(chain)-1] {
 		for _, list := range h.revoked {
 			if list.CheckSignatureFrom(chain[n+1]) != nil {

@@ -301,7 +301,7 @@ func Last[M sent](ctx context.Context, js jetstream.JetStream, id string) (last 
 const rarely = 12 * Heartbeat
 
 // Watch hands over every report of a sort, beginning with the last known ones, until the context ends. Fresh are those
-// that come as they are sent, so that their time can be held against the receiver's clock.
+// that come as they are sent, so that their time can be compared with the receiver's clock.
 func Watch[M sent](ctx context.Context, nc *nats.Conn, js jetstream.JetStream, take func(s M, fresh bool)) error {
 	var sort M
 	receive := func(data []byte, fresh bool) {

@@ -65,7 +65,7 @@ func (m *meter) begin() {
 	}
 }
 
-// done says that what was read has been dealt with, with so many messages behind it.
+// done says that what was read is done, with so many messages behind it.
 func (m *meter) done(pending uint64) {
 	m.mu.Lock()
 	if pending > 0 || m.now.Since.IsZero() {

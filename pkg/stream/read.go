@@ -128,7 +128,7 @@ func Intact(ctx context.Context, js jetstream.JetStream) (bool, error) {
 		kind string
 		sum  resource.Hash
 	}
-	held, all := map[string]share{}, resource.Tally{}
+	read, all := map[string]share{}, resource.Tally{}
 	fits := false
 	err := each(ctx, js, func(m jetstream.Msg, end bool) bool {
 		if m.Subject() == RevisionSubject {
@@ -137,12 +137,12 @@ func Intact(ctx context.Context, js jetstream.JetStream) (bool, error) {
 			return fits && end
 		}
 		fits = false
-		if old, ok := held[m.Subject()]; ok {
+		if old, ok := read[m.Subject()]; ok {
 			all.Sub(old.kind, old.sum)
-			delete(held, m.Subject())
+			delete(read, m.Subject())
 		}
 		if kind, sum, ok := digest(m); ok {
-			held[m.Subject()] = share{kind, sum}
+			read[m.Subject()] = share{kind, sum}
 			all.Add(kind, sum)
 		}
 		return false

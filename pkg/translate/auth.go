@@ -19,11 +19,11 @@ import (
 // whole. A route tells our filter its policy by its name, and jwt_authn by its configuration for that
 // route; each is told to let the other's routes alone.
 
-const slotAuth = "marchproxy.auth"
+const nameAuth = "marchproxy.auth"
 
 // filterAuth is ours: shared secrets and opaque tokens.
 var filterAuth = &filter{
-	slot: slotAuth, holds: []proto.Message{&httpwasmv3.Wasm{}, passThrough(), asleep()}, before: unavailable(),
+	name: nameAuth, holds: []proto.Message{&httpwasmv3.Wasm{}, passThrough(), asleep()}, before: unavailable(),
 	on:      onPolicies,
 	content: func(c *chain) *Resource { return c.policies.auth(nil) },
 	asks:    protected,
@@ -92,7 +92,7 @@ func isNative(p *configv1.AuthPolicy) bool {
 }
 
 // filter is our filter's configuration with these policies closed.
-func (s *authSlots) filter(these map[string]bool) authConfig {
+func (s *authFilters) filter(these map[string]bool) authConfig {
 	c := authConfig{PerRoute: s.perRoute}
 	for _, a := range s.ours {
 		p := a.ours
@@ -117,15 +117,15 @@ func (s *authSlots) filter(these map[string]bool) authConfig {
 	return c
 }
 
-// auth is the slot of our filter with these policies closed.
-func (s *authSlots) auth(these map[string]bool) *Resource {
+// auth is the config of our filter with these policies closed.
+func (s *authFilters) auth(these map[string]bool) *Resource {
 	c := s.filter(these)
 	if len(c.Policies)+len(c.StripHeaders) == 0 {
-		return unused(slotAuth, s.objects...)
+		return unused(nameAuth, s.objects...)
 	}
 	build := func(perRoute bool) *Resource {
 		c.PerRoute = perRoute
-		return extension(slotAuth, Wasm("auth", s.module("auth"), encode(c)), nil, s.objects...)
+		return extension(nameAuth, Wasm("auth", s.module("auth"), encode(c)), nil, s.objects...)
 	}
 	// A route's name is read only where one says something: reading it costs as much as all of the headers.
 	r := build(s.perRoute)

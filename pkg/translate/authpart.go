@@ -17,7 +17,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// authPart is a policy as the slots hold it. It is made once of each version of a policy, and not changed.
+// authPart is a policy as the filter configs hold it. It is made once of each version of a policy, and not changed.
 type authPart struct {
 	ref    resource.Ref
 	policy *configv1.AuthPolicy
@@ -28,7 +28,7 @@ type authPart struct {
 	size int
 	// headers are those that only the filter may set.
 	headers []string
-	// digest is one of all that the slots hold of it.
+	// digest is one of all that the filter configs hold of it.
 	digest string
 	// faults are why its engine would refuse it, and with it every other policy of the gateway.
 	faults []fault
@@ -47,7 +47,7 @@ type nativePart struct {
 // fault is what is wrong with a policy; the message goes after the path.
 type fault struct{ path, rule, message string }
 
-// parts are policies as the slots hold them, by version. Several cores ask at once.
+// parts are policies as the filter configs hold them, by version. Several cores ask at once.
 type parts struct {
 	mu sync.Mutex
 	of map[*configv1.AuthPolicy]*authPart
@@ -80,7 +80,7 @@ func (p *parts) only(used map[*configv1.AuthPolicy]*authPart) {
 	p.of = used
 }
 
-// part is a policy as the slots hold it.
+// part is a policy as the filter configs hold it.
 func (v *view) part(ref resource.Ref, p *configv1.AuthPolicy) *authPart {
 	return v.parts.get(p, func() *authPart {
 		return newPart(ref, p, func(k *configv1.JwtKey) (string, error) {
@@ -136,7 +136,7 @@ func (a *authPart) fault(path, rule, message string) {
 
 // judge has the engines read what they would get of this policy alone.
 func (a *authPart) judge() {
-	alone := newAuthSlots()
+	alone := newAuthFilters()
 	alone.add(a)
 	if why := filterconfig.Refused("auth", encode(alone.filter(nil))); why != "" {
 		a.fault(faultPath(why), "auth_policy.engine", "would be refused by the filter: "+why)

@@ -39,17 +39,17 @@ type Builder struct {
 	// named are the certificates that are asked for by server name, servedBy the names of each, and carriers have them.
 	named    map[string]string
 	servedBy map[string]map[string]bool
-	carriers deal
+	carriers carriers
 	// policies are the scopes whose routes name a policy, by policy, none being one.
 	policies map[string]map[Key]bool
 	// open are the listeners that there are, and wildcards the wildcard hosts with routes, the default's among them.
 	// limiting are the rate limit policies that limit requests of the gateway, and allowing those with addresses that
 	// all of them let pass. A change asks for these without a look at all scopes, hosts and policies.
 	open, wildcards, limiting, allowing map[string]bool
-	// asked are the scopes with routes that ask for a filter, by its slot.
+	// asked are the scopes with routes that ask for a filter, by its name.
 	asked map[string]map[Key]bool
-	// slotted are the policies in the slots, and judged the same as these hold them.
-	slotted Policies
+	// current are the policies in the filter configs, and judged the same as these hold them.
+	current Policies
 	judged  *parts
 }
 
@@ -80,9 +80,9 @@ type work struct {
 	certs    map[string]bool
 	listener bool
 	closed   []string          // listeners that are gone
-	was      Policies          // in the slots so far, as the Envoys have them
+	was      Policies          // in the filter configs so far, as the Envoys have them
 	stale    cause             // what filters depend on that may be another
-	turned   map[string]bool   // filters that routes begin or cease to ask for, by slot
+	turned   map[string]bool   // filters that routes begin or cease to ask for, by name
 	before   map[Key]*Resource // of what was touched
 	problems []config.Problem
 }
@@ -90,18 +90,18 @@ type work struct {
 func (b *Builder) begin(st *config.State) *work {
 	w := &work{
 		Builder: b, view: look(st, b.gatewayName, b.options, b.judged), scopes: map[string]bool{}, services: map[string]bool{},
-		certs: map[string]bool{}, before: map[Key]*Resource{}, was: b.slotted,
+		certs: map[string]bool{}, before: map[Key]*Resource{}, was: b.current,
 	}
 	w.wild = b.wildcards
 	return w
 }
 
-// Update takes changes that the state has in it already, and builds what they affect. What stays in the slots for routes
+// Update takes changes that the state has in it already, and builds what they affect. What stays in the filter configs for routes
 // that Envoys still have is an argument: was are the policies that the Envoys may know, [Builder.Policies] where that
 // is what was built last, and nothing stays where it is zero.
 func (b *Builder) Update(st *config.State, changes []config.Change, was Policies) (Delta, []config.Problem) {
 	w := b.begin(st)
-	if w.was = was; !maps.Equal(was.Leaving, b.slotted.Leaving) {
+	if w.was = was; !maps.Equal(was.Leaving, b.current.Leaving) {
 		w.stale |= onPolicies
 	}
 	for _, c := range changes {
@@ -157,8 +157,8 @@ func (b *Builder) Resolved(st *config.State, hosts []string) Delta {
 	return d
 }
 
-// Policies are those in the slots.
-func (b *Builder) Policies() Policies { return b.slotted }
+// Policies are those in the filter configs.
+func (b *Builder) Policies() Policies { return b.current }
 
 func (w *work) everyScope() {
 	w.scopes[config.AnyHost] = true
@@ -204,7 +204,7 @@ func (w *work) run() (Delta, []config.Problem) {
 	w.name()
 	w.listeners()
 	w.everyTable(slices.Collect(maps.Keys(w.scopes)))
-	w.slots()
+	w.filterConfigs()
 	for name := range w.services {
 		w.service(name)
 	}
@@ -252,11 +252,11 @@ func (w *work) put(k Key, r *Resource) {
 	}
 }
 
-// slots builds the content of those of the gateway's filters that may have another.
-func (w *work) slots() {
+// filterConfigs builds the config of those of the gateway's filters that may have another.
+func (w *work) filterConfigs() {
 	if w.gw == nil {
 		for _, f := range everyFilter {
-			w.put(Key{TypeExtension, f.slot}, nil)
+			w.put(Key{TypeExtension, f.name}, nil)
 		}
 		w.put(Key{TypeRuntime, bootstrap.RuntimeLayer}, nil)
 		return
@@ -268,21 +268,21 @@ func (w *work) slots() {
 		r := runtimeLayer(w.gateway, w.gw)
 		w.put(r.Key, r)
 	}
-	c := &chain{view: &w.view, asked: func(slot string) bool { return len(w.asked[slot]) > 0 }}
+	c := &chain{view: &w.view, asked: func(name string) bool { return len(w.asked[name]) > 0 }}
 	if w.stale&onLimits != 0 && len(w.limiting) > 0 {
 		names := maps.Clone(w.allowing)
 		maps.Copy(names, w.limiting)
 		c.limits = slices.Sorted(maps.Keys(names))
 	}
 	if w.stale&onPolicies != 0 {
-		w.slotted = w.was.then(w.policiesOf(w.policies))
+		w.current = w.was.then(w.policiesOf(w.policies))
 		var problems []config.Problem
-		c.policies, problems = w.policySlots(w.slotted, len(w.policies) > 0)
+		c.policies, problems = w.policyFilters(w.current, len(w.policies) > 0)
 		w.problems = append(w.problems, problems...)
 		w.parts.only(c.policies.used())
 	}
 	for _, f := range everyFilter {
-		if f.on&w.stale != 0 || w.turned[f.slot] {
+		if f.on&w.stale != 0 || w.turned[f.name] {
 			r := f.content(c)
 			w.put(r.Key, r)
 		}

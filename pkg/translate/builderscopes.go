@@ -96,20 +96,20 @@ func (w *work) useFilters(scope Key, asks map[string]bool) {
 		if f.on&onRoutes == 0 {
 			continue
 		}
-		was := len(w.asked[f.slot]) > 0
-		if asks[f.slot] {
+		was := len(w.asked[f.name]) > 0
+		if asks[f.name] {
 			if !was {
-				w.asked[f.slot] = map[Key]bool{}
+				w.asked[f.name] = map[Key]bool{}
 			}
-			w.asked[f.slot][scope] = true
+			w.asked[f.name][scope] = true
 		} else {
-			delete(w.asked[f.slot], scope)
+			delete(w.asked[f.name], scope)
 		}
-		if was != (len(w.asked[f.slot]) > 0) {
+		if was != (len(w.asked[f.name]) > 0) {
 			if w.turned == nil {
 				w.turned = map[string]bool{}
 			}
-			w.turned[f.slot] = true
+			w.turned[f.name] = true
 		}
 	}
 }

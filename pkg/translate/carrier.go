@@ -27,16 +27,16 @@ const (
 // IsCarrier says whether a cluster is one, and no service.
 func IsCarrier(name string) bool { return strings.HasPrefix(name, carrierPrefix) }
 
-// deal deals names out to carriers, by the first bits of their hash: as few as leave no carrier too many. That
-// depends on nothing but the names, so that every server finds the same, and one name more changes one carrier, or
-// parts one in two. The zero value has no names.
-type deal struct{ root hand }
+// carriers says which carrier has which name. The first bits of a name's hash choose it, as few of them as leave no
+// carrier with too many names. That depends on nothing but the names, so that every server finds the same, and one
+// name more changes one carrier, or parts one in two. The zero value has no names.
+type carriers struct{ root carrierNode }
 
-// hand is what begins with some bits: a carrier, or two hands.
-type hand struct {
+// carrierNode has the names whose hashes begin with some bits: a carrier, or two nodes below.
+type carrierNode struct {
 	names []string // in order; nil where it is parted
 	count int
-	parts *[2]hand
+	parts *[2]carrierNode
 }
 
 func hashOf(name string) uint64 {
@@ -51,8 +51,8 @@ func hashOf(name string) uint64 {
 func bit(hash uint64, depth int) uint64 { return hash >> (63 - depth) & 1 }
 
 // of is the carrier of a name, whether it is there or not.
-func (d *deal) of(name string) string {
-	hash, h, id := hashOf(name), &d.root, []byte(carrierPrefix)
+func (c *carriers) of(name string) string {
+	hash, h, id := hashOf(name), &c.root, []byte(carrierPrefix)
 	for depth := 0; h.parts != nil; depth++ {
 		b := bit(hash, depth)
 		h, id = &h.parts[b], append(id, '0'+byte(b))
@@ -61,8 +61,8 @@ func (d *deal) of(name string) string {
 }
 
 // change adds a name, or takes it away, and calls back with every carrier that is another one then: nil is one without names.
-func (d *deal) change(name string, add bool, changed func(id string, names []string)) {
-	h, id, hash := &d.root, carrierPrefix, hashOf(name)
+func (c *carriers) change(name string, add bool, changed func(id string, names []string)) {
+	h, id, hash := &c.root, carrierPrefix, hashOf(name)
 	by := 1
 	if !add {
 		by = -1
@@ -91,7 +91,7 @@ func (d *deal) change(name string, add bool, changed func(id string, names []str
 }
 
 // gather takes the names out of all carriers below.
-func (h *hand) gather(id string, into []string, changed func(string, []string)) []string {
+func (h *carrierNode) gather(id string, into []string, changed func(string, []string)) []string {
 	if h.parts == nil {
 		if len(h.names) > 0 {
 			changed(id, nil)
@@ -102,14 +102,14 @@ func (h *hand) gather(id string, into []string, changed func(string, []string)) 
 }
 
 // part makes two of a carrier that has too many names, as often as it takes.
-func (h *hand) part(id string, depth int, changed func(string, []string)) {
+func (h *carrierNode) part(id string, depth int, changed func(string, []string)) {
 	if h.count <= perCarrier || depth == 64 {
 		if changed(id, slices.Clone(h.names)); h.count == 0 {
 			h.names = nil
 		}
 		return
 	}
-	h.parts = new([2]hand)
+	h.parts = new([2]carrierNode)
 	for _, n := range h.names {
 		to := &h.parts[bit(hashOf(n), depth)]
 		to.names, to.count = append(to.names, n), to.count+1

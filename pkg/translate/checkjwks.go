@@ -12,7 +12,7 @@ import (
 )
 
 // publicKeys decodes a key set: public keys only, each one that Envoy can use. Of a set without any such key Envoy
-// refuses everything that stands in the gateway's slot, and what it cannot use of another set it passes over in
+// refuses the whole config of the gateway's filter, and what it cannot use of another set it passes over in
 // silence. What is wrong is said in words that go after the field's name.
 func publicKeys(text string) (keys []jwk, wrong []string) {
 	var set map[string]json.RawMessage

@@ -12,18 +12,18 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 )
 
-const slotClaims = "marchproxy.claims"
+const nameClaims = "marchproxy.claims"
 
 // filterClaims denies tokens of filterJWT that have not the claims which their policy requires.
 var filterClaims = &filter{
-	slot: slotClaims, holds: []proto.Message{&rbacv3.RBAC{}, passThrough(), asleep()}, before: unavailable(),
+	name: nameClaims, holds: []proto.Message{&rbacv3.RBAC{}, passThrough(), asleep()}, before: unavailable(),
 	on:      onPolicies,
 	content: func(c *chain) *Resource { return c.policies.claims(nil) },
 	asks:    protected,
 }
 
 // rules are what denies tokens without the claims that their policy requires.
-func (s *authSlots) rules(these map[string]bool) *rbacv3.RBAC {
+func (s *authFilters) rules(these map[string]bool) *rbacv3.RBAC {
 	all := map[string]*rbacconfigv3.Policy{}
 	for _, a := range s.native {
 		switch name := a.ref.Name; {
@@ -40,14 +40,14 @@ func (s *authSlots) rules(these map[string]bool) *rbacv3.RBAC {
 	return &rbacv3.RBAC{Rules: &rbacconfigv3.RBAC{Action: rbacconfigv3.RBAC_DENY, Policies: all}}
 }
 
-// claims is the slot of the required claims.
-func (s *authSlots) claims(these map[string]bool) *Resource {
+// claims is the config of the filter for required claims.
+func (s *authFilters) claims(these map[string]bool) *Resource {
 	content := s.rules(these)
 	if content == nil {
-		return sleeping(slotClaims, passThrough(), s.objects...)
+		return sleeping(nameClaims, passThrough(), s.objects...)
 	}
 	requiring := slices.DeleteFunc(slices.Clone(s.native), func(a *authPart) bool { return a.native.claims == nil })
-	return s.divided(extension(slotClaims, content, nil, s.objects...), requiring, these, s.claims)
+	return s.divided(extension(nameClaims, content, nil, s.objects...), requiring, these, s.claims)
 }
 
 // denyWithout denies what a policy has verified and what lacks one of the claims.

@@ -15,36 +15,36 @@ import (
 )
 
 const (
-	slotConnections = "marchproxy.connections"
-	slotAddresses   = "marchproxy.connections_per_address"
+	nameConnections = "marchproxy.connections"
+	nameAddresses   = "marchproxy.connections_per_address"
 )
 
 // filterConnections stands among the network filters, before the connection manager of every chain. What comes into it
 // counts the connections of one chain that were made since it came; those that are there already stay, uncounted.
 var filterConnections = &filter{
-	slot: slotConnections, holds: []proto.Message{&limitv3.ConnectionLimit{}}, before: unlimited(),
+	name: nameConnections, holds: []proto.Message{&limitv3.ConnectionLimit{}}, before: unlimited(),
 	on: onGateway,
 	content: func(c *chain) *Resource {
-		return extension(slotConnections, connectionLimit(c.gw.GetLimits().GetMaxConnections()), nil, c.ref())
+		return extension(nameConnections, connectionLimit(c.gw.GetLimits().GetMaxConnections()), nil, c.ref())
 	},
 }
 
 // filterAddresses stands before it, so that what one address has too many of counts nowhere else.
 var filterAddresses = &filter{
-	slot: slotAddresses, holds: []proto.Message{&limitv3.ConnectionLimit{}, &networkwasmv3.Wasm{}}, before: unlimited(),
+	name: nameAddresses, holds: []proto.Message{&limitv3.ConnectionLimit{}, &networkwasmv3.Wasm{}}, before: unlimited(),
 	on: onGateway,
 	content: func(c *chain) *Resource {
 		content := unlimited()
 		if n := perAddress(c.gw.GetLimits()); n > 0 {
 			content = PerAddress(c.module("connections"), n)
 		}
-		return extension(slotAddresses, content, nil, c.ref())
+		return extension(nameAddresses, content, nil, c.ref())
 	},
 }
 
 // networkPlace is [filter.place] of a network filter.
 func (f *filter) networkPlace() *listenerv3.Filter {
-	return &listenerv3.Filter{Name: f.slot, ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: f.discovered()}}
+	return &listenerv3.Filter{Name: f.name, ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: f.discovered()}}
 }
 
 // perAddress is how many connections an address may have; 0 for any number. Where nothing is said it is more than hundreds

@@ -11,13 +11,13 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 )
 
-const slotCORS = "envoy.filters.http.cors"
+const nameCORS = "envoy.filters.http.cors"
 
 // filterCORS answers preflights and sets the headers of the answers to other origins, as a route says.
 var filterCORS = &filter{
-	slot: slotCORS, holds: []proto.Message{&corsv3.Cors{}}, before: asleep(),
+	name: nameCORS, holds: []proto.Message{&corsv3.Cors{}}, before: asleep(),
 	on:      onRoutes,
-	content: func(c *chain) *Resource { return c.onDemand(slotCORS, &corsv3.Cors{}) },
+	content: func(c *chain) *Resource { return c.onDemand(nameCORS, &corsv3.Cors{}) },
 	asks:    func(r *configv1.Route) bool { return r.GetCors() != nil },
 	route: func(_ *tableBuilder, _ string, r *configv1.Route) proto.Message {
 		if r.GetCors() == nil {

@@ -7,7 +7,7 @@
 // Resources are made by functions of a view, which is a state as one gateway sees it, and of arguments. A [Builder] keeps
 // the resources of one gateway, and decides which of them to make again: [Builder.Update] makes those that a change
 // affects and nothing else. Where something depends on what Envoys have from before, that is an argument as well: the
-// [Policies] that stay in the slots, and the last form of a service whose names have no address. Each resource is
+// [Policies] that stay in the filter configs, and the last form of a service whose names have no address. Each resource is
 // marshalled and hashed once for the whole fleet.
 //
 // # A policy in the ECDS filter configs of a gateway

@@ -51,9 +51,9 @@ var everyFilter = slices.Concat(filters, elsewhere)
 // It is not a filter that is disabled until a route enables it, for Envoy chooses a request's filters by the first
 // route that it finds, and a wildcard's request has none before the host filter (docs/adr/0021-only-what-is-used.md).
 type filter struct {
-	// slot names the place: its content is the ECDS resource of this name, and what a route tells the filter stands in
+	// name is that of the filter's place: its content is the ECDS filter config of this name, and what a route tells the filter stands in
 	// the route under it.
-	slot string
+	name string
 	// holds are messages of the types that the content may have. A listener fixes them.
 	holds []proto.Message
 	// before is the content before there is any, and where none can be had. What protects something is [unavailable]
@@ -85,16 +85,16 @@ const (
 // chain is what the contents of a gateway's filters are made of.
 type chain struct {
 	*view
-	// asked says whether some route of the gateway asks for a filter, by its slot.
-	asked func(slot string) bool
+	// asked says whether some route of the gateway asks for a filter, by its name.
+	asked func(name string) bool
 	// limits are the rate limit policies that limit requests of the gateway, and those with addresses that all of them
 	// let pass, in order.
 	limits []string
 	// policies are only there for the filters that are built on them.
-	policies *authSlots
+	policies *authFilters
 }
 
-// newestFirst sorts what a slot is built from: what was changed last is what Envoy refuses, if it refuses
+// newestFirst sorts what a filter config is built from: what was changed last is what Envoy refuses, if it refuses
 // something.
 func newestFirst(st *config.State, objects []resource.Ref) []resource.Ref {
 	slices.SortStableFunc(objects, func(a, b resource.Ref) int {
@@ -104,16 +104,16 @@ func newestFirst(st *config.State, objects []resource.Ref) []resource.Ref {
 }
 
 // onDemand is the content of a filter that is there while some route asks for it.
-func (c *chain) onDemand(slot string, content proto.Message) *Resource {
-	if !c.asked(slot) {
+func (c *chain) onDemand(name string, content proto.Message) *Resource {
+	if !c.asked(name) {
 		content = asleep()
 	}
-	return extension(slot, content, nil, c.ref())
+	return extension(name, content, nil, c.ref())
 }
 
 // place is a filter's place in a listener.
 func (f *filter) place() *hcmv3.HttpFilter {
-	return &hcmv3.HttpFilter{Name: f.slot, ConfigType: &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: f.discovered()}}
+	return &hcmv3.HttpFilter{Name: f.name, ConfigType: &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: f.discovered()}}
 }
 
 // discovered is where the content of a place comes from.
@@ -127,17 +127,17 @@ func (f *filter) discovered() *corev3.ExtensionConfigSource {
 	return source
 }
 
-// Closed is a slot's content before it has any, as a resource.
-func Closed(slot string) *Resource {
+// Closed is a filter's config before it has any, as a resource.
+func Closed(name string) *Resource {
 	for _, f := range everyFilter {
-		if f.slot == slot {
-			return extension(slot, f.before, nil)
+		if f.name == name {
+			return extension(name, f.before, nil)
 		}
 	}
-	return extension(slot, unavailable(), nil)
+	return extension(name, unavailable(), nil)
 }
 
-// passThrough is what an unused slot held before there was [asleep]: a filter that does nothing, and costs a filter.
+// passThrough is what an unused filter config was before there was [asleep]: a filter that does nothing, and costs a filter.
 func passThrough() proto.Message { return &mutationv3.HeaderMutation{} }
 
 // asleep is an empty chain: Envoy puts nothing at all into the request's filters for it, so that a place
@@ -152,21 +152,21 @@ func unavailable() proto.Message {
 	}}
 }
 
-// sleeping is a slot that is not in use. An Envoy whose listeners may be from before they took an empty chain gets
+// sleeping is the config of a filter that is not in use. An Envoy whose listeners may be from before they took an empty chain gets
 // the other content: it would refuse the chain as long as connections of such a listener drain.
-func sleeping(slot string, other proto.Message, objects ...resource.Ref) *Resource {
-	r := extension(slot, asleep(), nil, objects...)
-	r.Plain = extension(slot, other, nil, objects...)
+func sleeping(name string, other proto.Message, objects ...resource.Ref) *Resource {
+	r := extension(name, asleep(), nil, objects...)
+	r.Plain = extension(name, other, nil, objects...)
 	return r
 }
 
-// unused is a slot that protects nothing any more.
-func unused(slot string, objects ...resource.Ref) *Resource {
-	r := sleeping(slot, passThrough(), objects...)
+// unused is the config of a filter that protects nothing any more.
+func unused(name string, objects ...resource.Ref) *Resource {
+	r := sleeping(name, passThrough(), objects...)
 	r.AfterRoutes, r.Plain.AfterRoutes = true, true
 	return r
 }
 
-func extension(slot string, content proto.Message, clusters []string, objects ...resource.Ref) *Resource {
-	return newResource(slot, &corev3.TypedExtensionConfig{Name: slot, TypedConfig: pack(content)}, clusters, objects...)
+func extension(name string, content proto.Message, clusters []string, objects ...resource.Ref) *Resource {
+	return newResource(name, &corev3.TypedExtensionConfig{Name: name, TypedConfig: pack(content)}, clusters, objects...)
 }

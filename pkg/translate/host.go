@@ -167,27 +167,27 @@ end
 `
 
 const (
-	slotHost = "marchproxy.authority"
-	// slotHostEarlier is the place of the host filter in listeners from before slotHost, whose connections may drain.
-	slotHostEarlier = "marchproxy.host"
+	nameHost = "marchproxy.authority"
+	// nameHostEarlier is the place of the host filter in listeners from before nameHost, whose connections may drain.
+	nameHostEarlier = "marchproxy.host"
 )
 
 // filterHost is step 4. It is the same everywhere, in its place by ECDS so that another one drains nobody.
 var filterHost = &filter{
-	slot: slotHost, holds: []proto.Message{&compositev3.Composite{}}, before: unavailable(),
+	name: nameHost, holds: []proto.Message{&compositev3.Composite{}}, before: unavailable(),
 	on:      onGateway,
-	content: func(c *chain) *Resource { return extension(slotHost, hostFilter(), nil, c.ref()) },
+	content: func(c *chain) *Resource { return extension(nameHost, hostFilter(), nil, c.ref()) },
 }
 
 // filterHostEarlier is the same for listeners from before.
 var filterHostEarlier = &filter{
-	slot: slotHostEarlier, before: unavailable(), on: onGateway,
+	name: nameHostEarlier, before: unavailable(), on: onGateway,
 	content: func(c *chain) *Resource {
-		return extension(slotHostEarlier, &luav3.Lua{DefaultSourceCode: inline(earlierScript)}, nil, c.ref())
+		return extension(nameHostEarlier, &luav3.Lua{DefaultSourceCode: inline(earlierScript)}, nil, c.ref())
 	},
 }
 
 // hostFilterOff is the same in every table of an exact host, and made once.
 var hostFilterOff = map[string]*anypb.Any{
-	slotHost: pack(&routev3.FilterConfig{Disabled: true}), slotHostEarlier: pack(&routev3.FilterConfig{Disabled: true}),
+	nameHost: pack(&routev3.FilterConfig{Disabled: true}), nameHostEarlier: pack(&routev3.FilterConfig{Disabled: true}),
 }

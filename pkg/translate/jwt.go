@@ -21,11 +21,11 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/config"
 )
 
-const slotJWT = "marchproxy.jwt"
+const nameJWT = "marchproxy.jwt"
 
 // filterJWT is Envoy's own: public keys, which it may fetch from a cluster.
 var filterJWT = &filter{
-	slot: slotJWT, holds: []proto.Message{&jwtv3.JwtAuthentication{}, asleep()}, before: unavailable(),
+	name: nameJWT, holds: []proto.Message{&jwtv3.JwtAuthentication{}, asleep()}, before: unavailable(),
 	on:      onPolicies,
 	content: func(c *chain) *Resource { return c.policies.jwt(nil) },
 	asks:    protected,
@@ -178,7 +178,7 @@ func jwtOn(policy string) *jwtv3.PerRouteConfig {
 }
 
 // authn is the configuration of Envoy's own filter.
-func (s *authSlots) authn(these map[string]bool) *jwtv3.JwtAuthentication {
+func (s *authFilters) authn(these map[string]bool) *jwtv3.JwtAuthentication {
 	out := &jwtv3.JwtAuthentication{}
 	for _, a := range s.native {
 		n := a.native
@@ -204,8 +204,8 @@ func (s *authSlots) authn(these map[string]bool) *jwtv3.JwtAuthentication {
 	return out
 }
 
-// jwt is the slot of Envoy's own filter.
-func (s *authSlots) jwt(these map[string]bool) *Resource {
+// jwt is the config of Envoy's own filter.
+func (s *authFilters) jwt(these map[string]bool) *Resource {
 	var clusters []string
 	for _, a := range s.native {
 		if !s.shut(a, these) {
@@ -214,18 +214,18 @@ func (s *authSlots) jwt(these map[string]bool) *Resource {
 	}
 	slices.Sort(clusters)
 	content := s.authn(these)
-	r := extension(slotJWT, content, slices.Compact(clusters), s.objects...)
+	r := extension(nameJWT, content, slices.Compact(clusters), s.objects...)
 	if len(s.native) == 0 {
 		// Without any policy it still refuses a route that names one, where an empty place would let it pass: an Envoy
 		// that may have such a route keeps the filter.
 		perRoute := r
-		r = sleeping(slotJWT, content, s.objects...)
+		r = sleeping(nameJWT, content, s.objects...)
 		r.PerRoute = perRoute
-		r.Needs = []Key{{TypeExtension, slotClaims}}
+		r.Needs = []Key{{TypeExtension, nameClaims}}
 		return r
 	}
 	// Keys must not be there without the claims that they are good for only.
-	r.Needs = []Key{{TypeExtension, slotClaims}}
+	r.Needs = []Key{{TypeExtension, nameClaims}}
 	return s.divided(r, s.native, these, s.jwt)
 }
 

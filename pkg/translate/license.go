@@ -30,11 +30,11 @@ type (
 	}
 )
 
-const slotLicense = "marchproxy.license"
+const nameLicense = "marchproxy.license"
 
 // filterLicense is ours: in use where the gateway has a license or a route needs a feature.
 var filterLicense = &filter{
-	slot: slotLicense, holds: []proto.Message{&httpwasmv3.Wasm{}, passThrough(), asleep()}, before: unavailable(),
+	name: nameLicense, holds: []proto.Message{&httpwasmv3.Wasm{}, passThrough(), asleep()}, before: unavailable(),
 	on:      onLicense | onRoutes,
 	content: licenseContent,
 	asks:    func(r *configv1.Route) bool { return len(r.GetFeatures()) > 0 },
@@ -42,8 +42,8 @@ var filterLicense = &filter{
 
 func licenseContent(c *chain) *Resource {
 	name := c.gw.GetLicense()
-	if name == "" && !c.asked(slotLicense) {
-		return unused(slotLicense, c.ref())
+	if name == "" && !c.asked(nameLicense) {
+		return unused(nameLicense, c.ref())
 	}
 	ref := resource.Ref{Kind: resource.KindLicense, Name: name}
 	objects := []resource.Ref{c.ref()}
@@ -53,9 +53,9 @@ func licenseContent(c *chain) *Resource {
 		objects = []resource.Ref{ref, c.ref()}
 	}
 	config := licensed(l)
-	config.PerRoute = c.asked(slotLicense)
+	config.PerRoute = c.asked(nameLicense)
 	build := func(config licenseConfig) *Resource {
-		return extension(slotLicense, Wasm("license", c.module("license"), encode(config)), nil, objects...)
+		return extension(nameLicense, Wasm("license", c.module("license"), encode(config)), nil, objects...)
 	}
 	r := build(config)
 	if l.GetMaxProxies() > 0 {

@@ -12,18 +12,18 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 )
 
-const slotListenerRate = "marchproxy.listener_rate_limit"
+const nameListenerRate = "marchproxy.listener_rate_limit"
 
 // filterListenerRate is the local rate limit of each listener's requests.
 var filterListenerRate = &filter{
-	slot: slotListenerRate, holds: []proto.Message{&limitv3.LocalRateLimit{}}, before: asleep(),
+	name: nameListenerRate, holds: []proto.Message{&limitv3.LocalRateLimit{}}, before: asleep(),
 	on: onGateway,
 	content: func(c *chain) *Resource {
 		content := asleep()
 		if l := c.gw.GetLimits().GetLocalRateLimit(); l != nil {
 			content = rateLimit("listener", l)
 		}
-		return extension(slotListenerRate, content, nil, c.ref())
+		return extension(nameListenerRate, content, nil, c.ref())
 	},
 }
 

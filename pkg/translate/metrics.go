@@ -17,18 +17,18 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 )
 
-const slotMetrics = "marchproxy.metrics"
+const nameMetrics = "marchproxy.metrics"
 
 // filterMetrics counts requests in WASM, at gateways that ask for that: Envoy itself does it otherwise
 // ([requestMetrics]).
 var filterMetrics = &filter{
-	slot: slotMetrics, holds: []proto.Message{&httpwasmv3.Wasm{}, passThrough(), asleep()}, before: passThrough(),
+	name: nameMetrics, holds: []proto.Message{&httpwasmv3.Wasm{}, passThrough(), asleep()}, before: passThrough(),
 	on: onGateway,
 	content: func(c *chain) *Resource {
 		if metrics(c.gw) == configv1.Gateway_wasm {
-			return extension(slotMetrics, Wasm("metrics", c.module("metrics"), []byte("{}")), nil, c.ref())
+			return extension(nameMetrics, Wasm("metrics", c.module("metrics"), []byte("{}")), nil, c.ref())
 		}
-		return sleeping(slotMetrics, passThrough(), c.ref())
+		return sleeping(nameMetrics, passThrough(), c.ref())
 	},
 }
 

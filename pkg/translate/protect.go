@@ -50,7 +50,7 @@ func (t *tableBuilder) exempt(out *routev3.Route, r *configv1.Route) []*routev3.
 	for _, e := range t.exempted(resource.Ref{Kind: resource.KindAuthPolicy, Name: name}, p) {
 		f := proto.CloneOf(out)
 		f.Match = exempt(f.GetMatch(), e)
-		f.TypedPerFilterConfig[slotJWT] = pack(jwtOff())
+		f.TypedPerFilterConfig[nameJWT] = pack(jwtOff())
 		free = append(free, f)
 	}
 	return free
@@ -84,19 +84,19 @@ func (v *view) routeForm(o *resource.Object) string {
 }
 
 // ask notes that a route of the table asks for a filter.
-func (t *tableBuilder) ask(slot string) {
+func (t *tableBuilder) ask(name string) {
 	if t.asks == nil {
 		t.asks = map[string]bool{}
 	}
-	t.asks[slot] = true
+	t.asks[name] = true
 }
 
-// needs are the slots without which the table's routes must not be served.
+// needs are the filter configs without which the table's routes must not be served.
 func (t *tableBuilder) needs() []Key {
 	var out []Key
 	for _, f := range filters {
-		if t.asks[f.slot] {
-			out = append(out, Key{TypeExtension, f.slot})
+		if t.asks[f.name] {
+			out = append(out, Key{TypeExtension, f.name})
 		}
 	}
 	return out

@@ -27,20 +27,20 @@ import (
 // and what is forgotten starts with a full bucket.
 const defaultClients = 65536
 
-const slotRequests = "marchproxy.requests"
+const nameRequests = "marchproxy.requests"
 
 // filterRequests counts requests by client address. The client's address picks the policy, the longest network that
 // holds it first, as the kernel does; Envoy's local rate limit cannot do that by itself, so that each policy's filter
 // stands behind a match on the address. Within it a wildcard descriptor has a bucket for each client.
 //
 // Envoy makes all of it anew when some of it changes, and forgets what the clients have used. Filters that
-// come by ECDS of their own within the slot, one a policy, would keep the others' counts, but Envoy 1.40
+// come by ECDS of their own within the filter config, one a policy, would keep the others' counts, but Envoy 1.40
 // subscribes to such only while a listener starts.
 //
 // It is open before its content has come, and where Envoy refuses it: a limit shares out what there is, and no
-// service at all is no fair share. A listener waits for its slots before it opens.
+// service at all is no fair share. A listener waits for its filter configs before it opens.
 var filterRequests = &filter{
-	slot: slotRequests, holds: []proto.Message{&compositev3.Composite{}, passThrough(), asleep()}, before: passThrough(),
+	name: nameRequests, holds: []proto.Message{&compositev3.Composite{}, passThrough(), asleep()}, before: passThrough(),
 	on:      onLimits,
 	content: requestLimits,
 }
@@ -68,7 +68,7 @@ func requestLimits(c *chain) *Resource {
 		}
 	}
 	if len(objects) == 0 {
-		return sleeping(slotRequests, passThrough(), c.ref())
+		return sleeping(nameRequests, passThrough(), c.ref())
 	}
 	limits := bySource(ranges, everyone)
 	if len(allowed) > 0 {
@@ -77,7 +77,7 @@ func requestLimits(c *chain) *Resource {
 			&xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Matcher{Matcher: limits}},
 		)
 	}
-	return extension(slotRequests, &compositev3.Composite{Matcher: limits}, nil, append(newestFirst(c.st, objects), c.ref())...)
+	return extension(nameRequests, &compositev3.Composite{Matcher: limits}, nil, append(newestFirst(c.st, objects), c.ref())...)
 }
 
 // bySource matches the client's address; otherwise stands for addresses in none of the ranges.

@@ -46,7 +46,7 @@ func (t *tableBuilder) route(name string, r *configv1.Route) []*routev3.Route {
 	t.tell(out, name, r)
 	for _, f := range filters {
 		if f.asks != nil && f.asks(r) {
-			t.ask(f.slot)
+			t.ask(f.name)
 		}
 		if f.route == nil {
 			continue
@@ -55,7 +55,7 @@ func (t *tableBuilder) route(name string, r *configv1.Route) []*routev3.Route {
 			if out.TypedPerFilterConfig == nil {
 				out.TypedPerFilterConfig = map[string]*anypb.Any{}
 			}
-			out.TypedPerFilterConfig[f.slot] = pack(m)
+			out.TypedPerFilterConfig[f.name] = pack(m)
 		}
 	}
 	return append(t.exempt(out, r), out)

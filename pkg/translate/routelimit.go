@@ -9,14 +9,14 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 )
 
-const slotRouteRate = "marchproxy.route_rate_limit"
+const nameRouteRate = "marchproxy.route_rate_limit"
 
 // filterRouteRate is the local rate limit that a route has of its own.
 var filterRouteRate = &filter{
-	slot: slotRouteRate, holds: []proto.Message{&limitv3.LocalRateLimit{}}, before: asleep(),
+	name: nameRouteRate, holds: []proto.Message{&limitv3.LocalRateLimit{}}, before: asleep(),
 	on: onRoutes,
 	content: func(c *chain) *Resource {
-		return c.onDemand(slotRouteRate, &limitv3.LocalRateLimit{StatPrefix: "route"})
+		return c.onDemand(nameRouteRate, &limitv3.LocalRateLimit{StatPrefix: "route"})
 	},
 	asks: func(r *configv1.Route) bool { return r.GetLocalRateLimit() != nil },
 	route: func(_ *tableBuilder, name string, r *configv1.Route) proto.Message {

@@ -77,7 +77,7 @@ type tableBuilder struct {
 	listener *configv1.Listener
 	clusters map[string]bool
 	policies map[string]bool
-	asks     map[string]bool // slots that routes ask for
+	asks     map[string]bool // filters that routes ask for, by name
 	objects  []resource.Ref
 	learned  map[string]string // traits of services
 }

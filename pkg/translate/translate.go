@@ -21,7 +21,7 @@ const (
 	TypeCluster  Type = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	TypeEndpoint Type = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 	TypeSecret   Type = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-	// TypeExtension are the contents of the filter chain's slots (ECDS).
+	// TypeExtension are the contents of the filters of a listener (ECDS filter configs).
 	TypeExtension Type = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 	// TypeRuntime is a layer of an Envoy's runtime (RTDS).
 	TypeRuntime Type = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
@@ -55,11 +55,11 @@ type Resource struct {
 	// when it is removed. Carrier is the cluster that makes every Envoy ask for it before any client does.
 	ByName  bool
 	Carrier string
-	// Needs are the slots that an Envoy must have in the version that goes with this resource, before it:
+	// Needs are the filter configs that an Envoy must have in the version that goes with this resource, before it:
 	// a route that names a policy may not be there before the policy.
 	Needs []Key
 	Variants
-	// Parts are the policies that a slot holds, by name, each with a digest of what it holds of it; Without is the slot
+	// Parts are the policies that a filter config holds, by name, each with a digest of what it holds of it; Without is the config
 	// with some of them closed, so that these refuse every request and the others are what they are. nil where the
 	// resource cannot be divided.
 	Parts map[string]string
@@ -108,7 +108,7 @@ func (r *Resource) Same(o *Resource) bool {
 
 // SetsPerRoute says whether a table's routes set something that a filter reads: a policy, none, a feature.
 func (r *Resource) SetsPerRoute() bool {
-	return r.Type == TypeScope && (len(r.Policies) > 0 || slices.Contains(r.Needs, Key{TypeExtension, slotLicense}))
+	return r.Type == TypeScope && (len(r.Policies) > 0 || slices.Contains(r.Needs, Key{TypeExtension, nameLicense}))
 }
 
 // Is says whether a version is this resource's, in any variant.

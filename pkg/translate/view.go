@@ -14,7 +14,7 @@ type view struct {
 	gw      *configv1.Gateway // nil where there is none
 	st      *config.State
 	opt     Options
-	// parts are policies as slots hold them.
+	// parts are policies as filter configs hold them.
 	parts *parts
 	// guards are the hosts that demand a client certificate, by listener.
 	guards map[string]guard

@@ -76,7 +76,7 @@ func TestAuthPolicy(t *testing.T) {
 	}
 	ws.say("after")
 	if n, err := relistened(t, s); err != nil || n != 0 {
-		t.Errorf("%d listeners were changed (%v): slots are for not doing that", n, err)
+		t.Errorf("%d listeners were changed (%v): ECDS filter configs are there to avoid that", n, err)
 	}
 	call(t, s, "DELETE", s.API+"/v1/auth-policies/staff", nil, 409)
 	call(t, s, "PUT", s.API+"/v1/routes/private?wait=live", `{"spec":{"hosts":["a.test"],"auth_policy":"none","backends":[{"service":"web"}]}}`, 200)

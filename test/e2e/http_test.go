@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestHTTP is what a careful client of the API may rely on beyond its own document.
+// TestHTTP is what a well-made client of the API may rely on beyond its own document.
 func TestHTTP(t *testing.T) {
 	s := start(t, "--no-demo")
 	do := func(method, path, body string, header ...string) (*http.Response, string) {

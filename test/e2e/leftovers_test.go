@@ -206,7 +206,7 @@ func TestNeighbours(t *testing.T) {
 		"PGHOST=elsewhere.invalid", "PGPORT=1", "PGSERVICE=none", "PGSERVICEFILE=/none", "PGOPTIONS=-c default_transaction_read_only=on", "PGDATA=/none",
 		"PGTARGETSESSIONATTRS=read-only", "PGSSLMODE=verify-full", "DATABASE_URL_FILE=/none", "NATS_URL=nats://elsewhere.invalid", "NATS_URL_FILE=/none",
 		"SECRET_KEY_FILE=/none", "CLUSTER_API_KEY_FILE=/none", "http_proxy=http://127.0.0.1:1", "HTTP_PROXY=http://127.0.0.1:1", "TMPDIR="+t.TempDir())
-	mask := syscall.Umask(0o077) // of a careful user; children have it from here
+	mask := syscall.Umask(0o077) // as some users set it; children have it from here
 	err := s.Begin()
 	syscall.Umask(mask)
 	if err == nil {

@@ -115,10 +115,10 @@ func TestMovingHouse(t *testing.T) {
 	}
 
 	b := start(t, "--no-demo")
-	held := func() any {
+	keys := func() any {
 		return call(t, b, "GET", b.API+"/v1/gateways/default", nil, 200)["spec"].(map[string]any)["api_keys"]
 	}
-	own := held()
+	own := keys()
 	c := &terminalOf{T: t, s: b, dir: t.TempDir()}
 	c.file("all.yaml", all)
 	for _, command := range []string{"apply", "diff"} {
@@ -161,7 +161,7 @@ func TestMovingHouse(t *testing.T) {
 	proxy := b.Proxy
 	b.Proxy = a.Proxy // the gateway's listeners have moved as well
 	h.works(t, b)
-	if now := held(); fmt.Sprint(now) != fmt.Sprint(own) {
+	if now := keys(); fmt.Sprint(now) != fmt.Sprint(own) {
 		t.Errorf("the keys of Envoys are %s, and were %s", now, own)
 	}
 	c.in(c.text("export"), 0, "diff", "-f", "-")

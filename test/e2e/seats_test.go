@@ -19,8 +19,8 @@ import (
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
-// secondEnvoy runs an Envoy of the gateway default beside that of dev, on the same ports: the kernel deals
-// new connections to both. It returns its admin interface.
+// secondEnvoy runs an Envoy of the gateway default beside that of dev, on the same ports: the kernel distributes
+// new connections over both. It returns its admin interface.
 func secondEnvoy(t *testing.T, s *harness.System, grpc string) string {
 	t.Helper()
 	path, err := harness.EnvoyPath()
@@ -171,11 +171,11 @@ func (f fleet) license() map[string]any {
 }
 
 // told waits until the status says how many Envoys there are and how many have no seat.
-func (f fleet) told(proxies, surplus int) {
+func (f fleet) told(proxies, overLimit int) {
 	f.t.Helper()
 	eventually(f.t, func() string {
 		l := f.license()
-		if n, _ := l["surplus"].(float64); l["proxies"] != float64(proxies) || int(n) != surplus {
+		if n, _ := l["surplus"].(float64); l["proxies"] != float64(proxies) || int(n) != overLimit {
 			return fmt.Sprintf("status says %v", l)
 		}
 		return ""
@@ -228,7 +228,7 @@ func TestProxyLimit(t *testing.T) {
 	f.want("after a restart of the xDS server", true, false)
 }
 
-// TestProxyLimitOfTwoServers: two xDS servers deal the same seats, while one of them is restarted, while
+// TestProxyLimitOfTwoServers: two xDS servers assign the same seats, while one of them is restarted, while
 // NATS is away, and after both.
 func TestProxyLimitOfTwoServers(t *testing.T) {
 	cache := cacheWithoutFilters(t)

@@ -106,9 +106,9 @@ func TestWhyEnvoyIsNotReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = taken.Close() }) // nobody has connected
-	held := fmt.Sprintf("cannot listen on %s, which e2e.test (process %d) holds (address already in use); stop that, or change ", taken.Addr(), os.Getpid())
+	occupied := fmt.Sprintf("cannot listen on %s, which e2e.test (process %d) holds (address already in use); stop that, or change ", taken.Addr(), os.Getpid())
 	for _, c := range []struct{ env, says string }{
-		{"ENVOY_ADMIN_ADDR=" + taken.Addr().String(), held + "ENVOY_ADMIN_ADDR"},
+		{"ENVOY_ADMIN_ADDR=" + taken.Addr().String(), occupied + "ENVOY_ADMIN_ADDR"},
 		{"CLUSTER_API_KEY=not-the-key-of-this-one", "refuses its key"},
 		{"XDS_SERVER=127.0.0.1:" + strconv.Itoa(free[0]), "cannot reach the xDS server: dial tcp 127.0.0.1"},
 		{"XDS_SERVER=nowhere.invalid:18000", "cannot reach the xDS server: "},
@@ -130,7 +130,7 @@ func TestWhyEnvoyIsNotReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-a.Exited()
-	if log := a.Log(); !strings.Contains(log, "marchproxy-agent: "+held+"AGENT_HTTP_ADDR\n") {
+	if log := a.Log(); !strings.Contains(log, "marchproxy-agent: "+occupied+"AGENT_HTTP_ADDR\n") {
 		t.Errorf("an agent whose port is taken says %s", log)
 	}
 }

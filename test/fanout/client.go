@@ -149,7 +149,7 @@ func (c *client) begin() error {
 	if _, err := c.out.WriteString(http2.ClientPreface); err != nil {
 		return err
 	}
-	// Windows as Envoy has them, so that the server is not held up by them.
+	// Windows as Envoy has them, so that the server does not wait for them.
 	if err := c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 256 << 20}, http2.Setting{ID: http2.SettingEnablePush, Val: 0}); err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func (c *client) begin() error {
 		if i == 0 {
 			first = node(c.id)
 		}
-		if err := c.ask(t, first, c.fleet.world.had(t)); err != nil {
+		if err := c.ask(t, first, c.fleet.content.had(t)); err != nil {
 			return err
 		}
 	}
@@ -270,7 +270,7 @@ func (c *client) answer(ctx context.Context, raw []byte) error {
 			}
 		}
 	}
-	r, err := c.fleet.world.read(raw, c.watched())
+	r, err := c.fleet.content.read(raw, c.watched())
 	if err != nil {
 		return err
 	}
@@ -320,8 +320,8 @@ func (c *client) follow(r response) error {
 		case translate.TypeRuntime:
 			fields = subscribe(runtimeLayers)
 		case translate.TypeExtension:
-			fields = subscribe(r.slots)
-			if len(r.slots) == 0 {
+			fields = subscribe(r.filters)
+			if len(r.filters) == 0 {
 				continue
 			}
 		}

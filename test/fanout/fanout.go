@@ -29,7 +29,7 @@ type Options struct {
 type Fleet struct {
 	opt     Options
 	clients []*client
-	world   *world
+	content *content
 	ctx     context.Context
 	stop    context.CancelFunc
 	done    sync.WaitGroup
@@ -42,7 +42,7 @@ type Fleet struct {
 
 // Start connects them all; they come with nothing.
 func Start(ctx context.Context, opt Options) *Fleet {
-	f := &Fleet{opt: opt, world: newWorld()}
+	f := &Fleet{opt: opt, content: newContent()}
 	f.ctx, f.stop = context.WithCancel(ctx)
 	for i := range opt.Clients {
 		c := &client{fleet: f, id: i, slow: i > 0 && i <= opt.Slow, hung: i > opt.Slow && i <= opt.Slow+opt.Hung}

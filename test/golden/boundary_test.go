@@ -236,7 +236,7 @@ func built(t testing.TB, st *config.State) map[string]*translate.Resource {
 }
 
 // differing are the resources that a change touched, and those that the others need: listeners, secrets and the
-// content of slots.
+// filter configs.
 func differing(now, before map[string]*translate.Resource) []object {
 	same := func(typ translate.Type, name string) bool {
 		key := string(typ) + " " + name
@@ -360,12 +360,12 @@ func inlineSecrets(v any, secrets map[string]object) {
 	}
 }
 
-// withoutDiscovery has a listener wait for nothing: a slot that is not part of the case is empty, and so is the
+// withoutDiscovery has a listener wait for nothing: a filter that is not part of the case has an empty config, and so is the
 // route table.
 func withoutDiscovery(v any) {
 	switch v := v.(type) {
 	case object:
-		if _, slot := v["name"]; slot {
+		if _, named := v["name"]; named {
 			if c, there := v["typed_config"]; there && c == nil {
 				v["typed_config"] = object{"@type": typePrefix + "extensions.filters.http.header_mutation.v3.HeaderMutation"}
 				if name, _ := v["name"].(string); strings.HasPrefix(name, "marchproxy.connections") {

@@ -139,9 +139,9 @@ func TestPresentedCertificates(t *testing.T) {
 		}
 		listeners = append(listeners, listenersOf(t, i, objects)[:1]...)
 	}
-	verdicts := e.load(t, "lds", listeners)
+	answers := e.load(t, "lds", listeners)
 	for i, c := range cases {
-		said, refused := verdicts[i]
+		said, refused := answers[i]
 		if refused != (c.want == refuses) {
 			t.Errorf("Envoy on %s: %q, expected: %s", c.name, said, c.want)
 		}
@@ -192,9 +192,9 @@ func TestTrustedCertificates(t *testing.T) {
 		}
 		listeners = append(listeners, listenersOf(t, i, objects)[:1]...)
 	}
-	verdicts := e.load(t, "lds", listeners)
+	answers := e.load(t, "lds", listeners)
 	for i, c := range cases {
-		said, refused := verdicts[i]
+		said, refused := answers[i]
 		_, err := certificate.Leaf(c.chain)
 		if refused && c.takes || (err == nil) != c.takes {
 			t.Errorf("%s: Envoy says %q, the check %v", c.name, said, err)

@@ -90,12 +90,12 @@ func assemble(t testing.TB, resources []object, roots string) object {
 		endpoints[e["cluster_name"].(string)] = e
 	}
 	b := base(t)
-	slots := map[string]any{}
+	configs := map[string]any{}
 	for _, e := range byType["TypedExtensionConfig"] {
-		slots[e["name"].(string)] = e["typed_config"]
+		configs[e["name"].(string)] = e["typed_config"]
 	}
 	for _, l := range byType["Listener"] {
-		fillSlots(l, slots)
+		fillFilters(l, configs)
 		withoutDemand(l)
 	}
 	static := b["static_resources"].(object)
@@ -148,20 +148,20 @@ func withoutDemand(listener object) {
 	}
 }
 
-// fillSlots puts the contents of a listener's slots where it would get them by xDS.
-func fillSlots(v any, slots map[string]any) {
+// fillFilters puts the configs of a listener's filters where it would get them by xDS.
+func fillFilters(v any, configs map[string]any) {
 	switch v := v.(type) {
 	case object:
-		if _, slot := v["config_discovery"]; slot {
+		if _, discovered := v["config_discovery"]; discovered {
 			delete(v, "config_discovery")
-			v["typed_config"] = slots[v["name"].(string)]
+			v["typed_config"] = configs[v["name"].(string)]
 		}
 		for x := range maps.Values(v) {
-			fillSlots(x, slots)
+			fillFilters(x, configs)
 		}
 	case []any:
 		for _, x := range v {
-			fillSlots(x, slots)
+			fillFilters(x, configs)
 		}
 	}
 }
@@ -173,7 +173,7 @@ func withTable(listener, scope object, n int) object {
 	out["address"].(object)["socket_address"].(object)["port_value"] = 20000 + n
 	for _, chain := range out["filter_chains"].([]any) {
 		for _, f := range chain.(object)["filters"].([]any) {
-			c, _ := f.(object)["typed_config"].(object) // an empty slot has none
+			c, _ := f.(object)["typed_config"].(object) // a filter that is not in use has none
 			if _, scoped := c["scoped_routes"]; scoped {
 				delete(c, "scoped_routes")
 				c["route_config"] = scope["route_configuration"]

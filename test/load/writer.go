@@ -118,7 +118,7 @@ func (w *Writer) write(ctx context.Context, s *harness.System) bool {
 	case err == nil && status == 200:
 		w.last, w.maybe = w.next, nil
 		return true
-	case err == nil && status == 503 && strings.Contains(string(body), "nothing has been changed"): // which is held against it
+	case err == nil && status == 503 && strings.Contains(string(body), "nothing has been changed"): // which is compared with what is there
 		if w.refused == nil {
 			w.refused = map[int]string{}
 		}
@@ -129,7 +129,7 @@ func (w *Writer) write(ctx context.Context, s *harness.System) bool {
 	return false
 }
 
-// Remember keeps what is known of the writer's writes, and [Writer.Recall] goes back to it: what came after a backup
+// Remember keeps what is known of the writer's writes, and [Writer.GoBack] goes back to it: what came after a backup
 // that was restored is gone. Nothing is written meanwhile, the api is down.
 func (w *Writer) Remember() {
 	w.mu.Lock()
@@ -137,8 +137,8 @@ func (w *Writer) Remember() {
 	w.old.last, w.old.maybe = w.last, slices.Clone(w.maybe)
 }
 
-// Recall goes back to what [Writer.Remember] kept.
-func (w *Writer) Recall() {
+// GoBack goes back to what [Writer.Remember] kept.
+func (w *Writer) GoBack() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last, w.maybe = w.old.last, slices.Clone(w.old.maybe)

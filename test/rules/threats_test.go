@@ -43,9 +43,9 @@ func proofs(text string) (out []named) {
 	return out
 }
 
-// claims are the lines of the threat model that need a test: what is in the way of each attacker, and every point of
+// assertions are the lines of the threat model that need a test: what is in the way of each attacker, and every point of
 // the lists.
-func claims(t *testing.T, doc string) (out []string) {
+func assertions(t *testing.T, doc string) (out []string) {
 	t.Helper()
 	_, doc, found := strings.Cut(doc, "\n## Who attacks")
 	if !found {
@@ -138,7 +138,7 @@ func TestThreatModel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := claims(t, string(raw))
+	lines := assertions(t, string(raw))
 	if len(lines) < 25 {
 		t.Errorf("only %d lines are found: the pattern of this test is out of date", len(lines))
 	}

@@ -107,8 +107,8 @@ func TestSlowClients(t *testing.T) {
 		over := make(chan hostile.Done, 1)
 		go func() { over <- a.Run(ctx, target) }()
 		harness.Eventually(t, func() string {
-			if n := held(t, s); n < at {
-				return fmt.Sprintf("%d of %d are held", n, at)
+			if n := openRequests(t, s); n < at {
+				return fmt.Sprintf("%d of %d are open", n, at)
 			}
 			return ""
 		})
@@ -116,8 +116,8 @@ func TestSlowClients(t *testing.T) {
 		cancel()
 		t.Logf("%+v: the other's p99 is %v, without it %v", <-over, p99, quiet)
 		harness.Eventually(t, func() string {
-			if n := held(t, s); n > 0 {
-				return fmt.Sprintf("%d are held still", n)
+			if n := openRequests(t, s); n > 0 {
+				return fmt.Sprintf("%d are open still", n)
 			}
 			return ""
 		})
@@ -125,13 +125,13 @@ func TestSlowClients(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		attack hostile.Attack
-		held   int
+		open   int
 	}{
 		"HTTP1": {hostile.SlowBodies(1100), 990}, // of 1,000 connections, some begin anew
 		"HTTP2": {hostile.SlowStreams(11), 1100},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if p99, failed := attacked(t, c.attack, c.held); failed > 0 || p99 > 2*quiet+100*time.Millisecond {
+			if p99, failed := attacked(t, c.attack, c.open); failed > 0 || p99 > 2*quiet+100*time.Millisecond {
 				t.Errorf("%d of the other's requests fail, p99 is %v", failed, p99)
 			}
 		})
@@ -145,8 +145,8 @@ func TestSlowClients(t *testing.T) {
 	})
 }
 
-// held is how many requests Envoy has open at its services.
-func held(t *testing.T, s *harness.System) int {
+// openRequests is how many requests Envoy has open at its services.
+func openRequests(t *testing.T, s *harness.System) int {
 	t.Helper()
 	_, text, err := s.Call(t.Context(), "GET", s.Admin+"/stats?filter=^cluster.patient.upstream_rq_active$", nil)
 	if err != nil {

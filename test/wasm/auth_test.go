@@ -33,7 +33,7 @@ func bearer(token string) host.Headers { return request("/x", "authorization", "
 func expect(t *testing.T, vm *host.VM, h host.Headers, reason string) host.Outcome {
 	t.Helper()
 	o := send(t, vm, h)
-	if got := strings.TrimPrefix(verdict(o), "marchproxy_auth_"); got != reason {
+	if got := strings.TrimPrefix(refusedFor(o), "marchproxy_auth_"); got != reason {
 		a, _ := h.Get("authorization")
 		t.Errorf("%q for %.300s, want %q", got, a, reason)
 	}

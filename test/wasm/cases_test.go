@@ -51,7 +51,7 @@ func TestCases(t *testing.T) {
 			}
 		}
 		tried++
-		got := strings.TrimPrefix(verdict(send(t, vm, request(path, headers...))), "marchproxy_auth_")
+		got := strings.TrimPrefix(refusedFor(send(t, vm, request(path, headers...))), "marchproxy_auth_")
 		if want := strings.TrimPrefix(c.Filter, "ok"); got != want {
 			t.Errorf("%s: %q, want %q, for %.300q", c.Name, got, want, lines)
 		}

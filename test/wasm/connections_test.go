@@ -126,11 +126,11 @@ func TestConnectionsInEnvoy(t *testing.T) {
 		return c, n > 0
 	}
 	for round := range 4 {
-		var held []net.Conn
+		var conns []net.Conn
 		served := 0
 		for range limit + 30 {
 			c, ok := open("127.0.0.2")
-			held = append(held, c)
+			conns = append(conns, c)
 			if ok {
 				served++
 			}
@@ -143,7 +143,7 @@ func TestConnectionsInEnvoy(t *testing.T) {
 		} else {
 			_ = c.Close()
 		}
-		for i, c := range held {
+		for i, c := range conns {
 			if (round+i)%2 == 0 { // by a reset
 				_ = c.(*net.TCPConn).SetLinger(0)
 			}

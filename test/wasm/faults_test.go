@@ -58,7 +58,7 @@ func TestEveryHostCallFails(t *testing.T) {
 							vm.Faults = nil
 							o, err = vm.Request(t.Context(), good)
 							if err != nil || !o.Passed {
-								t.Fatalf("%s: the request after it: %v %v", label, err, verdict(o))
+								t.Fatalf("%s: the request after it: %v %v", label, err, refusedFor(o))
 							}
 						}
 					}

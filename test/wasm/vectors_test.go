@@ -42,7 +42,7 @@ func withKey(keys ...jwk) object {
 
 // signed says whether the filter found the signature good, whatever it then thought of the claims.
 func signed(o host.Outcome) bool {
-	switch verdict(o) {
+	switch refusedFor(o) {
 	case "", "marchproxy_auth_claims", "marchproxy_auth_no_expiry", "marchproxy_auth_expired":
 		return true
 	}
@@ -110,7 +110,7 @@ func TestWycheproofJWS(t *testing.T) {
 			texts[c.TcID] = c.Text
 			o := send(t, vm, request("/", "authorization", "Bearer "+c.Text))
 			if signed(o) != c.want() {
-				t.Errorf("case %d (%s): signature good %v, want %v (%s)", c.TcID, c.Comment, signed(o), c.want(), verdict(o))
+				t.Errorf("case %d (%s): signature good %v, want %v (%s)", c.TcID, c.Comment, signed(o), c.want(), refusedFor(o))
 			}
 			if o.Passed {
 				t.Errorf("case %d passed, and none of them has claims", c.TcID)
@@ -333,7 +333,7 @@ func TestRFC7515(t *testing.T) {
 		1300819380 + 60: "marchproxy_auth_expired",
 	} {
 		vm.Now = time.Unix(at, 0).UnixNano()
-		if got := verdict(send(t, vm, request("/", "authorization", "Bearer "+rfc7515Token))); got != want {
+		if got := refusedFor(send(t, vm, request("/", "authorization", "Bearer "+rfc7515Token))); got != want {
 			t.Errorf("at %d: %q, want %q", at, got, want)
 		}
 	}
@@ -343,10 +343,10 @@ func TestRFC7515(t *testing.T) {
 func TestRFC7520(t *testing.T) {
 	vm := start(t, "auth", withKey(rfc7520Key))
 	// The signature holds, and then the payload turns out to be prose.
-	if got := verdict(send(t, vm, request("/", "authorization", "Bearer "+rfc7520Head+rfc7520Payload+rfc7520MAC))); got != "marchproxy_auth_claims" {
+	if got := refusedFor(send(t, vm, request("/", "authorization", "Bearer "+rfc7520Head+rfc7520Payload+rfc7520MAC))); got != "marchproxy_auth_claims" {
 		t.Errorf("§4.4: %q", got)
 	}
-	if got := verdict(send(t, vm, request("/", "authorization", "Bearer "+rfc7520Head+rfc7520MAC))); got != "marchproxy_auth_signature" {
+	if got := refusedFor(send(t, vm, request("/", "authorization", "Bearer "+rfc7520Head+rfc7520MAC))); got != "marchproxy_auth_signature" {
 		t.Errorf("§4.5: %q", got)
 	}
 }

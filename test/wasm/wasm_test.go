@@ -104,8 +104,8 @@ func send(t testing.TB, vm *host.VM, h host.Headers) host.Outcome {
 	return o
 }
 
-// verdict is the reason that the auth filter names in the access log, or "" for a request that passed.
-func verdict(o host.Outcome) string {
+// refusedFor is the reason that the auth filter names in the access log, or "" for a request that passed.
+func refusedFor(o host.Outcome) string {
 	if o.Passed {
 		return ""
 	}

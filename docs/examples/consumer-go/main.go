@@ -123,7 +123,7 @@ func (f *follower) apply(c commit) {
 	}
 }
 
-// message takes one message; done says that everything up to it has been dealt with.
+// message takes one message; done says that everything up to it is done.
 func (f *follower) message(m jetstream.Msg) (done bool, err error) {
 	if meta, err := m.Metadata(); err == nil {
 		f.pending = meta.NumPending

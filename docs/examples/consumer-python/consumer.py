@@ -83,7 +83,7 @@ class Follower:
         self.commit, self.applied = commit, dict(self.next)
 
     def message(self, m):
-        """Takes one message; true says that everything up to it has been dealt with."""
+        """Takes one message; true says that everything up to it is done."""
         self.pending = m.metadata.num_pending
         try:
             if m.subject != PREFIX + "revision":

@@ -87,11 +87,11 @@ func run(ctx context.Context, changes, loaded int) (err error) {
 	var all []time.Duration
 	late := 0
 	for i := range changes {
-		d, held, err := b.change(ctx, i%2 == 0)
+		d, enforced, err := b.change(ctx, i%2 == 0)
 		if err != nil {
 			return fmt.Errorf("change %d: %w\n%s", i, err, agent.Log())
 		}
-		if !held {
+		if !enforced {
 			late++
 		}
 		all = append(all, d)
@@ -138,7 +138,7 @@ func (b *bench) put(ctx context.Context, name string, spec map[string]any) error
 }
 
 // change denies the client, or lets it in, and then looks whether the first packet meets that.
-func (b *bench) change(ctx context.Context, deny bool) (took time.Duration, held bool, err error) {
+func (b *bench) change(ctx context.Context, deny bool) (took time.Duration, enforced bool, err error) {
 	spec := map[string]any{"cidrs": []string{b.Clients[0].String()}, "packets_per_second": 1000000}
 	if deny {
 		spec["deny"] = []string{b.Clients[0].String()}

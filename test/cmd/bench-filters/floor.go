@@ -44,7 +44,7 @@ func floors(ctx context.Context, dir string) ([]setup, error) {
 	}, nil
 }
 
-// floorBars hold the floors to what the filters in their place are held to.
+// floorBars are the same bars for the floors as for the filters that stand in their place.
 var floorBars = []bar{
 	{"floor: reads the headers, 1 token", "jwt_authn, its cache on, 1 token", cachedBar},
 	{"floor: reads the headers, 1000 tokens", "jwt_authn, its cache on, 1000 tokens", cachedBar},

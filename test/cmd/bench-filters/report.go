@@ -58,12 +58,12 @@ func compare(list []variant, samples [][]sample, asked []bar) int {
 		x, y := samples[at[b.of]], samples[at[b.to]]
 		ratio, low, high := measure.Paired(x, y, func(a, b sample) float64 { return a.rps / b.rps })
 		cost, cl, ch := measure.Paired(x, y, func(a, b sample) float64 { return a.cpu / b.cpu })
-		verdict := "met"
+		result := "met"
 		if ratio < b.least {
-			verdict = "missed"
+			result = "missed"
 			missed++
 		}
-		fmt.Printf("| %s | %s | %.2f | %.3f [%.3f–%.3f] | %.3f [%.3f–%.3f] | %s |\n", b.of, b.to, b.least, ratio, low, high, cost, cl, ch, verdict)
+		fmt.Printf("| %s | %s | %.2f | %.3f [%.3f–%.3f] | %.3f [%.3f–%.3f] | %s |\n", b.of, b.to, b.least, ratio, low, high, cost, cl, ch, result)
 	}
 	return missed
 }

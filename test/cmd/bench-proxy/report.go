@@ -53,16 +53,16 @@ func report(protocol string, rate float64, all []*subject, full, half [][]sample
 			samples = half
 		}
 		mid, low, high := measure.Paired(samples[at[b.of]], samples[at[b.to]], func(a, b sample) float64 { return figure(a) / figure(b) })
-		verdict, sign := "met", "≤"
+		result, sign := "met", "≤"
 		least := b.what == "requests/s"
 		if least {
 			sign = "≥"
 		}
 		if least == (mid < b.limit) && mid != b.limit {
-			verdict = "missed"
+			result = "missed"
 			missed++
 		}
-		fmt.Printf("| %s | %s | %s | %s %.2f | %.3f [%.3f–%.3f] | %s |\n", b.of, b.to, b.what, sign, b.limit, mid, low, high, verdict)
+		fmt.Printf("| %s | %s | %s | %s %.2f | %.3f [%.3f–%.3f] | %s |\n", b.of, b.to, b.what, sign, b.limit, mid, low, high, result)
 	}
 	return missed
 }

@@ -80,7 +80,7 @@ func (s step) do(ctx context.Context, sys *harness.System, all []*load.Writer) e
 				return err
 			}
 			for _, w := range all {
-				w.Recall()
+				w.GoBack()
 			}
 			return nil
 		}, "api", "postgres")

@@ -14,7 +14,7 @@ import (
 	"github.com/marchproxy/marchproxy/test/wasm/host"
 )
 
-// chunk is how many cases share one moment. No date in them is nearer to a change of the verdict than 20 seconds,
+// chunk is how many cases share one moment. No date in them is nearer to a change of the answer than 20 seconds,
 // so that a chunk may take that long.
 const (
 	chunk = 50
@@ -135,8 +135,8 @@ func (a *asker) chunk(ctx context.Context, seed, first, end uint64, t *tally) er
 	return nil
 }
 
-// verdict is what all say of one case.
-type verdict struct {
+// answers is what all say of one case.
+type answers struct {
 	// seen is the case as Envoy's filters see it.
 	seen forge.Case
 	// reason is the filter's, "" where it lets pass.
@@ -145,9 +145,9 @@ type verdict struct {
 	others []opinion
 }
 
-func (a *asker) ask(ctx context.Context, sent forge.Case, now time.Time) (verdict, error) {
+func (a *asker) ask(ctx context.Context, sent forge.Case, now time.Time) (answers, error) {
 	c, sendable := asSeen(sent)
-	v := verdict{seen: c}
+	v := answers{seen: c}
 	if !sendable {
 		return v, nil
 	}

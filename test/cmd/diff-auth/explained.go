@@ -107,7 +107,7 @@ func (t *tally) add(number uint64, now int64, c forge.Case, ours string, others 
 			odd = oddities(c, now)
 		}
 		why := explain(o.who, ours, odd)
-		verdict := cmp.Or(ours, "passes")
+		answer := cmp.Or(ours, "passes")
 		if why == "" {
 			says := "accepts"
 			if o.err != nil {
@@ -120,11 +120,11 @@ func (t *tally) add(number uint64, now int64, c forge.Case, ours string, others 
 				}
 			}
 			slices.Sort(list)
-			what := fmt.Sprintf("%s: the filter: %s; it: %.90s; oddities: %s", o.who, verdict, says, strings.Join(list, ", "))
+			what := fmt.Sprintf("%s: the filter: %s; it: %.90s; oddities: %s", o.who, answer, says, strings.Join(list, ", "))
 			t.unknown[what] = append(t.unknown[what], fmt.Sprint(number))
 			continue
 		}
-		t.known[fmt.Sprintf("| %s | %s | %s |", o.who, verdict, why)]++
+		t.known[fmt.Sprintf("| %s | %s | %s |", o.who, answer, why)]++
 	}
 	// "bearer  token": each of the others takes one of the two spellings of RFC 6750, none takes both.
 	if ours == "" && refused == len(others) && len(others) > 2 && (!odd["scheme in other case"] || !odd["more spaces"]) {

@@ -15,7 +15,7 @@ import (
 
 // TestToyFilter is copied here by the test of the same name (test/rules), into a tree that has the toy filter.
 func TestToyFilter(t *testing.T) {
-	slot := translate.Key{Type: translate.TypeExtension, Name: "marchproxy.toy"}
+	config := translate.Key{Type: translate.TypeExtension, Name: "marchproxy.toy"}
 	route := func(hosts, more string) *resource.Object {
 		return object(t, resource.KindRoute, "r", `{"hosts":[`+hosts+`],`+more+`"direct_response":{"status":200}}`)
 	}
@@ -26,11 +26,11 @@ func TestToyFilter(t *testing.T) {
 		})
 		b := builder(resource.DefaultGateway)
 		b.Rebuild(st)
-		asleep, filters := b.Get(slot), filtersOf(t, b)
+		asleep, filters := b.Get(config), filtersOf(t, b)
 		if asleep == nil {
 			t.Fatal("its place has no content")
 		}
-		if at := slices.Index(filters, slot.Name); at < 0 || filters[at-1] != "marchproxy.route_rate_limit" {
+		if at := slices.Index(filters, config.Name); at < 0 || filters[at-1] != "marchproxy.route_rate_limit" {
 			t.Errorf("filters: %v", filters)
 		}
 
@@ -47,19 +47,19 @@ func TestToyFilter(t *testing.T) {
 			valid(t, r)
 		}
 		want := []translate.Key{
-			{Type: translate.TypeCluster, Name: "toys"}, slot, {Type: translate.TypeEndpoint, Name: "toys"}, table,
+			{Type: translate.TypeCluster, Name: "toys"}, config, {Type: translate.TypeEndpoint, Name: "toys"}, table,
 		}
 		slices.SortFunc(got, compareKeys)
 		slices.SortFunc(want, compareKeys)
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: changed are %v, want %v", hosts, got, want)
 		}
-		if r := b.Get(table); !slices.Contains(r.Needs, slot) || !slices.Contains(r.Clusters, "toys") || !tells(t, r, slot.Name) {
+		if r := b.Get(table); !slices.Contains(r.Needs, config) || !slices.Contains(r.Clusters, "toys") || !tells(t, r, config.Name) {
 			t.Errorf("%s: the table needs %v and the clusters %v", hosts, r.Needs, r.Clusters)
 		}
 
 		changes, _ = st.Apply([]*resource.Object{route(hosts, "")})
-		if b.Update(st, changes, b.Policies()); b.Get(slot).Version != asleep.Version {
+		if b.Update(st, changes, b.Policies()); b.Get(config).Version != asleep.Version {
 			t.Errorf("%s: nobody asks for it, and it is awake", hosts)
 		}
 		changes, undo := st.Apply([]*resource.Object{route(hosts, `"toy":"nobody",`)})
@@ -94,7 +94,7 @@ func filtersOf(t *testing.T, b *translate.Builder) (out []string) {
 }
 
 // tells says whether a route of a table tells a filter something.
-func tells(t *testing.T, r *translate.Resource, slot string) bool {
+func tells(t *testing.T, r *translate.Resource, filter string) bool {
 	t.Helper()
 	var scope routev3.ScopedRouteConfiguration
 	if err := r.Body.UnmarshalTo(&scope); err != nil {
@@ -102,7 +102,7 @@ func tells(t *testing.T, r *translate.Resource, slot string) bool {
 	}
 	for _, v := range scope.GetRouteConfiguration().GetVirtualHosts() {
 		for _, route := range v.GetRoutes() {
-			if route.GetTypedPerFilterConfig()[slot] != nil {
+			if route.GetTypedPerFilterConfig()[filter] != nil {
 				return true
 			}
 		}

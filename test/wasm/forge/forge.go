@@ -55,7 +55,7 @@ type Forge struct {
 	*rand.Rand
 	// Now is the verifiers' time in seconds since 1970.
 	Now int64
-	// Slack keeps dates so many seconds away from where a verdict changes, for verifiers whose clock runs.
+	// Slack keeps dates so many seconds away from where the answer changes, for verifiers whose clock runs.
 	Slack int64
 
 	src *rand.PCG

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 
-/// Decodes into `out`, whatever it held. Two texts never give the same bytes.
+/// Decodes into `out`, whatever was in it. Two texts never give the same bytes.
 pub fn decode(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let room = text.len().div_ceil(4) * 3;
     out.clear();

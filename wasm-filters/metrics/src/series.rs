@@ -83,8 +83,8 @@ impl Table {
     }
 }
 
-fn define(slot: &mut Option<Metric>, kind: MetricKind, what: &str, series: &[u8], more: &[&[u8]]) -> Metric {
-    if let Some(metric) = slot {
+fn define(cell: &mut Option<Metric>, kind: MetricKind, what: &str, series: &[u8], more: &[&[u8]]) -> Metric {
+    if let Some(metric) = cell {
         return *metric;
     }
     let named = || {
@@ -99,7 +99,7 @@ fn define(slot: &mut Option<Metric>, kind: MetricKind, what: &str, series: &[u8]
     };
     // A figure that cannot be had is not tried again: defining takes a lock.
     let metric = named().map_or(Metric::NONE, |name| Metric::define(kind, &name));
-    *slot = Some(metric);
+    *cell = Some(metric);
     metric
 }
 

@@ -1235,7 +1235,7 @@ type ProxyStatus struct {
 	ConnectedAt string `protobuf:"bytes,6,opt,name=connected_at,json=connectedAt,proto3" json:"connected_at,omitempty"`
 	// Whether it has no seat under its gateway's license, and answers 429.
 	Surplus bool `protobuf:"varint,7,opt,name=surplus,proto3" json:"surplus,omitempty"`
-	// RFC 3339. Since when it has its place where seats are dealt: when it first connected to any xDS server,
+	// RFC 3339. Since when it has its place where seats are assigned: when it first connected to any xDS server,
 	// short absences aside.
 	Since string `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
 	// After how many seconds it cuts connections that came through what a change has replaced; 0 where it does not say.

@@ -51,7 +51,7 @@ const applyTimeout = 30 * time.Second
 type Enforcer struct {
 	opt      Options
 	changed  chan struct{} // something to report
-	dirty    chan struct{} // something to write down
+	toSave   chan struct{} // something to write down
 	attached chan struct{} // closed when the interface is guarded for the first time
 	disk     *lastGood
 
@@ -92,7 +92,7 @@ func (e *Enforcer) set(change func()) {
 // New returns an enforcer with the last good policies; nothing is enforced before [Enforcer.Run].
 func New(opt Options) *Enforcer {
 	e := &Enforcer{
-		opt: opt, changed: make(chan struct{}, 1), dirty: make(chan struct{}, 1), attached: make(chan struct{}),
+		opt: opt, changed: make(chan struct{}, 1), toSave: make(chan struct{}, 1), attached: make(chan struct{}),
 		disk:     newLastGood(opt.StateDir),
 		policies: map[string]*policy{}, all: map[string]*resource.Object{}, numbers: ids{}, applied: map[string]int64{},
 	}
@@ -328,14 +328,14 @@ func (e *Enforcer) save(changed []*resource.Object) {
 	case was != nil:
 		e.opt.Log.Info("the last good policies are written again")
 	}
-	raise(e.dirty)
+	raise(e.toSave)
 }
 
 // Persist waits for the disk after each change, until the context ends, so that nobody else has to.
 func (e *Enforcer) Persist(ctx context.Context) error {
 	for {
 		select {
-		case <-e.dirty:
+		case <-e.toSave:
 		case <-ctx.Done():
 			return nil
 		}

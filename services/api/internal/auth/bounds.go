@@ -19,7 +19,7 @@ type Bounds api.TokenBounds
 // Empty says that there are none.
 func (b Bounds) Empty() bool { return len(b.Owners)+len(b.Gateways)+len(b.Kinds)+len(b.Hosts) == 0 }
 
-// maxBounds is how many of each sort a token has at most: each write is held against them.
+// maxBounds is how many of each sort a token has at most: each write is compared with them.
 const maxBounds = 64
 
 var (

@@ -83,8 +83,8 @@ func TestBounds(t *testing.T) {
 		"a rate limit, bound to gateways":   {gateways, nil, object(t, resource.KindRateLimit, "r", "", &configv1.RateLimitPolicy{Gateways: []string{"default"}}), "holds for nodes"},
 		"another kind":                      {Bounds{Kinds: []string{"Service"}}, mine, nil, "is a Route, outside of the kinds"},
 		"the kind":                          {Bounds{Kinds: []string{"Service", "Route"}}, mine, nil, ""},
-		"all bounds, one of them not held":  {Bounds{Owners: []string{"team-a"}, Hosts: []string{"b.test"}}, mine, nil, `serves host "a.example.com"`},
-		"all bounds, all of them held":      {Bounds{Owners: []string{"team-"}, Hosts: []string{"example.com"}, Gateways: []string{"default"}, Kinds: []string{"Route"}}, mine, mine, ""},
+		"all bounds, one of them not met":   {Bounds{Owners: []string{"team-a"}, Hosts: []string{"b.test"}}, mine, nil, `serves host "a.example.com"`},
+		"all bounds, all of them met":       {Bounds{Owners: []string{"team-"}, Hosts: []string{"example.com"}, Gateways: []string{"default"}, Kinds: []string{"Route"}}, mine, mine, ""},
 		"a wildcard that takes in a suffix": {Bounds{Hosts: []string{"a.example.com"}}, nil, route(t, "new", "", "own", "", nil, "*.example.com"), `"*.example.com"`},
 	} {
 		v := Check(Identity{Name: "t", Role: Operator, Bounds: c.bounds}, Operation{Role: Editor}, st, c.before, c.after)

@@ -60,12 +60,12 @@ func (b *Board) found(p status.ProxyStatus) {
 	}
 }
 
-// recall takes from the first whole report of a server what this api was not there to see.
-func (b *Board) recall(s *server) {
-	if s.recalled || !s.Whole() {
+// learnAbsent takes from the first whole report of a server what this api was not there to see.
+func (b *Board) learnAbsent(s *server) {
+	if s.learned || !s.Whole() {
 		return
 	}
-	s.recalled = true
+	s.learned = true
 	var all []status.AbsentProxy
 	for x := range s.View.Absent {
 		all = append(all, x)

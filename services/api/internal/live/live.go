@@ -39,8 +39,8 @@ type server struct {
 	id            string
 	seen, unsaved time.Time
 	clock         clock
-	// recalled says that it was taken from its reports who had gone before this api was there.
-	recalled bool
+	// learned says that it was taken from its reports who had gone before this api was there.
+	learned bool
 }
 
 // Board is safe for concurrent use.
@@ -48,7 +48,7 @@ type Board struct {
 	now func() time.Time
 	// Keep is how long an Envoy is remembered that is gone; an hour unless it is set before the first report.
 	Keep time.Duration
-	// History is what reports are held against. Without one every report is believed.
+	// History is what reports are compared with. Without one every report is believed.
 	History History
 
 	mu      sync.Mutex
@@ -99,7 +99,7 @@ func (b *Board) Report(s status.XdsStatus, fresh bool) (missing bool) {
 	if fresh {
 		x.clock = x.clock.heard(s.At, now)
 	}
-	b.recall(x)
+	b.learnAbsent(x)
 	return !x.Whole()
 }
 
@@ -121,7 +121,7 @@ func (b *Board) Pages(id string, there map[int32]bool) {
 	defer b.mu.Unlock()
 	if x := b.servers[id]; x != nil {
 		b.moved(x, x.Prune(there))
-		b.recall(x)
+		b.learnAbsent(x)
 		b.tell()
 	}
 }

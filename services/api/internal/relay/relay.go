@@ -177,7 +177,7 @@ func (r *Relay) lead(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx) // which ends a look that is under way
 	defer cancel()
-	r.looks = looks{done: make(chan verdict, 1)}
+	r.looks = looks{done: make(chan looked, 1)}
 	if err := r.catchUp(ctx); err != nil {
 		return err
 	}

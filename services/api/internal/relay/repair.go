@@ -31,13 +31,13 @@ type looks struct {
 	// When every message was looked at last, and how long that took.
 	at    time.Time
 	took  time.Duration
-	under bool // one is under way; its verdict comes by done
+	under bool // one is under way; what it found comes by done
 	again bool // and does not see what has happened since it began
-	done  chan verdict
+	done  chan looked
 }
 
-// verdict is what a look at every message came to.
-type verdict struct {
+// looked is what a look at every message came to.
+type looked struct {
 	intact bool
 	err    error
 	took   time.Duration
@@ -91,16 +91,16 @@ func (r *Relay) examine(ctx context.Context) error {
 		return err
 	}
 	l.end, l.reconnects, l.at, l.under = end, r.js.Conn().Stats().Reconnects, time.Now(), true
-	go func(began time.Time, done chan<- verdict) {
+	go func(began time.Time, done chan<- looked) {
 		intact, err := stream.Intact(ctx, r.js)
-		done <- verdict{intact, err, time.Since(began)}
+		done <- looked{intact, err, time.Since(began)}
 	}(l.at, l.done)
 	return nil
 }
 
 // judge repairs the stream where a look at every message has found it to be another than its commit says. What was
 // written during the look may have led it astray, so that it is asked again, with nothing being written.
-func (r *Relay) judge(ctx context.Context, v verdict) error {
+func (r *Relay) judge(ctx context.Context, v looked) error {
 	again := r.looks.again
 	r.looks.under, r.looks.again, r.looks.took = false, false, v.took
 	switch {

@@ -149,7 +149,7 @@ func exported(t testing.TB, s *store.Store, since, until time.Time) []byte {
 	return out
 }
 
-// TestChain: what is written is chained, in order, and the file of it can be held against itself and the database.
+// TestChain: what is written is chained, in order, and the file of it can be checked against itself and the database.
 func TestChain(t *testing.T) {
 	url := pgtest.Database(t)
 	s := opened(t, url, secret)

@@ -104,7 +104,7 @@ func (a *API) object(o *resource.Object) (api.Object, error) {
 	}
 	out := envelope(shown)
 	l := a.Board.Now(a.target(o.Revision, []config.Change{{After: o}}))
-	a.held(&l, o.Revision)
+	a.unpublished(&l, o.Revision)
 	out.Status = &api.ObjectStatus{State: l.State, Reason: l.Reason}
 	return out, nil
 }

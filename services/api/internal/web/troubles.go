@@ -48,8 +48,8 @@ func (a *API) whyNot(err error) string {
 	return cmp.Or(t.Reason, store.Why(err))
 }
 
-// held says of a revision that is not live why it is not published, where that is what holds it up.
-func (a *API) held(l *api.Live, revision int64) {
+// unpublished gives the reason why a revision that is not live is not published, if it is not.
+func (a *API) unpublished(l *api.Live, revision int64) {
 	if reason, _ := a.Unpublished(); reason != "" && !l.Live && l.State != "rejected" && revision > a.Published() {
 		l.Reason = "stored, but not published: " + reason
 	}

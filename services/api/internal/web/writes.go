@@ -387,7 +387,7 @@ func (a *API) wait(ctx context.Context, o options, res writer.Result, asked []*r
 	limit, cancel := context.WithTimeout(ctx, o.wait)
 	defer cancel()
 	l := a.Board.Wait(limit, t)
-	a.held(&l, res.Revision)
+	a.unpublished(&l, res.Revision)
 	return &l
 }
 

@@ -18,7 +18,7 @@ func TestForeign(t *testing.T) {
 		id          bool
 	}{
 		"an empty object":          {200, "application/json", `{}`, true},
-		"another server's object":  {200, "application/json", `{"hello":"world"}`, true},
+		"another server's object":  {200, "application/json", `{"hello":"you"}`, true},
 		"a list as Kubernetes has": {200, "application/json", `{"kind":"NodeList","items":[]}`, false},
 		"a list":                   {200, "application/json", `[]`, true},
 		"a text":                   {200, "text/plain", `hello`, true},

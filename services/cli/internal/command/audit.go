@@ -71,7 +71,7 @@ func (c *cli) auditExportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "export", Short: "The audit as lines of JSON with its hashes, the oldest first", Args: cobra.NoArgs,
 		Long: "A line is a record: a write with all that it changed, or a token made or deleted. Its hash is over it and the record\n" +
-			"before. Each is held against its hash while it is written; audit verify FILE does so again, without the api.",
+			"before. Each is checked against its hash while it is written; audit verify FILE does so again, without the api.",
 		Example: "  marchproxy audit export > audit.ndjson\n  marchproxy audit export --since 2026-01-01 --until 2026-02-01 > january.ndjson",
 		RunE: c.use(func(ctx context.Context, a *client.Client, _ []string) error {
 			q := url.Values{}

@@ -254,7 +254,7 @@ func (d *doctor) stream(ctx context.Context, url string, truth api.Status) error
 }
 
 // envoy compares names and content of clusters, listeners and scopes: a resource's version is the digest
-// of its bytes, so what Envoy dumps can be held against it.
+// of its bytes, so what Envoy dumps can be compared with it.
 func (d *doctor) envoy(ctx context.Context, admin string, s served) error {
 	var dump struct {
 		Configs []json.RawMessage `json:"configs"`

@@ -30,7 +30,7 @@ type child struct {
 
 	mu  sync.Mutex
 	pid int
-	// logged is how much its log held when it was started last, in bytes.
+	// logged is how much was in its log when it was started last, in bytes.
 	logged int64
 	// failures is how often it has ended by itself since it began.
 	failures int

@@ -72,7 +72,7 @@ func run(ctx context.Context, o Options, out io.Writer) error {
 	}
 	defer func() { _ = lock.Close() }() // ends with the process anyway
 	s.sweep()
-	s.recallProxyPort()
+	s.keepProxyPort()
 	if err := s.ports(ctx); err != nil {
 		return err
 	}

@@ -62,9 +62,9 @@ func (s *system) ports(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// recallProxyPort takes the proxy's port of the last run where none is asked for: the listener is part of
+// keepProxyPort takes the proxy's port of the last run where none is asked for: the listener is part of
 // the configuration, and the configuration is kept.
-func (s *system) recallProxyPort() {
+func (s *system) keepProxyPort() {
 	var last shown
 	raw, err := os.ReadFile(filepath.Join(s.StateDir, runFile))
 	if s.ProxyPortGiven || err != nil || json.Unmarshal(raw, &last) != nil {

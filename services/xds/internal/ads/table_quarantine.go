@@ -64,12 +64,12 @@ func (t *table) holdBack() {
 		}
 		for _, e := range tt.byName {
 			proven := e.desired != nil && e.lastGood != nil && e.lastGood.Version == e.desired.Version
-			held := blocking && e.desired != nil && e.rejection == nil && !proven && t.blocker(e.desired) != nil
-			if held {
+			back := blocking && e.desired != nil && e.rejection == nil && !proven && t.blocker(e.desired) != nil
+			if back {
 				t.heldBack[e.Key] = true
 			}
-			if held != e.heldBack {
-				e.heldBack = held
+			if back != e.heldBack {
+				e.heldBack = back
 				t.changed(e, 0)
 			}
 		}

@@ -49,7 +49,7 @@ func TestFullDisk(t *testing.T) {
 		t.Error("a note on a full disk is no error")
 	}
 	if err := j.file.SaveQuarantine([]laststate.Quarantined{{Gateway: "g", Reason: strings.Repeat("y", 8<<10)}}); err == nil {
-		t.Error("verdicts on a full disk are no error")
+		t.Error("a quarantine snapshot on a full disk is no error")
 	}
 	// A restart, on the same full disk.
 	again, saved, found, err := laststate.Open(disk.Dir, secret)

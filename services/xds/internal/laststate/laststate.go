@@ -95,7 +95,7 @@ type File struct {
 	next *Snapshot
 }
 
-// Saved is what a file held.
+// Saved is the content of a file.
 type Saved struct {
 	Commit  resource.Commit
 	Objects []*resource.Object

@@ -144,7 +144,7 @@ func TestTorn(t *testing.T) {
 	for n := 0; n < len(raw); n += 7 {
 		rev := read(t, j, raw[:n])
 		if rev < last {
-			t.Errorf("%d bytes hold revision %d, fewer held %d", n, rev, last)
+			t.Errorf("%d bytes hold revision %d, fewer had %d", n, rev, last)
 		}
 		last = rev
 	}

@@ -7,13 +7,13 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 )
 
-const slotToy = "marchproxy.toy"
+const nameToy = "marchproxy.toy"
 
 // filterToy tells the service that a route names of each request.
 var filterToy = &filter{
-	slot: slotToy, holds: []proto.Message{&luav3.Lua{}}, before: asleep(),
+	name: nameToy, holds: []proto.Message{&luav3.Lua{}}, before: asleep(),
 	on:      onRoutes,
-	content: func(c *chain) *Resource { return c.onDemand(slotToy, &luav3.Lua{}) },
+	content: func(c *chain) *Resource { return c.onDemand(nameToy, &luav3.Lua{}) },
 	asks:    func(r *configv1.Route) bool { return r.GetToy() != "" },
 	route: func(t *tableBuilder, _ string, r *configv1.Route) proto.Message {
 		if r.GetToy() == "" {

@@ -104,7 +104,7 @@ func TestBadPolicies(t *testing.T) {
 	ours := `{"jwt":{"keys":[` + hmac + `],"forward_claims":[{"claim":["sub"],"header":"x-one"}]}}`
 	theirs := `{"jwt":{"remote_jwks":{"service":"idp","path":"/"},"required_claims":[{"claim":["a"]}],
 		"forward_claims":[{"claim":["sub"],"header":"x-two"}]}}`
-	slotOf := func(b *translate.Builder, name string) *translate.Resource {
+	configOf := func(b *translate.Builder, name string) *translate.Resource {
 		return b.Get(translate.Key{Type: translate.TypeExtension, Name: name})
 	}
 	for what, c := range badPolicies() {
@@ -134,10 +134,10 @@ func TestBadPolicies(t *testing.T) {
 			good := translate.NewBuilder(resource.DefaultGateway, translate.Options{Resolve: known})
 			good.Rebuild(st)
 			for _, name := range []string{"marchproxy.auth", "marchproxy.jwt", "marchproxy.claims"} {
-				r := slotOf(b, name)
+				r := configOf(b, name)
 				valid(t, r)
 				for _, policy := range []string{"ours", "theirs"} {
-					if r.Parts[policy] != slotOf(good, name).Parts[policy] {
+					if r.Parts[policy] != configOf(good, name).Parts[policy] {
 						t.Errorf("%s: %s is another because of it", name, policy)
 					}
 				}
@@ -231,7 +231,7 @@ func TestTooMuch(t *testing.T) {
 	}
 	_, problems := b.Rebuild(st)
 	closed(problems, fmt.Sprint("p", next))
-	// A revocation in another one passes the check, and is in the slot; more tokens are refused.
+	// A revocation in another one passes the check, and is in the filter config; more tokens are refused.
 	smaller := policy(3, 999)
 	smaller.Revision = 1000
 	changes, _ := st.Apply([]*resource.Object{smaller})
@@ -242,7 +242,7 @@ func TestTooMuch(t *testing.T) {
 	closed(problems, fmt.Sprint("p", next))
 	r := b.Get(translate.Key{Type: translate.TypeExtension, Name: "marchproxy.auth"})
 	if strings.Contains(textOf(t, r), fmt.Sprintf("%064x", 3999)) {
-		t.Error("the revoked token is in the slot")
+		t.Error("the revoked token is in the filter config")
 	}
 	if p, undo := put(policy(3, 1000)); len(p) != 1 || p[0].Path != "$.tokens" || p[0].Rule != "auth_policy.size" {
 		t.Errorf("a token more: %v", p)
@@ -282,7 +282,7 @@ func TestEndOf1970(t *testing.T) {
 	}
 }
 
-// TestLeaving: what the slots hold for routes that Envoys may still have is told to the builder and by it, and depends on
+// TestLeaving: what the filter configs hold for routes that Envoys may still have is told to the builder and by it, and depends on
 // nothing that it has built before: one from nothing that is told the same builds the same.
 func TestLeaving(t *testing.T) {
 	theirs := `{"jwt":{"remote_jwks":{"service":"idp","path":"/"},"required_claims":[{"claim":["a"]}]}}`
@@ -313,16 +313,16 @@ func TestLeaving(t *testing.T) {
 	}
 	ours := b.Get(translate.Key{Type: translate.TypeExtension, Name: "marchproxy.auth"})
 	if !slices.Contains(d.Upserts, ours) {
-		t.Error("the slot is not among what has changed")
+		t.Error("the filter config is not among what has changed")
 	}
 	if !ours.Leaving["gone"] || !ours.Leaving["other"] || ours.Leaving["stays"] || len(ours.Parts) != 3 {
-		t.Errorf("in the slot: %v, leaving %v", ours.Parts, ours.Leaving)
+		t.Errorf("in the filter config: %v, leaving %v", ours.Parts, ours.Leaving)
 	}
 	fresh := builder(resource.DefaultGateway)
 	fresh.Rebuild(st)
 	fresh.Update(st, nil, translate.Policies{Leaving: leaving})
 	same(t, "told what is leaving", fresh, b)
-	// A change of something else leaves them, also where it builds the slot again.
+	// A change of something else leaves them, also where it builds the filter config again.
 	changes, _ = st.Apply([]*resource.Object{object(t, resource.KindAuthPolicy, "stays", tokens(3, 1))})
 	b.Update(st, changes, b.Policies())
 	if got := b.Policies().Leaving; !maps.Equal(got, leaving) {

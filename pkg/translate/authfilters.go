@@ -16,10 +16,10 @@ import (
 // read again at each change.
 const maxAuthText = 4_000_000
 
-// authSlots is what the slots of a gateway's policies are built from: it is not changed once it is there. A policy that
+// authFilters is what the filter configs with a gateway's policies are built from: it is not changed once it is there. A policy that
 // an engine would refuse is closed in them: it refuses every request, and the others are what they are. So does one
 // that the Envoys have refused: [Resource.Without].
-type authSlots struct {
+type authFilters struct {
 	module       func(filter string) string
 	perRoute     bool
 	ours, native []*authPart
@@ -32,11 +32,11 @@ type authSlots struct {
 	objects []resource.Ref
 }
 
-func newAuthSlots() *authSlots {
-	return &authSlots{closed: map[*authPart]string{}, leaving: map[*authPart]bool{}}
+func newAuthFilters() *authFilters {
+	return &authFilters{closed: map[*authPart]string{}, leaving: map[*authPart]bool{}}
 }
 
-func (s *authSlots) add(a *authPart) {
+func (s *authFilters) add(a *authPart) {
 	if a.native != nil {
 		s.native = append(s.native, a)
 	} else {
@@ -44,20 +44,20 @@ func (s *authSlots) add(a *authPart) {
 	}
 }
 
-func (s *authSlots) sort() {
+func (s *authFilters) sort() {
 	for _, list := range [][]*authPart{s.ours, s.native} {
 		slices.SortFunc(list, func(a, b *authPart) int { return compare(a.ref.Name, b.ref.Name) })
 	}
 }
 
 // shut says whether a policy is closed, for a fault of its own or because it is among these.
-func (s *authSlots) shut(a *authPart, these map[string]bool) bool {
+func (s *authFilters) shut(a *authPart, these map[string]bool) bool {
 	return len(a.faults) > 0 || s.closed[a] != "" || these[a.ref.Name]
 }
 
 // fit closes the largest policies, of equal ones the newest, until the others have room. The checks before a write
 // are there so that there is none to close.
-func (s *authSlots) fit(v *view) (problems []config.Problem) {
+func (s *authFilters) fit(v *view) (problems []config.Problem) {
 	size := 0
 	for _, a := range slices.Concat(s.ours, s.native) {
 		size += a.size
@@ -85,8 +85,8 @@ func (s *authSlots) fit(v *view) (problems []config.Problem) {
 	return problems
 }
 
-// divided tells of a slot which policies are in it, and how it is without some of them.
-func (s *authSlots) divided(
+// divided adds to a filter config which policies are in it, and how it is without some of them.
+func (s *authFilters) divided(
 	r *Resource, list []*authPart, these map[string]bool, without func(map[string]bool) *Resource,
 ) *Resource {
 	r.Parts, r.Leaving = map[string]string{}, map[string]bool{}
@@ -102,16 +102,16 @@ func (s *authSlots) divided(
 	return r
 }
 
-// Policies are the authentication policies in a gateway's slots, by name.
+// Policies are the authentication policies in a gateway's filter configs, by name.
 type Policies struct {
 	// Named are the gateway's own and those that its routes name, as the state has them.
 	Named map[string]*configv1.AuthPolicy
 	// Leaving are others that are there for routes only which an Envoy may still have: nothing names them any more, or
-	// they have changed engines. The slots come to an Envoy before the routes.
+	// they have changed engines. The filter configs come to an Envoy before the routes.
 	Leaving map[string]*configv1.AuthPolicy
 }
 
-// then is what is in the slots once the state names others: what was in them and has no successor stays.
+// then is what is in the filter configs once the state names others: what was in them and has no successor stays.
 func (p Policies) then(named map[string]*configv1.AuthPolicy) Policies {
 	out := Policies{named, map[string]*configv1.AuthPolicy{}}
 	for _, before := range []map[string]*configv1.AuthPolicy{p.Leaving, p.Named} {
@@ -138,9 +138,9 @@ func (v *view) policiesOf(names map[string]map[Key]bool) map[string]*configv1.Au
 	return out
 }
 
-// policySlots is what the slots of both engines hold. perRoute says that some route names a policy, or none.
-func (v *view) policySlots(in Policies, perRoute bool) (*authSlots, []config.Problem) {
-	s := newAuthSlots()
+// policyFilters is what the filter configs of both engines hold. perRoute says that some route names a policy, or none.
+func (v *view) policyFilters(in Policies, perRoute bool) (*authFilters, []config.Problem) {
+	s := newAuthFilters()
 	s.module, s.perRoute = v.module, perRoute
 	var problems []config.Problem
 	for _, name := range slices.Sorted(maps.Keys(in.Named)) {
@@ -167,7 +167,7 @@ func (v *view) policySlots(in Policies, perRoute bool) (*authSlots, []config.Pro
 }
 
 // used are the parts of all of them.
-func (s *authSlots) used() map[*configv1.AuthPolicy]*authPart {
+func (s *authFilters) used() map[*configv1.AuthPolicy]*authPart {
 	out := map[*configv1.AuthPolicy]*authPart{}
 	for _, a := range slices.Concat(s.ours, s.native) {
 		out[a.policy] = a

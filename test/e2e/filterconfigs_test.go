@@ -163,9 +163,9 @@ func TestExceptionsToTheGatewaysPolicy(t *testing.T) {
 	check("corrected", "")
 }
 
-// TestRefusedSlot: where Envoy cannot load the filter, no route is served without its policy, the policy
+// TestRejectedFilterConfig: where Envoy cannot load the filter, no route is served without its policy, the policy
 // says why, and all comes right when the cause is gone.
-func TestRefusedSlot(t *testing.T) {
+func TestRejectedFilterConfig(t *testing.T) {
 	cache := cacheWithoutFilters(t)
 	s := start(t, "--no-demo", "--cache-dir", cache)
 	found, err := filepath.Glob(filepath.Join(cache, "wasm", "auth-*.wasm"))

@@ -21,17 +21,17 @@ import (
 
 var runtimeLayers = []string{bootstrap.RuntimeLayer}
 
-// world is what the clients have, once for all of them: they all have the same.
-type world struct {
+// content is what the clients have, once for all of them: they all have the same.
+type content struct {
 	mu       sync.Mutex
 	versions map[translate.Type]map[string]string
 	// requests are the fields of a request that say what a client has of a type, encoded; nil where they are old.
 	requests map[translate.Type][]byte
-	slots    []string
+	filters  []string
 }
 
-func newWorld() *world {
-	return &world{versions: map[translate.Type]map[string]string{}, requests: map[translate.Type][]byte{}}
+func newContent() *content {
+	return &content{versions: map[translate.Type]map[string]string{}, requests: map[translate.Type][]byte{}}
 }
 
 // response is what a client makes of one.
@@ -40,8 +40,8 @@ type response struct {
 	ack       []byte
 	resources int
 	marked    int
-	// names are those of clusters, slots those that a listener has.
-	names, slots []string
+	// names are those of clusters, filters those that a listener gets by ECDS.
+	names, filters []string
 }
 
 // Fields of the messages.
@@ -86,7 +86,7 @@ func fields(raw []byte, each func(n protowire.Number, v []byte)) error {
 	return nil
 }
 
-func (w *world) read(raw, mark []byte) (r response, err error) {
+func (w *content) read(raw, mark []byte) (r response, err error) {
 	var all [][]byte
 	err = fields(raw, func(n protowire.Number, v []byte) {
 		switch n {
@@ -108,7 +108,7 @@ func (w *world) read(raw, mark []byte) (r response, err error) {
 }
 
 // note keeps the versions of resources, where they are new.
-func (w *world) note(r *response, all [][]byte) error {
+func (w *content) note(r *response, all [][]byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	known := w.versions[r.t]
@@ -143,22 +143,22 @@ func (w *world) note(r *response, all [][]byte) error {
 			r.names = append(r.names, string(name))
 		}
 	}
-	r.slots = w.slots
+	r.filters = w.filters
 	return nil
 }
 
-// listener finds the slots that a listener has.
-func (w *world) listener(raw []byte) error {
-	var content []byte
+// listener finds the filters that a listener gets by ECDS.
+func (w *content) listener(raw []byte) error {
+	var body []byte
 	if err := fields(raw, func(n protowire.Number, v []byte) {
 		if n == 2 {
-			content = v
+			body = v
 		}
 	}); err != nil {
 		return err
 	}
 	var l listenerv3.Listener
-	if err := proto.Unmarshal(content, &l); err != nil {
+	if err := proto.Unmarshal(body, &l); err != nil {
 		return err
 	}
 	for _, chain := range l.GetFilterChains() {
@@ -168,8 +168,8 @@ func (w *world) listener(raw []byte) error {
 				continue
 			}
 			for _, h := range m.GetHttpFilters() {
-				if h.GetConfigDiscovery() != nil && !slices.Contains(w.slots, h.GetName()) {
-					w.slots = append(w.slots, h.GetName())
+				if h.GetConfigDiscovery() != nil && !slices.Contains(w.filters, h.GetName()) {
+					w.filters = append(w.filters, h.GetName())
 				}
 			}
 		}
@@ -178,7 +178,7 @@ func (w *world) listener(raw []byte) error {
 }
 
 // had says what a client has of a type, as fields of a request.
-func (w *world) had(t translate.Type) []byte {
+func (w *content) had(t translate.Type) []byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if raw, known := w.requests[t]; known {
