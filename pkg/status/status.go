@@ -16,6 +16,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/marchproxy/marchproxy/pkg/bus"
 )
 
 // Names on NATS.
@@ -184,7 +186,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream) error {
 	_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name: StreamName, Description: "MarchProxy's xDS servers and agents: what has been applied",
 		Subjects: []string{SubjectPrefix + ">"}, Storage: jetstream.MemoryStorage, MaxMsgsPerSubject: 1, AllowDirect: true,
-		MaxAge: 10 * Heartbeat,
+		MaxAge: 10 * Heartbeat, Replicas: bus.Replicas(ctx, js, StreamName),
 	})
 	if err != nil {
 		return fmt.Errorf("ensure status stream: %w", err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/marchproxy/marchproxy/pkg/bus"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
@@ -70,6 +71,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, erro
 		AllowMsgTTL:        true,
 		AllowRollup:        true, // for an api of an older version beside this one, while both run
 		AllowDirect:        true,
+		Replicas:           bus.Replicas(ctx, js, Name),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("ensure stream: %w", err)
