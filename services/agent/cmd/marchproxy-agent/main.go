@@ -36,6 +36,8 @@ func run(args []string) (status int, err error) {
 	switch {
 	case len(args) == 0:
 		err = server.Run(ctx, os.LookupEnv)
+	case len(args) == 1 && args[0] == "health":
+		err = server.Health(ctx, os.LookupEnv)
 	case len(args) == 1 && args[0] == "doctor":
 		return doctor.Run(ctx, os.LookupEnv, os.Stdout)
 	case args[0] == "admin" && (len(args) == 2 || len(args) == 3):
@@ -45,8 +47,8 @@ func run(args []string) (status int, err error) {
 		}
 		return server.Admin(ctx, os.LookupEnv, method, path, os.Stdout)
 	default:
-		err = fmt.Errorf("%q is not known; without arguments it runs the agent, with doctor it checks a running one, and "+
-			"admin [METHOD] PATH asks its Envoy's admin interface, such as: admin POST /logging?level=debug", args)
+		err = fmt.Errorf("%q is not known; without arguments it runs the agent, health says whether a running one is ready, "+
+			"doctor checks one, and admin [METHOD] PATH asks its Envoy's admin interface, such as: admin POST /logging?level=debug", args)
 	}
 	if err != nil {
 		return 1, err

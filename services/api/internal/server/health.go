@@ -1,0 +1,40 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/marchproxy/marchproxy/pkg/identity"
+	"github.com/marchproxy/marchproxy/pkg/process"
+	"github.com/marchproxy/marchproxy/services/api/internal/store"
+)
+
+// Health asks the api that runs with this environment whether it is ready; an error says why not.
+func Health(ctx context.Context, lookup func(string) (string, bool)) error {
+	cfg, err := readConfig(lookup)
+	if err != nil {
+		return err
+	}
+	id, err := identity.Open(cfg.Identity.Files)
+	if err != nil {
+		return err
+	}
+	return identity.Ready(ctx, cfg.Addr, id)
+}
+
+// Migrate brings the database to this version, under a lock, and ends. The api does the same at its start; where this
+// went before, several that start at once do not wait for each other.
+func Migrate(ctx context.Context, lookup func(string) (string, bool)) error {
+	e := process.NewEnv(lookup)
+	url := e.Required("DATABASE_URL", "set it to postgresql://user:password@host:5432/marchproxy")
+	if err := e.Err(); err != nil {
+		return err
+	}
+	st, err := store.Open(ctx, url, nil)
+	if err != nil {
+		return err
+	}
+	st.Close()
+	fmt.Println("The database is of this version.")
+	return nil
+}
