@@ -82,7 +82,7 @@ func Root() *cobra.Command {
 		c.applyCommand(), c.diffCommand(), c.validateCommand(), c.exportCommand(),
 		c.getCommand(), c.deleteCommand(), c.statusCommand(), c.proxiesCommand(), c.limitsCommand(), c.eventsCommand(),
 		c.revisionsCommand(), c.rollbackCommand(), c.auditCommand(), c.tokenCommand(),
-		c.doctorCommand(), c.pkiCommand(), c.versionCommand(), dev.Command(),
+		c.doctorCommand(), c.pkiCommand(), c.composeCommand(), c.filtersCommand(), c.versionCommand(), dev.Command(),
 	)
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 	return root

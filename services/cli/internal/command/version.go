@@ -9,6 +9,9 @@ import (
 	"github.com/marchproxy/marchproxy/services/cli/internal/envoybin"
 )
 
+// commit is set where an image is built, from sources without their history.
+var commit string
+
 func (c *cli) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "The versions of this program and of the Envoy that it is tested with", Args: cobra.NoArgs,
@@ -21,6 +24,9 @@ func (c *cli) versionCommand() *cobra.Command {
 						v["commit"] = s.Value
 					}
 				}
+			}
+			if commit != "" {
+				v["commit"] = commit
 			}
 			return c.print(v, func(w io.Writer) {
 				for _, k := range []string{"marchproxy", "commit", "envoy", "go"} {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -76,8 +77,12 @@ func natsCommand() *cobra.Command {
 }
 
 func backendCommand() *cobra.Command {
-	return &cobra.Command{Use: "backend PORT", Hidden: true, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		s := &http.Server{Addr: net.JoinHostPort("127.0.0.1", args[0]), ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	return &cobra.Command{Use: "backend PORT|ADDRESS", Hidden: true, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		addr := args[0]
+		if !strings.Contains(addr, ":") {
+			addr = net.JoinHostPort("127.0.0.1", addr)
+		}
+		s := &http.Server{Addr: addr, ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/plain")
 			_, _ = io.WriteString(w, "Hello from backend\n") // the client is gone: nobody is left to tell
 		})}
@@ -204,11 +209,17 @@ func postmasterLives(data string) bool {
 // envoyCommand prints where the pinned Envoy is.
 func envoyCommand() *cobra.Command {
 	var fetched bool
+	arch := ""
 	cmd := &cobra.Command{Use: "envoy-path", Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		openMask() // of the cache that it may be the first to make
 		find := envoybin.Find
 		if fetched {
 			find = envoybin.Fetched
+		}
+		if arch != "" {
+			find = func(ctx context.Context, cache string, say func(string)) (string, error) {
+				return envoybin.FetchedFor(ctx, arch, cache, say)
+			}
 		}
 		path, err := find(cmd.Context(), cacheDir(), func(s string) { fmt.Fprintln(os.Stderr, s) })
 		if err == nil {
@@ -217,7 +228,15 @@ func envoyCommand() *cobra.Command {
 		return err
 	}}
 	cmd.Flags().BoolVar(&fetched, "fetched", false, "the one in the cache, whatever else there is: for tests")
+	cmd.Flags().StringVar(&arch, "arch", "", "the one in the cache for another architecture, amd64 or arm64: for images")
 	return cmd
+}
+
+// getCommand asks a URL, in images that have no curl: the health check of the demo.
+func getCommand() *cobra.Command {
+	return &cobra.Command{Use: "get URL", Hidden: true, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		return httpOK(args[0])(cmd.Context())
+	}}
 }
 
 func httpOK(url string) func(context.Context) error {

@@ -218,3 +218,9 @@ func (p *PKI) all() ([]Issued, error) {
 	}
 	return out, nil
 }
+
+// Find is what was issued to a part, and whether the authority that signs now has signed it.
+func (p *PKI) Find(role, name string) (i Issued, current bool) {
+	i, err := p.read(role, name)
+	return i, err == nil && i.Authority == p.Members[len(p.Members)-1].Number
+}
