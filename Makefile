@@ -52,6 +52,7 @@ lint: ## Check format, code and schema
 	scripts/protovalidate-schema
 	scripts/tool buf lint
 	scripts/breaking
+	scripts/hadolint deployments/docker/Dockerfile
 
 .PHONY: fmt
 fmt: ## Format Go and schema
@@ -143,6 +144,14 @@ fuzz: ## Fuzz the decoders, the translator and what opens sealed values, FUZZTIM
 .PHONY: chaos
 chaos: build ## Kill every part under load and look for what was lost
 	go run ./test/cmd/chaos $(ARGS)
+
+.PHONY: test-compose
+test-compose: ## Build the images, bring up docker compose, run the guide's tests; kill and upgrade under load (root, or a Docker engine)
+	go run ./test/cmd/check-compose -ha $(ARGS)
+
+.PHONY: images
+images: ## Build the images for amd64 and arm64, reproducibly, with their SBOMs
+	scripts/images $(ARGS)
 
 .PHONY: check-disk
 check-disk: build ## Fill the disks of NATS, PostgreSQL and xds under load, and look for what was lost

@@ -9,8 +9,8 @@ import (
 // copies is how many servers keep a stream where NATS has as many: one of them can be lost, and it goes on.
 const copies = 3
 
-// Replicas is how many servers shall keep a stream: three where NATS_URL names three servers or more, otherwise one, and
-// never fewer than it has now, so that a part that was told of one server takes nothing away.
+// Replicas is how many servers shall keep a stream: three where NATS_URL names three servers or more, otherwise one,
+// and never fewer than it has now, so that a part that was told of one server takes nothing away.
 func Replicas(ctx context.Context, js jetstream.JetStream, stream string) int {
 	n := 1
 	if len(js.Conn().Opts.Servers) >= copies {

@@ -17,8 +17,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/identity"
 )
 
-// TestReady: a program's own health check gets in, by a certificate that does not name the address, and says why it is not
-// ready.
+// TestReady: a program's own health check gets in, by a certificate that does not name the address, and says why it
+// is not ready.
 func TestReady(t *testing.T) {
 	dir := t.TempDir()
 	caKey, ca := issue(t, nil, nil, time.Now().Add(time.Hour))
@@ -27,9 +27,12 @@ func TestReady(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := identity.Files{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem")}
+	at := func(name string) string { return filepath.Join(dir, name) }
+	files := identity.Files{Cert: at("cert.pem"), Key: at("key.pem"), CA: at("ca.pem")}
 	for path, block := range map[string]*pem.Block{
-		files.Cert: {Type: "CERTIFICATE", Bytes: cert.Raw}, files.Key: {Type: "PRIVATE KEY", Bytes: raw}, files.CA: {Type: "CERTIFICATE", Bytes: ca.Raw},
+		files.Cert: {Type: "CERTIFICATE", Bytes: cert.Raw},
+		files.Key:  {Type: "PRIVATE KEY", Bytes: raw},
+		files.CA:   {Type: "CERTIFICATE", Bytes: ca.Raw},
 	} {
 		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
@@ -46,11 +49,12 @@ func TestReady(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/readyz" || !ready.Load() {
 				http.Error(w, reason, http.StatusServiceUnavailable)
 			}
-		})}
+		}
+		s := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(answer)}
 		go func() { _ = s.Serve(by.Wrap(plain, true, zap.NewNop())) }() // until it is closed
 		_, port, err := net.SplitHostPort(plain.Addr().String())
 		if err != nil {

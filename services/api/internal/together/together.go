@@ -1,5 +1,5 @@
-// Package together runs the api and an xDS server in one container, as the integration guide does: both programs as they
-// are, side by side, of which the end of one is the end of the other.
+// Package together runs the api and an xDS server in one container, as the integration guide does: both programs as
+// they are, side by side, of which the end of one is the end of the other.
 package together
 
 import (

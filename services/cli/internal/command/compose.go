@@ -26,7 +26,8 @@ func (c *cli) composeCommand() *cobra.Command {
 				return err
 			}
 			if !m.Owned {
-				fmt.Fprintln(c.err, "warning: only root can give files to the users of the containers: run this as root, or by docker compose run --rm init")
+				fmt.Fprintln(c.err, "warning: only root can give files to the users of the containers: run this as root, or by "+
+					"docker compose run --rm init")
 			}
 			out := map[string][]string{"made": append([]string{}, m.New...), "certificates": append([]string{}, m.Certificates...)}
 			return c.print(out, func(w io.Writer) {

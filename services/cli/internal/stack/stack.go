@@ -1,5 +1,5 @@
-// Package stack makes what deployments/compose wants to find before it is started: an authority, a certificate and a NATS
-// user for each part, and the secrets, as files of which each container gets its own and no others.
+// Package stack makes what deployments/compose wants to find before it is started: an authority, a certificate and a
+// NATS user for each part, and the secrets, as files of which each container gets its own and no others.
 package stack
 
 import (
@@ -63,8 +63,8 @@ type part struct {
 	uid, gid int
 }
 
-// parts are all of them. Each server has the name that is the same for all of its kind, by which others connect to it, its
-// own, and those of this machine, where its port is published.
+// parts are all of them. Each server has the name that is the same for all of its kind, by which others connect to it,
+// its own, and those of this machine, where its port is published.
 func parts(hosts []string) (out []part) {
 	add := func(role, service string, n, uid, gid int) {
 		for k := range n {
@@ -88,7 +88,10 @@ func parts(hosts []string) (out []part) {
 	add(pki.NATS, "nats", NATSReplicas, root, root)
 	out = append(
 		out,
-		part{pki.Issued{Role: pki.Postgres, Name: "postgres", Hosts: []string{"postgres"}, Days: pki.DefaultDays}, postgres, postgres},
+		part{
+			pki.Issued{Role: pki.Postgres, Name: "postgres", Hosts: []string{"postgres"}, Days: pki.DefaultDays},
+			postgres, postgres,
+		},
 		part{pki.Issued{Role: pki.Reader, Name: "prometheus", Days: pki.DefaultDays}, nobody, nobody},
 		part{pki.Issued{Role: pki.Operator, Name: "admin", Days: pki.DefaultDays}, ours, person},
 	)
@@ -96,8 +99,8 @@ func parts(hosts []string) (out []part) {
 }
 
 // Init makes what is missing in dir, makes certificates anew that end within 30 days, or all with renew, and gives each
-// file to its container's user. What is there stays: it may be run again at any time. Hosts are names beside those of this
-// machine by which others reach api and xds.
+// file to its container's user. What is there stays: it may be run again at any time. Hosts are names beside those of
+// this machine by which others reach api and xds.
 func Init(dir string, hosts []string, renew bool, now time.Time) (m Made, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return m, err

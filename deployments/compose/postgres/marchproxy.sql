@@ -1,0 +1,3 @@
+-- The api's user owns its database, and nothing else.
+CREATE ROLE marchproxy LOGIN;
+CREATE DATABASE marchproxy OWNER marchproxy;
