@@ -14,6 +14,7 @@ import (
 var (
 	setting = regexp.MustCompile(`\be\.(?:String|Secret|Required|Bool|Int|Duration|Addr)\("([A-Z0-9_]+)"`)
 	link    = regexp.MustCompile(`\]\(([^)#:\s]+)(?:#[^)]*)?\)`)
+	place   = regexp.MustCompile("`((?:proto|pkg|services|bpf|wasm-filters|test)(?:/[a-z0-9-]+)*)`")
 )
 
 // TestSettings: every setting that a service reads is in the operator's manual.
@@ -72,6 +73,38 @@ func TestLinks(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(filepath.Dir(f), m[1])); err != nil {
 				t.Errorf("%s links to %s, which is not there", f, m[1])
 			}
+		}
+	}
+}
+
+// TestArchitecture: docs/architecture.md names every package and every crate, and none that is not there.
+func TestArchitecture(t *testing.T) {
+	root, err := harness.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(root, "docs", "architecture.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(raw)
+	for _, p := range packages(t) {
+		if path := strings.TrimPrefix(p.ImportPath, module); !strings.Contains(path, "testdata") && !strings.Contains(page, "`"+path+"`") {
+			t.Errorf("docs/architecture.md has no word of %s: say in a sentence what it is for", path)
+		}
+	}
+	crates, err := filepath.Glob(filepath.Join(root, "wasm-filters", "*", "Cargo.toml"))
+	if err != nil || len(crates) == 0 {
+		t.Fatalf("there are no crates (%v)", err)
+	}
+	for _, c := range crates {
+		if path := "wasm-filters/" + filepath.Base(filepath.Dir(c)); !strings.Contains(page, "`"+path+"`") {
+			t.Errorf("docs/architecture.md has no word of %s: say in a sentence what it is for", path)
+		}
+	}
+	for _, m := range place.FindAllStringSubmatch(page, -1) {
+		if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+			t.Errorf("docs/architecture.md names %s, which is not there", m[1])
 		}
 	}
 }
