@@ -126,7 +126,7 @@ func TestCommands(t *testing.T) {
 }
 
 // TestBenchmarks: docs/benchmarks.md begins with one table of what is promised. Each row has a promise, a command that
-// is there, a bar, a figure, a verdict, and the date with the state of the machine; and nothing is said twice.
+// is there, a bar, a figure, a result, and the date with the state of the machine; and nothing is said twice.
 func TestBenchmarks(t *testing.T) {
 	root, pages := documents(t)
 	page := "docs/benchmarks.md"
@@ -140,14 +140,14 @@ func TestBenchmarks(t *testing.T) {
 		line = strings.TrimSpace(line)
 		cells := strings.Split(strings.Trim(line, "| "), " | ")
 		if len(cells) != 6 {
-			t.Errorf("%d columns, and a row has promise, command, bar, figure, verdict, date: %s", len(cells), line)
+			t.Errorf("%d columns, and a row has promise, command, bar, figure, result, date: %s", len(cells), line)
 			continue
 		}
 		if commands(t, root, page, cells[1]) == 0 {
 			t.Errorf("%q has no command of this repository: make, scripts/ or go test -run", cells[0])
 		}
-		if v := cells[4]; v != "met" && v != "**missed**" && v != "**not run**" {
-			t.Errorf("%q: the verdict is met, **missed** or **not run**, and not %q", cells[0], v)
+		if r := cells[4]; r != "met" && r != "**missed**" && r != "**not run**" {
+			t.Errorf("%q: the result is met, **missed** or **not run**, and not %q", cells[0], r)
 		}
 		when := measured.FindStringSubmatch(cells[5])
 		if when == nil {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,8 +14,11 @@ import (
 
 var (
 	setting = regexp.MustCompile(`\be\.(?:String|Secret|Required|Bool|Int|Duration|Addr)\("([A-Z0-9_]+)"`)
-	link    = regexp.MustCompile(`\]\(([^)#:\s]+)(?:#[^)]*)?\)`)
-	place   = regexp.MustCompile("`((?:proto|pkg|services|bpf|wasm-filters|test)(?:/[a-z0-9-]+)*)`")
+	link    = regexp.MustCompile(`\]\(([^)#:\s]*)(?:#([^)]*))?\)`)
+	// place is a file or directory that a document names; what has capitals in it stands for others.
+	place    = regexp.MustCompile("`((?:proto|pkg|services|bpf|wasm-filters|test|docs|scripts)/[a-z0-9_./-]+)`")
+	heading  = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	noAnchor = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
 )
 
 // TestSettings: every setting that a service reads is in the operator's manual.
@@ -54,43 +58,42 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// TestLinks: what a document links to is there.
+// TestLinks: what a document links to is there, headings too, and so are the files that it names.
 func TestLinks(t *testing.T) {
-	root, err := harness.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range append(files, filepath.Join(root, "README.md")) {
-		raw, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
+	root, pages := documents(t)
+	anchors := func(page string) (out []string) {
+		for _, h := range heading.FindAllStringSubmatch(pages[page], -1) {
+			out = append(out, strings.ReplaceAll(noAnchor.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-"))
 		}
-		for _, m := range link.FindAllStringSubmatch(string(raw), -1) {
-			if _, err := os.Stat(filepath.Join(filepath.Dir(f), m[1])); err != nil {
-				t.Errorf("%s links to %s, which is not there", f, m[1])
+		return out
+	}
+	for page, text := range pages {
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			to := page
+			if m[1] != "" {
+				to = filepath.Join(filepath.Dir(page), m[1])
+			}
+			if _, err := os.Stat(filepath.Join(root, to)); err != nil {
+				t.Errorf("%s links to %s, which is not there", page, to)
+			} else if m[2] != "" && !slices.Contains(anchors(to), m[2]) {
+				t.Errorf("%s links to the heading %s of %s, which is not there", page, m[2], to)
+			}
+		}
+		for _, m := range place.FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+				t.Errorf("%s names %s, which is not there", page, m[1])
 			}
 		}
 	}
 }
 
-// TestArchitecture: docs/architecture.md names every package and every crate, and none that is not there.
+// TestArchitecture: docs/architecture.md names every package and every crate. (That what it names is there is TestLinks'.)
 func TestArchitecture(t *testing.T) {
-	root, err := harness.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := os.ReadFile(filepath.Join(root, "docs", "architecture.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	page := string(raw)
+	root, pages := documents(t)
+	var all []string
 	for _, p := range packages(t) {
-		if path := strings.TrimPrefix(p.ImportPath, module); !strings.Contains(path, "testdata") && !strings.Contains(page, "`"+path+"`") {
-			t.Errorf("docs/architecture.md has no word of %s: say in a sentence what it is for", path)
+		if path := strings.TrimPrefix(p.ImportPath, module); !strings.Contains(path, "testdata") {
+			all = append(all, path)
 		}
 	}
 	crates, err := filepath.Glob(filepath.Join(root, "wasm-filters", "*", "Cargo.toml"))
@@ -98,13 +101,11 @@ func TestArchitecture(t *testing.T) {
 		t.Fatalf("there are no crates (%v)", err)
 	}
 	for _, c := range crates {
-		if path := "wasm-filters/" + filepath.Base(filepath.Dir(c)); !strings.Contains(page, "`"+path+"`") {
-			t.Errorf("docs/architecture.md has no word of %s: say in a sentence what it is for", path)
-		}
+		all = append(all, "wasm-filters/"+filepath.Base(filepath.Dir(c)))
 	}
-	for _, m := range place.FindAllStringSubmatch(page, -1) {
-		if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
-			t.Errorf("docs/architecture.md names %s, which is not there", m[1])
+	for _, path := range all {
+		if !strings.Contains(pages["docs/architecture.md"], "`"+path+"`") {
+			t.Errorf("docs/architecture.md has no word of %s: say in a sentence what it is for", path)
 		}
 	}
 }

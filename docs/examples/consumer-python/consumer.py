@@ -2,7 +2,7 @@
 printed at its next start.
 
     pip install nats-py
-    python consumer.py --nats nats://token@127.0.0.1:4222 --state /var/lib/consumer.state route
+    python consumer.py --nats nats://USER:PASSWORD@127.0.0.1:4222 --state /var/lib/consumer.state route
 """
 
 import argparse
