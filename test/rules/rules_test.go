@@ -1,4 +1,3 @@
-// Package rules holds the rules about the code itself that a test can keep.
 package rules
 
 import (
