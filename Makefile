@@ -34,6 +34,22 @@ test: test-needs build lint check-generated check-wasm check-bpf ## Check everyt
 	go run ./test/cmd/fuzz-filters -n 30000 -envoy 5000
 	go run ./test/cmd/bench-proxy -rounds 1 -hosts 200 -protocols http1,tls
 	go run ./test/cmd/bench-hostile -for 20s -quiet 5s -slack 2s
+	$(MAKE) --no-print-directory race
+
+# Modules whose tests run goroutines of the product in their own process. Those of test/ start the programs and look at them
+# from outside, where the race detector does not see: race-e2e builds the programs with it. proto has no tests.
+RACE := pkg bpf services
+
+.PHONY: race
+race: ## Run the packages' tests under the race detector, in an order of their own each time
+	go test -race -shuffle=on -count=1 -timeout 20m $(RACE:%=./%/...)
+
+.PHONY: race-e2e
+race-e2e: ## Run the programs themselves under the race detector, beside the real PostgreSQL, NATS and Envoy (ARGS='-run TestName')
+	rm -rf bin/races && mkdir -p bin/races
+	go build -race -o bin/ ./services/...
+	GORACE=log_path=$(CURDIR)/bin/races/race go test -count=1 -timeout 40m ./test/e2e/ $(or $(ARGS),-run 'TestEveryFeatureIsTaken'); \
+	status=$$?; $(MAKE) --no-print-directory build; if cat bin/races/race* 2>/dev/null; then status=1; fi; exit $$status
 
 .PHONY: test-needs
 test-needs: # what make test would otherwise miss after ten minutes

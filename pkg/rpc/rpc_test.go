@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/marchproxy/marchproxy/pkg/natstest"
+	"github.com/marchproxy/marchproxy/pkg/racetest"
 	"github.com/marchproxy/marchproxy/pkg/rpc"
 )
 
@@ -31,7 +32,7 @@ func serve(t *testing.T, s *natstest.Server, answer func(context.Context, rpc.Re
 	})
 	ask, _ := s.Connect()
 	for { // until somebody answers
-		limit, stop := context.WithTimeout(t.Context(), 10*time.Second)
+		limit, stop := context.WithTimeout(t.Context(), racetest.Deadline(10*time.Second))
 		_, err := rpc.Apply(limit, ask, box(t), rpc.Request{Body: []byte("are you there?")})
 		stop()
 		if !errors.Is(err, nats.ErrNoResponders) {

@@ -22,6 +22,7 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/racetest"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/servername"
 )
@@ -159,7 +160,11 @@ func (m *mirror) follow(x *servername.Index) {
 // the index says has changed; and a snapshot says which chains are gone.
 func TestIndexIsWhatTheRulesSay(t *testing.T) {
 	i := newIssuer(t)
-	for seed := range uint64(40) {
+	seeds := uint64(40)
+	if racetest.Enabled { // four minutes, for code in which nothing is concurrent
+		seeds = 2
+	}
+	for seed := range seeds {
 		r := newRandom(t, i, seed)
 		st := config.New()
 		all := map[string]material{}

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/marchproxy/marchproxy/pkg/natstest"
+	"github.com/marchproxy/marchproxy/pkg/racetest"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
 )
@@ -313,7 +314,7 @@ func TestDeletesCost(t *testing.T) {
 		}
 		took := func(put map[resource.Ref]string, del ...resource.Ref) time.Duration {
 			objects, c := m.change(put, del...)
-			limit, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			limit, cancel := context.WithTimeout(t.Context(), racetest.Deadline(10*time.Second))
 			defer cancel()
 			began := time.Now()
 			seq, err := m.pub.Publish(limit, objects, c, m.seq)

@@ -18,15 +18,16 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/natstest"
+	"github.com/marchproxy/marchproxy/pkg/racetest"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
 )
 
 // patience is the shortest that does not make a slow machine replay for nothing.
-const patience = 300 * time.Millisecond
+var patience = racetest.Deadline(300 * time.Millisecond)
 
 // limit is how long a test waits for what must come.
-const limit = 30 * time.Second
+var limit = racetest.Deadline(30 * time.Second)
 
 const epoch = "11111111-1111-4111-8111-111111111111"
 
