@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/encoding/protojson"
+	"github.com/aymanbagabas/go-udiff"
 	"sigs.k8s.io/yaml"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -19,6 +20,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/translate"
+	"github.com/marchproxy/marchproxy/pkg/translate/dump"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -73,94 +75,64 @@ func read(t testing.TB, path string) []*resource.Object {
 	return out
 }
 
-// show writes all resources, without the fields of these names.
-func show(t testing.TB, b *translate.Builder, without ...string) []byte {
+// show has all resources of a builder, with their variants and with what they need.
+func show(t testing.TB, b *translate.Builder) []dump.Document {
 	t.Helper()
-	all := slices.SortedFunc(b.All(), func(x, y *translate.Resource) int {
-		return strings.Compare(string(x.Type)+x.Name, string(y.Type)+y.Name)
-	})
-	var out bytes.Buffer
-	for i := 0; i < len(all); i++ { // a resource's other form comes after it
-		r := all[i]
-		if r.OverLimit != nil {
-			all = slices.Insert(all, i+1, r.OverLimit)
-		}
-		raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(r.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var body any
-		if err := json.Unmarshal(raw, &body); err != nil {
-			t.Fatal(err)
-		}
-		drop(body, without)
-		y, err := yaml.Marshal(body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out.WriteString("---\n")
-		out.Write(y)
+	docs, err := dump.Resources(slices.Collect(b.All()))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return out.Bytes()
+	return docs
 }
 
-func drop(v any, names []string) {
-	switch v := v.(type) {
-	case map[string]any:
-		for _, name := range names {
-			delete(v, name)
-		}
-		for _, below := range v {
-			drop(below, names)
-		}
-	case []any:
-		for _, below := range v {
-			drop(below, names)
-		}
-	}
-}
+// bare is a gateway without routes, whole; what a case changes in that is what its own golden file has.
+const bare = "testdata/out/bare.yaml"
 
-// refusals is the case that shows how Envoy's own refusals are written anew, the same in every listener.
-const refusals = "auth-public-keys.yaml"
-
-// TestGolden: one case a feature. That Envoy takes what is built is shown by test/e2e, which applies the
-// same files to a running system.
+// TestGolden: one case a feature. All that is built is compared: [dump.Diff] loses nothing, and bare is compared whole.
+// That Envoy takes it is shown by test/golden, and by test/e2e, which applies the same files to a running system.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/in/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no cases", err)
 	}
+	build := func(t *testing.T, objects []*resource.Object) []dump.Document {
+		st := config.New()
+		st.Apply([]*resource.Object{gatewayObject(t)})
+		changes, _ := st.Apply(objects)
+		for _, p := range append(st.Check(changes), translate.Check(st, changes)...) {
+			t.Errorf("refused: %s %s", p.Object, p.Message)
+		}
+		b := translate.NewBuilder(resource.DefaultGateway, translate.Options{Resolve: resolve})
+		if _, problems := b.Rebuild(st); len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		return show(t, b)
+	}
+	without := build(t, nil)
+	t.Run("bare", func(t *testing.T) { compare(t, bare, dump.Whole(without)) })
 	for _, f := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(f), ".yaml"), func(t *testing.T) {
-			st := config.New()
-			st.Apply([]*resource.Object{gatewayObject(t)})
-			changes, _ := st.Apply(read(t, f))
-			for _, p := range append(st.Check(changes), translate.Check(st, changes)...) {
-				t.Errorf("refused: %s %s", p.Object, p.Message)
-			}
-			b := translate.NewBuilder(resource.DefaultGateway, translate.Options{Resolve: resolve})
-			if _, problems := b.Rebuild(st); len(problems) > 0 {
-				t.Fatal(problems)
-			}
-			var without []string
-			if filepath.Base(f) != refusals {
-				without = []string{"local_reply_config"}
-			}
-			got := show(t, b, without...)
-			golden := filepath.Join("testdata", "out", filepath.Base(f))
-			if *update {
-				if err := os.WriteFile(golden, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(got, want) {
-				t.Errorf("%s differs; look at it with: go test ./pkg/translate -update && git diff", golden)
-			}
+		name := strings.TrimSuffix(filepath.Base(f), ".yaml")
+		t.Run(name, func(t *testing.T) {
+			compare(t, "testdata/out/"+name+".diff", dump.Diff(without, build(t, read(t, f))))
 		})
+	}
+}
+
+// compare holds a golden file against what it should have, or writes it.
+func compare(t *testing.T, path string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s differs. If it should, write it with: go test ./pkg/translate -run Golden -update\n%s", path,
+			udiff.Unified("written", "built", string(want), string(got)))
 	}
 }
 
@@ -179,8 +151,11 @@ func TestUpdateEqualsRebuild(t *testing.T) {
 		t.Helper()
 		fresh := translate.NewBuilder(resource.DefaultGateway, translate.Options{Resolve: resolve})
 		fresh.Rebuild(st)
-		if got, want := show(t, b), show(t, fresh); !bytes.Equal(got, want) {
-			t.Fatalf("after %s updates and a rebuild differ:\n%s\nwant\n%s", after, got, want)
+		if maps.EqualFunc(byKey(fresh), byKey(b), alike) {
+			return
+		}
+		if differ := dump.Diff(show(t, fresh), show(t, b)); len(differ) > 0 {
+			t.Fatalf("after %s what updates have made differs from a rebuild:\n%s", after, differ)
 		}
 	}
 	for _, f := range files {
@@ -199,4 +174,31 @@ func TestUpdateEqualsRebuild(t *testing.T) {
 		b.Update(st, changes, translate.Policies{})
 		same("removing " + f)
 	}
+}
+
+func byKey(b *translate.Builder) map[translate.Key]*translate.Resource {
+	out := map[translate.Key]*translate.Resource{}
+	for r := range b.All() {
+		out[r.Key] = r
+	}
+	return out
+}
+
+// alike says that two resources and their variants are the same without a look at their bodies, whose digest the version
+// is.
+func alike(x, y *translate.Resource) bool {
+	if x == nil || y == nil {
+		return x == y
+	}
+	for part := range x.Parts {
+		closed := map[string]bool{part: true}
+		if y.Without == nil || !alike(x.Without(closed), y.Without(closed)) {
+			return false
+		}
+	}
+	return x.Key == y.Key && x.Version == y.Version && slices.Equal(x.Clusters, y.Clusters) && slices.Equal(x.Secrets, y.Secrets) &&
+		slices.Equal(x.Policies, y.Policies) && slices.EqualFunc(x.Together, y.Together, slices.Equal) && x.ByName == y.ByName &&
+		x.Carrier == y.Carrier && slices.Equal(x.Needs, y.Needs) && maps.Equal(x.Parts, y.Parts) && maps.Equal(x.Leaving, y.Leaving) &&
+		x.Partial == y.Partial && slices.Equal(x.Objects, y.Objects) && x.AfterRoutes == y.AfterRoutes &&
+		alike(x.OverLimit, y.OverLimit) && alike(x.PerRoute, y.PerRoute) && alike(x.Plain, y.Plain)
 }

@@ -15,55 +15,34 @@ import (
 	"testing"
 	"time"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
 const typePrefix = "type.googleapis.com/envoy."
 
 // TestTranslator puts each golden output of pkg/translate into a static bootstrap: what refers to xDS is
-// put in its place, so that Envoy reads every word of it.
+// put in its place, so that Envoy reads every word of it. Variants take the place of the resources that they are of.
 func TestTranslator(t *testing.T) {
 	root, err := harness.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob(filepath.Join(root, "pkg/translate/testdata/out/*.yaml"))
+	dir := filepath.Join(root, "pkg/translate/testdata/out")
+	bare := bareGateway(t, dir)
+	files, err := filepath.Glob(filepath.Join(dir, "*.diff"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no golden outputs", err)
 	}
 	roots := authority(t)
 	for _, f := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(f), ".yaml"), func(t *testing.T) {
-			t.Parallel()
-			raw, err := os.ReadFile(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			b := assemble(t, documents(t, string(raw)), roots)
-			if said, ok := validate(t, encode(t, b)); !ok {
-				t.Errorf("Envoy refuses it:\n%s", said)
-			}
-		})
-	}
-}
-
-// documents reads a golden output.
-func documents(t testing.TB, raw string) []object {
-	t.Helper()
-	var out []object
-	for doc := range strings.SplitSeq("\n"+raw, "\n---\n") { // certificates have lines that end in ---
-		if doc == "" {
-			continue
-		}
-		var o object
-		if err := yaml.Unmarshal([]byte(doc), &o); err != nil {
+		diff, err := os.ReadFile(f)
+		if err != nil {
 			t.Fatal(err)
 		}
-		out = append(out, o)
+		name := strings.TrimSuffix(filepath.Base(f), ".diff")
+		envoyTakes(t, name, output(t, name, bare, diff), bare, roots)
 	}
-	return out
+	envoyTakes(t, "bare", bare, nil, roots)
 }
 
 // assemble makes a bootstrap of xDS resources, each with its @type.
