@@ -184,18 +184,19 @@ func (f *Fleet) Await(want map[translate.Type]int, healthy bool, limit time.Dura
 
 // Watch waits for a mark in the resources that come.
 type Watch struct {
-	mark []byte
-	each int32
-	left atomic.Int32
-	done chan struct{}
-	last atomic.Int64
+	fleet *Fleet
+	mark  []byte
+	each  int32
+	left  atomic.Int32
+	done  chan struct{}
+	last  atomic.Int64
 	// at is when each client had all of it, in nanoseconds.
 	at []atomic.Int64
 }
 
 // Watch begins to wait for so many resources with a mark at each healthy client.
 func (f *Fleet) Watch(mark string, each int) *Watch {
-	w := &Watch{mark: []byte(mark), each: int32(each), done: make(chan struct{}), at: make([]atomic.Int64, len(f.clients))}
+	w := &Watch{fleet: f, mark: []byte(mark), each: int32(each), done: make(chan struct{}), at: make([]atomic.Int64, len(f.clients))}
 	w.left.Store(int32(f.Healthy()))
 	for _, c := range f.clients {
 		c.marked.Store(0)
@@ -210,7 +211,8 @@ func (w *Watch) Wait(limit time.Duration) (time.Time, error) {
 	case <-w.done:
 		return time.Unix(0, w.last.Load()), nil
 	case <-time.After(limit):
-		return time.Time{}, fmt.Errorf("%d clients have not acknowledged the change after %v", w.left.Load(), limit)
+		late := fmt.Errorf("%d clients have not acknowledged the change after %v", w.left.Load(), limit)
+		return time.Time{}, errors.Join(late, w.fleet.Err())
 	}
 }
 

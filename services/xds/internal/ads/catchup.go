@@ -23,25 +23,28 @@ const (
 // catchUp gives the turns out. It belongs to the gateway's lock.
 type catchUp struct {
 	// active have a turn, and were heard of last at that time.
-	active  map[*deltaStream]time.Time
+	active map[*deltaStream]time.Time
+	// waiting are those without one, which say so in queued; who has come first is the first.
 	waiting []*deltaStream
 }
 
 // admit says whether a stream may go on, and otherwise when to ask again at the latest.
 func (in *catchUp) admit(s *deltaStream, now time.Time) (time.Duration, bool) {
 	if !s.farBehind() {
+		// A stream that waits looks at the changes all the same when its Envoy says something or when it is too far
+		// behind. Left in the queue it would get a turn that it never takes, and those after it none.
+		in.giveUpPlace(s)
 		s.admitted = true
 		return time.Hour, true
 	}
 	if _, has := in.active[s]; has {
 		return time.Hour, true
 	}
-	at := slices.Index(in.waiting, s)
-	if at < 0 {
-		at = len(in.waiting)
+	if !s.queued {
+		s.queued = true
 		in.waiting = append(in.waiting, s)
 	}
-	if at > 0 {
+	if in.waiting[0] != s {
 		return time.Hour, false
 	}
 	wait := patience
@@ -56,10 +59,9 @@ func (in *catchUp) admit(s *deltaStream, now time.Time) (time.Duration, bool) {
 	if len(in.active) >= turns {
 		return wait, false
 	}
-	in.waiting = in.waiting[1:]
 	in.active[s] = now
 	s.admitted, s.goal = true, s.g.table.revision
-	in.next()
+	in.giveUpPlace(s)
 	return time.Hour, true
 }
 
@@ -81,7 +83,18 @@ func (in *catchUp) settle(s *deltaStream, applied int64) {
 // leave forgets a stream.
 func (in *catchUp) leave(s *deltaStream) {
 	delete(in.active, s)
-	in.waiting = slices.DeleteFunc(in.waiting, func(o *deltaStream) bool { return o == s })
+	in.giveUpPlace(s)
+	in.next()
+}
+
+// giveUpPlace takes a stream out of the queue, if it is there, and has the next one look whether there is a turn.
+func (in *catchUp) giveUpPlace(s *deltaStream) {
+	if !s.queued {
+		return
+	}
+	s.queued = false
+	at := slices.Index(in.waiting, s)
+	in.waiting = slices.Delete(in.waiting, at, at+1)
 	in.next()
 }
 

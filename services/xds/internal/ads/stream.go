@@ -44,6 +44,8 @@ type deltaStream struct {
 	// admitted says that it has had its turn to catch up, which ends when the Envoy serves goal.
 	admitted bool
 	goal     int64
+	// queued says that it waits for a turn.
+	queued bool
 	// raw says that the stream takes what is marshalled already.
 	raw bool
 }
