@@ -1,6 +1,7 @@
 package envoyadmin
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -16,9 +17,9 @@ type Envoy struct {
 	// Server is the xDS server that it takes its configuration from, host:port, and Gateway its gateway;
 	// "default" where empty.
 	Server, Gateway string
-	// Ended is gRPC's code and text of its stream's last end, both "" for none: Envoy's statistics do not tell,
-	// its log does ([StreamEnd]).
-	Ended func() (code, text string)
+	// Log is the end of what Envoy has logged since its start. It has the reason for which its stream to the xDS server
+	// was closed last, which Envoy's statistics do not tell.
+	Log func() []byte
 }
 
 // Cause is a kind of reason for which an Envoy is not ready: what can be done depends on it.
@@ -81,7 +82,7 @@ func (e Envoy) unconnected(ctx context.Context) (Cause, string) {
 		return Unreachable, fmt.Sprintf("it cannot reach the xDS server: %v", err)
 	}
 	_ = conn.Close() // it was only to see
-	switch code, text := e.Ended(); code {
+	switch code, text := streamEnd(e.Log()); code {
 	case "":
 		return Waits, "it is connecting to the xDS server " + e.Server
 	case permissionDenied, unauthenticated:
@@ -94,11 +95,14 @@ func (e Envoy) unconnected(ctx context.Context) (Cause, string) {
 // closed is Envoy's line about the end of a stream, with its code and text.
 var closed = regexp.MustCompile(`gRPC config stream (?:to \S+ )?closed(?: since \d+s ago)?: (\d+), (.*)`)
 
-// StreamEnd reads gRPC's code and text from Envoy's line about the end of its stream; both are "" for another
-// line. The line is a warning of the logger "config".
-func StreamEnd(line []byte) (code, text string) {
-	if m := closed.FindSubmatch(line); m != nil {
-		return string(m[1]), string(m[2])
+// streamEnd is gRPC's code and text of the last end of Envoy's stream that a log tells of; both are "" where it tells of
+// none. The line is a warning of the logger "config".
+func streamEnd(log []byte) (code, text string) {
+	log = log[:bytes.LastIndexByte(log, '\n')+1] // the last line may not be whole yet
+	all := closed.FindAllSubmatch(log, -1)
+	if len(all) == 0 {
+		return "", ""
 	}
-	return "", ""
+	last := all[len(all)-1]
+	return string(last[1]), string(last[2])
 }

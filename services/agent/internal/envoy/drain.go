@@ -8,7 +8,7 @@ import (
 )
 
 // drain has Envoy close each connection after its next response, and waits until no request is in flight.
-func (s *Supervisor) drain(ctx context.Context, exited <-chan error) error {
+func (s *Supervisor) drain(ctx context.Context, ended <-chan struct{}) error {
 	if _, _, err := s.admin.Do(ctx, http.MethodPost, "/healthcheck/fail"); err != nil {
 		return err
 	}
@@ -28,8 +28,7 @@ func (s *Supervisor) drain(ctx context.Context, exited <-chan error) error {
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):
-		case err := <-exited:
-			_ = err // it has ended, and how does not matter
+		case <-ended:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()

@@ -1,10 +1,7 @@
 package envoy
 
 import (
-	"bytes"
 	"context"
-	"io"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -46,7 +43,7 @@ func (s *Supervisor) watch(ctx context.Context) {
 // look asks Envoy, and where it is not ready finds out why, and what can be done.
 func (s *Supervisor) look(ctx context.Context) (ready bool, reason string) {
 	b := s.opt.Bootstrap
-	e := envoyadmin.Envoy{Admin: s.admin, Server: b.XDSServer, Gateway: b.Gateway, Ended: s.xds.last}
+	e := envoyadmin.Envoy{Admin: s.admin, Server: b.XDSServer, Gateway: b.Gateway, Log: s.child.Log.Tail}
 	ready, cause, reason := e.Look(ctx)
 	switch cause {
 	case envoyadmin.Unreachable:
@@ -55,46 +52,4 @@ func (s *Supervisor) look(ctx context.Context) (ready bool, reason string) {
 		reason += "; give it one, or set GATEWAY to another"
 	}
 	return ready, reason
-}
-
-// rejection passes on what Envoy logs, and remembers why its stream to the xDS server was closed last:
-// statistics do not tell.
-type rejection struct {
-	out io.Writer
-
-	mu         sync.Mutex
-	line       []byte
-	code, text string
-}
-
-const longestLine = 4096
-
-func (r *rejection) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	for rest := p; len(rest) > 0; {
-		part, after, ended := bytes.Cut(rest, []byte("\n"))
-		if len(r.line)+len(part) <= longestLine {
-			r.line = append(r.line, part...)
-		}
-		if rest = after; ended {
-			if code, text := envoyadmin.StreamEnd(r.line); code != "" {
-				r.code, r.text = code, text
-			}
-			r.line = r.line[:0]
-		}
-	}
-	r.mu.Unlock()
-	return r.out.Write(p)
-}
-
-func (r *rejection) last() (code, text string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.code, r.text
-}
-
-func (r *rejection) clear() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.code, r.text, r.line = "", "", r.line[:0]
 }

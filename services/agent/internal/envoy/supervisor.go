@@ -2,18 +2,13 @@ package envoy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,6 +16,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
 	"github.com/marchproxy/marchproxy/pkg/process"
+	"github.com/marchproxy/marchproxy/pkg/supervisor"
 	"github.com/marchproxy/marchproxy/services/agent/internal/privilege"
 )
 
@@ -61,7 +57,7 @@ type State struct {
 type Supervisor struct {
 	opt   Options
 	admin envoyadmin.Admin
-	xds   *rejection
+	child *supervisor.Child
 	// open says that the door is.
 	open bool
 
@@ -89,7 +85,12 @@ func New(opt Options) (*Supervisor, error) {
 			return nil, err
 		}
 	}
-	return &Supervisor{opt: opt, admin: envoyadmin.New(opt.Bootstrap.AdminAddr), xds: &rejection{out: opt.Output}, state: State{Reason: "Envoy is being started"}}, nil
+	return &Supervisor{
+		opt: opt, admin: envoyadmin.New(opt.Bootstrap.AdminAddr), state: State{Reason: "Envoy is being started"},
+		child: &supervisor.Child{
+			Log: supervisor.Through(opt.Output), Shortest: 100 * time.Millisecond, Longest: 10 * time.Second, Grace: 5 * time.Second,
+		},
+	}, nil
 }
 
 func write(dir string, raw []byte) error {
@@ -126,31 +127,43 @@ const askFor = 3 * time.Second
 func (s *Supervisor) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state
+	st := s.state
+	st.Pid, st.Restarts = s.child.Pid(), s.child.Failures()
+	st.Ready = st.Ready && st.Pid != 0
+	return st
 }
 
 // Run keeps Envoy running until the context ends, and then drains and stops it.
 func (s *Supervisor) Run(ctx context.Context) error {
-	const shortest, longest = 100 * time.Millisecond, 10 * time.Second
-	for pause := shortest; ; pause = min(2*pause, longest) {
-		began := time.Now()
-		err := s.once(ctx)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it was told to end
+	var draining time.Time
+	c := s.child
+	c.Command = func(ctx context.Context) (*exec.Cmd, error) {
+		if err := s.openDoor(ctx); err != nil {
+			return nil, err
 		}
-		if time.Since(began) > longest {
-			pause = shortest
+		if err := s.settle(ctx); err != nil {
+			return nil, err
 		}
-		s.set(func(st *State) {
-			st.Ready, st.Reason, st.Restarts = false, fmt.Sprint("Envoy does not run: ", err), st.Restarts+1
-		})
-		s.opt.Log.Error("envoy does not run; starting it again", zap.Error(err), zap.Duration("after", pause))
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return nil
+		return s.command(), nil
+	}
+	c.Running = s.watch
+	c.Ended = func(d supervisor.Death) {
+		s.set(func(st *State) { st.Ready, st.Reason = false, fmt.Sprint("Envoy does not run: ", d.Err) })
+		s.opt.Log.Error("envoy does not run; starting it again", zap.Error(d.Err), zap.Duration("after", d.Again))
+	}
+	c.Drain = func(ended <-chan struct{}) {
+		draining = time.Now()
+		s.set(func(st *State) { st.Ready, st.Reason = false, "Envoy is being drained" })
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opt.Drain)
+		defer cancel()
+		if err := s.drain(limit, ended); err != nil {
+			s.opt.Log.Warn("envoy was stopped before it was idle", zap.Error(err), zap.Duration("drain_timeout", s.opt.Drain))
 		}
 	}
+	if err := c.Run(ctx); !draining.IsZero() {
+		s.opt.Log.Info("envoy has stopped", zap.NamedError("exit", err), zap.Duration("after", time.Since(draining)))
+	}
+	return nil
 }
 
 func (s *Supervisor) set(f func(*State)) {
@@ -177,46 +190,8 @@ func (s *Supervisor) command() *exec.Cmd {
 		args = append(args, "--concurrency", strconv.Itoa(s.opt.Concurrency))
 	}
 	cmd := privilege.Command(s.opt.Path, append(args, s.opt.Bootstrap.Flags()...)...)
-	cmd.Stdout, cmd.Stderr, cmd.Env = s.opt.Output, s.xds, bootstrap.Environment()
-	// Signals of the terminal and of the container are for the agent, which drains Envoy first. An Envoy
-	// that outlived the agent would share its port with the next one.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Env = bootstrap.Environment()
 	return cmd
-}
-
-func (s *Supervisor) once(ctx context.Context) error {
-	s.xds.clear()
-	if err := s.openDoor(ctx); err != nil {
-		return err
-	}
-	if err := s.settle(ctx); err != nil {
-		return err
-	}
-	cmd := s.command()
-	started, exited := make(chan error, 1), make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // the kernel ties the death signal to the thread that starts the child
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			exited <- cmd.Wait()
-			close(exited) // whoever looks again, after an Envoy that ended while it was drained, does not wait
-		}
-	}()
-	if err := <-started; err != nil {
-		return fmt.Errorf("start %s: %w", s.opt.Path, err)
-	}
-	s.set(func(st *State) { st.Pid = cmd.Process.Pid })
-	defer s.set(func(st *State) { st.Pid, st.Ready = 0, false })
-	watching, stop := context.WithCancel(ctx)
-	defer stop()
-	go s.watch(watching)
-	select {
-	case err := <-exited:
-		return said(err)
-	case <-ctx.Done():
-	}
-	return s.shutdown(context.WithoutCancel(ctx), cmd.Process, exited)
 }
 
 // openDoor serves what the admin interface tells, from before Envoy's first start to the end of the agent.
@@ -232,44 +207,10 @@ func (s *Supervisor) openDoor(ctx context.Context) error {
 		}
 	}
 	s.open = true
-	door := process.HTTPServer(envoyadmin.Door(s.admin), time.Minute)
 	go func() {
-		<-ctx.Done()
-		_ = door.Close() // the agent ends, and Envoy with it
-	}()
-	go func() {
-		if err := door.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
+		if err := process.ServeHTTP(ctx, lis, envoyadmin.Door(s.admin), time.Minute, 0); err != nil {
 			s.opt.Log.Error("what Envoy's admin interface tells is not served any more", zap.Error(err))
 		}
 	}()
-	return nil
-}
-
-// said is how a child ended, in words: it should not have, not even with status 0.
-func said(err error) error {
-	if err == nil {
-		return errors.New("it exited by itself")
-	}
-	return err
-}
-
-// shutdown drains Envoy and ends it.
-func (s *Supervisor) shutdown(ctx context.Context, p *os.Process, exited <-chan error) error {
-	began := time.Now()
-	s.set(func(st *State) { st.Ready, st.Reason = false, "Envoy is being drained" })
-	limit, cancel := context.WithTimeout(ctx, s.opt.Drain)
-	defer cancel()
-	if err := s.drain(limit, exited); err != nil {
-		s.opt.Log.Warn("envoy was stopped before it was idle", zap.Error(err), zap.Duration("drain_timeout", s.opt.Drain))
-	}
-	_ = p.Signal(syscall.SIGTERM) // it may have ended by itself
-	var end error
-	select {
-	case end = <-exited:
-	case <-time.After(5 * time.Second):
-		_ = p.Kill() // it had its time
-		end = <-exited
-	}
-	s.opt.Log.Info("envoy has stopped", zap.NamedError("exit", end), zap.Duration("after", time.Since(began)))
 	return nil
 }

@@ -33,7 +33,7 @@ func TestEnd(t *testing.T) {
 	})
 	<-running
 	limit := time.Now().Add(30 * time.Second)
-	for ; !strings.Contains(string(c.said(logs)), "deaf"); time.Sleep(time.Millisecond) {
+	for ; !strings.Contains(string(c.supervisor.Log.Tail()), "deaf"); time.Sleep(time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatal("the child does not begin")
 		}

@@ -225,7 +225,7 @@ func (s *system) plan(envoy string) error {
 	}})
 	proxy := s.children[len(s.children)-1]
 	proxy.why = func(ctx context.Context) string {
-		return s.envoyWaits(ctx, func() []byte { return proxy.said(s.logs) })
+		return s.envoyWaits(ctx, proxy.supervisor.Log.Tail)
 	}
 	return nil
 }
@@ -323,7 +323,7 @@ func (s *system) write() {
 	defer s.mu.Unlock()
 	r := shown{Pids: map[string]int{}, URLs: s.urls, Ready: s.ready}
 	for _, c := range s.children {
-		if pid := c.getPid(); pid != 0 {
+		if pid := c.supervisor.Pid(); pid != 0 {
 			r.Pids[c.name] = pid
 		}
 	}

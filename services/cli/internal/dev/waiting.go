@@ -1,12 +1,9 @@
 package dev
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -17,15 +14,7 @@ import (
 
 // envoyWaits says what Envoy waits for, and what can be done about it.
 func (s *system) envoyWaits(ctx context.Context, log func() []byte) string {
-	ended := func() (code, text string) {
-		for line := range bytes.Lines(log()) {
-			if c, t := envoyadmin.StreamEnd(bytes.TrimSpace(line)); c != "" {
-				code, text = c, t
-			}
-		}
-		return code, text
-	}
-	e := envoyadmin.Envoy{Admin: envoyadmin.New(s.adminSocket()), Server: local(s.GRPCPort), Ended: ended}
+	e := envoyadmin.Envoy{Admin: envoyadmin.New(s.adminSocket()), Server: local(s.GRPCPort), Log: log}
 	_, cause, reason := e.Look(ctx)
 	gateway := s.urls["api"] + "/v1/gateways/default"
 	switch cause {
@@ -79,25 +68,4 @@ func (s *system) tellBusy(ctx context.Context) {
 			s.say(p.Who + " is busy: " + p.String())
 		}
 	}
-}
-
-// said is the end of what a child has logged since it was started last, at most 64 KiB.
-func (c *child) said(logs string) []byte {
-	const most = 64 << 10
-	f, err := os.Open(c.log(logs))
-	if err != nil {
-		return nil // it has said nothing yet
-	}
-	defer func() { _ = f.Close() }() // read only
-	c.mu.Lock()
-	from := c.logged
-	c.mu.Unlock()
-	if info, err := f.Stat(); err == nil {
-		from = max(from, info.Size()-most)
-	}
-	raw, err := io.ReadAll(io.NewSectionReader(f, from, most))
-	if err != nil {
-		return nil
-	}
-	return raw
 }
