@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 )
 
@@ -122,6 +123,8 @@ func (a *API) events(c echo.Context) error {
 			fmt.Fprint(c.Response(), ":\n\n")
 			look = true
 		case <-ctx.Done():
+			return nil
+		case <-process.Stopping(ctx): // the client comes back, here or to another api
 			return nil
 		}
 		if look {

@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,10 +23,9 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/spf13/cobra"
 
+	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/services/cli/internal/envoybin"
 )
-
-func lockThread() { runtime.LockOSThread() }
 
 // self is a command of this program.
 func (s *system) self(env []string, args ...string) func() *exec.Cmd {
@@ -82,18 +80,15 @@ func backendCommand() *cobra.Command {
 		if !strings.Contains(addr, ":") {
 			addr = net.JoinHostPort("127.0.0.1", addr)
 		}
-		s := &http.Server{Addr: addr, ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "text/plain")
-			_, _ = io.WriteString(w, "Hello from backend\n") // the client is gone: nobody is left to tell
-		})}
-		go func() {
-			<-cmd.Context().Done()
-			_ = s.Close() // nothing is lost with it
-		}()
-		if err := s.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		lis, err := process.Listen(cmd.Context(), addr, "--backend-port")
+		if err != nil {
 			return err
 		}
-		return nil
+		hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain")
+			_, _ = io.WriteString(w, "Hello from backend\n") // the client is gone: nobody is left to tell
+		})
+		return process.ServeHTTP(cmd.Context(), lis, hello, time.Minute, 0)
 	}}
 }
 

@@ -18,7 +18,11 @@ func (s *system) openDoor(ctx context.Context) (shut func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	door := process.HTTPServer(envoyadmin.Door(envoyadmin.New(s.adminSocket())), time.Minute)
-	go func() { _ = door.Serve(lis) }() // it ends when it is shut
-	return func() { _ = door.Close() }, nil
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = process.ServeHTTP(own, lis, envoyadmin.Door(envoyadmin.New(s.adminSocket())), time.Minute, 0) // it is shut
+	}()
+	return func() { cancel(); <-ended }, nil
 }
