@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/marchproxy/marchproxy/pkg/audit"
 )
@@ -86,6 +88,15 @@ func TestCheck(t *testing.T) {
 				var broken *audit.BrokenError
 				if !errors.As(err, &broken) || broken.Record != after.N+c.record {
 					t.Errorf("%s: %v, want record %d", what, err, after.N+c.record)
+				}
+			}
+			// A disk that fails has changed nothing.
+			text := strings.Join(lines, "\n") + "\n"
+			for _, n := range []int{0, len(lines[0]) / 2, len(text) / 2, len(text) - 1, len(text)} {
+				lost := errors.New("input/output error")
+				_, err := audit.Check(io.MultiReader(strings.NewReader(text[:n]), iotest.ErrReader(lost)), "", nil)
+				if broken := (*audit.BrokenError)(nil); !errors.Is(err, lost) || errors.As(err, &broken) {
+					t.Errorf("a file that cannot be read after %d bytes: %v", n, err)
 				}
 			}
 			for what, text := range map[string]string{"nothing": "", "another file": "{}\n", "no JSON": "hello", "a later format": `{"marchproxy_audit":2}`} {

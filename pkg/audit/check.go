@@ -45,15 +45,35 @@ func (e *BrokenError) Error() string {
 	return where + ": " + e.Reason
 }
 
+// source notes why a file could not be read on, which a decoder's error does not tell from what is in it.
+type source struct {
+	io.Reader
+	failed error
+}
+
+// Read implements [io.Reader].
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.failed = err
+	}
+	return n, err
+}
+
 // Check reads an export and holds each record's hash against what it says and the record before. Where it looks for a
 // hash, "" for none, it says which record has it. It holds one record at a time. seen, if not nil, is called after each.
+// What does not fit is a [BrokenError]; another error says that the export could not be read, and nothing of what is in it.
 func Check(r io.Reader, hash string, seen func(Result)) (Result, error) {
 	var out Result
 	line := int64(1)
+	in := &source{Reader: r}
 	broken := func(record int64, at, format string, args ...any) (Result, error) {
+		if in.failed != nil {
+			return out, fmt.Errorf("read the export after record %d: %w", out.Last.N, in.failed)
+		}
 		return out, &BrokenError{line, record, at, fmt.Sprintf(format, args...)}
 	}
-	dec := json.NewDecoder(bufio.NewReaderSize(r, 1<<16))
+	dec := json.NewDecoder(bufio.NewReaderSize(in, 1<<16))
 	dec.DisallowUnknownFields() // the hash would not be over them
 	var h Header
 	if err := dec.Decode(&h); err != nil || h.Format == 0 {

@@ -27,13 +27,16 @@ const selectChain = `SELECT chain_n, chain_hash, chain_revision FROM config_head
 
 func (c *chain) scan(row pgx.Row) error { return row.Scan(&c.N, &c.Hash, &c.Revision) }
 
-// AuditHead is the last record of the audit.
-func (s *Store) AuditHead(ctx context.Context) (audit.Point, error) {
-	var c chain
-	if err := c.scan(s.pool.QueryRow(ctx, selectChain)); err != nil {
-		return audit.Point{}, fmt.Errorf("read the audit's head: %w", err)
+// Ends are the newest revision and the last record of the audit, as of one moment.
+func (s *Store) Ends(ctx context.Context) (Head, audit.Point, error) {
+	var h Head
+	var p audit.Point
+	err := s.pool.QueryRow(ctx, `SELECT epoch::text, revision, state, chain_n, encode(chain_hash, 'hex') FROM config_head`).
+		Scan(&h.Epoch, &h.Revision, &h.State, &p.N, &p.Hash)
+	if err != nil {
+		return h, p, fmt.Errorf("read head: %w", err)
 	}
-	return audit.Point{N: c.N, Hash: hex.EncodeToString(c.Hash)}, nil
+	return h, p, nil
 }
 
 // link is a row of audit_chain.
@@ -246,12 +249,12 @@ func (s *Store) adopt(ctx context.Context, tx querier, c *chain, head int64) (in
 	defer r.close()
 	for i := range links {
 		l := &links[i]
-		said, err := r.record(c.Hash, *l, nil)
+		said, sum, err := r.hashed(c.Hash, *l)
 		if err != nil {
 			return 0, err
 		}
 		l.at = said.At
-		s.close(c, l, said.hash, said.entries)
+		s.close(c, l, sum, said.entries)
 	}
 	r.close()
 	var b pgx.Batch

@@ -122,7 +122,7 @@ func verified(t testing.TB, s *store.Store, hash string) store.Verified {
 func whole(t testing.TB, s *store.Store, records int64) store.Verified {
 	t.Helper()
 	v := verified(t, s, "")
-	if v.Broken != nil || v.Records != records || v.Unchained != 0 || v.Found != -1 {
+	if v.Broken != nil || v.Records != records || v.Unchained != 0 || v.FoundN != nil {
 		t.Fatalf("%+v %+v, want %d records", v, v.Broken, records)
 	}
 	return v
@@ -149,6 +149,14 @@ func exported(t testing.TB, s *store.Store, since, until time.Time) []byte {
 	return out
 }
 
+// number is a record's, -1 for none.
+func number(n *int64) int64 {
+	if n == nil {
+		return -1
+	}
+	return *n
+}
+
 // TestChain: what is written is chained, in order, and the file of it can be checked against itself and the database.
 func TestChain(t *testing.T) {
 	url := pgtest.Database(t)
@@ -161,7 +169,7 @@ func TestChain(t *testing.T) {
 	if v.Entries != 23 || v.Adopted != 0 || v.Unproven != 0 || v.Revision != 7 {
 		t.Errorf("%+v", v)
 	}
-	head, err := s.AuditHead(t.Context())
+	_, head, err := s.Ends(t.Context())
 	if err != nil || head != v.Last || len(head.Hash) != 64 {
 		t.Errorf("%+v %v, verified until %+v", head, err, v.Last)
 	}
@@ -176,12 +184,12 @@ func TestChain(t *testing.T) {
 		if err := json.Unmarshal([]byte(line), &l); err != nil {
 			t.Fatal(err)
 		}
-		if v := verified(t, s, l.Hash); v.Found != l.N || !v.Done {
-			t.Errorf("record %d is found as %d", l.N, v.Found)
+		if v := verified(t, s, l.Hash); v.FoundN == nil || *v.FoundN != l.N || !v.Done {
+			t.Errorf("record %d is found as %v", l.N, number(v.FoundN))
 		}
 	}
-	if v := verified(t, s, strings.Repeat("00", 32)); v.Found != -1 {
-		t.Errorf("a hash that there never was is that of record %d", v.Found)
+	if v := verified(t, s, strings.Repeat("00", 32)); v.FoundN != nil {
+		t.Errorf("a hash that there never was is that of record %d", number(v.FoundN))
 	}
 	// What the database's own order of names is does not matter: three services of a revision were given backwards.
 	if !strings.Contains(string(file), `"name":"s-1-1","action":"create"},{"kind":"Service","name":"s-1-2"`) {
@@ -309,7 +317,7 @@ func TestTailCutOff(t *testing.T) {
 	url := pgtest.Database(t)
 	s := opened(t, url, secret)
 	history(t, s)
-	head, err := s.AuditHead(t.Context())
+	_, head, err := s.Ends(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,13 +325,13 @@ func TestTailCutOff(t *testing.T) {
 	if v := whole(t, s, 8); v.Revision != 6 {
 		t.Errorf("%+v", v)
 	}
-	if v := verified(t, s, head.Hash); v.Found != -1 {
-		t.Errorf("the head that was there before is record %d", v.Found)
+	if v := verified(t, s, head.Hash); v.FoundN != nil {
+		t.Errorf("the head that was there before is record %d", number(v.FoundN))
 	}
 	write(t, s, 3)
 	whole(t, s, 9)
-	if v := verified(t, s, head.Hash); v.Found != -1 {
-		t.Errorf("the head that was there before is record %d", v.Found)
+	if v := verified(t, s, head.Hash); v.FoundN != nil {
+		t.Errorf("the head that was there before is record %d", number(v.FoundN))
 	}
 }
 
@@ -356,8 +364,8 @@ func TestRetention(t *testing.T) {
 	if n := pgtest.Value[int64](t, url, `SELECT count(*) FROM audit`); n != 0 {
 		t.Errorf("%d entries", n)
 	}
-	if v := verified(t, s, hex.EncodeToString(second)); v.Found != 5 {
-		t.Errorf("the last record that was deleted is found as %d", v.Found)
+	if v := verified(t, s, hex.EncodeToString(second)); v.FoundN == nil || *v.FoundN != 5 {
+		t.Errorf("the last record that was deleted is found as %d", number(v.FoundN))
 	}
 	if got, err := audit.Check(bytes.NewReader(exported(t, s, time.Time{}, time.Time{})), "", nil); err != nil || got.After.N != 5 || got.Records != 4 {
 		t.Errorf("%+v %v", got, err)

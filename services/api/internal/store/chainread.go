@@ -89,39 +89,41 @@ func (e *entries) read() error {
 type told struct {
 	// entryRow is the first one; without any, it has a time alone.
 	entryRow
-	hash    []byte
 	entries int
 	// odd is an entry that says otherwise what it should have in common with the first one, or one of a revision of
 	// which the chain has nothing.
 	odd *entryRow
 }
 
-// record reads what the next record says, and hashes it after the hash before. begin and each, if not nil, are called
-// with its first entry, and with every one.
-func (e *entries) record(previous []byte, l link, each func(entryRow) error) (told, error) {
-	out := told{entryRow: entryRow{At: l.at}}
+// hashed reads what the next record says, with its hash after the hash before.
+func (e *entries) hashed(previous []byte, l link) (told, []byte, error) {
 	var h *audit.Hasher
-	take := func(r entryRow) error {
-		if h == nil {
-			out.entryRow, h = r, audit.New(hex.EncodeToString(previous), l.record(r))
+	out, err := e.record(l, func(r audit.Record) { h = audit.New(hex.EncodeToString(previous), r) }, func(x audit.Entry) { h.Add(x) })
+	if err != nil {
+		return out, nil, err
+	}
+	return out, h.Sum(), nil
+}
+
+// record reads what the next record says. begin is called first, and each with every one of its entries.
+func (e *entries) record(l link, begin func(audit.Record), each func(audit.Entry)) (told, error) {
+	out := told{entryRow: entryRow{At: l.at}}
+	take := func(r entryRow) {
+		if out.entries == 0 {
+			out.entryRow = r
+			begin(l.record(r))
 		}
 		common := out.entryRow
 		common.Entry = r.Entry
 		if common != r && out.odd == nil {
 			out.odd = &r
 		}
-		h.Add(r.Entry)
 		out.entries++
-		if each != nil {
-			return each(r)
-		}
-		return nil
+		each(r.Entry)
 	}
 	if l.revision == 0 {
 		if r, there := e.tokens[l.n]; there {
-			if err := take(r); err != nil {
-				return out, err
-			}
+			take(r)
 		}
 	}
 	for l.revision > 0 && e.next != nil && e.next.revision <= l.revision {
@@ -135,14 +137,11 @@ func (e *entries) record(previous []byte, l link, each func(entryRow) error) (to
 			}
 			continue
 		}
-		if err := take(r); err != nil {
-			return out, err
-		}
+		take(r)
 	}
-	if h == nil {
-		h = audit.New(hex.EncodeToString(previous), l.record(out.entryRow))
+	if out.entries == 0 {
+		begin(l.record(out.entryRow))
 	}
-	out.hash = h.Sum()
 	return out, nil
 }
 

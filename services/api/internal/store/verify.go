@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -17,7 +16,7 @@ import (
 )
 
 // Verified is how far the audit has been verified, and what was found. It begins as the zero value, and one that was
-// handed back goes on where it was.
+// handed back, also by way of JSON, goes on where it was.
 type Verified struct {
 	// Last is the last record that fits.
 	Last audit.Point
@@ -30,18 +29,16 @@ type Verified struct {
 	// Unproven are the records whose signatures need a SECRET_KEY that is not here. What comes later vouches for them:
 	// its signature is over them as well.
 	Unproven int64
-	// Found is the record with the hash that was looked for; -1 while there is none.
-	Found int64
+	// FoundN is the record with the hash that was looked for; nil while there is none.
+	FoundN *int64
 	// Broken is the first record that does not fit; nil where all do so far.
 	Broken *Broken
 	// Done says that this is the end of the audit. What follows is then known.
 	Done bool
 	// Unchained are the records that are not chained yet: what an api of the version before has written.
 	Unchained int64
-
-	begun bool
-	// known says that a record's key was here.
-	known bool
+	// Known says that a record's key was here.
+	Known bool
 }
 
 // Broken is a record that does not fit.
@@ -51,33 +48,11 @@ type Broken struct {
 	Reason      string
 }
 
-// MarshalJSON and UnmarshalJSON keep what a later page needs.
-func (v *Verified) MarshalJSON() ([]byte, error) {
-	type plain Verified
-	return json.Marshal(struct {
-		*plain
-		Known bool
-	}{(*plain)(v), v.known})
-}
-
-// UnmarshalJSON implements [json.Unmarshaler].
-func (v *Verified) UnmarshalJSON(raw []byte) error {
-	type plain Verified
-	x := struct {
-		*plain
-		Known bool
-	}{plain: (*plain)(v)}
-	if err := json.Unmarshal(raw, &x); err != nil {
-		return err
-	}
-	v.begun, v.known = true, x.Known
-	return nil
-}
-
 // look notes that the last record has the hash that is looked for.
 func (v *Verified) look(hash string) {
 	if hash != "" && v.Last.Hash == hash {
-		v.Found = v.Last.N
+		n := v.Last.N
+		v.FoundN = &n
 	}
 }
 
@@ -87,9 +62,6 @@ var errPause = errors.New("pause")
 // Verify goes on with a verification until its end, the first record that does not fit, or a time. It holds one page of
 // the chain and one entry. Where it looks for a hash, "" for none, it says which record has it.
 func (s *Store) Verify(ctx context.Context, v *Verified, hash string, until time.Time) error {
-	if !v.begun {
-		v.begun, v.Found = true, -1
-	}
 	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		return s.verify(ctx, tx, v, hash, until)
 	})
@@ -162,11 +134,11 @@ func (s *Store) verifyPage(ctx context.Context, tx pgx.Tx, v *Verified, some []l
 		if err != nil {
 			return err
 		}
-		x, err := e.record(previous, l, nil)
+		x, sum, err := e.hashed(previous, l)
 		if err != nil {
 			return err
 		}
-		reason, n := s.unfit(v, l, x, states), l.n
+		reason, n := s.unfit(v, l, x, sum, states), l.n
 		if l.n > v.Last.N+1 {
 			n = v.Last.N + 1
 			reason = fmt.Sprintf("it is not there: the next record in the audit is %d", l.n)
@@ -189,7 +161,7 @@ func (s *Store) verifyPage(ctx context.Context, tx pgx.Tx, v *Verified, some []l
 }
 
 // unfit says what is wrong with a record, "" where nothing is.
-func (s *Store) unfit(v *Verified, l link, x told, states map[int64]string) string {
+func (s *Store) unfit(v *Verified, l link, x told, sum []byte, states map[int64]string) string {
 	switch {
 	case l.revision > 0 && l.adopted == nil && l.revision != v.Revision+1:
 		return fmt.Sprintf("its revision is %d, and that before it %d", l.revision, v.Revision)
@@ -199,7 +171,7 @@ func (s *Store) unfit(v *Verified, l link, x told, states map[int64]string) stri
 		return fmt.Sprintf("%s %s says another time, actor or reason than the rest of its revision: one of them was changed", x.odd.Kind, x.odd.Name)
 	case x.entries != int(l.entries):
 		return fmt.Sprintf("it had %d entries, and has %d", l.entries, x.entries)
-	case !bytes.Equal(x.hash, l.hash):
+	case !bytes.Equal(sum, l.hash):
 		return "its hash is another one than what it says makes: it, or the record before it, was changed"
 	case !x.At.Equal(l.at):
 		return "the time in the chain was changed"
@@ -209,8 +181,8 @@ func (s *Store) unfit(v *Verified, l link, x told, states map[int64]string) stri
 	signed, known := s.box.Signed(l.key, signsHash, l.hash, l.signature)
 	switch {
 	case signed:
-		v.known = true
-	case known || v.known:
+		v.Known = true
+	case known || v.Known:
 		return "it is not " + unsigned(known)
 	default:
 		v.Unproven++
@@ -357,20 +329,8 @@ func (s *Store) Export(ctx context.Context, h audit.Header, flush func(lines []b
 			}
 			defer e.close()
 			for _, l := range some {
-				begun := false
-				x, err := e.record(nil, l, func(r entryRow) error {
-					if !begun {
-						begun = true
-						enc.Begin(l.record(r))
-					}
-					enc.Entry(r.Entry)
-					return nil
-				})
-				if err != nil {
+				if _, err := e.record(l, enc.Begin, enc.Entry); err != nil {
 					return err
-				}
-				if !begun {
-					enc.Begin(l.record(x.entryRow))
 				}
 				enc.End(hex.EncodeToString(l.hash))
 				if n = l.n; l.revision > 0 {

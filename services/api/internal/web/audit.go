@@ -83,8 +83,8 @@ func (a *API) verifyAudit(c echo.Context) error {
 	if v.Adopted > 0 {
 		out.AdoptedAt = resource.Time(v.AdoptedAt)
 	}
-	if v.Found >= 0 {
-		out.Found = &api.AuditPoint{N: v.Found, Hash: c.QueryParam("head")}
+	if v.FoundN != nil {
+		out.Found = &api.AuditPoint{N: *v.FoundN, Hash: c.QueryParam("head")}
 	}
 	switch b := v.Broken; {
 	case b != nil:
@@ -94,7 +94,7 @@ func (a *API) verifyAudit(c echo.Context) error {
 		}
 		a.Log.Error("the audit does not fit", zap.Int64("record", b.N), zap.Int64("revision", b.Revision), zap.String("reason", b.Reason))
 	case !v.Done:
-		b, err := json.Marshal(&v)
+		b, err := json.Marshal(v)
 		if err != nil {
 			return err
 		}

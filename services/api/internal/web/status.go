@@ -13,7 +13,7 @@ import (
 )
 
 func (a *API) status(c echo.Context) error {
-	head, err := a.Store.Head(c.Request().Context())
+	head, end, err := a.Store.Ends(c.Request().Context())
 	if err != nil {
 		return err
 	}
@@ -24,10 +24,6 @@ func (a *API) status(c echo.Context) error {
 		Lagging: sum.Lagging, LaggingProxies: sum.LaggingProxies, Troubles: a.troubles(), Progress: append(a.progress(), sum.Progress...),
 	}
 	if out.OldestRevision, err = a.Store.Oldest(c.Request().Context()); err != nil {
-		return err
-	}
-	end, err := a.Store.AuditHead(c.Request().Context())
-	if err != nil {
 		return err
 	}
 	out.Audit = api.AuditPoint(end)

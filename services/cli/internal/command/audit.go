@@ -201,7 +201,10 @@ func (c *cli) verifyFile(name, head string) error {
 		v.Found = &api.AuditPoint{N: *res.Found, Hash: head}
 	}
 	var broken *audit.BrokenError
-	if errors.As(err, &broken) {
+	if err != nil && !errors.As(err, &broken) {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if broken != nil {
 		v.Broken = &api.AuditBroken{N: broken.Record, At: broken.At, Reason: fmt.Sprintf("line %d: %s", broken.Line, broken.Reason)}
 	}
 	return c.verified(v, head)
