@@ -39,7 +39,9 @@ var authPolicyKind = Kind{
 	},
 }
 
-func authPolicyOf(o *resource.Object) *configv1.AuthPolicy { return o.Message().(*configv1.AuthPolicy) }
+func authPolicyOf(o *resource.Object) *configv1.AuthPolicy {
+	return resource.Spec[*configv1.AuthPolicy](o)
+}
 
 // NoPolicy is what a route names to need no credentials whatever its gateway's policy is.
 const NoPolicy = "none"
@@ -47,8 +49,17 @@ const NoPolicy = "none"
 // KeyPath is where a policy's key stands in its spec.
 func KeyPath(i int) string { return fmt.Sprintf("$.jwt.keys[%d]", i) }
 
-// SecretField is the field for which a key's secret is sealed: it opens for no other kid.
-func SecretField(k *configv1.JwtKey) string { return "jwt.keys." + k.GetKid() + ".secret" }
+// SecretFields are the fields for which the secrets of a policy's keys are sealed ([resource.Secret]), by key: one opens for
+// no other kid.
+func SecretFields(p *configv1.AuthPolicy) map[*configv1.JwtKey]string {
+	out := map[*configv1.JwtKey]string{}
+	for _, s := range resource.Secrets(p) {
+		if k, is := s.Holder().(*configv1.JwtKey); is {
+			out[k] = s.Field
+		}
+	}
+	return out
+}
 
 // IsHMAC says whether a key is a shared secret.
 func IsHMAC(k *configv1.JwtKey) bool { return HashSize(k) > 0 }
@@ -89,7 +100,9 @@ func policySecrets(w *SecretWrite) {
 			encodings[k.GetKid()] = k.GetEncoding()
 		}
 	}
-	for i, k := range w.Spec.(*configv1.AuthPolicy).GetJwt().GetKeys() {
+	m := w.Spec.(*configv1.AuthPolicy)
+	fields := SecretFields(m)
+	for i, k := range m.GetJwt().GetKeys() {
 		fail := func(field, message string) { w.Fail(KeyPath(i)+"."+field, "auth_policy", message) }
 		switch {
 		case !IsHMAC(k) && k.GetSecret() != "":
@@ -100,7 +113,7 @@ func policySecrets(w *SecretWrite) {
 		case k.GetPublicKey() != "":
 			fail("public_key", "does not belong to "+k.GetAlgorithm().String()+", which needs secret")
 		case k.GetSecret() != "":
-			if w.Kept(SecretField(k)) && k.GetEncoding() == configv1.JwtKey_ENCODING_UNSPECIFIED {
+			if w.Kept(fields[k]) && k.GetEncoding() == configv1.JwtKey_ENCODING_UNSPECIFIED {
 				k.Encoding = encodings[k.GetKid()]
 			}
 			if message := checkSecret(k); message != "" {
@@ -131,10 +144,11 @@ func policyCredentials(o *resource.Object, open func(sealed, field string) strin
 	for i, t := range m.GetTokens() {
 		add(fmt.Sprintf("$.tokens[%d]", i), t.GetNotAfter(), fmt.Sprintf("token %q", t.GetName()), "token", t.GetSha256())
 	}
+	fields := SecretFields(m)
 	for i, k := range m.GetJwt().GetKeys() {
 		secret := ""
 		if k.GetSecret() != "" { // the same one is another text after SECRET_KEY was changed
-			secret = open(k.GetSecret(), SecretField(k))
+			secret = open(k.GetSecret(), fields[k])
 		}
 		add(KeyPath(i), "", fmt.Sprintf("the key %q that signs tokens", k.GetKid()), "key", k.GetKid(), k.GetPublicKey(), k.GetEncoding().String(), secret)
 	}

@@ -70,12 +70,8 @@ var certificateKind = Kind{
 	Secrets: certificateSecrets,
 }
 
-// certificateOf is an object's spec; nil where there is none.
 func certificateOf(o *resource.Object) *configv1.Certificate {
-	if o == nil {
-		return nil
-	}
-	return o.Message().(*configv1.Certificate)
+	return resource.Spec[*configv1.Certificate](o)
 }
 
 // certificateSecrets holds the key against the chain, and notes what the chain says.

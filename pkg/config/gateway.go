@@ -43,13 +43,7 @@ var gatewayKind = Kind{
 	Warn: func(c Change, _ time.Duration) []Problem { return lockedOut(c) },
 }
 
-// gatewayOf is an object's spec; nil where there is none.
-func gatewayOf(o *resource.Object) *configv1.Gateway {
-	if o == nil {
-		return nil
-	}
-	return o.Message().(*configv1.Gateway)
-}
+func gatewayOf(o *resource.Object) *configv1.Gateway { return resource.Spec[*configv1.Gateway](o) }
 
 // gatewayReferences has the lists of the listeners' certificates as its long ones.
 func gatewayReferences(o *resource.Object, r *refs) {

@@ -34,7 +34,7 @@ var rateLimitKind = Kind{
 }
 
 func rateLimitOf(o *resource.Object) *configv1.RateLimitPolicy {
-	return o.Message().(*configv1.RateLimitPolicy)
+	return resource.Spec[*configv1.RateLimitPolicy](o)
 }
 
 // ParseCIDR reads a network or an address, as a policy lists them. The error says what is wrong in words
@@ -97,10 +97,7 @@ func LimitsGateway(p *configv1.RateLimitPolicy, gateway string) bool {
 
 // limited are the gateways whose Envoys may count other requests after a policy's change.
 func limited(c Change) (gateways []string, all bool) {
-	for _, o := range []*resource.Object{c.Before, c.After} {
-		if o == nil {
-			continue
-		}
+	for o := range c.Objects {
 		p := rateLimitOf(o)
 		limits := p.GetRequestsPerSecond() > 0
 		if limits && len(p.GetGateways()) == 0 || len(p.GetAllow()) > 0 { // whom one allows none counts

@@ -28,10 +28,8 @@ var routeKind = Kind{
 	index: (*State).indexRoute,
 	check: (*State).checkRoute,
 	Concerns: func(c Change) (gateways []string, all bool) {
-		for _, o := range []*resource.Object{c.Before, c.After} {
-			if o != nil {
-				gateways = append(gateways, Gateways(routeOf(o))...)
-			}
+		for o := range c.Objects {
+			gateways = append(gateways, Gateways(routeOf(o))...)
 		}
 		return gateways, false
 	},
@@ -46,7 +44,7 @@ var routeKind = Kind{
 	},
 }
 
-func routeOf(o *resource.Object) *configv1.Route { return o.Message().(*configv1.Route) }
+func routeOf(o *resource.Object) *configv1.Route { return resource.Spec[*configv1.Route](o) }
 
 // AnyHost is the host of routes that serve every name that no other route of the listener names.
 const AnyHost = "*"

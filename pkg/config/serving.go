@@ -25,11 +25,9 @@ func (s *State) Presenters(c Change) map[string]bool {
 			out[u.Name] = true
 		}
 	}
-	for _, o := range []*resource.Object{c.Before, c.After} {
-		if o != nil {
-			for _, g := range servername.Gateways(certificateOf(o)) {
-				out[g] = true
-			}
+	for o := range c.Objects {
+		for _, g := range servername.Gateways(certificateOf(o)) {
+			out[g] = true
 		}
 	}
 	return out

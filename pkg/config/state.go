@@ -16,6 +16,14 @@ type HostKey struct{ Gateway, Host string }
 // Change is one object before and after: Before nil on create, After nil on delete.
 type Change struct{ Before, After *resource.Object }
 
+// Objects yields the object before the change and after it, those that there are.
+func (c Change) Objects(yield func(*resource.Object) bool) {
+	if c.Before != nil && !yield(c.Before) || c.After == nil {
+		return
+	}
+	yield(c.After)
+}
+
 // Action is what was done: create, update or delete.
 func (c Change) Action() string {
 	switch {

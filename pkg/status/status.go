@@ -110,7 +110,7 @@ func (d Document) After(o Document) bool {
 const (
 	// Noticed is how long an Envoy lacks something before reports name it.
 	Noticed = 250 * time.Millisecond
-	// Long is how long it does before that is spoken of.
+	// Long is how long it does before that is spoken of. So is a part that is behind the stream, and what the relay does.
 	Long = 5 * time.Second
 	// MaxLagging is how many of them a report names.
 	MaxLagging = 20

@@ -8,9 +8,6 @@ import (
 	"go.uber.org/zap"
 )
 
-// noticed is how long a consumer is behind before it says so, and how often it does.
-const noticed = 5 * time.Second
-
 // Progress is what a consumer does that is behind the stream.
 type Progress struct {
 	What string
@@ -19,7 +16,8 @@ type Progress struct {
 	Since       time.Time
 }
 
-// meter says how far a consumer is that is behind for long: it reads, or takes over what it has read.
+// meter says how far a consumer is that is behind for long ([status.Long]), and again each such time: it reads, or takes
+// over what it has read.
 type meter struct {
 	log   *zap.Logger
 	tell  func(*Progress)

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/status"
 )
 
 // Options of a replay.
@@ -36,7 +37,7 @@ type Options struct {
 	// OnProgress, where it is set, is told every five seconds of which the consumer is behind the stream how far it is,
 	// and nil when it is up to it again.
 	OnProgress func(*Progress)
-	// Noticed is how long it is behind before that is said, in the log too, and how often; 5s where 0.
+	// Noticed is how long it is behind before that is said, in the log too, and how often; [status.Long] where 0.
 	Noticed time.Duration
 	Log     *zap.Logger
 }
@@ -53,7 +54,7 @@ func Replay(ctx context.Context, js jetstream.JetStream, opt Options) error {
 		}
 	}
 	r := &replay{js: js, table: newTable(), commit: opt.InitialCommit}
-	r.meter = &meter{log: opt.Log, tell: opt.OnProgress, every: cmp.Or(opt.Noticed, noticed)}
+	r.meter = &meter{log: opt.Log, tell: opt.OnProgress, every: cmp.Or(opt.Noticed, status.Long)}
 	defer r.meter.done(0)
 	for _, o := range opt.Initial {
 		r.table.put(o.Ref(), newEntry(o))

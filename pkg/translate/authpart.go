@@ -83,11 +83,12 @@ func (p *parts) only(used map[*configv1.AuthPolicy]*authPart) {
 // part is a policy as the filter configs hold it.
 func (v *view) part(ref resource.Ref, p *configv1.AuthPolicy) *authPart {
 	return v.parts.get(p, func() *authPart {
+		fields := config.SecretFields(p)
 		return newPart(ref, p, func(k *configv1.JwtKey) (string, error) {
 			if v.opt.Open == nil {
 				return k.GetSecret(), nil
 			}
-			return v.opt.Open(ref, config.SecretField(k), k.GetSecret())
+			return v.opt.Open(ref, fields[k], k.GetSecret())
 		})
 	})
 }

@@ -51,6 +51,9 @@ type Builder struct {
 	// current are the policies in the filter configs, and judged the same as these hold them.
 	current Policies
 	judged  *parts
+	// guarded are the guards of the gateway guardedBy, as it was seen last.
+	guardedBy *configv1.Gateway
+	guarded   map[string]guard
 }
 
 // NewBuilder returns a builder without resources.
@@ -93,6 +96,10 @@ func (b *Builder) begin(st *config.State) *work {
 		certs: map[string]bool{}, before: map[Key]*Resource{}, was: b.current,
 	}
 	w.wild = b.wildcards
+	if w.gw != b.guardedBy { // a change of something else needs no look at all the hosts that demand a certificate
+		b.guardedBy, b.guarded = w.gw, guardsOf(w.gw)
+	}
+	w.guards = b.guarded
 	return w
 }
 
@@ -181,18 +188,12 @@ func (w *work) rateLimitChanged(c config.Change) {
 	limited := w.limiting[name]
 	delete(w.limiting, name)
 	delete(w.allowing, name)
-	var was, now *configv1.RateLimitPolicy
-	if c.Before != nil {
-		was = c.Before.Message().(*configv1.RateLimitPolicy)
+	was, now := resource.Spec[*configv1.RateLimitPolicy](c.Before), resource.Spec[*configv1.RateLimitPolicy](c.After)
+	if config.LimitsGateway(now, w.gateway) {
+		limited, w.limiting[name] = true, true
 	}
-	if c.After != nil {
-		now = c.After.Message().(*configv1.RateLimitPolicy)
-		if config.LimitsGateway(now, w.gateway) {
-			limited, w.limiting[name] = true, true
-		}
-		if len(now.GetAllow()) > 0 {
-			w.allowing[name] = true
-		}
+	if len(now.GetAllow()) > 0 {
+		w.allowing[name] = true
 	}
 	allows := len(w.limiting) > 0 && !slices.Equal(was.GetAllow(), now.GetAllow())
 	if limited || allows {

@@ -163,20 +163,14 @@ func room(st *config.State, changes []config.Change) []config.Problem {
 			}
 			gateways = st.PolicyGateways(c.After.Name)
 		case *configv1.Route:
-			var was *configv1.Route
-			if c.Before != nil {
-				was = c.Before.Message().(*configv1.Route)
-			}
+			was := resource.Spec[*configv1.Route](c.Before)
 			same := was.GetAuthPolicy() == m.GetAuthPolicy() && slices.Equal(config.Gateways(was), config.Gateways(m))
 			if m.GetAuthPolicy() == "" || same {
 				continue
 			}
 			gateways = config.Gateways(m)
 		case *configv1.Gateway:
-			var was *configv1.Gateway
-			if c.Before != nil {
-				was = c.Before.Message().(*configv1.Gateway)
-			}
+			was := resource.Spec[*configv1.Gateway](c.Before)
 			if m.GetAuthPolicy() == "" || was.GetAuthPolicy() == m.GetAuthPolicy() {
 				continue
 			}

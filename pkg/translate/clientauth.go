@@ -43,6 +43,21 @@ func clientCAFilter(ca string) *listenerv3.Filter {
 // authority.
 type guard map[string]string
 
+// guardsOf are the guards of a gateway's listeners, by their names; nil where none demands a certificate.
+func guardsOf(g *configv1.Gateway) map[string]guard {
+	var out map[string]guard
+	for _, l := range g.GetListeners() {
+		if len(l.GetClientAuth()) == 0 {
+			continue
+		}
+		if out == nil {
+			out = map[string]guard{}
+		}
+		out[l.GetName()] = guardOf(l)
+	}
+	return out
+}
+
 func guardOf(l *configv1.Listener) guard {
 	g := guard{}
 	for _, a := range l.GetClientAuth() {

@@ -66,11 +66,7 @@ func Before(st *config.State, objects []*resource.Object) Served {
 }
 
 func gatewayIn(st *config.State, name string) *configv1.Gateway {
-	o := st.Get(resource.Ref{Kind: resource.KindGateway, Name: name})
-	if o == nil {
-		return nil
-	}
-	return o.Message().(*configv1.Gateway)
+	return resource.Spec[*configv1.Gateway](st.Get(resource.Ref{Kind: resource.KindGateway, Name: name}))
 }
 
 // bare builds a listener without chains that have certificates of their own; nil where there is none of the name.
@@ -140,7 +136,7 @@ func certificateOf(st *config.State, gateway string, changes []config.Change) (r
 		if c.Ref().Kind != resource.KindCertificate || !st.Presenters(c)[gateway] {
 			continue
 		}
-		before, after := spec(c.Before), spec(c.After)
+		before, after := resource.Spec[*configv1.Certificate](c.Before), resource.Spec[*configv1.Certificate](c.After)
 		switch {
 		case after == nil:
 			return c.Ref(), []string{"$"}
@@ -153,13 +149,6 @@ func certificateOf(st *config.State, gateway string, changes []config.Change) (r
 		}
 	}
 	return resource.Ref{Kind: resource.KindGateway, Name: gateway}, []string{"$"}
-}
-
-func spec(o *resource.Object) *configv1.Certificate {
-	if o == nil {
-		return nil
-	}
-	return o.Message().(*configv1.Certificate)
 }
 
 // replaced says which filter chains of a listener another one has no more; nil and true for all that it has.

@@ -33,10 +33,7 @@ var kinds = map[string]kind{
 
 // routeChanged has the hosts of a route built again.
 func (w *work) routeChanged(c config.Change) {
-	for _, o := range []*resource.Object{c.Before, c.After} {
-		if o == nil {
-			continue
-		}
+	for o := range c.Objects {
 		r := o.Message().(*configv1.Route)
 		if slices.Contains(config.Gateways(r), w.gateway) {
 			for _, h := range config.Hosts(r) {

@@ -111,10 +111,21 @@ func (r *Resource) SetsPerRoute() bool {
 	return r.Type == TypeScope && (len(r.Policies) > 0 || slices.Contains(r.Needs, Key{TypeExtension, nameLicense}))
 }
 
-// Is says whether a version is this resource's, in any variant.
-func (r *Resource) Is(version string) bool {
-	return r != nil && (r.Version == version || r.OverLimit.Is(version) || r.PerRoute.Is(version) || r.Plain.Is(version))
+// Find is the resource itself or one of its variants, whichever has a version; nil where none does.
+func (r *Resource) Find(version string) *Resource {
+	if r == nil || r.Version == version {
+		return r
+	}
+	for _, v := range [...]*Resource{r.OverLimit, r.PerRoute, r.Plain} {
+		if found := v.Find(version); found != nil {
+			return found
+		}
+	}
+	return nil
 }
+
+// Is says whether a version is this resource's, in any variant.
+func (r *Resource) Is(version string) bool { return r.Find(version) != nil }
 
 // Anywhere is the variant that is right for an Envoy of which nothing is known.
 func (r *Resource) Anywhere() *Resource {

@@ -23,28 +23,14 @@ type view struct {
 }
 
 func look(st *config.State, gateway string, opt Options, parts *parts) view {
-	v := view{gateway: gateway, gw: gatewayIn(st, gateway), st: st, opt: opt, parts: parts}
-	for _, l := range v.gw.GetListeners() {
-		if len(l.GetClientAuth()) == 0 {
-			continue
-		}
-		if v.guards == nil {
-			v.guards = map[string]guard{}
-		}
-		v.guards[l.GetName()] = guardOf(l)
-	}
-	return v
+	return view{gateway: gateway, gw: gatewayIn(st, gateway), st: st, opt: opt, parts: parts}
 }
 
 // ref is the gateway as an object.
 func (v *view) ref() resource.Ref { return resource.Ref{Kind: resource.KindGateway, Name: v.gateway} }
 
 func (v *view) policy(name string) *configv1.AuthPolicy {
-	o := v.st.Get(resource.Ref{Kind: resource.KindAuthPolicy, Name: name})
-	if o == nil {
-		return nil
-	}
-	return o.Message().(*configv1.AuthPolicy)
+	return resource.Spec[*configv1.AuthPolicy](v.st.Get(resource.Ref{Kind: resource.KindAuthPolicy, Name: name}))
 }
 
 // module is the file of one of our filters.

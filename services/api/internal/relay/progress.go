@@ -8,10 +8,11 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/status"
 )
 
 // spoken is after what time it is said what the relay is busy with, and how often.
-var spoken = 5 * time.Second
+var spoken = status.Long
 
 // work is what the relay is busy with: done of total, which are 0 where nobody can say.
 type work struct {

@@ -16,10 +16,8 @@ import (
 // limitOf is what to wait for at the nodes after a change of what is for them.
 func limitOf(k *config.Kind, c config.Change) live.Limit {
 	l := live.Limit{Name: c.Ref().Name}
-	for _, o := range []*resource.Object{c.Before, c.After} {
-		if o != nil {
-			l.Selectors = append(l.Selectors, k.Nodes(o))
-		}
+	for o := range c.Objects {
+		l.Selectors = append(l.Selectors, k.Nodes(o))
 	}
 	if c.After != nil {
 		l.Revision = c.After.Revision

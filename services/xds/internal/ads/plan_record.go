@@ -35,19 +35,8 @@ type record struct {
 // adopted is a version that an Envoy says it has: a variant of one of these, or what nothing is known of.
 func adopted(k translate.Key, version string, of ...*translate.Resource) *translate.Resource {
 	for _, r := range of {
-		for r != nil {
-			switch {
-			case r.Version == version:
-				return r
-			case r.OverLimit.Is(version):
-				r = r.OverLimit
-			case r.PerRoute.Is(version):
-				r = r.PerRoute
-			case r.Plain.Is(version):
-				r = r.Plain
-			default:
-				r = nil
-			}
+		if found := r.Find(version); found != nil {
+			return found
 		}
 	}
 	return &translate.Resource{Key: k, Version: version}
