@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -8,9 +9,9 @@ import (
 )
 
 // Pct is a percentile, from 0 to 1.
-func Pct(v []float64, p float64) float64 {
+func Pct[T cmp.Ordered](v []T, p float64) (at T) {
 	if len(v) == 0 {
-		return 0
+		return at
 	}
 	s := slices.Sorted(slices.Values(v))
 	return s[min(len(s)-1, int(p*float64(len(s))))]

@@ -10,13 +10,11 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"maps"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -30,6 +28,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/marchproxy/marchproxy/pkg/license"
+	"github.com/marchproxy/marchproxy/test/authority"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
@@ -239,63 +238,38 @@ func keyServer(t *testing.T, keys ...signer) (port string) {
 	return idp.URL[strings.LastIndexByte(idp.URL, ':')+1:]
 }
 
-// authority is a certificate authority of the test's own.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pem  string
-}
+// ownAuthority is a certificate authority of the test's own, for an hour.
+type ownAuthority struct{ *authority.Authority }
 
-func (a *authority) issue(t *testing.T, names ...string) (chain, key string) {
+func (a *ownAuthority) issue(t *testing.T, names ...string) (chain, key string) {
 	t.Helper()
 	return a.until(t, time.Now().Add(time.Hour), names...)
 }
 
 // until issues a certificate that ends at a time.
-func (a *authority) until(t *testing.T, end time.Time, names ...string) (chain, key string) {
+func (a *ownAuthority) until(t *testing.T, end time.Time, names ...string) (chain, key string) {
 	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	chain, key, err := a.Issue(authority.Server(time.Until(end), names...))
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names, NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &k.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
+	return chain, key
 }
 
-func newAuthority(t *testing.T) *authority {
+func newAuthority(t *testing.T) *ownAuthority {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	a, err := authority.New("test", time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{cert, key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}
+	return &ownAuthority{a}
 }
 
 // browser is an HTTP/2 client that, as browsers do, uses one connection for every host; sni is the name
 // that it makes the connection for.
-func browser(a *authority, sni string, cert *tls.Certificate) *http.Client {
+func browser(a *ownAuthority, sni string, cert *tls.Certificate) *http.Client {
 	roots := x509.NewCertPool()
-	roots.AddCert(a.cert)
+	roots.AddCert(a.Cert)
 	cfg := &tls.Config{RootCAs: roots, ServerName: sni, MinVersion: tls.VersionTLS12}
 	if cert != nil {
 		cfg.Certificates = []tls.Certificate{*cert}

@@ -34,7 +34,7 @@ func TestLimitsAndClientAuthDrainNothing(t *testing.T) {
 	a := newAuthority(t)
 	chain, key := a.issue(t, "a.example.com", "b.example.com", "c.example.com")
 	certificate := object{"kind": "Certificate", "name": "main", "spec": object{"chain": chain, "private_key": key}}
-	ca := object{"kind": "Certificate", "name": "ca", "spec": object{"chain": a.pem}}
+	ca := object{"kind": "Certificate", "name": "ca", "spec": object{"chain": a.PEM}}
 	apiKeys := keys(t, s)
 	gateway := func(limits object, strict ...string) object {
 		auth := []any{}

@@ -41,7 +41,7 @@ func TestHTTPS(t *testing.T) {
 	}}}
 	call(t, s, "POST", s.API+"/v1/apply?wait=live", map[string]any{"resources": []any{
 		certificate("main", "a.example.com", "b.example.com", "strict.example.com"), certificate("other", "other.test"),
-		map[string]any{"kind": "Certificate", "name": "ca", "spec": map[string]any{"chain": a.pem}},
+		map[string]any{"kind": "Certificate", "name": "ca", "spec": map[string]any{"chain": a.PEM}},
 		gateway,
 		direct("a", "a", nil), direct("b", "b", nil), direct("strict", "strict", nil),
 		direct("other", "other", map[string]any{"hosts": []string{"other.test"}}),

@@ -19,7 +19,7 @@ import (
 
 // house is a configuration with every kind of secret, and the secrets.
 type house struct {
-	a          *authority
+	a          *ownAuthority
 	https      int
 	chain, key string
 }
@@ -52,7 +52,7 @@ func (h *house) furnish(t *testing.T, s *harness.System) {
 	}
 	call(t, s, "POST", s.API+"/v1/apply?wait=live", object{"resources": []any{
 		resource("Certificate", "tls", object{"chain": h.chain, "private_key": h.key}),
-		resource("Certificate", "ca", object{"chain": h.a.pem}),
+		resource("Certificate", "ca", object{"chain": h.a.PEM}),
 		resource("Service", "web", text(`{"endpoints":[{"host":"127.0.0.1","port":`+echo(t)+`}]}`)),
 		resource("AuthPolicy", "staff", text(`{"jwt":{"keys":[`+hmacKey("one", firstSecret)+`]},
 			"tokens":[{"name":"machine","value":"`+opaque+`"}]}`)),

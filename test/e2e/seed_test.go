@@ -1,4 +1,3 @@
-// Package e2e tests the system as its users meet it.
 package e2e
 
 import (

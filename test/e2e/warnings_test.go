@@ -54,7 +54,7 @@ func TestCertificatesAreWarnedOf(t *testing.T) {
 
 	out, _ := term.run(0, "status")
 	term.says(out, "warning: Certificate/ended has ended on", "warning: Certificate/soon ends on")
-	out, _ = term.in(fmt.Sprintf("kind: Certificate\nname: more\nspec:\n  chain: %q\n", a.pem), 0, "apply", "-f", "-", "--dry-run")
+	out, _ = term.in(fmt.Sprintf("kind: Certificate\nname: more\nspec:\n  chain: %q\n", a.PEM), 0, "apply", "-f", "-", "--dry-run")
 	term.says(out, "warning: Certificate/more ends on")
 
 	// Renewed by one write, it is warned of no more.

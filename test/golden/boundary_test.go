@@ -54,7 +54,7 @@ func TestBoundaries(t *testing.T) {
 		}
 	}
 	e := startLive(t, nil)
-	roots := authority(t)
+	roots := rootsOf(t)
 	refused := map[string]int{}
 	for at := 0; at < len(cases); at += atOnce {
 		var listeners, clusters []any

@@ -221,7 +221,7 @@ func listenersWithTables(t testing.TB, n int, objects []*resource.Object) []any 
 	}
 	st.Apply(fresh)
 	now := built(t, st)
-	listeners, _ := alone(t, n, differing(now, now), authority(t))
+	listeners, _ := alone(t, n, differing(now, now), rootsOf(t))
 	return listeners
 }
 

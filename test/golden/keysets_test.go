@@ -64,7 +64,7 @@ func TestKeySets(t *testing.T) {
 		"a good one and a bad one": {good, with(good, "n", nil)}, "a good one and one of no kind": {good, object{}}, "private": {with(good, "d", "AAAA")}, "a string": {"x"}, "null": {nil}, "a list": {[]any{}}, "none": {},
 	}
 	e := startLive(t, nil)
-	roots := authority(t)
+	roots := rootsOf(t)
 	var listeners []any
 	var names []string
 	for name, keys := range sets {

@@ -54,7 +54,7 @@ func TestLanguages(t *testing.T) {
 		}
 	}
 	e := startLive(t, nil)
-	roots := authority(t)
+	roots := rootsOf(t)
 	for name, l := range languages {
 		r := rand.New(rand.NewPCG(11, uint64(len(name))))
 		st := config.New()

@@ -32,7 +32,7 @@ func TestRandomConfigurations(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	certs, roots := certificates(t), authority(t)
+	certs, roots := certificates(t), rootsOf(t)
 	e := startLive(t, nil)
 	kinds, shown := map[string]int{}, 0
 	const atOnce = 20

@@ -1,20 +1,14 @@
 package golden
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"maps"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/marchproxy/marchproxy/test/authority"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
@@ -33,7 +27,7 @@ func TestTranslator(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal("no golden outputs", err)
 	}
-	roots := authority(t)
+	roots := rootsOf(t)
 	for _, f := range files {
 		diff, err := os.ReadFile(f)
 		if err != nil {
@@ -205,20 +199,12 @@ func deepCopy(v any) any {
 	return v
 }
 
-// authority is a certificate authority's certificate.
-func authority(t testing.TB) string {
+// rootsOf is a certificate authority's certificate.
+func rootsOf(t testing.TB) string {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	a, err := authority.New("test authority", time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return a.PEM
 }

@@ -5,9 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,30 +70,7 @@ func TestEarlierListeners(t *testing.T) {
 		t.Fatal(err)
 	}
 	boot["static_resources"].(object)["listeners"] = []any{json.RawMessage(listener)}
-	if raw, err = json.Marshal(boot); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "bootstrap.json")
-	if err := os.WriteFile(path, raw, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	envoy, err := harness.EnvoyPath()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var log strings.Builder
-	cmd := exec.Command(envoy, "-c", path, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may have ended
-		_ = cmd.Wait()         // it was killed
-		if t.Failed() {
-			t.Log(log.String())
-		}
-	})
+	beginEnvoy(t, boot)
 
 	d := door{name: "an earlier listener", addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[2]))}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {

@@ -2,16 +2,12 @@ package security
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"io"
-	"math/big"
 	"net/http"
 	"os"
 	"os/exec"
@@ -34,6 +30,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/clusterkey"
 	"github.com/marchproxy/marchproxy/pkg/stream"
+	"github.com/marchproxy/marchproxy/test/authority"
 )
 
 type jsonObject = map[string]any
@@ -402,34 +399,24 @@ func (a *apart) endsWithTheCertificate(t *testing.T) {
 // issueUntil is pki issue for an agent, with an end of its own.
 func (a *apart) issueUntil(part string, end time.Time) {
 	a.t.Helper()
-	authority, err := tls.LoadX509KeyPair(filepath.Join(a.pki, "ca-1.pem"), filepath.Join(a.pki, "ca-1.key"))
+	pair, err := tls.LoadX509KeyPair(filepath.Join(a.pki, "ca-1.pem"), filepath.Join(a.pki, "ca-1.key"))
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: part}, NotBefore: end.Add(-time.Hour), NotAfter: end,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, authority.Leaf, &key.PublicKey, authority.PrivateKey)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	own := authority.Authority{Cert: pair.Leaf, Key: pair.PrivateKey.(crypto.Signer)}
+	cert, key, err := own.Issue(&x509.Certificate{
+		Subject: pkix.Name{CommonName: part}, NotBefore: end.Add(-time.Hour), NotAfter: end, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	if err := os.MkdirAll(filepath.Join(a.pki, "issued", part), 0o700); err != nil {
 		a.t.Fatal(err)
 	}
-	for name, content := range map[string][]byte{
-		"cert.pem": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		"key.pem":  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}),
-		"ca.pem":   []byte(a.readFile("ca.pem")), "crl.pem": []byte(a.readFile("crl.pem")),
+	for name, content := range map[string]string{
+		"cert.pem": cert, "key.pem": key, "ca.pem": a.readFile("ca.pem"), "crl.pem": a.readFile("crl.pem"),
 	} {
-		if err := os.WriteFile(a.issued(part, name), content, 0o600); err != nil {
+		if err := os.WriteFile(a.issued(part, name), []byte(content), 0o600); err != nil {
 			a.t.Fatal(err)
 		}
 	}

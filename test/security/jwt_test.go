@@ -1,11 +1,8 @@
 package security
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,6 +12,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/test/harness"
 	"github.com/marchproxy/marchproxy/test/jwtcases"
+	"github.com/marchproxy/marchproxy/test/probe"
 )
 
 // TestJWT: every case of the table through the proxy, in both engines. What is refused reaches no backend, whatever is
@@ -84,42 +82,24 @@ func TestJWT(t *testing.T) {
 
 // tokenAnswer sends a request as it is written, and says what the engine made of it.
 func tokenAnswer(addr, host, path string, lines []string) (jwtcases.Answer, http.Header, error) {
-	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
-	if err != nil {
-		return "", nil, err
-	}
-	defer func() { _ = c.Close() }() // the answer is what counts
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		return "", nil, err
-	}
-	text := "GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n"
-	for _, line := range lines {
-		text += line + "\r\n"
-	}
-	if _, err := io.WriteString(c, text+"\r\n"); err != nil {
-		return "", nil, err
-	}
-	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-	if err != nil {
-		return "", nil, err
-	}
-	defer func() { _ = resp.Body.Close() }() // it was read
-	body, err := io.ReadAll(resp.Body)
+	c := probe.New(addr)
+	defer c.Close()
+	got, _, err := c.Get(host, path, append([]string{"Connection: close"}, lines...)...)
 	if err != nil {
 		return "", nil, err
 	}
 	var refusal struct{ Error, Reason string }
 	switch {
-	case resp.StatusCode == http.StatusOK:
-		return jwtcases.OK, resp.Header, nil
-	case resp.StatusCode == http.StatusBadRequest, resp.StatusCode == http.StatusServiceUnavailable && strings.HasPrefix(string(body), "invalid header value"):
-		return jwtcases.Proxy, resp.Header, nil
-	case json.Unmarshal(body, &refusal) != nil || refusal.Reason == "":
-		return "", nil, fmt.Errorf("answered %d %s", resp.StatusCode, body)
+	case got.Status == http.StatusOK:
+		return jwtcases.OK, got.Header, nil
+	case got.Status == http.StatusBadRequest, got.Status == http.StatusServiceUnavailable && strings.HasPrefix(got.Body, "invalid header value"):
+		return jwtcases.Proxy, got.Header, nil
+	case json.Unmarshal([]byte(got.Body), &refusal) != nil || refusal.Reason == "":
+		return "", nil, fmt.Errorf("answered %d %s", got.Status, got.Body)
 	}
 	a := jwtcases.Answer(refusal.Reason)
-	if (resp.StatusCode == http.StatusForbidden) != (a == jwtcases.Claims) || resp.StatusCode/100 != 4 {
-		return "", nil, fmt.Errorf("answered %d with the reason %s", resp.StatusCode, a)
+	if (got.Status == http.StatusForbidden) != (a == jwtcases.Claims) || got.Status/100 != 4 {
+		return "", nil, fmt.Errorf("answered %d with the reason %s", got.Status, a)
 	}
-	return a, resp.Header, nil
+	return a, got.Header, nil
 }

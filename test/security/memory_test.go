@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -18,10 +16,6 @@ import (
 
 // TestMemoryRunsOut: an Envoy that has used what it may of its memory refuses requests, and lives.
 func TestMemoryRunsOut(t *testing.T) {
-	envoy, err := harness.EnvoyPath()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for what, c := range map[string]struct {
 		heap uint64
 		want int
@@ -46,17 +40,7 @@ func TestMemoryRunsOut(t *testing.T) {
 		boot["static_resources"].(jsonObject)["listeners"] = []any{answering(ports[1])}
 		delete(boot, "dynamic_resources") // there is no xDS server, and nothing is to wait for one
 		delete(boot, "layered_runtime")
-		if raw, err = json.Marshal(boot); err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(dir, "bootstrap.json")
-		if err := os.WriteFile(path, raw, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.CommandContext(t.Context(), envoy, "-c", path, "--concurrency", "1", "--disable-hot-restart", "--log-level", "off")
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		stop := beginEnvoy(t, boot)
 		p := probe.New(net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1])))
 		harness.Eventually(t, func() string {
 			a, _, err := p.Get("a.test", "/")
@@ -71,8 +55,7 @@ func TestMemoryRunsOut(t *testing.T) {
 			}
 		}
 		p.Close()
-		_ = cmd.Process.Kill() // it lives
-		_ = cmd.Wait()         // it was killed
+		stop()
 	}
 }
 

@@ -105,8 +105,8 @@ func newPerimeter(t *testing.T) *perimeter {
 	p := &perimeter{t: t, s: s}
 	p.apply(object{"kind": "Service", "name": "web", "spec": object{"endpoints": []object{{"host": "127.0.0.1", "port": port}}}},
 		object{"kind": "Certificate", "name": "server", "spec": object{"chain": chain, "private_key": key}},
-		object{"kind": "Certificate", "name": "own", "spec": object{"chain": own.pem}},
-		object{"kind": "Certificate", "name": "other", "spec": object{"chain": other.pem}},
+		object{"kind": "Certificate", "name": "own", "spec": object{"chain": own.PEM}},
+		object{"kind": "Certificate", "name": "other", "spec": object{"chain": other.PEM}},
 		object{"kind": "License", "name": "l", "spec": object{
 			"key": rest + "-" + license.Checksum(rest), "gates": []object{{"feature": "multi-cloud", "paths": []string{"/gated"}}},
 		}},
@@ -141,7 +141,7 @@ func newPerimeter(t *testing.T) *perimeter {
 	)
 	secure := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0]))
 	roots := x509.NewCertPool()
-	roots.AddCert(own.cert)
+	roots.AddCert(own.Cert)
 	client := func(ca *ca, name string, http2 bool) *tls.Config {
 		c := &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 		if http2 {

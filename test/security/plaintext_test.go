@@ -21,7 +21,7 @@ func TestPlainText(t *testing.T) {
 	}
 	const away = "198.51.100.7" // nobody's (RFC 5737)
 	authority := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(authority, []byte(newCA(t, "own").pem), 0o600); err != nil {
+	if err := os.WriteFile(authority, []byte(newCA(t, "own").PEM), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	local := map[string][]string{

@@ -92,7 +92,11 @@ func (s *sentinels) in(text []byte) []string {
 func (s *sentinels) private(what, name string) (chain, key string) {
 	chain, key = newCA(s.t, what).issue(s.t, name)
 	block, _ := pem.Decode([]byte(key))
-	s.add(what, block.Bytes[40:66]) // of the 32 bytes of the number, which begin at 36
+	// Of the 32 bytes of the number, which begin at 36: what is in one line of the PEM, which ends after each 48.
+	s.add(what, block.Bytes[48:66])
+	if has := s.in([]byte(key)); !slices.Contains(has, what) {
+		s.t.Fatalf("in a private key it finds %v", has)
+	}
 	return chain, key
 }
 
@@ -325,7 +329,11 @@ func TestSentinels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_ = resp.Body.Close()
+			answer, err := io.ReadAll(resp.Body)
+			if err = errors.Join(err, resp.Body.Close()); err != nil || len(answer) == 0 || resp.StatusCode < 400 {
+				t.Errorf("POST /v1/config is answered %d %s (%v)", resp.StatusCode, answer, err)
+			}
+			said(fmt.Sprintf("the answer %d to POST /v1/config", resp.StatusCode), fmt.Append(answer, resp.Header))
 		}
 	}
 
@@ -534,19 +542,31 @@ func messages(t *testing.T, js jetstream.JetStream, name string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	info, err := st.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	var all bytes.Buffer
+	read, until := uint64(0), time.Now().Add(10*time.Second)
 	for {
 		batch, err := c.FetchNoWait(1000)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := 0
+		got := uint64(0)
 		for m := range batch.Messages() {
 			got++
 			fmt.Fprintln(&all, m.Subject(), m.Headers(), string(m.Data()))
 		}
-		if got == 0 {
+		if batch.Error() != nil {
+			t.Fatal(batch.Error())
+		}
+		switch read += got; {
+		case got > 0:
+		case read >= info.State.Msgs:
 			return all.Bytes()
+		case time.Now().After(until):
+			t.Fatalf("of the stream %s, %d of %d messages are read", name, read, info.State.Msgs)
 		}
 	}
 }

@@ -3,17 +3,13 @@ package main
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"net"
 	"strconv"
 	"time"
+
+	"github.com/marchproxy/marchproxy/test/authority"
 )
 
 // issuer makes certificates that sign themselves, all with one key.
@@ -23,26 +19,14 @@ type issuer struct {
 }
 
 func newIssuer() (*issuer, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(key)
-	return &issuer{key, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))}, err
+	key, private, err := authority.Key()
+	return &issuer{key, private}, err
 }
 
 // certificate is one as the API takes it, for these hosts.
 func (i *issuer) certificate(name string, hosts ...string) (map[string]any, error) {
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: hosts[0]}, DNSNames: hosts,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(90 * 24 * time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &i.key.PublicKey, i.key)
-	if err != nil {
-		return nil, err
-	}
-	chain := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	return map[string]any{"kind": "Certificate", "name": name, "spec": map[string]any{"chain": chain, "private_key": i.pem}}, nil
+	chain, err := authority.Sign(authority.Server(90*24*time.Hour, hosts...), i.key, nil)
+	return map[string]any{"kind": "Certificate", "name": name, "spec": map[string]any{"chain": chain, "private_key": i.pem}}, err
 }
 
 // handshake is the common name of what is presented for a server name.

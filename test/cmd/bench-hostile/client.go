@@ -8,13 +8,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+	"github.com/marchproxy/marchproxy/test/floor"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
@@ -40,7 +39,7 @@ type latencies struct {
 
 type watched struct {
 	doors  []latencies
-	memory []int64 // the most, by part
+	memory []int // in MiB, the most, by part
 }
 
 // doorsOf makes a service whose backend reads whole bodies, so that slow ones stay open, and tells the system's doors.
@@ -122,7 +121,7 @@ const every = 20 * time.Millisecond
 
 // watch asks at all doors as long as it is told, and watches the memory.
 func watch(ctx context.Context, s *harness.System, doors []door, whole time.Duration) watched {
-	out := watched{make([]latencies, len(doors)), make([]int64, len(parts))}
+	out := watched{make([]latencies, len(doors)), make([]int, len(parts))}
 	end := time.Now().Add(whole)
 	var all sync.WaitGroup
 	for i, d := range doors {
@@ -142,26 +141,11 @@ func watch(ctx context.Context, s *harness.System, doors []door, whole time.Dura
 	all.Go(func() {
 		for time.Now().Before(end) {
 			for i, name := range parts {
-				out.memory[i] = max(out.memory[i], rss(s.Pid(name)))
+				out.memory[i] = max(out.memory[i], floor.RSS(s.Pid(name)))
 			}
 			time.Sleep(250 * time.Millisecond)
 		}
 	})
 	all.Wait()
 	return out
-}
-
-// rss is the memory of a process, in bytes; 0 where it cannot be read.
-func rss(pid int) int64 {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(raw), "VmRSS:")
-	fields := strings.Fields(rest)
-	if len(fields) == 0 {
-		return 0
-	}
-	kb, _ := strconv.ParseInt(fields[0], 10, 64) // the kernel writes numbers
-	return kb << 10
 }

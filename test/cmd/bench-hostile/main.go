@@ -15,16 +15,16 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"time"
 
+	"github.com/marchproxy/marchproxy/test/bench"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
 type options struct {
 	whole, quiet, slack time.Duration
 	times               float64
-	megabytes           int64
+	megabytes           int
 	only                string
 }
 
@@ -34,7 +34,7 @@ func main() {
 	flag.DurationVar(&o.quiet, "quiet", 30*time.Second, "how long is measured without an attack, before and after")
 	flag.DurationVar(&o.slack, "slack", 2*time.Millisecond, "how much a p99 may be above its bar, for a machine that does other work")
 	flag.Float64Var(&o.times, "times", 2, "how many times its quiet value a p99 may be")
-	flag.Int64Var(&o.megabytes, "memory", 512, "how much memory each process may have, in MB")
+	flag.IntVar(&o.megabytes, "memory", 512, "how much memory each process may have, in MB")
 	flag.StringVar(&o.only, "only", "", "the attacks whose names contain this")
 	attacker := flag.String("attacker", "", "attack these doors (JSON) until standard input ends: what the command starts itself with")
 	flag.Parse()
@@ -99,8 +99,8 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	fmt.Println("\nprocess   quiet MB   most MB   bar")
 	for i, name := range parts {
-		fmt.Printf("%-9s %8.0f %9.0f   %d MB: %s\n", name, mb(before.memory[i]), mb(during.memory[i]), o.megabytes,
-			bar(during.memory[i] < o.megabytes<<20))
+		fmt.Printf("%-9s %8d %9d   %d MB: %s\n", name, before.memory[i], during.memory[i], o.megabytes,
+			bar(during.memory[i] < o.megabytes))
 	}
 	fmt.Println("\nattack                                    connections   ended by the server   not even made")
 	for _, a := range attacks {
@@ -118,15 +118,7 @@ func run(ctx context.Context, o options) (err error) {
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-func mb(n int64) float64 { return float64(n) / (1 << 20) }
-
-func (l latencies) at(q float64) time.Duration {
-	if len(l.took) == 0 {
-		return 0
-	}
-	all := slices.Sorted(slices.Values(l.took))
-	return all[min(len(all)-1, int(q*float64(len(all))))]
-}
+func (l latencies) at(q float64) time.Duration { return bench.Pct(l.took, q) }
 
 // start has another process attack, at the lowest priority.
 func start(doors []door, only string) (stop func() ([]outcome, error), err error) {

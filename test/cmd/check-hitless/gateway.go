@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/marchproxy/marchproxy/test/authority"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
@@ -27,7 +28,7 @@ type gateway struct {
 	limits        object
 	accessLog     object
 	tracing       object
-	authority     *authority
+	authority     *authority.Authority
 	named, silent int // changes whose answer named what drains, and others
 }
 
@@ -110,7 +111,7 @@ func (g *gateway) steps() []step {
 	// Every second one names the gateway, the others are listed by it.
 	named := func(k int) bool { return k%2 == 0 }
 	certificate := func(k int) ([]any, error) {
-		c, err := g.authority.certificate(name(k), fmt.Sprintf("host%d.example.net", k))
+		c, err := certificate(g.authority, name(k), fmt.Sprintf("host%d.example.net", k))
 		if err == nil && named(k) {
 			c["spec"].(object)["gateways"] = []string{"default"}
 		}

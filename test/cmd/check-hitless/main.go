@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/porttest"
+	"github.com/marchproxy/marchproxy/test/authority"
 	"github.com/marchproxy/marchproxy/test/harness"
 	"github.com/marchproxy/marchproxy/test/probe"
 )
@@ -173,10 +174,10 @@ func prepare(ctx context.Context, s *harness.System, backend string) (*gateway, 
 		return nil, nil, err
 	}
 	g := &gateway{s: s, http: s.ProxyPort, https: free[0], certificates: []string{"main"}}
-	if g.authority, err = newAuthority(); err != nil {
+	if g.authority, err = authority.New("check-hitless", lasts); err != nil {
 		return nil, nil, err
 	}
-	main, err := g.authority.certificate("main", lastingHost)
+	main, err := certificate(g.authority, "main", lastingHost)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -186,7 +187,7 @@ func prepare(ctx context.Context, s *harness.System, backend string) (*gateway, 
 		return nil, nil, err
 	}
 	one := func(port int) []any { return []any{object{"host": "127.0.0.1", "port": port}} }
-	if _, err := g.put(ctx, main, object{"kind": "Certificate", "name": "ca", "spec": object{"chain": g.authority.pem}},
+	if _, err := g.put(ctx, main, object{"kind": "Certificate", "name": "ca", "spec": object{"chain": g.authority.PEM}},
 		object{"kind": "Service", "name": "collector", "spec": object{"protocol": "grpc", "endpoints": one(9)}},
 		object{"kind": "Service", "name": "lasting", "spec": object{"endpoints": one(port)}},
 		object{"kind": "Route", "name": "lasting", "spec": object{
@@ -198,7 +199,7 @@ func prepare(ctx context.Context, s *harness.System, backend string) (*gateway, 
 		return nil, nil, err
 	}
 	l := &lasting{plain: s.Proxy, secure: net.JoinHostPort("127.0.0.1", strconv.Itoa(g.https)), roots: x509.NewCertPool()}
-	l.roots.AddCert(g.authority.cert)
+	l.roots.AddCert(g.authority.Cert)
 	return g, l, nil
 }
 
