@@ -129,6 +129,10 @@ check-live: build ## Prove that wait=live means live: 5,000 changes, two request
 check-hitless: build ## Prove that no change of the configuration costs a request or an open connection, under load
 	go run ./test/cmd/check-hitless $(ARGS)
 
+.PHONY: test-discover
+test-discover: build ## Prove discovery with a real Docker engine: 50 compose services that come, scale, fail and go (10 minutes; ARGS='-services 6 -for 30s')
+	go run ./test/cmd/check-discover $(ARGS)
+
 .PHONY: check-auth
 check-auth: build ## Prove that a revoked key stops working when wait=live returns: 2,000 revocations
 	go run ./test/cmd/check-auth $(ARGS)

@@ -21,6 +21,9 @@ type Kind struct {
 	Traffic bool
 	// Apart is a field that belongs to the place: a write that leaves it out keeps it, and an export leaves it out.
 	Apart string
+	// Found says that it is what was found rather than what somebody wants: a rollback and an export leave it out, and the
+	// history keeps the last of what follows in short order.
+	Found bool
 
 	// Concerns says for which gateways' Envoys a change may be something to do; nil where that may be any.
 	Concerns func(c Change) (gateways []string, all bool)
@@ -68,6 +71,7 @@ func init() {
 	for _, k := range []*Kind{
 		&certificateKind,
 		&serviceKind,
+		&endpointSetKind,
 		&authPolicyKind,
 		&licenseKind,
 		&gatewayKind,
@@ -92,6 +96,16 @@ func KindOf(name string) *Kind {
 	return &Kind{Name: name}
 }
 
+// Found lists the kinds of what was found rather than wanted.
+func Found() (names []string) {
+	for _, k := range resource.Kinds {
+		if KindOf(k.Name).Found {
+			names = append(names, k.Name)
+		}
+	}
+	return names
+}
+
 // Place is a name that stands in an object's spec.
 type Place struct{ Path, Name string }
 
@@ -105,6 +119,8 @@ type Reach struct {
 	EveryGateway, EveryHost *Why
 	// Users says that it reaches what whoever refers to it does, too.
 	Users bool
+	// Of are objects which it adds to: it reaches what whoever refers to them does.
+	Of []resource.Ref
 }
 
 // Credential is what opens something.

@@ -13,8 +13,10 @@ type Reference struct {
 	To resource.Ref
 	// Trusted says of a certificate that it is not presented: clients' or servers' certificates must come from it.
 	Trusted bool
-	path    string // with a %d for each place in a list
-	at      [3]int
+	// Adds says that the object adds to the other one, which concerns whoever refers to that.
+	Adds bool
+	path string // with a %d for each place in a list
+	at   [3]int
 }
 
 // Path is where it stands in the spec: $.backends[0].service.

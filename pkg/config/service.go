@@ -18,11 +18,15 @@ var serviceKind = Kind{
 		r.add(resource.KindCertificate, tls.GetClientCertificate(), "$.tls.client_certificate")
 	},
 	Endpoints: func(o *resource.Object) []Place {
-		endpoints := o.Message().(*configv1.Service).GetEndpoints()
-		out := make([]Place, len(endpoints))
-		for i, e := range endpoints {
-			out[i] = Place{fmt.Sprintf("$.endpoints[%d].host", i), e.GetHost()}
-		}
-		return out
+		return hostsOf(o.Message().(*configv1.Service).GetEndpoints())
 	},
+}
+
+// hostsOf are the hosts of endpoints.
+func hostsOf[E interface{ GetHost() string }](endpoints []E) []Place {
+	out := make([]Place, len(endpoints))
+	for i, e := range endpoints {
+		out[i] = Place{fmt.Sprintf("$.endpoints[%d].host", i), e.GetHost()}
+	}
+	return out
 }

@@ -54,6 +54,8 @@ type State struct {
 	served map[serveKey]bag[*resource.Object]
 	// cidrs are the rate limit policies by what they limit; those without CIDRs under the zero prefix.
 	cidrs map[netip.Prefix]bag[*resource.Object]
+	// found are the sets of endpoints by the service that they add to.
+	found map[string]bag[*resource.Object]
 	// onListener are the routes and certificates that name a listener.
 	onListener map[ListenerKey]bag[resource.Ref]
 	// policies are the authentication policies that a gateway needs, its routes' and its own, by its name.
@@ -75,6 +77,7 @@ func New() *State {
 		users:   map[resource.Ref]bag[resource.Ref]{},
 		served:  map[serveKey]bag[*resource.Object]{},
 		cidrs:   map[netip.Prefix]bag[*resource.Object]{},
+		found:   map[string]bag[*resource.Object]{},
 
 		onListener: map[ListenerKey]bag[resource.Ref]{},
 		policies:   map[string]bag[string]{},

@@ -16,6 +16,8 @@ import (
 type Answer struct {
 	// Addresses; none means that the name exists without any.
 	Addresses []string
+	// Services are what it answers a question for SRV with.
+	Services []dnsmessage.SRVResource
 	// Code instead of them: dnsmessage.RCodeNameError says that there is no such name.
 	Code dnsmessage.RCode
 	// Delay before the answer.
@@ -25,7 +27,7 @@ type Answer struct {
 	SilentFor dnsmessage.Type
 }
 
-// Server answers questions for A and AAAA.
+// Server answers questions for A, AAAA and SRV.
 type Server struct {
 	// Addr is its host:port.
 	Addr string
@@ -134,6 +136,12 @@ func (s *Server) reply(m dnsmessage.Message, a Answer, to net.Addr) {
 			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: ip.As4()}})
 		case ip.Is6() && q.Type == dnsmessage.TypeAAAA:
 			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: ip.As16()}})
+		}
+	}
+	for _, s := range a.Services {
+		if q.Type == dnsmessage.TypeSRV {
+			h := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 1}
+			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &s})
 		}
 	}
 	raw, err := m.Pack()

@@ -34,6 +34,7 @@ const (
 	KindRateLimit   = "RateLimitPolicy"
 	KindAuthPolicy  = "AuthPolicy"
 	KindLicense     = "License"
+	KindEndpointSet = "EndpointSet"
 )
 
 // Kinds lists every kind, in the order in which resources are applied: what others refer to first.

@@ -274,17 +274,7 @@ func (k *checker) service(name string, s *configv1.Service) {
 	priorities := map[uint32]bool{0: true}
 	top := uint32(0)
 	for i, e := range s.GetEndpoints() {
-		at := fmt.Sprintf("%s:%d", strings.ToLower(e.GetHost()), e.GetPort())
-		if ip, err := netip.ParseAddr(e.GetHost()); err == nil {
-			at = netip.AddrPortFrom(ip.Unmap(), uint16(e.GetPort())).String()
-			if ip.Zone() != "" {
-				k.add(fmt.Sprintf("$.endpoints[%d].host", i), "endpoint.host", "has an IPv6 zone, which Envoy does not take")
-			}
-		}
-		if j, twice := seen[at]; twice {
-			k.add(fmt.Sprintf("$.endpoints[%d]", i), "endpoint.duplicate", "is the same address as endpoint %d; give it more weight instead", j)
-		}
-		seen[at] = i
+		k.address(seen, i, e.GetHost(), e.GetPort())
 		priorities[e.GetPriority()] = true
 		top = max(top, e.GetPriority())
 	}
@@ -306,6 +296,21 @@ func (k *checker) service(name string, s *configv1.Service) {
 			k.add(fmt.Sprintf("$.load_balancing.hash_on[%d].header", i), "header.name", "is not a header of requests")
 		}
 	}
+}
+
+// address looks at the address of an endpoint beside those that were seen before it.
+func (k *checker) address(seen map[string]int, i int, host string, port uint32) {
+	at := fmt.Sprintf("%s:%d", strings.ToLower(host), port)
+	if ip, err := netip.ParseAddr(host); err == nil {
+		at = netip.AddrPortFrom(ip.Unmap(), uint16(port)).String()
+		if ip.Zone() != "" {
+			k.add(fmt.Sprintf("$.endpoints[%d].host", i), "endpoint.host", "has an IPv6 zone, which Envoy does not take")
+		}
+	}
+	if j, twice := seen[at]; twice {
+		k.add(fmt.Sprintf("$.endpoints[%d]", i), "endpoint.duplicate", "is the same address as endpoint %d; give it more weight instead", j)
+	}
+	seen[at] = i
 }
 
 func anyFirst(s *configv1.Service) bool {

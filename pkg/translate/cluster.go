@@ -40,7 +40,8 @@ type builtService struct {
 // service makes a service's cluster and endpoints of what they were, nil for nothing. While names of its endpoints have
 // no address, its last form stays, cluster and endpoints: they belong together, as a protocol belongs to a port.
 func (v *view) service(name string, s *configv1.Service, was, wasEndpoints *Resource) builtService {
-	found := v.endpoints(name, s)
+	sets := v.st.EndpointSetsOf(name)
+	found := v.endpoints(name, s, sets)
 	out := builtService{names: found.names}
 	if found.wanting() && was != nil && len(placesOf(wasEndpoints)) > 0 {
 		out.kept = true
@@ -53,6 +54,9 @@ func (v *view) service(name string, s *configv1.Service, was, wasEndpoints *Reso
 	out.cluster.Together = together(out.cluster.Secrets)
 	if !found.pending {
 		out.endpoints = newResource(name, found.cla, nil, ref)
+		for _, o := range sets {
+			out.endpoints.Objects = append(out.endpoints.Objects, o.Ref())
+		}
 		out.endpoints.Partial = found.unresolved && adds(out.endpoints, wasEndpoints)
 	}
 	return out
@@ -71,35 +75,24 @@ func (e endpoints) wanting() bool {
 	return e.pending || (e.unresolved && len(e.cla.GetEndpoints()) == 0)
 }
 
-func (v *view) endpoints(name string, s *configv1.Service) endpoints {
-	type place struct {
-		priority    uint32
-		cloud, zone string
-	}
+// place is a locality of a priority.
+type place struct {
+	priority    uint32
+	cloud, zone string
+}
+
+// endpoints are a service's own and those of the sets that add to it.
+func (v *view) endpoints(name string, s *configv1.Service, sets []*resource.Object) endpoints {
 	places := map[place][]*endpointv3.LbEndpoint{}
 	out := endpoints{cla: &endpointv3.ClusterLoadAssignment{ClusterName: name}}
 	for _, e := range s.GetEndpoints() {
-		addrs := []netip.Addr{}
-		if ip, err := netip.ParseAddr(e.GetHost()); err == nil && (v.opt.Refused == nil || !v.opt.Refused(ip)) {
-			addrs = append(addrs, ip)
-		} else {
-			out.names = append(out.names, e.GetHost())
-			found, known := v.opt.Resolve(e.GetHost())
-			out.pending = out.pending || !known
-			out.unresolved = out.unresolved || len(found) == 0
-			addrs = found
-		}
 		p := place{e.GetPriority(), e.GetCloud(), e.GetZone()}
-		for _, a := range addrs {
-			lb := &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
-				Address: address(a.String(), e.GetPort()), Hostname: hostname(e.GetHost()),
-			}}}
-			if e.GetWeight() > 0 {
-				lb.LoadBalancingWeight = wrapperspb.UInt32(e.GetWeight())
-			}
-			places[p] = append(places[p], lb)
+		for _, a := range v.addresses(&out, e.GetHost()) {
+			places[p] = append(places[p], lbEndpoint(a, e))
 		}
 	}
+	v.add(&out, places, sets)
+	keep(s, places)
 	keys := slices.SortedFunc(maps.Keys(places), func(a, b place) int {
 		return compareAll(int(a.priority)-int(b.priority), compare(a.cloud, b.cloud), compare(a.zone, b.zone))
 	})
@@ -111,6 +104,34 @@ func (v *view) endpoints(name string, s *configv1.Service) endpoints {
 		out.cla.Endpoints = append(out.cla.Endpoints, l)
 	}
 	return out
+}
+
+// addresses are those of a host, and out has noted what is to be known of it if it is a name.
+func (v *view) addresses(out *endpoints, host string) []netip.Addr {
+	if ip, err := netip.ParseAddr(host); err == nil && (v.opt.Refused == nil || !v.opt.Refused(ip)) {
+		return []netip.Addr{ip}
+	}
+	out.names = append(out.names, host)
+	found, known := v.opt.Resolve(host)
+	out.pending = out.pending || !known
+	out.unresolved = out.unresolved || len(found) == 0
+	return found
+}
+
+// lbEndpoint is one address of an endpoint.
+func lbEndpoint(a netip.Addr, e interface {
+	GetHost() string
+	GetPort() uint32
+	GetWeight() uint32
+},
+) *endpointv3.LbEndpoint {
+	lb := &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
+		Address: address(a.String(), e.GetPort()), Hostname: hostname(e.GetHost()),
+	}}}
+	if e.GetWeight() > 0 {
+		lb.LoadBalancingWeight = wrapperspb.UInt32(e.GetWeight())
+	}
+	return lb
 }
 
 // adds says whether endpoints only add to others that were partial too, so that what an Envoy has of an earlier

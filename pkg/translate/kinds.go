@@ -21,6 +21,7 @@ type kind struct {
 var kinds = map[string]kind{
 	resource.KindCertificate: {(*work).certificateChanged, func(k *checker, o *resource.Object) { k.certificate(o.Message().(*configv1.Certificate)) }},
 	resource.KindService:     {(*work).serviceChanged, func(k *checker, o *resource.Object) { k.service(o.Name, o.Message().(*configv1.Service)) }},
+	resource.KindEndpointSet: endpointSetKind,
 	resource.KindAuthPolicy: {(*work).policyChanged, func(k *checker, o *resource.Object) {
 		k.authPolicy(o.Message().(*configv1.AuthPolicy))
 		k.engine(o.Message().(*configv1.AuthPolicy))

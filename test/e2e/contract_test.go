@@ -158,6 +158,7 @@ func TestContract(t *testing.T) {
 	}
 	for _, k := range []struct{ kind, path, name, body, patch string }{
 		{"Service", "services", "web", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":1}]},"labels":{"team":"a"},"owner":"me"}`, `{"labels":{"team":null,"tier":"1"}}`},
+		{"EndpointSet", "endpoint-sets", "web-a", `{"spec":{"service":"web","endpoints":[{"host":"127.0.0.1","port":2}]}}`, `{"spec":{"endpoints":[{"host":"127.0.0.1","port":2,"state":"draining"}]}}`},
 		{"Certificate", "certificates", "tls", string(pem), `{"owner":"me"}`},
 		{"Gateway", "gateways", "edge", `{"spec":{"listeners":[{"name":"http","port":` + fmt.Sprint(s.ProxyPort+1) + `}]}}`, `{"spec":{"limits":{"max_request_headers":50}}}`},
 		{"RateLimitPolicy", "rate-limit-policies", "limits", `{"spec":{"cidrs":["10.0.0.0/8"],"packets_per_second":100,"deny":["192.0.2.1"]}}`, `{"spec":{"deny":null,"action":"observe"}}`},
@@ -173,7 +174,7 @@ func TestContract(t *testing.T) {
 		if fmt.Sprint(again) != fmt.Sprint(made) {
 			t.Errorf("a repeated request is answered %v, the first was %v", again, made)
 		}
-		c.do(t, exchange{op: "put" + k.kind, method: "PUT", path: one, body: `{"spec":{}}`, status: 422, header: map[string]string{"Idempotency-Key": "make-" + k.name}, invalid: k.kind == "Certificate" || k.kind == "Gateway"})
+		c.do(t, exchange{op: "put" + k.kind, method: "PUT", path: one, body: `{"spec":{}}`, status: 422, header: map[string]string{"Idempotency-Key": "make-" + k.name}, invalid: k.kind == "Certificate" || k.kind == "Gateway" || k.kind == "EndpointSet"})
 		c.do(t, exchange{op: "put" + k.kind, method: "PUT", path: one, body: k.body, status: 412, header: map[string]string{"If-None-Match": "*"}})
 		c.do(t, exchange{op: "get" + k.kind, method: "GET", path: one, status: 304, header: map[string]string{"If-None-Match": h.Get("Etag")}})
 		got, _ := c.do(t, exchange{op: "get" + k.kind, method: "GET", path: one, status: 200})
@@ -219,7 +220,7 @@ func TestContract(t *testing.T) {
 	c.do(t, exchange{op: "getRevision", method: "GET", path: "/v1/revisions/999999", status: 404})
 	c.do(t, exchange{op: "diffRevisions", method: "GET", path: "/v1/revisions/" + rev + "/diff?against=1", status: 200})
 	c.do(t, exchange{op: "rollback", method: "POST", path: "/v1/revisions/" + rev + "/rollback", status: 200})
-	for _, k := range []string{"Route r routes", "Service web services", "Gateway edge gateways", "Certificate tls certificates", "RateLimitPolicy limits rate-limit-policies", "AuthPolicy staff auth-policies", "License main licenses"} {
+	for _, k := range []string{"Route r routes", "EndpointSet web-a endpoint-sets", "Service web services", "Gateway edge gateways", "Certificate tls certificates", "RateLimitPolicy limits rate-limit-policies", "AuthPolicy staff auth-policies", "License main licenses"} {
 		f := strings.Fields(k)
 		c.do(t, exchange{op: "delete" + f[0], method: "DELETE", path: "/v1/" + f[2] + "/" + f[1], status: 200})
 	}

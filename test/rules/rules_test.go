@@ -71,6 +71,7 @@ var layers = []struct{ part, may string }{
 	{"services/xds/", "proto/ pkg/ wasm-filters services/xds/"},
 	{"services/cli/", "proto/ pkg/ wasm-filters services/cli/"},
 	{"services/agent/", "proto/ pkg/ bpf services/agent/"},
+	{"services/discover/", "proto/ pkg/ services/discover/"},
 	{"test/", "proto/ pkg/ wasm-filters test/"},
 }
 

@@ -102,7 +102,7 @@ func TestToyKind(t *testing.T) {
 		edits: map[string]edit{
 			"pkg/config/kinds.go":          {"		&rateLimitKind,\n", "		&toyKind,\n"},
 			"pkg/translate/kinds.go":       {"var kinds = map[string]kind{\n", "	\"Toy\": toyKind,\n"},
-			"docs/asyncapi.yaml":           {"enum: [auth_policy, certificate, gateway, license, rate_limit_policy, route, service", ", toy"},
+			"docs/asyncapi.yaml":           {"enum: [auth_policy, certificate, endpoint_set, gateway, license, rate_limit_policy, route, service", ", toy"},
 			"test/security/scopes_test.go": {"	return map[string]string{\n", "		\"Toy\": `{\"owner\":\"team-` + x + `\",\"spec\":{\"gateway\":\"g` + x + `\"}}`,\n"},
 		},
 		test: "toy_api_test.go", at: "services/api/internal/relay/toy_test.go",

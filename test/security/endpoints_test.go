@@ -29,6 +29,7 @@ func TestEndpoints(t *testing.T) {
 	s := harness.ForTest(t, []string{"XDS_DNS_SERVERS=" + dns.Addr, "ALLOW_ENDPOINTS=127.0.0.2"}, "--no-demo")
 	forbidden, allowed := listen(t, "127.0.0.1"), listen(t, "127.0.0.2")
 
+	ok(t, s, "PUT", s.API+"/v1/services/idle", `{"spec":{}}`)
 	for _, host := range []string{
 		"127.0.0.1", "127.9.9.9", "0.0.0.0", "::", "::1", "::ffff:127.0.0.1", "::ffff:7f00:1", "64:ff9b::7f00:1",
 		"2002:7f00:1::", "localhost", "a.localhost",
@@ -39,6 +40,8 @@ func TestEndpoints(t *testing.T) {
 		refused(t, s, "PUT", s.API+"/v1/services/forbidden", `{"spec":`+service+`}`, "$.spec.endpoints[1].host")
 		refused(t, s, "POST", s.API+"/v1/apply",
 			`{"resources":[{"kind":"Service","name":"forbidden","spec":`+service+`}]}`, "$.resources[0].spec.endpoints[1].host")
+		refused(t, s, "PUT", s.API+"/v1/endpoint-sets/forbidden",
+			`{"spec":`+strings.Replace(service, "{", `{"service":"idle",`, 1)+`}`, "$.spec.endpoints[1].host")
 		refused(t, s, "POST", s.XDS+"/v1/config",
 			fmt.Sprintf(`{"services":[{"name":"forbidden","hosts":["192.0.2.1",%q],"port":%d}],
 			"routes":[{"name":"r","cluster_name":"forbidden"}]}`, host, forbidden), "$.services[0].hosts[1]")

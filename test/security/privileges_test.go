@@ -30,7 +30,7 @@ var needed = map[string]string{
 
 // toWrite is the role that writing a kind needs; an operator's for those that are not listed.
 var toWrite = map[string]string{
-	"Route": "editor", "Service": "editor",
+	"Route": "editor", "Service": "editor", "EndpointSet": "editor",
 	"Gateway": "operator", "Certificate": "operator", "AuthPolicy": "operator", "License": "operator", "RateLimitPolicy": "operator",
 }
 

@@ -31,6 +31,7 @@ func team(x string) map[string]string {
 	return map[string]string{
 		"Certificate": fmt.Sprintf(`{"owner":"team-%s","spec":{"chain":%s}}`, x, example("Certificate", "chain")),
 		"Service":     fmt.Sprintf(`{"owner":"team-%s","spec":{"protocol":"https","tls":{"ca_certificate":"c%s","sni":"%s.test"},"endpoints":[{"host":"192.0.2.7","port":443}]}}`, x, x, x),
+		"EndpointSet": fmt.Sprintf(`{"owner":"team-%s","spec":{"service":"s%s","endpoints":[{"host":"192.0.2.8","port":443}]}}`, x, x),
 		"AuthPolicy":  fmt.Sprintf(`{"owner":"team-%s","spec":{"tokens":[{"name":"t","value":"a-token-of-team-%s-0123456789"}]}}`, x, x),
 		"License":     fmt.Sprintf(`{"owner":"team-%s","spec":{"features":["x"]}}`, x),
 		"Gateway":     fmt.Sprintf(`{"owner":"team-%s","spec":{"license":"l%s","listeners":[{"name":"http","port":10070}]}}`, x, x),

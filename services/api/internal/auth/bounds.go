@@ -125,11 +125,12 @@ func (b Bounds) owns(owner string) bool {
 	})
 }
 
-// references finds what belongs to others. What has no owner is for everybody, and gateways have bounds of their own.
+// references finds what belongs to others. What has no owner is for everybody to refer to, but not to add to, and gateways
+// have bounds of their own.
 func (c *boundsCheck) references(o *resource.Object, at func(string) string) {
 	for _, r := range config.References(o) {
 		to := c.st.Get(r.To)
-		if r.To.Kind == resource.KindGateway || to == nil || to.Owner == "" || c.who.Bounds.owns(to.Owner) {
+		if r.To.Kind == resource.KindGateway || to == nil || (to.Owner == "" && !r.Adds) || c.who.Bounds.owns(to.Owner) {
 			continue
 		}
 		c.add(at("$.spec"+strings.TrimPrefix(r.Path(), "$")), "owners", c.who.Bounds.Owners, "refers to "+r.To.String()+", which "+ownedBy(to.Owner))
@@ -153,6 +154,9 @@ func (c *boundsCheck) reach(o *resource.Object, at func(string) string) {
 	}, "")
 	if r.Users {
 		c.users(o.Ref(), at)
+	}
+	for _, to := range r.Of {
+		c.users(to, at)
 	}
 }
 

@@ -38,6 +38,9 @@ func TestBounds(t *testing.T) {
 	policy := func(name string) *resource.Object {
 		return object(t, resource.KindAuthPolicy, name, "", &configv1.AuthPolicy{Jwt: &configv1.Jwt{RemoteJwks: &configv1.RemoteJwks{Service: "keys", Path: "/"}}})
 	}
+	found := func(owner, service string) *resource.Object {
+		return object(t, resource.KindEndpointSet, "found", owner, &configv1.EndpointSet{Service: service})
+	}
 	mine := route(t, "mine", "team-a", "own", "login", nil, "a.example.com", "*.a.example.com")
 	theirs := route(t, "theirs", "team-b", "other", "", []string{"edge"}, "b.test")
 	st.Apply([]*resource.Object{
@@ -62,6 +65,12 @@ func TestBounds(t *testing.T) {
 		"of a like name":                    {owners, nil, route(t, "new", "team-abc", "own", "", nil, "x.test"), `"team-abc"`},
 		"to another's service":              {owners, mine, route(t, "mine", "team-a", "other", "", nil, "a.example.com"), `refers to Service/other, which belongs to owner "team-b"`},
 		"to a shared service":               {owners, mine, route(t, "mine", "team-a", "shared", "", nil, "a.example.com"), ""},
+		"endpoints of one's service":        {owners, nil, found("team-a", "own"), ""},
+		"endpoints of another's service":    {owners, nil, found("team-a", "other"), `refers to Service/other, which belongs to owner "team-b"`},
+		"endpoints of a shared service":     {owners, nil, found("team-a", "shared"), "refers to Service/shared, which has no owner"},
+		"endpoints of one's hosts":          {hosts, nil, found("", "own"), ""},
+		"endpoints of others' hosts":        {hosts, nil, found("", "other"), `is used by Route/theirs, which serves host "b.test"`},
+		"endpoints of another gateway":      {gateways, found("", "other"), nil, `is used by Route/theirs, which is on gateway "edge"`},
 		"a host below":                      {hosts, mine, mine, ""},
 		"a host outside before":             {hosts, theirs, route(t, "theirs", "", "own", "", nil, "a.example.com"), `serves host "b.test" before`},
 		"a host outside after":              {hosts, mine, route(t, "mine", "", "own", "", nil, "a.example.com", "badexample.com"), `serves host "badexample.com", outside`},

@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
 
@@ -26,6 +27,12 @@ func forget(ctx context.Context, st *store.Store, keep store.Keep, published fun
 		if err := adopt(ctx, st, log); err != nil {
 			log.Warn("the audit cannot be chained", zap.Error(err))
 			continue
+		}
+		switch n, err := st.Coalesce(ctx, config.Found(), published(), time.Now()); {
+		case err != nil && ctx.Err() == nil:
+			log.Warn("the history of what was found cannot be coalesced", zap.Error(err))
+		case n > 0:
+			log.Info("coalesced the history of what was found", zap.Int64("revisions", n))
 		}
 		revisions, entries, err := st.Prune(ctx, keep, published(), time.Now())
 		switch {

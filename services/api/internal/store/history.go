@@ -79,7 +79,7 @@ const batch = 2000
 func (s *Store) Prune(ctx context.Context, k Keep, published int64, now time.Time) (revisions, entries int64, err error) {
 	var first int64 // of those that are kept
 	err = s.pool.QueryRow(ctx, `SELECT least($1, revision, greatest(
-			CASE WHEN $2::bigint > 0 THEN revision - $2 + 1 ELSE 0 END,
+			CASE WHEN $2::bigint > 0 THEN coalesce((SELECT r.revision FROM revisions r ORDER BY r.revision DESC OFFSET $2 - 1 LIMIT 1), 0) ELSE 0 END,
 			(SELECT coalesce(max(revision) + 1, 0) FROM revisions WHERE at < $3)
 		)) FROM config_head`, published, k.Revisions, since(k.Age, now)).Scan(&first)
 	for n := int64(1); n > 0 && err == nil; revisions += n {

@@ -1,11 +1,13 @@
 package web
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"net/http"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -36,6 +38,10 @@ func (a *API) revision(c echo.Context) error {
 		}
 		if 0 < n && n < oldest {
 			return a.unkept(c, store.ErrGone, n)
+		}
+		if n <= a.Writer.Revision() && 0 < oldest && oldest < n {
+			return wrong(http.StatusGone, "revision %d is not kept: it changed only what was found (%s), which changed again in the same hour; "+
+				"GET /v1/audit says who made it", n, strings.Join(config.Found(), ", "))
 		}
 		return missing(store.ErrNotFound, "revision %d", n)
 	}
@@ -131,14 +137,23 @@ func (a *API) rollback(c echo.Context) error {
 	})
 }
 
-// back is what makes of the state what it was, and the credentials that come back with it.
+// back is what makes of the state what it was, and the credentials that come back with it. What was found stays as it is: the
+// addresses of the past may be somebody else's. It goes with what it adds to.
 func (a *API) back(st *config.State, rows []store.ChangeRow) (p writer.Plan, revived []writer.Credential) {
 	p = writer.Plan{TakeOver: true, Status: http.StatusOK} // owners are what they were, as all is
 	for _, x := range rows {
 		o := x.Before
+		if config.KindOf(cmp.Or(o, x.After).Kind).Found {
+			continue
+		}
 		if o == nil {
 			if ref := x.After.Ref(); st.Get(ref) != nil {
 				p.Deletes = append(p.Deletes, ref)
+				for u := range st.EachUser(ref) {
+					if config.KindOf(u.Kind).Found {
+						p.Deletes = append(p.Deletes, u)
+					}
+				}
 			}
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
@@ -37,10 +38,10 @@ func kindOf(word string) (resource.Kind, error) {
 
 func fold(s string) string { return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(s)) }
 
-// kindsOf is kindOf for a list, and every kind for none.
+// kindsOf is kindOf for a list, and every kind of what somebody wants for none.
 func kindsOf(words []string) ([]resource.Kind, error) {
 	if len(words) == 0 {
-		return resource.Kinds, nil
+		return slices.DeleteFunc(slices.Clone(resource.Kinds), func(k resource.Kind) bool { return config.KindOf(k.Name).Found }), nil
 	}
 	var out []resource.Kind
 	for _, w := range words {

@@ -72,8 +72,8 @@ type Fleet struct {
 	// data is held for as long as it takes to enter what has changed.
 	data  sync.RWMutex
 	state *config.State
-	// hosts are the services that have a DNS name, by name.
-	hosts map[string]map[string]struct{}
+	// hosts are the objects whose endpoints have a DNS name, each with its service, by name.
+	hosts map[string]map[resource.Ref]string
 	// reporter is told when it is closed.
 	reporter *Reporter
 }
@@ -88,7 +88,7 @@ type commit struct {
 func New(opt Options) *Fleet {
 	f := &Fleet{
 		opt: opt, started: time.Now(), changed: make(chan struct{}, 1), quarantined: make(chan struct{}, 1), troubled: make(chan struct{}, 1),
-		state: config.New(), members: map[string]*member{}, hosts: map[string]map[string]struct{}{}, seats: seats.New(opt.ID),
+		state: config.New(), members: map[string]*member{}, hosts: map[string]map[resource.Ref]string{}, seats: seats.New(opt.ID),
 	}
 	f.opt.ADS.Log, f.opt.ADS.Seats = opt.Log, f.seats
 	f.opt.ADS.OnChange = f.signal

@@ -6,28 +6,27 @@ import (
 	"slices"
 	"time"
 
-	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
-
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
 )
 
-// follow has the resolver follow the names of every service, also of one that no route sends to yet: who writes it
+// follow has the resolver follow the names of every service's endpoints, also of one that no route sends to yet: who writes it
 // learns whether its names exist, and its first route waits for nothing. Call it with the lock held.
 func (f *Fleet) follow(changes []config.Change) {
 	for _, c := range changes {
-		if c.Ref().Kind != resource.KindService {
+		if config.KindOf(c.Ref().Kind).Endpoints == nil {
 			continue
 		}
 		before, after := f.followed(c.Before), f.followed(c.After)
 		for host := range after {
 			if f.hosts[host] == nil {
-				f.hosts[host] = map[string]struct{}{}
+				f.hosts[host] = map[resource.Ref]string{}
 				f.resolver.Follow(host)
 			}
-			if !before[host] {
-				f.hosts[host][c.Ref().Name] = struct{}{}
+			service := config.ServiceOf(c.After)
+			if was, known := f.hosts[host][c.Ref()]; !known || was != service {
+				f.hosts[host][c.Ref()] = service
 				raise(f.troubled)
 			}
 		}
@@ -36,7 +35,7 @@ func (f *Fleet) follow(changes []config.Change) {
 				continue
 			}
 			raise(f.troubled)
-			if delete(f.hosts[host], c.Ref().Name); len(f.hosts[host]) == 0 {
+			if delete(f.hosts[host], c.Ref()); len(f.hosts[host]) == 0 {
 				delete(f.hosts, host)
 				f.resolver.Forget(host)
 			}
@@ -44,7 +43,7 @@ func (f *Fleet) follow(changes []config.Change) {
 	}
 }
 
-// followed are the hosts of a service that the resolver is asked for: names, and addresses that a service may not have,
+// followed are the hosts of an object's endpoints that the resolver is asked for: names, and addresses that a service may not have,
 // so that both are spoken of in the same way. The api refuses such addresses, unless it allows others than this
 // server, or one was written before there was a rule.
 func (f *Fleet) followed(o *resource.Object) map[string]bool {
@@ -52,9 +51,9 @@ func (f *Fleet) followed(o *resource.Object) map[string]bool {
 	if o == nil {
 		return out
 	}
-	for _, e := range o.Message().(*configv1.Service).GetEndpoints() {
-		if addr, err := netip.ParseAddr(e.GetHost()); err != nil || f.refusedAddr(addr) {
-			out[e.GetHost()] = true
+	for _, e := range config.KindOf(o.Kind).Endpoints(o) {
+		if addr, err := netip.ParseAddr(e.Name); err != nil || f.refusedAddr(addr) {
+			out[e.Name] = true
 		}
 	}
 	return out
@@ -101,7 +100,7 @@ func (f *Fleet) Names(now time.Time) status.NamesStatus {
 		n := status.NameStatus{
 			Host: t.Host, Problem: t.Problem, Reason: t.Reason, Addresses: int32(t.Addresses), Since: resource.Time(t.Since),
 		}
-		n.Services = slices.Sorted(maps.Keys(f.hosts[t.Host]))
+		n.Services = slices.Compact(slices.Sorted(maps.Values(f.hosts[t.Host])))
 		n.Services = n.Services[:min(len(n.Services), shown)]
 		out.Names = append(out.Names, n)
 	}
