@@ -5,6 +5,9 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -72,6 +75,9 @@ func (o *Object) Payload() []byte {
 // ParsePayload reads what [Object.Payload] made, keeping the bytes. The spec is decoded as well, so
 // that an error here means that the writer and the reader differ in their schema.
 func ParsePayload(payload []byte) (*Object, error) {
+	if o := scan(payload); o != nil {
+		return o, nil
+	}
 	var o Object
 	if err := json.Unmarshal(payload, &o); err != nil {
 		return nil, fmt.Errorf("parse payload: %w", err)
@@ -89,6 +95,34 @@ func ParsePayload(payload []byte) (*Object, error) {
 		return nil, err
 	}
 	return &o, nil
+}
+
+// ParsePayloads is [ParsePayload] of many, on all processors: a start waits for it.
+func ParsePayloads(payloads [][]byte) ([]*Object, error) {
+	out := make([]*Object, len(payloads))
+	const part = 128
+	var group sync.WaitGroup
+	var next atomic.Int64
+	var failed atomic.Pointer[error]
+	for range min(runtime.GOMAXPROCS(0), (len(payloads)+part-1)/part) {
+		group.Go(func() {
+			for end := int(next.Add(part)); end-part < len(payloads) && failed.Load() == nil; end = int(next.Add(part)) {
+				for i := end - part; i < min(end, len(payloads)); i++ {
+					o, err := ParsePayload(payloads[i])
+					if err != nil {
+						failed.CompareAndSwap(nil, &err)
+						return
+					}
+					out[i] = o
+				}
+			}
+		})
+	}
+	group.Wait()
+	if err := failed.Load(); err != nil {
+		return nil, *err
+	}
+	return out, nil
 }
 
 // share has the object hold once what is there several times, for there are many objects.

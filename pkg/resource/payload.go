@@ -51,6 +51,61 @@ func (o *Object) encode() []byte {
 	return append(b, '}')
 }
 
+// scan reads a payload in the form in which encode writes it, with nothing escaped and no labels, as most are: a start reads
+// all that there is, and encoding/json reads each of them twice. It returns nil for what it leaves to encoding/json, whatever
+// is wrong with a payload included.
+func scan(payload []byte) *Object {
+	o := &Object{payload: payload}
+	rest, ok := bytes.CutPrefix(payload, []byte(`{"kind":`))
+	text := func(name string, into *string) {
+		if name != "" {
+			after, there := bytes.CutPrefix(rest, []byte(name))
+			if !there {
+				return
+			}
+			rest = after
+		}
+		end := 1
+		for ok = ok && len(rest) > 1 && rest[0] == '"'; ok && rest[end] != '"'; end++ {
+			ok = end+1 < len(rest) && rest[end] >= ' ' && rest[end] <= '~' && rest[end] != '\\'
+		}
+		if ok {
+			*into, rest = string(rest[1:end]), rest[end+1:]
+		}
+	}
+	text("", &o.Kind)
+	text(`,"name":`, &o.Name)
+	text(`,"uid":`, &o.UID)
+	if after, there := bytes.CutPrefix(rest, []byte(`,"revision":`)); there {
+		end := bytes.IndexByte(after, ',')
+		if end < 1 || end > 18 || after[0] == '0' {
+			return nil
+		}
+		for _, c := range after[:end] {
+			ok = ok && c >= '0' && c <= '9'
+			o.Revision = 10*o.Revision + int64(c-'0')
+		}
+		rest = after[end:]
+	}
+	text(`,"owner":`, &o.Owner)
+	text(`,"created_at":`, &o.CreatedAt)
+	text(`,"updated_at":`, &o.UpdatedAt)
+	spec, there := bytes.CutPrefix(rest, []byte(`,"spec":`))
+	if !ok || !there || len(spec) < 3 || spec[0] != '{' || !bytes.HasSuffix(spec, []byte("}}")) {
+		return nil
+	}
+	k, ok := KindByName(o.Kind)
+	if !ok {
+		return nil
+	}
+	o.Spec = json.RawMessage(spec[: len(spec)-1 : len(spec)-1])
+	o.share(k)
+	if _, err := o.decode(); err != nil {
+		return nil
+	}
+	return o
+}
+
 func appendMember(b []byte, name, value string) []byte {
 	b = append(append(append(b, `,"`...), name...), `":`...)
 	return appendString(b, value)

@@ -101,8 +101,12 @@ func (s *Store) chain(c *chain, records []Record) (out []link) {
 	return out
 }
 
-// queueLinks stores links.
-func queueLinks(b *pgx.Batch, links []link) {
+// insertLinks stores links, whose columns are the first parameters.
+const insertLinks = `INSERT INTO audit_chain (n, revision, at, entries, state, adopted, hash, key, signature)
+	SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::integer[], $5::text[], $6::timestamptz[], $7::bytea[], $8::text[], $9::bytea[])`
+
+// columnsOf are links as [insertLinks] takes them.
+func columnsOf(links []link) []any {
 	var n, revisions []int64
 	var at []time.Time
 	var adopted []*time.Time
@@ -114,10 +118,10 @@ func queueLinks(b *pgx.Batch, links []link) {
 		entries, states, keys = append(entries, l.entries), append(states, l.state), append(keys, l.key)
 		hashes, signatures = append(hashes, l.hash), append(signatures, l.signature)
 	}
-	b.Queue(`INSERT INTO audit_chain (n, revision, at, entries, state, adopted, hash, key, signature)
-		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::integer[], $5::text[], $6::timestamptz[], $7::bytea[], $8::text[], $9::bytea[])`,
-		n, revisions, at, entries, states, adopted, hashes, keys, signatures)
+	return []any{n, revisions, at, entries, states, adopted, hashes, keys, signatures}
 }
+
+func queueLinks(b *pgx.Batch, links []link) { b.Queue(insertLinks, columnsOf(links)...) }
 
 const updateChain = `UPDATE config_head SET chain_n = $1, chain_hash = $2, chain_revision = $3`
 

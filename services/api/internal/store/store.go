@@ -2,7 +2,7 @@
 //
 // A write transaction takes the row lock of config_head first, so that revisions are gapless and in the
 // order of their commits. The rest of it goes out in one batch with the COMMIT: two round trips, for one
-// revision as for several.
+// revision as for several. What is large is stored while it is still being decided, see [Tx.Early].
 package store
 
 import (
@@ -191,7 +191,13 @@ func (s *Store) Snapshot(ctx context.Context) (Head, []*resource.Object, error) 
 		if err != nil {
 			return err
 		}
-		out, err = pgx.CollectRows(rows, scanObject)
+		payloads, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (payload []byte, err error) {
+			return payload, row.Scan(&payload)
+		})
+		if err != nil {
+			return err
+		}
+		out, err = resource.ParsePayloads(payloads)
 		return err
 	})
 	if err != nil {

@@ -108,3 +108,56 @@ func BenchmarkTurn(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkLarge is an apply that makes 10,000 routes beside others, and one that deletes them, while somebody writes one
+// route after another: how long the large ones take, and how long the small ones wait for them at most.
+// go test ./api/internal/writer -run xxx -bench Large -benchtime 5x.
+func BenchmarkLarge(b *testing.B) {
+	const there, many = 20_000, 10_000
+	a := filled(b, pgtest.Database(b), there)
+	var makes, deletes writer.Plan
+	for i := range many {
+		d := route(there+i, 0)
+		if err := d.Make(); err != nil {
+			b.Fatal(err)
+		}
+		makes.Upserts, deletes.Deletes = append(makes.Upserts, d), append(deletes.Deletes, d.Ref)
+	}
+	var took, waited [2][]time.Duration
+	for b.Loop() {
+		for k, p := range []writer.Plan{makes, deletes} {
+			stop, stopped := make(chan struct{}), make(chan time.Duration)
+			go func() {
+				longest := time.Duration(0)
+				for i := 0; ; i++ {
+					select {
+					case <-stop:
+						stopped <- longest
+						return
+					default:
+						begun := time.Now()
+						a.change(b, i%there, int(begun.UnixNano()%97))
+						longest = max(longest, time.Since(begun))
+					}
+				}
+			}()
+			begun := time.Now()
+			_, err := a.write(b.Context(), "large", func(*config.State) (writer.Plan, error) { return p, nil })
+			took[k] = append(took[k], time.Since(begun))
+			close(stop)
+			if waited[k] = append(waited[k], <-stopped); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	for k, what := range []string{"make", "delete"} {
+		for _, of := range []struct {
+			name string
+			all  []time.Duration
+		}{{"", took[k]}, {"-wait", waited[k]}} {
+			slices.Sort(of.all)
+			b.ReportMetric(float64(of.all[0].Milliseconds()), what+of.name+"-least-ms")
+			b.ReportMetric(float64(of.all[len(of.all)/2].Milliseconds()), what+of.name+"-p50-ms")
+		}
+	}
+}

@@ -155,7 +155,7 @@ func (w *Writer) try(ctx context.Context, meta Meta, plan Planner) (Result, erro
 			w.head.Revision = lost
 		}
 	}()
-	d, err := w.decide(meta, plan, w.head.Epoch, w.head.Revision+1)
+	d, err := w.decide(meta, plan, w.head.Epoch, w.head.Revision+1, nil)
 	whole = true
 	if err != nil {
 		return Result{}, err
@@ -206,7 +206,7 @@ func (w *Writer) together(ctx context.Context, requests []*request) {
 			w.queue.again(requests[i:])
 			break
 		}
-		d, err := w.decideOne(r, tx, next)
+		d, err := w.decideOne(r, tx, next, func() func([]config.Change) { return tx.Early(ctx, records, next) })
 		if r.panics != nil {
 			// What it has left in the state is not known: everybody begins again, without it.
 			tx.Rollback(ctx)
@@ -214,6 +214,9 @@ func (w *Writer) together(ctx context.Context, requests []*request) {
 			w.queue.again(slices.Delete(slices.Clone(requests), i, i+1))
 			close(r.done)
 			return
+		}
+		if len(d.record.Changes) == 0 {
+			tx.Drop(ctx, next)
 		}
 		d.record.Follows = follows
 		members = append(members, member{r, d, err})
@@ -276,7 +279,7 @@ func unknown(err error) error {
 }
 
 // decideOne decides a write of a group, or finds the answer that its idempotency key remembers.
-func (w *Writer) decideOne(r *request, tx *store.Tx, revision int64) (d decision, err error) {
+func (w *Writer) decideOne(r *request, tx *store.Tx, revision int64, early early) (d decision, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.panics = fmt.Sprintf("%v\n\n%s", p, debug.Stack())
@@ -288,7 +291,7 @@ func (w *Writer) decideOne(r *request, tx *store.Tx, revision int64) (d decision
 		}
 		return decision{result: Result{Epoch: tx.Epoch, Revision: revision - 1, Replayed: &a, Status: a.Status}}, nil
 	}
-	return w.decide(r.meta, r.plan, tx.Epoch, revision)
+	return w.decide(r.meta, r.plan, tx.Epoch, revision, early)
 }
 
 // Waiting is how many writes wait for those that are being made.

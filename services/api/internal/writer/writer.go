@@ -186,8 +186,12 @@ type decision struct {
 // stores says whether there is anything to store: changes, or what an idempotency key is to remember.
 func (d decision) stores() bool { return len(d.record.Changes) > 0 || d.record.Key != "" }
 
-// decide tries a write in the state, where it stays unless it fails.
-func (w *Writer) decide(meta Meta, plan Planner, epoch string, revision int64) (decision, error) {
+// early begins to store a large write before it is decided, and returns what takes its changes, a part after another.
+type early func() (hand func([]config.Change))
+
+// decide tries a write in the state, where it stays unless it fails. Changes are stored with the COMMIT, and those of a
+// large write as soon as they are known, where early is not nil: what is refused has to be taken back then.
+func (w *Writer) decide(meta Meta, plan Planner, epoch string, revision int64, early early) (decision, error) {
 	p, err := plan(w.state)
 	if err != nil {
 		return decision{}, err
@@ -198,7 +202,10 @@ func (w *Writer) decide(meta Meta, plan Planner, epoch string, revision int64) (
 		return decision{}, err
 	}
 	before := translate.Before(w.state, objects)
-	changes, undo := w.state.Apply(objects)
+	if len(objects) <= store.Part || len(missing) > 0 {
+		early = nil
+	}
+	changes, undo := w.apply(objects, early)
 	if len(missing) > 0 {
 		err := w.check(changes, p)
 		undo()
@@ -226,6 +233,26 @@ func (w *Writer) decide(meta Meta, plan Planner, epoch string, revision int64) (
 		d.record.Answer = store.Answer{Request: meta.Request, Status: p.Status, Response: answer}
 	}
 	return d, nil
+}
+
+// apply is [config.State.Apply], with the changes handed over as they are made.
+func (w *Writer) apply(objects []*resource.Object, early early) (changes []config.Change, undo func()) {
+	if early == nil {
+		return w.state.Apply(objects)
+	}
+	var undos []func()
+	hand := early()
+	changes = make([]config.Change, 0, len(objects))
+	for part := range slices.Chunk(objects, store.Part) {
+		made, back := w.state.Apply(part)
+		hand(made)
+		changes, undos = append(changes, made...), append(undos, back)
+	}
+	return changes, func() {
+		for _, back := range slices.Backward(undos) {
+			back()
+		}
+	}
 }
 
 // refuse adds what a check found to the secrets that are missing, so that everything is said at once.

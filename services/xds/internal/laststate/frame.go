@@ -173,13 +173,9 @@ func (fr *frame) replay(objects map[resource.Ref]*resource.Object, saved *Saved)
 	if err := json.Unmarshal(fr.Commit, &c); err != nil {
 		return err
 	}
-	changed := make([]*resource.Object, len(fr.Payloads))
-	for i, p := range fr.Payloads {
-		o, err := resource.ParsePayload(p)
-		if err != nil {
-			return err
-		}
-		changed[i] = o
+	changed, err := resource.ParsePayloads(fr.Payloads)
+	if err != nil {
+		return err
 	}
 	if fr.Reset {
 		clear(objects)
