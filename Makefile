@@ -54,7 +54,7 @@ race-e2e: ## Run the programs themselves under the race detector, beside the rea
 .PHONY: test-needs
 test-needs: # what make test would otherwise miss after ten minutes
 	@[ "$$(id -u)" = 0 ] || { echo 'make test needs root: it loads XDP programs and makes network namespaces' >&2; exit 1; }
-	@scripts/needs ip unshare mountpoint setpriv git curl openssl cc bpftool ab nginx haproxy caddy h2load clang-14 llvm-strip-14 /usr/include/bpf/bpf_helpers.h
+	@scripts/needs ip unshare mountpoint setpriv git curl openssl cc bpftool ab promtool nginx haproxy caddy h2load clang-14 llvm-strip-14 /usr/include/bpf/bpf_helpers.h
 	@scripts/rust true
 
 .PHONY: check-fresh

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -270,6 +271,22 @@ func (i *Identity) Certificate() (tls.Certificate, error) {
 		return *c, nil
 	}
 	return tls.Certificate{}, nil
+}
+
+// Expiry is when the part's own certificate ends, or the first of its chain, in seconds since 1970; +Inf where there is
+// none, which is what a metric of it says.
+func (i *Identity) Expiry() float64 {
+	c := i.current().cert
+	if c == nil {
+		return math.Inf(1)
+	}
+	first := math.Inf(1)
+	for _, der := range c.Certificate {
+		if x, err := x509.ParseCertificate(der); err == nil { // as it was when the files were read
+			first = min(first, float64(x.NotAfter.Unix()))
+		}
+	}
+	return first
 }
 
 // Authorities are those that are trusted now.

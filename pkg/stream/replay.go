@@ -37,6 +37,9 @@ type Options struct {
 	// OnProgress, where it is set, is told every five seconds of which the consumer is behind the stream how far it is,
 	// and nil when it is up to it again.
 	OnProgress func(*Progress)
+	// OnMismatch, where it is set, is told true when what was read does not have the hash of its commit, and false when it
+	// has it again.
+	OnMismatch func(bool)
 	// Noticed is how long it is behind before that is said, in the log too, and how often; [status.Long] where 0.
 	Noticed time.Duration
 	Log     *zap.Logger
@@ -140,6 +143,7 @@ type replay struct {
 	table   *table
 	commit  resource.Commit
 	started bool
+	differs bool // from its commit's hash: what was read last
 	meter   *meter
 }
 
@@ -330,10 +334,12 @@ func (s *session) consider(c resource.Commit, pending uint64) error {
 	if !s.next.matches(c, s.opt.Kinds) {
 		if s.amiss.IsZero() && pending == 0 {
 			s.amiss = time.Now()
+			s.mismatch(true)
 		}
 		return nil
 	}
 	s.amiss = time.Time{}
+	s.mismatch(false)
 	if s.started && c.Epoch == s.commit.Epoch && c.Revision < s.commit.Revision {
 		// An older copy of the stream: what is live is newer, and the relay will bring the stream up to it.
 		s.opt.Log.Warn("the stream is behind what is live; waiting for its repair", zap.Int64("stream", c.Revision), zap.Int64("live", s.commit.Revision))
@@ -355,6 +361,15 @@ func (s *session) consider(c resource.Commit, pending uint64) error {
 	// A new one: after ten thousand at once the old one would cost every later change a walk through its empty room.
 	s.touched = map[resource.Ref]struct{}{}
 	return nil
+}
+
+// mismatch tells that the hashes differ, or agree again, where that is news. What a session has found amiss stays so
+// until another one has read a state whose hash agrees.
+func (r *replay) mismatch(is bool) {
+	if r.opt.OnMismatch != nil && r.differs != is {
+		r.opt.OnMismatch(is)
+	}
+	r.differs = is
 }
 
 // changed lists how next differs from what was handed over.

@@ -36,6 +36,10 @@ type agent struct {
 	envoyDoor net.Listener
 	// behind is how far the replay is that takes long; nil where it does not.
 	behind atomic.Pointer[stream.Progress]
+	// mismatch is true while the policies that were read have not their commit's hash.
+	mismatch atomic.Bool
+	identity *identity.Identity
+	nats     *nats.Conn // nil without NATS_URL
 }
 
 // Run serves until the context ends, or until Envoy must not go on because the interface cannot be guarded.
@@ -72,6 +76,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
+	a.identity = id
 	if cfg.supervises() && cfg.Identity.Encrypts() {
 		a.cfg.Envoy.TLS = &bootstrap.TLS{Identity: id, Dir: cfg.RunDir}
 	}
@@ -123,13 +128,15 @@ func (a *agent) follow(group *process.Group, nc *nats.Conn) error {
 		Peers: newPeers(a.cfg, nc).addresses, Guarded: a.guarded,
 	})
 	e := a.enforcer
+	a.nats = nc
 	initial, commit := e.Initial()
 	group.Add("status", func(ctx context.Context) error { return status.Report(ctx, nc, e.Changed(), a.report) })
 	group.Add("last good state", e.Persist)
 	group.Add("xdp", e.Run)
 	group.Add("replay", func(ctx context.Context) error {
 		return stream.Replay(ctx, js, stream.Options{
-			Kinds: []string{resource.KindRateLimit}, Apart: a.cfg.ID, Initial: initial, InitialCommit: commit, OnUpdate: e.Update, OnProgress: a.behind.Store, Log: a.log,
+			Kinds: []string{resource.KindRateLimit}, Apart: a.cfg.ID, Initial: initial, InitialCommit: commit, OnUpdate: e.Update, OnProgress: a.behind.Store,
+			OnMismatch: a.mismatch.Store, Log: a.log,
 		})
 	})
 	return nil

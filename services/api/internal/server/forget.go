@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,7 +16,8 @@ const forgetEvery = 10 * time.Minute
 
 // forget deletes what need not be kept of the history, until the context ends. As long as it is not known what the
 // stream has, everything stays: the relay compares the stream's last revision with the database's.
-func forget(ctx context.Context, st *store.Store, keep store.Keep, published func() int64, log *zap.Logger) {
+func forget(ctx context.Context, st *store.Store, keep store.Keep, published func() int64, done *atomic.Int64, log *zap.Logger) {
+	done.Store(time.Now().Unix())
 	pause := time.Minute // the start has more urgent things to do
 	for {
 		select {
@@ -38,9 +40,11 @@ func forget(ctx context.Context, st *store.Store, keep store.Keep, published fun
 		switch {
 		case err != nil && ctx.Err() == nil:
 			log.Warn("what need not be kept of the history cannot be deleted", zap.Error(err))
+			continue
 		case revisions+entries > 0:
 			log.Info("deleted what need not be kept of the history", zap.Int64("revisions", revisions), zap.Int64("audit", entries))
 		}
+		done.Store(time.Now().Unix())
 	}
 }
 

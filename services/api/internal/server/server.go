@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -195,6 +196,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	}
 	guarded := guard.Listen(lis, unproven)
 	board := live.NewBoard(time.Now)
+	var retained atomic.Int64
 	board.Keep, board.History = cfg.AbsentProxies, w
 	h, err := (&web.API{
 		Store: st, Writer: w, Board: board, Auth: auth.New(st), Published: rel.Published, Unpublished: func() (string, time.Time) {
@@ -204,7 +206,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 			}
 			return t.Reason, t.Since
 		}, Progress: []func() []api.Progress{rel.Progress}, Committed: &committed, Log: log,
-		CertificateWarning: cfg.CertificateWarning, Proven: guarded.Proven,
+		CertificateWarning: cfg.CertificateWarning, Proven: guarded.Proven, Retained: retained.Load, Expiry: id.Expiry,
 	}).Handler()
 	if err != nil {
 		return err
@@ -217,7 +219,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return nil
 	})
 	group.Add("history", func(ctx context.Context) error {
-		forget(ctx, st, cfg.Keep, rel.Published, log)
+		forget(ctx, st, cfg.Keep, rel.Published, &retained, log)
 		return nil
 	})
 	group.Add("listen", func(ctx context.Context) error {

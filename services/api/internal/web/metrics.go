@@ -97,6 +97,13 @@ func newMetrics(a *API) *metrics {
 		}
 		return float64(left)
 	})
+	if a.Retained != nil {
+		gauge("marchproxy_api_retention_last_success_timestamp_seconds", "When the history was last looked through for what need not be "+
+			"kept, in seconds since 1970; at first when the api began.", func() float64 { return float64(a.Retained()) })
+	}
+	if a.Expiry != nil {
+		gauge("marchproxy_api_identity_expiry_timestamp_seconds", "When the api's own certificate ends, in seconds since 1970; +Inf without one.", a.Expiry)
+	}
 	gauge("marchproxy_api_database_trouble", "1 while nothing can be stored; GET /v1/status says why.", func() float64 {
 		_, bad := a.Store.Trouble()
 		return flag(bad)

@@ -45,6 +45,10 @@ type API struct {
 	Published func() int64
 	// Unpublished says why what is stored is not published, and since when; "" where nothing is known to be wrong.
 	Unpublished func() (reason string, since time.Time)
+	// Retained is when the history was last looked through for what need not be kept, and Expiry when the api's own
+	// certificate ends ([identity.Identity.Expiry]), both in seconds since 1970; they may be nil.
+	Retained func() int64
+	Expiry   func() float64
 	// Progress are what is asked who is busy with something for longer than a moment, nil where nobody is.
 	Progress []func() []api.Progress
 	// Committed tells GET /v1/events that there may be a new revision.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,6 +24,8 @@ type keeper struct {
 	fleet   *fleet.Fleet
 	log     *zap.Logger
 	initial laststate.Saved
+	// mismatch is true while what was read of the stream has not its commit's hash.
+	mismatch atomic.Bool
 
 	// turn is held by who brings fleet and file forward, as long as that takes, so that the file is written anew from a
 	// configuration that has every commit which it holds. Where several are held they are taken in this order.
@@ -72,7 +75,7 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 func (k *keeper) begin() stream.Options {
 	saved := k.initial
 	k.initial = laststate.Saved{}
-	return stream.Options{Initial: saved.Objects, InitialCommit: saved.Commit, OnUpdate: k.update, OnProgress: k.progress, Log: k.log}
+	return stream.Options{Initial: saved.Objects, InitialCommit: saved.Commit, OnUpdate: k.update, OnProgress: k.progress, OnMismatch: k.mismatch.Store, Log: k.log}
 }
 
 // run writes down what is quarantined, and what could not be written before, and the file anew when that is due, until

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/marchproxy/marchproxy/pkg/guard"
+	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/rpc"
 	"github.com/marchproxy/marchproxy/pkg/seal"
 	"github.com/marchproxy/marchproxy/pkg/status"
@@ -46,7 +47,7 @@ func (v view) Head() (revision, live int64, ok bool) {
 func (v view) Proxies() int { return v.f.Proxies() }
 
 // registry are the server's metrics.
-func registry(f *fleet.Fleet, k *keeper, tried *guard.Attempts) *prometheus.Registry {
+func registry(f *fleet.Fleet, k *keeper, tried *guard.Attempts, id *identity.Identity, nc *nats.Conn) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	gauge := func(name, help string, value func() float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "marchproxy", Subsystem: "xds", Name: name, Help: help}, value))
@@ -69,12 +70,18 @@ func registry(f *fleet.Fleet, k *keeper, tried *guard.Attempts) *prometheus.Regi
 		return float64(len(f.Names(time.Time{}).Names))
 	})
 	gauge("live_revision", "The revision that every connected Envoy serves.", func() float64 { return float64(f.Live()) })
-	gauge("unsaved", "1 while the last good state cannot be written to disk; the status report says why.", func() float64 {
-		if k.Unsaved() != "" {
-			return 1
-		}
-		return 0
-	})
+	flag := func(name, help string, value func() bool) {
+		gauge(name, help, func() float64 {
+			if value() {
+				return 1
+			}
+			return 0
+		})
+	}
+	flag("unsaved", "1 while the last good state cannot be written to disk; the status report says why.", func() bool { return k.Unsaved() != "" })
+	flag("hash_mismatch", "1 while what was read of the event stream has not its commit's hash, and is not served.", k.mismatch.Load)
+	flag("nats_connected", "1 while the server is connected to NATS.", nc.IsConnected)
+	gauge("identity_expiry_timestamp_seconds", "When the server's own certificate ends, in seconds since 1970; +Inf without one.", id.Expiry)
 	gauge("lagging_proxies", "Connected Envoys that have lacked something for more than five seconds.", func() float64 {
 		_, n := f.Lagging()
 		return float64(n)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -126,7 +127,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	group.Add("http", func(ctx context.Context) error {
 		api := client{nc, box, tried, httpDoor.Proven}
 		door := facade.AsUser(cfg.UserTokenFile, facade.New(api, view{f}, keep, log))
-		return process.ServeHTTP(ctx, id.Wrap(httpDoor, true, log), routes(door, f, keep, tried), 2*time.Minute, 5*time.Second)
+		return process.ServeHTTP(ctx, id.Wrap(httpDoor, true, log), routes(door, f, keep, registry(f, keep, tried, id, nc)), 2*time.Minute, 5*time.Second)
 	})
 	log.Info("serving", zap.String("grpc", grpcLis.Addr().String()), zap.String("http", httpLis.Addr().String()), zap.String("id", cfg.ID))
 	return errors.Join(group.Run(ctx), keep.Close())
@@ -174,9 +175,9 @@ func serveGRPC(ctx context.Context, g *grpc.Server, lis net.Listener, f *fleet.F
 	return nil
 }
 
-func routes(door http.Handler, f *fleet.Fleet, keep *keeper, tried *guard.Attempts) http.Handler {
+func routes(door http.Handler, f *fleet.Fleet, keep *keeper, metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(f, keep, tried), promhttp.HandlerOpts{MaxRequestsInFlight: 8}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 8}))
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if _, ready := f.Head(); !ready {
 			why := "the configuration has not been read yet"
