@@ -76,12 +76,14 @@ fmt: ## Format Go and schema
 	scripts/tool buf format -w proto
 
 .PHONY: generate
-generate: ## Generate Go code and JSON Schema from proto/
+generate: ## Generate Go code and JSON Schema from proto/, and the Grafana dashboards
 	scripts/generate
+	scripts/dashboards
 
 .PHONY: check-generated
-check-generated: ## Fail where generated code is not what proto/ gives
+check-generated: ## Fail where generated code is not what proto/ gives, or a dashboard not what tools/dashboards gives
 	scripts/check-generated
+	scripts/dashboards --check
 
 .PHONY: generate-bpf
 generate-bpf: ## Compile the XDP program and generate its Go bindings

@@ -46,13 +46,14 @@ type caller struct {
 	Wait                  time.Duration
 	Ask                   bool
 	At                    time.Time
+	Traceparent           string
 }
 
 // sealedFor is how long a sealed caller is taken, and how far the clocks of two parts may be apart.
 const sealedFor = time.Minute
 
 func (r Request) seal(box *seal.Box, now time.Time) (string, error) {
-	raw, err := json.Marshal(caller{r.Authorization, r.Remote, r.Wait, r.Ask, now})
+	raw, err := json.Marshal(caller{r.Authorization, r.Remote, r.Wait, r.Ask, now, r.Traceparent})
 	if err != nil {
 		return "", fmt.Errorf("ask the api: %w", err)
 	}
@@ -100,7 +101,7 @@ func open(box *seal.Box, taken *once, sealed string, body []byte, now time.Time)
 	if !taken.first(raw, digest(body), now) {
 		return Request{}, errors.New("this very request was answered before; ask again instead of sending it again")
 	}
-	return Request{Body: body, Authorization: c.Authorization, Remote: c.Remote, Wait: c.Wait, Ask: c.Ask}, nil
+	return Request{Body: body, Authorization: c.Authorization, Remote: c.Remote, Wait: c.Wait, Ask: c.Ask, Traceparent: c.Traceparent}, nil
 }
 
 func digest(body []byte) string {
@@ -117,6 +118,8 @@ type Request struct {
 	Wait time.Duration
 	// Ask asks only whether the caller may apply something: the status is 204 then. There is no body yet.
 	Ask bool
+	// Traceparent names the span that it is a part of (W3C Trace Context); "" where there is none.
+	Traceparent string
 }
 
 // Reply is the api's HTTP status and JSON body.

@@ -29,7 +29,7 @@ func read(t *testing.T, path ...string) string {
 }
 
 var (
-	row    = regexp.MustCompile("(?m)^\\| `(marchproxy_\\w+)` \\|([^|]*)\\| (\\w+) \\| .+ \\|$")
+	row    = regexp.MustCompile("(?m)^\\| `((?:marchproxy|envoy|process)_\\w+)` \\|([^|]*)\\| (\\w+) \\| .+ \\|$")
 	quoted = regexp.MustCompile("`(\\w+)`")
 )
 

@@ -50,10 +50,12 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/attribute"
 	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
 
@@ -69,7 +71,7 @@ type Relay struct {
 	js     jetstream.JetStream
 	pub    *stream.Publisher
 	log    *zap.Logger
-	fresh  chan store.Committed
+	fresh  chan fresh
 	wake   chan struct{}
 	pubRev atomic.Int64
 	// Changed is called when [Relay.Trouble] may have another answer; set it before Run. It may be nil.
@@ -87,6 +89,12 @@ type Relay struct {
 	looks  looks
 }
 
+// fresh is a revision that was handed over, and when.
+type fresh struct {
+	store.Committed
+	at time.Time
+}
+
 // served is the newest revision that an xDS server has reported.
 type served struct {
 	epoch    string
@@ -95,7 +103,7 @@ type served struct {
 
 // New returns a relay.
 func New(s *store.Store, js jetstream.JetStream, log *zap.Logger) *Relay {
-	r := &Relay{store: s, js: js, pub: stream.NewPublisher(js), log: log, fresh: make(chan store.Committed, 256), wake: make(chan struct{}, 1)}
+	r := &Relay{store: s, js: js, pub: stream.NewPublisher(js), log: log, fresh: make(chan fresh, 256), wake: make(chan struct{}, 1)}
 	r.pub.Progress = r.at
 	return r
 }
@@ -103,7 +111,7 @@ func New(s *store.Store, js jetstream.JetStream, log *zap.Logger) *Relay {
 // Committed hands a revision over right after its commit, by this api or another one, which saves reading it back.
 func (r *Relay) Committed(c store.Committed) {
 	select {
-	case r.fresh <- c:
+	case r.fresh <- fresh{c, tracing.Now()}:
 	default:
 		r.Wake() // it will be read from the database
 	}
@@ -238,7 +246,7 @@ func (r *Relay) follow(ctx context.Context) {
 	r.pause(ctx, poll)
 }
 
-func (r *Relay) publishFresh(ctx context.Context, c store.Committed) error {
+func (r *Relay) publishFresh(ctx context.Context, c fresh) error {
 	switch {
 	case c.Commit.Epoch != r.commit.Epoch || c.Commit.Revision > r.commit.Revision+1,
 		c.Commit.Revision == r.commit.Revision+1 && c.Follows != "" && c.Follows != resource.Digest(r.commit.State):
@@ -252,19 +260,28 @@ func (r *Relay) publishFresh(ctx context.Context, c store.Committed) error {
 	case c.Commit.Revision <= r.commit.Revision:
 		return nil
 	}
-	return r.publish(ctx, c)
+	return r.publish(ctx, c.Committed, c.at)
 }
 
-func (r *Relay) publish(ctx context.Context, c store.Committed) error {
+// publish publishes a revision that was handed over, or read, at a time.
+func (r *Relay) publish(ctx context.Context, c store.Committed, handed time.Time) error {
+	began := tracing.Now()
 	defer r.busy(fmt.Sprintf("publishing revision %d", c.Commit.Revision), len(c.Objects))()
 	seq, err := r.watched(ctx, func(ctx context.Context) (uint64, error) { return r.pub.Publish(ctx, c.Objects, c.Commit, r.seq) })
+	if tracing.On() {
+		now := time.Now()
+		revision := attribute.Int64("marchproxy.revision", c.Commit.Revision)
+		whole := tracing.Span(tracing.Parent(c.Commit.Traceparent), "relay", handed, now, err, revision)
+		tracing.Span(whole, "publish", began, now, err, revision, attribute.Int("marchproxy.objects", len(c.Objects)))
+	}
 	if err != nil {
 		return fmt.Errorf("revision %d: %w", c.Commit.Revision, err)
 	}
 	r.fault("", false)
 	r.seq, r.commit = seq, c.Commit
 	r.pubRev.Store(c.Commit.Revision)
-	r.log.Debug("published", zap.Int64("revision", c.Commit.Revision), zap.String("actor", c.Commit.Actor), zap.Uint64("sequence", seq))
+	r.log.Debug("published", zap.Int64("revision", c.Commit.Revision), zap.String("actor", c.Commit.Actor), zap.Uint64("sequence", seq),
+		zap.String("request_id", c.Commit.RequestID), tracing.ID(c.Commit.Traceparent))
 	return nil
 }
 
@@ -292,7 +309,7 @@ func (r *Relay) behind(ctx context.Context, head store.Head) error {
 		if err != nil {
 			return err
 		}
-		if err := r.publish(ctx, c); err != nil {
+		if err := r.publish(ctx, c, tracing.Now()); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/stream"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
 
@@ -207,7 +208,7 @@ func (r *Relay) repair(ctx context.Context) error {
 	r.log.Info("bringing the stream up to the database", zap.Int64("revision", head.Revision), zap.Int("objects", len(c.Objects)))
 	end()
 	end = func() {}
-	if err := r.publish(ctx, c); err != nil {
+	if err := r.publish(ctx, c, tracing.Now()); err != nil {
 		return err
 	}
 	return r.examine(ctx)

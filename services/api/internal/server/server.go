@@ -29,6 +29,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/rpc"
 	"github.com/marchproxy/marchproxy/pkg/seal"
 	"github.com/marchproxy/marchproxy/pkg/status"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 	"github.com/marchproxy/marchproxy/services/api/internal/live"
 	"github.com/marchproxy/marchproxy/services/api/internal/relay"
@@ -68,6 +69,8 @@ type Config struct {
 	Identity identity.Settings
 	// ClientCerts demands a certificate of who connects, where there are authorities (API_CLIENT_CERTS; true).
 	ClientCerts bool
+	// Tracing is what OpenTelemetry's variables say.
+	Tracing tracing.Settings
 	// LogLevel is LOGLEVEL.
 	LogLevel string
 }
@@ -97,6 +100,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		ClientCerts: e.Bool("API_CLIENT_CERTS", true),
 		LogLevel:    e.String("LOGLEVEL", "info"),
 	}
+	c.Tracing = tracing.Read(e, c.Identity)
 	c.Identity.Listener(e, "API_ADDR", c.Addr)
 	c.Identity.NATS(e, "NATS_URL", c.NatsURL)
 	switch host, plain := store.Unproven(c.DatabaseURL); {
@@ -142,6 +146,15 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return err
 	}
 	defer func() { _ = log.Sync() }()
+	hostname, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("the host's name: %w", err)
+	}
+	stop, err := cfg.Tracing.Start(ctx, "marchproxy-api", hostname, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	box, err := seal.New(cfg.SecretKey)
 	if err != nil {
 		return err

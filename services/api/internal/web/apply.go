@@ -249,6 +249,9 @@ func RPC(h http.Handler) func(context.Context, rpc.Request) rpc.Reply {
 		if r.Authorization != "" {
 			req.Header.Set("Authorization", r.Authorization)
 		}
+		if r.Traceparent != "" {
+			req.Header.Set("Traceparent", r.Traceparent)
+		}
 		answer := &recorder{header: http.Header{}, status: http.StatusOK}
 		h.ServeHTTP(answer, req)
 		return rpc.Reply{Status: answer.status, Body: answer.body.Bytes()}

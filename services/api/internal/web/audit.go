@@ -148,7 +148,7 @@ func (a *API) exportAudit(c echo.Context) error {
 	}
 	if err != nil {
 		if ctx.Err() == nil {
-			a.Log.Warn("an export of the audit broke off", zap.String("request_id", requestID(c)), zap.Error(err))
+			a.about(c).Warn("an export of the audit broke off", zap.Error(err))
 		}
 		panic(http.ErrAbortHandler) // an end would look like the end of the audit
 	}

@@ -83,12 +83,12 @@ func (a *API) Handler() (http.Handler, error) {
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = a.fail
 	e.Use(a.requestID, middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: func(c echo.Context, err error, stack []byte) error {
-		a.Log.Error("panic", zap.String("request_id", requestID(c)), zap.Error(err), zap.ByteString("stack", stack))
+		a.about(c).Error("panic", zap.Error(err), zap.ByteString("stack", stack))
 		return &problem{defect}
 	}}))
 	allowed := map[string][]string{}
 	for _, op := range a.operations() {
-		h := a.measure(op.ID, a.guard(op))
+		h := a.measure(op.ID, a.traced(op, a.guard(op)))
 		e.Add(op.Method, op.Path, h)
 		allowed[op.Path] = append(allowed[op.Path], op.Method)
 		if op.Method == http.MethodGet && op.ID != "events" && op.ID != "exportAudit" { // which would not end, or for long
@@ -148,7 +148,7 @@ func (a *API) guard(op operation) echo.HandlerFunc {
 			case errors.Is(err, errSlowed):
 				return wrong(http.StatusTooManyRequests, "%s", err.Error())
 			case errors.Is(err, auth.ErrUnavailable):
-				a.Log.Error("token not checked", zap.String("request_id", requestID(c)), zap.Error(err))
+				a.about(c).Error("token not checked", zap.Error(err))
 				return wrong(http.StatusServiceUnavailable, "%s", auth.ErrUnavailable.Error())
 			case err != nil:
 				c.Response().Header().Set("WWW-Authenticate", `Bearer realm="marchproxy"`)
@@ -247,14 +247,14 @@ func (a *API) fail(err error, c echo.Context) {
 	if c.Response().Committed {
 		return
 	}
-	p := a.explain(err, requestID(c))
+	p := a.explain(err, a.about(c))
 	p.Type, p.Title, p.RequestID = "about:blank", http.StatusText(int(p.Status)), requestID(c)
 	c.Response().Header().Set(echo.HeaderContentType, "application/problem+json")
 	c.Response().WriteHeader(int(p.Status))
 	_ = json.NewEncoder(c.Response()).Encode(p) // the client is gone: nobody is left to tell
 }
 
-func (a *API) explain(err error, id string) api.Problem {
+func (a *API) explain(err error, log *zap.Logger) api.Problem {
 	var p *problem
 	var refused *writer.Refused
 	var he *echo.HTTPError
@@ -282,14 +282,14 @@ func (a *API) explain(err error, id string) api.Problem {
 	case errors.As(err, &he):
 		return api.Problem{Status: int32(he.Code), Detail: fmt.Sprint(he.Message)}
 	case errors.Is(err, writer.ErrUnknown):
-		a.Log.Error("a write's outcome is unknown", zap.String("request_id", id), zap.Error(err))
+		log.Error("a write's outcome is unknown", zap.Error(err))
 		detail := "the database did not confirm the write; it may have been stored. Look, or send it again with an Idempotency-Key"
 		if why := store.Why(err); why != "" {
 			detail = why + ". " + detail
 		}
 		return api.Problem{Status: http.StatusServiceUnavailable, Detail: detail}
 	}
-	a.Log.Error("request failed", zap.String("request_id", id), zap.Error(err))
+	log.Error("request failed", zap.Error(err))
 	if why := a.whyNot(err); why != "" {
 		return api.Problem{Status: http.StatusServiceUnavailable, Detail: why + "; nothing has been changed. Try again"}
 	}

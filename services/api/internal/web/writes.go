@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 	"github.com/marchproxy/marchproxy/services/api/internal/writer"
 )
@@ -347,10 +349,7 @@ func readOptions(c echo.Context) (o options, err error) {
 
 func (a *API) meta(c echo.Context, o options, raw []byte) writer.Meta {
 	r := c.Request()
-	m := writer.Meta{Who: actor(c), Message: o.message, RequestID: requestID(c), DryRun: o.dryRun, Alone: o.alone}
-	if t := r.Header.Get("Traceparent"); traceparent.MatchString(t) {
-		m.Traceparent = t
-	}
+	m := writer.Meta{Who: actor(c), Message: o.message, RequestID: requestID(c), DryRun: o.dryRun, Alone: o.alone, Traceparent: traceOf(r)}
 	if key := r.Header.Get("Idempotency-Key"); key != "" && !o.dryRun {
 		h := sha256.New()
 		fmt.Fprintf(h, "%s %s\n", r.Method, r.URL.Path)
@@ -386,8 +385,12 @@ func (a *API) wait(ctx context.Context, o options, res writer.Result, asked []*r
 	}
 	limit, cancel := context.WithTimeout(ctx, o.wait)
 	defer cancel()
+	began := tracing.Now()
 	l := a.Board.Wait(limit, t)
 	a.unpublished(&l, res.Revision)
+	if tracing.On() {
+		tracing.Span(tracing.Of(ctx), "wait=live", began, time.Now(), nil, attribute.String("marchproxy.live", l.State))
+	}
 	return &l
 }
 

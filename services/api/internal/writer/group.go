@@ -10,7 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+
 	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
 
@@ -28,6 +31,8 @@ type request struct {
 	plan Planner
 	// alone says that it is to be made without others: it asks for that, or one of its group was refused by the database.
 	alone bool
+	// came is when it began to wait, and from and to when it was decided last ([tracing.Now]).
+	came, from, to time.Time
 
 	done   chan struct{} // closed when what follows is set
 	result Result
@@ -100,7 +105,7 @@ func (w *Writer) Write(ctx context.Context, meta Meta, plan Planner) (Result, er
 	if meta.DryRun {
 		return w.try(ctx, meta, plan)
 	}
-	r := &request{meta: meta, plan: plan, alone: meta.Alone, done: make(chan struct{})}
+	r := &request{meta: meta, plan: plan, alone: meta.Alone, done: make(chan struct{}), came: tracing.Now()}
 	w.queue.add(r)
 	left := ctx.Done()
 	for {
@@ -198,6 +203,7 @@ func (w *Writer) together(ctx context.Context, requests []*request) {
 			return
 		}
 	}
+	began := tracing.Now()
 	members, next, follows := make([]member, 0, len(requests)), tx.Revision+1, w.digest
 	var records []store.Record
 	changes := 0
@@ -206,7 +212,9 @@ func (w *Writer) together(ctx context.Context, requests []*request) {
 			w.queue.again(requests[i:])
 			break
 		}
+		r.from = tracing.Now()
 		d, err := w.decideOne(r, tx, next, func() func([]config.Change) { return tx.Early(ctx, records, next) })
+		r.to = tracing.Now()
 		if r.panics != nil {
 			// What it has left in the state is not known: everybody begins again, without it.
 			tx.Rollback(ctx)
@@ -229,12 +237,15 @@ func (w *Writer) together(ctx context.Context, requests []*request) {
 			follows = d.result.State
 		}
 	}
+	stored := tracing.Now()
 	if len(records) == 0 {
 		tx.Rollback(ctx)
 	} else if err := tx.Commit(ctx, records); err != nil {
+		trace(members, began, stored, err)
 		w.failed(members, len(records), err)
 		return
 	}
+	trace(members, began, stored, nil)
 	for _, m := range members {
 		if r := m.decided.record; len(r.Changes) > 0 {
 			c := r.Committed(tx.Epoch)
@@ -245,6 +256,24 @@ func (w *Writer) together(ctx context.Context, requests []*request) {
 	}
 	for _, m := range members {
 		m.end(m.decided.result, m.refused)
+	}
+}
+
+// trace records what the writes of a group went through: they waited for their turn until began, were decided one after
+// the other, and stored together.
+func trace(members []member, began, stored time.Time, err error) {
+	if !tracing.On() {
+		return
+	}
+	now := time.Now()
+	for _, m := range members {
+		whole := tracing.Parent(m.meta.Traceparent)
+		tracing.Span(whole, "wait for the turn", m.came, began, nil)
+		tracing.Span(whole, "decide", m.from, m.to, m.refused, attribute.Int("marchproxy.changes", len(m.decided.record.Changes)))
+		if m.refused == nil && m.decided.stores() {
+			tracing.Span(whole, "transaction", stored, now, err, attribute.Int("marchproxy.writes", len(members)),
+				attribute.Int64("marchproxy.revision", m.decided.record.Revision))
+		}
 	}
 }
 

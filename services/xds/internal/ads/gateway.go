@@ -69,6 +69,7 @@ type Gateway struct {
 	notifying atomic.Bool
 	changes   proxyChanges
 	times     revisionTimes
+	traces    traces
 	// watchers are the streams of state-of-the-world clients.
 	watchers map[chan struct{}]struct{}
 	// clients are all streams, as *client; they need no lock.
@@ -95,6 +96,9 @@ func NewGateway(name string, opt Options) *Gateway {
 		streams: map[*deltaStream]struct{}{}, watchers: map[chan struct{}]struct{}{}, catchUp: catchUp{active: map[*deltaStream]time.Time{}},
 	}
 }
+
+// Name is the gateway's.
+func (g *Gateway) Name() string { return g.name }
 
 // Apply makes a delta, the result of a revision, what the Envoys should have. A revision below the
 // last one (after a database was restored) is a new beginning: what is pending counts as its own. Who calls it has it

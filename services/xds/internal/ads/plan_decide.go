@@ -109,7 +109,7 @@ func (p *plan) carryOut(rec *record, d decision, now time.Time) (item, bool) {
 	case send:
 		return item{entry: e, name: e.Name, resource: d.version, revision: e.revision}, true
 	case sendRemoval:
-		return item{entry: e, name: e.Name}, true
+		return item{entry: e, name: e.Name, revision: e.revision}, true
 	case settle:
 		p.clearPending(rec)
 	case waitForCluster:

@@ -48,6 +48,8 @@ type deltaStream struct {
 	queued bool
 	// raw says that the stream takes what is marshalled already.
 	raw bool
+	// pushed are the responses that spans are made of, by nonce, until the Envoy answers.
+	pushed map[string]pushed
 }
 
 func newStream(g *Gateway, conn deltaConn, cancel context.CancelFunc, now time.Time) *deltaStream {
@@ -86,6 +88,7 @@ func (s *deltaStream) wake() {
 
 // handle takes one request of the Envoy. It says whether what is known of the resources is another now.
 func (s *deltaStream) handle(r *discoveryv3.DeltaDiscoveryRequest) bool {
+	s.answered(r)
 	tp := s.plan.types[translate.Type(r.GetTypeUrl())]
 	if tp == nil {
 		s.log.Warn("envoy asks for a type that is not served", zap.String("type", r.GetTypeUrl()))
@@ -180,6 +183,7 @@ func (s *deltaStream) pump(judged bool) (time.Duration, error) {
 			msg = s.plan.next(now)
 			wait = min(wait, s.plan.nextTimer(now))
 		}
+		parents := s.g.traces.of(msg)
 		applied, was := s.plan.applied(), s.reported
 		s.g.catchUp.settle(s, applied)
 		s.reported = applied
@@ -195,6 +199,7 @@ func (s *deltaStream) pump(judged bool) (time.Duration, error) {
 		if err := s.send(msg); err != nil {
 			return 0, err
 		}
+		s.push(msg, parents, now)
 	}
 }
 

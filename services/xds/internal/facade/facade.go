@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 )
 
 // Owner is the owner of what this door writes.
@@ -76,10 +77,19 @@ type Handler struct {
 // New returns the handler of /v1/config, /v1/version and /healthz.
 func New(api Api, view View, memory Memory, log *zap.Logger) *Handler {
 	h := &Handler{api: api, view: view, memory: memory, log: log, mux: http.NewServeMux()}
-	h.mux.HandleFunc("POST /v1/config", h.config)
+	h.mux.HandleFunc("POST /v1/config", traced(h.config))
 	h.mux.HandleFunc("GET /v1/version", h.version)
 	h.mux.HandleFunc("GET /healthz", h.health)
 	return h
+}
+
+// traced makes a span of a document, of which what the api does with it is a part.
+func traced(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		r, span := tracing.Serve(r, "POST /v1/config")
+		defer span.End()
+		next(w, r)
+	}
 }
 
 // ServeHTTP serves the door.

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.uber.org/zap"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -19,6 +20,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 	"github.com/marchproxy/marchproxy/pkg/translate"
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
 	"github.com/marchproxy/marchproxy/services/xds/internal/resolver"
@@ -157,14 +159,16 @@ func (f *Fleet) Apply(u resource.Update) {
 	f.configureSeats(changes)
 	problems := map[*member][]config.Problem{}
 	for _, m := range f.members {
+		began := tracing.Now()
 		var delta translate.Delta
 		delta, problems[m] = m.builder.Update(f.state, changes, m.builder.Policies())
-		f.serve(m, u.Commit.Revision, delta)
+		f.serve(m, u.Commit, began, delta)
 	}
 	for _, m := range fresh {
+		began := tracing.Now()
 		var delta translate.Delta
 		delta, problems[m] = m.builder.Rebuild(f.state)
-		f.serve(m, u.Commit.Revision, delta)
+		f.serve(m, u.Commit, began, delta)
 	}
 	built := commit{u.Commit, resource.Digest(u.Commit.State)}
 	f.mu.Lock()
@@ -177,9 +181,14 @@ func (f *Fleet) Apply(u resource.Update) {
 	f.signal()
 }
 
-// serve hands what was built to a gateway.
-func (f *Fleet) serve(m *member, revision int64, delta translate.Delta) {
-	m.gateway.Apply(revision, delta)
+// serve hands what was built of a commit, since a time, to a gateway.
+func (f *Fleet) serve(m *member, c resource.Commit, began time.Time, delta translate.Delta) {
+	if tracing.On() {
+		whole := tracing.Parent(c.Traceparent)
+		tracing.Span(whole, "build", began, time.Now(), nil, attribute.String("marchproxy.gateway", m.gateway.Name()), attribute.Int64("marchproxy.revision", c.Revision))
+		m.gateway.Trace(c.Revision, whole)
+	}
+	m.gateway.Apply(c.Revision, delta)
 	if len(m.builder.Policies().Leaving) > 0 {
 		time.AfterFunc(f.retireAfter(), func() { f.retire(m) })
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/endpoint"
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/process"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 	filters "github.com/marchproxy/marchproxy/wasm-filters"
 )
 
@@ -48,6 +49,8 @@ type Config struct {
 	// UserTokenFile holds the token of this server's own user, with which it may post to /v1/config from this machine without
 	// naming one (XDS_USER_TOKEN_FILE); "" where everybody has to.
 	UserTokenFile string
+	// Tracing is what OpenTelemetry's variables say.
+	Tracing tracing.Settings
 	// LogLevel is LOGLEVEL.
 	LogLevel string
 }
@@ -94,6 +97,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 	if cert != "" && c.Identity.Cert == "" {
 		c.Identity.Cert, c.Identity.Key = cert, key
 	}
+	c.Tracing = tracing.Read(e, c.Identity)
 	c.Identity.Listener(e, "XDS_GRPC_ADDR", c.GRPCAddr)
 	c.Identity.Listener(e, "XDS_HTTP_ADDR", c.HTTPAddr)
 	c.Identity.NATS(e, "NATS_URL", c.NatsURL)

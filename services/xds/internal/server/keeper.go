@@ -7,11 +7,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
 	"github.com/marchproxy/marchproxy/pkg/stream"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
 	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
 )
@@ -194,10 +196,17 @@ func (k *keeper) update(u resource.Update) error {
 	k.turn.Lock()
 	defer k.turn.Unlock()
 	// Written before it is served, so that no Envoy has what a restart would not find.
+	began := tracing.Now()
 	k.mu.Lock()
 	_ = k.file.Append(u) // compact says so
+	unsaved := k.file.Behind()
 	k.mu.Unlock()
+	if tracing.On() {
+		tracing.Span(tracing.Parent(u.Commit.Traceparent), "write down", began, time.Now(), unsaved, attribute.Int64("marchproxy.revision", u.Commit.Revision))
+	}
 	k.fleet.Apply(u)
+	k.log.Debug("serving", zap.Int64("revision", u.Commit.Revision), zap.Int("objects", len(u.Changed)),
+		zap.String("request_id", u.Commit.RequestID), tracing.ID(u.Commit.Traceparent))
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	_ = k.file.Resolved(k.fleet.Unsaved()) // of names that nobody has any more; compact says it

@@ -16,6 +16,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/rpc"
 	"github.com/marchproxy/marchproxy/pkg/seal"
 	"github.com/marchproxy/marchproxy/pkg/status"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
 	"github.com/marchproxy/marchproxy/services/xds/internal/fleet"
 )
@@ -30,7 +31,7 @@ type client struct {
 
 // Apply hands a document over.
 func (c client) Apply(ctx context.Context, body []byte, authorization, remote string, wait time.Duration) (int, []byte, error) {
-	r, err := rpc.Apply(ctx, c.nc, c.box, rpc.Request{Body: body, Authorization: authorization, Remote: remote, Wait: wait})
+	r, err := rpc.Apply(ctx, c.nc, c.box, rpc.Request{Body: body, Authorization: authorization, Remote: remote, Wait: wait, Traceparent: tracing.Traceparent(tracing.Of(ctx))})
 	return r.Status, r.Body, err
 }
 

@@ -44,6 +44,11 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return err
 	}
 	defer func() { _ = log.Sync() }()
+	stop, err := cfg.Tracing.Start(ctx, "marchproxy-xds", cfg.ID, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	box, err := seal.New(cfg.SecretKey)
 	if err != nil {
 		return err
