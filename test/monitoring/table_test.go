@@ -1,4 +1,3 @@
-// Tests of what is told to whoever watches the system: metrics, alerts, dashboards.
 package monitoring
 
 import (
