@@ -81,7 +81,7 @@ generate: ## Generate Go code and JSON Schema from proto/, and the Grafana dashb
 	scripts/dashboards
 
 .PHONY: check-generated
-check-generated: ## Fail where generated code is not what proto/ gives, or a dashboard not what tools/dashboards gives
+check-generated: ## Fail where generated code is not what proto/ gives, or a dashboard not what test/cmd/dashboards gives
 	scripts/check-generated
 	scripts/dashboards --check
 
