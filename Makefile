@@ -37,15 +37,15 @@ test: test-needs build lint check-generated check-wasm check-bpf ## Check everyt
 	$(MAKE) --no-print-directory race
 
 # Modules whose tests run goroutines of the product in their own process. Those of test/ start the programs and look at them
-# from outside, where the race detector does not see: race-e2e builds the programs with it. proto has no tests.
+# from outside, where the race detector does not see: race-programs builds the programs with it. proto has no tests.
 RACE := pkg bpf services
 
 .PHONY: race
 race: ## Run the packages' tests under the race detector, in an order of their own each time
 	go test -race -shuffle=on -count=1 -timeout 20m $(RACE:%=./%/...)
 
-.PHONY: race-e2e
-race-e2e: ## Run the programs themselves under the race detector, beside the real PostgreSQL, NATS and Envoy (ARGS='-run TestName')
+.PHONY: race-programs
+race-programs: ## Run the programs themselves under the race detector, beside the real PostgreSQL, NATS and Envoy (ARGS='-run TestName')
 	rm -rf bin/races && mkdir -p bin/races
 	go build -race -o bin/ ./services/...
 	GORACE=log_path=$(CURDIR)/bin/races/race go test -count=1 -timeout 40m ./test/e2e/ $(or $(ARGS),-run 'TestEveryFeatureIsTaken'); \

@@ -45,7 +45,7 @@ func (c *cli) composeCommand() *cobra.Command {
 	}
 	begin.Flags().StringVar(&dir, "dir", "secrets", "where")
 	begin.Flags().StringArrayVar(&hosts, "host", nil, "a name or an address by which other machines reach api and xds; several times")
-	begin.Flags().BoolVar(&renew, "renew", false, "make every certificate anew")
+	begin.Flags().BoolVar(&renew, "renew", false, "issue every certificate anew")
 	cmd.AddCommand(begin)
 	return cmd
 }
