@@ -14,7 +14,8 @@ import (
 
 var (
 	code       = regexp.MustCompile("`([^`\n]+)`|(?m:^    (.*)$)")
-	makeTarget = regexp.MustCompile(`\bmake ([a-z][a-z-]*)`)
+	// makeTarget is where a command begins: a sentence of a help text may have the word make, too.
+	makeTarget = regexp.MustCompile(`(?:^|&& |; )make ([a-z][a-z0-9-]*)`)
 	script     = regexp.MustCompile(`(?:^|\s)(scripts/[a-z-]+)`)
 	goTest     = regexp.MustCompile(`(?:cd (\S+) && )?go test (.*)`)
 	goTestName = regexp.MustCompile(`-(?:run|bench|fuzz) (?:'([^']+)'|(\S+))`)

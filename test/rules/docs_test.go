@@ -87,6 +87,16 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestEveryDocumentIsFound: the README leads to each document for users.
+func TestEveryDocumentIsFound(t *testing.T) {
+	_, pages := documents(t)
+	for page := range pages {
+		if filepath.Dir(page) == "docs" && !strings.Contains(pages["README.md"], "]("+page+")") {
+			t.Errorf("the README does not list %s", page)
+		}
+	}
+}
+
 // TestArchitecture: docs/architecture.md names every package and every crate. (That what it names is there is TestLinks'.)
 func TestArchitecture(t *testing.T) {
 	root, pages := documents(t)
