@@ -113,7 +113,7 @@ func TestLoopback(t *testing.T) {
 			seen[at] = s.Name
 		}
 	})
-	if len(seen) != 2*5-1 { // with two of everything nobody publishes an Envoy's admin interface
+	if len(seen) != 2*6-1 { // with two of everything nobody publishes an Envoy's admin interface
 		t.Errorf("these are published: %v", seen)
 	}
 }
@@ -261,7 +261,7 @@ func TestFiles(t *testing.T) {
 			seen[identity] = who
 		}
 	})
-	if len(seen) != 11 {
+	if len(seen) != 12 {
 		t.Errorf("%d identities are used: %v", len(seen), seen)
 	}
 }

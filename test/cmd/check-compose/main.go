@@ -66,7 +66,7 @@ func run(ctx context.Context, ha, guide, keep bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 	c := &checker{root: root, dir: filepath.Join(tmp, "compose"), began: time.Now()}
-	if err := os.CopyFS(c.dir, os.DirFS(filepath.Join(root, "deployments", "compose"))); err != nil {
+	if err := os.CopyFS(tmp, os.DirFS(filepath.Join(root, "deployments"))); err != nil {
 		return err
 	}
 	c.say("looking for an engine")
