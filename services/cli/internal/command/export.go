@@ -22,8 +22,9 @@ func (c *cli) exportCommand() *cobra.Command {
 		Use: "export [KIND...]", Short: "The configuration as YAML documents that apply takes again",
 		Long: "Everything of one revision, without what the server sets. Secrets do not leave the api: applying the\n" +
 			"documents where they come from keeps the stored ones; elsewhere apply --secrets gives them, and a comment at\n" +
-			"the top lists them. EndpointSets, which are what was found, are left out unless they are named. The keys of Envoys (api_keys of a Gateway) belong to the place and are left out, so that\n" +
-			"applying the documents elsewhere keeps the keys of that place.",
+			"the top lists them. EndpointSets, which are what was found, are left out unless they are named. The keys of\n" +
+			"Envoys (api_keys of a Gateway) belong to the place and are left out, so that applying the documents elsewhere\n" +
+			"keeps the keys of that place.",
 		Example:           "  marchproxy export > all.yaml && marchproxy diff -f all.yaml\n  marchproxy export routes services --owner team-a",
 		ValidArgsFunction: cobra.FixedCompletions(paths(), cobra.ShellCompDirectiveNoFileComp),
 		RunE: c.use(func(ctx context.Context, a *client.Client, args []string) error {

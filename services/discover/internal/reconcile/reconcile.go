@@ -282,7 +282,7 @@ func (r *Reconciler) write(ctx context.Context, x *item) {
 		return
 	}
 	if x.done != digest {
-		r.opt.Log.Info("written", zap.String("workload", x.key), zap.Int("routes", len(want.others)))
+		r.opt.Log.Info("written", zap.String("workload", x.key), zap.Int("objects", len(want.others)+1))
 	}
 	x.done, x.refused = digest, ""
 }
