@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	code       = regexp.MustCompile("`([^`\n]+)`|(?m:^    (.*)$)")
+	code = regexp.MustCompile("`([^`\n]+)`|(?m:^    (.*)$)")
 	// makeTarget is where a command begins: a sentence of a help text may have the word make, too.
 	makeTarget = regexp.MustCompile(`(?:^|&& |; )make ([a-z][a-z0-9-]*)`)
 	script     = regexp.MustCompile(`(?:^|\s)(scripts/[a-z-]+)`)
