@@ -64,6 +64,7 @@ func TestMetricsInCode(t *testing.T) {
 	for file, prefix := range map[string]string{
 		"services/api/internal/web/metrics.go": "", "services/api/internal/web/warnings.go": "",
 		"services/xds/internal/server/parts.go": "marchproxy_xds_", "services/agent/internal/server/metrics.go": "marchproxy_agent_",
+		"services/discover/internal/server/metrics.go": "marchproxy_discover_",
 	} {
 		raw, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {
@@ -81,7 +82,7 @@ func TestMetricsInCode(t *testing.T) {
 		}
 	}
 	for name := range known {
-		if regexp.MustCompile(`^marchproxy_(api|xds|agent)_`).MatchString(name) && !named[name] {
+		if regexp.MustCompile(`^marchproxy_(api|xds|agent|discover)_`).MatchString(name) && !named[name] {
 			t.Errorf("docs/metrics.md has %s, which no service makes", name)
 		}
 	}
