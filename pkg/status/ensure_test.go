@@ -52,7 +52,7 @@ func TestStreamIsThere(t *testing.T) {
 		}
 	}
 	before = made.Load()
-	time.Sleep(2*status.Heartbeat + time.Second)
+	time.Sleep(2*status.Heartbeat + time.Second) // in which nothing may happen, so there is nothing to wait for
 	if n := made.Load() - before; n > 0 {
 		t.Errorf("the stream is made %d times more", n)
 	}

@@ -19,7 +19,10 @@ func TestBehindSays(t *testing.T) {
 	m.publish(m.change(services(5000, "x")))
 	var said []*stream.Progress
 	told := make(chan *stream.Progress, 1000)
-	c := follow(t, s, m, stream.Options{Noticed: 15 * time.Millisecond, OnProgress: func(p *stream.Progress) { told <- p }}, func() { time.Sleep(80 * time.Millisecond) })
+	slow := func() { time.Sleep(80 * time.Millisecond) } // a slow consumer is the subject
+	c := follow(t, s, m, stream.Options{
+		Noticed: 15 * time.Millisecond, OnProgress: func(p *stream.Progress) { told <- p },
+	}, slow)
 	c.until(m.rev)
 	for p := range told {
 		said = append(said, p)

@@ -275,7 +275,7 @@ func TestReplaced(t *testing.T) {
 		case begun <- struct{}{}:
 		default:
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond) // a slow consumer is the subject
 	}
 	var all []*consumer
 	for i := range 40 {

@@ -65,7 +65,8 @@ func TestLiveAfterOlderDatabase(t *testing.T) {
 				if time.Since(began) > 90*time.Second {
 					t.Fatalf("nothing is live: %v", err)
 				}
-				if err != nil { // the api, or its database, is not there yet
+				if err != nil {
+					// The api, or its database, is not there yet.
 					time.Sleep(time.Millisecond)
 				}
 			}

@@ -335,7 +335,7 @@ func (a *apart) reloadPostgres() {
 	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
 		a.t.Fatal(err)
 	}
-	time.Sleep(300 * time.Millisecond) // it says nowhere when it has
+	time.Sleep(300 * time.Millisecond) // PostgreSQL logs that it is about to read its files, not that it has
 }
 
 func (a *apart) databaseURL(user string) string {

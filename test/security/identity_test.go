@@ -443,7 +443,7 @@ func (a *apart) rotates(t *testing.T) {
 		a.postgresCertificates()
 		a.reloadPostgres()
 		a.reloadNATS()
-		time.Sleep(500 * time.Millisecond) // three looks at the files
+		time.Sleep(500 * time.Millisecond) // each part looks at its files every 100 ms, and that shows nowhere
 	}
 	was := a.readFile("ca.pem")
 	a.command("rotate")

@@ -41,7 +41,7 @@ func patient(t *testing.T, s *harness.System) {
 			return // the client's time is over
 		}
 		after, _ := time.ParseDuration(r.URL.Query().Get("after"))
-		time.Sleep(after)
+		time.Sleep(after) // a slow service is the subject
 		_, _ = fmt.Fprint(w, n)
 	}))
 	t.Cleanup(func() {
@@ -85,7 +85,7 @@ func asked(t *testing.T, s *harness.System, n int) (p99 time.Duration, failed in
 		if failed > 3 {
 			break
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // between two requests, so that they meet the whole attack
 	}
 	slices.Sort(took)
 	return took[len(took)*99/100], failed
@@ -184,7 +184,7 @@ func TestRequestTimeout(t *testing.T) {
 		}
 		go func() {
 			for range pieces {
-				time.Sleep(pause)
+				time.Sleep(pause) // a slow client is the subject
 				if _, err := c.Write(make([]byte, 1000/pieces)); err != nil {
 					return // the answer has come
 				}
@@ -219,7 +219,7 @@ func TestRequestTimeout(t *testing.T) {
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatal(resp, err)
 	}
-	time.Sleep(4 * time.Second)
+	time.Sleep(4 * time.Second) // twice the time that a request may take
 	if _, err := io.WriteString(c, "still here\n"); err != nil {
 		t.Fatal(err)
 	}

@@ -149,7 +149,7 @@ func TestConnectionsInEnvoy(t *testing.T) {
 			}
 			_ = c.Close()
 		}
-		for {
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			text, err := p.Get("/stats?filter=^http.main.downstream_cx_active$")
 			if err != nil {
 				t.Fatal(err)
@@ -157,7 +157,9 @@ func TestConnectionsInEnvoy(t *testing.T) {
 			if strings.HasSuffix(strings.TrimSpace(text), ": 0") {
 				break
 			}
-			time.Sleep(10 * time.Millisecond)
+			if time.Now().After(end) {
+				t.Fatalf("round %d: connections that were closed are still counted: %s", round, text)
+			}
 		}
 	}
 	// Connections that Envoy closes, after their answer.

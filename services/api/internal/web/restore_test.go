@@ -37,8 +37,10 @@ func TestLiveAfterRestore(t *testing.T) {
 	}
 	done := make(chan api.Object)
 	go func() { done <- put(9, "20s") }()
-	for s.writer.Revision() <= lost+1 { // until it is stored
-		time.Sleep(time.Millisecond)
+	for end := time.Now().Add(10 * time.Second); s.writer.Revision() <= lost+1; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the write is not stored: the last revision is %d", s.writer.Revision())
+		}
 	}
 	if _, err := s.store.RenewEpoch(t.Context()); err != nil {
 		t.Fatal(err)

@@ -85,7 +85,8 @@ func knock(t *testing.T, addr string, as *tls.Config) error {
 	return err
 }
 
-// settle waits until the files count that there are now.
+// settle waits until the files count that there are now. It can only wait for time to pass: files are looked at 100 ms
+// after the last look at the soonest, and files that do not fit must change nothing, so that nothing shows the look.
 func settle() { time.Sleep(250 * time.Millisecond) }
 
 // TestLife: what is issued lets parts in with each other; what is renewed, rotated or taken back counts without

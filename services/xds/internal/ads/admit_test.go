@@ -109,8 +109,10 @@ func TestKeys(t *testing.T) {
 	refused("no key", open("", ""))
 	refused("a short key, though its hash is there", open(short, ""))
 	olds, others := open(old, ""), open(other, "")
-	for l.g.Count() < 2 {
-		time.Sleep(time.Millisecond)
+	for end := time.Now().Add(10 * time.Second); l.g.Count() < 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d of 2 streams with the other keys are there", l.g.Count())
+		}
 	}
 	l.take(old)
 	refused("a key that was taken away", olds)

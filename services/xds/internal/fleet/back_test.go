@@ -18,7 +18,7 @@ func TestBackSoon(t *testing.T) {
 	w.live()
 	w.down()
 	w.until("gone", func() bool { return w.fleet.Proxies() == 0 })
-	time.Sleep(8 * time.Second)
+	time.Sleep(8 * time.Second) // how long the server is away is the subject
 	w.up()
 	if took := w.live(); took > 4*time.Second {
 		t.Errorf("back after %v", took)

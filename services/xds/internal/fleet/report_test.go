@@ -188,9 +188,15 @@ func BenchmarkReport(b *testing.B) {
 			for i := range n {
 				dial(b, f, fmt.Sprint("envoy-", i))
 			}
-			for f.Proxies() < n || f.Live() != 1 {
-				time.Sleep(time.Millisecond)
+			until := func(revision int64) {
+				for end := time.Now().Add(time.Minute); f.Proxies() < n || f.Live() != revision; {
+					if time.Now().After(end) {
+						b.Fatalf("%d of %d Envoys are there, revision %d is live, not %d", f.Proxies(), n, f.Live(), revision)
+					}
+					time.Sleep(100 * time.Microsecond)
+				}
 			}
+			until(1)
 			r := f.Reporter(nil, fleet.ReportOptions{})
 			if _, _, err := r.Say(time.Now()); err != nil {
 				b.Fatal(err)
@@ -203,9 +209,7 @@ func BenchmarkReport(b *testing.B) {
 				b.StopTimer()
 				revision++
 				f.Apply(commit(revision, versions[revision%2]))
-				for f.Live() != revision {
-					time.Sleep(100 * time.Microsecond)
-				}
+				until(revision)
 				b.StartTimer()
 				r.Look(time.Now())
 				pages, s, err := r.Say(time.Now())
