@@ -10,7 +10,7 @@ type bag[T comparable] struct {
 	more map[T]int // where there are several members; one and n are not used then
 }
 
-// with is the bag with a member counted up or down; whoever has it must forget the old one.
+// with is the bag with a member counted up or down. It may change the old one, which must not be used any more.
 func (b bag[T]) with(x T, by int) bag[T] {
 	switch {
 	case b.more != nil:

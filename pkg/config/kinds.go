@@ -31,9 +31,10 @@ type Kind struct {
 	Nodes func(o *resource.Object) map[string]string
 	// Endpoints are the hosts to which an object has requests sent.
 	Endpoints func(o *resource.Object) []Place
-	// Reach is whose requests an object has to do with; nil for those of whoever refers to it.
+	// Reach says on which gateways and hosts an object changes what happens to requests; nil where these are those of the
+	// objects that refer to it.
 	Reach func(o *resource.Object) Reach
-	// Credentials are what in an object opens something. open opens a sealed secret of it.
+	// Credentials are the secrets in an object by which somebody is let in. open decrypts a sealed secret of it.
 	Credentials func(o *resource.Object, open func(sealed, field string) string) []Credential
 	// Secret says of a secret that is sealed, by the message that has it, whether there can be one, and if it is needed, why,
 	// in words that go after "is missing"; "" where it is not. Without it there can, and is not.
@@ -60,7 +61,7 @@ type Kind struct {
 	check func(s *State, c Change) []Problem
 	// taken looks at what a change, a deletion too, takes from the others.
 	taken func(s *State, c Change) []Problem
-	// stays says why an object cannot be deleted, whoever uses it: the rule and the message, "" where it can.
+	// stays says why an object cannot be deleted even if nothing refers to it: the rule and the message, "" where it can.
 	stays func(o *resource.Object) (rule, message string)
 }
 
@@ -112,12 +113,12 @@ type Place struct{ Path, Name string }
 // Why is a reason that stands in an object's spec.
 type Why struct{ Path, Words string }
 
-// Reach is what an object has to do with itself, whoever refers to it.
+// Reach is where an object changes what happens to requests by itself, besides the objects that refer to it.
 type Reach struct {
 	Gateways, Hosts []Place
 	// EveryGateway and EveryHost say why it is all of them, in words that go after the object's name; nil where it is not.
 	EveryGateway, EveryHost *Why
-	// Users says that it reaches what whoever refers to it does, too.
+	// Users says that it also reaches what the objects reach that refer to it.
 	Users bool
 	// Of are objects which it adds to: it reaches what whoever refers to them does.
 	Of []resource.Ref

@@ -17,7 +17,7 @@ const (
 	pause = time.Second
 	// remembered bounds both tables: what is forgotten begins with all its tries, or has to be looked up again.
 	remembered = 10_000
-	// trusted is how long a secret that was right is looked at whoever else guesses from the same address.
+	// trusted is how long a secret that was right is looked at without delay, even while others guess from its address.
 	trusted = time.Hour
 	// quiet is how long the log says nothing more of an address.
 	quiet = 10 * time.Second
@@ -122,7 +122,8 @@ func (a *Attempts) Passed(secret string) {
 	a.right[sum] = now
 }
 
-// sweep makes room: for whoever has all tries again, and where there is nobody, for anybody.
+// sweep makes room in the table: addresses that have all their tries again are forgotten first, as that changes nothing
+// for them, and if there is none, others at random.
 func (a *Attempts) sweep(now time.Time) {
 	maps.DeleteFunc(a.sources, func(_ netip.Addr, g *guesser) bool { return g.fill(now) >= tries })
 	for from := range a.sources {

@@ -49,7 +49,8 @@ func (s Settings) Listener(e *process.Env, setting, addr string) {
 	}
 }
 
-// Server refuses a way to a server on another machine, host:port, where nothing says by whom its certificate must be.
+// Server refuses the address, host:port, of a server on another machine where no authority is set: nothing would tell
+// that server from somebody who answers in its place.
 func (s Settings) Server(e *process.Env, setting, addr string) {
 	if host, _, err := net.SplitHostPort(addr); err == nil && !s.Plain && s.CA == "" && !Loopback(host) {
 		e.Fail(setting, "is %q, on another machine, and there is no TLS to it: set MARCHPROXY_TLS_CA"+remedy, addr)

@@ -88,7 +88,7 @@ func (f *inFlight) await(ctx context.Context) {
 	}
 }
 
-// unlessHandshake leaves out handshakes that failed, of which whoever connects can make as many as he likes.
+// unlessHandshake leaves out handshakes that failed, of which any client can make as many as it likes: they would fill the log.
 type unlessHandshake struct{ io.Writer }
 
 // Write implements [io.Writer].

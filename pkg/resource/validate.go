@@ -21,7 +21,7 @@ var validator = sync.OnceValues(func() (protovalidate.Validator, error) {
 })
 
 // Compile makes the schema's rules ready, which takes a third of a second of CPU and is done once. Without it the first
-// [Validate] does it, and whoever makes the first write after a start waits for it.
+// [Validate] does it, and the first write after a start takes that much longer.
 func Compile() { _, _ = validator() } // [Validate] says what is wrong with them
 
 // Validate checks a spec against the rules in its schema; paths are below $. Rules that need other

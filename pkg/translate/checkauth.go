@@ -190,8 +190,8 @@ func room(st *config.State, changes []config.Change) []config.Problem {
 	return out
 }
 
-// gatewaySize is how much text our filter gets of a gateway's policies: exact where that is near the limit, and more
-// than that elsewhere.
+// gatewaySize is how much text our filter gets of a gateway's policies. Far below the limit it is an estimate that is
+// never too small, because the exact size costs encoding all of it; near the limit it is exact.
 func gatewaySize(st *config.State, gateway string) int {
 	names := st.GatewayPolicies(gateway)
 	sum := 0

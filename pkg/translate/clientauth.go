@@ -22,8 +22,8 @@ import (
 // that demands certificates of an authority notes the authority at the connection, and the routes of a host that
 // demands it match on no other. All else is sent away (421), to make a connection of its own.
 //
-// A listener that does not demand the certificate serves such a host nothing but redirects, which is what plain HTTP
-// on port 80 is for.
+// A listener that does not demand the certificate serves only the redirects of such a host, so that plain HTTP on
+// port 80 can send its clients to HTTPS.
 
 // clientCA is the state of a connection that holds the authority whose certificate the client has shown.
 const clientCA = "marchproxy.client_ca"

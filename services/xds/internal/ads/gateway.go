@@ -116,8 +116,8 @@ func (g *Gateway) Apply(revision int64, d translate.Delta) {
 	g.table.apply(revision, d)
 }
 
-// maxLag is how many changes a stream may be behind before the gateway has it look at them: an Envoy that takes
-// nothing any more keeps no more of the log than that, and no more than one record a resource.
+// maxLag is how many changes a stream may be behind before the gateway has it look at them: an Envoy that
+// does not answer any more costs at most that much of the log, and then one record a resource.
 const maxLag = 4096
 
 // unlock ends a change of the table: it wakes the streams that have something new to look at.

@@ -132,7 +132,7 @@ func (p *plan) restart(revision int64) {
 // lag is how many changes the plan has not looked at.
 func (p *plan) lag() int64 { return p.t.tail.number - p.at.number }
 
-// list notes what an Envoy lacks that has come: all but what it has said that it has.
+// list notes what an Envoy lacks that has just connected: everything except the versions that it has said it has.
 func (p *plan) list(tp *typePlan) {
 	tp.unlisted = false
 	for _, e := range tp.all.byID {
@@ -234,8 +234,8 @@ func (p *plan) sync() {
 	}
 }
 
-// touch notes that a revision changed a resource, or that it is to be looked at again. Was is what the Envoy has if it
-// has what was served until then.
+// touch notes that a revision changed a resource, or that it is to be looked at again. An Envoy that was up to date
+// until now has was.
 func (p *plan) touch(e *entry, was *translate.Resource, revision int64, relook bool) {
 	tp := p.types[e.Type]
 	if !tp.current.has(e.id) && tp.records[e] == nil && (tp.unlisted || !p.lacks(tp, e)) {

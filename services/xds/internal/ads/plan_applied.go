@@ -6,8 +6,9 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
-// applied is the revision that the Envoy serves in full. The removal of a cluster is not waited for: nobody can see
-// it. Nor is a rejected version: the last good one is served in its place, and that is reported.
+// applied is the last revision that the Envoy serves in full. It does not wait for the removal of a cluster, which no
+// request can tell, and not for a rejected version, in whose place the last good one is served: that is reported as a
+// rejection.
 func (p *plan) applied() int64 {
 	if p.generation != p.t.generation {
 		p.generation, p.missing = p.t.generation, p.firstMissing()
