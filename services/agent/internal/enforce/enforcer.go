@@ -151,7 +151,7 @@ func (e *Enforcer) take(u resource.Update) {
 	e.commit, e.known = u.Commit, true
 }
 
-// Update takes what the stream says and puts it in force. It never fails: what the kernel does not take is
+// Update takes what the event stream says and puts it in force. It never fails: what the kernel does not take is
 // tried again, and the status says why.
 func (e *Enforcer) Update(u resource.Update) error {
 	e.work.Lock()

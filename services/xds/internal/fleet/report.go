@@ -55,7 +55,7 @@ type reported struct {
 type ReportOptions struct {
 	// Unsaved is why the last good state cannot be written down; "" where it can, or where it is not given.
 	Unsaved func() string
-	// Behind is what the server is busy with that is behind the stream; nil where it is not, or where it is not given.
+	// Behind is what the server is busy with that is behind the event stream; nil where it is not, or where it is not given.
 	Behind func() *status.Behind
 	// Document is the last document at POST /v1/config; nil where there is none, or where it is not given.
 	Document func() *status.Document

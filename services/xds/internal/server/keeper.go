@@ -178,7 +178,7 @@ func (k *keeper) progress(p *stream.Progress) {
 	k.fleet.Signal()
 }
 
-// Behind is what the server is busy with that has been behind the stream for some seconds; nil where it is not.
+// Behind is what the server is busy with that has been behind the event stream for some seconds; nil where it is not.
 func (k *keeper) Behind() *status.Behind {
 	k.said.Lock()
 	defer k.said.Unlock()
