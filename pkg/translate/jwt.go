@@ -216,8 +216,8 @@ func (s *authFilters) jwt(these map[string]bool) *Resource {
 	content := s.authn(these)
 	r := extension(nameJWT, content, slices.Compact(clusters), s.objects...)
 	if len(s.native) == 0 {
-		// Without any policy it still refuses a route that names one, where an empty place would let it pass: an Envoy
-		// that may have such a route keeps the filter.
+		// The filter refuses the requests of a route that names a policy even when there is no policy, and an empty config
+		// would let them pass. So an Envoy that may still have such a route keeps the filter.
 		perRoute := r
 		r = sleeping(nameJWT, content, s.objects...)
 		r.PerRoute = perRoute

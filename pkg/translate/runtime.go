@@ -15,9 +15,9 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// What of a listener Envoy can read anew at each request stands in its runtime, which comes by RTDS: a change
-// there drains nothing. The listener says no more than the key. An Envoy whose bootstrap has no layer for it gets
-// the listener in another form ([Resource.Plain]), which has the values themselves.
+// Some settings of a listener Envoy can read from its runtime at each request. These come by RTDS, and the listener has
+// only their keys, so that a change of them drains no connection. An Envoy whose bootstrap has no layer for the
+// gateway's runtime gets a variant of the listener ([Resource.Plain]) that has the values themselves.
 const (
 	keyAccessLog = "marchproxy.access_log"
 	keyMinStatus = "marchproxy.access_log_min_status"

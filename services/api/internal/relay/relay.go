@@ -36,9 +36,9 @@
 //	               ▼
 //	           following, after a pause: another api may lead in the meantime
 //
-// What is leading is bound to a connection to the database, and not to a time: two apis lead at once only until the one
-// whose connection is gone notices. Both would publish the same, and the stream takes only what follows its last
-// message, so that one of them fails and begins again.
+// An api leads as long as its connection to the database lives, which has the lock; there is no lease that ends at a time.
+// Two apis lead at once only until the one whose connection is gone notices. That does no harm: both publish the same,
+// and the stream takes only the message that follows its last one, so that one of the two fails and begins again.
 package relay
 
 import (

@@ -80,8 +80,8 @@
 //	└──────────────────┘  NACK; or ACK of a version   └───────────────────────────┘
 //	                      that is served no longer
 //
-// What has to wait is not looked at again before that for which it waits has come, so that a message costs what it
-// changes, whatever there is. One response of a type is in flight at a time; secrets go each alone, several at once,
+// A resource that has to wait is listed at what it waits for, and looked at again only when that has come. So a message
+// costs what it changes, however many resources wait. One response of a type is in flight at a time; secrets go each alone, several at once,
 // and are judged by their content (see plan_secret.go). An Envoy that lacks much, because it comes or because much
 // has changed, waits for its turn to catch up: see catchup.go.
 //

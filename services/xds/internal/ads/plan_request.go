@@ -327,7 +327,7 @@ func split(items []item, reason string) [][]*entry {
 	}
 	var out [][]*entry
 	if len(named) > 0 {
-		// What is not named is probably good: all of it goes first.
+		// The resources that Envoy did not name in its NACK are probably good: all of them go first.
 		if len(rest) > 0 {
 			out = append(out, rest)
 		}

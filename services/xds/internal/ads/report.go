@@ -11,8 +11,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
-// What a gateway reports of its Envoys costs what has changed: who came, went or has another seat is kept until it is
-// asked for, and which of them lag is looked at where some do.
+// A report costs what has changed since the one before, not what there is: a gateway notes which Envoys came, went or
+// gained or lost a seat until the report asks for them, and looks for Envoys that lag only while some do.
 
 // proxyChanges are the streams that a report has not been told of.
 type proxyChanges struct {

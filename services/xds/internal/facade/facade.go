@@ -137,7 +137,8 @@ func (h *Handler) config(w http.ResponseWriter, r *http.Request) {
 		}
 		wait = d
 	}
-	// Who has no right to be read is not: a document takes many times its size in memory.
+	// The caller's right is asked for before the document is read: reading it takes many times its size in memory, which
+	// nobody is to take up without a right.
 	ctx, cancel := context.WithTimeout(r.Context(), patience)
 	defer cancel()
 	switch status, reply, err := h.api.Ask(ctx, r.Header.Get("Authorization"), r.RemoteAddr); {

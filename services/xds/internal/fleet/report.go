@@ -110,7 +110,8 @@ func (r *Reporter) look(now time.Time) status.News {
 	}
 	rejected, behind := false, false
 	for name, g := range gateways {
-		// What is live before what is rejected: a rejection lets a revision be live without the resource.
+		// The live revision is read before the rejections: a rejection lets a revision be live without the resource, so in the
+		// other order a report could call a revision live without the rejection that made it so.
 		head := g.Revision()
 		s.Live[name] = g.Live()
 		behind = behind || s.Live[name] < head
@@ -222,7 +223,7 @@ func (r *Reporter) rejections(name string) (changed bool) {
 	before := p.rejected
 	p.rejected = make(map[string]struct{}, len(list))
 	for _, x := range list {
-		// What concerns many objects is several items, so that each is small.
+		// A rejection that concerns many objects is reported as several items, so that each is small.
 		for part := 0; part == 0 || len(x.Objects) > 0; part++ {
 			item := x
 			item.Objects = x.Objects[:min(len(x.Objects), maxObjects)]

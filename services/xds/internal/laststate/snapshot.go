@@ -43,7 +43,7 @@ func (f *File) load() (Saved, bool, error) {
 	f.notes, f.commit = saved.Notes, saved.Commit
 	maps.Copy(f.names, saved.Names)
 	if f.f = file; !whole {
-		// Where there is no room for that the file stays as it is.
+		// If the disk has no room for the new file, the old one stays.
 		_ = f.rewrite(saved.Commit, saved.Objects) // [File.Behind] says so
 	}
 	return saved, true, nil

@@ -156,8 +156,8 @@ func grpcServer(id *identity.Identity, door *envoys) *grpc.Server {
 		grpc.MaxHeaderListSize(maxHeaders), grpc.ConnectionTimeout(firstMessage), grpc.StreamInterceptor(door.admit),
 		// Thousands of connections are idle nearly always: each keeps a small buffer to read.
 		grpc.ReadBufferSize(4 << 10),
-		// What an Envoy sends without being read: of those that wait for their turn, what they have. A window that is
-		// measured instead costs a ping, its answer and an update of the window for each acknowledgement.
+		// The window is how much an Envoy may send before it is read, such as the list of what it has while it waits for its
+		// turn. gRPC would measure a window by itself, at the price of a ping, its answer and a window update for each ACK.
 		grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
