@@ -138,8 +138,8 @@ func TestSwapForbidsThroughout(t *testing.T) {
 	}
 }
 
-// TestSwapKeepsLimit: a source far over its limit, on two CPUs, gets its limit and not more while rulesets with the same
-// limit for it are swapped without a pause, by other policies of other prefixes, among 10,000 other networks that
+// TestSwapKeepsLimit: a source far over its limit, on two CPUs, gets its limit and not more while rulesets with the
+// same limit for it are swapped without a pause, by other policies of other prefixes, among 10,000 other networks that
 // change too.
 func TestSwapKeepsLimit(t *testing.T) {
 	p := open(t, Options{testing: true, realClock: true})

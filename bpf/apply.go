@@ -117,8 +117,9 @@ func (p *Program) write(ctx context.Context, gen uint32, t *tables) error {
 // chunk is how many nodes of a trie one system call carries.
 const chunk = 4096
 
-// writeTrie makes m, which is that of generation gen in outer, hold t; it holds what t was when it was written last. A trie
-// that has outgrown its map gets one of at least twice the size, and so few prefixes do not cost the memory of many.
+// writeTrie makes m, which is that of generation gen in outer, hold t; it holds what t was when it was written last. A
+// trie that has outgrown its map gets one of at least twice the size, and so few prefixes do not cost the memory of
+// many.
 func (p *Program) writeTrie(ctx context.Context, m **ebpf.Map, outer string, gen uint32, t *trie) error {
 	pending := t.take(gen)
 	if *m == nil || int((*m).MaxEntries()) < len(t.nodes) {

@@ -16,7 +16,8 @@ func loaded(n int) Ruleset {
 			r.Policies = append(r.Policies, Policy{ID: uint32(2 + i/10_000), Rate: 1000, Burst: 1000})
 		}
 		last := &r.Policies[len(r.Policies)-1]
-		last.CIDRs = append(last.CIDRs, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 14), byte(i >> 6), byte(i << 2)}), 30))
+		last.CIDRs = append(last.CIDRs,
+			netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 14), byte(i >> 6), byte(i << 2)}), 30))
 	}
 	return r
 }
@@ -34,7 +35,10 @@ func BenchmarkApply(b *testing.B) {
 			common := slices.Clip(rules.Policies)
 			var all []time.Duration
 			change := func(i int) {
-				rules.Policies = append(common, Policy{ID: 1, Rate: 10, Burst: 10, CIDRs: prefixes(fmt.Sprintf("192.0.2.%d/32", i%250))})
+				rules.Policies = append(common, Policy{
+					ID: 1, Rate: 10, Burst: 10,
+					CIDRs: prefixes(fmt.Sprintf("192.0.2.%d/32", i%250)),
+				})
 				<-p.settled
 				began := time.Now()
 				apply(b, p, rules)

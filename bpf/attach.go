@@ -46,7 +46,8 @@ func (p *Program) Attach(ifname string, mode Mode) (Attached, error) {
 	case Generic:
 		flag = link.XDPGenericMode
 	case Offload:
-		return fail(fmt.Errorf("%w: cards that run BPF (nfp) have neither a clock nor LRU maps nor the kernel's sockets, which limits and SYN cookies need", ErrHardware),
+		return fail(fmt.Errorf("%w: cards that run BPF (nfp) have neither a clock nor LRU maps nor the kernel's sockets, "+
+			"which limits and SYN cookies need", ErrHardware),
 			"use native, or skb where the driver has no XDP")
 	default:
 		return fail(fmt.Errorf("mode %q is none of native, skb, hw", mode), "")
@@ -80,7 +81,8 @@ func (p *Program) Attach(ifname string, mode Mode) (Attached, error) {
 	case errors.Is(err, unix.EPERM):
 		return fail(fmt.Errorf("%w: %w", ErrPermission, err), permissionHint())
 	case mode == Native:
-		return fail(fmt.Errorf("%w: %w", ErrMode, err), "use skb, which every driver can; some drivers refuse native XDP for a large MTU or with too many queues")
+		return fail(fmt.Errorf("%w: %w", ErrMode, err), "use skb, which every driver can; some drivers refuse native XDP "+
+			"for a large MTU or with too many queues")
 	default:
 		return fail(fmt.Errorf("%w: %w", ErrMode, err), "")
 	}

@@ -12,7 +12,8 @@ import (
 
 // coarseClock measures the length of a jiffy, and what jiffies64 was when CLOCK_MONOTONIC was 0, so that the program's
 // two clocks agree to a jiffy. Both are moved by the same interrupt, but jiffies begin later in a boot, by 0.14 s where
-// this was tried: a source whose policy changes from one clock to the other would be held back that long, or let off it.
+// this was tried: a source whose policy changes from one clock to the other would be held back that long, or let off
+// it.
 func coarseClock() (tick time.Duration, initial uint64, err error) {
 	fail := func(err error) (time.Duration, uint64, error) { return 0, 0, fmt.Errorf("clock of jiffies: %w", err) }
 	var res unix.Timespec

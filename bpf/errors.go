@@ -43,7 +43,8 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // permissionHint says what a process has to be given that the kernel does not let load or attach.
 func permissionHint() string {
-	hint := "run as root, or give CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (containers: --cap-add); kernel lockdown in confidentiality mode forbids BPF"
+	hint := "run as root, or give CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (containers: --cap-add); kernel lockdown in " +
+		"confidentiality mode forbids BPF"
 	if l := lacking(); len(l) > 0 {
 		return "this process lacks " + strings.Join(l, " and ") + ": " + hint
 	}

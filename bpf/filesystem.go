@@ -32,8 +32,8 @@ type PinPlace struct {
 
 // FindPinDir says where to pin. Where nothing is mounted at /sys/fs/bpf, as on a machine without systemd, it mounts
 // a BPF file system there. asked is the operator's choice, which is taken or refused; where it is "", the directory
-// is /sys/fs/bpf/marchproxy, or one on a file system below /run/marchproxy where something else holds the usual place or it
-// cannot be written, as in many containers.
+// is /sys/fs/bpf/marchproxy, or one on a file system below /run/marchproxy where something else holds the usual place
+// or it cannot be written, as in many containers.
 //
 // Errors: [*Error], mostly around [ErrNoBPFFS], which says who has to mount what.
 func FindPinDir(asked string) (PinPlace, error) {
@@ -42,7 +42,8 @@ func FindPinDir(asked string) (PinPlace, error) {
 	}
 	// An earlier life may have had to go there: its program is on the interface as long as its pins are.
 	if info, err := os.Stat(ownPinDir); err == nil && info.IsDir() && isBPFFS(ownPinDir) {
-		return PinPlace{Dir: ownPinDir, Warning: "the program is pinned in " + ownPinDir + ", where an earlier agent put it; stop the agent and " +
+		return PinPlace{Dir: ownPinDir, Warning: "the program is pinned in " + ownPinDir + ", where an earlier agent put " +
+			"it; stop the agent and " +
 			"umount " + ownPlace + " to go back to " + defaultPinDir}, nil
 	}
 	p, usual := preparePinDir(defaultPinDir)
@@ -59,10 +60,12 @@ func FindPinDir(asked string) (PinPlace, error) {
 	if err != nil {
 		return p, &Error{
 			Op: "pin", On: defaultPinDir, Err: fmt.Errorf("%w, and %s cannot have one: %w", cause(usual), ownPlace, err),
-			Hint: "root must run: mount -t bpf bpf " + ownPlace + "; a container must get the host's by -v " + usualPlace + ":" + usualPlace,
+			Hint: "root must run: mount -t bpf bpf " + ownPlace + "; a container must get the host's by -v " + usualPlace +
+				":" + usualPlace,
 		}
 	}
-	p = PinPlace{Dir: ownPinDir, Warning: "the program is pinned in " + ownPinDir + ", not in " + defaultPinDir + ": " + cause(usual).Error()}
+	p = PinPlace{Dir: ownPinDir, Warning: "the program is pinned in " + ownPinDir + ", not in " + defaultPinDir + ": " +
+		cause(usual).Error()}
 	if mounted {
 		p.Mounted = ownPlace
 		p.Warning += private()
@@ -89,8 +92,10 @@ func preparePinDir(dir string) (PinPlace, error) {
 		mounted, err := mountBPFFS(usualPlace)
 		if err != nil {
 			return p, &Error{
-				Op: "pin", On: p.Dir, Err: fmt.Errorf("%w: nothing is mounted at %s, and this process cannot do it: %w", ErrNoBPFFS, usualPlace, err),
-				Hint: "root must run: mount -t bpf bpf " + usualPlace + "; a container must get the host's by -v " + usualPlace + ":" + usualPlace,
+				Op: "pin", On: p.Dir, Err: fmt.Errorf("%w: nothing is mounted at %s, and this process cannot do it: %w", ErrNoBPFFS,
+					usualPlace, err),
+				Hint: "root must run: mount -t bpf bpf " + usualPlace + "; a container must get the host's by -v " + usualPlace +
+					":" + usualPlace,
 			}
 		}
 		if mounted {
@@ -113,7 +118,8 @@ func makePinDir(dir string) error {
 		there = filepath.Dir(there)
 	}
 	if !isBPFFS(there) {
-		hint := "mount one before the agent starts, as root: mount -t bpf bpf " + there + "; or leave XDP_PIN_DIR unset, so that the agent does"
+		hint := "mount one before the agent starts, as root: mount -t bpf bpf " + there + "; or leave XDP_PIN_DIR unset, " +
+			"so that the agent does"
 		return &Error{Op: "pin", On: dir, Err: fmt.Errorf("%w: %s is a %s", ErrNoBPFFS, there, fileSystem(there)), Hint: hint}
 	}
 	err := os.MkdirAll(dir, 0o700)
@@ -123,7 +129,8 @@ func makePinDir(dir string) error {
 	if err != nil {
 		return &Error{
 			Op: "pin", On: dir, Err: fmt.Errorf("the BPF file system cannot be written: %w", err),
-			Hint: "run as root, and where it is mounted read-only: mount -o remount,rw " + there + "; or leave XDP_PIN_DIR unset",
+			Hint: "run as root, and where it is mounted read-only: mount -o remount,rw " + there +
+				"; or leave XDP_PIN_DIR unset",
 		}
 	}
 	return nil

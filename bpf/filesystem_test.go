@@ -61,7 +61,8 @@ func TestForgottenPins(t *testing.T) {
 	second := open(t, Options{PinDir: pinDir(t)})
 	server.do(t, func() {
 		_, err := second.Attach("in", Native)
-		if !errors.Is(err, ErrOccupied) || !strings.Contains(err.Error(), "set XDP_PIN_DIR to that, or rm -r "+forgotten+")") {
+		if !errors.Is(err, ErrOccupied) || !strings.Contains(err.Error(), "set XDP_PIN_DIR to that, or rm -r "+
+			forgotten+")") {
 			t.Errorf("beside forgotten pins: %v", err)
 		}
 	})

@@ -19,9 +19,11 @@ import (
 )
 
 var (
-	floodRequests = flag.Int("flood-requests", 200, "requests of TestSYNFlood in each round and case; make bench-flood takes 1,000")
-	floodRounds   = flag.Int("flood-rounds", 3, "rounds of TestSYNFlood; make bench-flood takes 5")
-	floodSlack    = flag.Float64("flood-slack", 50, "how far over its bar TestSYNFlood may be: by default only so far that a lost SYN shows; make bench-flood takes 1")
+	floodRequests = flag.Int("flood-requests", 200, "requests of TestSYNFlood in each round and case; make "+
+		"bench-flood takes 1,000")
+	floodRounds = flag.Int("flood-rounds", 3, "rounds of TestSYNFlood; make bench-flood takes 5")
+	floodSlack  = flag.Float64("flood-slack", 50, "how far over its bar TestSYNFlood may be: by default only so far "+
+		"that a lost SYN shows; make bench-flood takes 1")
 )
 
 // floodCase is a way to meet the flood.
@@ -45,7 +47,8 @@ type floodCase struct {
 // the listener are shared. In turns with it, for comparison: the flood met by a bare XDP_DROP, which is what the
 // machine itself costs; by no program; and on the link, so in the queue, of the client.
 func TestSYNFlood(t *testing.T) {
-	s := newSite(t, Ruleset{SYNCookies: true, Filters: defaultFilters(), Default: &Policy{Rate: 100_000, Burst: 100_000}}, "2", "4096")
+	s := newSite(t, Ruleset{SYNCookies: true, Filters: defaultFilters(), Default: &Policy{Rate: 100_000, Burst: 100_000}},
+		"2", "4096")
 	attacker := newNamespace(t)
 	s.server.ip(t, "link add flood type veth peer name out netns "+string(attacker))
 	s.server.ip(t, "addr add 10.8.0.1/16 dev flood")
@@ -77,8 +80,10 @@ func TestSYNFlood(t *testing.T) {
 	for _, c := range append(cases, quiet) {
 		p99 := percentile(c.took, 99)
 		ratio := float64(p99) / float64(percentile(quiet.took, 99))
-		t.Logf("%-32s p50 %9s  p99 %9s  max %9s  %5.2f times  %8.0f SYNs/s sent, %8.0f seen, %8.0f answered", c.name, percentile(c.took, 50), p99,
-			percentile(c.took, 100), ratio, float64(c.sent)/max(c.flooded.Seconds(), 1), float64(c.seen)/max(c.flooded.Seconds(), 1), float64(c.answered)/max(c.flooded.Seconds(), 1))
+		t.Logf("%-32s p50 %9s  p99 %9s  max %9s  %5.2f times  %8.0f SYNs/s sent, %8.0f seen, %8.0f "+
+			"answered", c.name, percentile(c.took, 50), p99,
+			percentile(c.took, 100), ratio, float64(c.sent)/max(c.flooded.Seconds(), 1),
+			float64(c.seen)/max(c.flooded.Seconds(), 1), float64(c.answered)/max(c.flooded.Seconds(), 1))
 		if c.bar > 0 && ratio > c.bar**floodSlack {
 			t.Errorf("%s: the client's p99 is %.1f times its quiet one, more than %.1f", c.name, ratio, c.bar)
 		}

@@ -74,10 +74,16 @@ func randomRuleset(r *rand.Rand) Ruleset {
 	policy := func(id uint32) Policy {
 		rates := []uint64{1, 10, 1000, 100_000, 3_000_000}
 		bursts := []uint64{1, 2, 3, 10, 100, 5000}
-		return Policy{ID: id, Rate: rates[r.IntN(len(rates))], Burst: bursts[r.IntN(len(bursts))], Action: Action(r.IntN(5) / 4)}
+		return Policy{
+			ID: id, Rate: rates[r.IntN(len(rates))], Burst: bursts[r.IntN(len(bursts))],
+			Action: Action(r.IntN(5) / 4),
+		}
 	}
 	out := Ruleset{
-		Filters:       Filters{Malformed: flip(), TCPFlags: flip(), Land: flip(), TinyFragment: flip(), Fragments: r.IntN(4) == 0},
+		Filters: Filters{
+			Malformed: flip(), TCPFlags: flip(), Land: flip(), TinyFragment: flip(),
+			Fragments: r.IntN(4) == 0,
+		},
 		IPv6PrefixLen: []uint8{0, 48, 56, 64, 17}[r.IntN(5)],
 	}
 	if flip() {
@@ -116,7 +122,10 @@ func randomRuleset(r *rand.Rand) Ruleset {
 // randomAddr draws from few addresses, so that sources come again and share prefixes.
 func randomAddr(r *rand.Rand) netip.Addr {
 	if r.IntN(2) == 0 {
-		return netip.AddrFrom4([4]byte{byte([]int{10, 10, 172, 0, 255}[r.IntN(5)]), byte(r.IntN(3)), byte(r.IntN(2)), byte(r.IntN(40))})
+		return netip.AddrFrom4([4]byte{
+			byte([]int{10, 10, 172, 0, 255}[r.IntN(5)]), byte(r.IntN(3)), byte(r.IntN(2)),
+			byte(r.IntN(40)),
+		})
 	}
 	var a [16]byte
 	a[0], a[1] = byte([]int{0xfd, 0x20, 0}[r.IntN(3)]), byte(r.IntN(2))
@@ -181,12 +190,14 @@ func disagreement(t testing.TB, p *Program, m *model, cases []xdpTestCase) strin
 		c := &cases[i]
 		want := m.judge(c.Frame[:c.Len], c.Now)
 		if got[i].Verdict != want {
-			return fmt.Sprintf("case %d: verdict %d, the model says %d\nframe %x\nruleset %+v", i, got[i].Verdict, want, c.Frame[:c.Len], r)
+			return fmt.Sprintf("case %d: verdict %d, the model says %d\nframe %x\nruleset %+v", i, got[i].Verdict, want,
+				c.Frame[:c.Len], r)
 		}
 	}
 	for _, reason := range reasons {
 		if n := after.Reasons[reason].Packets - before.Reasons[reason].Packets; n != m.reasons[reason] {
-			return fmt.Sprintf("%d packets under %q, the model says %d; all of the model: %v\nruleset %+v", n, reason, m.reasons[reason], m.reasons, r)
+			return fmt.Sprintf("%d packets under %q, the model says %d; all of the model: %v\nruleset %+v", n, reason,
+				m.reasons[reason], m.reasons, r)
 		}
 	}
 	return ""
@@ -262,8 +273,8 @@ func FuzzFrame(f *testing.F) {
 	})
 }
 
-// variations are the frame, every shorter one, and those with one bit of its headers turned, a microsecond apart: a call
-// costs the same whatever it carries.
+// variations are the frame, every shorter one, and those with one bit of its headers turned, a microsecond apart: a
+// call costs the same whatever it carries.
 func variations(frame []byte, now uint64) (cases []xdpTestCase) {
 	add := func(length, bit int) {
 		c := xdpTestCase{Now: now + 1000*uint64(len(cases)), Len: uint32(length)}

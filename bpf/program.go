@@ -74,8 +74,14 @@ type Program struct {
 // never reads half of it. stateMaps hold what sources have used and what was counted; each is kept while its own
 // layout stays.
 var (
-	configMaps = []string{xdpMapControlMap, xdpMapConfigMap, xdpMapPolicyMap, xdpMapPrefixes4, xdpMapPrefixes6, xdpMapAmpPortMap}
-	stateMaps  = []string{xdpMapSketchMap, xdpMapRateLimitMap, xdpMapRefusedMap, xdpMapBudgetMap, xdpMapStatsMap, xdpMapPolicyStatsMap}
+	configMaps = []string{
+		xdpMapControlMap, xdpMapConfigMap, xdpMapPolicyMap, xdpMapPrefixes4, xdpMapPrefixes6,
+		xdpMapAmpPortMap,
+	}
+	stateMaps = []string{
+		xdpMapSketchMap, xdpMapRateLimitMap, xdpMapRefusedMap, xdpMapBudgetMap, xdpMapStatsMap,
+		xdpMapPolicyStatsMap,
+	}
 )
 
 // Open loads the program and its maps, the pinned ones where they fit. It attaches nothing and, on fresh maps,

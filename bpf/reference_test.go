@@ -58,7 +58,8 @@ func (t *nodes) insert(p netip.Prefix, v uint32) {
 }
 
 // resolvePrefixes makes one table of lists and policies: at each prefix, what the longest list entry that
-// covers it says, else its policy; shorter prefixes first. A trie cannot answer "the longest of another kind" at run time.
+// covers it says, else its policy; shorter prefixes first. A trie cannot answer "the longest of another kind" at run
+// time.
 func resolvePrefixes(r *Ruleset, emit func(netip.Prefix, uint32)) {
 	const none = uint64(1) << 32
 	type node struct {

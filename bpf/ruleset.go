@@ -97,7 +97,8 @@ func (r *Ruleset) validateLimits() error {
 		if p.Rate < 1 || p.Rate > MaxRate {
 			fail(field+".rate", "%d is not between 1 and %d packets a second", p.Rate, MaxRate)
 		} else if p.Burst < 1 || p.Burst > uint64(MaxBurstTime/time.Second)*p.Rate {
-			fail(field+".burst", "%d is not between 1 and %s worth of the rate (%d)", p.Burst, MaxBurstTime, uint64(MaxBurstTime/time.Second)*p.Rate)
+			fail(field+".burst", "%d is not between 1 and %s worth of the rate (%d)", p.Burst, MaxBurstTime,
+				uint64(MaxBurstTime/time.Second)*p.Rate)
 		}
 		if p.Action > Pass {
 			fail(field+".action", "%d is neither drop nor pass", p.Action)

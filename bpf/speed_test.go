@@ -15,9 +15,12 @@ import (
 
 var (
 	speedRounds = flag.Int("speed-rounds", 5, "rounds of TestSpeed; make bench-xdp takes 11")
-	speedBars   = flag.Bool("speed-bars", false, "hold the medians to the bars against a bare XDP_DROP, which make bench-xdp does; they hold only "+
-		"where a call of the kernel's is cheap: where returns are guarded, a bare drop costs no more and a program that calls anything does")
-	speedSlack = flag.Float64("speed-slack", 2, "how far over its bar in costs of the simplest limiter a case may be, for other "+
+	speedBars   = flag.Bool("speed-bars", false, "hold the medians to the bars against a bare XDP_DROP, which make "+
+		"bench-xdp does; they hold only "+
+		"where a call of the kernel's is cheap: where returns are guarded, a bare drop costs no more and a program that "+
+		"calls anything does")
+	speedSlack = flag.Float64("speed-slack", 2, "how far over its bar in costs of the simplest limiter a case "+
+		"may be, for other "+
 		"processors' caches and busy machines; make bench-xdp takes 1")
 	speedRepeat = flag.Int("speed-repeat", 200_000, "packets a case and round; make bench-xdp takes 1,000,000")
 )
@@ -107,8 +110,14 @@ func manyCIDRs(n int) []Policy {
 // TestSpeed holds the program to its bars in costs of the simplest limiter in the same run. The least of the rounds is
 // taken: what else runs on the machine only adds.
 func TestSpeed(t *testing.T) {
-	syn64 := packet{src: "10.0.0.1", dst: "192.0.2.1", proto: tcp, sport: 40000, dport: 80, flags: syn, tcpOptions: []byte{2, 4, 5, 0xb4}, pad: 64}.bytes()
-	get512 := packet{src: "10.0.0.1", dst: "192.0.2.1", proto: tcp, sport: 40000, dport: 80, flags: psh | ack, payload: append([]byte("POST /index.html HTTP/1.1\r\nHost: example.test\r\n"), make([]byte, 411)...)}.bytes()
+	syn64 := packet{
+		src: "10.0.0.1", dst: "192.0.2.1", proto: tcp, sport: 40000, dport: 80, flags: syn,
+		tcpOptions: []byte{2, 4, 5, 0xb4}, pad: 64,
+	}.bytes()
+	get512 := packet{
+		src: "10.0.0.1", dst: "192.0.2.1", proto: tcp, sport: 40000, dport: 80, flags: psh | ack,
+		payload: append([]byte("POST /index.html HTTP/1.1\r\nHost: example.test\r\n"), make([]byte, 411)...),
+	}.bytes()
 	v6 := packet{src: "fd00::1", dst: "fd00::2", proto: tcp, sport: 40000, dport: 80, flags: ack, pad: 78}.bytes()
 
 	generous := Policy{ID: 0, Rate: MaxRate, Burst: 10 * MaxRate}
@@ -120,7 +129,8 @@ func TestSpeed(t *testing.T) {
 		apply(t, p, r)
 		return p
 	}
-	quiet, over, cidrs := load(Ruleset{Default: &generous}), load(Ruleset{Default: &strict}), load(Ruleset{Default: &generous, Policies: manyCIDRs(10000)})
+	quiet, over, cidrs := load(Ruleset{Default: &generous}), load(Ruleset{Default: &strict}),
+		load(Ruleset{Default: &generous, Policies: manyCIDRs(10000)})
 	drop := func(p *Program) *ebpf.Program { return p.coll.Programs[xdpProgTestDrop] }
 	flood := func(p *Program) *ebpf.Program { return p.coll.Programs[xdpProgTestFlood] }
 
@@ -137,7 +147,8 @@ func TestSpeed(t *testing.T) {
 	add("under the limit, POST of 512 B", quiet.prog, get512, passed, 3.0, 3)
 	add("under the limit, IPv6", quiet.prog, v6, passed, 3.0, 3)
 	add("over the limit", over.prog, syn64, dropped, 3.0, 3)
-	wrapped := add("bare XDP_DROP behind the random source", quiet.coll.Programs[xdpProgTestFloodDrop], syn64, dropped, 0, 0)
+	wrapped := add("bare XDP_DROP behind the random source", quiet.coll.Programs[xdpProgTestFloodDrop], syn64,
+		dropped, 0, 0)
 	wrapped.prep = func() { setMask(t, quiet, 1<<24-1) }
 	for _, n := range []uint32{1 << 10, 1 << 17, 1 << 24} {
 		c := add(fmt.Sprintf("%d random sources", n), flood(quiet), syn64, passed, 3.5, 4)

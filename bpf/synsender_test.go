@@ -55,7 +55,10 @@ func newSender(ifname string, mac net.HardwareAddr) (*synSender, error) {
 		asm.Mov.Imm(asm.R0, 3).WithSymbol("send"), // XDP_TX
 		asm.Return(),
 	)
-	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "syn_flood", Type: ebpf.XDP, License: "GPL", Instructions: program})
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "syn_flood", Type: ebpf.XDP, License: "GPL",
+		Instructions: program,
+	})
 	if err != nil {
 		return nil, err
 	}

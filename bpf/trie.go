@@ -151,7 +151,8 @@ func (t *trie) say(said *answer, k kind, from, to uint32) bool {
 // changeAt changes what the prefix at a position of a node says.
 func (t *trie) changeAt(at uint32, position int, k kind, from, to uint32) bool {
 	s := &t.shadows[at]
-	i, found := slices.BinarySearchFunc(s.prefixes, position, func(c prefix, p int) int { return cmp.Compare(c.position, p) })
+	i, found := slices.BinarySearchFunc(s.prefixes, position,
+		func(c prefix, p int) int { return cmp.Compare(c.position, p) })
 	c := prefix{position: position}
 	if found {
 		c = s.prefixes[i]

@@ -86,7 +86,8 @@ func TestUpgradeKeepsEnforcing(t *testing.T) {
 	cancel()
 	n := <-sent
 	under, over := counted(fresh)
-	most := burst + 1 + uint64(time.Since(began).Seconds()) + 20 // the kernel's own packets on the wire count by themselves
+	// the kernel's own packets on the wire count by themselves
+	most := burst + 1 + uint64(time.Since(began).Seconds()) + 20
 	t.Logf("%d sent; %d within the limit, which gives %d, %d over", n, under, most, over)
 	if under > most {
 		t.Errorf("%d packets passed within a limit that gives %d", under, most)

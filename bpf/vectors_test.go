@@ -55,24 +55,30 @@ func vectors() []vector {
 
 	return []vector{
 		// Ethernet and IEEE 802.1Q
-		{"ARP", raw("ff ff ff ff ff ff 02 00 00 00 00 02 08 06 00 01 08 00 06 04 00 01 02 00 00 00 00 02 c0 00 02 01 00 00 00 00 00 00 c0 00 02 02"), "not_ip"},
+		{"ARP", raw("ff ff ff ff ff ff 02 00 00 00 00 02 08 06 00 01 08 00 06 04 00 01 02 00 00 00 00 02 c0 00 02 01 00 00 " +
+			"00 00 00 00 c0 00 02 02"), "not_ip"},
 		{"an EtherType nobody has", raw("02 00 00 00 00 01 02 00 00 00 00 02 88 b5 de ad be ef"), "not_ip"},
 		{"an IEEE 802.3 length", raw("01 80 c2 00 00 00 02 00 00 00 00 02 00 26 42 42 03 00 00 00"), "not_ip"},
 		{"nothing but Ethernet", raw("02 00 00 00 00 01 02 00 00 00 00 02 08 00"), "bad_ip"},
 		{"one tag", tagged(t4, 0x8100).bytes(), sound},
 		{"two tags", tagged(t4, 0x88a8, 0x8100).bytes(), sound},
 		{"two tags, IPv6", tagged(t6, 0x88a8, 0x8100).bytes(), sound},
-		{"two tags, SYN+FIN behind", tagged(packet{src: "192.0.2.1", dst: "192.0.2.2", proto: tcp, flags: syn | fin}, 0x88a8, 0x8100).bytes(), "tcp_syn_fin"},
+		{"two tags, SYN+FIN behind", tagged(packet{src: "192.0.2.1", dst: "192.0.2.2", proto: tcp, flags: syn | fin}, 0x88a8,
+			0x8100).bytes(), "tcp_syn_fin"},
 		{"three tags", tagged(t4, 0x88a8, 0x8100, 0x8100).bytes(), "not_ip"},
 		{"a tag cut short", tagged(t4, 0x8100).cut(16), "not_ip"},
 		{"a tag and no more", tagged(t4, 0x8100).cut(18), "bad_ip"},
 
 		// IPv4, RFC 791
-		{"raw SYN", raw("02 00 00 00 00 01 02 00 00 00 00 02 08 00 45 00 00 28 00 01 40 00 40 06 b6 cc c0 00 02 01 c0 00 02 02 9c 40 00 50 00 00 00 01 00 00 00 00 50 02 ff ff 00 00 00 00"), sound},
+		{"raw SYN", raw("02 00 00 00 00 01 02 00 00 00 00 02 08 00 45 00 00 28 00 01 40 00 40 06 b6 cc c0 00 02 01 c0 00 " +
+			"02 02 9c 40 00 50 00 00 00 01 00 00 00 00 50 02 ff ff 00 00 00 00"), sound},
 		{"TCP", t4.bytes(), sound},
 		{"TCP, frame padded to 60", packet{src: t4.src, dst: t4.dst, proto: tcp, flags: ack, pad: 60}.bytes(), sound},
 		{"40 bytes of options", options.bytes(), sound},
-		{"SYN+FIN behind options", packet{src: t4.src, dst: t4.dst, proto: tcp, flags: syn | fin, options: 40}.bytes(), "tcp_syn_fin"},
+		{
+			"SYN+FIN behind options", packet{src: t4.src, dst: t4.dst, proto: tcp, flags: syn | fin, options: 40}.bytes(),
+			"tcp_syn_fin",
+		},
 		{"header cut", t4.cut(14 + 19), "bad_ip"},
 		{"header length 4 words", t4.with(0, 0x44), "bad_ip"},
 		{"header beyond the packet", t4.with(2, 0, 19), "bad_ip"},
@@ -82,7 +88,9 @@ func vectors() []vector {
 		{"GRE", packet{src: t4.src, dst: t4.dst, proto: 47, payload: raw("00 00 08 00")}.bytes(), sound},
 
 		// IPv6, RFC 8200
-		{"raw SYN, IPv6", raw("02 00 00 00 00 01 02 00 00 00 00 02 86 dd 60 00 00 00 00 14 06 40 20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01 20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 02 9c 40 00 50 00 00 00 01 00 00 00 00 50 02 ff ff 00 00 00 00"), sound},
+		{"raw SYN, IPv6", raw("02 00 00 00 00 01 02 00 00 00 00 02 86 dd 60 00 00 00 00 14 06 40 20 01 0d b8 00 00 00 00 " +
+			"00 00 00 00 00 00 00 01 20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 02 9c 40 00 50 00 00 00 01 00 00 00 00 50 " +
+			"02 ff ff 00 00 00 00"), sound},
 		{"TCP, IPv6", t6.bytes(), sound},
 		{"neighbour solicitation", icmp6.bytes(), sound},
 		{"no next header", packet{src: t6.src, dst: t6.dst, proto: 59}.bytes(), sound},
@@ -101,7 +109,8 @@ func vectors() []vector {
 		{"eight extensions", extended(t6, 0, 0, 60, 60, 60, 60, 60, 60, 60).bytes(), sound},
 		{"nine extensions", extended(t6, 0, 0, 60, 60, 60, 60, 60, 60, 60, 60).bytes(), "bad_ip"},
 		{"an extension beyond the packet", extended(t6, 0, 60).with(41, 9), "bad_ip"},
-		{"SYN+FIN behind extensions", extended(packet{src: t6.src, dst: t6.dst, proto: tcp, flags: syn | fin}, 0, 0, 60).bytes(), "tcp_syn_fin"},
+		{"SYN+FIN behind extensions", extended(packet{src: t6.src, dst: t6.dst, proto: tcp, flags: syn | fin}, 0, 0, 60).
+			bytes(), "tcp_syn_fin"},
 
 		// fragments; RFC 1858, RFC 3128
 		{"first fragment", fragment(u4, 0x2000).bytes(), sound},
@@ -109,7 +118,10 @@ func vectors() []vector {
 		{"last fragment", fragment(u4, 0x0010).bytes(), sound},
 		{"first fragment, IPv6", extended(u6, 1, 44).bytes(), sound},
 		{"later fragment, IPv6", extended(u6, 16<<3|1, 44).bytes(), sound},
-		{"first fragment with half a TCP header", packet{src: t4.src, dst: t4.dst, proto: tcp, frag: 0x2000}.with(2, 0, 28), "tiny_fragment"},
+		{
+			"first fragment with half a TCP header", packet{src: t4.src, dst: t4.dst, proto: tcp, frag: 0x2000}.with(2, 0, 28),
+			"tiny_fragment",
+		},
 		{"TCP at offset 8", fragment(t4, 1).bytes(), "tiny_fragment"},
 		{"TCP at offset 8, IPv6", extended(t6, 8, 44).bytes(), "tiny_fragment"},
 		{"UDP at offset 8", fragment(u4, 1).bytes(), sound},
@@ -135,7 +147,10 @@ func vectors() []vector {
 		{"everything", flags(0x3f), "tcp_syn_fin"},
 		{"land", same(t4).bytes(), "land"},
 		{"land, IPv6", same(t6).bytes(), "land"},
-		{"a host to itself on another port", packet{src: t4.src, dst: t4.src, proto: tcp, sport: 1, dport: 2, flags: ack}.bytes(), sound},
+		{"a host to itself on another port", packet{
+			src: t4.src, dst: t4.src, proto: tcp, sport: 1, dport: 2,
+			flags: ack,
+		}.bytes(), sound},
 
 		// UDP, RFC 768
 		{"UDP", u4.bytes(), sound},
@@ -154,9 +169,15 @@ func vectors() []vector {
 		{"TCP from port 53", from(t4, 53).bytes(), sound},
 
 		// the lists: they come before what the packet looks like
-		{"allowed, though SYN+FIN", packet{src: "198.51.100.7", dst: "192.0.2.2", proto: tcp, flags: syn | fin}.bytes(), "allowed"},
+		{
+			"allowed, though SYN+FIN", packet{src: "198.51.100.7", dst: "192.0.2.2", proto: tcp, flags: syn | fin}.bytes(),
+			"allowed",
+		},
 		{"denied", packet{src: "198.51.100.8", dst: "192.0.2.2", proto: tcp, flags: ack}.bytes(), "denied"},
-		{"denied, IPv6, behind a tag", tagged(packet{src: "2001:db8:bad::1", dst: "2001:db8::2", proto: udp}, 0x8100).bytes(), "denied"},
+		{
+			"denied, IPv6, behind a tag", tagged(packet{src: "2001:db8:bad::1", dst: "2001:db8::2", proto: udp}, 0x8100).bytes(),
+			"denied",
+		},
 		{"beside the denied", packet{src: "198.51.101.8", dst: "192.0.2.2", proto: tcp, flags: ack}.bytes(), sound},
 	}
 }
@@ -270,7 +291,10 @@ func TestProtocols(t *testing.T) {
 		{"a word that begins like a method", []byte("POSTAL CODES"), ""},
 		{"an answer", []byte("HTTP/1.1 200 OK\r\n"), ""},
 		{"WebSocket, RFC 6455", []byte(upgrade), "http1 websocket"},
-		{"WebSocket, other case", []byte(strings.Replace(upgrade, "Upgrade: websocket", "UPGRADE:WebSocket", 1)), "http1 websocket"},
+		{
+			"WebSocket, other case", []byte(strings.Replace(upgrade, "Upgrade: websocket", "UPGRADE:WebSocket", 1)),
+			"http1 websocket",
+		},
 		{"an upgrade to something else", []byte(strings.Replace(upgrade, "websocket", "h2c-or-other", 1)), "http1"},
 		{"a POST with the header", []byte("POST" + upgrade[3:]), "http1"},
 		{"TLS without ALPN", clientHello(), "https"},
@@ -288,7 +312,10 @@ func TestProtocols(t *testing.T) {
 		for _, shape := range []packet{
 			{src: "192.0.2.1", dst: "192.0.2.2"},
 			{src: "2001:db8::1", dst: "2001:db8::2", extensions: []byte{60}},
-			{src: "192.0.2.1", dst: "192.0.2.2", vlans: []uint16{0x88a8, 0x8100}, options: 4, tcpOptions: raw("01 01 08 0a 00 00 00 01 00 00 00 01")},
+			{
+				src: "192.0.2.1", dst: "192.0.2.2", vlans: []uint16{0x88a8, 0x8100}, options: 4,
+				tcpOptions: raw("01 01 08 0a 00 00 00 01 00 00 00 01"),
+			},
 		} {
 			shape.proto, shape.flags, shape.sport, shape.dport, shape.payload = tcp, psh|ack, 40000, 10000, c.data
 			before := stats(t, p)

@@ -79,8 +79,8 @@ func (p *Program) Differences(r Ruleset) ([]string, error) {
 	return out[:min(len(out), maxDifferences)], nil
 }
 
-// readTrie reads m, which Apply has placed in a map of maps at a generation's index, and sees that it is still there. The kernel
-// opens a map by the id that stands there for CAP_SYS_ADMIN alone.
+// readTrie reads m, which Apply has placed in a map of maps at a generation's index, and sees that it is still there.
+// The kernel opens a map by the id that stands there for CAP_SYS_ADMIN alone.
 func (p *Program) readTrie(outer string, gen uint32, m *ebpf.Map) (nodes, error) {
 	var there ebpf.MapID
 	if err := p.coll.Maps[outer].Lookup(gen, &there); err != nil {
@@ -118,7 +118,8 @@ func (t nodes) differences(is nodes, bits int) []string {
 	walk = func(want, have uint32, addr [16]byte, depth int) {
 		if (want|have)&trieChild == 0 || depth >= bits {
 			if want != have {
-				out = append(out, fmt.Sprintf("%s leads to %s, not to %s", prefixOf(addr, depth, bits), entryName(have), entryName(want)))
+				out = append(out, fmt.Sprintf("%s leads to %s, not to %s", prefixOf(addr, depth, bits), entryName(have),
+					entryName(want)))
 			}
 			return
 		}

@@ -21,7 +21,8 @@ func TestDifferences(t *testing.T) {
 	other := rules
 	other.Deny = prefixes("fd00::1/128", "0.0.0.0/0", "10.1.2.128/28")
 	got, err := p.Differences(other)
-	if err != nil || len(got) != 1 || !strings.Contains(got[0], "10.1.2.128/28 leads to the allow list, not to the deny list") {
+	if err != nil || len(got) != 1 || !strings.Contains(got[0], "10.1.2.128/28 leads to the allow list, not "+
+		"to the deny list") {
 		t.Errorf("differences: %q %v", got, err)
 	}
 }
@@ -38,7 +39,8 @@ func TestStatNames(t *testing.T) {
 	if slices.Contains(reasons[:], "") || slices.Contains(protocols[:], "") {
 		t.Errorf("a counter has no name: %q %q", reasons, protocols)
 	}
-	if Reason("error").Drops() || !Reason("denied").Drops() || !Reason("amplification").Drops() || Reason("syn_cookie").Drops() {
+	if Reason("error").Drops() || !Reason("denied").Drops() || !Reason("amplification").Drops() ||
+		Reason("syn_cookie").Drops() {
 		t.Error("reasons that drop are not told from those that pass")
 	}
 }
