@@ -24,21 +24,29 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 		structs map[string]any
 	}{
 		{apiv1.File_marchproxy_api_v1_api_proto, map[string]any{
-			"Object": api.Object{}, "ObjectStatus": api.ObjectStatus{}, "Live": api.Live{}, "AbsentProxy": api.AbsentProxy{}, "Trouble": api.Trouble{}, "ObjectList": api.ObjectList{},
-			"ApplyRequest": api.ApplyRequest{}, "ApplyResult": api.ApplyResult{}, "Warning": api.Warning{}, "Change": api.Change{}, "Revision": api.Revision{},
+			"Object": api.Object{}, "ObjectStatus": api.ObjectStatus{}, "Live": api.Live{}, "AbsentProxy": api.AbsentProxy{},
+			"Trouble": api.Trouble{}, "ObjectList": api.ObjectList{},
+			"ApplyRequest": api.ApplyRequest{}, "ApplyResult": api.ApplyResult{}, "Warning": api.Warning{},
+			"Change": api.Change{}, "Revision": api.Revision{},
 			"RevisionList": api.RevisionList{}, "Diff": api.Diff{}, "AuditEntry": api.AuditEntry{}, "AuditList": api.AuditList{},
 			"AuditPoint": api.AuditPoint{}, "AuditBroken": api.AuditBroken{}, "AuditVerification": api.AuditVerification{},
 			"Status": api.Status{}, "LiveStatus": api.LiveStatus{}, "KindState": api.KindState{}, "Rejection": api.Rejection{},
-			"XdsServer": api.XdsServer{}, "Proxy": api.Proxy{}, "ProxyList": api.ProxyList{}, "Token": api.Token{}, "TokenBounds": api.TokenBounds{},
-			"TokenList": api.TokenList{}, "Problem": api.Problem{}, "Violation": api.Violation{},
-			"RateLimitStatus": api.RateLimitStatus{}, "RateLimitNode": api.RateLimitNode{}, "LimitedSource": api.LimitedSource{}, "LicenseStatus": api.LicenseStatus{}, "UnresolvedName": api.UnresolvedName{},
+			"XdsServer": api.XdsServer{}, "Proxy": api.Proxy{}, "ProxyList": api.ProxyList{}, "Token": api.Token{},
+			"TokenBounds": api.TokenBounds{},
+			"TokenList":   api.TokenList{}, "Problem": api.Problem{}, "Violation": api.Violation{},
+			"RateLimitStatus": api.RateLimitStatus{}, "RateLimitNode": api.RateLimitNode{}, "LimitedSource": api.LimitedSource{},
+			"LicenseStatus": api.LicenseStatus{}, "UnresolvedName": api.UnresolvedName{},
 			"Progress": api.Progress{}, "LaggingProxy": api.LaggingProxy{},
 		}},
 		{eventsv1.File_marchproxy_events_v1_events_proto, map[string]any{
-			"ResourceEvent": resource.Object{}, "Commit": resource.Commit{}, "KindState": resource.KindState{}, "ChangedResource": resource.ChangedResource{},
-			"XdsPage": status.XdsPage{}, "Document": status.Document{}, "LaggingEnvoy": status.LaggingEnvoy{}, "Behind": status.Behind{},
-			"XdsStatus": status.XdsStatus{}, "ProxyStatus": status.ProxyStatus{}, "AbsentProxy": status.AbsentProxy{}, "RejectedResource": status.RejectedResource{}, "ObjectRef": status.ObjectRef{},
-			"NamesStatus": status.NamesStatus{}, "NameStatus": status.NameStatus{}, "AgentStatus": status.AgentStatus{}, "PolicyStatus": status.PolicyStatus{}, "LimitedSource": status.LimitedSource{},
+			"ResourceEvent": resource.Object{}, "Commit": resource.Commit{}, "KindState": resource.KindState{},
+			"ChangedResource": resource.ChangedResource{},
+			"XdsPage":         status.XdsPage{}, "Document": status.Document{}, "LaggingEnvoy": status.LaggingEnvoy{},
+			"Behind":    status.Behind{},
+			"XdsStatus": status.XdsStatus{}, "ProxyStatus": status.ProxyStatus{}, "AbsentProxy": status.AbsentProxy{},
+			"RejectedResource": status.RejectedResource{}, "ObjectRef": status.ObjectRef{},
+			"NamesStatus": status.NamesStatus{}, "NameStatus": status.NameStatus{}, "AgentStatus": status.AgentStatus{},
+			"PolicyStatus": status.PolicyStatus{}, "LimitedSource": status.LimitedSource{},
 		}},
 	} {
 		messages := c.file.Messages()

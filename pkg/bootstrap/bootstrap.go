@@ -77,8 +77,8 @@ const (
 // DefaultDrainTime is Envoy's own.
 const DefaultDrainTime = 10 * time.Minute
 
-// XDSCluster is the cluster that an Envoy asks for its configuration. A service cannot have such a name; one that had would
-// never be served, since Envoy keeps what its bootstrap has.
+// XDSCluster is the cluster that an Envoy asks for its configuration. A service cannot have such a name; one that had
+// would never be served, since Envoy keeps what its bootstrap has.
 const XDSCluster = "marchproxy.xds"
 
 type object = map[string]any
@@ -111,10 +111,15 @@ func Render(c Config) ([]byte, error) {
 	server := object{
 		"name": XDSCluster, "type": "STRICT_DNS", "connect_timeout": "1s",
 		"typed_extension_protocol_options": object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": object{
-			"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-			"explicit_http_config": object{"http2_protocol_options": object{"connection_keepalive": object{"interval": "10s", "timeout": "5s"}}},
+			"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+			"explicit_http_config": object{"http2_protocol_options": object{
+				"connection_keepalive": object{"interval": "10s", "timeout": "5s"},
+			}},
 		}},
-		"load_assignment": object{"cluster_name": XDSCluster, "endpoints": []object{{"lb_endpoints": []object{{"endpoint": object{"address": xds}}}}}},
+		"load_assignment": object{
+			"cluster_name": XDSCluster,
+			"endpoints":    []object{{"lb_endpoints": []object{{"endpoint": object{"address": xds}}}}},
+		},
 	}
 	if c.TLS != nil {
 		server["transport_socket"] = c.TLS.socket(c.XDSServer)
@@ -128,23 +133,28 @@ func Render(c Config) ([]byte, error) {
 		}}},
 		"admin": object{"address": admin},
 		"dynamic_resources": object{
-			"ads_config": object{"api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true, "grpc_services": []object{grpc}},
+			"ads_config": object{
+				"api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
+				"grpc_services": []object{grpc},
+			},
 			"lds_config": ads, "cds_config": ads,
 		},
 		"static_resources": object{"clusters": []object{server}},
 		// A scrape of the statistics runs on the thread that applies xDS: nothing is counted that nobody reads,
 		// and what is not used is not made.
-		"stats_config": object{"stats_tags": Tags(), "histogram_bucket_settings": Buckets(), "stats_matcher": object{"exclusion_list": object{"patterns": []object{
-			{"prefix": "vhost."},
-			{"contains": ".rds."},
-			{"contains": ".circuit_breakers."},
-			{"contains": ".zone."},
-			{"suffix": ".version_text"},
-			// By secret and by name that a client sends.
-			{"prefix": "sds."},
-			{"contains": ".ssl.certificate."},
-			{"prefix": "cluster.certificates/"},
-		}}}},
+		"stats_config": object{"stats_tags": Tags(), "histogram_bucket_settings": Buckets(), "stats_matcher": object{
+			"exclusion_list": object{"patterns": []object{
+				{"prefix": "vhost."},
+				{"contains": ".rds."},
+				{"contains": ".circuit_breakers."},
+				{"contains": ".zone."},
+				{"suffix": ".version_text"},
+				// By secret and by name that a client sends.
+				{"prefix": "sds."},
+				{"contains": ".ssl.certificate."},
+				{"prefix": "cluster.certificates/"},
+			}},
+		}},
 		"bootstrap_extensions":  []object{namespace()},
 		"deferred_stat_options": object{"enable_deferred_creation_stats": true},
 		"overload_manager":      overload(c.MaxHeap),
@@ -177,7 +187,10 @@ func overload(maxHeap uint64) object {
 	const heap = "envoy.resource_monitors.fixed_heap"
 	out["refresh_interval"] = "0.25s"
 	out["resource_monitors"] = append(out["resource_monitors"].([]object), object{
-		"name": heap, "typed_config": object{"@type": monitors + "fixed_heap.v3.FixedHeapConfig", "max_heap_size_bytes": maxHeap},
+		"name": heap, "typed_config": object{
+			"@type":               monitors + "fixed_heap.v3.FixedHeapConfig",
+			"max_heap_size_bytes": maxHeap,
+		},
 	})
 	var actions []object
 	for _, a := range []struct {

@@ -17,7 +17,10 @@ func Tags() []map[string]any {
 // to a minute. Envoy's own buckets are for milliseconds.
 func Buckets() []map[string]any {
 	return []object{{
-		"match":   object{"prefix": "wasmcustom.marchproxy_request_duration_us"},
-		"buckets": []int{100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500000, 5000000, 10000000, 60000000},
+		"match": object{"prefix": "wasmcustom.marchproxy_request_duration_us"},
+		"buckets": []int{
+			100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500000,
+			5000000, 10000000, 60000000,
+		},
 	}}
 }

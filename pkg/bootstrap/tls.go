@@ -12,9 +12,9 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
-// TLS is how an Envoy speaks to the xDS server: by the certificate and the authorities of an [identity.Identity], which it
-// reads from files in a directory that it watches. [TLS.Write] makes them anew when the identity has changed, so that Envoy
-// takes neither half of a file nor a certificate with the key of another.
+// TLS is how an Envoy speaks to the xDS server: by the certificate and the authorities of an [identity.Identity], which
+// it reads from files in a directory that it watches. [TLS.Write] makes them anew when the identity has changed, so
+// that Envoy takes neither half of a file nor a certificate with the key of another.
 type TLS struct {
 	Identity *identity.Identity
 	Dir      string
@@ -33,8 +33,8 @@ func (t *TLS) source(secret string) object {
 	}}}
 }
 
-// socket is the transport socket of the cluster of the xDS server, whose certificate must have the name or the address that
-// XDS_SERVER says.
+// socket is the transport socket of the cluster of the xDS server, whose certificate must have the name or the address
+// that XDS_SERVER says.
 func (t *TLS) socket(server string) object {
 	host, _, err := net.SplitHostPort(server)
 	if err != nil {
@@ -63,7 +63,8 @@ func (t *TLS) socket(server string) object {
 // Write writes what the identity is now.
 func (t *TLS) Write() error {
 	cert, key, ca := t.Identity.PEM()
-	if err := t.write(caResource, object{"validation_context": object{"trusted_ca": object{"inline_string": string(ca)}}}); err != nil {
+	if err := t.write(caResource,
+		object{"validation_context": object{"trusted_ca": object{"inline_string": string(ca)}}}); err != nil {
 		return err
 	}
 	if !t.Identity.HasCert() {

@@ -20,14 +20,17 @@ import (
 func InboxPrefix(public string) string { return "_INBOX." + public }
 
 // Connect connects, and comes back whenever NATS does. It does not wait for a server that is away.
-func Connect(url, name string, s identity.Settings, id *identity.Identity, log *zap.Logger, more ...nats.Option) (*nats.Conn, error) {
+func Connect(
+	url, name string, s identity.Settings, id *identity.Identity, log *zap.Logger, more ...nats.Option,
+) (*nats.Conn, error) {
 	auth, err := Options(s, id)
 	if err != nil {
 		return nil, err
 	}
 	nc, err := nats.Connect(url, append(append([]nats.Option{
 		nats.Name(name), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(100 * time.Millisecond),
-		nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond), nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond), nats.PingInterval(5 * time.Second),
+		nats.MaxPingsOutstanding(2),
 		// A user or a certificate that is refused may be known to the server a moment later.
 		nats.IgnoreAuthErrorAbort(),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Warn("NATS", zap.Error(err)) }),

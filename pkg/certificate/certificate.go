@@ -49,7 +49,8 @@ func Chain(chain string) ([]*x509.Certificate, error) {
 	case n == 0:
 		return nil, errors.New("holds no PEM certificate (-----BEGIN CERTIFICATE-----)")
 	case n != len(out): // the decoder passes over what it cannot read
-		return nil, errors.New("holds a PEM block that is broken: BEGIN and END stand on lines of their own, with Base64 between")
+		return nil, errors.New("holds a PEM block that is broken: BEGIN and END stand on lines of their own, " +
+			"with Base64 between")
 	}
 	return out, nil
 }
@@ -76,12 +77,14 @@ func CheckKey(chain, key string) error {
 			_, err = x509.ParsePKCS1PrivateKey(block.Bytes)
 		default:
 			if strings.HasSuffix(block.Type, "PRIVATE KEY") {
-				return errors.New("is a PEM block of type " + block.Type + "; it must be PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY")
+				return errors.New("is a PEM block of type " + block.Type + "; it must be PRIVATE KEY, EC PRIVATE KEY " +
+					"or RSA PRIVATE KEY")
 			}
 			continue
 		}
 		if err != nil {
-			return errors.New("is called " + block.Type + " and holds something else; convert it: openssl pkey -in KEY.pem -out NEW.pem")
+			return errors.New("is called " + block.Type + " and holds something else; convert it: openssl pkey -in " +
+				"KEY.pem -out NEW.pem")
 		}
 		return nil
 	}
@@ -100,20 +103,24 @@ func Presentable(leaf *x509.Certificate) error {
 	switch k := leaf.PublicKey.(type) {
 	case *rsa.PublicKey:
 		if n := k.N.BitLen(); n < minRSA {
-			return fmt.Errorf("has an RSA key of %d bits; Envoy presents none below %d: issue it anew with a larger key, or with ECDSA P-256", n, minRSA)
+			return fmt.Errorf("has an RSA key of %d bits; Envoy presents none below %d: issue it anew with a larger key, or "+
+				"with ECDSA P-256", n, minRSA)
 		}
 	case *ecdsa.PublicKey:
 		if c := k.Curve.Params().Name; !slices.Contains(supportedEC, c) {
 			return fmt.Errorf("has an ECDSA key on the curve %s; Envoy presents P-256, P-384 and P-521: issue it anew", c)
 		}
 		if leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
-			return errors.New("has a key usage without digitalSignature, so that its ECDSA key cannot be used for TLS; issue it anew with digitalSignature, or without key usage")
+			return errors.New("has a key usage without digitalSignature, so that its ECDSA key cannot be used for TLS; issue " +
+				"it anew with digitalSignature, or without key usage")
 		}
 	default:
-		return fmt.Errorf("has a key of the kind %s, which browsers and Envoy do not use for TLS; issue it anew with ECDSA P-256 or RSA %d", leaf.PublicKeyAlgorithm, minRSA)
+		return fmt.Errorf("has a key of the kind %s, which browsers and Envoy do not use for TLS; issue it anew with ECDSA "+
+			"P-256 or RSA %d", leaf.PublicKeyAlgorithm, minRSA)
 	}
 	if leaf.Subject.CommonName == "" && len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.URIs) == 0 {
-		return errors.New("names nothing: it has neither subject alternative names nor a common name; issue it anew for the names that it is to serve")
+		return errors.New("names nothing: it has neither subject alternative names nor a common name; issue it anew for " +
+			"the names that it is to serve")
 	}
 	for _, x := range leaf.Extensions {
 		var features []int

@@ -52,7 +52,8 @@ func (d Dates) Warning(now time.Time, soon time.Duration) string {
 	case left < 0:
 		return who + "has ended on " + d.NotAfter.UTC().Format(day) + ", so that clients refuse it; renew it"
 	case now.Before(d.NotBefore):
-		return "is not valid before " + d.NotBefore.UTC().Format(day) + ", so that clients refuse it until then; look at the clock of who issued it"
+		return "is not valid before " + d.NotBefore.UTC().Format(day) + ", so that clients refuse it until then; look at " +
+			"the clock of who issued it"
 	case left < soon:
 		return fmt.Sprintf("%sends on %s, in %s; renew it", who, d.NotAfter.UTC().Format(day), span(left))
 	}
@@ -72,7 +73,8 @@ func OrderWarning(chain []*x509.Certificate) string {
 	for i := 1; i < len(chain); i++ {
 		if !bytes.Equal(chain[i-1].RawIssuer, chain[i].RawSubject) {
 			return fmt.Sprintf(
-				"is out of order: its certificate %d (%s) did not issue the one before, and some clients refuse that; put the leaf first and then each one's issuer",
+				"is out of order: its certificate %d (%s) did not issue the one before, and some clients refuse that; put the "+
+					"leaf first and then each one's issuer",
 				i+1,
 				chain[i].Subject,
 			)

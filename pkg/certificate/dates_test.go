@@ -32,11 +32,21 @@ func TestWarnings(t *testing.T) {
 		{"ends today", []*x509.Certificate{one("leaf", "a", 1)}, true, "ends on 2027-01-02 12:01 UTC, in 24 hours; renew it"},
 		{"has ended", []*x509.Certificate{one("leaf", "a", -2)}, true, "has ended on 2026-12-30 12:01 UTC"},
 		{"too early", []*x509.Certificate{early}, true, "is not valid before 2027-01-01 13:00 UTC"},
-		{"an intermediate ends first", []*x509.Certificate{one("leaf", "a", 90), one("a", "root", 3)}, true, "its intermediate CN=a ends on 2027-01-04 12:01 UTC, in 3 days"},
+		{
+			"an intermediate ends first",
+			[]*x509.Certificate{one("leaf", "a", 90), one("a", "root", 3)},
+			true,
+			"its intermediate CN=a ends on 2027-01-04 12:01 UTC, in 3 days",
+		},
 		{"a root is the client's", []*x509.Certificate{one("leaf", "root", 90), one("root", "root", -3)}, true, ""},
 		{"of a bundle one is good", []*x509.Certificate{one("x", "x", -90), one("y", "y", 90)}, false, ""},
 		{"of a bundle none is good", []*x509.Certificate{one("x", "x", -90), one("y", "y", -2)}, false, "CN=y has ended on"},
-		{"out of order", []*x509.Certificate{one("leaf", "a", 90), one("root", "root", 90), one("a", "root", 90)}, true, "is out of order: its certificate 2 (CN=root)"},
+		{
+			"out of order",
+			[]*x509.Certificate{one("leaf", "a", 90), one("root", "root", 90), one("a", "root", 90)},
+			true,
+			"is out of order: its certificate 2 (CN=root)",
+		},
 	} {
 		got := certificate.DatesOf(c.chain, c.presented).Warning(now, certificate.Soon)
 		if c.presented {

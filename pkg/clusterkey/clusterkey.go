@@ -16,7 +16,8 @@ const (
 // Check says what is wrong with a key, in words that follow its name; nil where nothing is. It never repeats the key.
 func Check(key string) error {
 	if len(key) < Least || len(key) > Most {
-		return fmt.Errorf("has %d characters; a key of an Envoy has %d to %d: make one with openssl rand -hex 32", len(key), Least, Most)
+		return fmt.Errorf("has %d characters; a key of an Envoy has %d to %d: make one with openssl rand -hex 32",
+			len(key), Least, Most)
 	}
 	for _, c := range []byte(key) {
 		if c < '!' || c > '~' {

@@ -7,8 +7,9 @@ import (
 
 func TestCheck(t *testing.T) {
 	for key, ok := range map[string]bool{
-		"": false, "fifteen-letters": false, "sixteen--letters": true, strings.Repeat("k", Most): true, strings.Repeat("k", Most+1): false,
-		"a key with spaces": false, "a-key-with-ümlauts": false,
+		"": false, "fifteen-letters": false, "sixteen--letters": true, strings.Repeat("k", Most): true,
+		strings.Repeat("k", Most+1): false,
+		"a key with spaces":         false, "a-key-with-ümlauts": false,
 	} {
 		err := Check(key)
 		if (err == nil) != ok {

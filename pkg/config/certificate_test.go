@@ -26,8 +26,15 @@ func object(t *testing.T, kind, name, spec string) *resource.Object {
 func TestKeylessCertificate(t *testing.T) {
 	const with, without = `{"chain":"x","private_key":"y"}`, `{"chain":"x"}`
 	for _, user := range []struct{ kind, spec, path string }{
-		{"Gateway", `{"listeners":[{"name":"a","port":1,"protocol":"https","certificates":["c"]}]}`, "$.listeners[0].certificates[0]"},
-		{"Gateway", `{"listeners":[{"name":"a","port":1,"protocol":"https","certificates":["d"],"client_auth":[{"hosts":["a"],"ca_certificate":"d","certificates":["c"]}]}]}`, "$.listeners[0].client_auth[0].certificates[0]"},
+		{
+			"Gateway", `{"listeners":[{"name":"a","port":1,"protocol":"https","certificates":["c"]}]}`,
+			"$.listeners[0].certificates[0]",
+		},
+		{
+			"Gateway", `{"listeners":[{"name":"a","port":1,"protocol":"https","certificates":["d"],` +
+				`"client_auth":[{"hosts":["a"],"ca_certificate":"d","certificates":["c"]}]}]}`,
+			"$.listeners[0].client_auth[0].certificates[0]",
+		},
 		{"Service", `{"tls":{"client_certificate":"c"}}`, "$.tls.client_certificate"},
 		{"Service", `{"tls":{"ca_certificate":"c"}}`, ""},
 	} {
@@ -77,12 +84,35 @@ func TestCertificateNamesListeners(t *testing.T) {
 		path, rule    string
 	}{
 		{"all https listeners", nil, []*resource.Object{gateway("default", https), certificate("a", names)}, "", ""},
-		{"listeners of the default gateway", nil, []*resource.Object{certificate("a", `,"listeners":["https"]`), gateway("default", https)}, "", ""},
-		{"a gateway that is not there", nil, []*resource.Object{certificate("a", `,"gateways":["edge"]`)}, "$.gateways[0]", "reference.dangling"},
-		{"a listener that is not there", nil, []*resource.Object{gateway("default", lists), certificate("b", ""), certificate("a", `,"listeners":["https","other"]`)}, "$.listeners[1]", "reference.listener"},
-		{"a listener without TLS", nil, []*resource.Object{gateway("default", ""), certificate("a", `,"listeners":["http"]`)}, "$.listeners[0]", "reference.listener"},
-		{"without a key", nil, []*resource.Object{gateway("default", lists), certificate("b", ""), object(t, "Certificate", "a", `{"chain":"x"`+names+`}`)}, "$.private_key", "certificate.key"},
-		{"no certificate at all", nil, []*resource.Object{gateway("default", https)}, "$.listeners[1].certificates", "gateway.certificates"},
+		{"listeners of the default gateway", nil, []*resource.Object{
+			certificate("a", `,"listeners":["https"]`),
+			gateway("default", https),
+		}, "", ""},
+		{
+			"a gateway that is not there", nil,
+			[]*resource.Object{certificate("a", `,"gateways":["edge"]`)},
+			"$.gateways[0]",
+			"reference.dangling",
+		},
+		{"a listener that is not there", nil, []*resource.Object{
+			gateway("default", lists), certificate("b", ""),
+			certificate("a", `,"listeners":["https","other"]`),
+		}, "$.listeners[1]", "reference.listener"},
+		{
+			"a listener without TLS", nil,
+			[]*resource.Object{gateway("default", ""), certificate("a", `,"listeners":["http"]`)},
+			"$.listeners[0]", "reference.listener",
+		},
+		{"without a key", nil, []*resource.Object{
+			gateway("default", lists), certificate("b", ""),
+			object(t, "Certificate", "a", `{"chain":"x"`+names+`}`),
+		}, "$.private_key", "certificate.key"},
+		{
+			"no certificate at all", nil,
+			[]*resource.Object{gateway("default", https)},
+			"$.listeners[1].certificates",
+			"gateway.certificates",
+		},
 		{
 			"the last one is deleted",
 			[]*resource.Object{gateway("default", https), certificate("a", names)},

@@ -73,7 +73,8 @@ func (s *State) checkDeleted(k *Kind, o *resource.Object) []Problem {
 	if len(users) > len(names) {
 		more = fmt.Sprintf(" and %d more", len(users)-len(names))
 	}
-	return []Problem{problem(o, "$", "reference.in_use", "is still used by %s%s; change or delete them first or in the same apply", strings.Join(names, ", "), more)}
+	return []Problem{problem(o, "$", "reference.in_use", "is still used by %s%s; change or delete them first or in the "+
+		"same apply", strings.Join(names, ", "), more)}
 }
 
 // checkListeners refuses listeners that none of the gateways has.
@@ -125,7 +126,8 @@ func (s *State) checkLeft(o *resource.Object, was *configv1.Listener) []Problem 
 			what = "https listener"
 		}
 		if !s.anyListener(names.gateways, was.GetName(), names.https) {
-			out = append(out, problem(o, "$.listeners", "reference.in_use", "lacks the %s %q, which %s %q names", what, was.GetName(), strings.ToLower(user.Kind), user.Name))
+			out = append(out, problem(o, "$.listeners", "reference.in_use", "lacks the %s %q, which %s %q names", what,
+				was.GetName(), strings.ToLower(user.Kind), user.Name))
 		}
 	}
 	return out
@@ -143,7 +145,8 @@ func (s *State) checkPresented(o *resource.Object, come []Reference) []Problem {
 				o,
 				r.Path(),
 				"certificate.key",
-				"names certificate %q, which has no private key and so cannot be presented; write the certificate again with its private_key",
+				"names certificate %q, which has no private key and so cannot be presented; write the certificate again "+
+					"with its private_key",
 				r.To.Name,
 			))
 		}

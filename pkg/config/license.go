@@ -10,8 +10,9 @@ import (
 )
 
 var licenseKind = Kind{
-	Name:    resource.KindLicense,
-	Example: `{"spec": {"key": "PENG-ABCD-EFGH-IJKL-MNOP-XJG5", "features": ["multi-cloud"], "gates": [{"feature": "multi-cloud", "paths": ["/api/v1/multi-cloud"]}], "max_proxies": 2}}`,
+	Name: resource.KindLicense,
+	Example: `{"spec": {"key": "PENG-ABCD-EFGH-IJKL-MNOP-XJG5", "features": ["multi-cloud"], "gates": [{"feature": ` +
+		`"multi-cloud", "paths": ["/api/v1/multi-cloud"]}], "max_proxies": 2}}`,
 	Secret: func(holder proto.Message) (can bool, needed string) {
 		if holder.(*configv1.License).GetFacts().GetHasKey() {
 			needed = ": the license had one where it comes from, and none is stored here; give it"

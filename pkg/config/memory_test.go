@@ -22,18 +22,25 @@ func payloads(tb testing.TB, n int, spec func(i int) proto.Message) [][]byte {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		o.UID, o.Revision, o.CreatedAt, o.UpdatedAt = fmt.Sprintf("00000000-0000-4000-8000-%012d", i), int64(i), "2026-11-26T10:00:00.000000Z", "2026-11-26T10:00:00.000000Z"
+		o.UID, o.Revision, o.CreatedAt, o.UpdatedAt = fmt.Sprintf("00000000-0000-4000-8000-%012d", i), int64(i),
+			"2026-11-26T10:00:00.000000Z", "2026-11-26T10:00:00.000000Z"
 		out[i] = o.Payload()
 	}
 	return out
 }
 
 func direct(i int) proto.Message {
-	return &configv1.Route{Hosts: []string{fmt.Sprintf("host-%d.example.com", i)}, DirectResponse: &configv1.DirectResponse{Status: 200, Body: fmt.Sprintf("body %d", i)}}
+	return &configv1.Route{
+		Hosts:          []string{fmt.Sprintf("host-%d.example.com", i)},
+		DirectResponse: &configv1.DirectResponse{Status: 200, Body: fmt.Sprintf("body %d", i)},
+	}
 }
 
 func backend(i int) proto.Message {
-	return &configv1.Route{Hosts: []string{fmt.Sprintf("host-%d.example.com", i)}, Backends: []*configv1.Backend{{Service: fmt.Sprintf("service-%d", i)}}}
+	return &configv1.Route{
+		Hosts:    []string{fmt.Sprintf("host-%d.example.com", i)},
+		Backends: []*configv1.Backend{{Service: fmt.Sprintf("service-%d", i)}},
+	}
 }
 
 // BenchmarkMemory is what an object costs in the memory of a program that holds the configuration:

@@ -26,13 +26,17 @@ func policy(t *testing.T, name, spec string) *resource.Object {
 }
 
 func TestRateLimitPolicy(t *testing.T) {
-	const others = `{"cidrs":["10.0.0.0/8","2001:db8::/32"],"packets_per_second":1,"node_selector":{"zone":"a"},"ipv6_prefix_length":56}`
+	const others = `{"cidrs":["10.0.0.0/8","2001:db8::/32"],"packets_per_second":1,"node_selector":{"zone":"a"},` +
+		`"ipv6_prefix_length":56}`
 	for _, c := range []struct{ spec, path, says string }{
 		{`{"packets_per_second":100}`, "", ""},
 		{`{"cidrs":["10.1.0.0/16"],"packets_per_second":100}`, "", ""}, // within another: the longer one counts
 		{`{"cidrs":["10.0.0.0/8"],"packets_per_second":1,"node_selector":{"zone":"b"}}`, "", ""},
 		{`{"cidrs":["10.0.0.0/8"],"requests_per_second":1}`, "", ""}, // the other one limits packets
-		{`{"cidrs":["10.0.0.0/8"],"packets_per_second":1,"node_selector":{"tier":"x"}}`, "$.cidrs[0]", `already limited by policy "other"`},
+		{
+			`{"cidrs":["10.0.0.0/8"],"packets_per_second":1,"node_selector":{"tier":"x"}}`, "$.cidrs[0]",
+			`already limited by policy "other"`,
+		},
 		{`{"cidrs":["10.0.0.1/8"],"packets_per_second":1}`, "$.cidrs[0]", "write 10.0.0.0/8"},
 		{`{"cidrs":["1.2.3.4","1.2.3.4/32"],"packets_per_second":1}`, "$.cidrs[1]", "same network as cidrs[0]"},
 		{`{"cidrs":["::ffff:1.2.3.4"],"packets_per_second":1}`, "$.cidrs[0]", "write it as IPv4"},

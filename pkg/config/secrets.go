@@ -46,7 +46,10 @@ func (w *SecretWrite) Missing(path, message string) { w.Fail(path, resource.Miss
 
 // Lacks says whether a secret was found missing at a path.
 func (w *SecretWrite) Lacks(path string) bool {
-	return slices.ContainsFunc(w.Found, func(v resource.Violation) bool { return v.Path == path && v.Rule == resource.MissingSecret })
+	return slices.ContainsFunc(w.Found, func(v resource.Violation) bool {
+		return v.Path == path &&
+			v.Rule == resource.MissingSecret
+	})
 }
 
 // OnlyMissing says whether all that is wrong is that secrets are missing.

@@ -21,7 +21,8 @@ const atATime = 8
 // Door passes GET of a few of the admin interface's paths, /config_dump without what is secret in it, and answers 403
 // to everything else: the interface itself can stop Envoy, change its runtime, and shows the key that it connects with.
 func Door(a Admin) http.Handler {
-	passed := guard.AtATime(atATime, time.Second, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { pass(a, w, r) }))
+	passed := guard.AtATime(atATime, time.Second,
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { pass(a, w, r) }))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead || !slices.Contains(passes, r.URL.Path) {
 			http.Error(w, "GET of "+strings.Join(passes, ", ")+" is what is passed here; the whole interface is a Unix socket, "+

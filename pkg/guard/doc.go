@@ -1,8 +1,8 @@
 // Package guard bounds what those cost a server who have not shown yet who they are: how many connections they hold
 // ([Listener]), how often they guess ([Attempts]), and how many are answered at a time ([AtATime]).
 //
-// The first two count by address, and neither locks out who has shown a secret that is right: a flood from an address that
-// others share, behind one translation of addresses or on one machine, costs the others nothing.
+// The first two count by address, and neither locks out who has shown a secret that is right: a flood from an address
+// that others share, behind one translation of addresses or on one machine, costs the others nothing.
 package guard
 
 import (

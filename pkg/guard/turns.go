@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// AtATime lets so many requests be answered at a time. Others wait for a turn as long as the patience, and are then told
-// to come again (503).
+// AtATime lets so many requests be answered at a time. Others wait for a turn as long as the patience, and are then
+// told to come again (503).
 func AtATime(most int, patience time.Duration, next http.Handler) http.Handler {
 	turns := make(chan struct{}, most)
 	turn := func() bool {

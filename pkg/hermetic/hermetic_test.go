@@ -16,11 +16,16 @@ func TestEnvironment(t *testing.T) {
 		return
 	}
 	gone := []string{
-		"PGHOST=elsewhere", "PGSERVICE=none", "DATABASE_URL=postgres://elsewhere", "DATABASE_URL_FILE=/none", "NATS_URL=nats://elsewhere",
-		"MARCHPROXY_API=http://elsewhere", "MARCHPROXY_TOKEN=secret", "ENVOY_PATH=/none", "LANG=tlh_XX.UTF-8", "LC_ALL=tlh_XX.UTF-8",
+		"PGHOST=elsewhere", "PGSERVICE=none", "DATABASE_URL=postgres://elsewhere", "DATABASE_URL_FILE=/none",
+		"NATS_URL=nats://elsewhere",
+		"MARCHPROXY_API=http://elsewhere", "MARCHPROXY_TOKEN=secret", "ENVOY_PATH=/none", "LANG=tlh_XX.UTF-8",
+		"LC_ALL=tlh_XX.UTF-8",
 		"NO_COLOR=1", "NO_PROXY=elsewhere", "LOGLEVEL=loud",
 	}
-	stay := []string{"GOPATH=/go", "PIP_CERT=/cert", "https_proxy=http://proxy", "REQUESTS_CA_BUNDLE=/bundle", "MARCHPROXY_CACHE=/cache"}
+	stay := []string{
+		"GOPATH=/go", "PIP_CERT=/cert", "https_proxy=http://proxy", "REQUESTS_CA_BUNDLE=/bundle",
+		"MARCHPROXY_CACHE=/cache",
+	}
 	made := []string{"LC_ALL=C.UTF-8", "no_proxy=" + direct, "NO_PROXY=" + direct}
 	if os.Geteuid() == 0 {
 		closed := filepath.Join(t.TempDir(), "closed")

@@ -40,7 +40,8 @@ func TestLasting(t *testing.T) {
 			t.Fatal(err)
 		}
 		return identity.Files{
-			Cert: file(name+".pem", "CERTIFICATE", cert.Raw), Key: file(name+".key", "PRIVATE KEY", raw), CA: file("ca.pem", "CERTIFICATE", ca.Raw),
+			Cert: file(name+".pem", "CERTIFICATE", cert.Raw), Key: file(name+".key", "PRIVATE KEY", raw),
+			CA: file("ca.pem", "CERTIFICATE", ca.Raw),
 		}
 	}
 	open := func(f identity.Files) *identity.Identity {
@@ -98,15 +99,21 @@ func TestLasting(t *testing.T) {
 }
 
 // issue makes a key and a certificate of it, by an authority or, without one, of its own.
-func issue(t *testing.T, by *ecdsa.PrivateKey, ca *x509.Certificate, end time.Time) (*ecdsa.PrivateKey, *x509.Certificate) {
+func issue(
+	t *testing.T, by *ecdsa.PrivateKey, ca *x509.Certificate, end time.Time,
+) (*ecdsa.PrivateKey, *x509.Certificate) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{
+			x509.ExtKeyUsageClientAuth,
+			x509.ExtKeyUsageServerAuth,
+		},
 		IsCA: ca == nil, BasicConstraintsValid: true,
 	}
 	if ca == nil {

@@ -29,7 +29,8 @@ func Opens(c *x509.Certificate, gateway string) error {
 	roles, gateways := said(c, rolePrefix), said(c, gatewayPrefix)
 	switch {
 	case len(roles) > 0 && !slices.Contains(roles, "agent"):
-		return fmt.Errorf("the certificate of %s is of a %s, not of an agent", c.Subject.CommonName, strings.Join(roles, ", "))
+		return fmt.Errorf("the certificate of %s is of a %s, not of an agent", c.Subject.CommonName,
+			strings.Join(roles, ", "))
 	case len(gateways) > 0 && !slices.Contains(gateways, gateway):
 		return fmt.Errorf("the certificate of %s is for the gateway %s", c.Subject.CommonName, strings.Join(gateways, ", "))
 	}

@@ -39,7 +39,8 @@ func Read(e *process.Env) Settings {
 	return s
 }
 
-const remedy = "; marchproxy pki makes certificates, and ALLOW_PLAINTEXT=true says that what is sent may be read on the way"
+const remedy = "; marchproxy pki makes certificates, and ALLOW_PLAINTEXT=true says that what is sent may " +
+	"be read on the way"
 
 // Listener refuses a listener that other machines reach, where it has no certificate.
 func (s Settings) Listener(e *process.Env, setting, addr string) {
@@ -68,7 +69,8 @@ func (s Settings) NATS(e *process.Env, setting, urls string) {
 		if err != nil || s.Plain || s.CA != "" || u.Scheme == "tls" || u.Scheme == "wss" || Loopback(u.Hostname()) {
 			continue
 		}
-		e.Fail(setting, "names %s, on another machine, and there is no TLS to it: set MARCHPROXY_TLS_CA, or use tls://"+remedy, u.Host)
+		e.Fail(setting, "names %s, on another machine, and there is no TLS to it: set MARCHPROXY_TLS_CA, or use tls://"+
+			remedy, u.Host)
 	}
 }
 

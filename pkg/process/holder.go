@@ -23,7 +23,8 @@ func Listen(ctx context.Context, addr, setting string) (net.Listener, error) {
 	n, convErr := strconv.Atoi(port)
 	if errors.Is(err, syscall.EADDRINUSE) && splitErr == nil && convErr == nil {
 		if who := Holder(n); who != "" {
-			return nil, fmt.Errorf("cannot listen on %s, which %s holds (%w); stop that, or change %s", addr, who, syscall.EADDRINUSE, setting)
+			return nil, fmt.Errorf("cannot listen on %s, which %s holds (%w); stop that, or change %s", addr, who,
+				syscall.EADDRINUSE, setting)
 		}
 	}
 	return nil, fmt.Errorf("cannot listen on %s (%w); change it with %s", addr, err, setting)

@@ -22,7 +22,8 @@ func TestListen(t *testing.T) {
 		t.Cleanup(func() { _ = first.Close() }) // nobody has connected
 		addr := first.Addr().String()
 		_, err = process.Listen(t.Context(), addr, "A_ADDR")
-		want := fmt.Sprintf("cannot listen on %s, which process.test (process %d) holds (address already in use); stop that, or change A_ADDR", addr, os.Getpid())
+		want := fmt.Sprintf("cannot listen on %s, which process.test (process %d) holds (address already in use); stop "+
+			"that, or change A_ADDR", addr, os.Getpid())
 		if err == nil || err.Error() != want || !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("%v, want %s", err, want)
 		}
@@ -33,7 +34,8 @@ func TestListen(t *testing.T) {
 			t.Errorf("%s is free, and held by %s", addr, who)
 		}
 	}
-	if _, err := process.Listen(t.Context(), "192.0.2.1:80", "A_ADDR"); err == nil || !strings.HasSuffix(err.Error(), "; change it with A_ADDR") {
+	if _, err := process.Listen(t.Context(), "192.0.2.1:80", "A_ADDR"); err == nil ||
+		!strings.HasSuffix(err.Error(), "; change it with A_ADDR") {
 		t.Errorf("an address of another machine: %v", err)
 	}
 }

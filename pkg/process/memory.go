@@ -17,7 +17,8 @@ const (
 	room = 32 << 20
 )
 
-// Sparing has a program that has the whole configuration in memory leave less room for garbage, unless GOGC says how much.
+// Sparing has a program that has the whole configuration in memory leave less room for garbage, unless GOGC says how
+// much.
 func Sparing(lookup func(string) (string, bool)) {
 	if _, set := lookup("GOGC"); !set {
 		debug.SetGCPercent(headroom)

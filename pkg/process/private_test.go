@@ -9,8 +9,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
-// TestPrivate: what another user has prepared where a directory or file is to be is not used, and nothing of this user's
-// is written through it.
+// TestPrivate: what another user has prepared where a directory or file is to be is not used, and nothing of this
+// user's is written through it.
 func TestPrivate(t *testing.T) {
 	place := t.TempDir()
 	dir := filepath.Join(place, "run", "marchproxy")

@@ -21,10 +21,13 @@ func env(values map[string]string) *process.Env {
 func TestEnv(t *testing.T) {
 	e := env(map[string]string{"S": " text ", "EMPTY": " ", "B": "true", "N": "7", "D": "1m30s", "A": ":8000"})
 	for what, ok := range map[string]bool{
-		"string": e.String("S", "x") == "text", "default string": e.String("NONE", "x") == "x", "empty string": e.String("EMPTY", "x") == "x",
-		"bool": e.Bool("B", false), "default bool": e.Bool("NONE", true), "int": e.Int("N", 1, 0, 9) == 7, "default int": e.Int("NONE", 3, 0, 9) == 3,
-		"duration": e.Duration("D", 0) == 90*time.Second, "default duration": e.Duration("NONE", time.Hour) == time.Hour,
-		"address": e.Addr("A", "x") == ":8000", "default address": e.Addr("NONE", "127.0.0.1:1") == "127.0.0.1:1", "no secret": e.Secret("NONE") == "",
+		"string": e.String("S", "x") == "text", "default string": e.String("NONE", "x") == "x",
+		"empty string": e.String("EMPTY", "x") == "x",
+		"bool":         e.Bool("B", false), "default bool": e.Bool("NONE", true), "int": e.Int("N", 1, 0, 9) == 7,
+		"default int": e.Int("NONE", 3, 0, 9) == 3,
+		"duration":    e.Duration("D", 0) == 90*time.Second, "default duration": e.Duration("NONE", time.Hour) == time.Hour,
+		"address": e.Addr("A", "x") == ":8000", "default address": e.Addr("NONE", "127.0.0.1:1") == "127.0.0.1:1",
+		"no secret": e.Secret("NONE") == "",
 	} {
 		if !ok {
 			t.Error(what)
@@ -37,7 +40,10 @@ func TestEnv(t *testing.T) {
 
 // TestEnvSentences: whatever is wrong is said at once, with the variable's name and what to do.
 func TestEnvSentences(t *testing.T) {
-	e := env(map[string]string{"B": "maybe", "N": "ten", "HIGH": "10", "D": "30", "MINUS": "-1s", "A": "localhost", "PORT": "a:70000"})
+	e := env(map[string]string{
+		"B": "maybe", "N": "ten", "HIGH": "10", "D": "30", "MINUS": "-1s", "A": "localhost",
+		"PORT": "a:70000",
+	})
 	e.Bool("B", false)
 	e.Int("N", 1, 0, 9)
 	e.Int("HIGH", 1, 0, 9)
@@ -81,7 +87,8 @@ func TestSecretFiles(t *testing.T) {
 	} {
 		e := env(values)
 		e.Required("X", "hint")
-		if err := e.Err(); err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "hint") || strings.Count(err.Error(), "\n") > 0 {
+		if err := e.Err(); err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "hint") ||
+			strings.Count(err.Error(), "\n") > 0 {
 			t.Errorf("%v instead of %s", err, want)
 		}
 	}
@@ -94,7 +101,8 @@ func TestLogger(t *testing.T) {
 		}
 	}
 	for _, level := range []string{"loud", "fatal", "panic"} {
-		if _, err := process.Logger(level); err == nil || !strings.Contains(err.Error(), "must be debug, info, warn or error") {
+		if _, err := process.Logger(level); err == nil ||
+			!strings.Contains(err.Error(), "must be debug, info, warn or error") {
 			t.Errorf("%s: %v", level, err)
 		}
 	}

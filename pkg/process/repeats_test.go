@@ -25,7 +25,8 @@ func TestRepeats(t *testing.T) {
 		}
 	}
 	for k := range 300 { // five times a second, with what differs each time
-		say(time.Duration(k)*200*time.Millisecond, "it failed", zap.Error(fmt.Errorf("read 127.0.0.1:%d: refused", k)), zap.Int("request_id", k))
+		say(time.Duration(k)*200*time.Millisecond, "it failed", zap.Error(fmt.Errorf("read 127.0.0.1:%d: refused", k)),
+			zap.Int("request_id", k))
 	}
 	say(time.Minute, "it failed", zap.Error(errors.New("read 127.0.0.1:1: refused")))
 	say(61*time.Second, "it failed", zap.Error(errors.New("read 127.0.0.1:1: refused")))
@@ -38,7 +39,8 @@ func TestRepeats(t *testing.T) {
 		got = append(got, strings.TrimSpace(fmt.Sprint(e.Message, " ", m["error"], m["resource"], " ", m["repeated"])))
 	}
 	want := []string{
-		"it failed read 127.0.0.1:0: refused<nil> <nil>", "it failed read 127.0.0.1:1: refused<nil> 299", "it failed no space left<nil> <nil>",
+		"it failed read 127.0.0.1:0: refused<nil> <nil>", "it failed read 127.0.0.1:1: refused<nil> 299",
+		"it failed no space left<nil> <nil>",
 		"refused <nil>one <nil>", "refused <nil>two <nil>",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {

@@ -29,7 +29,10 @@ func rules(v resource.Violations) string {
 func TestDecodeSpecRefuses(t *testing.T) {
 	for _, c := range []struct{ kind, raw, want string }{
 		{"Route", `{"path":{"prefix":"/\u0000"}}`, "$.path.prefix json.zero"},
-		{"Route", `{"hosts":["a","b\u0000c"],"direct_response":{"body":"x\u0000"}}`, "$.hosts[1] json.zero; $.direct_response.body json.zero"},
+		{
+			"Route", `{"hosts":["a","b\u0000c"],"direct_response":{"body":"x\u0000"}}`,
+			"$.hosts[1] json.zero; $.direct_response.body json.zero",
+		},
 		{"Gateway", `{"access_log":{"fields":{"a\u0000":"b"}}}`, `$.access_log.fields["a\x00"] json.zero`},
 		{"Gateway", `{"access_log":{"fields":{"a":"\u0000"}}}`, `$.access_log.fields.a json.zero`},
 		{"Route", `{"timeout":"\u0000"}`, "$.timeout json.type; $.timeout json.zero"},
@@ -38,7 +41,8 @@ func TestDecodeSpecRefuses(t *testing.T) {
 		{"Route", `{"hosts":["a"],"hosts":["b"]}`, "$.hosts json.duplicate"},
 		{"Route", `{"hosts":"a"}`, "$.hosts json.type"},
 		{"Route", `{"hosts":[1]}`, "$.hosts[0] json.type"},
-		{"Route", `{"backends":[{"weight":-1},{"weight":1.5},{"weight":4294967296}]}`, "$.backends[0].weight json.type; $.backends[1].weight json.type; $.backends[2].weight json.type"},
+		{"Route", `{"backends":[{"weight":-1},{"weight":1.5},{"weight":4294967296}]}`, "$.backends[0].weight json.type; " +
+			"$.backends[1].weight json.type; $.backends[2].weight json.type"},
 		{"Route", `{"timeout":"soon"}`, "$.timeout json.type"},
 		{"Route", `{"idleTimeout":"1s"}`, "$.idleTimeout json.unknown_field"},
 		{"Route", `{"timeout":null,"hosts":null}`, "$.timeout json.type; $.hosts json.type"},
@@ -124,7 +128,8 @@ func TestParsePayloadRefuses(t *testing.T) {
 }
 
 func TestHash(t *testing.T) {
-	a, b := resource.Sum(resource.Tombstone(resource.Ref{Kind: "Route", Name: "a"}, 1)), resource.Sum(resource.Tombstone(resource.Ref{Kind: "Route", Name: "b"}, 1))
+	a, b := resource.Sum(resource.Tombstone(resource.Ref{Kind: "Route", Name: "a"}, 1)),
+		resource.Sum(resource.Tombstone(resource.Ref{Kind: "Route", Name: "b"}, 1))
 	if a == b {
 		t.Error("two objects have one hash")
 	}

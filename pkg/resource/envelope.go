@@ -18,8 +18,10 @@ func CheckEnvelope(owner string, labels map[string]string) Violations {
 		v = append(v, Violation{Path: "$.labels", Message: "are more than 32", Rule: "labels"})
 	}
 	for name, value := range labels {
-		if name == "" || utf8.RuneCountInString(name) > 63 || utf8.RuneCountInString(value) > 256 || strings.ContainsRune(name+value, 0) {
-			v = append(v, Violation{Path: fmt.Sprintf("$.labels[%q]", name), Message: "has a name of 1 to 63 and a value of at most 256 characters", Rule: "labels"})
+		if name == "" || utf8.RuneCountInString(name) > 63 || utf8.RuneCountInString(value) > 256 ||
+			strings.ContainsRune(name+value, 0) {
+			v = append(v, Violation{Path: fmt.Sprintf("$.labels[%q]", name), Message: "has a name of 1 to 63 and a value of " +
+				"at most 256 characters", Rule: "labels"})
 		}
 	}
 	slices.SortStableFunc(v, func(a, b Violation) int { return strings.Compare(a.Path, b.Path) })

@@ -68,8 +68,14 @@ func TestForms(t *testing.T) {
 func TestFormsAreSaid(t *testing.T) {
 	for _, c := range []struct{ kind, spec, path, says string }{
 		{KindRoute, `{"hosts":["HTTP://a.test"],"direct_response":{"status":200}}`, "$.hosts[0]", `"shop.example.com"`},
-		{KindLicense, `{"key":"PENG-ABCD-EFGH-IJKL-MNOP-XJG5","expires_at":"tomorrow"}`, "$.expires_at", `"2027-01-31T00:00:00Z"`},
-		{KindGateway, `{"listeners":[{"name":"h","port":80}],"access_log":{"fields":{"a b":"x"}}}`, `$.access_log.fields["a b"]`, `"duration_ms"`},
+		{
+			KindLicense, `{"key":"PENG-ABCD-EFGH-IJKL-MNOP-XJG5","expires_at":"tomorrow"}`, "$.expires_at",
+			`"2027-01-31T00:00:00Z"`,
+		},
+		{
+			KindGateway, `{"listeners":[{"name":"h","port":80}],"access_log":{"fields":{"a b":"x"}}}`,
+			`$.access_log.fields["a b"]`, `"duration_ms"`,
+		},
 	} {
 		k, _ := KindByName(c.kind)
 		m, v := DecodeSpec(k, []byte(c.spec))
@@ -77,7 +83,8 @@ func TestFormsAreSaid(t *testing.T) {
 			t.Fatal(v)
 		}
 		v = Validate(m)
-		if len(v) != 1 || v[0].Path != c.path || !strings.Contains(v[0].Message, c.says) || strings.Contains(v[0].Message, "^") {
+		if len(v) != 1 || v[0].Path != c.path || !strings.Contains(v[0].Message, c.says) ||
+			strings.Contains(v[0].Message, "^") {
 			t.Errorf("%s %s: %v", c.kind, c.spec, v)
 		}
 	}

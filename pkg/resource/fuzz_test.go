@@ -46,7 +46,10 @@ func seeds(t testing.TB, add func(kind int, spec []byte)) {
 // again: as the canonical spec, as an event's payload, as the row's document.
 func FuzzDecodeSpec(f *testing.F) {
 	seeds(f, func(kind int, spec []byte) { f.Add(uint8(kind), spec) })
-	for _, raw := range []string{`{"timeout":"1h"}`, `{"hosts":["\u0000"]}`, `{"retry":{"backoff":"0.25s"}}`, `{"protocol":1}`, `null`, `{"tracing":{"percent":"NaN"}}`} {
+	for _, raw := range []string{
+		`{"timeout":"1h"}`, `{"hosts":["\u0000"]}`, `{"retry":{"backoff":"0.25s"}}`,
+		`{"protocol":1}`, `null`, `{"tracing":{"percent":"NaN"}}`,
+	} {
 		for i := range resource.Kinds {
 			f.Add(uint8(i), []byte(raw))
 		}

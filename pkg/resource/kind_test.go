@@ -16,7 +16,8 @@ func TestKinds(t *testing.T) {
 	at := 0
 	for _, k := range Kinds {
 		if at < len(want) && k.Name == want[at].Name {
-			if k.Path != want[at].Path || k.Token != want[at].Token || string(k.New().ProtoReflect().Descriptor().Name()) != k.Name {
+			if k.Path != want[at].Path || k.Token != want[at].Token ||
+				string(k.New().ProtoReflect().Descriptor().Name()) != k.Name {
 				t.Errorf("%s has the path %s and the token %s", k.Name, k.Path, k.Token)
 			}
 			at++

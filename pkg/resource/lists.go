@@ -94,11 +94,13 @@ func (r *listRules) keptBy(list protoreflect.List) bool {
 }
 
 // unlessKept has the validator pass over lists that keep their rules.
-var unlessKept = protovalidate.WithFilter(protovalidate.FilterFunc(func(m protoreflect.Message, d protoreflect.Descriptor) bool {
-	f, ok := d.(protoreflect.FieldDescriptor)
-	if !ok {
-		return true
-	}
-	r := rulesOf(f)
-	return r == nil || !r.keptBy(m.Get(f).List())
-}))
+var unlessKept = protovalidate.WithFilter(
+	protovalidate.FilterFunc(func(m protoreflect.Message, d protoreflect.Descriptor) bool {
+		f, ok := d.(protoreflect.FieldDescriptor)
+		if !ok {
+			return true
+		}
+		r := rulesOf(f)
+		return r == nil || !r.keptBy(m.Get(f).List())
+	}),
+)

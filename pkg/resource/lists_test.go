@@ -31,17 +31,23 @@ func TestListsOfNames(t *testing.T) {
 		{[]string{strings.Repeat("ä", 63)}, "", ""},
 		{[]string{strings.Repeat("ä", 64)}, "$.listeners[0].certificates[0]", "string.max_len"},
 	} {
-		found := resource.Validate(&configv1.Gateway{Listeners: []*configv1.Listener{{Name: "a", Port: 1, Certificates: c.list}}})
+		found := resource.Validate(&configv1.Gateway{
+			Listeners: []*configv1.Listener{{Name: "a", Port: 1, Certificates: c.list}},
+		})
 		if c.rule == "" && len(found) == 0 || len(found) == 1 && found[0].Path == c.path && found[0].Rule == c.rule {
 			continue
 		}
 		t.Errorf("%d names: %v, want %s at %q", len(c.list), found, c.rule, c.path)
 	}
-	found := resource.Validate(&configv1.Route{Hosts: []string{"a.test", "A.test", "b.test"}, DirectResponse: &configv1.DirectResponse{Status: 200}})
+	found := resource.Validate(&configv1.Route{
+		Hosts:          []string{"a.test", "A.test", "b.test"},
+		DirectResponse: &configv1.DirectResponse{Status: 200},
+	})
 	if len(found) != 1 || found[0].Path != "$.hosts[1]" || found[0].Rule != "string.pattern" {
 		t.Errorf("a host in capitals: %v", found)
 	}
-	if found := resource.Validate(&configv1.ClientAuth{CaCertificate: "ca"}); len(found) != 1 || found[0].Path != "$.hosts" || found[0].Rule != "repeated.min_items" {
+	if found := resource.Validate(&configv1.ClientAuth{CaCertificate: "ca"}); len(found) != 1 ||
+		found[0].Path != "$.hosts" || found[0].Rule != "repeated.min_items" {
 		t.Errorf("no hosts: %v", found)
 	}
 }

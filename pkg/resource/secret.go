@@ -72,7 +72,8 @@ func fieldsWithSecrets(d protoreflect.MessageDescriptor, above map[protoreflect.
 		}
 		// What is not understood here would be stored and shown as it is.
 		if s.Use != configv1.Secret_SECRET_UNSPECIFIED && (f.Kind() != protoreflect.StringKind || f.IsList()) || f.IsMap() {
-			panic(fmt.Sprintf("resource: %s cannot be a secret or have any: a secret is a string, and not in a map", f.FullName()))
+			panic(fmt.Sprintf("resource: %s cannot be a secret or have any: a secret is a string, and not in a map",
+				f.FullName()))
 		}
 		if s.Use == configv1.Secret_SECRET_HASHED && d.Fields().ByName(DigestField) == nil {
 			panic(fmt.Sprintf("resource: %s is hashed, and there is no field %s beside it", f.FullName(), DigestField))
@@ -143,8 +144,10 @@ func (s Secret) Holder() proto.Message { return s.holder.Interface() }
 // Digest is the digest beside a secret that is hashed.
 func (s Secret) Digest() Secret {
 	out := s
-	out.Use, out.Member, out.field = configv1.Secret_SECRET_DIGEST, DigestField, s.field.Parent().(protoreflect.MessageDescriptor).Fields().ByName(DigestField)
-	out.Field, out.Path = strings.TrimSuffix(s.Field, s.Member)+DigestField, strings.TrimSuffix(s.Path, s.Member)+DigestField
+	out.Use, out.Member, out.field = configv1.Secret_SECRET_DIGEST, DigestField,
+		s.field.Parent().(protoreflect.MessageDescriptor).Fields().ByName(DigestField)
+	out.Field, out.Path = strings.TrimSuffix(s.Field, s.Member)+DigestField, strings.TrimSuffix(s.Path, s.Member)+
+		DigestField
 	return out
 }
 

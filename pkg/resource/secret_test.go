@@ -13,23 +13,26 @@ import (
 )
 
 // secretName is how a field is called that may be a secret.
-var secretName = regexp.MustCompile(`key|secret|token|passw|hash|sha|digest|credential|private|cert|sign|auth|seal|value|pem|chain|jwks`)
+var secretName = regexp.MustCompile(
+	`key|secret|token|passw|hash|sha|digest|credential|private|cert|sign|auth|seal|value|pem|chain|jwks`,
+)
 
 // harmless are the fields that are called as if they were secrets and are none, and why.
 var harmless = map[string]string{
-	"AccessLog.FieldsEntry.key":               "a field's name in the log",
-	"AccessLog.FieldsEntry.value":             "a format of the log, of what requests and responses have",
-	"Certificate.chain":                       "is shown to every client",
-	"ClientAuth.ca_certificate":               "a Certificate's name",
-	"ClientAuth.certificates":                 "Certificates' names",
-	"Gateway.auth_policy":                     "an AuthPolicy's name",
-	"Jwt.jwks":                                "public keys: the rules refuse others (TestRefusedKeySets)",
-	"JwtKey.public_key":                       "is public: the rules refuse private keys",
-	"Listener.certificates":                   "Certificates' names",
-	"Route.auth_policy":                       "an AuthPolicy's name",
-	"UpstreamTls.ca_certificate":              "a Certificate's name",
-	"UpstreamTls.client_certificate":          "a Certificate's name, whose key is sealed there",
-	"HeaderValue.value":                       "what requests or responses get; a password there is in every request, and docs/threat-model.md says so",
+	"AccessLog.FieldsEntry.key":      "a field's name in the log",
+	"AccessLog.FieldsEntry.value":    "a format of the log, of what requests and responses have",
+	"Certificate.chain":              "is shown to every client",
+	"ClientAuth.ca_certificate":      "a Certificate's name",
+	"ClientAuth.certificates":        "Certificates' names",
+	"Gateway.auth_policy":            "an AuthPolicy's name",
+	"Jwt.jwks":                       "public keys: the rules refuse others (TestRefusedKeySets)",
+	"JwtKey.public_key":              "is public: the rules refuse private keys",
+	"Listener.certificates":          "Certificates' names",
+	"Route.auth_policy":              "an AuthPolicy's name",
+	"UpstreamTls.ca_certificate":     "a Certificate's name",
+	"UpstreamTls.client_certificate": "a Certificate's name, whose key is sealed there",
+	"HeaderValue.value": "what requests or responses get; a password there is in every request, " +
+		"and docs/threat-model.md says so",
 	"RequiredClaim.values":                    "what a claim may be",
 	"RateLimitPolicy.NodeSelectorEntry.key":   "a label's name",
 	"RateLimitPolicy.NodeSelectorEntry.value": "a label",
@@ -86,13 +89,15 @@ func TestSecrets(t *testing.T) {
 		KindCertificate: {`{"chain":"c","private_key":"k"}`, "private_key", "$.private_key", `{"chain":"c"}`},
 		KindLicense:     {`{"key":"k","max_proxies":2}`, "key", "$.key", `{"max_proxies":2}`},
 		KindAuthPolicy: {
-			`{"jwt":{"keys":[{"kid":"a.b","algorithm":"HS256","secret":"s"},{"kid":"c","public_key":"p"}]},"tokens":[{"name":"ci","value":"v","sha256":"d"}]}`,
+			`{"jwt":{"keys":[{"kid":"a.b","algorithm":"HS256","secret":"s"},{"kid":"c","public_key":"p"}]},` +
+				`"tokens":[{"name":"ci","value":"v","sha256":"d"}]}`,
 			"jwt.keys.a.b.secret jwt.keys.c.secret tokens.ci.value tokens.ci.sha256",
 			"$.jwt.keys[0].secret $.jwt.keys[1].secret $.tokens[0].value $.tokens[0].sha256",
 			`{"jwt":{"keys":[{"kid":"a.b","algorithm":"HS256"},{"kid":"c","public_key":"p"}]},"tokens":[{"name":"ci"}]}`,
 		},
 		KindGateway: {
-			`{"api_keys":[{"name":"k","key":"v","sha256":"d"}]}`, "api_keys.k.key api_keys.k.sha256", "$.api_keys[0].key $.api_keys[0].sha256",
+			`{"api_keys":[{"name":"k","key":"v","sha256":"d"}]}`, "api_keys.k.key api_keys.k.sha256",
+			"$.api_keys[0].key $.api_keys[0].sha256",
 			`{"api_keys":[{"name":"k"}]}`,
 		},
 		KindRoute: {`{"hosts":["a.test"]}`, "", "", `{"hosts":["a.test"]}`},
@@ -115,7 +120,8 @@ func TestSecrets(t *testing.T) {
 		}
 		shown, err := CanonicalSpec(Redacted(m))
 		var got, want any
-		if json.Unmarshal(shown, &got) != nil || json.Unmarshal([]byte(c.shown), &want) != nil || err != nil || string(shown) != c.shown {
+		if json.Unmarshal(shown, &got) != nil || json.Unmarshal([]byte(c.shown), &want) != nil || err != nil ||
+			string(shown) != c.shown {
 			t.Errorf("%s: shown as %s, want %s (%v)", kind, shown, c.shown, err)
 		}
 		if !proto.Equal(m, was) {

@@ -79,7 +79,8 @@ func TestNothingOfTheCallerCanBeRead(t *testing.T) {
 	if status := ask(m); status != "403" {
 		t.Errorf("a caller who is not sealed is answered %s", status)
 	}
-	if got, err := rpc.Apply(t.Context(), nc, boxOf(t, "the secret of another place"), r); err != nil || got.Status != 403 {
+	if got, err := rpc.Apply(t.Context(), nc, boxOf(t, "the secret of another place"), r); err != nil ||
+		got.Status != 403 {
 		t.Errorf("another SECRET_KEY is answered %d %v", got.Status, err)
 	}
 }

@@ -2,8 +2,8 @@
 //
 // SECRET_KEY is stretched by HKDF to an AES-256-GCM key. What is sealed is bound to the object and field
 // that it belongs to, so that it opens nowhere else, and names its key, so that keys can be rotated: new
-// values use the first key, old ones open with any. What need not be secret and must not be made up is signed (HMAC-SHA-256)
-// by keys that are stretched from the same.
+// values use the first key, old ones open with any. What need not be secret and must not be made up is signed
+// (HMAC-SHA-256) by keys that are stretched from the same.
 package seal
 
 import (

@@ -44,7 +44,13 @@ func TestSealed(t *testing.T) {
 func TestPlace(t *testing.T) {
 	b := box(t, old)
 	s := b.Seal("x", "Certificate", "site", "private_key")
-	for _, p := range [][3]string{{"Certificate", "other", "private_key"}, {"AuthPolicy", "site", "private_key"}, {"Certificate", "site", "chain"}, {"Certificate", "siteprivate_key", ""}, {"", "", ""}} {
+	for _, p := range [][3]string{
+		{"Certificate", "other", "private_key"},
+		{"AuthPolicy", "site", "private_key"},
+		{"Certificate", "site", "chain"},
+		{"Certificate", "siteprivate_key", ""},
+		{"", "", ""},
+	} {
 		if got, err := b.Open(s, p[0], p[1], p[2]); err == nil {
 			t.Errorf("opens at %v: %q", p, got)
 		}
@@ -64,7 +70,8 @@ func TestRotation(t *testing.T) {
 	if got, err := box(t, fresh).Open(now, "K", "n", "f"); err != nil || got != "x" {
 		t.Error("what is sealed now needs the old key:", got, err)
 	}
-	if _, err := box(t, fresh).Open(was, "K", "n", "f"); err == nil || !strings.Contains(err.Error(), "another SECRET_KEY") {
+	if _, err := box(t, fresh).Open(was, "K", "n", "f"); err == nil ||
+		!strings.Contains(err.Error(), "another SECRET_KEY") {
 		t.Error(err)
 	}
 }
@@ -81,7 +88,10 @@ func TestShortKey(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	b := box(f, fresh+","+old)
 	sealed := b.Seal("x", "K", "n", "f")
-	for _, s := range []string{"", "x", "sealed:v1:", "sealed:v1::", sealed, sealed[:len(sealed)-1], sealed + "A", "sealed:v1:" + strings.Repeat("0", 8) + ":AAAA", strings.ToUpper(sealed)} {
+	for _, s := range []string{
+		"", "x", "sealed:v1:", "sealed:v1::", sealed, sealed[:len(sealed)-1], sealed + "A",
+		"sealed:v1:" + strings.Repeat("0", 8) + ":AAAA", strings.ToUpper(sealed),
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -56,8 +56,10 @@ type entry struct {
 
 func newListener(x *Index, l *configv1.Listener) *Listener {
 	return &Listener{
-		index: x, name: l.GetName(), listed: map[string]bool{}, naming: byAge{at: map[string]int{}}, certs: map[string][]string{},
-		contested: map[string]struct{}{}, demand: map[string]*entry{}, siblings: map[string][]*entry{}, chains: map[string]*chain{},
+		index: x, name: l.GetName(), listed: map[string]bool{}, naming: byAge{at: map[string]int{}},
+		certs:     map[string][]string{},
+		contested: map[string]struct{}{}, demand: map[string]*entry{}, siblings: map[string][]*entry{},
+		chains: map[string]*chain{},
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/servername"
 )
 
-// The rules of the package once more, from scratch and without an index: what [servername.Index] keeps up to date has to
-// be what this finds.
+// The rules of the package once more, from scratch and without an index: what [servername.Index] keeps up to date has
+// to be what this finds.
 
 type wanted struct {
 	chains   map[string]*servername.Chain
@@ -56,11 +56,15 @@ func presented(g string, l *configv1.Listener, all map[string]material) []string
 		if len(gateways) == 0 && len(c.GetListeners()) > 0 {
 			gateways = []string{resource.DefaultGateway}
 		}
-		if slices.Contains(gateways, g) && (len(c.GetListeners()) == 0 || slices.Contains(c.GetListeners(), l.GetName())) && !slices.Contains(list, m.name) {
+		if slices.Contains(gateways, g) && (len(c.GetListeners()) == 0 || slices.Contains(c.GetListeners(), l.GetName())) &&
+			!slices.Contains(list, m.name) {
 			naming = append(naming, m)
 		}
 	}
-	slices.SortFunc(naming, func(a, b material) int { return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.name, b.name)) })
+	slices.SortFunc(naming, func(a, b material) int {
+		return cmp.Or(cmp.Compare(a.created, b.created),
+			cmp.Compare(a.name, b.name))
+	})
 	for _, m := range naming {
 		list = append(list, m.name)
 	}

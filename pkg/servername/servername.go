@@ -54,7 +54,8 @@ type decision struct {
 // New is the index of a gateway that is not there yet; find finds a certificate by its name, nil where there is none.
 func New(gateway string, find func(name string) *Certificate) *Index {
 	return &Index{
-		gateway: gateway, find: find, certs: map[string]*Certificate{}, naming: map[string]*Certificate{}, known: map[string]int{},
+		gateway: gateway, find: find, certs: map[string]*Certificate{}, naming: map[string]*Certificate{},
+		known: map[string]int{},
 		below: map[string]map[string]struct{}{}, decided: map[string]decision{},
 	}
 }
@@ -235,13 +236,16 @@ func (x *Index) SetGateway(g *configv1.Gateway) {
 	}
 	u := newUpdate()
 	was := x.spec
-	if x.spec = https; !slices.EqualFunc(was, https, func(a, b *configv1.Listener) bool { return a.GetName() == b.GetName() }) {
+	if x.spec = https; !slices.EqualFunc(was, https, func(a, b *configv1.Listener) bool {
+		return a.GetName() == b.GetName()
+	}) {
 		x.restart(u)
 		was = make([]*configv1.Listener, len(https))
 	}
 	for i, l := range x.https {
 		l.relist(https[i].GetCertificates(), u)
-		if before := was[i].GetClientAuth(); !slices.EqualFunc(before, https[i].GetClientAuth(), func(a, b *configv1.ClientAuth) bool { return proto.Equal(a, b) }) {
+		if before := was[i].GetClientAuth(); !slices.EqualFunc(before, https[i].GetClientAuth(),
+			func(a, b *configv1.ClientAuth) bool { return proto.Equal(a, b) }) {
 			l.authenticate(https[i].GetClientAuth(), u)
 		}
 	}

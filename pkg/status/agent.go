@@ -59,7 +59,8 @@ func (s AgentStatus) last() AgentStatus {
 
 // urgent: what wait=live waits for.
 func (s AgentStatus) urgent(since AgentStatus) bool {
-	return s.Epoch != since.Epoch || s.Revision != since.Revision || s.State != since.State || s.Mode != since.Mode || s.Reason != since.Reason ||
+	return s.Epoch != since.Epoch || s.Revision != since.Revision || s.State != since.State || s.Mode != since.Mode ||
+		s.Reason != since.Reason ||
 		!slices.EqualFunc(s.Policies, since.Policies,
 			func(a, b PolicyStatus) bool { return a.Name == b.Name && a.Revision == b.Revision })
 }

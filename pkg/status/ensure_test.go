@@ -46,7 +46,8 @@ func TestStreamIsThere(t *testing.T) {
 	go func() {
 		ended <- status.WatchXds(ctx, nc, js, &reader{views: map[string]*status.View{}, lost: map[string]bool{}})
 	}()
-	for end := time.Now().Add(status.Heartbeat); made.Load() == before; time.Sleep(10 * time.Millisecond) { // it begins with that
+	// it begins with that
+	for end := time.Now().Add(status.Heartbeat); made.Load() == before; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the second watch does not look whether the stream is there")
 		}

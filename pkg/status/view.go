@@ -39,8 +39,9 @@ type Refused struct {
 // NewView returns a view of a server that nobody has heard of.
 func NewView() *View {
 	return &View{
-		pages: map[int32]XdsPage{}, seqs: map[int32]int64{}, at: map[string]int32{}, counts: map[string]Count{}, refused: map[ObjectRef][]Refused{},
-		names: map[string]int32{}, hosts: map[string]int{},
+		pages: map[int32]XdsPage{}, seqs: map[int32]int64{}, at: map[string]int32{}, counts: map[string]Count{},
+		refused: map[ObjectRef][]Refused{},
+		names:   map[string]int32{}, hosts: map[string]int{},
 	}
 }
 
@@ -71,8 +72,8 @@ func (d *Difference) add(o Difference) {
 	d.Absent = append(d.Absent, o.Absent...)
 }
 
-// Report takes a report. Fresh says that it comes as it is sent; others, which were kept, do not count where a fresh one
-// is known. Not ok says that it was not taken.
+// Report takes a report. Fresh says that it comes as it is sent; others, which were kept, do not count where a fresh
+// one is known. Not ok says that it was not taken.
 func (v *View) Report(s XdsStatus, fresh bool) (d Difference, ok bool) {
 	if (v.fresh && !fresh) || (s.StartedAt == v.started && s.Number < v.Head.Number) {
 		return d, false
@@ -82,7 +83,8 @@ func (v *View) Report(s XdsStatus, fresh bool) (d Difference, ok bool) {
 	if v.Head = s; s.Pages == "" && !s.Stopping {
 		// A server of an older version says everything at once: that is one page.
 		d.add(v.put(XdsPage{
-			StartedAt: s.StartedAt, Seq: v.seqs[0] + 1, Proxies: s.Proxies, Rejected: s.Rejected, Absent: s.Absent, Unresolved: s.Unresolved,
+			StartedAt: s.StartedAt, Seq: v.seqs[0] + 1, Proxies: s.Proxies, Rejected: s.Rejected, Absent: s.Absent,
+			Unresolved: s.Unresolved,
 		}))
 	}
 	v.Head.Proxies, v.Head.Rejected, v.Head.Absent, v.Head.Unresolved = nil, nil, nil, nil
@@ -292,7 +294,8 @@ func (v *View) Rejected() []RejectedResource {
 		if len(b.Objects) > 0 {
 			y = b.Objects[0]
 		}
-		return cmp.Or(cmp.Compare(a.Gateway, b.Gateway), cmp.Compare(a.Resource, b.Resource), cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Name, y.Name))
+		return cmp.Or(cmp.Compare(a.Gateway, b.Gateway), cmp.Compare(a.Resource, b.Resource), cmp.Compare(x.Kind, y.Kind),
+			cmp.Compare(x.Name, y.Name))
 	})
 	// A resource of many objects comes in parts.
 	v.sorted = slices.CompactFunc(v.sorted, func(a, b RejectedResource) bool {

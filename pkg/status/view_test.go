@@ -26,12 +26,16 @@ func (s *sender) start() {
 }
 
 func proxy(i, form int) status.ProxyStatus {
-	return status.ProxyStatus{ID: fmt.Sprintf("envoy-%d", i), Gateway: fmt.Sprintf("g%d", i%3), Address: fmt.Sprintf("10.0.0.%d:1", i), OverLimit: form%2 == 1}
+	return status.ProxyStatus{
+		ID: fmt.Sprintf("envoy-%d", i), Gateway: fmt.Sprintf("g%d", i%3),
+		Address: fmt.Sprintf("10.0.0.%d:1", i), OverLimit: form%2 == 1,
+	}
 }
 
 func refused(i, form int) status.RejectedResource {
 	return status.RejectedResource{
-		Gateway: "g0", Resource: fmt.Sprintf("Cluster c%d", i), Reason: fmt.Sprint("reason ", form, strings.Repeat("x", 4000*(form%3))),
+		Gateway: "g0", Resource: fmt.Sprintf("Cluster c%d", i), Reason: fmt.Sprint("reason ", form,
+			strings.Repeat("x", 4000*(form%3))),
 		Objects: []status.ObjectRef{{Kind: "Service", Name: fmt.Sprintf("c%d", i), Revision: int64(form)}},
 	}
 }
@@ -126,7 +130,10 @@ func (s *sender) say(t *testing.T, w *wire) {
 		w.publish(fmt.Sprint("page ", p.Page), m.Data)
 	}
 	s.number++
-	raw, err := json.Marshal(status.XdsStatus{ID: "x", StartedAt: fmt.Sprintf("%09d", s.started), Number: s.number, Pages: s.pages.Digest()})
+	raw, err := json.Marshal(status.XdsStatus{
+		ID: "x", StartedAt: fmt.Sprintf("%09d", s.started), Number: s.number,
+		Pages: s.pages.Digest(),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,8 +188,8 @@ func differing(a, b []string) (out []string) {
 }
 
 // TestView: whatever is lost, restarted or changed meanwhile, a view that says that it is whole shows exactly what the
-// server had when it made the report; and it becomes whole as soon as it has read what NATS keeps, or what is lost there
-// too has been said again.
+// server had when it made the report; and it becomes whole as soon as it has read what NATS keeps, or what is lost
+// there too has been said again.
 func TestView(t *testing.T) {
 	for seed := range uint64(40) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -241,12 +248,15 @@ func TestView(t *testing.T) {
 	}
 }
 
-// TestOldServer: the reports of a server of a version without pages are understood, one replaces the other, and a server
-// that is upgraded or set back begins anew.
+// TestOldServer: the reports of a server of a version without pages are understood, one replaces the other, and a
+// server that is upgraded or set back begins anew.
 func TestOldServer(t *testing.T) {
 	v := status.NewView()
 	old := func(proxies ...int) status.XdsStatus {
-		s := status.XdsStatus{ID: "x", StartedAt: "1", Rejected: []status.RejectedResource{refused(1, 1)}, Unresolved: []string{"name-1.test"}}
+		s := status.XdsStatus{
+			ID: "x", StartedAt: "1", Rejected: []status.RejectedResource{refused(1, 1)},
+			Unresolved: []string{"name-1.test"},
+		}
 		for _, i := range proxies {
 			p := proxy(i, 0)
 			p.AppliedRevision = int64(i)

@@ -35,8 +35,8 @@ type Reporter interface {
 	Again(calls int) []Message
 }
 
-// ReportXds publishes what a server has to report whenever changed is signalled, and at each heartbeat, until the context
-// ends; then once more, as stopping. What is not urgent may come a little later.
+// ReportXds publishes what a server has to report whenever changed is signalled, and at each heartbeat, until the
+// context ends; then once more, as stopping. What is not urgent may come a little later.
 func ReportXds(ctx context.Context, nc *nats.Conn, changed <-chan struct{}, r Reporter) error {
 	connected := nc.StatusChanged(nats.CONNECTED)
 	defer nc.RemoveStatusListener(connected)
@@ -209,7 +209,8 @@ func (w *watch) lack(id string) {
 	}
 }
 
-// read takes what the stream keeps of a server, or of all: the reports first, which say which process of the server counts.
+// read takes what the stream keeps of a server, or of all: the reports first, which say which process of the server
+// counts.
 func (w *watch) read(ctx context.Context, js jetstream.JetStream, id string) {
 	s, err := js.Stream(ctx, StreamName)
 	if err != nil {
@@ -246,7 +247,8 @@ func (w *watch) read(ctx context.Context, js jetstream.JetStream, id string) {
 	}
 }
 
-// LastXds is what a server reported last; not ok where none of it is kept. It waits for NATS as long as the context lasts.
+// LastXds is what a server reported last; not ok where none of it is kept. It waits for NATS as long as the context
+// lasts.
 func LastXds(ctx context.Context, js jetstream.JetStream, id string) (*View, bool) {
 	head, ok := Last[XdsStatus](ctx, js, id)
 	if !ok {

@@ -150,8 +150,8 @@ func (r *reader) wants(t *testing.T, within time.Duration, want string) {
 }
 
 // TestWire: two servers with thousands of Envoys, over a real NATS whose messages are no larger than a megabyte: who is
-// there, who comes later, who misses what is said, and who was there before NATS was restarted has all of them; the last
-// report of a server that has stopped, and its pages, are what it finds when it starts.
+// there, who comes later, who misses what is said, and who was there before NATS was restarted has all of them; the
+// last report of a server that has stopped, and its pages, are what it finds when it starts.
 func TestWire(t *testing.T) {
 	s := natstest.Start(t)
 	early := startReader(t, s)
@@ -196,8 +196,8 @@ func TestWire(t *testing.T) {
 	early.wants(t, 5*time.Second, "[a 3 b 10]")
 }
 
-// BenchmarkChange is what a change of one Envoy costs, its page and a report made and taken, however many there are; and
-// a report with nothing else.
+// BenchmarkChange is what a change of one Envoy costs, its page and a report made and taken, however many there are;
+// and a report with nothing else.
 func BenchmarkChange(b *testing.B) {
 	for _, n := range []int{10, 1000, 5000} {
 		for _, moves := range []bool{false, true} {
@@ -222,7 +222,8 @@ func BenchmarkChange(b *testing.B) {
 						size += len(m.Data)
 					}
 					raw, err := json.Marshal(status.XdsStatus{
-						ID: "x", StartedAt: "1", Number: int64(number), Pages: pages.Digest(), Live: map[string]int64{"g0": int64(number)}, Connected: map[string]int32{"g0": int32(n)},
+						ID: "x", StartedAt: "1", Number: int64(number), Pages: pages.Digest(),
+						Live: map[string]int64{"g0": int64(number)}, Connected: map[string]int32{"g0": int32(n)},
 					})
 					var s status.XdsStatus
 					if err == nil {

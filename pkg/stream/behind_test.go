@@ -46,7 +46,10 @@ func TestBehindSays(t *testing.T) {
 	if reads == 0 || takes == 0 {
 		t.Errorf("it has told %d times of reading, %d of taking over", reads, takes)
 	}
-	for _, want := range []string{"reading the configuration's events: ", "taking over revision 1: 0 of 5000", "up to the configuration's stream again"} {
+	for _, want := range []string{
+		"reading the configuration's events: ", "taking over revision 1: 0 of 5000",
+		"up to the configuration's stream again",
+	} {
 		if !strings.Contains(c.log.String(), want) {
 			t.Errorf("the log lacks %q: %s", want, c.log)
 		}

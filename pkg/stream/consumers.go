@@ -57,7 +57,8 @@ func begin(cons jetstream.Consumer, err error) func(opt Options) (jetstream.Mess
 
 // ConsumerName is that of a consumer of a filter, where consumers are apart: edge-1-ratelimit.
 func ConsumerName(prefix, filter string) string {
-	return prefix + "-" + strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(filter, SubjectPrefix), "resource."), ".*")
+	return prefix + "-" + strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(filter, SubjectPrefix), "resource."),
+		".*")
 }
 
 // unused is how long a consumer stays whose owner has gone.
@@ -71,7 +72,8 @@ func named(ctx context.Context, st jetstream.Stream, prefix, filter string) (jet
 		return nil, err
 	}
 	return st.CreateConsumer(ctx, jetstream.ConsumerConfig{
-		Name: name, FilterSubject: filter, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, AckPolicy: jetstream.AckNonePolicy,
+		Name: name, FilterSubject: filter, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+		AckPolicy:         jetstream.AckNonePolicy,
 		InactiveThreshold: unused, MemoryStorage: true, Replicas: 1,
 	})
 }

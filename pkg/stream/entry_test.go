@@ -22,13 +22,15 @@ func TestReadOnce(t *testing.T) {
 	if again, err := s.entry(Subject(ref), payload("1")); again != first || err != nil {
 		t.Errorf("what is there already is read again: %v", err)
 	}
-	if next, err := s.entry(Subject(ref), payload("2")); err != nil || next == first || next.Revision != 2 || next.sum == first.sum {
+	if next, err := s.entry(Subject(ref), payload("2")); err != nil || next == first || next.Revision != 2 ||
+		next.sum == first.sum {
 		t.Errorf("another revision is not read: %+v %v", next, err)
 	}
 	if _, err := s.entry(Subject(resource.Ref{Kind: resource.KindRoute, Name: "other"}), payload("1")); err == nil {
 		t.Error("an event of another subject is taken")
 	}
-	if !bytes.HasSuffix(first.Payload(), append(first.Spec, '}')) || &first.Spec[0] != &first.Payload()[len(first.Payload())-1-len(first.Spec)] {
+	if !bytes.HasSuffix(first.Payload(), append(first.Spec, '}')) ||
+		&first.Spec[0] != &first.Payload()[len(first.Payload())-1-len(first.Spec)] {
 		t.Error("the spec is there twice")
 	}
 }

@@ -44,16 +44,22 @@ func Diagnose(ctx context.Context, js jetstream.JetStream) *Fault {
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return &Fault{Reason: "the stream is gone"}
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, nats.ErrNoResponders):
-		return &Fault{Reason: "JetStream is off at the NATS server, which turns it off after errors of its disk: see its log, and restart it"}
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount),
+		errors.Is(err, nats.ErrNoResponders):
+		return &Fault{Reason: "JetStream is off at the NATS server, which turns it off after errors of its disk: see its " +
+			"log, and restart it"}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
 		return &Fault{Reason: "NATS's JetStream does not answer"}
 	case err != nil:
 		return &Fault{Reason: err.Error()}
 	}
 	var api jetstream.JetStreamError
-	if err := s.Purge(ctx, jetstream.WithPurgeSubject(SubjectPrefix+"nobody")); errors.As(err, &api) && api.APIError() != nil {
-		return &Fault{Reason: "NATS takes no messages since its disk failed: " + words(api.APIError().Description), Stuck: true, Room: true}
+	if err := s.Purge(ctx, jetstream.WithPurgeSubject(SubjectPrefix+"nobody")); errors.As(err, &api) &&
+		api.APIError() != nil {
+		return &Fault{
+			Reason: "NATS takes no messages since its disk failed: " + words(api.APIError().Description),
+			Stuck:  true, Room: true,
+		}
 	}
 	return nil
 }

@@ -31,7 +31,8 @@ func TestFullDisk(t *testing.T) {
 		switch {
 		case f == nil && want != "":
 			t.Errorf("nothing is wrong, instead of %q", want)
-		case f != nil && (want == "" || f.Stuck != stuck || f.Room != room || !strings.Contains(f.Reason, want) || strings.Contains(f.Reason, disk.Dir)):
+		case f != nil && (want == "" || f.Stuck != stuck || f.Room != room || !strings.Contains(f.Reason, want) ||
+			strings.Contains(f.Reason, disk.Dir)):
 			t.Errorf("%+v, want stuck %v, room %v, %q", f, stuck, room, want)
 		}
 	}
@@ -68,7 +69,8 @@ func TestFullDisk(t *testing.T) {
 	if _, err := st.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "somebody"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := stream.Remake(t.Context(), js); !errors.Is(err, stream.ErrConsumers) || !strings.Contains(err.Error(), "somebody") {
+	if err := stream.Remake(t.Context(), js); !errors.Is(err, stream.ErrConsumers) ||
+		!strings.Contains(err.Error(), "somebody") {
 		t.Errorf("with a durable consumer: %v", err)
 	}
 	if err := st.DeleteConsumer(t.Context(), "somebody"); err != nil {

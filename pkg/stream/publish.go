@@ -39,7 +39,9 @@ func NewPublisher(js jetstream.JetStream) *Publisher { return &Publisher{js: js}
 // Publish writes the objects of a transaction (tombstones included) and its commit, as one atomic batch
 // where they fit, and returns the sequence of the commit. The stream's last sequence must be expected,
 // otherwise nothing is written and the error is [ErrLastSequence].
-func (p *Publisher) Publish(ctx context.Context, objects []*resource.Object, c resource.Commit, expected uint64) (uint64, error) {
+func (p *Publisher) Publish(
+	ctx context.Context, objects []*resource.Object, c resource.Commit, expected uint64,
+) (uint64, error) {
 	if len(c.Changes) > resource.MaxChanges {
 		c.Changes = nil
 	}
@@ -82,7 +84,9 @@ func (p *Publisher) pair(ctx context.Context, object, commit *nats.Msg, expected
 	return ack.Sequence, nil
 }
 
-func (p *Publisher) batch(ctx context.Context, objects []*resource.Object, c resource.Commit, last *nats.Msg, expected uint64) (uint64, error) {
+func (p *Publisher) batch(
+	ctx context.Context, objects []*resource.Object, c resource.Commit, last *nats.Msg, expected uint64,
+) (uint64, error) {
 	b, err := jetstreamext.NewBatchPublisher(p.js, jetstreamext.BatchFlowControl{})
 	if err != nil {
 		return expected, fmt.Errorf("publish: %w", err)
@@ -109,7 +113,9 @@ func (p *Publisher) batch(ctx context.Context, objects []*resource.Object, c res
 // Only the last message of each leg has an answer, and it expects the sequence that the messages before it
 // lead to: so it speaks for all of them, and where one is missing, or somebody else's is between them, the
 // publication ends with [ErrLastSequence]. Answers are waited for only where more than ahead legs lack theirs.
-func (p *Publisher) pipeline(ctx context.Context, objects []*resource.Object, c resource.Commit, last *nats.Msg, expected uint64) (uint64, error) {
+func (p *Publisher) pipeline(
+	ctx context.Context, objects []*resource.Object, c resource.Commit, last *nats.Msg, expected uint64,
+) (uint64, error) {
 	var legs []sent
 	told := 0
 	take := func() error {
@@ -192,7 +198,9 @@ func (p *Publisher) resource(o *resource.Object, c resource.Commit, expected uin
 
 // message makes a message with CloudEvents attributes. Its id holds the place in the stream, so that a
 // repair after a purge is no duplicate, and a retry of the same publication is one.
-func (p *Publisher) message(subject string, data []byte, c resource.Commit, what, of string, expected uint64) *nats.Msg {
+func (p *Publisher) message(
+	subject string, data []byte, c resource.Commit, what, of string, expected uint64,
+) *nats.Msg {
 	id := c.Epoch + "/" + strconv.FormatInt(c.Revision, 10) + "/" + of
 	m := nats.NewMsg(subject)
 	m.Data = data

@@ -114,7 +114,8 @@ func TestAttributes(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"ce-specversion": "1.0", "ce-id": epoch + "/2/Route/a", "ce-source": "marchproxy/api", "ce-subject": "Route/a",
-		"ce-type": "dev.marchproxy.config.v1.deleted", "ce-time": c.At, "Content-Type": "application/json", "Traceparent": c.Traceparent,
+		"ce-type": "dev.marchproxy.config.v1.deleted", "ce-time": c.At, "Content-Type": "application/json",
+		"Traceparent":          c.Traceparent,
 		jetstream.MsgTTLHeader: "24h0m0s",
 	} {
 		if got := msg.Header.Get(name); got != want {
@@ -125,7 +126,9 @@ func TestAttributes(t *testing.T) {
 		t.Errorf("the tombstone is %s, not %s", msg.Data, want)
 	}
 	// When the tombstone expires nothing may come to light that it has covered.
-	if info, err := st.Info(t.Context(), jetstream.WithSubjectFilter("marchproxy.config.v1.resource.route.a")); err != nil || info.State.Subjects["marchproxy.config.v1.resource.route.a"] != 1 {
+	if info, err := st.Info(t.Context(),
+		jetstream.WithSubjectFilter("marchproxy.config.v1.resource.route.a")); err != nil ||
+		info.State.Subjects["marchproxy.config.v1.resource.route.a"] != 1 {
 		t.Errorf("beside the tombstone there are %v: %v", info.State.Subjects, err)
 	}
 	table, err := stream.Table(t.Context(), js)

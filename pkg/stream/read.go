@@ -86,7 +86,9 @@ func each(ctx context.Context, js jetstream.JetStream, enough func(m jetstream.M
 		return nil
 	}
 	last := s.CachedInfo().State.LastSeq
-	cons, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: []string{SubjectPrefix + ">"}})
+	cons, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubjects: []string{SubjectPrefix + ">"},
+	})
 	if err != nil {
 		return err
 	}
@@ -165,7 +167,8 @@ func digest(m jetstream.Msg) (kind string, sum resource.Hash, ok bool) {
 	if json.Unmarshal(m.Data(), &e) != nil || e.Deleted {
 		return "", sum, false
 	}
-	if _, known := resource.KindByName(e.Kind); !known || Subject(resource.Ref{Kind: e.Kind, Name: e.Name}) != m.Subject() {
+	if _, known := resource.KindByName(e.Kind); !known ||
+		Subject(resource.Ref{Kind: e.Kind, Name: e.Name}) != m.Subject() {
 		return "", sum, false
 	}
 	return e.Kind, resource.SumOf(resource.Ref{Kind: e.Kind, Name: e.Name}, e.Revision, m.Data()), true

@@ -114,7 +114,8 @@ func TestNewEpoch(t *testing.T) {
 	}
 	c.until(m.rev)
 	m.epoch, m.rev = "22222222-2222-4222-8222-222222222222", 1
-	objects, commit := m.change(map[resource.Ref]string{{Kind: resource.KindRoute, Name: "b"}: "older"}, resource.Ref{Kind: resource.KindService, Name: "lost"})
+	objects, commit := m.change(map[resource.Ref]string{{Kind: resource.KindRoute, Name: "b"}: "older"},
+		resource.Ref{Kind: resource.KindService, Name: "lost"})
 	m.publish(objects, commit)
 	if u := c.until(2); len(u.Changed) != 2 {
 		t.Errorf("%d changed", len(u.Changed))

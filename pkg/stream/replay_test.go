@@ -35,7 +35,8 @@ func TestRandomTransactions(t *testing.T) {
 	for i := range 90 {
 		m.publish(m.random(r))
 		if i%30 == 10 { // one that joins in the middle
-			consumers = append(consumers, follow(t, s, m, stream.Options{}, nil), follow(t, s, m, stream.Options{Apart: fmt.Sprint("late-", i)}, nil))
+			consumers = append(consumers, follow(t, s, m, stream.Options{}, nil),
+				follow(t, s, m, stream.Options{Apart: fmt.Sprint("late-", i)}, nil))
 		}
 	}
 	for _, c := range consumers {
@@ -66,11 +67,17 @@ func TestRestart(t *testing.T) {
 	_, js := s.Connect()
 	m := newModel(t, js)
 	gone := resource.Ref{Kind: resource.KindService, Name: "gone"}
-	m.publish(m.change(map[resource.Ref]string{gone: "x", {Kind: resource.KindService, Name: "stays"}: "x", {Kind: resource.KindRoute, Name: "changes"}: "x"}))
+	m.publish(m.change(map[resource.Ref]string{
+		gone: "x", {Kind: resource.KindService, Name: "stays"}: "x",
+		{Kind: resource.KindRoute, Name: "changes"}: "x",
+	}))
 	first := follow(t, s, m, stream.Options{}, nil)
 	had := first.until(m.rev)
 	first.stop()
-	m.publish(m.change(map[resource.Ref]string{{Kind: resource.KindRoute, Name: "changes"}: "y", {Kind: resource.KindRoute, Name: "new"}: "y"}, gone))
+	m.publish(m.change(map[resource.Ref]string{
+		{Kind: resource.KindRoute, Name: "changes"}: "y",
+		{Kind: resource.KindRoute, Name: "new"}:     "y",
+	}, gone))
 	again := follow(t, s, m, stream.Options{Initial: had.Changed, InitialCommit: had.Commit}, nil)
 	u := again.next()
 	var got []string
@@ -109,14 +116,18 @@ func TestHalf(t *testing.T) {
 	m.put(resource.KindService, "a", "x")
 	c := follow(t, s, m, stream.Options{}, nil)
 	c.until(1)
-	half, err := js.Publish(t.Context(), stream.Subject(resource.Ref{Kind: resource.KindService, Name: "a"}), object(t, resource.KindService, "a", "half", 2).Payload())
+	half, err := js.Publish(t.Context(), stream.Subject(resource.Ref{Kind: resource.KindService, Name: "a"}),
+		object(t, resource.KindService, "a", "half", 2).Payload())
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.seq = half.Sequence
 	late := follow(t, s, m, stream.Options{}, nil)
 	// The writer comes back and says all of it.
-	m.publish(m.change(map[resource.Ref]string{{Kind: resource.KindService, Name: "a"}: "whole", {Kind: resource.KindService, Name: "b"}: "whole"}))
+	m.publish(m.change(map[resource.Ref]string{
+		{Kind: resource.KindService, Name: "a"}: "whole",
+		{Kind: resource.KindService, Name: "b"}: "whole",
+	}))
 	for _, x := range []*consumer{c, late} {
 		if u := x.next(); u.Commit.Revision != m.rev {
 			t.Errorf("revision %d instead of %d", u.Commit.Revision, m.rev)
@@ -204,7 +215,9 @@ func TestConsumerFails(t *testing.T) {
 	m := newModel(t, js)
 	m.put(resource.KindService, "a", "x")
 	full := errors.New("the disk is full")
-	err := stream.Replay(t.Context(), js, stream.Options{Log: zap.NewNop(), OnUpdate: func(resource.Update) error { return full }})
+	err := stream.Replay(t.Context(), js, stream.Options{Log: zap.NewNop(), OnUpdate: func(resource.Update) error {
+		return full
+	}})
 	if !errors.Is(err, full) {
 		t.Error(err)
 	}

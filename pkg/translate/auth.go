@@ -88,7 +88,8 @@ type (
 // isNative says whether Envoy's own filter serves a policy.
 func isNative(p *configv1.AuthPolicy) bool {
 	j := p.GetJwt()
-	return j.GetJwks() != "" || j.GetRemoteJwks() != nil || slices.ContainsFunc(j.GetKeys(), func(k *configv1.JwtKey) bool { return !config.IsHMAC(k) })
+	return j.GetJwks() != "" || j.GetRemoteJwks() != nil || slices.ContainsFunc(j.GetKeys(),
+		func(k *configv1.JwtKey) bool { return !config.IsHMAC(k) })
 }
 
 // filter is our filter's configuration with these policies closed.

@@ -16,9 +16,9 @@ import (
 // read again at each change.
 const maxAuthText = 4_000_000
 
-// authFilters is what the filter configs with a gateway's policies are built from: it is not changed once it is there. A policy that
-// an engine would refuse is closed in them: it refuses every request, and the others are what they are. So does one
-// that the Envoys have refused: [Resource.Without].
+// authFilters is what the filter configs with a gateway's policies are built from: it is not changed once it is there.
+// A policy that an engine would refuse is closed in them: it refuses every request, and the others are what they are.
+// So does one that the Envoys have refused: [Resource.Without].
 type authFilters struct {
 	module       func(filter string) string
 	perRoute     bool

@@ -282,8 +282,8 @@ func TestEndOf1970(t *testing.T) {
 	}
 }
 
-// TestLeaving: what the filter configs hold for routes that Envoys may still have is told to the builder and by it, and depends on
-// nothing that it has built before: one from nothing that is told the same builds the same.
+// TestLeaving: what the filter configs hold for routes that Envoys may still have is told to the builder and by it, and
+// depends on nothing that it has built before: one from nothing that is told the same builds the same.
 func TestLeaving(t *testing.T) {
 	theirs := `{"jwt":{"remote_jwks":{"service":"idp","path":"/"},"required_claims":[{"claim":["a"]}]}}`
 	route := func(name, policy string) *resource.Object {

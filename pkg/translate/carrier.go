@@ -60,7 +60,8 @@ func (c *carriers) of(name string) string {
 	return string(id)
 }
 
-// change adds a name, or takes it away, and calls back with every carrier that is another one then: nil is one without names.
+// change adds a name, or takes it away, and calls back with every carrier that is another one then: nil is one without
+// names.
 func (c *carriers) change(name string, add bool, changed func(id string, names []string)) {
 	h, id, hash := &c.root, carrierPrefix, hashOf(name)
 	by := 1
@@ -125,17 +126,23 @@ func (h *carrierNode) part(id string, depth int, changed func(string, []string))
 func carrier(name string, names []string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		TransportSocket: &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(&tlsv3.UpstreamTlsContext{
-			CommonTlsContext: &tlsv3.CommonTlsContext{CustomTlsCertificateSelector: onDemand(&corev3.TypedExtensionConfig{
-				Name: "envoy.tls.certificate_mappers.static_name", TypedConfig: pack(&staticv3.StaticName{Name: AnyName}),
-			}, names...)},
-		})}},
+		TransportSocket: &corev3.TransportSocket{
+			Name: "envoy.transport_sockets.tls",
+			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(&tlsv3.UpstreamTlsContext{
+				CommonTlsContext: &tlsv3.CommonTlsContext{CustomTlsCertificateSelector: onDemand(&corev3.TypedExtensionConfig{
+					Name: "envoy.tls.certificate_mappers.static_name", TypedConfig: pack(&staticv3.StaticName{Name: AnyName}),
+				}, names...)},
+			})},
+		},
 	}
 }
 
 // onDemand has Envoy ask for a certificate in the handshake, by the name that the mapper makes.
 func onDemand(mapper *corev3.TypedExtensionConfig, early ...string) *corev3.TypedExtensionConfig {
-	return &corev3.TypedExtensionConfig{Name: "envoy.tls.certificate_selectors.on_demand_secret", TypedConfig: pack(&ondemandv3.Config{
-		ConfigSource: ads(), CertificateMapper: mapper, PrefetchSecretNames: early,
-	})}
+	return &corev3.TypedExtensionConfig{
+		Name: "envoy.tls.certificate_selectors.on_demand_secret",
+		TypedConfig: pack(&ondemandv3.Config{
+			ConfigSource: ads(), CertificateMapper: mapper, PrefetchSecretNames: early,
+		}),
+	}
 }

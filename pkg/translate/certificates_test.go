@@ -46,7 +46,10 @@ func newSigner(t testing.TB) signer {
 // issue makes one that names gateways and listeners as the form does.
 func (s signer) issue(name string, form *configv1.Certificate, names ...string) *resource.Object {
 	s.t.Helper()
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(rand.Int64()), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(rand.Int64()), Subject: pkix.Name{CommonName: names[0]},
+		DNSNames: names,
+	}
 	der, err := x509.CreateCertificate(crand.Reader, tmpl, tmpl, s.key.Public(), s.key)
 	if err != nil {
 		s.t.Fatal(err)
@@ -141,7 +144,9 @@ func TestCertificatesOneByOne(t *testing.T) {
 // names the listener.
 func TestDrainsOfCertificates(t *testing.T) {
 	s := newSigner(t)
-	named, other := &configv1.Certificate{Gateways: []string{resource.DefaultGateway}}, &configv1.Certificate{Listeners: []string{"two"}}
+	named, other := &configv1.Certificate{Gateways: []string{resource.DefaultGateway}}, &configv1.Certificate{
+		Listeners: []string{"two"},
+	}
 	gateway := func(one ...string) *resource.Object {
 		return s.object(resource.KindGateway, resource.DefaultGateway, &configv1.Gateway{Listeners: []*configv1.Listener{
 			{Name: "one", Port: 1, Protocol: configv1.Listener_https, Certificates: one},
@@ -162,12 +167,20 @@ func TestDrainsOfCertificates(t *testing.T) {
 		{"a name comes", []*resource.Object{gateway("first"), first}, []*resource.Object{below}, nil},
 		{"a name goes", []*resource.Object{gateway("first"), first, below}, []*resource.Object{gone("below")}, nil},
 		{"a wildcard comes", []*resource.Object{gateway("first"), first, below}, []*resource.Object{wild}, nil},
-		{"a wildcard is renewed", []*resource.Object{gateway("first"), first, wild}, []*resource.Object{s.issue("wild", named, "*.wild.test")}, nil},
+		{
+			"a wildcard is renewed",
+			[]*resource.Object{gateway("first"), first, wild},
+			[]*resource.Object{s.issue("wild", named, "*.wild.test")},
+			nil,
+		},
 		{
 			"a wildcard goes",
 			[]*resource.Object{gateway("first"), first, below, wild},
 			[]*resource.Object{gone("wild")},
-			[]string{"one [certificates/below certificates/wild] Certificate/wild [$]", "two [certificates/below certificates/wild] Certificate/wild [$]"},
+			[]string{
+				"one [certificates/below certificates/wild] Certificate/wild [$]",
+				"two [certificates/below certificates/wild] Certificate/wild [$]",
+			},
 		},
 		{
 			"a wildcard names one listener less",
@@ -189,14 +202,22 @@ func TestDrainsOfCertificates(t *testing.T) {
 			[]*resource.Object{gateway("first")},
 			[]string{"one [certificates/wild] Gateway/default [$.listeners[0].certificates]"},
 		},
-		{"a wildcard moves from the list", []*resource.Object{gateway("first", "wild"), first, s.issue("wild", &configv1.Certificate{}, "*.wild.test")}, []*resource.Object{gateway("first"), wild}, nil},
+		{"a wildcard moves from the list", []*resource.Object{
+			gateway("first", "wild"), first,
+			s.issue("wild", &configv1.Certificate{}, "*.wild.test"),
+		}, []*resource.Object{gateway("first"), wild}, nil},
 		{
 			"the default of a listener without a list",
 			[]*resource.Object{gateway(), first, s.issue("a", other, "a.test")},
 			[]*resource.Object{s.issue("b", named, "b.test")},
 			[]string{"one [first] Certificate/b [$.chain]"},
 		},
-		{"a name that two listeners serve differently", []*resource.Object{gateway("first"), first}, []*resource.Object{s.issue("a", other, "a.test")}, nil},
+		{
+			"a name that two listeners serve differently",
+			[]*resource.Object{gateway("first"), first},
+			[]*resource.Object{s.issue("a", other, "a.test")},
+			nil,
+		},
 	} {
 		st := config.New()
 		st.Apply(c.before)
@@ -218,9 +239,13 @@ func certified(s signer, n int) (*config.State, *translate.Builder) {
 	g := &configv1.Gateway{Listeners: []*configv1.Listener{
 		{Name: "http", Port: 1}, {Name: "https", Port: 2, Protocol: configv1.Listener_https, Certificates: []string{"first"}},
 	}}
-	objects := []*resource.Object{s.object(resource.KindGateway, resource.DefaultGateway, g), s.issue("first", &configv1.Certificate{}, "first.test")}
+	objects := []*resource.Object{
+		s.object(resource.KindGateway, resource.DefaultGateway, g),
+		s.issue("first", &configv1.Certificate{}, "first.test"),
+	}
 	for i := range n {
-		objects = append(objects, s.issue(fmt.Sprint("c", i), &configv1.Certificate{Gateways: []string{resource.DefaultGateway}}, fmt.Sprintf("c%d.test", i)))
+		objects = append(objects, s.issue(fmt.Sprint("c", i),
+			&configv1.Certificate{Gateways: []string{resource.DefaultGateway}}, fmt.Sprintf("c%d.test", i)))
 	}
 	changes, _ := st.Apply(objects)
 	b.Update(st, changes, b.Policies())
@@ -264,8 +289,8 @@ func forms(tb testing.TB, s signer, n int) map[string]func() {
 	}
 }
 
-// TestCostOfACertificate: a certificate that comes, changes and goes costs what it costs beside few others, and of a list
-// that is written no more than a comparison.
+// TestCostOfACertificate: a certificate that comes, changes and goes costs what it costs beside few others, and of a
+// list that is written no more than a comparison.
 func TestCostOfACertificate(t *testing.T) {
 	s := newSigner(t)
 	few, many := forms(t, s, 300), forms(t, s, 6000)

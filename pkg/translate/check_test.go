@@ -16,11 +16,20 @@ func TestCheckRefuses(t *testing.T) {
 		{"Service", `{"protocol":"http2","health_check":{"grpc":{}}}`, ""},
 		{"Service", `{"load_balancing":{"table_size":1000}}`, "$.load_balancing.table_size load_balancing.prime"},
 		{"Service", `{"load_balancing":{"choice_count":1}}`, "$.load_balancing.choice_count load_balancing.choices"},
-		{"Service", `{"endpoints":[{"host":"127.0.0.1","port":1},{"host":"127.0.0.1","port":1}]}`, "$.endpoints[1] endpoint.duplicate"},
-		{"Service", `{"endpoints":[{"host":"127.0.0.1","port":1},{"host":"127.0.0.1","port":2,"priority":2}]}`, "$.endpoints endpoint.priority"},
+		{
+			"Service", `{"endpoints":[{"host":"127.0.0.1","port":1},{"host":"127.0.0.1","port":1}]}`,
+			"$.endpoints[1] endpoint.duplicate",
+		},
+		{
+			"Service", `{"endpoints":[{"host":"127.0.0.1","port":1},{"host":"127.0.0.1","port":2,"priority":2}]}`,
+			"$.endpoints endpoint.priority",
+		},
 		{"Service", `{"endpoints":[{"host":"fe80::1%eth0","port":1}]}`, "$.endpoints[0].host endpoint.host"},
 		{"Gateway", `{"listeners":[{"name":"a","port":1,"address":"1.2.3"}]}`, "$.listeners[0].address gateway.address"},
-		{"Gateway", `{"listeners":[{"name":"a","port":1}],"access_log":{"fields":{"x":"%NONSENSE%"}}}`, `$.access_log.fields["x"] header.format`},
+		{
+			"Gateway", `{"listeners":[{"name":"a","port":1}],"access_log":{"fields":{"x":"%NONSENSE%"}}}`,
+			`$.access_log.fields["x"] header.format`,
+		},
 		{"Route", `{"path":{"regex":"x{1000}"},"direct_response":{"status":200}}`, "$.path.regex regex"},
 		{"Route", `{"path":{"regex":"x{900}"},"direct_response":{"status":200}}`, ""},
 		{"Route", `{"path":{"regex":"\\x{100}"},"direct_response":{"status":200}}`, "$.path.regex regex"},
@@ -29,22 +38,43 @@ func TestCheckRefuses(t *testing.T) {
 		{"Route", `{"path":{"regex":"[^é]+\\x{ff}\\p{^Greek}\\pL"},"direct_response":{"status":200}}`, ""},
 		{"Route", `{"path":{"regex":"a**"},"direct_response":{"status":200}}`, "$.path.regex regex"},
 		{"Route", `{"path":{"regex":"("},"direct_response":{"status":200}}`, "$.path.regex regex"},
-		{"Route", `{"direct_response":{"status":200},"response_headers":{"set":[{"name":"a","value":"50%"}]}}`, "$.response_headers.set[0].value header.format"},
-		{"Route", `{"direct_response":{"status":200},"response_headers":{"remove":["Host"]}}`, "$.response_headers.remove[0] header.protected"},
+		{
+			"Route", `{"direct_response":{"status":200},"response_headers":{"set":[{"name":"a","value":"50%"}]}}`,
+			"$.response_headers.set[0].value header.format",
+		},
+		{
+			"Route", `{"direct_response":{"status":200},"response_headers":{"remove":["Host"]}}`,
+			"$.response_headers.remove[0] header.protected",
+		},
 		{"Route", `{"direct_response":{"status":204,"body":"x"}}`, "$.direct_response.body route.body"},
 		{"Route", `{"direct_response":{"status":204,"content_type":"text/plain"}}`, ""},
-		{"Route", `{"hosts":["[::1]","[2001:db8::1]","[::ffff:1.2.3.4]","[::ffff:102:304]"],"direct_response":{"status":200}}`, ""},
-		{"Route", `{"hosts":["a","[0:0:0:0:0:0:0:1]","[2001:0db8::1]","[:]","[1.2.3.4]","[::ffff:0102:304]"],"direct_response":{"status":200}}`, "$.hosts[1] route.host; $.hosts[2] route.host; $.hosts[3] route.host; $.hosts[4] route.host; $.hosts[5] route.host"},
-		{"Route", `{"backends":[{"service":"a"}],"timeout":"1s","response_headers_timeout":"1s"}`, "$.response_headers_timeout route.timeouts"},
-		{"Route", `{"backends":[{"service":"a"}],"timeout":"0s","response_headers_timeout":"1s","retry":{"per_try_timeout":"1s"}}`, "$.response_headers_timeout route.timeouts"},
+		{"Route", `{"hosts":["[::1]","[2001:db8::1]","[::ffff:1.2.3.4]","[::ffff:102:304]"],` +
+			`"direct_response":{"status":200}}`, ""},
+		{"Route", `{"hosts":["a","[0:0:0:0:0:0:0:1]","[2001:0db8::1]","[:]","[1.2.3.4]","[::ffff:0102:304]"],` +
+			`"direct_response":{"status":200}}`, "$.hosts[1] route.host; $.hosts[2] route.host; $.hosts[3] route.host; " +
+			"$.hosts[4] route.host; $.hosts[5] route.host"},
+		{
+			"Route", `{"backends":[{"service":"a"}],"timeout":"1s","response_headers_timeout":"1s"}`,
+			"$.response_headers_timeout route.timeouts",
+		},
+		{"Route", `{"backends":[{"service":"a"}],"timeout":"0s","response_headers_timeout":"1s",` +
+			`"retry":{"per_try_timeout":"1s"}}`, "$.response_headers_timeout route.timeouts"},
 		{"Route", `{"backends":[{"service":"a"}],"timeout":"1s","response_headers_timeout":"0.5s"}`, ""},
-		{"AuthPolicy", `{"tokens":[{"name":"a"}],"exempt_paths":[{"path":"/a"},{"path":"/a/../b"}]}`, "$.exempt_paths[1].path path.dots"},
+		{
+			"AuthPolicy", `{"tokens":[{"name":"a"}],"exempt_paths":[{"path":"/a"},{"path":"/a/../b"}]}`,
+			"$.exempt_paths[1].path path.dots",
+		},
 		{"AuthPolicy", `{"tokens":[{"name":"a"}],"exempt_paths":[{"path":"/..."},{"path":"/a.b/..c"}]}`, ""},
 		{"License", `{"gates":[{"feature":"a","paths":["/a","/."]}]}`, "$.gates[0].paths[1] path.dots"},
-		{"AuthPolicy", `{"jwt":{"remote_jwks":{"service":"a","path":"/","host":"a:99999"}}}`, "$.jwt.remote_jwks.host auth_policy.host"},
+		{
+			"AuthPolicy", `{"jwt":{"remote_jwks":{"service":"a","path":"/","host":"a:99999"}}}`,
+			"$.jwt.remote_jwks.host auth_policy.host",
+		},
 		{"AuthPolicy", `{"jwt":{"remote_jwks":{"service":"a","path":"/","host":"a:8443"}}}`, ""},
 		{"AuthPolicy", `{"tokens":[{"name":"a","not_after":"1969-12-31T23:59:59Z"}]}`, "$.tokens[0].not_after timestamp"},
-		{"AuthPolicy", `{"tokens":[{"name":"a","subject":"x"}],"jwt":{"jwks":"","remote_jwks":{"service":"a","path":"/"},"forward_claims":[{"claim":["sub"],"header":"cookie"}]}}`, "$.jwt.forward_claims[0].header header.protected; $.tokens auth_policy.engine"},
+		{"AuthPolicy", `{"tokens":[{"name":"a","subject":"x"}],"jwt":{"jwks":"","remote_jwks":{"service":"a","path":"/"},` +
+			`"forward_claims":[{"claim":["sub"],"header":"cookie"}]}}`, "$.jwt.forward_claims[0].header header.protected; " +
+			"$.tokens auth_policy.engine"},
 	} {
 		k, _ := resource.KindByName(c.kind)
 		m, v := resource.DecodeSpec(k, []byte(c.spec))
@@ -71,7 +101,8 @@ func TestCheckRefuses(t *testing.T) {
 func TestStripPrefixTooLong(t *testing.T) {
 	for length, want := range map[int]int{900: 0, 3000: 1} {
 		k, _ := resource.KindByName(resource.KindRoute)
-		m, v := resource.DecodeSpec(k, []byte(`{"path":{"prefix":"/`+strings.Repeat("a", length)+`"},"rewrite":{"prefix":"/"},"backends":[{"service":"a"}]}`))
+		m, v := resource.DecodeSpec(k, []byte(`{"path":{"prefix":"/`+strings.Repeat("a", length)+
+			`"},"rewrite":{"prefix":"/"},"backends":[{"service":"a"}]}`))
 		if len(v) > 0 {
 			t.Fatal(v)
 		}

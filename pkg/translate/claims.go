@@ -60,7 +60,9 @@ func denyWithout(policy string, claims []*configv1.RequiredClaim) *rbacconfigv3.
 		}
 		all = append(all, claim(append([]string{policy}, c.GetClaim()...), value))
 	}
-	has := &rbacconfigv3.Principal{Identifier: &rbacconfigv3.Principal_AndIds{AndIds: &rbacconfigv3.Principal_Set{Ids: all}}}
+	has := &rbacconfigv3.Principal{Identifier: &rbacconfigv3.Principal_AndIds{
+		AndIds: &rbacconfigv3.Principal_Set{Ids: all},
+	}}
 	lacks := &rbacconfigv3.Principal{Identifier: &rbacconfigv3.Principal_NotId{NotId: has}}
 	return deny(verifiedBy(policy), lacks)
 }
@@ -83,9 +85,13 @@ func deny(who ...*rbacconfigv3.Principal) *rbacconfigv3.Policy {
 func claim(path []string, value *matcherv3.ValueMatcher) *rbacconfigv3.Principal {
 	m := &matcherv3.MetadataMatcher{Filter: jwtMetadata, Value: value}
 	for _, p := range path {
-		m.Path = append(m.Path, &matcherv3.MetadataMatcher_PathSegment{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: p}})
+		m.Path = append(m.Path, &matcherv3.MetadataMatcher_PathSegment{
+			Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: p},
+		})
 	}
-	return &rbacconfigv3.Principal{Identifier: &rbacconfigv3.Principal_SourcedMetadata{SourcedMetadata: &rbacconfigv3.SourcedMetadata{MetadataMatcher: m}}}
+	return &rbacconfigv3.Principal{Identifier: &rbacconfigv3.Principal_SourcedMetadata{
+		SourcedMetadata: &rbacconfigv3.SourcedMetadata{MetadataMatcher: m},
+	}}
 }
 
 // oneOfValues matches a string, or a list that holds one of the values.
@@ -94,14 +100,20 @@ func oneOfValues(c *configv1.RequiredClaim) *matcherv3.ValueMatcher {
 	for _, v := range c.GetValues() {
 		s := exactly(v)
 		if c.GetWords() {
-			s = &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex("(.* )?" + regexp.QuoteMeta(v) + "( .*)?")}}
+			s = &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
+				SafeRegex: regex("(.* )?" + regexp.QuoteMeta(v) + "( .*)?"),
+			}}
 		}
 		one := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: s}}
 		any = append(
 			any,
 			one,
-			&matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_ListMatch{ListMatch: &matcherv3.ListMatcher{MatchPattern: &matcherv3.ListMatcher_OneOf{OneOf: one}}}},
+			&matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_ListMatch{ListMatch: &matcherv3.ListMatcher{
+				MatchPattern: &matcherv3.ListMatcher_OneOf{OneOf: one},
+			}}},
 		)
 	}
-	return &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_OrMatch{OrMatch: &matcherv3.OrMatcher{ValueMatchers: any}}}
+	return &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_OrMatch{
+		OrMatch: &matcherv3.OrMatcher{ValueMatchers: any},
+	}}
 }

@@ -44,11 +44,13 @@ var filterAddresses = &filter{
 
 // networkPlace is [filter.place] of a network filter.
 func (f *filter) networkPlace() *listenerv3.Filter {
-	return &listenerv3.Filter{Name: f.name, ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: f.discovered()}}
+	return &listenerv3.Filter{Name: f.name, ConfigType: &listenerv3.Filter_ConfigDiscovery{
+		ConfigDiscovery: f.discovered(),
+	}}
 }
 
-// perAddress is how many connections an address may have; 0 for any number. Where nothing is said it is more than hundreds
-// of people behind one address need, and less than a service has (serviceLimit).
+// perAddress is how many connections an address may have; 0 for any number. Where nothing is said it is more than
+// hundreds of people behind one address need, and less than a service has (serviceLimit).
 func perAddress(l *configv1.Limits) uint32 {
 	if l == nil || l.MaxConnectionsPerAddress == nil {
 		return 1000

@@ -10,8 +10,8 @@ import (
 )
 
 // TestDirection: what makes resources of a state knows nothing of who decides what to make again. The builder is in the
-// files that begin with its name, and in the table of what a change of each kind has made again; these call the others, and
-// no other file speaks of it.
+// files that begin with its name, and in the table of what a change of each kind has made again; these call the others,
+// and no other file speaks of it.
 func TestDirection(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil {
@@ -43,7 +43,8 @@ func TestDirection(t *testing.T) {
 				return false
 			}
 			if id, is := n.(*ast.Ident); is && (id.Name == "Builder" || id.Name == "NewBuilder" || id.Name == "work") {
-				t.Errorf("%s speaks of %s; make it a function of a view, or of what it needs, that the builder calls", name, id.Name)
+				t.Errorf("%s speaks of %s; make it a function of a view, or of what it needs, that the builder calls",
+					name, id.Name)
 			}
 			return true
 		}

@@ -54,37 +54,41 @@ drain_time: 600s
 
 // others has another value for each field of the schema. Of a field of a message in a list the path says so by [].
 var others = map[string]string{
-	"listeners[].name":                         `listeners: [{}, {name: renamed}]`,
-	"listeners[].port":                         `listeners: [{}, {port: 10444}]`,
-	"listeners[].protocol":                     `listeners: [{protocol: https, certificates: [main]}, {}]`,
-	"listeners[].address":                      `listeners: [{}, {address: 127.0.0.2}]`,
-	"listeners[].certificates":                 `listeners: [{}, {certificates: [main, other, strict]}]`,
-	"listeners[].client_auth":                  `listeners: [{}, {client_auth: [{hosts: [strict.example.com], ca_certificate: ca, certificates: [strict]}, {hosts: [b.example.com], ca_certificate: ca}]}]`,
-	"listeners[].client_auth[].hosts":          `listeners: [{}, {client_auth: [{hosts: [strict.example.com, b.example.com], ca_certificate: ca, certificates: [strict]}]}]`,
-	"listeners[].client_auth[].ca_certificate": `listeners: [{}, {client_auth: [{hosts: [strict.example.com], ca_certificate: other-ca, certificates: [strict]}]}]`,
-	"listeners[].client_auth[].certificates":   `listeners: [{}, {client_auth: [{hosts: [strict.example.com], ca_certificate: ca, certificates: [other]}]}]`,
-	"api_keys[].name":                          `api_keys: [{name: b, sha256: ""}]`,
-	"api_keys[].key":                           `api_keys: [{name: a, key: "a new key of an Envoy"}]`,
-	"api_keys[].sha256":                        `api_keys: [{name: a, sha256: "` + strings.Repeat("0", 64) + `"}]`,
-	"limits.max_connections":                   `limits: {max_connections: 6}`,
-	"limits.max_request_headers_kb":            `limits: {max_request_headers_kb: 60}`,
-	"limits.max_request_headers":               `limits: {max_request_headers: 60}`,
-	"limits.idle_timeout":                      `limits: {idle_timeout: 60s}`,
-	"limits.request_headers_timeout":           `limits: {request_headers_timeout: 60s}`,
-	"limits.request_timeout":                   `limits: {request_timeout: 60s}`,
-	"limits.max_connections_per_address":       `limits: {max_connections_per_address: 6}`,
-	"limits.local_rate_limit.requests":         `limits: {local_rate_limit: {requests: 6}}`,
-	"limits.local_rate_limit.per":              `limits: {local_rate_limit: {per: 6s}}`,
-	"limits.local_rate_limit.burst":            `limits: {local_rate_limit: {burst: 6}}`,
-	"access_log.fields":                        `access_log: {fields: {a: c}}`,
-	"access_log.min_status":                    `access_log: {min_status: 400}`,
-	"tracing.service":                          `tracing: {service: other}`,
-	"tracing.percent":                          `tracing: {percent: 6}`,
-	"auth_policy":                              `auth_policy: admins`,
-	"license":                                  `license: other`,
-	"metrics":                                  `metrics: false`,
-	"metrics_engine":                           `metrics_engine: wasm`,
-	"drain_time":                               `drain_time: 60s`,
+	"listeners[].name":         `listeners: [{}, {name: renamed}]`,
+	"listeners[].port":         `listeners: [{}, {port: 10444}]`,
+	"listeners[].protocol":     `listeners: [{protocol: https, certificates: [main]}, {}]`,
+	"listeners[].address":      `listeners: [{}, {address: 127.0.0.2}]`,
+	"listeners[].certificates": `listeners: [{}, {certificates: [main, other, strict]}]`,
+	"listeners[].client_auth": `listeners: [{}, {client_auth: [{hosts: [strict.example.com],` +
+		` ca_certificate: ca, certificates: [strict]}, {hosts: [b.example.com], ca_certificate: ca}]}]`,
+	"listeners[].client_auth[].hosts": `listeners: [{}, {client_auth: [{hosts: [strict.example.com,` +
+		` b.example.com], ca_certificate: ca, certificates: [strict]}]}]`,
+	"listeners[].client_auth[].ca_certificate": `listeners: [{}, {client_auth: [{hosts: [strict.example.com],` +
+		` ca_certificate: other-ca, certificates: [strict]}]}]`,
+	"listeners[].client_auth[].certificates": `listeners: [{}, {client_auth: [{hosts: [strict.example.com],` +
+		` ca_certificate: ca, certificates: [other]}]}]`,
+	"api_keys[].name":                    `api_keys: [{name: b, sha256: ""}]`,
+	"api_keys[].key":                     `api_keys: [{name: a, key: "a new key of an Envoy"}]`,
+	"api_keys[].sha256":                  `api_keys: [{name: a, sha256: "` + strings.Repeat("0", 64) + `"}]`,
+	"limits.max_connections":             `limits: {max_connections: 6}`,
+	"limits.max_request_headers_kb":      `limits: {max_request_headers_kb: 60}`,
+	"limits.max_request_headers":         `limits: {max_request_headers: 60}`,
+	"limits.idle_timeout":                `limits: {idle_timeout: 60s}`,
+	"limits.request_headers_timeout":     `limits: {request_headers_timeout: 60s}`,
+	"limits.request_timeout":             `limits: {request_timeout: 60s}`,
+	"limits.max_connections_per_address": `limits: {max_connections_per_address: 6}`,
+	"limits.local_rate_limit.requests":   `limits: {local_rate_limit: {requests: 6}}`,
+	"limits.local_rate_limit.per":        `limits: {local_rate_limit: {per: 6s}}`,
+	"limits.local_rate_limit.burst":      `limits: {local_rate_limit: {burst: 6}}`,
+	"access_log.fields":                  `access_log: {fields: {a: c}}`,
+	"access_log.min_status":              `access_log: {min_status: 400}`,
+	"tracing.service":                    `tracing: {service: other}`,
+	"tracing.percent":                    `tracing: {percent: 6}`,
+	"auth_policy":                        `auth_policy: admins`,
+	"license":                            `license: other`,
+	"metrics":                            `metrics: false`,
+	"metrics_engine":                     `metrics_engine: wasm`,
+	"drain_time":                         `drain_time: 60s`,
 }
 
 // leaves lists the fields of a message, and in the place of those that are messages of ours their fields. A list of
@@ -93,7 +97,8 @@ func leaves(d protoreflect.MessageDescriptor, prefix string) (out []string) {
 	for i := range d.Fields().Len() {
 		f := d.Fields().Get(i)
 		path := prefix + string(f.Name())
-		if f.Kind() != protoreflect.MessageKind || f.IsMap() || !strings.HasPrefix(string(f.Message().FullName()), "marchproxy.") {
+		if f.Kind() != protoreflect.MessageKind || f.IsMap() || !strings.HasPrefix(string(f.Message().FullName()),
+			"marchproxy.") {
 			out = append(out, path)
 			continue
 		}
@@ -235,7 +240,8 @@ func TestDrainsAsDocumented(t *testing.T) {
 			if f == "listeners[].name" {
 				continue // of the listener that is gone nothing is left to point at
 			}
-			cause := strings.ReplaceAll(strings.ReplaceAll(f, "listeners[]", fmt.Sprintf("listeners[%d]", index(d.Listener))), "[].", ".")
+			cause := strings.ReplaceAll(strings.ReplaceAll(f, "listeners[]", fmt.Sprintf("listeners[%d]", index(d.Listener))),
+				"[].", ".")
 			if len(d.Fields) == 0 || !strings.HasPrefix("$."+cause, d.Fields[0]) {
 				t.Errorf("%s: a change of it drains because of %v", f, d.Fields)
 			}
@@ -290,7 +296,10 @@ func TestPlainListener(t *testing.T) {
 		{`{listeners: [{name: plain, port: 10000}]}`, "", "access_loggers.stdout"},
 		{`{listeners: [{name: plain, port: 10000}], access_log: {}}`, "access_loggers.stdout", "runtime_filter"},
 		{`{listeners: [{name: plain, port: 10000}], access_log: {min_status: 404}}`, `default_value: 404`, "runtime_filter"},
-		{`{listeners: [{name: plain, port: 10000}], tracing: {service: collector, percent: 7}}`, "value: 7", "access_loggers.stdout"},
+		{
+			`{listeners: [{name: plain, port: 10000}], tracing: {service: collector, percent: 7}}`, "value: 7",
+			"access_loggers.stdout",
+		},
 	} {
 		st := config.New()
 		st.Apply([]*resource.Object{parsed(t, c.spec)})

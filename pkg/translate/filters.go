@@ -51,8 +51,8 @@ var everyFilter = slices.Concat(filters, elsewhere)
 // It is not a filter that is disabled until a route enables it, for Envoy chooses a request's filters by the first
 // route that it finds, and a wildcard's request has none before the host filter (docs/adr/0021-only-what-is-used.md).
 type filter struct {
-	// name is that of the filter's place: its content is the ECDS filter config of this name, and what a route tells the filter stands in
-	// the route under it.
+	// name is that of the filter's place: its content is the ECDS filter config of this name, and what a route tells the
+	// filter stands in the route under it.
 	name string
 	// holds are messages of the types that the content may have. A listener fixes them.
 	holds []proto.Message
@@ -137,7 +137,8 @@ func Closed(name string) *Resource {
 	return extension(name, unavailable(), nil)
 }
 
-// passThrough is what an unused filter config was before there was [asleep]: a filter that does nothing, and costs a filter.
+// passThrough is what an unused filter config was before there was [asleep]: a filter that does nothing, and costs a
+// filter.
 func passThrough() proto.Message { return &mutationv3.HeaderMutation{} }
 
 // asleep is an empty chain: Envoy puts nothing at all into the request's filters for it, so that a place
@@ -152,8 +153,8 @@ func unavailable() proto.Message {
 	}}
 }
 
-// sleeping is the config of a filter that is not in use. An Envoy whose listeners may be from before they took an empty chain gets
-// the other content: it would refuse the chain as long as connections of such a listener drain.
+// sleeping is the config of a filter that is not in use. An Envoy whose listeners may be from before they took an empty
+// chain gets the other content: it would refuse the chain as long as connections of such a listener drain.
 func sleeping(name string, other proto.Message, objects ...resource.Ref) *Resource {
 	r := extension(name, asleep(), nil, objects...)
 	r.Plain = extension(name, other, nil, objects...)

@@ -10,8 +10,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// format is a text in which Envoy expands operators, such as %REQ(x-user)%: into a header's value, a line of the log or a
-// metric. Envoy knows operators that read its environment and its files, so what somebody else wrote gets into such a
+// format is a text in which Envoy expands operators, such as %REQ(x-user)%: into a header's value, a line of the log or
+// a metric. Envoy knows operators that read its environment and its files, so what somebody else wrote gets into such a
 // place by this type alone. Its constructors are literal, allowed and own; the functions below are the only ones that
 // fill the fields of Envoy's configuration which are formats (TestFormats looks for others).
 type format struct{ text string }
@@ -85,7 +85,8 @@ func histogram(stat *statsv3.Config_Stat, f format) *statsv3.Config_Histogram {
 // true where an argument in parentheses is needed. Source: Envoy 1.40's documentation of substitution
 // formatting; those that read files or the environment are left out on purpose.
 var operators = map[string]bool{
-	"START_TIME": false, "PROTOCOL": false, "RESPONSE_CODE": false, "RESPONSE_CODE_DETAILS": false, "RESPONSE_FLAGS": false,
+	"START_TIME": false, "PROTOCOL": false, "RESPONSE_CODE": false, "RESPONSE_CODE_DETAILS": false,
+	"RESPONSE_FLAGS": false,
 	"BYTES_RECEIVED": false, "BYTES_SENT": false, "DURATION": false, "REQUEST_DURATION": false, "RESPONSE_DURATION": false,
 	"UPSTREAM_HOST": false, "UPSTREAM_CLUSTER": false, "UPSTREAM_LOCAL_ADDRESS": false, "UPSTREAM_REMOTE_ADDRESS": false,
 	"UPSTREAM_TRANSPORT_FAILURE_REASON": false, "UPSTREAM_REQUEST_ATTEMPT_COUNT": false,
@@ -94,8 +95,9 @@ var operators = map[string]bool{
 	"DOWNSTREAM_LOCAL_ADDRESS": false, "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": false, "DOWNSTREAM_LOCAL_PORT": false,
 	"DOWNSTREAM_PEER_SUBJECT": false, "DOWNSTREAM_PEER_ISSUER": false, "DOWNSTREAM_PEER_SERIAL": false,
 	"DOWNSTREAM_PEER_FINGERPRINT_256": false, "DOWNSTREAM_TLS_VERSION": false, "DOWNSTREAM_TLS_CIPHER": false,
-	"REQUESTED_SERVER_NAME": false, "ROUTE_NAME": false, "VIRTUAL_CLUSTER_NAME": false, "CONNECTION_ID": false, "STREAM_ID": false,
-	"HOSTNAME": false, "GRPC_STATUS": false,
+	"REQUESTED_SERVER_NAME": false, "ROUTE_NAME": false, "VIRTUAL_CLUSTER_NAME": false, "CONNECTION_ID": false,
+	"STREAM_ID": false,
+	"HOSTNAME":  false, "GRPC_STATUS": false,
 	"REQ": true, "RESP": true, "TRAILER": true,
 }
 

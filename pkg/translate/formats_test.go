@@ -34,8 +34,8 @@ var formatFields = map[protoreflect.FullName]bool{
 const formatMessage = "envoy.config.core.v3.SubstitutionFormatString"
 
 // TestFormatsAreWalked puts a format that reads Envoy's environment into every string of the schema, without any check
-// of what is written, and finds it in no field of Envoy's configuration that is a format, unless as plain text. A field of
-// Envoy's where it comes for the first time has to be looked up in Envoy's documentation, and noted here.
+// of what is written, and finds it in no field of Envoy's configuration that is a format, unless as plain text. A field
+// of Envoy's where it comes for the first time has to be looked up in Envoy's documentation, and noted here.
 func TestFormatsAreWalked(t *testing.T) {
 	files, err := filepath.Glob("testdata/in/*.yaml")
 	if err != nil || len(files) == 0 {
@@ -152,7 +152,8 @@ func replaceString(m protoreflect.Message, n *int, value string) (field protoref
 	var walk func(m protoreflect.Message)
 	one := func(d protoreflect.FieldDescriptor, v protoreflect.Value, set func(protoreflect.Value)) {
 		if d.Kind() == protoreflect.MessageKind {
-			if inner, ok := v.Interface().(protoreflect.Message); ok && inner.Descriptor().ParentFile().Package() != "google.protobuf" {
+			if inner, ok := v.Interface().(protoreflect.Message); ok &&
+				inner.Descriptor().ParentFile().Package() != "google.protobuf" {
 				walk(inner)
 			}
 			return
@@ -195,7 +196,9 @@ func replaceString(m protoreflect.Message, n *int, value string) (field protoref
 }
 
 // stringsOf are the ways to all strings of a message.
-func stringsOf(d protoreflect.MessageDescriptor, above []protoreflect.FieldDescriptor) (out [][]protoreflect.FieldDescriptor) {
+func stringsOf(
+	d protoreflect.MessageDescriptor, above []protoreflect.FieldDescriptor,
+) (out [][]protoreflect.FieldDescriptor) {
 	for i := range d.Fields().Len() {
 		f := d.Fields().Get(i)
 		path := append(slices.Clone(above), f)
@@ -206,7 +209,8 @@ func stringsOf(d protoreflect.MessageDescriptor, above []protoreflect.FieldDescr
 		switch {
 		case leaf.Kind() == protoreflect.StringKind:
 			out = append(out, path)
-		case leaf.Kind() == protoreflect.MessageKind && leaf.Message().ParentFile().Package() != "google.protobuf" && len(path) < 12:
+		case leaf.Kind() == protoreflect.MessageKind && leaf.Message().ParentFile().Package() != "google.protobuf" &&
+			len(path) < 12:
 			out = append(out, stringsOf(leaf.Message(), path)...)
 		}
 	}
@@ -257,12 +261,16 @@ func TestFormatsHaveOnePlace(t *testing.T) {
 			wrong := ""
 			switch x := n.(type) {
 			case *ast.CompositeLit:
-				if s, ok := x.Type.(*ast.SelectorExpr); ok && (s.Sel.Name == "HeaderValue" || s.Sel.Name == "HeaderValueOption" || s.Sel.Name == "SubstitutionFormatString") {
+				if s, ok := x.Type.(*ast.SelectorExpr); ok && (s.Sel.Name == "HeaderValue" || s.Sel.Name == "HeaderValueOption" ||
+					s.Sel.Name == "SubstitutionFormatString") {
 					wrong = s.Sel.Name
 				}
 				for _, e := range x.Elts { // those of a list have the type of the list
 					if kv, ok := e.(*ast.KeyValueExpr); ok {
-						if key, ok := kv.Key.(*ast.Ident); ok && slices.Contains([]string{"ValueFormat", "TextFormat", "TextFormatSource", "JsonFormat"}, key.Name) {
+						if key, ok := kv.Key.(*ast.Ident); ok && slices.Contains([]string{
+							"ValueFormat", "TextFormat", "TextFormatSource",
+							"JsonFormat",
+						}, key.Name) {
 							wrong = key.Name
 						}
 					}
@@ -279,7 +287,8 @@ func TestFormatsHaveOnePlace(t *testing.T) {
 			case name == "format.go":
 				made++
 			default:
-				t.Errorf("%s makes a %s of its own; the functions in format.go make them of what is a format", set.Position(n.Pos()), wrong)
+				t.Errorf("%s makes a %s of its own; the functions in format.go make them of what is a format",
+					set.Position(n.Pos()), wrong)
 			}
 			return true
 		})

@@ -54,9 +54,14 @@ func scopeMutation(value format) *mutationv3.HeaderMutation {
 }
 
 func earlyMutation(listener string) *corev3.TypedExtensionConfig {
-	return &corev3.TypedExtensionConfig{Name: "envoy.http.early_header_mutation.header_mutation", TypedConfig: pack(&earlyv3.HeaderMutation{
-		Mutations: []*mutationv3.HeaderMutation{scopeMutation(literal(scopeKey(listener, "")).then(own("%REQ(:authority)%")))},
-	})}
+	return &corev3.TypedExtensionConfig{
+		Name: "envoy.http.early_header_mutation.header_mutation",
+		TypedConfig: pack(&earlyv3.HeaderMutation{
+			Mutations: []*mutationv3.HeaderMutation{
+				scopeMutation(literal(scopeKey(listener, "")).then(own("%REQ(:authority)%"))),
+			},
+		}),
+	}
 }
 
 // listenerMetadata tells the host filter, which is the same in all of a gateway's listeners, in which one it is.
@@ -73,7 +78,9 @@ func scopedRoutes() *hcmv3.HttpConnectionManager_ScopedRoutes {
 			{
 				Type: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_{
 					HeaderValueExtractor: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor{
-						Name: scopeHeader, ExtractType: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_Index{Index: 0},
+						Name: scopeHeader, ExtractType: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_Index{
+							Index: 0,
+						},
 					},
 				},
 			},
@@ -87,22 +94,31 @@ func hostFilter() proto.Message {
 	authority := matching("authority", &inputsv3.HttpRequestHeaderMatchInput{HeaderName: ":authority"})
 	rule := func(host string, then *xdsmatcherv3.Matcher_OnMatch) *xdsmatcherv3.Matcher_MatcherList_FieldMatcher {
 		return &xdsmatcherv3.Matcher_MatcherList_FieldMatcher{
-			Predicate: &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
-				SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
-					Input: authority,
-					Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: &xdsmatcherv3.StringMatcher{
-						MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{SafeRegex: &xdsmatcherv3.RegexMatcher{
-							Regex: host, EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}},
-						}},
-					}},
+			Predicate: &xdsmatcherv3.Matcher_MatcherList_Predicate{
+				MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+					SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+						Input: authority,
+						Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
+							ValueMatch: &xdsmatcherv3.StringMatcher{
+								MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{SafeRegex: &xdsmatcherv3.RegexMatcher{
+									Regex: host, EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{
+										GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{},
+									},
+								}},
+							},
+						},
+					},
 				},
-			}},
+			},
 			OnMatch: then,
 		}
 	}
-	toWildcards := &headersv3.HeaderMutation{Mutations: &headersv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
-		scopeMutation(own("%METADATA(LISTENER:" + metadataSpace + ":" + metadataListener + ")%").then(literal(scopeKey("", wildcardScope)))),
-	}}}
+	toWildcards := &headersv3.HeaderMutation{
+		Mutations: &headersv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
+			scopeMutation(own("%METADATA(LISTENER:" + metadataSpace + ":" + metadataListener + ")%").
+				then(literal(scopeKey("", wildcardScope)))),
+		}},
+	}
 	// It sets nothing, and is here for what it does then.
 	again := &statev3.Config{ClearRouteCache: true}
 	// Envoy looks for the route when the next filter asks for it. The filters in WASM read the name of what was found
@@ -126,9 +142,14 @@ func hostFilter() proto.Message {
 func run(filters ...proto.Message) *xdsmatcherv3.Matcher_OnMatch {
 	var chain []*corev3.TypedExtensionConfig
 	for _, f := range filters {
-		chain = append(chain, &corev3.TypedExtensionConfig{Name: string(f.ProtoReflect().Descriptor().FullName()), TypedConfig: pack(f)})
+		chain = append(chain, &corev3.TypedExtensionConfig{
+			Name:        string(f.ProtoReflect().Descriptor().FullName()),
+			TypedConfig: pack(f),
+		})
 	}
-	return execute(&compositev3.ExecuteFilterAction{FilterChain: &compositev3.FilterChainConfiguration{TypedConfig: chain}})
+	return execute(&compositev3.ExecuteFilterAction{FilterChain: &compositev3.FilterChainConfiguration{
+		TypedConfig: chain,
+	}})
 }
 
 // hostScript is for hosts with capitals, which Envoy has no other means to write in lower case. A host without a

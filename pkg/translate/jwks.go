@@ -71,7 +71,8 @@ func publicKey(k *configv1.JwtKey) (jwk, error) {
 		return rsaKey(key.N, e), nil
 	case *ecdsa.PublicKey:
 		curve := map[configv1.JwtKey_Algorithm]elliptic.Curve{
-			configv1.JwtKey_ES256: elliptic.P256(), configv1.JwtKey_ES384: elliptic.P384(), configv1.JwtKey_ES512: elliptic.P521(),
+			configv1.JwtKey_ES256: elliptic.P256(), configv1.JwtKey_ES384: elliptic.P384(),
+			configv1.JwtKey_ES512: elliptic.P521(),
 		}[k.GetAlgorithm()]
 		if key.Curve != curve {
 			return jwk{}, wrong

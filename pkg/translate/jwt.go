@@ -131,7 +131,10 @@ func (a *authPart) provider(issuer string) *jwtv3.JwtProvider {
 		JwtCacheConfig:    &jwtv3.JwtCacheConfig{JwtCacheSize: 1000},
 	}
 	for _, f := range j.GetForwardClaims() {
-		out.ClaimToHeaders = append(out.ClaimToHeaders, &jwtv3.JwtClaimToHeader{HeaderName: f.GetHeader(), ClaimName: strings.Join(f.GetClaim(), ".")})
+		out.ClaimToHeaders = append(out.ClaimToHeaders, &jwtv3.JwtClaimToHeader{
+			HeaderName: f.GetHeader(),
+			ClaimName:  strings.Join(f.GetClaim(), "."),
+		})
 	}
 	return out
 }
@@ -144,7 +147,8 @@ func remote(r *configv1.RemoteJwks) *jwtv3.RemoteJwks {
 	return &jwtv3.RemoteJwks{
 		// The scheme is not looked at: the cluster says whether TLS is spoken.
 		HttpUri: &corev3.HttpUri{
-			Uri: "https://" + host + r.GetPath(), HttpUpstreamType: &corev3.HttpUri_Cluster{Cluster: r.GetService()}, Timeout: durationpb.New(5 * time.Second),
+			Uri: "https://" + host + r.GetPath(), HttpUpstreamType: &corev3.HttpUri_Cluster{Cluster: r.GetService()},
+			Timeout: durationpb.New(5 * time.Second),
 		},
 		CacheDuration: orElse(r.GetCacheDuration(), 10*time.Minute),
 		// Fetched before a request needs it; a listener does not wait for an identity provider that is down.
@@ -162,9 +166,11 @@ func exempt(m *routev3.RouteMatch, e *configv1.ExemptPath) *routev3.RouteMatch {
 	case strings.HasSuffix(e.GetPath(), "/"):
 		re += "/"
 	}
-	m.Headers = append(m.Headers, &routev3.HeaderMatcher{Name: ":path", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
-		MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(re + `(\?.*)?`)},
-	}}})
+	m.Headers = append(m.Headers, &routev3.HeaderMatcher{
+		Name: ":path", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(re + `(\?.*)?`)},
+		}},
+	})
 	return m
 }
 

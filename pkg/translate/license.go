@@ -83,7 +83,10 @@ func licensed(l *configv1.License) licenseConfig {
 			c.Gates = append(c.Gates, licenseGate{p, g.GetFeature()})
 		}
 	}
-	slices.SortFunc(c.Gates, func(a, b licenseGate) int { return compareAll(compare(a.Path, b.Path), compare(a.Feature, b.Feature)) })
+	slices.SortFunc(c.Gates, func(a, b licenseGate) int {
+		return compareAll(compare(a.Path, b.Path),
+			compare(a.Feature, b.Feature))
+	})
 	return c
 }
 

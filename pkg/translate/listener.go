@@ -20,7 +20,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/servername"
 )
 
-// listenerResource is a listener as it is served, which sends its traces to a cluster, and the certificates that it uses.
+// listenerResource is a listener as it is served, which sends its traces to a cluster, and the certificates that it
+// uses.
 func (v *view) listenerResource(l *configv1.Listener, names *servername.Index) (*Resource, map[string]certUse) {
 	s := serve(names, l.GetName())
 	own := map[string]certUse{}
@@ -56,7 +57,9 @@ func listener(gateway string, g *configv1.Gateway, l *configv1.Listener, s *serv
 		return out
 	}
 	out.ListenerFilters = []*listenerv3.ListenerFilter{{
-		Name: "envoy.filters.listener.tls_inspector", ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&inspectorv3.TlsInspector{})},
+		Name: "envoy.filters.listener.tls_inspector", ConfigType: &listenerv3.ListenerFilter_TypedConfig{
+			TypedConfig: pack(&inspectorv3.TlsInspector{}),
+		},
 	}}
 	s.terminate(out, filters)
 	return out
@@ -64,17 +67,21 @@ func listener(gateway string, g *configv1.Gateway, l *configv1.Listener, s *serv
 
 func networkFilters(gateway string, g *configv1.Gateway, l *configv1.Listener, plain bool) []*listenerv3.Filter {
 	return []*listenerv3.Filter{filterAddresses.networkPlace(), filterConnections.networkPlace(), {
-		Name: "envoy.filters.network.http_connection_manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(connectionManager(gateway, g, l, plain))},
+		Name: "envoy.filters.network.http_connection_manager", ConfigType: &listenerv3.Filter_TypedConfig{
+			TypedConfig: pack(connectionManager(gateway, g, l, plain)),
+		},
 	}}
 }
 
-// delayedClose is how long Envoy keeps a connection that it wants closed after an answer of its own, for a client that is
-// still sending: closed at once, the kernel would reset the connection and the answer with it. Envoy's second is what
-// each client that asks for the end of the connection waits, HTTP/1.0 among them (docs/adr/0011-defaults.md).
+// delayedClose is how long Envoy keeps a connection that it wants closed after an answer of its own, for a client that
+// is still sending: closed at once, the kernel would reset the connection and the answer with it. Envoy's second is
+// what each client that asks for the end of the connection waits, HTTP/1.0 among them (docs/adr/0011-defaults.md).
 const delayedClose = 100 * time.Millisecond
 
 // connectionManager follows Envoy's own advice for proxies at the edge.
-func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener, plain bool) *hcmv3.HttpConnectionManager {
+func connectionManager(
+	gateway string, g *configv1.Gateway, l *configv1.Listener, plain bool,
+) *hcmv3.HttpConnectionManager {
 	lim := g.GetLimits()
 	h := &hcmv3.HttpConnectionManager{
 		StatPrefix: l.GetName(), CodecType: hcmv3.HttpConnectionManager_AUTO, ServerName: "marchproxy",
@@ -99,7 +106,8 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 			MaxHeadersCount:              positive(lim.GetMaxRequestHeaders()),
 		},
 		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-			MaxConcurrentStreams: wrapperspb.UInt32(100), InitialStreamWindowSize: wrapperspb.UInt32(64 << 10), InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
+			MaxConcurrentStreams: wrapperspb.UInt32(100), InitialStreamWindowSize: wrapperspb.UInt32(64 << 10),
+			InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
 		},
 		MaxRequestHeadersKb: positive(lim.GetMaxRequestHeadersKb()),
 		AccessLog:           append(requestMetrics(g, plain), accessLog(g.GetAccessLog(), plain)...),
@@ -117,12 +125,15 @@ func connectionManager(gateway string, g *configv1.Gateway, l *configv1.Listener
 
 // logFields are the access log's fields, as Envoy's operators.
 var logFields = map[string]constant{
-	"time": "%START_TIME%", "method": "%REQ(:METHOD)%", "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%", "host": "%REQ(:AUTHORITY)%",
-	"protocol": "%PROTOCOL%", "status": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",
+	"time": "%START_TIME%", "method": "%REQ(:METHOD)%", "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+	"host":     "%REQ(:AUTHORITY)%",
+	"protocol": "%PROTOCOL%", "status": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%",
+	"details":        "%RESPONSE_CODE_DETAILS%",
 	"bytes_received": "%BYTES_RECEIVED%", "bytes_sent": "%BYTES_SENT%", "duration_ms": "%DURATION%",
 	"upstream_ms": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%", "upstream": "%UPSTREAM_HOST%", "service": "%UPSTREAM_CLUSTER%",
-	"route": "%METADATA(ROUTE:" + metadataSpace + ":route)%", "client": "%DOWNSTREAM_REMOTE_ADDRESS%", "server_name": "%REQUESTED_SERVER_NAME%",
-	"user_agent": "%REQ(USER-AGENT)%", "request_id": "%REQ(X-REQUEST-ID)%",
+	"route": "%METADATA(ROUTE:" + metadataSpace + ":route)%", "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
+	"server_name": "%REQUESTED_SERVER_NAME%",
+	"user_agent":  "%REQ(USER-AGENT)%", "request_id": "%REQ(X-REQUEST-ID)%",
 }
 
 // accessLog is there whether it is on or not, with the standard fields where it is not; plain, where it is on.
@@ -166,9 +177,13 @@ func tracing(gateway string, t *configv1.Tracing, plain bool) *hcmv3.HttpConnect
 	}
 	return &hcmv3.HttpConnectionManager_Tracing{
 		RandomSampling: &typev3.Percent{Value: sampling},
-		Provider: &tracev3.Tracing_Http{Name: "envoy.tracers.opentelemetry", ConfigType: &tracev3.Tracing_Http_TypedConfig{TypedConfig: pack(&tracev3.OpenTelemetryConfig{
-			ServiceName: "marchproxy-" + gateway,
-			GrpcService: &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: t.GetService()}}},
-		})}},
+		Provider: &tracev3.Tracing_Http{Name: "envoy.tracers.opentelemetry", ConfigType: &tracev3.Tracing_Http_TypedConfig{
+			TypedConfig: pack(&tracev3.OpenTelemetryConfig{
+				ServiceName: "marchproxy-" + gateway,
+				GrpcService: &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: t.GetService()},
+				}},
+			}),
+		}},
 	}
 }

@@ -28,11 +28,15 @@ var filterListenerRate = &filter{
 }
 
 func rateLimit(prefix string, l *configv1.LocalRateLimit) *limitv3.LocalRateLimit {
-	on := &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: 100, Denominator: typev3.FractionalPercent_HUNDRED}}
+	on := &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{
+		Numerator:   100,
+		Denominator: typev3.FractionalPercent_HUNDRED,
+	}}
 	return &limitv3.LocalRateLimit{
 		StatPrefix: prefix, FilterEnabled: on, FilterEnforced: on,
 		TokenBucket: &typev3.TokenBucket{
-			MaxTokens: orNumber(l.GetBurst(), l.GetRequests()), TokensPerFill: wrapperspb.UInt32(l.GetRequests()), FillInterval: orElse(l.GetPer(), time.Second),
+			MaxTokens: orNumber(l.GetBurst(), l.GetRequests()), TokensPerFill: wrapperspb.UInt32(l.GetRequests()),
+			FillInterval: orElse(l.GetPer(), time.Second),
 		},
 		EnableXRatelimitHeaders: 1,
 	}

@@ -140,6 +140,8 @@ func says(values map[string]string) *xdsmatcherv3.Matcher_MatcherTree_MatchMap {
 // becomes is a tag's value in the place of what was found.
 func becomes(value string) *xdsmatcherv3.Matcher_OnMatch {
 	return &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
-		Action: matching("value", &transformv3.TransformStat{UpdateTag: &transformv3.TransformStat_UpdateTag{NewTagValue: value}}),
+		Action: matching("value", &transformv3.TransformStat{UpdateTag: &transformv3.TransformStat_UpdateTag{
+			NewTagValue: value,
+		}}),
 	}}
 }

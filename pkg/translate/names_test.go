@@ -30,7 +30,8 @@ func newNamed(t *testing.T) *named {
 	n.b = translate.NewBuilder(resource.DefaultGateway, translate.Options{Resolve: n.resolve})
 	n.apply(gatewayObject(t))
 	n.service("http", "192.0.2.1")
-	o, err := resource.New(resource.Ref{Kind: resource.KindRoute, Name: "r"}, &configv1.Route{Backends: []*configv1.Backend{{Service: "s"}}})
+	o, err := resource.New(resource.Ref{Kind: resource.KindRoute, Name: "r"},
+		&configv1.Route{Backends: []*configv1.Backend{{Service: "s"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +127,8 @@ func TestMoveToName(t *testing.T) {
 	n.is("http2 [3]")
 	n.resolves("b", "192.0.2.4")
 	n.is("http2 [3]")
-	n.service("http2", "192.0.2.5", "nobody") // what is known of the new endpoints is served, when that is all there will be
+	// what is known of the new endpoints is served, when that is all there will be
+	n.service("http2", "192.0.2.5", "nobody")
 	n.is("http2 [3]")
 	n.resolves("nobody")
 	n.is("http2 [5]")

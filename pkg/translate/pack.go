@@ -40,7 +40,9 @@ func VersionOf(content []byte) string {
 
 // ads is where Envoy gets what a resource refers to.
 func ads() *corev3.ConfigSource {
-	return &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3, ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
+	return &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3, ConfigSourceSpecifier: &corev3.ConfigSource_Ads{
+		Ads: &corev3.AggregatedConfigSource{},
+	}}
 }
 
 // sds is where Envoy gets secrets. An xDS server answers at once, also for those that do not exist; where that

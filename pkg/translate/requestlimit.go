@@ -59,12 +59,17 @@ func requestLimits(c *chain) *Resource {
 		}
 		objects = append(objects, ref)
 		action := execute(
-			&compositev3.ExecuteFilterAction{TypedConfig: &corev3.TypedExtensionConfig{Name: "envoy.filters.http.local_ratelimit", TypedConfig: pack(localLimit(name, p))}},
+			&compositev3.ExecuteFilterAction{TypedConfig: &corev3.TypedExtensionConfig{
+				Name: "envoy.filters.http.local_ratelimit", TypedConfig: pack(localLimit(name, p)),
+			}},
 		)
 		if len(p.GetCidrs()) == 0 {
 			everyone = action
 		} else {
-			ranges = append(ranges, &xdsmatcherv3.IPMatcher_IPRangeMatcher{Ranges: cidrRanges(config.ParseCIDRs(p.GetCidrs())), OnMatch: action})
+			ranges = append(ranges, &xdsmatcherv3.IPMatcher_IPRangeMatcher{
+				Ranges:  cidrRanges(config.ParseCIDRs(p.GetCidrs())),
+				OnMatch: action,
+			})
 		}
 	}
 	if len(objects) == 0 {
@@ -77,17 +82,21 @@ func requestLimits(c *chain) *Resource {
 			&xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Matcher{Matcher: limits}},
 		)
 	}
-	return extension(nameRequests, &compositev3.Composite{Matcher: limits}, nil, append(newestFirst(c.st, objects), c.ref())...)
+	return extension(nameRequests, &compositev3.Composite{Matcher: limits}, nil,
+		append(newestFirst(c.st, objects), c.ref())...)
 }
 
 // bySource matches the client's address; otherwise stands for addresses in none of the ranges.
-func bySource(ranges []*xdsmatcherv3.IPMatcher_IPRangeMatcher, otherwise *xdsmatcherv3.Matcher_OnMatch) *xdsmatcherv3.Matcher {
+func bySource(
+	ranges []*xdsmatcherv3.IPMatcher_IPRangeMatcher, otherwise *xdsmatcherv3.Matcher_OnMatch,
+) *xdsmatcherv3.Matcher {
 	m := &xdsmatcherv3.Matcher{OnNoMatch: otherwise}
 	if len(ranges) > 0 {
 		m.MatcherType = &xdsmatcherv3.Matcher_MatcherTree_{MatcherTree: &xdsmatcherv3.Matcher_MatcherTree{
 			Input: matching("envoy.matching.inputs.source_ip", &networkinputsv3.SourceIPInput{}),
 			TreeType: &xdsmatcherv3.Matcher_MatcherTree_CustomMatch{
-				CustomMatch: matching("envoy.matching.custom_matchers.trie_matcher", &xdsmatcherv3.IPMatcher{RangeMatchers: ranges}),
+				CustomMatch: matching("envoy.matching.custom_matchers.trie_matcher",
+					&xdsmatcherv3.IPMatcher{RangeMatchers: ranges}),
 			},
 		}}
 	}
@@ -107,7 +116,9 @@ func cidrRanges(in []netip.Prefix) []*xdscorev3.CidrRange {
 }
 
 func execute(a *compositev3.ExecuteFilterAction) *xdsmatcherv3.Matcher_OnMatch {
-	return &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{Action: matching("composite-action", a)}}
+	return &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
+		Action: matching("composite-action", a),
+	}}
 }
 
 // nothing lets a request pass: a filter chain that is not there is skipped.
@@ -118,16 +129,25 @@ func nothing() *xdsmatcherv3.Matcher_OnMatch {
 // localLimit has one bucket for each client address; of IPv6 for each of its networks, as in the kernel.
 func localLimit(name string, p *configv1.RateLimitPolicy) *limitv3.LocalRateLimit {
 	const entry = "masked_remote_address" // what the action below calls it
-	on := &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: 100, Denominator: typev3.FractionalPercent_HUNDRED}}
+	on := &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{
+		Numerator:   100,
+		Denominator: typev3.FractionalPercent_HUNDRED,
+	}}
 	rate, second := p.GetRequestsPerSecond(), durationpb.New(1e9)
 	burst := orNumber(p.GetRequestsBurst(), rate)
 	bucket := &typev3.TokenBucket{MaxTokens: burst, TokensPerFill: wrapperspb.UInt32(rate), FillInterval: second}
 	return &limitv3.LocalRateLimit{
 		StatPrefix: "policy." + name, FilterEnabled: on, FilterEnforced: on,
-		RateLimits: []*routev3.RateLimit{{Actions: []*routev3.RateLimit_Action{{ActionSpecifier: &routev3.RateLimit_Action_MaskedRemoteAddress_{
-			MaskedRemoteAddress: &routev3.RateLimit_Action_MaskedRemoteAddress{V6PrefixMaskLen: wrapperspb.UInt32(orNumber(p.GetIpv6PrefixLength(), 64))},
-		}}}}},
-		Descriptors:           []*limitcommonv3.LocalRateLimitDescriptor{{Entries: []*limitcommonv3.RateLimitDescriptor_Entry{{Key: entry}}, TokenBucket: bucket}},
+		RateLimits: []*routev3.RateLimit{
+			{Actions: []*routev3.RateLimit_Action{{ActionSpecifier: &routev3.RateLimit_Action_MaskedRemoteAddress_{
+				MaskedRemoteAddress: &routev3.RateLimit_Action_MaskedRemoteAddress{
+					V6PrefixMaskLen: wrapperspb.UInt32(orNumber(p.GetIpv6PrefixLength(), 64)),
+				},
+			}}}},
+		},
+		Descriptors: []*limitcommonv3.LocalRateLimitDescriptor{
+			{Entries: []*limitcommonv3.RateLimitDescriptor_Entry{{Key: entry}}, TokenBucket: bucket},
+		},
 		MaxDynamicDescriptors: wrapperspb.UInt32(orNumber(p.GetMaxClients(), defaultClients)),
 		// Envoy wants a bucket for requests that no descriptor fits. There are none.
 		TokenBucket:                     bucket,

@@ -24,7 +24,8 @@ func (t *tableBuilder) route(name string, r *configv1.Route) []*routev3.Route {
 	out := &routev3.Route{
 		Match:               match(r),
 		RequestHeadersToAdd: headersToAdd(r.GetRequestHeaders()), RequestHeadersToRemove: r.GetRequestHeaders().GetRemove(),
-		ResponseHeadersToAdd: headersToAdd(r.GetResponseHeaders()), ResponseHeadersToRemove: r.GetResponseHeaders().GetRemove(),
+		ResponseHeadersToAdd:    headersToAdd(r.GetResponseHeaders()),
+		ResponseHeadersToRemove: r.GetResponseHeaders().GetRemove(),
 	}
 	switch {
 	case r.GetRedirect() != nil:
@@ -32,7 +33,9 @@ func (t *tableBuilder) route(name string, r *configv1.Route) []*routev3.Route {
 	case r.GetDirectResponse() != nil:
 		out.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
 			Status: r.GetDirectResponse().GetStatus(),
-			Body:   &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: r.GetDirectResponse().GetBody()}},
+			Body: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{
+				InlineString: r.GetDirectResponse().GetBody(),
+			}},
 		}}
 		if r.GetDirectResponse().GetBody() == "" {
 			out.GetDirectResponse().Body = nil
@@ -74,7 +77,10 @@ func match(r *configv1.Route) *routev3.RouteMatch {
 		m.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: regex(p.Regex)}
 	}
 	if len(r.GetMethods()) > 0 {
-		m.Headers = append(m.Headers, &routev3.HeaderMatcher{Name: ":method", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: oneOf(r.GetMethods())}})
+		m.Headers = append(m.Headers, &routev3.HeaderMatcher{
+			Name:                 ":method",
+			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: oneOf(r.GetMethods())},
+		})
 	}
 	for _, h := range r.GetHeaders() {
 		hm := &routev3.HeaderMatcher{Name: strings.ToLower(h.GetName()), InvertMatch: h.GetInvert()}
@@ -94,7 +100,9 @@ func match(r *configv1.Route) *routev3.RouteMatch {
 func queryMatch(q *configv1.NamedMatch) *routev3.QueryParameterMatcher {
 	out := &routev3.QueryParameterMatcher{Name: q.GetName()}
 	if p, ok := q.GetValue().GetMatch().(*configv1.StringMatch_Present); ok {
-		out.QueryParameterMatchSpecifier = &routev3.QueryParameterMatcher_PresentMatch{PresentMatch: p.Present != q.GetInvert()}
+		out.QueryParameterMatchSpecifier = &routev3.QueryParameterMatcher_PresentMatch{
+			PresentMatch: p.Present != q.GetInvert(),
+		}
 	} else {
 		out.QueryParameterMatchSpecifier = &routev3.QueryParameterMatcher_StringMatch{StringMatch: stringMatch(q.GetValue())}
 	}
@@ -106,7 +114,9 @@ func oneOf(words []string) *matcherv3.StringMatcher {
 	if len(words) == 1 {
 		return exactly(words[0])
 	}
-	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(strings.Join(words, "|"))}}
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
+		SafeRegex: regex(strings.Join(words, "|")),
+	}}
 }
 
 func exactly(s string) *matcherv3.StringMatcher {
@@ -162,13 +172,18 @@ func (t *tableBuilder) forward(r *configv1.Route) *routev3.RouteAction {
 	}
 	if grpc && r.GetTimeout() == nil {
 		// Streams may be long; a client's own deadline holds (grpc-timeout).
-		a.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: durationpb.New(0), GrpcTimeoutHeaderMax: durationpb.New(0)}
+		a.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{
+			MaxStreamDuration:    durationpb.New(0),
+			GrpcTimeoutHeaderMax: durationpb.New(0),
+		}
 	}
 	a.RetryPolicy = retry(r.GetRetry(), answerWithin(r, grpc))
 	target(a, r.GetBackends())
 	for _, m := range r.GetMirrors() {
 		t.clusters[m.GetService()] = true
-		a.RequestMirrorPolicies = append(a.RequestMirrorPolicies, &routev3.RouteAction_RequestMirrorPolicy{Cluster: m.GetService(), RuntimeFraction: fraction(m.Percent, 100)})
+		a.RequestMirrorPolicies = append(a.RequestMirrorPolicies, &routev3.RouteAction_RequestMirrorPolicy{
+			Cluster: m.GetService(), RuntimeFraction: fraction(m.Percent, 100),
+		})
 	}
 	rewrite(a, r)
 	if r.GetWebsocket() {
@@ -208,13 +223,20 @@ func hashPolicies(lb *configv1.LoadBalancing) []*routev3.RouteAction_HashPolicy 
 		p := &routev3.RouteAction_HashPolicy{Terminal: h.GetTerminal()}
 		switch s := h.GetSource().(type) {
 		case *configv1.HashOn_Header:
-			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_Header_{Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: s.Header}}
+			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_Header_{Header: &routev3.RouteAction_HashPolicy_Header{
+				HeaderName: s.Header,
+			}}
 		case *configv1.HashOn_Cookie:
 			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_Cookie_{
-				Cookie: &routev3.RouteAction_HashPolicy_Cookie{Name: s.Cookie.GetName(), Ttl: s.Cookie.GetTtl(), Path: s.Cookie.GetPath()},
+				Cookie: &routev3.RouteAction_HashPolicy_Cookie{
+					Name: s.Cookie.GetName(), Ttl: s.Cookie.GetTtl(),
+					Path: s.Cookie.GetPath(),
+				},
 			}
 		case *configv1.HashOn_Query:
-			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_QueryParameter_{QueryParameter: &routev3.RouteAction_HashPolicy_QueryParameter{Name: s.Query}}
+			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_QueryParameter_{
+				QueryParameter: &routev3.RouteAction_HashPolicy_QueryParameter{Name: s.Query},
+			}
 		default:
 			p.PolicySpecifier = sourceIP()
 		}
@@ -224,7 +246,9 @@ func hashPolicies(lb *configv1.LoadBalancing) []*routev3.RouteAction_HashPolicy 
 }
 
 func sourceIP() *routev3.RouteAction_HashPolicy_ConnectionProperties_ {
-	return &routev3.RouteAction_HashPolicy_ConnectionProperties_{ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true}}
+	return &routev3.RouteAction_HashPolicy_ConnectionProperties_{
+		ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true},
+	}
 }
 
 // answerWithin is how long a backend may take to begin its answer; nil for any time. Envoy's timeout of a route
@@ -259,13 +283,18 @@ func retry(r *configv1.Retry, within *durationpb.Duration) *routev3.RetryPolicy 
 		RetryOn: strings.Join(on, ","), NumRetries: wrapperspb.UInt32(max(r.GetAttempts(), 1)),
 		PerTryTimeout: within, RetriableStatusCodes: r.GetStatuses(),
 		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
-			Name:       "envoy.retry_host_predicates.previous_hosts",
-			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: pack(&hostsv3.PreviousHostsPredicate{})},
+			Name: "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{
+				TypedConfig: pack(&hostsv3.PreviousHostsPredicate{}),
+			},
 		}},
 		HostSelectionRetryMaxAttempts: 3,
 	}
 	if b := r.GetBackoff(); b != nil {
-		out.RetryBackOff = &routev3.RetryPolicy_RetryBackOff{BaseInterval: b, MaxInterval: durationpb.New(10 * b.AsDuration())}
+		out.RetryBackOff = &routev3.RetryPolicy_RetryBackOff{
+			BaseInterval: b,
+			MaxInterval:  durationpb.New(10 * b.AsDuration()),
+		}
 	}
 	return out
 }
@@ -323,5 +352,8 @@ func fraction(percent *float64, def float64) *corev3.RuntimeFractionalPercent {
 	if percent != nil {
 		p = *percent
 	}
-	return &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: uint32(p * 10000), Denominator: typev3.FractionalPercent_MILLION}}
+	return &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{
+		Numerator:   uint32(p * 10000),
+		Denominator: typev3.FractionalPercent_MILLION,
+	}}
 }

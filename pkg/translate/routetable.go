@@ -9,9 +9,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// RouteTable is a listener's scopes as one RouteConfiguration, for clients that ask for a route table by the name of its
-// listener. A scope that changes is read, and nothing else; the whole is put together when it is asked for. It is not safe
-// for concurrent use.
+// RouteTable is a listener's scopes as one RouteConfiguration, for clients that ask for a route table by the name of
+// its listener. A scope that changes is read, and nothing else; the whole is put together when it is asked for. It is
+// not safe for concurrent use.
 type RouteTable struct {
 	listener string
 	prefix   string   // of the names of its scopes
@@ -20,8 +20,8 @@ type RouteTable struct {
 	made     *Resource // nil where something has changed since
 }
 
-// tableScope is a scope, and what it adds to the table, marshalled: messages one after the other are one that has all of
-// them.
+// tableScope is a scope, and what it adds to the table, marshalled: messages one after the other are one that has all
+// of them.
 type tableScope struct {
 	r   *Resource
 	raw []byte
@@ -77,7 +77,8 @@ func (t *RouteTable) Resource() *Resource {
 		return t.made
 	}
 	head := pack(&routev3.RouteConfiguration{
-		Name: t.listener, IgnorePortInHostMatching: true, ValidateClusters: unchecked, RequestHeadersToRemove: internalHeaders,
+		Name: t.listener, IgnorePortInHostMatching: true, ValidateClusters: unchecked,
+		RequestHeadersToRemove:         internalHeaders,
 		MaxDirectResponseBodySizeBytes: bodyLimit,
 	})
 	size := len(head.GetValue())
@@ -91,8 +92,9 @@ func (t *RouteTable) Resource() *Resource {
 		versions = append(append(append(append(versions, name...), 0), s.r.Version...), 0)
 	}
 	t.made = &Resource{
-		Key:  Key{TypeRoute, t.listener},
-		Body: &anypb.Any{TypeUrl: head.GetTypeUrl(), Value: append(raw, head.GetValue()...)}, Version: VersionOf(append(versions, head.GetValue()...)),
+		Key:     Key{TypeRoute, t.listener},
+		Body:    &anypb.Any{TypeUrl: head.GetTypeUrl(), Value: append(raw, head.GetValue()...)},
+		Version: VersionOf(append(versions, head.GetValue()...)),
 	}
 	return t.made
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
-// TestRouteTable: the table of a listener has every host with its domain and the routes of its scope, and what the scopes
-// say beside these: a body that a scope may have is taken in the table, too.
+// TestRouteTable: the table of a listener has every host with its domain and the routes of its scope, and what the
+// scopes say beside these: a body that a scope may have is taken in the table, too.
 func TestRouteTable(t *testing.T) {
 	c := newCrowd(t, 30)
 	c.apply(c.object(resource.KindRoute, "long", &configv1.Route{

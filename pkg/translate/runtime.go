@@ -58,7 +58,8 @@ func DrainTime(g *configv1.Gateway) time.Duration {
 // share is a percentage as Envoy's tracing reads it; its access log reads numbers of whole percents alone.
 func share(percent float64) *structpb.Value {
 	return structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{
-		"numerator": structpb.NewNumberValue(float64(uint32(percent * 10000))), "denominator": structpb.NewStringValue("MILLION"),
+		"numerator":   structpb.NewNumberValue(float64(uint32(percent * 10000))),
+		"denominator": structpb.NewStringValue("MILLION"),
 	}})
 }
 
@@ -71,16 +72,20 @@ func percent(t *configv1.Tracing) float64 {
 
 // switched lets a request through to the access log where the runtime says so.
 func switched() *accesslogv3.AccessLogFilter {
-	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{
-		Filters: []*accesslogv3.AccessLogFilter{byRuntime(keyAccessLog), fromStatus(0)},
-	}}}
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{
+		AndFilter: &accesslogv3.AndFilter{
+			Filters: []*accesslogv3.AccessLogFilter{byRuntime(keyAccessLog), fromStatus(0)},
+		},
+	}}
 }
 
 // byRuntime lets the percentage of requests through that the runtime says, none where it says nothing.
 func byRuntime(key string) *accesslogv3.AccessLogFilter {
-	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_RuntimeFilter{RuntimeFilter: &accesslogv3.RuntimeFilter{
-		RuntimeKey: key, PercentSampled: &typev3.FractionalPercent{}, UseIndependentRandomness: true,
-	}}}
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_RuntimeFilter{
+		RuntimeFilter: &accesslogv3.RuntimeFilter{
+			RuntimeKey: key, PercentSampled: &typev3.FractionalPercent{}, UseIndependentRandomness: true,
+		},
+	}}
 }
 
 // fromStatus lets answers through with a status or above, unless the runtime has another one.

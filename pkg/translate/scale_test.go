@@ -175,7 +175,8 @@ func BenchmarkChange(b *testing.B) {
 	for _, hosts := range []int{1_000, 10_000, 100_000} {
 		b.Run(fmt.Sprint(hosts), func(b *testing.B) {
 			c := newCrowd(b, hosts)
-			for _, x := range append(c.cases(), changeCase{"policy", 1, [2]*resource.Object{c.policy(1, "a"), c.policy(1, "b")}}) {
+			for _, x := range append(c.cases(),
+				changeCase{"policy", 1, [2]*resource.Object{c.policy(1, "a"), c.policy(1, "b")}}) {
 				b.Run(x.name, func(b *testing.B) {
 					b.ReportAllocs()
 					for i := 0; b.Loop(); i++ {
@@ -213,8 +214,8 @@ func TestManyAtOnce(t *testing.T) {
 	same(t, "one by one", one.b, at.b)
 }
 
-// TestManyPoliciesAtOnce: cores that build hosts at once, each with a policy that nobody has looked at yet, do not come in
-// each other's way. What is wrong with these policies saves the look of the engine, so that they meet often.
+// TestManyPoliciesAtOnce: cores that build hosts at once, each with a policy that nobody has looked at yet, do not come
+// in each other's way. What is wrong with these policies saves the look of the engine, so that they meet often.
 func TestManyPoliciesAtOnce(t *testing.T) {
 	st := config.New()
 	objects := []*resource.Object{gatewayObject(t)}
@@ -222,7 +223,8 @@ func TestManyPoliciesAtOnce(t *testing.T) {
 		name := fmt.Sprint("p", i)
 		objects = append(objects,
 			object(t, resource.KindAuthPolicy, name, `{"jwt":{"jwks":"none"},"exempt_paths":[{"path":"/free"}]}`),
-			object(t, resource.KindRoute, name, fmt.Sprintf(`{"hosts":["%s.test"],"auth_policy":%q,"direct_response":{"status":200}}`, name, name)),
+			object(t, resource.KindRoute, name,
+				fmt.Sprintf(`{"hosts":["%s.test"],"auth_policy":%q,"direct_response":{"status":200}}`, name, name)),
 		)
 	}
 	st.Apply(objects)

@@ -123,8 +123,10 @@ var noTrace = &routev3.Route{
 			StringMatch: &matcherv3.StringMatcher{MatchPattern: exactly("trace").GetMatchPattern(), IgnoreCase: true},
 		}}},
 	},
-	Action:               &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 405}},
-	ResponseHeadersToAdd: []*corev3.HeaderValueOption{replace("allow", literal("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))},
+	Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 405}},
+	ResponseHeadersToAdd: []*corev3.HeaderValueOption{
+		replace("allow", literal("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
+	},
 }
 
 func everything() *routev3.RouteMatch {

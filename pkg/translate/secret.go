@@ -111,14 +111,17 @@ func (v *view) secretsOf(
 			var err error
 			if key, err = v.opt.Open(ref, "private_key", key); err != nil {
 				return nil, &config.Problem{Object: ref, Violation: resource.Violation{
-					Path: "$.private_key", Rule: "certificate.sealed", Message: "cannot be opened with this SECRET_KEY: " + err.Error(),
+					Path: "$.private_key", Rule: "certificate.sealed", Message: "cannot be opened with this SECRET_KEY: " +
+						err.Error(),
 				}}
 			}
 		}
 		present := func(secret string) *Resource {
-			return newResource(secret, &tlsv3.Secret{Name: secret, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
-				CertificateChain: inline(c.GetChain()), PrivateKey: inline(key),
-			}}}, nil, ref)
+			return newResource(secret, &tlsv3.Secret{Name: secret, Type: &tlsv3.Secret_TlsCertificate{
+				TlsCertificate: &tlsv3.TlsCertificate{
+					CertificateChain: inline(c.GetChain()), PrivateKey: inline(key),
+				},
+			}}, nil, ref)
 		}
 		if len(u.present) > 0 {
 			out = append(out, present(certSecret(ref.Name)))
@@ -133,9 +136,11 @@ func (v *view) secretsOf(
 	}
 	if len(u.trust) > 0 {
 		name := caSecret(ref.Name)
-		out = append(out, newResource(name, &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
-			TrustedCa: inline(c.GetChain()),
-		}}}, nil, ref))
+		out = append(out, newResource(name, &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{
+			ValidationContext: &tlsv3.CertificateValidationContext{
+				TrustedCa: inline(c.GetChain()),
+			},
+		}}, nil, ref))
 	}
 	return out, nil
 }

@@ -73,7 +73,9 @@ func (s *serving) terminate(out *listenerv3.Listener, filters []*listenerv3.Filt
 	if len(exact) > 0 {
 		out.FilterChainMatcher = &matcherv3.Matcher{
 			MatcherType: &matcherv3.Matcher_MatcherTree_{MatcherTree: &matcherv3.Matcher_MatcherTree{
-				Input: serverName(), TreeType: &matcherv3.Matcher_MatcherTree_ExactMatchMap{ExactMatchMap: &matcherv3.Matcher_MatcherTree_MatchMap{Map: exact}},
+				Input: serverName(), TreeType: &matcherv3.Matcher_MatcherTree_ExactMatchMap{
+					ExactMatchMap: &matcherv3.Matcher_MatcherTree_MatchMap{Map: exact},
+				},
 			}},
 			OnNoMatch: &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Matcher{Matcher: notExact(wild)}},
 		}
@@ -93,11 +95,15 @@ func notExact(wild []domain) *matcherv3.Matcher {
 	list := &matcherv3.Matcher_MatcherList{}
 	add := func(value *matcherv3.StringMatcher, chain string) {
 		list.Matchers = append(list.Matchers, &matcherv3.Matcher_MatcherList_FieldMatcher{
-			Predicate: &matcherv3.Matcher_MatcherList_Predicate{MatchType: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
-				SinglePredicate: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
-					Input: serverName(), Matcher: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: value},
+			Predicate: &matcherv3.Matcher_MatcherList_Predicate{
+				MatchType: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+					SinglePredicate: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+						Input: serverName(), Matcher: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
+							ValueMatch: value,
+						},
+					},
 				},
-			}},
+			},
 			OnMatch: toChain(chain),
 		})
 	}
@@ -107,11 +113,17 @@ func notExact(wild []domain) *matcherv3.Matcher {
 	add(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{
 		Regex: "[a-z0-9._-]+", EngineType: &matcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &matcherv3.RegexMatcher_GoogleRE2{}},
 	}}}, chainOnDemand)
-	return &matcherv3.Matcher{MatcherType: &matcherv3.Matcher_MatcherList_{MatcherList: list}, OnNoMatch: toChain(chainFirst)}
+	return &matcherv3.Matcher{
+		MatcherType: &matcherv3.Matcher_MatcherList_{MatcherList: list},
+		OnNoMatch:   toChain(chainFirst),
+	}
 }
 
 func serverName() *xdscore.TypedExtensionConfig {
-	return &xdscore.TypedExtensionConfig{Name: "envoy.matching.inputs.server_name", TypedConfig: pack(&networkv3.ServerNameInput{})}
+	return &xdscore.TypedExtensionConfig{
+		Name:        "envoy.matching.inputs.server_name",
+		TypedConfig: pack(&networkv3.ServerNameInput{}),
+	}
 }
 
 func toChain(name string) *matcherv3.Matcher_OnMatch {
@@ -131,7 +143,8 @@ func commonTLS() *tlsv3.CommonTlsContext {
 func downstreamTLS(certs []string, ca string) *corev3.TransportSocket {
 	common := commonTLS()
 	for _, c := range certs {
-		common.TlsCertificateSdsSecretConfigs = append(common.TlsCertificateSdsSecretConfigs, &tlsv3.SdsSecretConfig{Name: certSecret(c), SdsConfig: sds()})
+		common.TlsCertificateSdsSecretConfigs = append(common.TlsCertificateSdsSecretConfigs,
+			&tlsv3.SdsSecretConfig{Name: certSecret(c), SdsConfig: sds()})
 	}
 	out := &tlsv3.DownstreamTlsContext{CommonTlsContext: common}
 	if ca != "" {
@@ -152,10 +165,14 @@ func onDemandTLS() *corev3.TransportSocket {
 	})
 	return tlsSocket(&tlsv3.DownstreamTlsContext{
 		CommonTlsContext: common, DisableStatefulSessionResumption: true,
-		SessionTicketKeysType: &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},
+		SessionTicketKeysType: &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{
+			DisableStatelessSessionResumption: true,
+		},
 	})
 }
 
 func tlsSocket(c *tlsv3.DownstreamTlsContext) *corev3.TransportSocket {
-	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(c)}}
+	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{
+		TypedConfig: pack(c),
+	}}
 }

@@ -28,7 +28,8 @@ var capabilities = map[string][]string{
 var decides = []string{
 	"proxy_on_context_create", "proxy_on_configure", "proxy_on_request_headers", "proxy_on_memory_allocate", "proxy_log",
 	"proxy_get_buffer_bytes", "proxy_get_property", "proxy_define_metric", "proxy_increment_metric",
-	"proxy_get_header_map_pairs", "proxy_set_header_map_pairs", "proxy_get_current_time_nanoseconds", "proxy_send_local_response",
+	"proxy_get_header_map_pairs", "proxy_set_header_map_pairs", "proxy_get_current_time_nanoseconds",
+	"proxy_send_local_response",
 }
 
 // Wasm is the configuration of one of our filters of requests (metrics, license, auth) as Envoy has it: the module's
@@ -51,8 +52,12 @@ func plugin(name, file string, configuration []byte) *wasmv3.PluginConfig {
 	return &wasmv3.PluginConfig{
 		Name: id, RootId: id, FailurePolicy: policy, Configuration: pack(wrapperspb.String(string(configuration))),
 		Vm: &wasmv3.PluginConfig_VmConfig{VmConfig: &wasmv3.VmConfig{
-			VmId: id, Runtime: "envoy.wasm.runtime.v8", CapabilityRestrictionConfig: &wasmv3.CapabilityRestrictionConfig{AllowedCapabilities: allowed},
-			Code: &corev3.AsyncDataSource{Specifier: &corev3.AsyncDataSource_Local{Local: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: file}}}},
+			VmId: id, Runtime: "envoy.wasm.runtime.v8", CapabilityRestrictionConfig: &wasmv3.CapabilityRestrictionConfig{
+				AllowedCapabilities: allowed,
+			},
+			Code: &corev3.AsyncDataSource{Specifier: &corev3.AsyncDataSource_Local{
+				Local: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: file}},
+			}},
 		}},
 	}
 }

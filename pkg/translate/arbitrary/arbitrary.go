@@ -40,7 +40,8 @@ var first = []resource.Ref{
 func Objects(data []byte, certs []*configv1.Certificate) []*resource.Object {
 	s := &source{data}
 	kinds := []string{
-		resource.KindRoute, resource.KindService, resource.KindRoute, resource.KindService, resource.KindGateway, resource.KindCertificate, resource.KindRoute, resource.KindRateLimit,
+		resource.KindRoute, resource.KindService, resource.KindRoute, resource.KindService, resource.KindGateway,
+		resource.KindCertificate, resource.KindRoute, resource.KindRateLimit,
 		resource.KindAuthPolicy, resource.KindLicense,
 	}
 	for _, k := range resource.Kinds {
@@ -177,7 +178,8 @@ func (s *source) value(empty protoreflect.Value, f protoreflect.FieldDescriptor,
 	switch {
 	case f.IsMap():
 		for range s.below(3) {
-			empty.Map().Set(protoreflect.ValueOfString(s.text(f, "key")).MapKey(), protoreflect.ValueOfString(s.text(f, "value")))
+			empty.Map().Set(protoreflect.ValueOfString(s.text(f, "key")).MapKey(),
+				protoreflect.ValueOfString(s.text(f, "value")))
 		}
 		return empty
 	case f.IsList():

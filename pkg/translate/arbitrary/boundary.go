@@ -70,7 +70,9 @@ func (w *edges) message(m protoreflect.Message, made bool, at place) {
 				})
 			}
 		default:
-			w.message(m.Get(f).Message(), made || !m.Has(f), func(root protoreflect.Message) protoreflect.Message { return at(root).Mutable(f).Message() })
+			w.message(m.Get(f).Message(), made || !m.Has(f), func(root protoreflect.Message) protoreflect.Message {
+				return at(root).Mutable(f).Message()
+			})
 		}
 	}
 }
@@ -170,7 +172,10 @@ func edgesOf(f protoreflect.FieldDescriptor) []any {
 }
 
 func numberEdges(rules *validate.FieldRules) []any {
-	set := []uint64{0, 1, 2, 199, 200, 599, 600, 65535, 65536, math.MaxInt32, math.MaxInt32 + 1, math.MaxUint32 - 1, math.MaxUint32}
+	set := []uint64{
+		0, 1, 2, 199, 200, 599, 600, 65535, 65536, math.MaxInt32, math.MaxInt32 + 1, math.MaxUint32 - 1,
+		math.MaxUint32,
+	}
 	for _, n := range []uint32{rules.GetUint32().GetLte(), rules.GetUint32().GetGte()} {
 		set = append(set, uint64(n), uint64(n)+1, uint64(max(n, 1))-1)
 	}
@@ -193,7 +198,11 @@ func durationEdges(rules *validate.FieldRules) []any {
 		set = append(set, &durationpb.Duration{Seconds: d[0], Nanos: int32(d[1])})
 	}
 	for _, d := range set {
-		for _, x := range []*durationpb.Duration{d, {Seconds: d.GetSeconds(), Nanos: d.GetNanos() - 1}, {Seconds: d.GetSeconds(), Nanos: d.GetNanos() + 1}} {
+		for _, x := range []*durationpb.Duration{
+			d,
+			{Seconds: d.GetSeconds(), Nanos: d.GetNanos() - 1},
+			{Seconds: d.GetSeconds(), Nanos: d.GetNanos() + 1},
+		} {
 			if x.CheckValid() == nil { // no other one can be written in JSON
 				out = append(out, x)
 			}

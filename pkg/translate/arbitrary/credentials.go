@@ -48,8 +48,10 @@ MCowBQYDK2VwAyEA4CarmfBFm5dV7gG2xy9OnArJHLQl391jSnPWseivgPQ=
 
 // jwksWords are key sets, good ones and others.
 var jwksWords = []string{
-	`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"d","x":"ipMt0-f-8FwQ6x-PtjYbpk_4ugUOGoKl6T3Qr7o9t8E"}]}`, `{"keys":[]}`, `{}`, "", "null", `{"keys":[{}]}`,
-	`{"keys":[{"kty":"oct","k":"AAAA"}]}`, `{"keys":[{"kty":"EC","d":"AAAA"}]}`, `{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}`, "[",
+	`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"d","x":"ipMt0-f-8FwQ6x-PtjYbpk_4ugUOGoKl6T3Qr7o9t8E"}]}`, `{"keys":[]}`,
+	`{}`, "", "null", `{"keys":[{}]}`,
+	`{"keys":[{"kty":"oct","k":"AAAA"}]}`, `{"keys":[{"kty":"EC","d":"AAAA"}]}`,
+	`{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}`, "[",
 }
 
 // credentials makes a policy's keys and tokens such as the api stores: with the secret or the public key that the
@@ -73,16 +75,31 @@ func (s *source) credentials(p *configv1.AuthPolicy) {
 
 var (
 	claimNames = []string{"sub", "scope", "roles", "a.b", "realm_access", " ", "https://x.example/y", "~", `"`, `\`}
-	times      = []string{"", "2027-01-31T00:00:00Z", "1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2027-02-30T00:00:00Z", "2027-01-31T00:00:00.123456789+14:00", "2027-01-31T24:00:00Z", "1969-12-31T23:59:59Z"}
+	times      = []string{
+		"", "2027-01-31T00:00:00Z", "1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z",
+		"9999-12-31T23:59:59Z", "2027-02-30T00:00:00Z", "2027-01-31T00:00:00.123456789+14:00", "2027-01-31T24:00:00Z",
+		"1969-12-31T23:59:59Z",
+	}
 	plainPaths = []string{"/", "/a", "/a/", "/a/b", "/a.b", "/~a", "/.", "/a/..", "/!$&'()*+,=:@", "/a/b/c/d/e/f"}
 )
 
 // credentialWords are those of AuthPolicy and License, as words.
 var credentialWords = map[string][]string{
-	"auth_policy": append(slices.Clone(names[resource.KindAuthPolicy]), config.NoPolicy, ""), "license": append(slices.Clone(names[resource.KindLicense]), ""),
-	"kid": {"k1", "k2", "a/b", "="}, "jwks": jwksWords, "issuers": {"joe", "https://id.example.com", "é", "\x01", `"`}, "audiences": {"shop", "é", `\`, "\n"},
-	"claim": claimNames, "values": {"admin", "read", "a b", "é", ".*", `\`, "\x01"}, "ForwardedClaim.header": {"x-user", "x-roles", "a", "x-license-key", "authorization", "host", "x-envoy-x", "cookie", "te"},
-	"OpaqueToken.name": {"ci", "x", "t-3"}, "subject": {"", "ci", "a,b", " ", "~"}, "not_after": times, "expires_at": times, "ExemptPath.path": plainPaths, "FeatureGate.paths": plainPaths,
-	"feature": {"multi-cloud", "numa", "a", "a.b_c-d", ""}, "features": {"multi-cloud", "numa", "a", "a.b_c-d"}, "License.key": {""}, "RemoteJwks.path": {"/keys", "/%zz", "/a?b#c", "/", "/{}"},
+	"auth_policy": append(slices.Clone(names[resource.KindAuthPolicy]), config.NoPolicy, ""),
+	"license":     append(slices.Clone(names[resource.KindLicense]), ""),
+	"kid":         {"k1", "k2", "a/b", "="}, "jwks": jwksWords, "issuers": {
+		"joe", "https://id.example.com",
+		"é", "\x01", `"`,
+	},
+	"audiences": {"shop", "é", `\`, "\n"},
+	"claim":     claimNames, "values": {"admin", "read", "a b", "é", ".*", `\`, "\x01"},
+	"ForwardedClaim.header": {
+		"x-user",
+		"x-roles", "a", "x-license-key", "authorization", "host", "x-envoy-x", "cookie", "te",
+	},
+	"OpaqueToken.name": {"ci", "x", "t-3"}, "subject": {"", "ci", "a,b", " ", "~"}, "not_after": times,
+	"expires_at": times, "ExemptPath.path": plainPaths, "FeatureGate.paths": plainPaths,
+	"feature": {"multi-cloud", "numa", "a", "a.b_c-d", ""}, "features": {"multi-cloud", "numa", "a", "a.b_c-d"},
+	"License.key": {""}, "RemoteJwks.path": {"/keys", "/%zz", "/a?b#c", "/", "/{}"},
 	"RemoteJwks.host": {"", "id.example.com", "127.0.0.1:8080", "id.example.com:99999"},
 }
