@@ -31,7 +31,10 @@ func object(t *testing.T, name string, p *configv1.RateLimitPolicy) *resource.Ob
 }
 
 func newEnforcer(dir string) *Enforcer {
-	return New(Options{ID: "n", Labels: map[string]string{"zone": "a"}, StateDir: dir, Log: zap.NewNop(), Peers: func(context.Context) []netip.Addr { return nil }})
+	return New(Options{
+		ID: "n", Labels: map[string]string{"zone": "a"}, StateDir: dir, Log: zap.NewNop(),
+		Peers: func(context.Context) []netip.Addr { return nil },
+	})
 }
 
 // TestLastGoodState: what was taken before is there again, also what is for other nodes: the stream's hash
@@ -39,7 +42,8 @@ func newEnforcer(dir string) *Enforcer {
 func TestLastGoodState(t *testing.T) {
 	dir := t.TempDir()
 	e := newEnforcer(dir)
-	mine, theirs := object(t, "mine", &configv1.RateLimitPolicy{PacketsPerSecond: 5}), object(t, "theirs", &configv1.RateLimitPolicy{PacketsPerSecond: 5, NodeSelector: map[string]string{"zone": "b"}})
+	mine, theirs := object(t, "mine", &configv1.RateLimitPolicy{PacketsPerSecond: 5}), object(t, "theirs",
+		&configv1.RateLimitPolicy{PacketsPerSecond: 5, NodeSelector: map[string]string{"zone": "b"}})
 	c := resource.Commit{Epoch: "e", Revision: 7}
 	if err := e.Update(resource.Update{Commit: c, Changed: []*resource.Object{mine, theirs}}); err != nil {
 		t.Fatal(err)
@@ -50,14 +54,18 @@ func TestLastGoodState(t *testing.T) {
 		t.Fatalf("revision %d, %v", commit.Revision, objects)
 	}
 	for _, o := range objects {
-		if was := map[string]*resource.Object{"mine": mine, "theirs": theirs}[o.Name]; string(was.Payload()) != string(o.Payload()) {
+		if was := map[string]*resource.Object{
+			"mine":   mine,
+			"theirs": theirs,
+		}[o.Name]; string(was.Payload()) != string(o.Payload()) {
 			t.Errorf("%s came back as %s", was.Payload(), o.Payload())
 		}
 	}
 	if len(again.policies) != 1 || again.policies["mine"] == nil {
 		t.Errorf("policies of the node: %v", slices.Collect(maps.Keys(again.policies)))
 	}
-	if err := os.WriteFile(filepath.Join(dir, "policies.jsonl"), []byte(`{"commit":{"revision":9}}`+"\nnonsense"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "policies.jsonl"), []byte(`{"commit":{"revision":9}}`+"\nnonsense"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	if objects, commit := newEnforcer(dir).Initial(); len(objects) > 0 || commit.Revision != 0 {
@@ -75,11 +83,17 @@ func TestLastGoodStateIsAdded(t *testing.T) {
 	var grown, rewritten int
 	last := int64(0)
 	for i := range int64(3000) {
-		o := object(t, string(rune('a'+i%7)), &configv1.RateLimitPolicy{PacketsPerSecond: uint32(i + 1), Deny: slices.Repeat([]string{"192.0.2.1"}, 100)})
+		o := object(t, string(rune('a'+i%7)), &configv1.RateLimitPolicy{
+			PacketsPerSecond: uint32(i + 1),
+			Deny:             slices.Repeat([]string{"192.0.2.1"}, 100),
+		})
 		if i%5 == 4 {
 			o = resource.Tombstone(o.Ref(), i)
 		}
-		if err := e.Update(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: i + 1}, Changed: []*resource.Object{o}}); err != nil {
+		if err := e.Update(resource.Update{
+			Commit:  resource.Commit{Epoch: "e", Revision: i + 1},
+			Changed: []*resource.Object{o},
+		}); err != nil {
 			t.Fatal(err)
 		}
 		info, err := os.Stat(path)
@@ -107,7 +121,10 @@ func TestLastGoodStateIsAdded(t *testing.T) {
 		t.Fatal(err)
 	}
 	sizes := slices.Sorted(maps.Keys(want))
-	for _, cut := range []int{len(raw), len(raw) - 1, sizes[len(sizes)-2] + 1, sizes[len(sizes)-2], sizes[1] - 30, sizes[0]} {
+	for _, cut := range []int{
+		len(raw), len(raw) - 1, sizes[len(sizes)-2] + 1, sizes[len(sizes)-2],
+		sizes[1] - 30, sizes[0],
+	} {
 		if err := os.WriteFile(path, raw[:cut], 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -142,8 +159,11 @@ func TestCombine(t *testing.T) {
 	policies := map[string]*policy{}
 	numbers := ids{}
 	for name, p := range map[string]*configv1.RateLimitPolicy{
-		"all":     {PacketsPerSecond: 100, Filters: &configv1.AttackFilters{Land: true, AmplificationPorts: []uint32{53}}},
-		"few":     {Cidrs: []string{"10.0.0.0/8"}, PacketsPerSecond: 5, Burst: 9, Action: configv1.RateLimitPolicy_observe, SynCookies: true},
+		"all": {PacketsPerSecond: 100, Filters: &configv1.AttackFilters{Land: true, AmplificationPorts: []uint32{53}}},
+		"few": {
+			Cidrs: []string{"10.0.0.0/8"}, PacketsPerSecond: 5, Burst: 9, Action: configv1.RateLimitPolicy_observe,
+			SynCookies: true,
+		},
 		"lists":   {Allow: []string{"192.0.2.1"}, Deny: []string{"192.0.2.2", "198.51.100.0/24"}},
 		"lists-2": {Allow: []string{"192.0.2.1", "192.0.2.2"}},
 	} {
@@ -154,13 +174,16 @@ func TestCombine(t *testing.T) {
 	if err := r.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if r.Default == nil || r.Default.Rate != 100 || r.Default.Burst != 100 || len(r.Policies) != 1 || r.Policies[0].Burst != 9 {
+	if r.Default == nil || r.Default.Rate != 100 || r.Default.Burst != 100 || len(r.Policies) != 1 ||
+		r.Policies[0].Burst != 9 {
 		t.Errorf("limits: %+v %+v", r.Default, r.Policies)
 	}
-	if len(r.Allow) != 3 || len(r.Deny) != 1 || !r.Filters.Land || !r.SYNCookies || len(r.Filters.AmplificationPorts) != 1 {
+	if len(r.Allow) != 3 || len(r.Deny) != 1 || !r.Filters.Land || !r.SYNCookies ||
+		len(r.Filters.AmplificationPorts) != 1 {
 		t.Errorf("%+v", r)
 	}
-	if !slices.IsSortedFunc(r.Allow, netip.Prefix.Compare) || slices.Contains(r.Deny, netip.MustParsePrefix("192.0.2.2/32")) {
+	if !slices.IsSortedFunc(r.Allow, netip.Prefix.Compare) ||
+		slices.Contains(r.Deny, netip.MustParsePrefix("192.0.2.2/32")) {
 		t.Errorf("lists: %v %v", r.Allow, r.Deny)
 	}
 	if len(warnings) != 2 || !strings.Contains(strings.Join(warnings, "\n"), "peer 198.51.100.9") {
@@ -168,11 +191,14 @@ func TestCombine(t *testing.T) {
 	}
 }
 
-// TestStatusSaysState: a report has the digest of the state that its revision names, also of one that changed no policy.
+// TestStatusSaysState: a report has the digest of the state that its revision names, also of one that changed no
+// policy.
 func TestStatusSaysState(t *testing.T) {
 	e := newEnforcer(t.TempDir())
 	for i, hash := range []string{"one", "another"} {
-		c := resource.Commit{Epoch: "e", Revision: int64(7 + i), State: map[string]resource.KindState{resource.KindRoute: {Count: 1, Hash: hash}}}
+		c := resource.Commit{Epoch: "e", Revision: int64(7 + i), State: map[string]resource.KindState{
+			resource.KindRoute: {Count: 1, Hash: hash},
+		}}
 		if err := e.Update(resource.Update{Commit: c}); err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +217,8 @@ func TestWithoutCookies(t *testing.T) {
 	}
 	e := newEnforcer(t.TempDir())
 	if err := e.Update(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: 7}, Changed: []*resource.Object{
-		object(t, "floods", &configv1.RateLimitPolicy{SynCookies: true}), object(t, "plain", &configv1.RateLimitPolicy{PacketsPerSecond: 5}),
+		object(t, "floods", &configv1.RateLimitPolicy{SynCookies: true}),
+		object(t, "plain", &configv1.RateLimitPolicy{PacketsPerSecond: 5}),
 	}}); err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,8 @@ type Options struct {
 	StateDir string
 	// Peers are the addresses that no policy may lock out, asked for now and then.
 	Peers func(context.Context) []netip.Addr
-	// Guarded is called when the interface is guarded for the first time, before the status and [Enforcer.Attached] say so.
+	// Guarded is called when the interface is guarded for the first time, before the status and [Enforcer.Attached] say
+	// so.
 	Guarded func()
 	Log     *zap.Logger
 }
@@ -104,7 +105,8 @@ func New(opt Options) *Enforcer {
 	if found {
 		maps.Copy(e.numbers, s.Numbers)
 		e.take(resource.Update{Commit: s.Commit, Changed: objects})
-		opt.Log.Info("beginning with the last good policies", zap.Int64("revision", s.Commit.Revision), zap.Int("policies", len(objects)))
+		opt.Log.Info("beginning with the last good policies", zap.Int64("revision", s.Commit.Revision),
+			zap.Int("policies", len(objects)))
 	}
 	return e
 }
@@ -175,7 +177,8 @@ func (e *Enforcer) enforce() {
 	}
 	if err := e.try(); err != nil {
 		if e.failure == nil || e.failure.Error() != err.Error() {
-			e.opt.Log.Error("packets are not limited as the policies say: "+err.Error(), zap.String("interface", e.opt.Interface))
+			e.opt.Log.Error("packets are not limited as the policies say: "+err.Error(),
+				zap.String("interface", e.opt.Interface))
 		}
 		e.set(func() { e.failure, e.upTo = err, e.commit })
 		return
@@ -257,7 +260,8 @@ func (e *Enforcer) attach() error {
 		e.opt.Guarded() // before anybody is told
 	}
 	e.set(func() { e.on = on })
-	e.opt.Log.Info("the interface is guarded", zap.String("interface", on.Interface), zap.String("mode", string(on.Mode)), zap.Uint32("program", on.ProgramID))
+	e.opt.Log.Info("the interface is guarded", zap.String("interface", on.Interface), zap.String("mode", string(on.Mode)),
+		zap.Uint32("program", on.ProgramID))
 	if first {
 		close(e.attached)
 	}
@@ -284,7 +288,8 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	}
 }
 
-// review tries again what has failed, and looks whether the interface is guarded still; it says what is wrong in the end.
+// review tries again what has failed, and looks whether the interface is guarded still; it says what is wrong in the
+// end.
 func (e *Enforcer) review(peers []netip.Addr) error {
 	e.work.Lock()
 	defer e.work.Unlock()

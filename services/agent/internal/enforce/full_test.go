@@ -24,7 +24,10 @@ func TestFullDisk(t *testing.T) {
 	put := func(rev int64, name string) {
 		t.Helper()
 		o := object(t, name, &configv1.RateLimitPolicy{PacketsPerSecond: 5, Deny: slices.Repeat([]string{"192.0.2.1"}, 400)})
-		if err := e.Update(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: rev}, Changed: []*resource.Object{o}}); err != nil {
+		if err := e.Update(resource.Update{
+			Commit:  resource.Commit{Epoch: "e", Revision: rev},
+			Changed: []*resource.Object{o},
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -34,8 +34,8 @@ type record struct {
 	Policies int `json:"policies"`
 }
 
-// outdatedAtLeast is how many bytes of outdated records a file may have, however small it is: only with more of them is it
-// written anew.
+// outdatedAtLeast is how many bytes of outdated records a file may have, however small it is: only with more of them is
+// it written anew.
 const outdatedAtLeast = 1 << 20
 
 func newLastGood(dir string) *lastGood { return &lastGood{path: filepath.Join(dir, "policies.jsonl")} }
@@ -96,7 +96,9 @@ func (f *lastGood) load() (last record, objects []*resource.Object, found bool, 
 // save adds a change to the file, or writes all of it anew, so that a killed agent leaves the state before or
 // this one. It does not wait for the disk: that is [lastGood.durable]'s part. After a crash of the machine the
 // kernel's maps are gone as well, and what comes first is what NATS says.
-func (f *lastGood) save(c resource.Commit, numbers ids, changed []*resource.Object, all map[string]*resource.Object) error {
+func (f *lastGood) save(
+	c resource.Commit, numbers ids, changed []*resource.Object, all map[string]*resource.Object,
+) error {
 	if f.fresh == 0 || f.size > 2*f.fresh+outdatedAtLeast {
 		return f.rewrite(c, numbers, all)
 	}

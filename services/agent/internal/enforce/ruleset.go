@@ -23,7 +23,10 @@ type policy struct {
 
 func parse(o *resource.Object) *policy {
 	p := o.Message().(*configv1.RateLimitPolicy)
-	return &policy{o, p, config.ParseCIDRs(p.GetCidrs()), inOrder(config.ParseCIDRs(p.GetAllow())), inOrder(config.ParseCIDRs(p.GetDeny()))}
+	return &policy{
+		o, p, config.ParseCIDRs(p.GetCidrs()), inOrder(config.ParseCIDRs(p.GetAllow())),
+		inOrder(config.ParseCIDRs(p.GetDeny())),
+	}
 }
 
 // ids gives each policy a number that stays its own while it exists: the kernel counts by it.
@@ -96,7 +99,8 @@ func combine(policies map[string]*policy, numbers ids, peers []netip.Addr) (bpf.
 	for _, x := range r.Deny {
 		for _, ip := range peers {
 			if x.Contains(ip) {
-				warnings = append(warnings, fmt.Sprintf("policy %q denies %s, which holds this node's peer %s; the peer is let in all the same", denies(x), x, ip))
+				warnings = append(warnings, fmt.Sprintf("policy %q denies %s, which holds this node's peer %s; the peer is let "+
+					"in all the same", denies(x), x, ip))
 			}
 		}
 	}
@@ -167,7 +171,10 @@ func common(a, b []netip.Prefix) (out []netip.Prefix) {
 }
 
 func limitOf(name string, id uint32, p *policy) bpf.Policy {
-	out := bpf.Policy{ID: id, Name: name, CIDRs: p.cidrs, Rate: uint64(p.spec.GetPacketsPerSecond()), Burst: uint64(p.spec.GetBurst())}
+	out := bpf.Policy{
+		ID: id, Name: name, CIDRs: p.cidrs, Rate: uint64(p.spec.GetPacketsPerSecond()),
+		Burst: uint64(p.spec.GetBurst()),
+	}
 	if out.Burst == 0 {
 		out.Burst = out.Rate
 	}

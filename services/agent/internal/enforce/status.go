@@ -25,8 +25,10 @@ func (e *Enforcer) Status(now time.Time) status.AgentStatus {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := status.AgentStatus{
-		ID: e.opt.ID, Epoch: e.upTo.Epoch, Revision: e.upTo.Revision, State: resource.Digest(e.upTo.State), At: resource.Time(now), Labels: e.opt.Labels,
-		Interface: e.opt.Interface, Mode: string(e.on.Mode), Warnings: append(slices.Clone(e.warnings), withoutCookies(e.policies)...),
+		ID: e.opt.ID, Epoch: e.upTo.Epoch, Revision: e.upTo.Revision, State: resource.Digest(e.upTo.State),
+		At: resource.Time(now), Labels: e.opt.Labels,
+		Interface: e.opt.Interface, Mode: string(e.on.Mode), Warnings: append(slices.Clone(e.warnings),
+			withoutCookies(e.policies)...),
 	}
 	if e.pins.Warning != "" {
 		s.Warnings = append(s.Warnings, e.pins.Warning)
@@ -70,7 +72,8 @@ func withoutCookies(policies map[string]*policy) []string {
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(policies)) {
 		if policies[name].spec.GetSynCookies() {
-			out = append(out, fmt.Sprintf("policy %q asks for SYN cookies, which %s=0 turns off on this node; sysctl -w %s=1 turns them on", name, setting, setting))
+			out = append(out, fmt.Sprintf("policy %q asks for SYN cookies, which %s=0 turns off on this node; sysctl -w %s=1 "+
+				"turns them on", name, setting, setting))
 		}
 	}
 	return out
@@ -91,7 +94,10 @@ func (e *Enforcer) Sample() {
 		if sources, err = p.TopSources(topSources); err == nil {
 			var named []status.LimitedSource
 			for _, x := range sources {
-				named = append(named, status.LimitedSource{Address: shown(x.Prefix), Policy: limiter(policies, x.Prefix), Limited: int64(x.Over)})
+				named = append(named, status.LimitedSource{
+					Address: shown(x.Prefix), Policy: limiter(policies, x.Prefix),
+					Limited: int64(x.Over),
+				})
 			}
 			e.mu.Lock()
 			e.sample, e.sources = stats, named

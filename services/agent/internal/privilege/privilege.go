@@ -43,7 +43,8 @@ func Keep(capabilities ...cap.Value) (string, error) {
 	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
 		return fail(err)
 	}
-	capabilities = slices.DeleteFunc(append(slices.Clone(capabilities), listening), func(c cap.Value) bool { return !has(c) })
+	capabilities = slices.DeleteFunc(append(slices.Clone(capabilities), listening),
+		func(c cap.Value) bool { return !has(c) })
 	var passed []cap.Value // not inherited by what root starts, unless it is, and by others only where it is ambient too
 	if has(listening) {
 		passed = append(passed, listening)

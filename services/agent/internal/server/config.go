@@ -119,7 +119,8 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		e.Fail("XDP_MODE", "is %q; it must be native, skb or hw", c.Mode)
 	}
 	if c.NatsURL == "" && !c.supervises() {
-		e.Fail("NATS_URL", "is not set, and neither is XDS_SERVER: set the first to limit packets, the second to run Envoy, or both")
+		e.Fail("NATS_URL", "is not set, and neither is XDS_SERVER: set the first to limit packets, the second to "+
+			"run Envoy, or both")
 	}
 	if c.NatsURL == "" && c.Interface != "" {
 		e.Fail("NATS_URL", "is not set; the policies for XDP_INTERFACE come from there, such as nats://host:4222")
