@@ -140,7 +140,8 @@ func (c *Client) once(ctx context.Context, r Request, body []byte, key string, i
 type foreignError struct{ url, reason string }
 
 func (e *foreignError) Error() string {
-	return fmt.Sprintf("what answers at %s is no MarchProxy api (%s); --api or MARCHPROXY_API names another address", e.url, e.reason)
+	return fmt.Sprintf("what answers at %s is no MarchProxy api (%s); --api or MARCHPROXY_API names another address",
+		e.url, e.reason)
 }
 
 // known says whether an answer has at least one of the members that a value takes: another server's JSON
@@ -188,7 +189,8 @@ func (c *Client) refused(resp *http.Response) error {
 func (c *Client) send(ctx context.Context, r Request, body []byte, key string) (*http.Response, error) {
 	u, err := url.Parse(strings.TrimRight(c.URL, "/") + r.Path)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fmt.Errorf("the api's address %q is not a URL such as http://127.0.0.1:8000; --api or MARCHPROXY_API names it", c.URL)
+		return nil, fmt.Errorf("the api's address %q is not a URL such as http://127.0.0.1:8000; --api or MARCHPROXY_API "+
+			"names it", c.URL)
 	}
 	u.RawQuery = r.Query.Encode()
 	req, err := http.NewRequestWithContext(ctx, r.Method, u.String(), bytes.NewReader(body))
@@ -233,7 +235,8 @@ func (c *Client) unreachable(err error) error {
 
 // Error says what to do.
 func (e *Unreachable) Error() string {
-	return fmt.Sprintf("the api at %s does not answer (%v); is it running? --api or MARCHPROXY_API names another", e.URL, e.Err)
+	return fmt.Sprintf("the api at %s does not answer (%v); is it running? --api or MARCHPROXY_API names another",
+		e.URL, e.Err)
 }
 
 // Unwrap is the network's error.

@@ -23,8 +23,11 @@ func TestForeign(t *testing.T) {
 		"a list":                   {200, "application/json", `[]`, true},
 		"a text":                   {200, "text/plain", `hello`, true},
 		"of another type":          {200, "application/json", `{"items":"none"}`, true},
-		"not found, as Spring":     {404, "application/json", `{"status":404,"error":"Not Found","path":"/v1/routes"}`, false},
-		"not found, a page":        {404, "text/html", `<h1>404</h1>`, false},
+		"not found, as Spring": {
+			404, "application/json", `{"status":404,"error":"Not Found","path":"/v1/routes"}`,
+			false,
+		},
+		"not found, a page": {404, "text/html", `<h1>404</h1>`, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -48,7 +51,8 @@ func TestForeign(t *testing.T) {
 
 func said(t *testing.T, url string, err error) {
 	t.Helper()
-	if err == nil || !strings.Contains(err.Error(), "what answers at "+url+" is no MarchProxy api (") || !strings.Contains(err.Error(), "--api") {
+	if err == nil || !strings.Contains(err.Error(), "what answers at "+url+" is no MarchProxy api (") ||
+		!strings.Contains(err.Error(), "--api") {
 		t.Errorf("got: %v", err)
 	}
 	if err != nil && strings.Contains(err.Error(), "Go ") {

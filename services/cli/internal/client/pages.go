@@ -14,7 +14,10 @@ const pageSize = 1000
 
 // Pages follows cursors: it hands over each page's items until there are no more, or until take wants no
 // more.
-func Pages[T any](ctx context.Context, c *Client, path string, query url.Values, take func(items []T, revision int64) (more bool, err error)) error {
+func Pages[T any](
+	ctx context.Context, c *Client, path string, query url.Values,
+	take func(items []T, revision int64) (more bool, err error),
+) error {
 	q := url.Values{"limit": {fmt.Sprint(pageSize)}}
 	for k, v := range query {
 		q[k] = v
@@ -38,7 +41,9 @@ func Pages[T any](ctx context.Context, c *Client, path string, query url.Values,
 
 // List reads all objects of a kind's path that a query lets through. The revision is that of the last
 // page; same says that it was that of all pages, so that the list is of one moment.
-func (c *Client) List(ctx context.Context, path string, query url.Values) (objects []api.Object, revision int64, same bool, err error) {
+func (c *Client) List(
+	ctx context.Context, path string, query url.Values,
+) (objects []api.Object, revision int64, same bool, err error) {
 	same, revision = true, -1
 	err = Pages(ctx, c, "/v1/"+path, query, func(items []api.Object, at int64) (bool, error) {
 		same = same && (revision == -1 || revision == at)

@@ -37,7 +37,8 @@ func problemOf(resp *http.Response, raw []byte, c *Client) error {
 		if resp.StatusCode < 500 {
 			return foreign
 		}
-		p.Problem = api.Problem{Status: int32(resp.StatusCode), Detail: foreign.Error()} // a proxy before the api, which may come back
+		// a proxy before the api, which may come back
+		p.Problem = api.Problem{Status: int32(resp.StatusCode), Detail: foreign.Error()}
 		return p
 	}
 	if p.Detail == "" {
@@ -46,14 +47,17 @@ func problemOf(resp *http.Response, raw []byte, c *Client) error {
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
 		if c.Token == "" {
-			p.Hint = "Set MARCHPROXY_TOKEN, or MARCHPROXY_TOKEN_FILE to a file that holds the token. The api's first start prints one;\nan admin makes more with: marchproxy token create NAME --role editor"
+			p.Hint = "Set MARCHPROXY_TOKEN, or MARCHPROXY_TOKEN_FILE to a file that holds the token. The api's first start " +
+				"prints one;\nan admin makes more with: marchproxy token create NAME --role editor"
 		} else {
-			p.Hint = "The token that was sent is unknown there: it was deleted, it belongs to another system, or it was not copied whole."
+			p.Hint = "The token that was sent is unknown there: it was deleted, it belongs to another system, or it " +
+				"was not copied whole."
 		}
 	case http.StatusForbidden:
 		p.Hint = "Use a token with that role; an admin makes one with: marchproxy token create NAME --role ROLE"
 	case http.StatusPreconditionFailed:
-		p.Hint = "Somebody changed it in the meantime (it is at " + p.CurrentETag + " now). Look at it with get, then run the command again."
+		p.Hint = "Somebody changed it in the meantime (it is at " + p.CurrentETag + " now). Look at it with get, then run " +
+			"the command again."
 	case http.StatusServiceUnavailable, http.StatusInternalServerError:
 		p.Hint = "The api's log has it under request_id " + p.RequestID + "."
 	}

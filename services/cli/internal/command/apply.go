@@ -36,17 +36,20 @@ type transaction struct {
 	Resources []manifest.File `json:"resources"`
 }
 
-const fileUsage = "file or directory (all .yaml, .yml and .json below it, by name) of resources; - for standard input; may be repeated"
+const fileUsage = "file or directory (all .yaml, .yml and .json below it, by name) of resources; - for standard " +
+	"input; may be repeated"
 
 func (f *files) flags(set *pflag.FlagSet) {
 	set.StringArrayVarP(&f.paths, "file", "f", nil, fileUsage)
-	set.StringVar(&f.owner, "owner", "", "becomes the owner of the resources; without it the files say, and what they do not say stays")
+	set.StringVar(&f.owner, "owner", "", "becomes the owner of the resources; without it the files say, and what they "+
+		"do not say stays")
 	set.StringVar(&f.secrets, "secrets", "",
 		"file that holds what exports leave out: private keys, secrets of policies, keys of licenses (docs/operations.md)")
 	f.ownerGiven = func() bool { return set.Changed("owner") }
 	set.BoolVar(&f.takeOver, "take-over", false, "also change what belongs to another owner, which is refused otherwise")
 	set.BoolVar(&f.prune, "prune", false, "delete what --owner has and the files lack")
-	set.BoolVar(&f.empty, "allow-empty", false, "let --prune delete everything that the owner has, where the files hold nothing")
+	set.BoolVar(&f.empty, "allow-empty", false, "let --prune delete everything that the owner has, where the "+
+		"files hold nothing")
 }
 
 // read reads the files; it has the whole list of what is wrong with them as its error.
@@ -68,7 +71,10 @@ var errEmpty = errors.New("the files hold no resource; give files with kind, nam
 
 // request makes the one transaction of the files.
 func (c *cli) request(p *progress, f files) ([]*manifest.Document, transaction, error) {
-	r := transaction{api.ApplyRequest{Owner: f.owner, Prune: f.prune, TakeOver: f.takeOver, AllowEmpty: f.empty}, []manifest.File{}}
+	r := transaction{
+		api.ApplyRequest{Owner: f.owner, Prune: f.prune, TakeOver: f.takeOver, AllowEmpty: f.empty},
+		[]manifest.File{},
+	}
 	docs, err := c.read(p, f.paths)
 	switch {
 	case err != nil:
@@ -79,7 +85,8 @@ func (c *cli) request(p *progress, f files) ([]*manifest.Document, transaction, 
 	case f.prune && f.owner == "":
 		return nil, r, errors.New("--prune needs --owner: only what an owner has is deleted")
 	case len(docs) == 0 && f.prune && !f.empty:
-		return nil, r, fmt.Errorf("the files hold no resource, and --prune would delete all that %q has; --allow-empty says that this is meant", f.owner)
+		return nil, r, fmt.Errorf("the files hold no resource, and --prune would delete all that %q has; --allow-empty "+
+			"says that this is meant", f.owner)
 	case len(docs) == 0 && !f.prune:
 		return nil, r, errEmpty
 	}
@@ -101,8 +108,10 @@ func (c *cli) applyCommand() *cobra.Command {
 	var dry bool
 	var message string
 	cmd := &cobra.Command{
-		Use: "apply -f FILE|DIR...", Short: "Make the resources of files real, all in one revision or none", Args: cobra.NoArgs,
-		Long: "Apply sends everything that the files hold as one transaction: all of it becomes one revision, or nothing changes and\n" +
+		Use: "apply -f FILE|DIR...", Short: "Make the resources of files real, all in one revision or none",
+		Args: cobra.NoArgs,
+		Long: "Apply sends everything that the files hold as one transaction: all of it becomes one revision, or " +
+			"nothing changes and\n" +
 			"every mistake is named with file, document and line. Sending again what was not answered acts only once.\n" +
 			"Secrets that the files lack stay as they are stored; where none is stored, all that are missing are named, and\n" +
 			"nothing is done: --secrets gives them.",

@@ -31,7 +31,8 @@ func (c *cli) deleteCommand() *cobra.Command {
 	var message string
 	cmd := &cobra.Command{
 		Use: "delete KIND NAME... | -f FILE|DIR...", Short: "Delete resources, one revision each",
-		Long: "Each resource is read and deleted only if it is still as it was read. What others refer to is not deleted: with -f\n" +
+		Long: "Each resource is read and deleted only if it is still as it was read. What others refer to is not " +
+			"deleted: with -f\n" +
 			"those that refer go first. To delete many in one revision: apply --owner OWNER --prune without them.\n" +
 			"A resource for which a file names an owner is not deleted where it belongs to another one.",
 		Example:           "  marchproxy delete route hello --wait\n  marchproxy delete -f routes/",
@@ -64,7 +65,8 @@ func (c *cli) deleteCommand() *cobra.Command {
 				}
 				if err != nil {
 					if len(all.Changes) > 0 {
-						err = fmt.Errorf("%w\n%s had been deleted before, up to revision %d", err, plural(len(all.Changes), "resource"), all.Revision)
+						err = fmt.Errorf("%w\n%s had been deleted before, up to revision %d", err, plural(len(all.Changes), "resource"),
+							all.Revision)
 					}
 					return notFound(err, t.kind, t.name)
 				}
@@ -122,7 +124,9 @@ func (c *cli) targets(args, paths []string) ([]target, error) {
 	return out, nil
 }
 
-func (c *cli) delete(ctx context.Context, a *client.Client, p *progress, w waiting, q url.Values, t target) (api.ApplyResult, error) {
+func (c *cli) delete(
+	ctx context.Context, a *client.Client, p *progress, w waiting, q url.Values, t target,
+) (api.ApplyResult, error) {
 	var res api.ApplyResult
 	_, etag, err := a.Get(ctx, t.kind.Path, t.name)
 	if err != nil {
@@ -132,7 +136,10 @@ func (c *cli) delete(ctx context.Context, a *client.Client, p *progress, w waiti
 		q = maps.Clone(q)
 		q.Set("owner", t.owner)
 	}
-	r := client.Request{Method: http.MethodDelete, Path: "/v1/" + t.kind.Path + "/" + url.PathEscape(t.name), Query: q, IfMatch: etag, Once: true}
+	r := client.Request{
+		Method: http.MethodDelete, Path: "/v1/" + t.kind.Path + "/" + url.PathEscape(t.name), Query: q,
+		IfMatch: etag, Once: true,
+	}
 	return res, c.write(ctx, a, p, w, r, &res)
 }
 

@@ -21,8 +21,10 @@ import (
 func (c *cli) diffCommand() *cobra.Command {
 	var f files
 	cmd := &cobra.Command{
-		Use: "diff -f FILE|DIR...", Short: "Show what apply would change; exit code 2 where that is something", Args: cobra.NoArgs,
-		Long: "Diff asks the api what applying the files would change (a dry run: every check, no revision), and shows it as a\n" +
+		Use: "diff -f FILE|DIR...", Short: "Show what apply would change; exit code 2 where that is something",
+		Args: cobra.NoArgs,
+		Long: "Diff asks the api what applying the files would change (a dry run: every check, no revision), and " +
+			"shows it as a\n" +
 			"difference between YAML documents. - is what there is, + what the files say.",
 		Example: "  marchproxy diff -f routes/ --owner team-a --prune || echo drift",
 		RunE: c.use(func(ctx context.Context, a *client.Client, _ []string) error {

@@ -32,9 +32,12 @@ import (
 func (c *cli) doctorCommand() *cobra.Command {
 	var xds, admin, natsURL, gateway string
 	cmd := &cobra.Command{
-		Use: "doctor", Short: "Compare database, stream, xDS server and Envoy, say where they differ, and verify the audit", Args: cobra.NoArgs,
-		Long: "Compare the state in the database (by the api), in the event stream (--nats or NATS_URL), in the xDS server (--xds)\n" +
-			"and in an Envoy's own dump (--admin). A change under way shows as a difference: run it again. The audit is verified as\n" +
+		Use: "doctor", Short: "Compare database, stream, xDS server and Envoy, say where they differ, and verify the audit",
+		Args: cobra.NoArgs,
+		Long: "Compare the state in the database (by the api), in the event stream (--nats or NATS_URL), in the xDS " +
+			"server (--xds)\n" +
+			"and in an Envoy's own dump (--admin). A change under way shows as a difference: run it again. The audit " +
+			"is verified as\n" +
 			"audit verify does it, where the token is an admin's.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.api()
@@ -46,7 +49,10 @@ func (c *cli) doctorCommand() *cobra.Command {
 				return err
 			}
 			way := client.Transport(id.Client(""))
-			d := &doctor{verify: c.verifyAudit, http: &http.Client{Transport: way}, out: io.Discard, api: a, report: doctorReport{Parts: []doctorPart{}, Differences: []string{}}}
+			d := &doctor{
+				verify: c.verifyAudit, http: &http.Client{Transport: way}, out: io.Discard, api: a,
+				report: doctorReport{Parts: []doctorPart{}, Differences: []string{}},
+			}
 			if d.nats, err = bus.Options(settings, id); err != nil {
 				return err
 			}
@@ -76,8 +82,10 @@ func (c *cli) doctorCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&xds, "xds", "", "the xDS server's HTTP address (MARCHPROXY_XDS, otherwise http://127.0.0.1:19000)")
-	cmd.Flags().StringVar(&admin, "admin", "", "Envoy's admin interface (MARCHPROXY_ENVOY_ADMIN, otherwise http://127.0.0.1:9901)")
+	cmd.Flags().StringVar(&xds, "xds", "", "the xDS server's HTTP address (MARCHPROXY_XDS, otherwise "+
+		"http://127.0.0.1:19000)")
+	cmd.Flags().StringVar(&admin, "admin", "", "Envoy's admin interface (MARCHPROXY_ENVOY_ADMIN, otherwise "+
+		"http://127.0.0.1:9901)")
 	cmd.Flags().StringVar(&natsURL, "nats", "", "NATS (NATS_URL); without it the stream is not looked at")
 	cmd.Flags().StringVar(&gateway, "gateway", resource.DefaultGateway, "the Envoy's gateway")
 	return cmd
@@ -200,9 +208,11 @@ func (d *doctor) xds(ctx context.Context, xds, admin, gateway string, truth api.
 	if err := d.getJSON(ctx, xds+"/v1/resources?gateway="+gateway, &s); err != nil {
 		return err
 	}
-	d.saw(doctorPart{Part: "xds", Revision: s.Revision, Resources: len(s.Resources)}, "revision %d, %d resources", s.Revision, len(s.Resources))
+	d.saw(doctorPart{Part: "xds", Revision: s.Revision, Resources: len(s.Resources)}, "revision %d, %d resources",
+		s.Revision, len(s.Resources))
 	if s.Epoch != truth.Epoch || s.Revision != truth.Revision {
-		d.differ("xds serves revision %d of epoch %s, the database has %d of %s", s.Revision, s.Epoch, truth.Revision, truth.Epoch)
+		d.differ("xds serves revision %d of epoch %s, the database has %d of %s", s.Revision, s.Epoch, truth.Revision,
+			truth.Epoch)
 	}
 	d.states("xds", s.State, truth.State)
 	d.part(ctx, "Envoy", func(ctx context.Context) error { return d.envoy(ctx, admin, s) })
@@ -212,7 +222,8 @@ func (d *doctor) xds(ctx context.Context, xds, admin, gateway string, truth api.
 func (d *doctor) states(who string, got, want map[string]api.KindState) {
 	for _, k := range resource.Kinds {
 		if got[k.Name] != want[k.Name] {
-			d.differ("%s has %d objects of kind %s (hash %.8s), the database %d (%.8s)", who, got[k.Name].Count, k.Name, got[k.Name].Hash, want[k.Name].Count, want[k.Name].Hash)
+			d.differ("%s has %d objects of kind %s (hash %.8s), the database %d (%.8s)", who, got[k.Name].Count, k.Name,
+				got[k.Name].Hash, want[k.Name].Count, want[k.Name].Hash)
 		}
 	}
 }
@@ -237,7 +248,8 @@ func (d *doctor) stream(ctx context.Context, url string, truth api.Status) error
 	}
 	d.saw(doctorPart{Part: "stream", Revision: c.Revision}, "revision %d", c.Revision)
 	if !found || c.Revision != truth.Revision || c.Epoch != truth.Epoch {
-		d.differ("the stream's last commit is revision %d of epoch %q, the database has %d of %s", c.Revision, c.Epoch, truth.Revision, truth.Epoch)
+		d.differ("the stream's last commit is revision %d of epoch %q, the database has %d of %s", c.Revision, c.Epoch,
+			truth.Revision, truth.Epoch)
 	}
 	all := resource.Tally{}
 	for _, o := range table {

@@ -25,7 +25,8 @@ func (c *cli) eventsCommand() *cobra.Command {
 	var revisions bool
 	cmd := &cobra.Command{
 		Use: "events", Short: "Follow every revision and what is live, until Ctrl-C", Args: cobra.NoArgs,
-		Long: "After a break it comes back by itself and misses no revision. With -o json each event is one line; the id of the last\n" +
+		Long: "After a break it comes back by itself and misses no revision. With -o json each event is one line; the " +
+			"id of the last\n" +
 			"one is what --after continues from.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := c.api()
@@ -67,7 +68,8 @@ func (c *cli) event(e client.Event) error {
 		if err := json.Unmarshal(e.Data, &r); err != nil {
 			return fmt.Errorf("read event: %w", err)
 		}
-		row(c.out, fmt.Sprintf("%s  revision %d by %s: %s  %s", date(r.At), r.Revision, r.Actor, changed(r.Changes), r.Message))
+		row(c.out, fmt.Sprintf("%s  revision %d by %s: %s  %s", date(r.At), r.Revision, r.Actor, changed(r.Changes),
+			r.Message))
 	default:
 		var s api.LiveStatus
 		if err := json.Unmarshal(e.Data, &s); err != nil {
@@ -81,7 +83,8 @@ func (c *cli) event(e client.Event) error {
 			row(c.out, "                     busy: "+p.Who+": "+p.String())
 		}
 		if s.UnresolvedNames > 0 {
-			row(c.out, "                     "+plural(int(s.UnresolvedNames), "name")+" without an answer from DNS; marchproxy status says which")
+			row(c.out, "                     "+plural(int(s.UnresolvedNames), "name")+" without an answer from DNS; "+
+				"marchproxy status says which")
 		}
 		for _, r := range s.Rejected {
 			row(c.out, fmt.Sprintf("                     refused: %s/%s on gateway %s: %s", r.Kind, r.Name, r.Gateway, r.Reason))

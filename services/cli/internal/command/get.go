@@ -29,7 +29,10 @@ func (f *filters) flags(set *pflag.FlagSet) {
 
 func (f filters) query() url.Values {
 	q := url.Values{}
-	for name, value := range map[string]string{"owner": f.owner, "label": f.label, "host": f.host, "service": f.service, "q": f.prefix} {
+	for name, value := range map[string]string{
+		"owner": f.owner, "label": f.label, "host": f.host, "service": f.service,
+		"q": f.prefix,
+	} {
 		if value != "" {
 			q.Set(name, value)
 		}
@@ -41,7 +44,8 @@ func (c *cli) getCommand() *cobra.Command {
 	var f filters
 	cmd := &cobra.Command{
 		Use: "get KIND|all [NAME]", Short: "Show resources, and what the Envoys make of them", Args: cobra.RangeArgs(1, 2),
-		Long: "A kind may be written as people do: Route, routes, or its first letters. -o yaml prints documents that apply takes.",
+		Long: "A kind may be written as people do: Route, routes, or its first letters. -o yaml prints documents " +
+			"that apply takes.",
 		Example: "  marchproxy get routes --host a.example.com\n  marchproxy get service web -o yaml\n" +
 			"  marchproxy get all --owner team-a",
 		ValidArgsFunction: c.completeKinds,
@@ -126,7 +130,8 @@ func table(w io.Writer, objects []api.Object, kind bool) {
 		switch {
 		case o.Status == nil || o.Status.Reason == "":
 		case o.Status.State == "rejected":
-			fmt.Fprintf(w, "\n%s/%s was refused by an Envoy, which serves its last good version: %s\n", o.Kind, o.Name, o.Status.Reason)
+			fmt.Fprintf(w, "\n%s/%s was refused by an Envoy, which serves its last good version: %s\n", o.Kind, o.Name,
+				o.Status.Reason)
 		case o.Kind == resource.KindService: // about its names
 			fmt.Fprintf(w, "\n%s/%s is %s: %s\n", o.Kind, o.Name, o.Status.State, o.Status.Reason)
 		}

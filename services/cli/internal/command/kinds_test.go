@@ -10,7 +10,10 @@ import (
 // TestKinds: every kind is found by each of its names, whatever kinds there are.
 func TestKinds(t *testing.T) {
 	for _, k := range resource.Kinds {
-		for _, word := range []string{k.Name, k.Path, k.Token, strings.ToUpper(k.Path), strings.ReplaceAll(k.Path, "-", ""), strings.ReplaceAll(k.Token, "_", "-")} {
+		for _, word := range []string{
+			k.Name, k.Path, k.Token, strings.ToUpper(k.Path), strings.ReplaceAll(k.Path, "-", ""),
+			strings.ReplaceAll(k.Token, "_", "-"),
+		} {
 			if got, err := kindOf(word); err != nil || got.Name != k.Name {
 				t.Errorf("%s is %s, %v", word, got.Name, err)
 			}
@@ -34,7 +37,8 @@ func TestKinds(t *testing.T) {
 
 func TestSummary(t *testing.T) {
 	for spec, want := range map[string]string{
-		`{"hosts":["a","b","c","d"],"path":{"prefix":"/"},"backends":[{"service":"s","weight":1}],"timeout":"5s","websocket":true}`: "hosts=a,b,c+1 path=/ backends=s:1 timeout=5s websocket=true",
+		`{"hosts":["a","b","c","d"],"path":{"prefix":"/"},"backends":[{"service":"s","weight":1}],` +
+			`"timeout":"5s","websocket":true}`: "hosts=a,b,c+1 path=/ backends=s:1 timeout=5s websocket=true",
 		`{"chain":"-----BEGIN\nx"}`: "",
 		`{}`:                        "",
 		`nonsense`:                  "",

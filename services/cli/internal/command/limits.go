@@ -19,10 +19,12 @@ import (
 
 func (c *cli) limitsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "limits POLICY", Short: "What each node makes of a rate limit policy; exit code 3 where one does not enforce it", Args: cobra.ExactArgs(1),
+		Use: "limits POLICY", Short: "What each node makes of a rate limit policy; exit code 3 where one does not enforce it",
+		Args: cobra.ExactArgs(1),
 		RunE: c.use(func(ctx context.Context, a *client.Client, args []string) error {
 			var s api.RateLimitStatus
-			if _, err := a.Do(ctx, client.Request{Method: http.MethodGet, Path: "/v1/rate-limit-policies/" + url.PathEscape(args[0]) + "/status"}, &s); err != nil {
+			if _, err := a.Do(ctx, client.Request{Method: http.MethodGet, Path: "/v1/rate-limit-policies/" +
+				url.PathEscape(args[0]) + "/status"}, &s); err != nil {
 				k, _ := resource.KindByName(resource.KindRateLimit)
 				return notFound(err, k, args[0])
 			}

@@ -15,7 +15,8 @@ import (
 func (c *cli) proxiesCommand() *cobra.Command {
 	var gateway, state string
 	cmd := &cobra.Command{
-		Use: "proxies", Short: "The Envoys that are connected or were lately, what they serve and what they lack", Args: cobra.NoArgs,
+		Use: "proxies", Short: "The Envoys that are connected or were lately, what they serve and what they lack",
+		Args: cobra.NoArgs,
 		RunE: c.use(func(ctx context.Context, a *client.Client, _ []string) error {
 			q := url.Values{}
 			for name, value := range map[string]string{"gateway": gateway, "state": state} {
@@ -61,7 +62,8 @@ func proxyTable(w io.Writer, list []api.Proxy) {
 
 // lags is what an Envoy lacks, in a sentence.
 func lags(x api.LaggingProxy) string {
-	s := fmt.Sprintf("Envoy %s (%s) of gateway %s serves revision %d since %s", x.ID, or(x.Address, "-"), x.Gateway, x.AppliedRevision, date(x.Since))
+	s := fmt.Sprintf("Envoy %s (%s) of gateway %s serves revision %d since %s", x.ID, or(x.Address, "-"), x.Gateway,
+		x.AppliedRevision, date(x.Since))
 	switch {
 	case x.Resource != "" && x.Sent:
 		s += "; it has not answered " + x.Resource

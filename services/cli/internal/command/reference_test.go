@@ -16,7 +16,8 @@ var update = flag.Bool("update", false, "write docs/cli.md anew")
 
 const (
 	reference = "../../../../docs/cli.md"
-	begin     = "<!-- from here on: made from the commands themselves, by go test ./services/cli/internal/command -run TestReference -update -->\n"
+	begin     = "<!-- from here on: made from the commands themselves, by go test ./services/cli/internal/command -run " +
+		"TestReference -update -->\n"
 )
 
 // TestReference: docs/cli.md says of every command and flag what the program itself says.
@@ -38,7 +39,8 @@ func TestReference(t *testing.T) {
 		return
 	}
 	if have != b.String() {
-		t.Errorf("%s is not what the commands say; write it anew:\ngo test ./services/cli/internal/command -run TestReference -update", reference)
+		t.Errorf("%s is not what the commands say; write it anew:\ngo test ./services/cli/internal/command -run "+
+			"TestReference -update", reference)
 	}
 }
 

@@ -17,7 +17,8 @@ import (
 func (c *cli) revisionsCommand() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
-		Use: "revisions [N]", Short: "The history: who changed what, when and why", Args: cobra.MaximumNArgs(1), Aliases: []string{"history", "revision"},
+		Use: "revisions [N]", Short: "The history: who changed what, when and why", Args: cobra.MaximumNArgs(1),
+		Aliases: []string{"history", "revision"},
 		Example: "  marchproxy revisions\n  marchproxy revisions 42\n  marchproxy revisions diff 42 --against 40",
 		RunE: c.use(func(ctx context.Context, a *client.Client, args []string) error {
 			if len(args) == 1 {
@@ -38,7 +39,9 @@ func (c *cli) revisionsCommand() *cobra.Command {
 				})
 			}
 			rows := []api.Revision{}
-			err := client.Pages(ctx, a, "/v1/revisions", url.Values{"limit": {strconv.Itoa(page(limit))}}, func(items []api.Revision, _ int64) (bool, error) {
+			err := client.Pages(ctx, a, "/v1/revisions", url.Values{
+				"limit": {strconv.Itoa(page(limit))},
+			}, func(items []api.Revision, _ int64) (bool, error) {
 				rows = append(rows, items...)
 				return limit == 0 || len(rows) < limit, nil
 			})
@@ -74,7 +77,8 @@ func revisionTable(w io.Writer, rows []api.Revision) {
 func (c *cli) revisionsDiffCommand() *cobra.Command {
 	var against int64
 	cmd := &cobra.Command{
-		Use: "diff N", Short: "What differs between two revisions; exit code 2 where that is something", Args: cobra.ExactArgs(1),
+		Use: "diff N", Short: "What differs between two revisions; exit code 2 where that is something",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := c.api()
 			if err != nil {
@@ -89,10 +93,14 @@ func (c *cli) revisionsDiffCommand() *cobra.Command {
 				q.Set("against", strconv.FormatInt(against, 10))
 			}
 			var d api.Diff
-			if _, err := a.Do(cmd.Context(), client.Request{Method: http.MethodGet, Path: "/v1/revisions/" + n + "/diff", Query: q}, &d); err != nil {
+			if _, err := a.Do(cmd.Context(), client.Request{
+				Method: http.MethodGet, Path: "/v1/revisions/" + n + "/diff",
+				Query: q,
+			}, &d); err != nil {
 				return noRevision(err, n)
 			}
-			return c.differences(d, pairsOf(d.Changes), fmt.Sprintf("revision %d", d.Against), fmt.Sprintf("revision %d", d.Revision))
+			return c.differences(d, pairsOf(d.Changes), fmt.Sprintf("revision %d", d.Against),
+				fmt.Sprintf("revision %d", d.Revision))
 		},
 	}
 	cmd.Flags().Int64Var(&against, "against", 0, "the other revision, N-1 where it is not given")

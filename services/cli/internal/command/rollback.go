@@ -15,9 +15,12 @@ func (c *cli) rollbackCommand() *cobra.Command {
 	var dry, revive bool
 	var message string
 	cmd := &cobra.Command{
-		Use: "rollback N", Short: "Make the whole configuration what it was at revision N, as a new revision", Args: cobra.ExactArgs(1),
-		Long: "Nothing of the history is rewritten: the rollback is a revision like others, and can itself be rolled back.\n" +
-			"--dry-run shows the differences that it would make. Credentials that were taken away since then (keys of gateways,\n" +
+		Use: "rollback N", Short: "Make the whole configuration what it was at revision N, as a new revision",
+		Args: cobra.ExactArgs(1),
+		Long: "Nothing of the history is rewritten: the rollback is a revision like others, and can itself " +
+			"be rolled back.\n" +
+			"--dry-run shows the differences that it would make. Credentials that were taken away since then (keys " +
+			"of gateways,\n" +
 			"keys and tokens of policies, certificates) come back only with --revive-credentials; without it they are named.",
 		RunE: c.use(func(ctx context.Context, a *client.Client, args []string) error {
 			n, err := revision(args[0])

@@ -27,8 +27,10 @@ type report struct {
 func (c *cli) statusCommand() *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
-		Use: "status", Short: "What is stored, published and live, on which Envoys, what they refused and what is wrong; exit code 3 for those", Args: cobra.NoArgs,
-		Long: "Exit code 3 also where a service's DNS name has no address. One that does not resolve any more keeps its last\n" +
+		Use: "status", Short: "What is stored, published and live, on which Envoys, what they refused and what is wrong; " +
+			"exit code 3 for those", Args: cobra.NoArgs,
+		Long: "Exit code 3 also where a service's DNS name has no address. One that does not resolve any more " +
+			"keeps its last\n" +
 			"addresses; that is shown, and is no error.",
 		RunE: c.use(func(ctx context.Context, a *client.Client, _ []string) error {
 			if !watch {
@@ -39,7 +41,10 @@ func (c *cli) statusCommand() *cobra.Command {
 				if err := c.print(r, func(w io.Writer) { r.table(w) }); err != nil {
 					return err
 				}
-				if i := slices.IndexFunc(r.Troubles, func(t api.Trouble) bool { return t.Part == "stream" || t.Part == "database" }); i >= 0 {
+				if i := slices.IndexFunc(r.Troubles, func(t api.Trouble) bool {
+					return t.Part == "stream" ||
+						t.Part == "database"
+				}); i >= 0 {
 					return &codeError{exitNotLive, r.Troubles[i].Part + ": " + r.Troubles[i].Reason}
 				}
 				if len(r.Rejected) > 0 {
@@ -135,7 +140,8 @@ func (r report) table(w io.Writer) {
 		row(w, "BUSY", p.Who+": "+p.String()+since(p.Since))
 	}
 	if r.Status.Proxies > 0 {
-		row(w, "live", fmt.Sprintf("revision %d on %s%s", r.LiveRevision, proxies(int(r.Status.Proxies)), behind(r.Revision, r.LiveRevision)))
+		row(w, "live", fmt.Sprintf("revision %d on %s%s", r.LiveRevision, proxies(int(r.Status.Proxies)),
+			behind(r.Revision, r.LiveRevision)))
 	} else {
 		row(w, "live", "no Envoy is connected")
 	}
@@ -143,7 +149,8 @@ func (r report) table(w io.Writer) {
 		row(w, "xds", "no xDS server has reported in the last 15 seconds")
 	}
 	for _, x := range r.Xds {
-		row(w, "xds", fmt.Sprintf("%s serves revision %d to %s%s", x.ID, x.Revision, proxies(int(x.Proxies)), behind(r.Revision, x.Revision)))
+		row(w, "xds", fmt.Sprintf("%s serves revision %d to %s%s", x.ID, x.Revision, proxies(int(x.Proxies)),
+			behind(r.Revision, x.Revision)))
 	}
 	if r.LaggingProxies > 0 {
 		row(w, "LAGGING", proxies(int(r.LaggingProxies)))

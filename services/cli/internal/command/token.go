@@ -20,7 +20,10 @@ import (
 )
 
 func (c *cli) tokenCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "token", Short: "Make, list and delete tokens (needs the role admin), and print your own", Aliases: []string{"tokens"}}
+	cmd := &cobra.Command{
+		Use: "token", Short: "Make, list and delete tokens (needs the role admin), and print your own",
+		Aliases: []string{"tokens"},
+	}
 	cmd.AddCommand(c.tokenCreateCommand(), c.tokenListCommand(), c.tokenDeleteCommand(), c.tokenPrintCommand())
 	return cmd
 }
@@ -31,9 +34,12 @@ func (c *cli) tokenCreateCommand() *cobra.Command {
 	var role, expires string
 	var bounds api.TokenBounds
 	cmd := &cobra.Command{
-		Use: "create NAME --role " + strings.Join(roles, "|"), Short: "Make a token; its secret is printed this once", Args: cobra.ExactArgs(1),
-		Long: "A viewer reads, an editor writes routes and services as well, an operator the rest of the configuration, and an\n" +
-			"admin makes tokens. --owner, --gateway, --kind and --host bind the token: it writes only what is within all that\n" +
+		Use: "create NAME --role " + strings.Join(roles, "|"), Short: "Make a token; its secret is printed this once",
+		Args: cobra.ExactArgs(1),
+		Long: "A viewer reads, an editor writes routes and services as well, an operator the rest of the " +
+			"configuration, and an\n" +
+			"admin makes tokens. --owner, --gateway, --kind and --host bind the token: it writes only what is " +
+			"within all that\n" +
 			"are given, before the write and after it. Reads are not bound.",
 		Example: "  (umask 077; marchproxy token create ci --role editor --expires 90d > ci.token)\n" +
 			"  MARCHPROXY_TOKEN_FILE=ci.token marchproxy apply -f routes/\n" +
@@ -70,14 +76,18 @@ func (c *cli) tokenCreateCommand() *cobra.Command {
 		}),
 	}
 	f := cmd.Flags()
-	f.StringVar(&role, "role", "", "viewer reads, editor writes routes and services, operator all of the configuration, admin makes tokens as well")
-	f.StringVar(&expires, "expires", "", "when it opens nothing any more: in 90d or 12h, or at a time such as 2027-01-31T00:00:00Z; never where absent")
+	f.StringVar(&role, "role", "", "viewer reads, editor writes routes and services, operator all of the configuration, "+
+		"admin makes tokens as well")
+	f.StringVar(&expires, "expires", "", "when it opens nothing any more: in 90d or 12h, or at a time such as "+
+		"2027-01-31T00:00:00Z; never where absent")
 	f.StringSliceVar(&bounds.Owners, "owner", nil, "it writes only what these owners have; team-a takes in team-a-web")
 	f.StringSliceVar(&bounds.Gateways, "gateway", nil, "it writes only what is on these gateways")
 	f.StringSliceVar(&bounds.Kinds, "kind", nil, "it writes only these kinds")
 	f.StringSliceVar(&bounds.Hosts, "host", nil, "it writes only for these hosts and those below them")
-	_ = cmd.MarkFlagRequired("role")                                                                              // the flag exists
-	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(roles, cobra.ShellCompDirectiveNoFileComp)) // likewise
+	// the flag exists
+	_ = cmd.MarkFlagRequired("role")
+	// likewise
+	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(roles, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -96,7 +106,8 @@ func moment(s string, now time.Time) (string, error) {
 		after = time.Duration(n) * 24 * time.Hour
 	}
 	if err != nil || after <= 0 || after > 100*365*24*time.Hour {
-		return "", fmt.Errorf("%q is neither how long, such as 90d or 12h, nor a time such as %s", s, now.AddDate(0, 3, 0).UTC().Format(time.RFC3339))
+		return "", fmt.Errorf("%q is neither how long, such as 90d or 12h, nor a time such as %s", s,
+			now.AddDate(0, 3, 0).UTC().Format(time.RFC3339))
 	}
 	return now.Add(after).UTC().Format(time.RFC3339), nil
 }
@@ -132,7 +143,8 @@ func (c *cli) tokenListCommand() *cobra.Command {
 					if at, err := time.Parse(time.RFC3339, t.ExpiresAt); err == nil && !at.After(time.Now()) {
 						ends += ", over"
 					}
-					row(w, t.Name, t.Role, date(t.CreatedAt), cmp.Or(date(t.LastUsedAt), "never"), ends, cmp.Or(strings.Join(boundsOf(t.Bounds), "; "), "-"))
+					row(w, t.Name, t.Role, date(t.CreatedAt), cmp.Or(date(t.LastUsedAt), "never"), ends,
+						cmp.Or(strings.Join(boundsOf(t.Bounds), "; "), "-"))
 				}
 			})
 		}),
@@ -162,7 +174,8 @@ func (c *cli) tokenDeleteCommand() *cobra.Command {
 func (c *cli) tokenPrintCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "print", Short: "Print the token that the other commands use, for curl", Args: cobra.NoArgs,
-		Long: "Print the token that the other commands use: that of --token-file or the environment, or that of the marchproxy dev\n" +
+		Long: "Print the token that the other commands use: that of --token-file or the environment, or that of the " +
+			"marchproxy dev\n" +
 			"which this user runs.",
 		Example: `  curl -H "Authorization: Bearer $(marchproxy token print)" localhost:8000/v1/routes`,
 		RunE: func(*cobra.Command, []string) error {
@@ -171,7 +184,8 @@ func (c *cli) tokenPrintCommand() *cobra.Command {
 				return err
 			}
 			if a.Token == "" {
-				return fmt.Errorf("no token is named, and no marchproxy dev of this user serves %s; --token-file or MARCHPROXY_TOKEN_FILE names a file with one", a.URL)
+				return fmt.Errorf("no token is named, and no marchproxy dev of this user serves %s; --token-file or "+
+					"MARCHPROXY_TOKEN_FILE names a file with one", a.URL)
 			}
 			return c.print(struct {
 				Token string `json:"token"`

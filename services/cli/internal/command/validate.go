@@ -22,8 +22,10 @@ func (c *cli) validateCommand() *cobra.Command {
 	var paths []string
 	var partial bool
 	cmd := &cobra.Command{
-		Use: "validate -f FILE|DIR...", Short: "Check files without an api: schema, references, conflicts, and what Envoy would refuse", Args: cobra.NoArgs,
-		Long: "Every mistake is said with file, line and path; exit code 1 where there is one. It needs no api and no token, so it fits\n" +
+		Use: "validate -f FILE|DIR...", Short: "Check files without an api: schema, references, conflicts, and what Envoy " +
+			"would refuse", Args: cobra.NoArgs,
+		Long: "Every mistake is said with file, line and path; exit code 1 where there is one. It needs no api and no " +
+			"token, so it fits\n" +
 			"a pre-commit hook. Assumed to be there is the gateway default as the first boot makes it, and nothing else.",
 		Example: "  marchproxy validate -f routes/\n  marchproxy validate -f changed.yaml --partial",
 		RunE: func(*cobra.Command, []string) error {
@@ -54,6 +56,7 @@ func (c *cli) validateCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringArrayVarP(&paths, "file", "f", nil, fileUsage)
-	cmd.Flags().BoolVar(&partial, "partial", false, "the files are a part of the configuration: what they refer to may be elsewhere")
+	cmd.Flags().BoolVar(&partial, "partial", false, "the files are a part of the configuration: what they refer "+
+		"to may be elsewhere")
 	return cmd
 }

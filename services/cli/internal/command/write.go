@@ -26,7 +26,8 @@ type waiting struct {
 const maxWait = time.Minute
 
 func (w *waiting) flags(f *pflag.FlagSet) {
-	f.BoolVar(&w.wait, "wait", false, "return when every connected Envoy concerned serves it; exit code 3 where one refuses it or does not in time")
+	f.BoolVar(&w.wait, "wait", false, "return when every connected Envoy concerned serves it; exit code 3 where one "+
+		"refuses it or does not in time")
 	f.DurationVar(&w.timeout, "timeout", 30*time.Second, "how long to --wait, at most 1m")
 }
 
@@ -111,7 +112,8 @@ func (c *cli) result(r api.ApplyResult) error {
 		}
 		switch {
 		case r.DryRun:
-			row(w, fmt.Sprintf("%s would change, %d unchanged; nothing has been done (--dry-run)", plural(len(r.Changes), "resource"), r.Unchanged))
+			row(w, fmt.Sprintf("%s would change, %d unchanged; nothing has been done (--dry-run)",
+				plural(len(r.Changes), "resource"), r.Unchanged))
 		case len(r.Changes) == 0:
 			row(w, fmt.Sprintf("nothing to do: revision %d has all of it", r.Revision))
 		default:

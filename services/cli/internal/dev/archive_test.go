@@ -57,7 +57,8 @@ func TestArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	served = jar("another one")
-	if err := a.fetch(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "is not what this program was made with") {
+	if err := a.fetch(t.Context(), dir); err == nil ||
+		!strings.Contains(err.Error(), "is not what this program was made with") {
 		t.Errorf("another archive: %v", err)
 	}
 	served = jar("the archive")

@@ -33,7 +33,8 @@ func (s *system) stopLeftovers(ctx context.Context) error {
 			if pid == os.Getpid() || !runs(pid) {
 				continue
 			}
-			if inData := worksIn(pid, data); inData && pid == postmaster || !inData && has(pid, s.mark()) { // its children end with it
+			// its children end with it
+			if inData := worksIn(pid, data); inData && pid == postmaster || !inData && has(pid, s.mark()) {
 				left = append(left, pid)
 				names = append(names, process.Named(pid))
 			}
@@ -48,7 +49,8 @@ func (s *system) stopLeftovers(ctx context.Context) error {
 				signal = syscall.SIGINT // PostgreSQL waits for its clients on the other one
 			}
 			if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("%s was left by an earlier run and cannot be stopped (%w); stop it, or use another --state-dir", process.Named(pid), err)
+				return fmt.Errorf("%s was left by an earlier run and cannot be stopped (%w); stop it, or use another --state-dir",
+					process.Named(pid), err)
 			}
 		}
 		if err := ended(ctx, left); err != nil {
@@ -110,7 +112,8 @@ func (s *system) forgetPostmaster(data string) error {
 			return nil
 		}
 	}
-	s.say(fmt.Sprintf("%s is of a server that was killed; its number is that of %s now. Removing it", path, process.Named(pid)))
+	s.say(fmt.Sprintf("%s is of a server that was killed; its number is that of %s now. Removing it", path,
+		process.Named(pid)))
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -151,7 +154,8 @@ func discardUnfinished(dir string, whole map[string]string) error {
 			}
 		}
 	}
-	for _, pattern := range []string{"temp_*", "embedded_postgres_log*"} { // of an archive that was being unpacked; of each start
+	// of an archive that was being unpacked; of each start
+	for _, pattern := range []string{"temp_*", "embedded_postgres_log*"} {
 		if err := removeOthers(dir, pattern, ""); err != nil {
 			return err
 		}

@@ -15,8 +15,9 @@ import (
 // natsUsersSetting has the part of nats-server's configuration that says who may do what.
 const natsUsersSetting = "MARCHPROXY_NATS_USERS"
 
-// natsUsers are the users of dev's NATS, as `marchproxy pki` makes them, so that a right that is missing shows here; and
-// the seeds by which the api and the xDS server are two of them, new ones each time. The third is for people and tests.
+// natsUsers are the users of dev's NATS, as `marchproxy pki` makes them, so that a right that is missing shows here;
+// and the seeds by which the api and the xDS server are two of them, new ones each time. The third is for people and
+// tests.
 func (s *system) natsUsers() (config string, seeds map[string]string, err error) {
 	seeds = map[string]string{}
 	var parts []pki.Issued
@@ -55,7 +56,8 @@ func watchNats(ctx context.Context, s *server.Server, dir string) error {
 		h := s.Healthz(&server.HealthzOptions{})
 		var disk syscall.Statfs_t
 		switch err := syscall.Statfs(dir, &disk); {
-		case s.JetStreamEnabled() && !strings.Contains(h.Error, "write error"): // what else there may be, a start does not cure
+		case s.JetStreamEnabled() && !strings.Contains(h.Error, "write error"):
+			// what else there may be, a start does not cure
 			ill = 0
 		case err != nil, disk.Bavail*uint64(disk.Bsize) < enough:
 			ill = 0

@@ -107,7 +107,8 @@ func (s *system) settleProxyPort(ctx context.Context) error {
 			return err
 		}
 		var answer any
-		if err := s.call(ctx, http.MethodPatch, path+"?message="+url.QueryEscape("marchproxy dev --proxy-port"), string(patch), &answer); err != nil {
+		if err := s.call(ctx, http.MethodPatch, path+"?message="+url.QueryEscape("marchproxy dev --proxy-port"),
+			string(patch), &answer); err != nil {
 			return fmt.Errorf("--proxy-port: %w", err)
 		}
 		return nil

@@ -35,7 +35,8 @@ func (s *system) planPostgres() error {
 		for _, d := range []string{dir, cache} {
 			if closed := closedTo(d); closed != "" {
 				return fmt.Errorf(
-					"PostgreSQL refuses to run as root, and the user it runs as instead (nobody) cannot enter %s; chmod o+x %s, or choose other places with --state-dir and --cache-dir",
+					"PostgreSQL refuses to run as root, and the user it runs as instead (nobody) cannot enter %s; chmod o+x %s, or "+
+						"choose other places with --state-dir and --cache-dir",
 					closed,
 					closed,
 				)
@@ -53,17 +54,20 @@ func (s *system) planPostgres() error {
 		s.say("making the database (once)")
 	}
 	start := s.self(nil, "postgres", strconv.Itoa(s.PGPort), dir)
-	s.children = append(s.children, &child{name: "postgres", ready: postgresReady(dir, tcpOK(local(s.PGPort))), make: func() *exec.Cmd {
-		cmd := start()
-		cmd.Dir, cmd.Env = dir, s.postgresEnviron("MARCHPROXY_PG_PASSWORD="+s.secrets.PGPassword, "HOME="+dir, "TMPDIR="+dir)
-		if root {
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-			if path, err := reachable(cmd.Path, s.StateDir); err == nil {
-				cmd.Path = path
+	s.children = append(s.children, &child{
+		name: "postgres", ready: postgresReady(dir, tcpOK(local(s.PGPort))),
+		make: func() *exec.Cmd {
+			cmd := start()
+			cmd.Dir, cmd.Env = dir, s.postgresEnviron("MARCHPROXY_PG_PASSWORD="+s.secrets.PGPassword, "HOME="+dir, "TMPDIR="+dir)
+			if root {
+				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+				if path, err := reachable(cmd.Path, s.StateDir); err == nil {
+					cmd.Path = path
+				}
 			}
-		}
-		return cmd
-	}})
+			return cmd
+		},
+	})
 	return nil
 }
 

@@ -51,7 +51,8 @@ func (s *system) lock() (*os.File, error) {
 		if raw, err := io.ReadAll(f); err == nil && len(raw) > 0 {
 			who += " (process " + strings.TrimSpace(string(raw)) + ")"
 		}
-		return nil, errors.Join(fmt.Errorf("another %s runs on %s; stop it, or use another --state-dir", who, s.StateDir), f.Close())
+		return nil, errors.Join(fmt.Errorf("another %s runs on %s; stop it, or use another --state-dir", who, s.StateDir),
+			f.Close())
 	}
 	err = f.Truncate(0)
 	if err == nil {

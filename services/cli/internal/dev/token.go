@@ -39,8 +39,10 @@ func readToken(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.Mode().IsRegular() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("%s is not a file of this user's alone (mode 0600); remove it, and the next marchproxy dev makes another token", path)
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.Mode().IsRegular() || int(st.Uid) != os.Geteuid() ||
+		info.Mode().Perm()&0o077 != 0 {
+		return "", fmt.Errorf("%s is not a file of this user's alone (mode 0600); remove it, and the next marchproxy dev "+
+			"makes another token", path)
 	}
 	raw := make([]byte, 1<<10)
 	n, err := f.Read(raw)

@@ -20,7 +20,8 @@ var (
 // file's author sees only what is written. Not among them: yes, no, on and off, which are text here, and
 // which a field that is true or false refuses; and dates, which are text as they are written.
 func ambiguous(n *yaml.Node) string {
-	const quotes = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle | yaml.TaggedStyle
+	const quotes = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle |
+		yaml.TaggedStyle
 	tag := n.ShortTag()
 	if tag == "!!str" && n.Style&quotes != 0 {
 		return ""
@@ -33,15 +34,19 @@ func ambiguous(n *yaml.Node) string {
 		octal, notOctal := strconv.ParseInt(digits, 8, 64)
 		switch {
 		case err != nil || notOctal != nil:
-			return fmt.Sprintf("is %s, which is a number to some readers of YAML and text to others; write it without the zero in front, or %q in quotes if text is meant", v, v)
+			return fmt.Sprintf("is %s, which is a number to some readers of YAML and text to others; write it without the "+
+				"zero in front, or %q in quotes if text is meant", v, v)
 		case decimal == octal && !strings.Contains(v, "_"):
 			return ""
 		}
-		return fmt.Sprintf("is %s, which is %d to some readers of YAML and %d to others; write %d or %d, or %q in quotes if text is meant", v, octal, decimal, octal, decimal, v)
+		return fmt.Sprintf("is %s, which is %d to some readers of YAML and %d to others; write %d or %d, or %q in quotes "+
+			"if text is meant", v, octal, decimal, octal, decimal, v)
 	case number && (otherBase.MatchString(v) || strings.Contains(v, "_")):
-		return fmt.Sprintf("is %s, which is a number to some readers of YAML and text to others; write the number in plain digits, or %q in quotes if text is meant", v, v)
+		return fmt.Sprintf("is %s, which is a number to some readers of YAML and text to others; write the number in plain "+
+			"digits, or %q in quotes if text is meant", v, v)
 	case tag == "!!str" && sexagesimal.MatchString(v):
-		return fmt.Sprintf("is %s, which is a number to the base of 60 to some readers of YAML and text to others; write %q in quotes if text is meant", v, v)
+		return fmt.Sprintf("is %s, which is a number to the base of 60 to some readers of YAML and text to others; write "+
+			"%q in quotes if text is meant", v, v)
 	}
 	return ""
 }

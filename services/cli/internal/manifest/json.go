@@ -144,7 +144,8 @@ func fromJSON(raw []byte) ([]*yaml.Node, error) {
 			if errors.Is(err, io.ErrUnexpectedEOF) {
 				offset = int64(len(raw))
 			}
-			return nil, fmt.Errorf("%d: document %d: is not valid JSON: %s", r.at(offset), len(out)+1, strings.TrimPrefix(err.Error(), "json: "))
+			return nil, fmt.Errorf("%d: document %d: is not valid JSON: %s", r.at(offset), len(out)+1,
+				strings.TrimPrefix(err.Error(), "json: "))
 		}
 		out = append(out, n)
 	}

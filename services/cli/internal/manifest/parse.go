@@ -44,7 +44,8 @@ func (p *parser) document(n *yaml.Node) {
 			case key == "items" || key == "resources":
 				p.list(n.Content[i+1])
 			case !slices.Contains(besides, key):
-				p.fail(n.Content[i], "%q stands beside a list of resources, where it has no meaning; say it with a flag, or remove it", key)
+				p.fail(n.Content[i], "%q stands beside a list of resources, where it has no meaning; say it with a flag, "+
+					"or remove it", key)
 			}
 			seen[n.Content[i].Value] = true
 		}
@@ -100,7 +101,8 @@ func (p *parser) resource(n *yaml.Node) {
 	}
 	if err := json.Unmarshal(w.out.Bytes(), &d.Object); err != nil {
 		v := resource.Misfit(w.out.Bytes(), err)
-		p.errs = append(p.errs, fmt.Errorf("%s: document %d: %s %s", d.Where(v.Path), p.number, strings.TrimPrefix(v.Path, "$."), v.Message))
+		p.errs = append(p.errs, fmt.Errorf("%s: document %d: %s %s", d.Where(v.Path), p.number,
+			strings.TrimPrefix(v.Path, "$."), v.Message))
 		return
 	}
 	if string(d.Spec) == "null" {

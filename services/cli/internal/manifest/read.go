@@ -121,7 +121,8 @@ func twice(docs []*Document) []error {
 	seen := make(map[resource.Ref]*Document, len(docs))
 	for _, d := range docs {
 		if first, ok := seen[d.Ref()]; ok {
-			errs = append(errs, d.errorAt("$.name", fmt.Sprintf("is described twice; it stands in %s as well", first.Where("$.name"))))
+			errs = append(errs, d.errorAt("$.name", fmt.Sprintf("is described twice; it stands in %s as well",
+				first.Where("$.name"))))
 			continue
 		}
 		seen[d.Ref()] = d

@@ -40,7 +40,8 @@ func specOf(raw []byte) (spec, error) {
 
 // secret is one of a spec, whether it is there or not.
 type secret struct {
-	// field is what a secrets file calls it; path and item are where it and its item of a list stand: $.spec.jwt.keys[0].secret.
+	// field is what a secrets file calls it; path and item are where it and its item of a list stand:
+	// $.spec.jwt.keys[0].secret.
 	field, path, item string
 	use               configv1.Secret
 	at                map[string]any
@@ -59,7 +60,10 @@ func (s spec) secrets(kind string) []secret {
 	return appendSecrets(nil, s, m.Type(), resource.SecretFields(m.Descriptor()), "", "$.spec", "")
 }
 
-func appendSecrets(out []secret, at map[string]any, holder protoreflect.MessageType, fields []resource.SecretField, name, path, item string) []secret {
+func appendSecrets(
+	out []secret, at map[string]any, holder protoreflect.MessageType, fields []resource.SecretField,
+	name, path, item string,
+) []secret {
 	for _, f := range fields {
 		name, path := name+f.Name, path+"."+f.Name
 		switch {
@@ -85,7 +89,8 @@ func appendSecrets(out []secret, at map[string]any, holder protoreflect.MessageT
 
 func (s secret) has(member string) bool { return s.at[member] != nil && s.at[member] != "" }
 
-// needed says whether the message cannot be without the secret, by what else it says. What of that is wrong is left out.
+// needed says whether the message cannot be without the secret, by what else it says. What of that is wrong is left
+// out.
 func (s secret) needed(kind string) bool {
 	of := config.KindOf(kind).Secret
 	if of == nil {
@@ -94,7 +99,8 @@ func (s secret) needed(kind string) bool {
 	m := s.holder.New().Interface()
 	for name, value := range s.at {
 		raw, err := json.Marshal(map[string]any{name: value})
-		if one := s.holder.New().Interface(); err == nil && (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw, one) == nil {
+		if one := s.holder.New().Interface(); err == nil && (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw,
+			one) == nil {
 			proto.Merge(m, one)
 		}
 	}
@@ -126,7 +132,8 @@ func (f File) Withheld() (out []string) {
 	for _, x := range s.secrets(f.Kind) {
 		switch {
 		case x.has(x.member):
-		case x.use == configv1.Secret_SECRET_HASHED && !x.has(resource.DigestField), x.use == configv1.Secret_SECRET_SEALED && x.needed(f.Kind):
+		case x.use == configv1.Secret_SECRET_HASHED && !x.has(resource.DigestField), x.use == configv1.Secret_SECRET_SEALED &&
+			x.needed(f.Kind):
 			out = append(out, x.field)
 		}
 	}

@@ -22,7 +22,8 @@ func (d *Document) Says(path, message string) string {
 	if path == "$" || path == "$.spec" {
 		return fmt.Sprintf("%s: document %d: %s %s", d.Where(path), d.Number, d.Ref(), message)
 	}
-	return fmt.Sprintf("%s: document %d: %s %s %s", d.Where(path), d.Number, d.Ref(), strings.TrimPrefix(path, "$."), message)
+	return fmt.Sprintf("%s: document %d: %s %s %s", d.Where(path), d.Number, d.Ref(), strings.TrimPrefix(path, "$."),
+		message)
 }
 
 // find walks down and returns the line of the last thing found.

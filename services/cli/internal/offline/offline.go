@@ -110,7 +110,8 @@ func (c *checker) unknown(st *config.State, p config.Problem) bool {
 func (c *checker) own(d *manifest.Document) *resource.Object {
 	k, ok := resource.KindByName(d.Kind)
 	if !ok {
-		c.add(d, resource.Violations{{Path: "$.kind", Message: fmt.Sprintf("is %q; it must be one of %s", d.Kind, resource.KindNames()), Rule: "kind"}})
+		c.add(d, resource.Violations{{Path: "$.kind", Message: fmt.Sprintf("is %q; it must be one of %s", d.Kind,
+			resource.KindNames()), Rule: "kind"}})
 		return nil
 	}
 	before := len(c.found)

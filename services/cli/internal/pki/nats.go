@@ -48,7 +48,8 @@ func permissions(i Issued) *grants {
 	// Who does not has consumers whose names are its own, each with what it may deliver: by another's consumer it would
 	// read what that reads.
 	own := func(name, filter string) []string {
-		return config("CONSUMER.CREATE."+c+"."+name+filter, "CONSUMER.INFO."+c+"."+name, "CONSUMER.MSG.NEXT."+c+"."+name, "CONSUMER.DELETE."+c+"."+name)
+		return config("CONSUMER.CREATE."+c+"."+name+filter, "CONSUMER.INFO."+c+"."+name, "CONSUMER.MSG.NEXT."+c+"."+name,
+			"CONSUMER.DELETE."+c+"."+name)
 	}
 	reports := config("STREAM.INFO."+s, "STREAM.CREATE."+s, "STREAM.UPDATE."+s, "DIRECT.GET."+s+".>")
 	g := &grants{}
@@ -60,10 +61,12 @@ func permissions(i Issued) *grants {
 		g.Responses = &responses{Max: 1, Expires: "2m"}
 	case XDS:
 		mine := status.SubjectPrefix + "xds." + i.Name
-		g.Publish.Allow = slices.Concat(everything, reports, []string{rpc.Subject, mine, mine + ".*", status.SubjectPrefix + "names." + i.Name})
+		g.Publish.Allow = slices.Concat(everything, reports, []string{rpc.Subject, mine, mine + ".*", status.SubjectPrefix +
+			"names." + i.Name})
 		g.Subscribe.Allow = []string{status.SubjectPrefix + "xds.>"}
 	case Agent:
-		g.Publish.Allow = append([]string{status.SubjectPrefix + "agent." + i.Name}, config("STREAM.INFO."+c, "DIRECT.GET."+c+"."+stream.RevisionSubject)...)
+		g.Publish.Allow = append([]string{status.SubjectPrefix + "agent." + i.Name},
+			config("STREAM.INFO."+c, "DIRECT.GET."+c+"."+stream.RevisionSubject)...)
 		for _, f := range []string{stream.RevisionSubject, stream.KindSubjects(resource.KindRateLimit)} {
 			g.Publish.Allow = append(g.Publish.Allow, own(stream.ConsumerName(i.Name, f), "."+f)...)
 		}
@@ -71,7 +74,8 @@ func permissions(i Issued) *grants {
 		g.Publish.Allow = everything
 		g.Subscribe.Allow = []string{stream.SubjectPrefix + ">", status.SubjectPrefix + ">"}
 	case Reader:
-		g.Publish.Allow = slices.Concat(config("STREAM.INFO."+c, "DIRECT.GET."+c+"."+stream.SubjectPrefix+">", "CONSUMER.DURABLE.CREATE."+c+"."+i.Name),
+		g.Publish.Allow = slices.Concat(config("STREAM.INFO."+c, "DIRECT.GET."+c+"."+stream.SubjectPrefix+">",
+			"CONSUMER.DURABLE.CREATE."+c+"."+i.Name),
 			own(i.Name, ""), own(i.Name, ".>")[:1], []string{"$JS.ACK." + c + "." + i.Name + ".>"})
 		g.Subscribe.Allow = []string{stream.SubjectPrefix + ">"}
 	default:

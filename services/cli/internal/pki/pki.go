@@ -183,7 +183,8 @@ func (p *PKI) Finish() error {
 	signer := p.Members[len(p.Members)-1]
 	for _, i := range all {
 		if i.Authority != signer.Number {
-			return fmt.Errorf("the certificate of %s %s is the old authority's; marchproxy pki renew makes it anew", i.Role, i.Name)
+			return fmt.Errorf("the certificate of %s %s is the old authority's; marchproxy pki renew makes it anew",
+				i.Role, i.Name)
 		}
 	}
 	for _, m := range p.Members[:len(p.Members)-1] {
@@ -208,10 +209,16 @@ func (p *PKI) save() error {
 	var bundle, lists []byte
 	for _, m := range slices.Backward(p.Members) {
 		bundle = append(bundle, pemOf("CERTIFICATE", m.cert.Raw)...)
-		list := &x509.RevocationList{Number: big.NewInt(p.now().UnixNano()), ThisUpdate: p.now().Add(-time.Hour), NextUpdate: m.cert.NotAfter}
+		list := &x509.RevocationList{
+			Number: big.NewInt(p.now().UnixNano()), ThisUpdate: p.now().Add(-time.Hour),
+			NextUpdate: m.cert.NotAfter,
+		}
 		for _, r := range p.Revoked {
 			if n, ok := new(big.Int).SetString(r.Serial, 16); ok && r.Authority == m.Number {
-				list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: n, RevocationTime: r.At})
+				list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{
+					SerialNumber:   n,
+					RevocationTime: r.At,
+				})
 			}
 		}
 		der, err := x509.CreateRevocationList(rand.Reader, list, m.cert, m.key)
@@ -235,7 +242,8 @@ func (p *PKI) save() error {
 			continue
 		}
 		home := p.home(i.Role, i.Name)
-		if err := process.Replace(filepath.Join(home, "users.conf"), append([]byte(aboutUsers), users...), 0o600); err != nil {
+		if err := process.Replace(filepath.Join(home, "users.conf"), append([]byte(aboutUsers), users...),
+			0o600); err != nil {
 			return err
 		}
 		if _, err := os.Stat(filepath.Join(home, "nats.conf")); err == nil {
@@ -246,7 +254,8 @@ func (p *PKI) save() error {
 		}
 	}
 	for _, dir := range dirs {
-		err := errors.Join(process.Replace(filepath.Join(dir, "ca.pem"), bundle, 0o644), process.Replace(filepath.Join(dir, "crl.pem"), lists, 0o644))
+		err := errors.Join(process.Replace(filepath.Join(dir, "ca.pem"), bundle, 0o644),
+			process.Replace(filepath.Join(dir, "crl.pem"), lists, 0o644))
 		if err != nil {
 			return err
 		}

@@ -36,7 +36,10 @@ func issue(t *testing.T, p *pki.PKI, role, name string, change ...func(*pki.Issu
 func open(t *testing.T, dir string) *identity.Identity {
 	t.Helper()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	id, err := identity.Open(identity.Files{Cert: at("cert.pem"), Key: at("key.pem"), CA: at("ca.pem"), CRL: at("crl.pem")})
+	id, err := identity.Open(identity.Files{
+		Cert: at("cert.pem"), Key: at("key.pem"), CA: at("ca.pem"),
+		CRL: at("crl.pem"),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +113,10 @@ func TestLife(t *testing.T) {
 		}
 	}
 	in("at first")
-	if err := knock(t, addr, &tls.Config{RootCAs: agent.Client("").RootCAs, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}); err == nil {
+	if err := knock(t, addr, &tls.Config{
+		RootCAs: agent.Client("").RootCAs, ServerName: "127.0.0.1",
+		MinVersion: tls.VersionTLS12,
+	}); err == nil {
 		t.Error("who has no certificate is let in")
 	}
 	if err := knock(t, addr, agent.Client("localhost")); err == nil {
@@ -139,7 +145,10 @@ func TestLife(t *testing.T) {
 		do   func() error
 	}{
 		{"a certificate is renewed", func() error { issue(t, p, pki.Agent, "edge-1"); return nil }},
-		{"the key is half written", func() error { return os.WriteFile(filepath.Join(server, "key.pem"), []byte("-----BEGIN PRIV"), 0o600) }},
+		{"the key is half written", func() error {
+			return os.WriteFile(filepath.Join(server, "key.pem"),
+				[]byte("-----BEGIN PRIV"), 0o600)
+		}},
 		{"all are renewed", func() error { _, err := p.Renew(); return err }},
 		{"a rotation begins", p.Rotate},
 		{"all are the new authority's", func() error { _, err := p.Renew(); return err }},
