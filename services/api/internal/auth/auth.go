@@ -118,7 +118,8 @@ func (a *Auth) Identify(ctx context.Context, r Request) (Identity, error) {
 	case !found:
 		return Identity{}, errors.New("the token is not known; it may have been deleted")
 	case !t.ExpiresAt.IsZero() && !time.Now().Before(t.ExpiresAt):
-		return Identity{}, fmt.Errorf("the token has ended, on %s; an admin makes a new one", t.ExpiresAt.UTC().Format(time.RFC3339))
+		return Identity{}, fmt.Errorf("the token has ended, on %s; an admin makes a new one",
+			t.ExpiresAt.UTC().Format(time.RFC3339))
 	}
 	return t.Identity, nil
 }

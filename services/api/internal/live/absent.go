@@ -95,7 +95,10 @@ func (b *Board) age() {
 func (b *Board) missing(gateways []string) (status.ProxyStatus, bool) {
 	b.age()
 	now := b.now()
-	i := slices.IndexFunc(b.absent, func(a absent) bool { return !now.After(a.until) && slices.Contains(gateways, a.Gateway) })
+	i := slices.IndexFunc(b.absent, func(a absent) bool {
+		return !now.After(a.until) &&
+			slices.Contains(gateways, a.Gateway)
+	})
 	if i < 0 {
 		return status.ProxyStatus{}, false
 	}
@@ -118,7 +121,8 @@ func (b *Board) named(gateways []string) (out []api.AbsentProxy, sentence string
 		}
 		if len(out) < maxNamed {
 			out = append(out, api.AbsentProxy{
-				ID: a.ID, Gateway: a.Gateway, Address: a.Address, AppliedRevision: a.AppliedRevision, LastSeenAt: resource.Time(a.seen),
+				ID: a.ID, Gateway: a.Gateway, Address: a.Address, AppliedRevision: a.AppliedRevision,
+				LastSeenAt: resource.Time(a.seen),
 			})
 		}
 	}
@@ -126,9 +130,11 @@ func (b *Board) named(gateways []string) (out []api.AbsentProxy, sentence string
 	case 0:
 		return nil, ""
 	case 1:
-		sentence = fmt.Sprintf("Envoy %s of gateway %s is not connected since %s", first.ID, first.Gateway, resource.Time(first.seen))
+		sentence = fmt.Sprintf("Envoy %s of gateway %s is not connected since %s", first.ID, first.Gateway,
+			resource.Time(first.seen))
 	default:
-		sentence = fmt.Sprintf("%d Envoys are not connected any more, the last one %s of gateway %s since %s", n, first.ID, first.Gateway, resource.Time(first.seen))
+		sentence = fmt.Sprintf("%d Envoys are not connected any more, the last one %s of gateway %s since %s", n, first.ID,
+			first.Gateway, resource.Time(first.seen))
 	}
 	return out, sentence
 }

@@ -18,7 +18,10 @@ func with(id string, rev int64, envoys ...string) status.XdsStatus {
 	s := report(id, rev, rev, 0)
 	for _, e := range envoys {
 		name, address, _ := strings.Cut(e, "@")
-		s.Proxies = append(s.Proxies, status.ProxyStatus{ID: name, Gateway: "default", Address: address, AppliedRevision: rev, ConnectedAt: address})
+		s.Proxies = append(s.Proxies, status.ProxyStatus{
+			ID: name, Gateway: "default", Address: address, AppliedRevision: rev,
+			ConnectedAt: address,
+		})
 	}
 	return s
 }
@@ -47,16 +50,37 @@ func TestAbsent(t *testing.T) {
 		reports []status.XdsStatus
 		want    string
 	}{
-		"nobody has gone":              {[]status.XdsStatus{with("a", 6, "one@h1:1")}, ""},
-		"it stopped":                   {[]status.XdsStatus{with("a", 6, "one@h1:1"), with("a", 7)}, "one@h1:1 at 6"},
-		"it came back":                 {[]status.XdsStatus{with("a", 6, "one@h1:1"), with("a", 7), with("a", 7, "one@h1:2")}, ""},
-		"it came back at once":         {[]status.XdsStatus{with("a", 6, "one@h1:1"), with("a", 7, "one@h1:2")}, ""},
-		"a new container of its name":  {[]status.XdsStatus{with("a", 6, "one@h1:1"), with("a", 7), with("a", 7, "one@h2:1")}, ""},
-		"another one is no substitute": {[]status.XdsStatus{with("a", 6, "one@h1:1"), with("a", 7), with("a", 7, "two@h1:1")}, "one@h1:1 at 6"},
-		"one name, two hosts":          {[]status.XdsStatus{with("a", 6, "one@h1:1", "one@h2:1"), with("a", 7), with("a", 7, "one@h2:2")}, "one@h1:1 at 6"},
-		"it went to another server":    {[]status.XdsStatus{with("a", 6, "one@h1:1"), with("b", 6), with("a", 7), with("b", 7, "one@h1:2")}, ""},
-		"which was heard first":        {[]status.XdsStatus{with("a", 6, "one@h1:1"), with("b", 7, "one@h1:2"), with("a", 7)}, ""},
-		"its server stopped":           {[]status.XdsStatus{with("a", 6, "one@h1:1"), {ID: "a", Stopping: true}}, "one@h1:1 at 6"},
+		"nobody has gone": {[]status.XdsStatus{with("a", 6, "one@h1:1")}, ""},
+		"it stopped":      {[]status.XdsStatus{with("a", 6, "one@h1:1"), with("a", 7)}, "one@h1:1 at 6"},
+		"it came back": {
+			[]status.XdsStatus{with("a", 6, "one@h1:1"), with("a", 7), with("a", 7, "one@h1:2")},
+			"",
+		},
+		"it came back at once": {[]status.XdsStatus{with("a", 6, "one@h1:1"), with("a", 7, "one@h1:2")}, ""},
+		"a new container of its name": {
+			[]status.XdsStatus{with("a", 6, "one@h1:1"), with("a", 7), with("a", 7, "one@h2:1")},
+			"",
+		},
+		"another one is no substitute": {
+			[]status.XdsStatus{with("a", 6, "one@h1:1"), with("a", 7), with("a", 7, "two@h1:1")},
+			"one@h1:1 at 6",
+		},
+		"one name, two hosts": {[]status.XdsStatus{
+			with("a", 6, "one@h1:1", "one@h2:1"), with("a", 7),
+			with("a", 7, "one@h2:2"),
+		}, "one@h1:1 at 6"},
+		"it went to another server": {[]status.XdsStatus{
+			with("a", 6, "one@h1:1"), with("b", 6), with("a", 7),
+			with("b", 7, "one@h1:2"),
+		}, ""},
+		"which was heard first": {
+			[]status.XdsStatus{with("a", 6, "one@h1:1"), with("b", 7, "one@h1:2"), with("a", 7)},
+			"",
+		},
+		"its server stopped": {
+			[]status.XdsStatus{with("a", 6, "one@h1:1"), {ID: "a", Stopping: true}},
+			"one@h1:1 at 6",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := live.NewBoard(time.Now)
@@ -78,14 +102,16 @@ func TestAbsentInAnswers(t *testing.T) {
 		gone := resource.Time(time.Now())
 		b.Report(with("a", 7, "two@h2:1"), true)
 		l := b.Now(target(7))
-		if !l.Live || l.Proxies != 1 || len(l.Absent) != 1 || l.Absent[0].ID != "one" || l.Absent[0].AppliedRevision != 6 || l.Absent[0].LastSeenAt != gone {
+		if !l.Live || l.Proxies != 1 || len(l.Absent) != 1 || l.Absent[0].ID != "one" || l.Absent[0].AppliedRevision != 6 ||
+			l.Absent[0].LastSeenAt != gone {
 			t.Errorf("%+v", l)
 		}
 		if want := "Envoy one of gateway default is not connected since " + gone + ", and not waited for"; l.Reason != want {
 			t.Errorf("%q, want %q", l.Reason, want)
 		}
 		b.Report(with("a", 7), true)
-		if l := b.Now(target(7)); l.State != "no_proxies" || len(l.Absent) != 2 || !strings.Contains(l.Reason, "two of gateway default") {
+		if l := b.Now(target(7)); l.State != "no_proxies" || len(l.Absent) != 2 ||
+			!strings.Contains(l.Reason, "two of gateway default") {
 			t.Errorf("%+v", l)
 		}
 		other := target(7)
@@ -122,8 +148,14 @@ func TestAbsentOfBefore(t *testing.T) {
 		b := live.NewBoard(time.Now)
 		s := with("a", 7)
 		s.Absent = []status.AbsentProxy{
-			{Proxy: status.ProxyStatus{ID: "back", Gateway: "default", AppliedRevision: 6}, LastSeenAt: resource.Time(time.Now()), Awaited: true},
-			{Proxy: status.ProxyStatus{ID: "gone", Gateway: "default", AppliedRevision: 5}, LastSeenAt: resource.Time(time.Now())},
+			{
+				Proxy:      status.ProxyStatus{ID: "back", Gateway: "default", AppliedRevision: 6},
+				LastSeenAt: resource.Time(time.Now()), Awaited: true,
+			},
+			{
+				Proxy:      status.ProxyStatus{ID: "gone", Gateway: "default", AppliedRevision: 5},
+				LastSeenAt: resource.Time(time.Now()),
+			},
 		}
 		b.Report(s, false)
 		if l := b.Now(target(7)); l.State != "pending" || !strings.Contains(l.Reason, "back") {

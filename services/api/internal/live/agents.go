@@ -86,13 +86,15 @@ func (b *Board) judgeAgents(t Target) (l api.Live, done bool) {
 	}
 	behind := ""
 	if i := slices.IndexFunc(gone, func(a agent) bool { return concerned(a) && a.Mode != "" }); i >= 0 {
-		behind = "node " + gone[i].ID + " has not reported since " + resource.Time(gone[i].seen) + "; its kernel goes on with the policies that it had"
+		behind = "node " + gone[i].ID + " has not reported since " + resource.Time(gone[i].seen) + "; its kernel goes on " +
+			"with the policies that it had"
 	}
 	switch {
 	case !done:
 		return l, false
 	case l.Agents == 0:
-		return api.Live{State: "no_agents", Reason: cmp.Or(behind, "no node that the policy selects is connected with an interface to guard (XDP_INTERFACE)")}, true
+		return api.Live{State: "no_agents", Reason: cmp.Or(behind, "no node that the policy selects is connected with an "+
+			"interface to guard (XDP_INTERFACE)")}, true
 	default:
 		return api.Live{Live: true, State: "live", Reason: behind, Agents: l.Agents}, true
 	}

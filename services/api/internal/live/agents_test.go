@@ -14,14 +14,20 @@ import (
 func TestPoliciesAreLiveWhereTheySelect(t *testing.T) {
 	now := time.Now()
 	zone := func(z string) map[string]string { return map[string]string{"zone": z} }
-	node := status.AgentStatus{ID: "n", Epoch: "e", Revision: 4, Labels: zone("a"), Interface: "eth0", Mode: "native", Policies: []status.PolicyStatus{{Name: "p", Revision: 3}}}
+	node := status.AgentStatus{
+		ID: "n", Epoch: "e", Revision: 4, Labels: zone("a"), Interface: "eth0", Mode: "native",
+		Policies: []status.PolicyStatus{{Name: "p", Revision: 3}},
+	}
 	change := func(f func(*status.AgentStatus)) status.AgentStatus {
 		n := node
 		f(&n)
 		return n
 	}
 	put := func(revision int64, selectors ...map[string]string) live.Target {
-		return live.Target{Epoch: "e", Revision: revision, Limits: []live.Limit{{Name: "p", Revision: revision, Selectors: selectors}}}
+		return live.Target{
+			Epoch: "e", Revision: revision,
+			Limits: []live.Limit{{Name: "p", Revision: revision, Selectors: selectors}},
+		}
 	}
 	for _, c := range []struct {
 		what   string
@@ -31,15 +37,52 @@ func TestPoliciesAreLiveWhereTheySelect(t *testing.T) {
 	}{
 		{"no node", nil, put(5, nil), "no_agents"},
 		{"a node behind", []status.AgentStatus{node}, put(5, nil), "pending"},
-		{"a node that has it", []status.AgentStatus{change(func(s *status.AgentStatus) { s.Revision = 5 })}, put(5, nil), "live"},
-		{"a node of another epoch", []status.AgentStatus{change(func(s *status.AgentStatus) { s.Revision, s.Epoch = 5, "other" })}, put(5, nil), "pending"},
-		{"a node that enforces this very policy", []status.AgentStatus{change(func(s *status.AgentStatus) { s.Policies = []status.PolicyStatus{{Name: "p", Revision: 5}} })}, put(5, nil), "live"},
-		{"nodes of which one is behind", []status.AgentStatus{change(func(s *status.AgentStatus) { s.ID, s.Revision = "m", 9 }), change(func(s *status.AgentStatus) { s.Policies = nil })}, put(5, nil), "pending"},
+		{
+			"a node that has it",
+			[]status.AgentStatus{change(func(s *status.AgentStatus) { s.Revision = 5 })},
+			put(5, nil), "live",
+		},
+		{"a node of another epoch", []status.AgentStatus{
+			change(func(s *status.AgentStatus) { s.Revision, s.Epoch = 5, "other" }),
+		}, put(5, nil), "pending"},
+		{
+			"a node that enforces this very policy",
+			[]status.AgentStatus{change(func(s *status.AgentStatus) {
+				s.Policies = []status.PolicyStatus{
+					{Name: "p", Revision: 5},
+				}
+			})},
+			put(5, nil), "live",
+		},
+		{
+			"nodes of which one is behind",
+			[]status.AgentStatus{
+				change(func(s *status.AgentStatus) { s.ID, s.Revision = "m", 9 }),
+				change(func(s *status.AgentStatus) { s.Policies = nil }),
+			},
+			put(5, nil), "pending",
+		},
 		{"a node that it does not select", []status.AgentStatus{node}, put(5, zone("b")), "no_agents"},
-		{"a node that it has selected until now", []status.AgentStatus{change(func(s *status.AgentStatus) { s.Policies = nil })}, put(5, zone("a"), zone("b")), "pending"},
-		{"a node without an interface", []status.AgentStatus{change(func(s *status.AgentStatus) { s.Interface, s.Mode = "", "" })}, put(5, nil), "no_agents"},
-		{"a node that cannot", []status.AgentStatus{change(func(s *status.AgentStatus) { s.Revision, s.Reason = 5, "no BTF" })}, put(5, nil), "rejected"},
-		{"a node that has stopped", []status.AgentStatus{node, change(func(s *status.AgentStatus) { s.Stopping = true })}, put(5, nil), "no_agents"},
+		{
+			"a node that it has selected until now",
+			[]status.AgentStatus{change(func(s *status.AgentStatus) { s.Policies = nil })},
+			put(5, zone("a"), zone("b")),
+			"pending",
+		},
+		{
+			"a node without an interface",
+			[]status.AgentStatus{change(func(s *status.AgentStatus) { s.Interface, s.Mode = "", "" })},
+			put(5, nil),
+			"no_agents",
+		},
+		{"a node that cannot", []status.AgentStatus{
+			change(func(s *status.AgentStatus) { s.Revision, s.Reason = 5, "no BTF" }),
+		}, put(5, nil), "rejected"},
+		{
+			"a node that has stopped",
+			[]status.AgentStatus{node, change(func(s *status.AgentStatus) { s.Stopping = true })},
+			put(5, nil), "no_agents",
+		},
 	} {
 		b := live.NewBoard(func() time.Time { return now })
 		for _, a := range c.agents {
@@ -56,7 +99,10 @@ func TestPoliciesAreLiveWhereTheySelect(t *testing.T) {
 func TestSilentNodesAreNamed(t *testing.T) {
 	now := time.Now()
 	b := live.NewBoard(func() time.Time { return now })
-	target := live.Target{Epoch: "e", Revision: 5, Limits: []live.Limit{{Name: "p", Revision: 5, Selectors: []map[string]string{nil}}}}
+	target := live.Target{
+		Epoch: "e", Revision: 5,
+		Limits: []live.Limit{{Name: "p", Revision: 5, Selectors: []map[string]string{nil}}},
+	}
 	node := func(id string, revision int64) status.AgentStatus {
 		return status.AgentStatus{ID: id, Epoch: "e", Revision: revision, Interface: "eth0", Mode: "native"}
 	}

@@ -16,14 +16,20 @@ import (
 var hello = resource.Ref{Kind: resource.KindRoute, Name: "hello"}
 
 func target(rev int64) live.Target {
-	return live.Target{Epoch: "e", Revision: rev, Gateways: []string{"default"}, Objects: map[resource.Ref]int64{hello: rev}}
+	return live.Target{
+		Epoch: "e", Revision: rev, Gateways: []string{"default"},
+		Objects: map[resource.Ref]int64{hello: rev},
+	}
 }
 
 // report is one server's, with an Envoy where proxies says so.
 func report(id string, rev, served int64, proxies int) status.XdsStatus {
 	s := status.XdsStatus{ID: id, Epoch: "e", Revision: rev, Live: map[string]int64{"default": served}}
 	for i := range proxies {
-		s.Proxies = append(s.Proxies, status.ProxyStatus{ID: id + "-envoy", Gateway: "default", Address: fmt.Sprintf("h%d:1", i), AppliedRevision: served})
+		s.Proxies = append(s.Proxies, status.ProxyStatus{
+			ID: id + "-envoy", Gateway: "default",
+			Address: fmt.Sprintf("h%d:1", i), AppliedRevision: served,
+		})
 	}
 	return s
 }
@@ -32,7 +38,10 @@ func report(id string, rev, served int64, proxies int) status.XdsStatus {
 func TestJudge(t *testing.T) {
 	refused := func(rev int64, name string) status.XdsStatus {
 		s := report("a", 7, 7, 1)
-		s.Rejected = []status.RejectedResource{{Gateway: "default", Reason: "why", Objects: []status.ObjectRef{{Kind: hello.Kind, Name: name, Revision: rev}}}}
+		s.Rejected = []status.RejectedResource{{
+			Gateway: "default", Reason: "why",
+			Objects: []status.ObjectRef{{Kind: hello.Kind, Name: name, Revision: rev}},
+		}}
 		return s
 	}
 	other := report("a", 7, 7, 1)
@@ -43,22 +52,25 @@ func TestJudge(t *testing.T) {
 		reports []status.XdsStatus
 		state   string
 	}{
-		"nobody reports":                        {nil, "pending"},
-		"no envoy":                              {[]status.XdsStatus{report("a", 7, 7, 0)}, "no_proxies"},
-		"an envoy of another gateway":           {[]status.XdsStatus{elsewhere}, "no_proxies"},
-		"live":                                  {[]status.XdsStatus{report("a", 7, 7, 1)}, "live"},
-		"a later one is":                        {[]status.XdsStatus{report("a", 9, 8, 1)}, "live"},
-		"the server has not read it":            {[]status.XdsStatus{report("a", 6, 6, 1)}, "pending"},
-		"its envoys have not all confirmed":     {[]status.XdsStatus{report("a", 7, 6, 2)}, "pending"},
-		"one of two servers has not read it":    {[]status.XdsStatus{report("a", 7, 7, 1), report("b", 6, 6, 1)}, "pending"},
-		"also where it has no envoys":           {[]status.XdsStatus{report("a", 7, 7, 1), report("b", 6, 6, 0)}, "pending"},
-		"another life of the database":          {[]status.XdsStatus{other}, "pending"},
-		"refused":                               {[]status.XdsStatus{refused(7, "hello")}, "rejected"},
-		"refused by one of two":                 {[]status.XdsStatus{refused(7, "hello"), report("b", 7, 7, 1)}, "rejected"},
-		"an earlier version of it was refused":  {[]status.XdsStatus{refused(6, "hello")}, "live"},
-		"something else was refused":            {[]status.XdsStatus{refused(7, "other")}, "live"},
-		"the later report of a server counts":   {[]status.XdsStatus{report("a", 6, 6, 1), report("a", 7, 7, 1)}, "live"},
-		"a server that stops is asked no more":  {[]status.XdsStatus{report("a", 7, 7, 1), report("b", 6, 6, 0), {ID: "b", Stopping: true}}, "live"},
+		"nobody reports":                       {nil, "pending"},
+		"no envoy":                             {[]status.XdsStatus{report("a", 7, 7, 0)}, "no_proxies"},
+		"an envoy of another gateway":          {[]status.XdsStatus{elsewhere}, "no_proxies"},
+		"live":                                 {[]status.XdsStatus{report("a", 7, 7, 1)}, "live"},
+		"a later one is":                       {[]status.XdsStatus{report("a", 9, 8, 1)}, "live"},
+		"the server has not read it":           {[]status.XdsStatus{report("a", 6, 6, 1)}, "pending"},
+		"its envoys have not all confirmed":    {[]status.XdsStatus{report("a", 7, 6, 2)}, "pending"},
+		"one of two servers has not read it":   {[]status.XdsStatus{report("a", 7, 7, 1), report("b", 6, 6, 1)}, "pending"},
+		"also where it has no envoys":          {[]status.XdsStatus{report("a", 7, 7, 1), report("b", 6, 6, 0)}, "pending"},
+		"another life of the database":         {[]status.XdsStatus{other}, "pending"},
+		"refused":                              {[]status.XdsStatus{refused(7, "hello")}, "rejected"},
+		"refused by one of two":                {[]status.XdsStatus{refused(7, "hello"), report("b", 7, 7, 1)}, "rejected"},
+		"an earlier version of it was refused": {[]status.XdsStatus{refused(6, "hello")}, "live"},
+		"something else was refused":           {[]status.XdsStatus{refused(7, "other")}, "live"},
+		"the later report of a server counts":  {[]status.XdsStatus{report("a", 6, 6, 1), report("a", 7, 7, 1)}, "live"},
+		"a server that stops is asked no more": {[]status.XdsStatus{
+			report("a", 7, 7, 1), report("b", 6, 6, 0),
+			{ID: "b", Stopping: true},
+		}, "live"},
 		"a gateway that the server has not got": {[]status.XdsStatus{{ID: "a", Epoch: "e", Revision: 7}}, "no_proxies"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -113,15 +125,41 @@ func TestReturn(t *testing.T) {
 		reports []status.XdsStatus
 		state   string
 	}{
-		"restarted":                         {[]status.XdsStatus{life(report("a", 6, 6, 1), "1"), life(report("a", 7, 7, 0), "2")}, "pending"},
-		"restarted, and back":               {[]status.XdsStatus{life(report("a", 6, 6, 1), "1"), life(report("a", 7, 7, 0), "2"), life(report("a", 7, 7, 1), "2")}, "live"},
-		"restarted, and back at once":       {[]status.XdsStatus{life(report("a", 6, 6, 1), "1"), life(report("a", 7, 7, 1), "2")}, "live"},
-		"restarted, one of two back":        {[]status.XdsStatus{life(report("a", 6, 6, 2), "1"), life(report("a", 7, 7, 1), "2")}, "pending"},
-		"stopped":                           {[]status.XdsStatus{report("a", 6, 6, 1), {ID: "a", Stopping: true}, report("b", 7, 7, 0)}, "pending"},
-		"stopped, and back elsewhere":       {[]status.XdsStatus{report("a", 6, 6, 1), {ID: "a", Stopping: true}, other}, "live"},
-		"another one is no substitute":      {[]status.XdsStatus{report("a", 6, 6, 1), {ID: "a", Stopping: true}, report("b", 7, 7, 1)}, "pending"},
-		"the Envoy went":                    {[]status.XdsStatus{report("a", 6, 6, 1), report("a", 7, 7, 0)}, "no_proxies"},
-		"one of two went, and then restart": {[]status.XdsStatus{life(report("a", 6, 6, 2), "1"), life(report("a", 6, 6, 1), "1"), life(report("a", 7, 7, 1), "2")}, "live"},
+		"restarted": {[]status.XdsStatus{
+			life(report("a", 6, 6, 1), "1"),
+			life(report("a", 7, 7, 0), "2"),
+		}, "pending"},
+		"restarted, and back": {[]status.XdsStatus{
+			life(report("a", 6, 6, 1), "1"),
+			life(report("a", 7, 7, 0), "2"), life(report("a", 7, 7, 1), "2"),
+		}, "live"},
+		"restarted, and back at once": {[]status.XdsStatus{
+			life(report("a", 6, 6, 1), "1"),
+			life(report("a", 7, 7, 1), "2"),
+		}, "live"},
+		"restarted, one of two back": {[]status.XdsStatus{
+			life(report("a", 6, 6, 2), "1"),
+			life(report("a", 7, 7, 1), "2"),
+		}, "pending"},
+		"stopped": {[]status.XdsStatus{
+			report("a", 6, 6, 1),
+			{ID: "a", Stopping: true},
+			report("b", 7, 7, 0),
+		}, "pending"},
+		"stopped, and back elsewhere": {
+			[]status.XdsStatus{report("a", 6, 6, 1), {ID: "a", Stopping: true}, other},
+			"live",
+		},
+		"another one is no substitute": {[]status.XdsStatus{
+			report("a", 6, 6, 1),
+			{ID: "a", Stopping: true},
+			report("b", 7, 7, 1),
+		}, "pending"},
+		"the Envoy went": {[]status.XdsStatus{report("a", 6, 6, 1), report("a", 7, 7, 0)}, "no_proxies"},
+		"one of two went, and then restart": {[]status.XdsStatus{
+			life(report("a", 6, 6, 2), "1"),
+			life(report("a", 6, 6, 1), "1"), life(report("a", 7, 7, 1), "2"),
+		}, "live"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -6,9 +6,9 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/api"
 )
 
-// History says which states the database has had. A report names a state by revision and digest, and it counts only where
-// the database had that state at that revision: after an older backup was restored, an Envoy may go on for a while
-// with what was written after the backup, whose revisions are above those of the writes that come next.
+// History says which states the database has had. A report names a state by revision and digest, and it counts only
+// where the database had that state at that revision: after an older backup was restored, an Envoy may go on for a
+// while with what was written after the backup, whose revisions are above those of the writes that come next.
 type History interface {
 	// Epoch is the database's present life, and Revision its newest one, as far as this api has heard.
 	Epoch() string
@@ -26,8 +26,9 @@ type readings struct {
 	asked  map[int64]bool
 }
 
-// had says whether the database had a state at a revision. What only the database knows is taken to be so where somebody
-// waits, and asked before that is believed; nobody else asks, and what is not newer than the database is believed.
+// had says whether the database had a state at a revision. What only the database knows is taken to be so where
+// somebody waits, and asked before that is believed; nobody else asks, and what is not newer than the database is
+// believed.
 func (b *Board) had(t Target, revision int64, digest string) bool {
 	if b.History == nil || revision == 0 { // there was nothing yet
 		return true
@@ -45,8 +46,8 @@ func (b *Board) had(t Target, revision int64, digest string) bool {
 	return true
 }
 
-// ask judges for somebody who waits, with what only the database knows. It is asked where everything else is so, and each
-// time anew: it may be restored while somebody waits. Changed is closed at the next report.
+// ask judges for somebody who waits, with what only the database knows. It is asked where everything else is so, and
+// each time anew: it may be restored while somebody waits. Changed is closed at the next report.
 func (b *Board) ask(ctx context.Context, t *Target) (l api.Live, done bool, changed <-chan struct{}) {
 	t.read = readings{states: map[int64]string{}, asked: map[int64]bool{}}
 	for {
@@ -63,7 +64,8 @@ func (b *Board) ask(ctx context.Context, t *Target) (l api.Live, done bool, chan
 		for revision := range t.read.asked {
 			was, err := b.History.StateAt(ctx, revision)
 			if err != nil {
-				return api.Live{Reason: "the database does not say what it has had: " + err.Error(), Proxies: l.Proxies}, false, changed
+				return api.Live{Reason: "the database does not say what it has had: " + err.Error(), Proxies: l.Proxies},
+					false, changed
 			}
 			t.read.states[revision] = was
 		}

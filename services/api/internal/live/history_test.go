@@ -45,14 +45,18 @@ func TestHistory(t *testing.T) {
 		now, wait string
 		asked     bool
 	}{
-		"the write itself":                       {nil, serves(7, "seven"), "live", "live", false},
-		"another write of that number":           {nil, serves(7, "another"), "pending", "timeout", false},
-		"a later one of before the restore":      {nil, serves(9, "nine"), "pending", "timeout", true},
-		"a later one, with a number taken again": {map[int64]string{9: "another"}, serves(9, "nine"), "pending", "timeout", true},
-		"a later one of another api":             {map[int64]string{9: "nine"}, serves(9, "nine"), "pending", "live", true},
-		"a server of an older version":           {nil, serves(7, ""), "live", "live", false},
-		"the same, later":                        {map[int64]string{9: "nine"}, serves(9, ""), "pending", "live", true},
-		"the same, of before the restore":        {nil, serves(9, ""), "pending", "timeout", true},
+		"the write itself":                  {nil, serves(7, "seven"), "live", "live", false},
+		"another write of that number":      {nil, serves(7, "another"), "pending", "timeout", false},
+		"a later one of before the restore": {nil, serves(9, "nine"), "pending", "timeout", true},
+		"a later one, with a number taken again": {
+			map[int64]string{9: "another"},
+			serves(9, "nine"), "pending",
+			"timeout", true,
+		},
+		"a later one of another api":      {map[int64]string{9: "nine"}, serves(9, "nine"), "pending", "live", true},
+		"a server of an older version":    {nil, serves(7, ""), "live", "live", false},
+		"the same, later":                 {map[int64]string{9: "nine"}, serves(9, ""), "pending", "live", true},
+		"the same, of before the restore": {nil, serves(9, ""), "pending", "timeout", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -82,15 +86,21 @@ func TestHistoryWhileWaiting(t *testing.T) {
 		change func(h *history)
 		state  string
 	}{
-		"nothing":            {func(*history) {}, "timeout"},
-		"the epoch is new":   {func(h *history) { h.epoch = "new" }, "live"},
-		"the write is gone":  {func(h *history) { h.epoch, h.seen, h.database = "new", nil, map[int64]string{9: "nine"} }, "timeout"},
+		"nothing":          {func(*history) {}, "timeout"},
+		"the epoch is new": {func(h *history) { h.epoch = "new" }, "live"},
+		"the write is gone": {
+			func(h *history) { h.epoch, h.seen, h.database = "new", nil, map[int64]string{9: "nine"} },
+			"timeout",
+		},
 		"no database":        {func(h *history) { h.epoch, h.seen, h.err = "new", nil, errors.New("away") }, "timeout"},
 		"it is only unknown": {func(h *history) { h.epoch, h.seen = "new", nil }, "live"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := &history{epoch: "e", head: 7, seen: map[int64]string{7: "seven"}, database: map[int64]string{7: "seven", 9: "nine"}}
+				h := &history{
+					epoch: "e", head: 7, seen: map[int64]string{7: "seven"},
+					database: map[int64]string{7: "seven", 9: "nine"},
+				}
 				b := live.NewBoard(time.Now)
 				b.History = h
 				lost := report("a", 1415, 1415, 1)
@@ -124,8 +134,12 @@ func TestHistoryOfNodes(t *testing.T) {
 	for digest, state := range map[string]string{"nine": "live", "lost": "pending"} {
 		b := live.NewBoard(time.Now)
 		b.History = &history{epoch: "e", head: 9, seen: map[int64]string{9: "nine"}}
-		b.ReportAgent(status.AgentStatus{ID: "n", Epoch: "e", Revision: 9, State: digest, Interface: "eth0", Mode: "native"}, true)
-		l := b.Now(live.Target{Epoch: "e", Revision: 9, Limits: []live.Limit{{Name: "p", Revision: 9, Selectors: []map[string]string{nil}}}})
+		b.ReportAgent(status.AgentStatus{ID: "n", Epoch: "e", Revision: 9, State: digest, Interface: "eth0", Mode: "native"},
+			true)
+		l := b.Now(live.Target{
+			Epoch: "e", Revision: 9,
+			Limits: []live.Limit{{Name: "p", Revision: 9, Selectors: []map[string]string{nil}}},
+		})
 		if l.State != state {
 			t.Errorf("%s: %+v, want %s", digest, l, state)
 		}

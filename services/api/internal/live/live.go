@@ -57,7 +57,8 @@ type Board struct {
 	absent  []absent                                // the last one first
 	names   map[string]map[string]status.NameStatus // by server and name
 	changed chan struct{}                           // closed, and replaced, at each report
-	list    []listed                                // the connected Envoys in their order; nil where it has to be made anew
+	// the connected Envoys in their order; nil where it has to be made anew
+	list []listed
 }
 
 // NewBoard returns an empty board; now is time.Now outside tests.
@@ -309,7 +310,8 @@ func (s *server) refuses(t Target) (string, bool) {
 	var first status.Refused
 	for o, since := range t.Objects {
 		for _, r := range s.Refused(o.Kind, o.Name) {
-			if r.Revision >= since && slices.Contains(t.Gateways, r.Gateway) && (first.Gateway == "" || r.Resource < first.Resource) {
+			if r.Revision >= since && slices.Contains(t.Gateways, r.Gateway) &&
+				(first.Gateway == "" || r.Resource < first.Resource) {
 				first = r
 			}
 		}

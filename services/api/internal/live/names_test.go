@@ -23,7 +23,8 @@ func unresolved(id string, proxies int, names ...string) status.XdsStatus {
 // words is its report of what is wrong with a name.
 func words(id, host string, addresses int32) status.NamesStatus {
 	return status.NamesStatus{ID: id, Names: []status.NameStatus{{
-		Host: host, Problem: status.NameNotFound, Reason: "does not exist (NXDOMAIN)", Addresses: addresses, Since: "2026-01-01T00:00:00Z", Services: []string{"web"},
+		Host: host, Problem: status.NameNotFound, Reason: "does not exist (NXDOMAIN)", Addresses: addresses,
+		Since: "2026-01-01T00:00:00Z", Services: []string{"web"},
 	}}}
 }
 
@@ -43,19 +44,65 @@ func TestNamesAreWaitedFor(t *testing.T) {
 		state   string
 		says    string // "" for no reason
 	}{
-		"resolved":                          {[]status.XdsStatus{unresolved("a", 1)}, nil, db, "live", ""},
-		"without an address":                {[]status.XdsStatus{unresolved("a", 1, "db.test")}, nil, db, "pending", "service web waits for a name, and keeps the endpoints that it had: db.test has not been answered"},
-		"and why":                           {[]status.XdsStatus{unresolved("a", 1, "db.test")}, []status.NamesStatus{words("a", "db.test", 0)}, db, "pending", "db.test does not exist (NXDOMAIN), since 2026-01-01"},
-		"another write":                     {[]status.XdsStatus{unresolved("a", 1, "db.test")}, []status.NamesStatus{words("a", "db.test", 0)}, target(7), "live", ""},
-		"another name":                      {[]status.XdsStatus{unresolved("a", 1, "other.test")}, nil, db, "live", ""},
-		"with its last addresses":           {[]status.XdsStatus{unresolved("a", 1)}, []status.NamesStatus{words("a", "db.test", 2)}, db, "live", "db.test does not exist (NXDOMAIN), since 2026-01-01T00:00:00Z; its last addresses are served"},
-		"at one of two servers":             {[]status.XdsStatus{unresolved("a", 1), unresolved("b", 1, "db.test")}, nil, db, "pending", "db.test"},
-		"at one without Envoys":             {[]status.XdsStatus{unresolved("a", 1), unresolved("b", 0, "db.test")}, nil, db, "live", ""},
-		"without any Envoy":                 {[]status.XdsStatus{unresolved("a", 0, "db.test")}, nil, db, "no_proxies", "db.test"},
-		"two names":                         {[]status.XdsStatus{unresolved("a", 1, "db.test", "x.test")}, nil, with(map[string]string{"db.test": "web", "x.test": "web"}), "pending", "(and 1 more)"},
-		"before the server has read it":     {[]status.XdsStatus{{ID: "a", Epoch: "e", Revision: 6, Unresolved: []string{"db.test"}}}, nil, db, "pending", "has not read the revision yet"},
-		"what a server said that is gone":   {[]status.XdsStatus{unresolved("a", 1)}, []status.NamesStatus{words("b", "db.test", 2)}, db, "live", ""},
-		"what a server said before it went": {[]status.XdsStatus{unresolved("a", 1)}, []status.NamesStatus{words("a", "db.test", 2), {ID: "a", Stopping: true}}, db, "live", ""},
+		"resolved": {[]status.XdsStatus{unresolved("a", 1)}, nil, db, "live", ""},
+		"without an address": {
+			[]status.XdsStatus{unresolved("a", 1, "db.test")},
+			nil, db, "pending",
+			"service web waits for a name, and keeps the endpoints that it had: db.test has not been answered",
+		},
+		"and why": {
+			[]status.XdsStatus{unresolved("a", 1, "db.test")},
+			[]status.NamesStatus{words("a", "db.test", 0)},
+			db, "pending", "db.test does not exist (NXDOMAIN), " +
+				"since 2026-01-01",
+		},
+		"another write": {
+			[]status.XdsStatus{unresolved("a", 1, "db.test")},
+			[]status.NamesStatus{words("a", "db.test", 0)},
+			target(7), "live", "",
+		},
+		"another name": {[]status.XdsStatus{unresolved("a", 1, "other.test")}, nil, db, "live", ""},
+		"with its last addresses": {
+			[]status.XdsStatus{unresolved("a", 1)},
+			[]status.NamesStatus{words("a", "db.test", 2)},
+			db, "live", "db.test does not exist (NXDOMAIN), since " +
+				"2026-01-01T00:00:00Z; its last addresses are served",
+		},
+		"at one of two servers": {
+			[]status.XdsStatus{unresolved("a", 1), unresolved("b", 1, "db.test")},
+			nil, db,
+			"pending", "db.test",
+		},
+		"at one without Envoys": {
+			[]status.XdsStatus{unresolved("a", 1), unresolved("b", 0, "db.test")},
+			nil,
+			db, "live", "",
+		},
+		"without any Envoy": {
+			[]status.XdsStatus{unresolved("a", 0, "db.test")},
+			nil, db,
+			"no_proxies", "db.test",
+		},
+		"two names": {
+			[]status.XdsStatus{unresolved("a", 1, "db.test", "x.test")},
+			nil,
+			with(map[string]string{"db.test": "web", "x.test": "web"}), "pending", "(and 1 more)",
+		},
+		"before the server has read it": {
+			[]status.XdsStatus{{ID: "a", Epoch: "e", Revision: 6, Unresolved: []string{"db.test"}}},
+			nil, db, "pending",
+			"has not read the revision yet",
+		},
+		"what a server said that is gone": {
+			[]status.XdsStatus{unresolved("a", 1)},
+			[]status.NamesStatus{words("b", "db.test", 2)},
+			db, "live", "",
+		},
+		"what a server said before it went": {
+			[]status.XdsStatus{unresolved("a", 1)},
+			[]status.NamesStatus{words("a", "db.test", 2), {ID: "a", Stopping: true}},
+			db, "live", "",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := live.NewBoard(time.Now)
@@ -113,7 +160,8 @@ func TestNamesListed(t *testing.T) {
 	b.Report(unresolved("b", 1, "db.test"), true)
 	b.ReportNames(words("a", "db.test", 2), true)
 	b.ReportNames(words("b", "db.test", 0), true)
-	if list, n := b.Names(100); n != 1 || len(list) != 1 || list[0].Xds != "b" || list[0].Addresses != 0 || list[0].Problem != "not_found" || list[0].Services[0] != "web" {
+	if list, n := b.Names(100); n != 1 || len(list) != 1 || list[0].Xds != "b" || list[0].Addresses != 0 ||
+		list[0].Problem != "not_found" || list[0].Services[0] != "web" {
 		t.Errorf("%d: %+v", n, list)
 	}
 	var many status.NamesStatus

@@ -99,8 +99,9 @@ func (b *Board) Proxies(f Filter) (items []api.Proxy, cursor string, total int) 
 	}
 	for _, p := range list {
 		x := api.Proxy{
-			ID: p.ID, Gateway: p.Gateway, Xds: p.xds, Connected: true, Address: p.Address, Version: p.Version, ConnectedAt: p.ConnectedAt,
-			Surplus: p.OverLimit, DrainTimeSeconds: p.DrainTimeSeconds,
+			ID: p.ID, Gateway: p.Gateway, Xds: p.xds, Connected: true, Address: p.Address, Version: p.Version,
+			ConnectedAt: p.ConnectedAt,
+			Surplus:     p.OverLimit, DrainTimeSeconds: p.DrainTimeSeconds,
 		}
 		if v := heads[p.xds]; v != nil {
 			x.AppliedRevision = v.Applied(p.ProxyStatus)
@@ -177,7 +178,8 @@ type Summary struct {
 	// Rejected is a part of the refusals, RejectedObjects their number.
 	Rejected        []api.Rejection
 	RejectedObjects int32
-	// Lagging are Envoys that have lacked something for more than [status.Long], the longest first, LaggingProxies their number.
+	// Lagging are Envoys that have lacked something for more than [status.Long], the longest first, LaggingProxies their
+	// number.
 	Lagging        []api.LaggingProxy
 	LaggingProxies int32
 	// Progress is what the servers do that are behind.
@@ -219,7 +221,10 @@ func (b *Board) Summary() (out Summary) {
 			}
 		}
 		if p := s.Head.Behind; p != nil {
-			out.Progress = append(out.Progress, api.Progress{Who: "xds " + s.id, What: p.What, Done: p.Done, Total: p.Total, Since: p.Since})
+			out.Progress = append(out.Progress, api.Progress{
+				Who: "xds " + s.id, What: p.What, Done: p.Done, Total: p.Total,
+				Since: p.Since,
+			})
 		}
 	}
 	longest(&out.Lagging)
@@ -228,7 +233,8 @@ func (b *Board) Summary() (out Summary) {
 
 func lagging(l status.LaggingEnvoy, xds string) api.LaggingProxy {
 	return api.LaggingProxy{
-		ID: l.ID, Gateway: l.Gateway, Xds: xds, Address: l.Address, AppliedRevision: l.AppliedRevision, Since: l.Since, Resource: l.Resource, Sent: l.Sent,
+		ID: l.ID, Gateway: l.Gateway, Xds: xds, Address: l.Address, AppliedRevision: l.AppliedRevision, Since: l.Since,
+		Resource: l.Resource, Sent: l.Sent,
 	}
 }
 
@@ -252,7 +258,8 @@ func (b *Board) waited(l *api.Live, t Target, servers []*server) {
 		return
 	}
 	x := l.WaitingFor[0]
-	l.Reason = fmt.Sprintf("Envoy %s (%s) of gateway %s serves revision %d", x.ID, cmp.Or(x.Address, "-"), x.Gateway, x.AppliedRevision)
+	l.Reason = fmt.Sprintf("Envoy %s (%s) of gateway %s serves revision %d", x.ID, cmp.Or(x.Address, "-"), x.Gateway,
+		x.AppliedRevision)
 	switch {
 	case x.Resource != "" && x.Sent:
 		l.Reason += fmt.Sprintf(": it has not answered %s, and is waited for since %s", x.Resource, x.Since)

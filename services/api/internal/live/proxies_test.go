@@ -25,7 +25,8 @@ type paged struct {
 
 func newPaged(tb testing.TB, id string, revision int64, envoys int) *paged {
 	p := &paged{tb: tb, pages: status.NewPages(id, "1"), head: status.XdsStatus{
-		ID: id, Epoch: "e", Revision: revision, StartedAt: "1", Live: map[string]int64{"default": revision}, Connected: map[string]int32{"default": int32(envoys)},
+		ID: id, Epoch: "e", Revision: revision, StartedAt: "1", Live: map[string]int64{"default": revision},
+		Connected: map[string]int32{"default": int32(envoys)},
 	}}
 	for i := range envoys {
 		p.pages.Put(fmt.Sprint(i), p.envoy(i))
@@ -34,14 +35,18 @@ func newPaged(tb testing.TB, id string, revision int64, envoys int) *paged {
 }
 
 func (p *paged) envoy(i int) status.ProxyStatus {
-	return status.ProxyStatus{ID: fmt.Sprintf("%s-%04d", p.head.ID, i), Gateway: "default", Address: fmt.Sprintf("h%d:1", i), OverLimit: i == 1}
+	return status.ProxyStatus{
+		ID: fmt.Sprintf("%s-%04d", p.head.ID, i), Gateway: "default",
+		Address: fmt.Sprintf("h%d:1", i), OverLimit: i == 1,
+	}
 }
 
 // lag has one of its Envoys lag.
 func (p *paged) lag(i int, applied int64, since time.Time, sent bool) {
 	e := p.envoy(i)
 	p.head.Lagging = append(p.head.Lagging, status.LaggingEnvoy{
-		ID: e.ID, Gateway: e.Gateway, Address: e.Address, AppliedRevision: applied, Since: resource.Time(since), Resource: "Cluster web", Sent: sent,
+		ID: e.ID, Gateway: e.Gateway, Address: e.Address, AppliedRevision: applied, Since: resource.Time(since),
+		Resource: "Cluster web", Sent: sent,
 	})
 	p.head.Live = map[string]int64{"default": applied}
 	p.head.Rest = map[string]int64{"default": p.head.Revision}
@@ -82,10 +87,12 @@ func TestWaitingFor(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		l := b.Wait(ctx, target(7))
-		if l.State != "timeout" || len(l.WaitingFor) != 2 || l.WaitingFor[0].ID != "a-0002" || l.WaitingFor[0].Xds != "a" || l.WaitingFor[0].AppliedRevision != 3 || l.Proxies != 4 {
+		if l.State != "timeout" || len(l.WaitingFor) != 2 || l.WaitingFor[0].ID != "a-0002" || l.WaitingFor[0].Xds != "a" ||
+			l.WaitingFor[0].AppliedRevision != 3 || l.Proxies != 4 {
 			t.Errorf("%+v", l)
 		}
-		if want := "Envoy a-0002 (h2:1) of gateway default serves revision 3: it has not answered Cluster web, and is waited for since " + resource.Time(since) + " (and 1 more)"; l.Reason != want {
+		if want := "Envoy a-0002 (h2:1) of gateway default serves revision 3: it has not answered Cluster web, and is " +
+			"waited for since " + resource.Time(since) + " (and 1 more)"; l.Reason != want {
 			t.Errorf("%q, want %q", l.Reason, want)
 		}
 		if l := b.Now(target(6)); l.State != "pending" || len(l.WaitingFor) != 1 || l.WaitingFor[0].ID != "a-0002" {
@@ -97,7 +104,8 @@ func TestWaitingFor(t *testing.T) {
 			t.Errorf("of another gateway: %+v", l)
 		}
 		sum := b.Summary()
-		if sum.Live != 3 || sum.Proxies != 4 || len(sum.Lagging) != 2 || sum.Lagging[0].ID != "a-0002" || sum.Servers[0].LiveRevision != 3 || sum.Servers[1].LiveRevision != 7 {
+		if sum.Live != 3 || sum.Proxies != 4 || len(sum.Lagging) != 2 || sum.Lagging[0].ID != "a-0002" ||
+			sum.Servers[0].LiveRevision != 3 || sum.Servers[1].LiveRevision != 7 {
 			t.Errorf("%+v", sum)
 		}
 		a.head.Lagging, a.head.Rest, a.head.Live = nil, nil, map[string]int64{"default": 7}
@@ -108,15 +116,18 @@ func TestWaitingFor(t *testing.T) {
 	})
 }
 
-// TestNotWhole: what a report says is not enough where a page of it was lost: it may have been the refusal without which
-// the revision would not count as served.
+// TestNotWhole: what a report says is not enough where a page of it was lost: it may have been the refusal without
+// which the revision would not count as served.
 func TestNotWhole(t *testing.T) {
 	b := live.NewBoard(time.Now)
 	a := newPaged(t, "a", 6, 1)
 	if a.say(b, false) {
 		t.Error("nothing was lost")
 	}
-	a.pages.Put("refused", status.RejectedResource{Gateway: "default", Resource: "Cluster web", Reason: "why", Objects: []status.ObjectRef{{Kind: hello.Kind, Name: hello.Name, Revision: 7}}})
+	a.pages.Put("refused", status.RejectedResource{
+		Gateway: "default", Resource: "Cluster web", Reason: "why",
+		Objects: []status.ObjectRef{{Kind: hello.Kind, Name: hello.Name, Revision: 7}},
+	})
 	a.head.Revision, a.head.Live = 7, map[string]int64{"default": 7}
 	if !a.say(b, true) {
 		t.Error("a page was lost")
@@ -137,8 +148,8 @@ func TestNotWhole(t *testing.T) {
 	}
 }
 
-// TestProxies: all Envoys are listed once, page by page, whatever the size of a page, with those that are gone where they
-// belong, with what they serve; and each filter lets through what it says.
+// TestProxies: all Envoys are listed once, page by page, whatever the size of a page, with those that are gone where
+// they belong, with what they serve; and each filter lets through what it says.
 func TestProxies(t *testing.T) {
 	b := live.NewBoard(time.Now)
 	a, other := newPaged(t, "a", 7, 5), newPaged(t, "b", 7, 3)
@@ -148,7 +159,8 @@ func TestProxies(t *testing.T) {
 	a.head.Connected = map[string]int32{"default": 4}
 	a.lag(2, 3, time.Now().Add(-time.Minute), true)
 	a.say(b, false)
-	const all = "a-0000 7, a-0001 7 surplus, a-0002 3 lacks Cluster web, a-0003 7 gone, a-0004 7, b-0000 7, b-0001 7 surplus, b-0002 7"
+	const all = "a-0000 7, a-0001 7 surplus, a-0002 3 lacks Cluster web, a-0003 7 gone, a-0004 7, b-0000 7, b-0001 7 " +
+		"surplus, b-0002 7"
 	list := func(f live.Filter) string {
 		var out []string
 		for range 20 {
@@ -181,7 +193,8 @@ func TestProxies(t *testing.T) {
 		}
 	}
 	for state, want := range map[string]string{
-		"connected": strings.Replace(all, ", a-0003 7 gone", "", 1), "absent": "a-0003 7 gone", "lagging": "a-0002 3 lacks Cluster web",
+		"connected": strings.Replace(all, ", a-0003 7 gone", "", 1), "absent": "a-0003 7 gone",
+		"lagging": "a-0002 3 lacks Cluster web",
 		"surplus": "a-0001 7 surplus, b-0001 7 surplus",
 	} {
 		for limit := range 3 {
@@ -198,7 +211,8 @@ func TestProxies(t *testing.T) {
 	}
 }
 
-// BenchmarkBoard is what a report costs of which somebody waits, and what the status costs, however many Envoys there are.
+// BenchmarkBoard is what a report costs of which somebody waits, and what the status costs, however many Envoys there
+// are.
 func BenchmarkBoard(b *testing.B) {
 	for _, n := range []int{10, 1000, 5000} {
 		board := live.NewBoard(time.Now)
@@ -230,11 +244,18 @@ func TestRejectedIsBounded(t *testing.T) {
 	b := live.NewBoard(time.Now)
 	a := newPaged(t, "a", 7, 1)
 	for i := range 5000 {
-		a.pages.Put(fmt.Sprint("r", i), status.RejectedResource{Gateway: "default", Resource: fmt.Sprintf("Cluster c%04d", i), Reason: fmt.Sprint("why ", i), Objects: []status.ObjectRef{{Kind: hello.Kind, Name: fmt.Sprint("c", i), Revision: 7}}})
+		a.pages.Put(fmt.Sprint("r", i), status.RejectedResource{
+			Gateway: "default", Resource: fmt.Sprintf("Cluster c%04d", i),
+			Reason: fmt.Sprint("why ", i), Objects: []status.ObjectRef{{
+				Kind: hello.Kind, Name: fmt.Sprint("c", i),
+				Revision: 7,
+			}},
+		})
 	}
 	a.say(b, false)
 	sum := b.Summary()
-	if len(sum.Rejected) != 100 || sum.RejectedObjects != 5000 || !slices.IsSortedFunc(sum.Rejected, func(x, y api.Rejection) int { return strings.Compare(x.Resource, y.Resource) }) {
+	if len(sum.Rejected) != 100 || sum.RejectedObjects != 5000 || !slices.IsSortedFunc(sum.Rejected,
+		func(x, y api.Rejection) int { return strings.Compare(x.Resource, y.Resource) }) {
 		t.Errorf("%d listed of %d", len(sum.Rejected), sum.RejectedObjects)
 	}
 	x := target(7)

@@ -69,7 +69,8 @@ func (b *Board) Troubles() []api.Trouble {
 	}
 	for _, s := range b.fresh() {
 		if s.Head.Unsaved != "" {
-			add("xds "+s.id, "it serves on, but its last good state cannot be written, so that a restart without NATS would serve an older one: "+s.Head.Unsaved, s.unsaved)
+			add("xds "+s.id, "it serves on, but its last good state cannot be written, so that a restart without NATS would "+
+				"serve an older one: "+s.Head.Unsaved, s.unsaved)
 		}
 		if s.clock.off() != 0 {
 			add("xds "+s.id, s.clock.words()+"; set it by NTP", s.clock.since)
@@ -77,11 +78,13 @@ func (b *Board) Troubles() []api.Trouble {
 	}
 	for _, a := range b.freshAgents() {
 		if a.Unsaved != "" {
-			add("node "+a.ID, "its kernel has the policies, but they cannot be written down, so that a restart without NATS would find older ones: "+a.Unsaved, a.unsaved)
+			add("node "+a.ID, "its kernel has the policies, but they cannot be written down, so that a restart without NATS "+
+				"would find older ones: "+a.Unsaved, a.unsaved)
 		}
 		if a.clock.off() != 0 {
 			envoy := cmp.Or(a.Envoy, "its Envoy")
-			add("node "+a.ID, fmt.Sprintf("%s, so that %s accepts tokens that have ended, or refuses good ones; set it by NTP", a.clock.words(), envoy), a.clock.since)
+			add("node "+a.ID, fmt.Sprintf("%s, so that %s accepts tokens that have ended, or refuses good ones; set it by NTP",
+				a.clock.words(), envoy), a.clock.since)
 		}
 	}
 	return out

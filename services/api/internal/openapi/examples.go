@@ -25,7 +25,8 @@ func exampleOf(schema string) (any, error) {
 	if len(raw) == 0 {
 		var err error
 		if raw, err = examples.ReadFile("examples/" + schema + ".json"); err != nil {
-			return nil, fmt.Errorf("there is no example of %s, neither in pkg/config nor in services/api/internal/openapi/examples: %w", schema, err)
+			return nil, fmt.Errorf("there is no example of %s, neither in pkg/config nor in "+
+				"services/api/internal/openapi/examples: %w", schema, err)
 		}
 	}
 	var v any

@@ -95,10 +95,11 @@ func Document(operations []Operation) ([]byte, error) {
 	return json.MarshalIndent(object{
 		"openapi": "3.1.0",
 		"info": object{
-			"title":       "MarchProxy",
-			"version":     "v1",
-			"description": "Describes gateways, services, routes and what belongs to them; every accepted write is one revision, and Envoys serve it milliseconds later.",
-			"license":     object{"name": "Apache-2.0", "identifier": "Apache-2.0"},
+			"title":   "MarchProxy",
+			"version": "v1",
+			"description": "Describes gateways, services, routes and what belongs to them; every accepted write is one " +
+				"revision, and Envoys serve it milliseconds later.",
+			"license": object{"name": "Apache-2.0", "identifier": "Apache-2.0"},
 		},
 		// The first is the one that tools take: where the document came from, behind a TLS proxy too.
 		"servers": []object{
@@ -110,9 +111,10 @@ func Document(operations []Operation) ([]byte, error) {
 		"components": object{
 			"schemas": schemas,
 			"securitySchemes": object{"token": object{
-				"type":        "http",
-				"scheme":      "bearer",
-				"description": "A token with the role viewer, editor, operator or admin, each of which may do what those before it may; an operation names the least. That of `marchproxy dev` is in a file: `marchproxy token print`.",
+				"type":   "http",
+				"scheme": "bearer",
+				"description": "A token with the role viewer, editor, operator or admin, each of which may do what those before " +
+					"it may; an operation names the least. That of `marchproxy dev` is in a file: `marchproxy token print`.",
 			}},
 		},
 	}, "", " ")
@@ -154,7 +156,10 @@ func template(path string) string {
 }
 
 func (o Operation) entry(path, kind string, schemas object, replace *strings.Replacer) (object, error) {
-	e := object{"operationId": replace.Replace(o.ID), "tags": []string{replace.Replace(o.Tag)}, "summary": replace.Replace(o.Summary)}
+	e := object{
+		"operationId": replace.Replace(o.ID), "tags": []string{replace.Replace(o.Tag)},
+		"summary": replace.Replace(o.Summary),
+	}
 	if o.Description != "" {
 		e["description"] = replace.Replace(o.Description)
 	}
@@ -207,8 +212,9 @@ func (o Operation) entry(path, kind string, schemas object, replace *strings.Rep
 		}
 		if o.tagged() {
 			r["headers"] = object{"ETag": object{
-				"description": "The object's revision, for If-Match and If-None-Match. Absent where nothing was read or written (dry_run).",
-				"schema":      object{"type": "string", "examples": []string{`"17"`}},
+				"description": "The object's revision, for If-Match and If-None-Match. Absent where nothing was read or " +
+					"written (dry_run).",
+				"schema": object{"type": "string", "examples": []string{`"17"`}},
 			}}
 		}
 		responses[strconv.Itoa(status)] = r

@@ -62,8 +62,14 @@ func components() (object, error) {
 	if apply, ok := out["ApplyRequest"].(object); ok {
 		apply["required"] = []string{"resources"} // if only an empty list: absence may be a mistake
 	}
-	out["OpenAPI"] = object{"type": "object", "additionalProperties": true, "description": "An OpenAPI 3.1 document.", "required": []string{"openapi", "paths"}}
-	out["Health"] = object{"type": "object", "additionalProperties": false, "required": []string{"status"}, "properties": object{"status": object{"type": "string"}}}
+	out["OpenAPI"] = object{
+		"type": "object", "additionalProperties": true, "description": "An OpenAPI 3.1 document.",
+		"required": []string{"openapi", "paths"},
+	}
+	out["Health"] = object{
+		"type": "object", "additionalProperties": false, "required": []string{"status"},
+		"properties": object{"status": object{"type": "string"}},
+	}
 	for name, schema := range out {
 		schema.(object)["title"] = name
 	}
@@ -103,7 +109,8 @@ func describe(v any) {
 }
 
 // require lists the fields that cannot be left out: a field that knows no absence (it is zero then) and
-// whose rules refuse zero. The generator lists only those that say so outright. It says of secrets that reads lack them.
+// whose rules refuse zero. The generator lists only those that say so outright. It says of secrets that reads lack
+// them.
 func require(schema object, message string) {
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(message))
 	if err != nil {
@@ -121,7 +128,8 @@ func require(schema object, message string) {
 		if !ok {
 			continue
 		}
-		if use, _ := proto.GetExtension(f.Options(), configv1.E_Secret).(configv1.Secret); use != configv1.Secret_SECRET_UNSPECIFIED {
+		if use, _ := proto.GetExtension(f.Options(),
+			configv1.E_Secret).(configv1.Secret); use != configv1.Secret_SECRET_UNSPECIFIED {
 			p["writeOnly"] = true
 		}
 		listed, _ := schema["required"].([]any)
@@ -176,9 +184,12 @@ func patchSchema(generic object, k resource.Kind) object {
 		"type": "object", "additionalProperties": false,
 		"description": "An RFC 7396 merge patch of spec, owner and labels: what is given replaces, null removes.",
 		"properties": object{
-			"spec":   object{"type": "object", "additionalProperties": true, "description": "A part of " + k.Name + "Spec."},
-			"owner":  object{"anyOf": []any{props["owner"], object{"type": "null"}}},
-			"labels": object{"type": []string{"object", "null"}, "additionalProperties": object{"type": []string{"string", "null"}}},
+			"spec":  object{"type": "object", "additionalProperties": true, "description": "A part of " + k.Name + "Spec."},
+			"owner": object{"anyOf": []any{props["owner"], object{"type": "null"}}},
+			"labels": object{
+				"type":                 []string{"object", "null"},
+				"additionalProperties": object{"type": []string{"string", "null"}},
+			},
 		},
 	}
 }

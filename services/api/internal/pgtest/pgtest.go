@@ -53,7 +53,8 @@ func start(ctx context.Context) (stop func() error, err error) {
 		return nil, err
 	}
 	bin := filepath.Join(dir, "marchproxy")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "github.com/marchproxy/marchproxy/services/cli/cmd/marchproxy").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin,
+		"github.com/marchproxy/marchproxy/services/cli/cmd/marchproxy").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, out)
 	}
 	ports, err := porttest.Take(1)
@@ -124,12 +125,15 @@ func Copy(t testing.TB, of string) string {
 // there were already must not have been changed since.
 func Restore(t testing.TB, database string, revision int64) {
 	t.Helper()
-	Exec(t, database, fmt.Sprintf(`BEGIN; DELETE FROM changes WHERE revision > %[1]d; DELETE FROM revisions WHERE revision > %[1]d;
+	Exec(t, database, fmt.Sprintf(
+		`BEGIN; DELETE FROM changes WHERE revision > %[1]d; DELETE FROM revisions WHERE revision > %[1]d;
 		DELETE FROM resources WHERE revision > %[1]d;
 		DELETE FROM audit_chain WHERE n >= (SELECT min(n) FROM audit_chain WHERE revision > %[1]d);
 		DELETE FROM token_changes WHERE n NOT IN (SELECT n FROM audit_chain);
 		UPDATE config_head SET chain_revision = %[1]d, chain_n = last.n, chain_hash = last.hash FROM (SELECT n, hash FROM audit_chain ORDER BY n DESC LIMIT 1) AS last;
-		UPDATE config_head SET revision = %[1]d, state = (SELECT state FROM revisions WHERE revision = %[1]d); COMMIT`, revision))
+		UPDATE config_head SET revision = %[1]d, state = (SELECT state FROM revisions WHERE revision = %[1]d); COMMIT`,
+		revision,
+	))
 }
 
 // Exec runs a statement as the database's owner.
@@ -183,7 +187,8 @@ func Hold(t testing.TB, database, sql string) (release func()) {
 // Waiting waits until a connection to the database waits for a lock.
 func Waiting(t testing.TB, database string) {
 	t.Helper()
-	const sql = `SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()`
+	const sql = `SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = ` +
+		`current_database()`
 	for limit := time.Now().Add(30 * time.Second); Value[int64](t, database, sql) == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatal("nobody waits for a lock")

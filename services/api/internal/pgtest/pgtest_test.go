@@ -9,7 +9,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(Main(m)) }
 
-// TestDatabase: the tests' server, which is dev's, is the same on every machine and touches nothing outside its directory.
+// TestDatabase: the tests' server, which is dev's, is the same on every machine and touches nothing outside its
+// directory.
 func TestDatabase(t *testing.T) {
 	conn, err := pgx.Connect(t.Context(), Database(t))
 	if err != nil {
@@ -17,7 +18,8 @@ func TestDatabase(t *testing.T) {
 	}
 	defer func() { _ = conn.Close(t.Context()) }() // read only
 	for setting, want := range map[string]string{
-		"server_encoding": "UTF8", "lc_messages": "C", "unix_socket_directories": "", "dynamic_shared_memory_type": "mmap", "listen_addresses": "127.0.0.1",
+		"server_encoding": "UTF8", "lc_messages": "C", "unix_socket_directories": "", "dynamic_shared_memory_type": "mmap",
+		"listen_addresses": "127.0.0.1",
 	} {
 		var got string
 		if err := conn.QueryRow(t.Context(), "SELECT current_setting($1)", setting).Scan(&got); err != nil || got != want {
@@ -25,7 +27,8 @@ func TestDatabase(t *testing.T) {
 		}
 	}
 	var collation string
-	if err := conn.QueryRow(t.Context(), "SELECT datcollate FROM pg_database WHERE datname = current_database()").Scan(&collation); err != nil || collation != "C" {
+	if err := conn.QueryRow(t.Context(), "SELECT datcollate FROM pg_database WHERE datname = current_database()").
+		Scan(&collation); err != nil || collation != "C" {
 		t.Errorf("the collation is %q %v, want C", collation, err)
 	}
 }

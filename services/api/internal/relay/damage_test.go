@@ -20,7 +20,8 @@ var damages = map[string]func(a *api){
 		a.must(a.stream().Purge(a.t.Context(), jetstream.WithPurgeSubject(stream.RevisionSubject)))
 	},
 	"message lost": func(a *api) {
-		m, err := a.stream().GetLastMsgForSubject(a.t.Context(), stream.Subject(resource.Ref{Kind: resource.KindService, Name: "a"}))
+		m, err := a.stream().GetLastMsgForSubject(a.t.Context(),
+			stream.Subject(resource.Ref{Kind: resource.KindService, Name: "a"}))
 		a.must(err)
 		a.must(a.stream().DeleteMsg(a.t.Context(), m.Sequence))
 	},
@@ -30,14 +31,17 @@ var damages = map[string]func(a *api){
 		a.must(a.stream().DeleteMsg(a.t.Context(), m.Sequence))
 	},
 	"tombstone lost": func(a *api) {
-		a.must(a.stream().Purge(a.t.Context(), jetstream.WithPurgeSubject(stream.Subject(resource.Ref{Kind: resource.KindService, Name: "gone"}))))
+		a.must(a.stream().Purge(a.t.Context(),
+			jetstream.WithPurgeSubject(stream.Subject(resource.Ref{Kind: resource.KindService, Name: "gone"}))))
 	},
 	"forged object": func(a *api) {
-		_, err := a.js.Publish(a.t.Context(), stream.ResourcePrefix+"service.a", []byte(`{"kind":"Service","name":"a","revision":7,"spec":{}}`))
+		_, err := a.js.Publish(a.t.Context(), stream.ResourcePrefix+"service.a",
+			[]byte(`{"kind":"Service","name":"a","revision":7,"spec":{}}`))
 		a.must(err)
 	},
 	"forged addition": func(a *api) {
-		_, err := a.js.Publish(a.t.Context(), stream.ResourcePrefix+"service.evil", []byte(`{"kind":"Service","name":"evil","revision":7,"spec":{}}`))
+		_, err := a.js.Publish(a.t.Context(), stream.ResourcePrefix+"service.evil",
+			[]byte(`{"kind":"Service","name":"evil","revision":7,"spec":{}}`))
 		a.must(err)
 	},
 	"rubbish": func(a *api) {

@@ -31,7 +31,8 @@ func TestProgress(t *testing.T) {
 	seen := false
 	for end := time.Now().Add(patience); !seen; time.Sleep(time.Millisecond) {
 		for _, p := range a.relay.Progress() {
-			seen = seen || p.Who == "stream" && p.What == "publishing revision 2" && p.Done > 0 && p.Done < p.Total && p.Total == int64(len(names)) && p.Since != ""
+			seen = seen || p.Who == "stream" && p.What == "publishing revision 2" && p.Done > 0 && p.Done < p.Total &&
+				p.Total == int64(len(names)) && p.Since != ""
 		}
 		if time.Now().After(end) {
 			t.Fatalf("nothing is said: %+v", a.relay.Progress())

@@ -87,11 +87,16 @@ func start(t *testing.T, server *natstest.Server, url string) *api {
 // put makes one revision with services of these names.
 func (a *api) put(body string, names ...string) {
 	a.t.Helper()
-	_, err := a.w.Write(a.t.Context(), writer.Meta{Who: auth.Identity{Name: "test", Role: auth.Admin}}, func(*config.State) (writer.Plan, error) {
+	_, err := a.w.Write(a.t.Context(), writer.Meta{
+		Who: auth.Identity{Name: "test", Role: auth.Admin},
+	}, func(*config.State) (writer.Plan, error) {
 		var p writer.Plan
 		for _, n := range names {
 			spec := &configv1.Service{Endpoints: []*configv1.Endpoint{{Host: "192.0.2.1", Port: 80, Zone: body}}}
-			p.Upserts = append(p.Upserts, writer.Desired{Ref: resource.Ref{Kind: resource.KindService, Name: n}, Spec: spec, Path: "$", SpecPath: "$"})
+			p.Upserts = append(p.Upserts, writer.Desired{
+				Ref: resource.Ref{Kind: resource.KindService, Name: n}, Spec: spec,
+				Path: "$", SpecPath: "$",
+			})
 		}
 		return p, nil
 	})
@@ -102,7 +107,9 @@ func (a *api) put(body string, names ...string) {
 
 func (a *api) remove(name string) {
 	a.t.Helper()
-	_, err := a.w.Write(a.t.Context(), writer.Meta{Who: auth.Identity{Name: "test", Role: auth.Admin}}, func(*config.State) (writer.Plan, error) {
+	_, err := a.w.Write(a.t.Context(), writer.Meta{
+		Who: auth.Identity{Name: "test", Role: auth.Admin},
+	}, func(*config.State) (writer.Plan, error) {
 		return writer.Plan{Deletes: []resource.Ref{{Kind: resource.KindService, Name: name}}}, nil
 	})
 	if err != nil {
@@ -143,7 +150,8 @@ func (a *api) differs(head store.Head, objects []*resource.Object) string {
 		return fmt.Sprintf("no commit in the stream: %v", err)
 	}
 	if c.Epoch != head.Epoch || c.Revision != head.Revision || !maps.Equal(c.State, head.State) {
-		return fmt.Sprintf("the stream's commit is %d of %s, the head %d of %s", c.Revision, c.Epoch, head.Revision, head.Epoch)
+		return fmt.Sprintf("the stream's commit is %d of %s, the head %d of %s", c.Revision, c.Epoch,
+			head.Revision, head.Epoch)
 	}
 	table, err := stream.Table(a.t.Context(), a.js)
 	if err != nil {
@@ -280,7 +288,8 @@ func TestLeaderChange(t *testing.T) {
 	for i := range 6 {
 		apis[i%2].put(fmt.Sprint(i), "a", "b")
 		apis[i%2].agree()
-		pgtest.Exec(t, url, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()`)
+		pgtest.Exec(t, url, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> `+
+			`pg_backend_pid()`)
 	}
 	apis[0].agree()
 	apis[0].once()

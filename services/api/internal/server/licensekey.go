@@ -26,7 +26,10 @@ func licenseKey(ctx context.Context, key string, w *writer.Writer) error {
 		return nil
 	}
 	ref := resource.Ref{Kind: resource.KindLicense, Name: environmentLicense}
-	_, err := w.Write(ctx, writer.Meta{Who: auth.System(), Message: "LICENSE_KEY"}, func(st *config.State) (writer.Plan, error) {
+	_, err := w.Write(ctx, writer.Meta{
+		Who:     auth.System(),
+		Message: "LICENSE_KEY",
+	}, func(st *config.State) (writer.Plan, error) {
 		if o := st.Get(ref); o != nil {
 			l := proto.CloneOf(o.Message().(*configv1.License))
 			l.Key = key

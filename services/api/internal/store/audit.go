@@ -67,8 +67,8 @@ func (f AuditFilter) query() (sql string, args []any) {
 	) AS entries ORDER BY at DESC, revision DESC, kind DESC, name DESC LIMIT ` + limit, args
 }
 
-// What the audit says of a change and of a token. The chain's hashes are over it: said otherwise, what is stored would no
-// longer fit.
+// What the audit says of a change and of a token. The chain's hashes are over it: said otherwise, what is stored would
+// no longer fit.
 const (
 	actionOf      = `CASE WHEN c.before IS NULL THEN 'create' WHEN c.after IS NULL THEN 'delete' ELSE 'update' END`
 	messageOrRole = `CASE WHEN message = '' THEN 'role ' || role ELSE message END`

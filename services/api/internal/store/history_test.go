@@ -13,7 +13,8 @@ func revise(t *testing.T, url string, from, to int) {
 	t.Helper()
 	pgtest.Exec(t, url, `INSERT INTO revisions (revision, at, actor, message, request_id, traceparent, state, change_count)
 		SELECT n, now() - ($2 - n) * interval '1 hour', 'ci', '', '', '', '{}', 2 FROM generate_series($1::int, $2::int) AS n`, from, to)
-	pgtest.Exec(t, url, `INSERT INTO changes (revision, kind, name, before, after) SELECT n, 'Service', 's' || k, to_json(repeat('x', 200)), '{}'
+	pgtest.Exec(t, url,
+		`INSERT INTO changes (revision, kind, name, before, after) SELECT n, 'Service', 's' || k, to_json(repeat('x', 200)), '{}'
 		FROM generate_series($1::int, $2::int) AS n, generate_series(1, 2) AS k`, from, to)
 	pgtest.Exec(t, url, `UPDATE config_head SET revision = $1`, to)
 }
@@ -54,14 +55,16 @@ func TestPrune(t *testing.T) {
 			if n := pgtest.Value[int64](t, url, `SELECT count(*) FROM changes`); n != 2*(5001-c.oldest) {
 				t.Errorf("%d changes", n)
 			}
-			if n := pgtest.Value[int64](t, url, `SELECT count(*) FROM audit WHERE action = 'update' AND actor = 'ci'`); n != 2*(c.oldest-1) {
+			if n := pgtest.Value[int64](t, url, `SELECT count(*) FROM audit WHERE action = 'update' AND `+
+				`actor = 'ci'`); n != 2*(c.oldest-1) {
 				t.Errorf("%d entries of what has gone", n)
 			}
 		})
 	}
 }
 
-// TestPruneFreesSpace: where as much goes as comes, the tables do not grow; otherwise they would become six times as large.
+// TestPruneFreesSpace: where as much goes as comes, the tables do not grow; otherwise they would become six times as
+// large.
 func TestPruneFreesSpace(t *testing.T) {
 	url := pgtest.Database(t)
 	s := opened(t, url, secret)
@@ -71,11 +74,13 @@ func TestPruneFreesSpace(t *testing.T) {
 		if _, err := s.Adopt(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := s.Prune(t.Context(), store.Keep{Revisions: 2000, Audit: time.Nanosecond}, int64(round+1)*2000, time.Now()); err != nil {
+		if _, _, err := s.Prune(t.Context(), store.Keep{Revisions: 2000, Audit: time.Nanosecond}, int64(round+1)*2000,
+			time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		pgtest.Exec(t, url, `VACUUM`) // as the server does by itself
-		size = pgtest.Value[int64](t, url, `SELECT pg_total_relation_size('changes') + pg_total_relation_size('revisions') + pg_total_relation_size('audit') + pg_total_relation_size('audit_chain')`)
+		size = pgtest.Value[int64](t, url, `SELECT pg_total_relation_size('changes') + pg_total_relation_size('revisions') `+
+			`+ pg_total_relation_size('audit') + pg_total_relation_size('audit_chain')`)
 		if round == 1 {
 			first = size
 		}

@@ -45,11 +45,13 @@ func readNews(ctx context.Context, conn *pgx.Conn, after int64, begin, end strin
 	}
 	b.Queue(selectHead).QueryRow(n.Head.scan)
 	revisions := int64(0)
-	b.Queue(`SELECT count(*) FROM (SELECT FROM revisions WHERE revision > $1 LIMIT $2) AS r`, after, MaxNews).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&revisions)
-	})
+	b.Queue(`SELECT count(*) FROM (SELECT FROM revisions WHERE revision > $1 LIMIT $2) AS r`, after, MaxNews).
+		QueryRow(func(row pgx.Row) error {
+			return row.Scan(&revisions)
+		})
 	rows := 0
-	b.Queue(`SELECT revision, kind, name, after::text FROM changes WHERE revision > $1 ORDER BY revision DESC LIMIT $2`, after, MaxNews+1).Query(func(found pgx.Rows) error {
+	b.Queue(`SELECT revision, kind, name, after::text FROM changes WHERE revision > $1 ORDER BY revision DESC LIMIT $2`,
+		after, MaxNews+1).Query(func(found pgx.Rows) error {
 		seen := map[resource.Ref]bool{}
 		var revision int64
 		var r resource.Ref

@@ -47,7 +47,8 @@ func (f Filter) query() (sql string, args []any) {
 	where := `kind = ` + arg(f.Kind) + ` AND name > ` + arg(f.After)
 	if f.Prefix != "" {
 		// No name has a character as high as \x7f. The range is for the index.
-		where += ` AND name >= ` + arg(f.Prefix) + ` AND name < ` + arg(f.Prefix+"\x7f") + ` AND starts_with(name, ` + arg(f.Prefix) + `)`
+		where += ` AND name >= ` + arg(f.Prefix) + ` AND name < ` + arg(f.Prefix+"\x7f") + ` AND starts_with(name, ` +
+			arg(f.Prefix) + `)`
 	}
 	if f.Owner != "" {
 		where += ` AND owner = ` + arg(f.Owner)
@@ -66,7 +67,10 @@ func (f Filter) query() (sql string, args []any) {
 
 // Objects reads a page in the order of names, and the revision that it was read at.
 func (s *Store) Objects(ctx context.Context, f Filter) (objects []*resource.Object, revision int64, err error) {
-	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{
+		IsoLevel:   pgx.RepeatableRead,
+		AccessMode: pgx.ReadOnly,
+	}, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, `SELECT revision FROM config_head`).Scan(&revision); err != nil {
 			return err
 		}
@@ -93,7 +97,8 @@ func (s *Store) RevisionsOf(ctx context.Context, kind string) (map[string]int64,
 	out := map[string]int64{}
 	var name string
 	var revision int64
-	if _, err = pgx.ForEachRow(rows, []any{&name, &revision}, func() error { out[name] = revision; return nil }); err != nil {
+	if _, err = pgx.ForEachRow(rows, []any{&name, &revision},
+		func() error { out[name] = revision; return nil }); err != nil {
 		return nil, fmt.Errorf("list revisions of objects: %w", err)
 	}
 	return out, nil
@@ -118,7 +123,8 @@ type RevisionRow struct {
 
 // Revisions reads a page, the newest first, below a revision.
 func (s *Store) Revisions(ctx context.Context, below int64, limit int) ([]RevisionRow, error) {
-	rows, err := s.pool.Query(ctx, `SELECT revision, at, actor, message, request_id, change_count FROM revisions WHERE revision < $1 ORDER BY revision DESC LIMIT $2`, below, limit)
+	rows, err := s.pool.Query(ctx, `SELECT revision, at, actor, message, request_id, change_count FROM revisions WHERE `+
+		`revision < $1 ORDER BY revision DESC LIMIT $2`, below, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list revisions: %w", err)
 	}
@@ -130,7 +136,8 @@ type ChangeRow struct{ Before, After *resource.Object }
 
 // Changes reads what a revision changed.
 func (s *Store) Changes(ctx context.Context, revision int64) ([]ChangeRow, error) {
-	rows, err := s.pool.Query(ctx, `SELECT before::text, after::text FROM changes WHERE revision = $1 ORDER BY kind, name`, revision)
+	rows, err := s.pool.Query(ctx, `SELECT before::text, after::text FROM changes WHERE revision = $1 ORDER BY kind, name`,
+		revision)
 	if err != nil {
 		return nil, fmt.Errorf("read changes: %w", err)
 	}

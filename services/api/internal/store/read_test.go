@@ -42,7 +42,8 @@ func TestListsByIndex(t *testing.T) {
 	s := opened(t, url, secret)
 	// In each thousand: one has an owner and a label, ten share a host, and twenty a service.
 	const routes = 20_000
-	pgtest.Exec(t, url, `INSERT INTO resources (kind, name, revision, payload) SELECT 'Route', 'r-' || to_char(n, 'FM00000'), n, json_strip_nulls(json_build_object(
+	pgtest.Exec(t, url,
+		`INSERT INTO resources (kind, name, revision, payload) SELECT 'Route', 'r-' || to_char(n, 'FM00000'), n, json_strip_nulls(json_build_object(
 			'kind', 'Route', 'name', 'r-' || to_char(n, 'FM00000'), 'revision', n,
 			'owner', CASE WHEN n % 1000 = 1 THEN 'team-' || n / 10000 END,
 			'labels', CASE WHEN n % 1000 = 1 THEN json_build_object('zone', 'z' || n / 10000, 'x', n::text) END,
@@ -61,19 +62,23 @@ func TestListsByIndex(t *testing.T) {
 		n           int
 		most        float64 // rows that may be read
 	}{
-		"first page":      {store.Filter{Limit: 101}, name(1), name(101), 101, 101},
-		"late page":       {store.Filter{After: name(19000), Limit: 101}, name(19001), name(19101), 101, 101},
-		"prefix":          {store.Filter{Prefix: "r-1500", Limit: 101}, name(15000), name(15009), 10, 20},
-		"prefix, later":   {store.Filter{Prefix: "r-15", After: name(15500), Limit: 11}, name(15501), name(15511), 11, 11},
-		"no such prefix":  {store.Filter{Prefix: "s", Limit: 101}, "", "", 0, 0},
-		"owner":           {store.Filter{Owner: "team-1", Limit: 101}, name(10001), name(19001), 10, 20},
-		"owner, later":    {store.Filter{Owner: "team-1", After: name(15001), Limit: 2}, name(16001), name(17001), 2, 2},
-		"label":           {store.Filter{LabelName: "zone", LabelValue: "z0", Limit: 101}, name(1), name(9001), 10, 40},
-		"no such label":   {store.Filter{LabelName: "zone", LabelValue: "z9", Limit: 101}, "", "", 0, 0},
-		"host":            {store.Filter{Host: "h777.example.com", Limit: 101}, name(777), name(777), 1, 4},
-		"shared host":     {store.Filter{Host: "shared-77.example.com", Limit: 101}, name(770), name(779), 10, 40},
-		"service":         {store.Filter{Service: "s77", Limit: 101}, name(1540), name(1559), 20, 80},
-		"host and owner":  {store.Filter{Host: "shared-100.example.com", Owner: "team-0", Limit: 101}, name(1001), name(1001), 1, 80},
+		"first page":     {store.Filter{Limit: 101}, name(1), name(101), 101, 101},
+		"late page":      {store.Filter{After: name(19000), Limit: 101}, name(19001), name(19101), 101, 101},
+		"prefix":         {store.Filter{Prefix: "r-1500", Limit: 101}, name(15000), name(15009), 10, 20},
+		"prefix, later":  {store.Filter{Prefix: "r-15", After: name(15500), Limit: 11}, name(15501), name(15511), 11, 11},
+		"no such prefix": {store.Filter{Prefix: "s", Limit: 101}, "", "", 0, 0},
+		"owner":          {store.Filter{Owner: "team-1", Limit: 101}, name(10001), name(19001), 10, 20},
+		"owner, later":   {store.Filter{Owner: "team-1", After: name(15001), Limit: 2}, name(16001), name(17001), 2, 2},
+		"label":          {store.Filter{LabelName: "zone", LabelValue: "z0", Limit: 101}, name(1), name(9001), 10, 40},
+		"no such label":  {store.Filter{LabelName: "zone", LabelValue: "z9", Limit: 101}, "", "", 0, 0},
+		"host":           {store.Filter{Host: "h777.example.com", Limit: 101}, name(777), name(777), 1, 4},
+		"shared host":    {store.Filter{Host: "shared-77.example.com", Limit: 101}, name(770), name(779), 10, 40},
+		"service":        {store.Filter{Service: "s77", Limit: 101}, name(1540), name(1559), 20, 80},
+		"host and owner": {
+			store.Filter{Host: "shared-100.example.com", Owner: "team-0", Limit: 101},
+			name(1001),
+			name(1001), 1, 80,
+		},
 		"part of a host":  {store.Filter{Host: "example.com", Limit: 101}, "", "", 0, 0},
 		"service of none": {store.Filter{Service: "s99999", Limit: 101}, "", "", 0, 0},
 	}
@@ -130,11 +135,21 @@ func TestAuditByIndex(t *testing.T) {
 		most        float64
 	}{
 		"first page": {store.AuditFilter{Limit: 101}, "20000 Service o0", "19951 Route o451", 101, 400},
-		"late page":  {store.AuditFilter{After: &store.AuditRow{At: at(5000), Revision: 5000, Kind: "Route", Name: "o0"}, Limit: 101}, "0 Token t5", "4950 Route o450", 101, 400},
-		"the rest":   {store.AuditFilter{After: &store.AuditRow{At: at(2), Revision: 2, Kind: "Service", Name: "o2"}, Limit: 101}, "2 Route o2", "1 Route o1", 3, 40},
-		"actor":      {store.AuditFilter{Actor: "rare", Limit: 101}, "0 Token t20", "7 Route o7", 60, 400},
-		"object":     {store.AuditFilter{Kind: "Route", Name: "o250", Limit: 101}, "19750 Route o250", "250 Route o250", 40, 200},
-		"tokens":     {store.AuditFilter{Kind: "Token", Limit: 5}, "0 Token t20", "0 Token t16", 5, 20},
+		"late page": {store.AuditFilter{
+			After: &store.AuditRow{At: at(5000), Revision: 5000, Kind: "Route", Name: "o0"},
+			Limit: 101,
+		}, "0 Token t5", "4950 Route o450", 101, 400},
+		"the rest": {store.AuditFilter{
+			After: &store.AuditRow{At: at(2), Revision: 2, Kind: "Service", Name: "o2"},
+			Limit: 101,
+		}, "2 Route o2", "1 Route o1", 3, 40},
+		"actor": {store.AuditFilter{Actor: "rare", Limit: 101}, "0 Token t20", "7 Route o7", 60, 400},
+		"object": {
+			store.AuditFilter{Kind: "Route", Name: "o250", Limit: 101},
+			"19750 Route o250",
+			"250 Route o250", 40, 200,
+		},
+		"tokens": {store.AuditFilter{Kind: "Token", Limit: 5}, "0 Token t20", "0 Token t16", 5, 20},
 	} {
 		rows, err := s.Audit(t.Context(), c.f)
 		if err != nil {

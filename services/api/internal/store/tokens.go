@@ -62,7 +62,8 @@ func (s *Store) Token(ctx context.Context, sha256 []byte) (auth.Token, bool, err
 		// A database that can only be read still tells who may read, and none keeps a reader waiting for this.
 		limit, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		_, err := s.pool.Exec(limit, `UPDATE tokens SET last_used_at = $1 WHERE id = $2 AND (last_used_at IS NULL OR last_used_at < $3)`, now, t.ID, now.Add(-usedEvery))
+		_, err := s.pool.Exec(limit, `UPDATE tokens SET last_used_at = $1 WHERE id = $2 AND (last_used_at IS NULL OR `+
+			`last_used_at < $3)`, now, t.ID, now.Add(-usedEvery))
 		if err != nil {
 			_ = s.noted(fmt.Errorf("note a token's use: %w", err))
 		}
@@ -96,10 +97,14 @@ func (s *Store) Tokens(ctx context.Context) ([]TokenRow, error) {
 
 // Bootstrap stores the first token where there is none; ok says whether it did.
 func (s *Store) Bootstrap(ctx context.Context, sha256 []byte) (ok bool, err error) {
-	first := TokenRow{Token: auth.Token{Identity: auth.Identity{Name: auth.BootstrapName, Role: auth.Admin}}, CreatedAt: time.Now()}
+	first := TokenRow{
+		Token:     auth.Token{Identity: auth.Identity{Name: auth.BootstrapName, Role: auth.Admin}},
+		CreatedAt: time.Now(),
+	}
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `INSERT INTO tokens (name, role, sha256, created_at) SELECT $1, $2, $3, $4
-			WHERE NOT EXISTS (SELECT FROM tokens) ON CONFLICT DO NOTHING RETURNING id::text`, first.Name, first.Role, sha256, first.CreatedAt).Scan(&first.ID)
+			WHERE NOT EXISTS (SELECT FROM tokens) ON CONFLICT DO NOTHING RETURNING id::text`, first.Name, first.Role, sha256,
+			first.CreatedAt).Scan(&first.ID)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -115,10 +120,13 @@ func (s *Store) Bootstrap(ctx context.Context, sha256 []byte) (ok bool, err erro
 	return ok, nil
 }
 
-// SetBootstrap makes the token bootstrap what a setting says, whatever it was before, with an entry in the audit where it
-// was something else. No other token is touched.
+// SetBootstrap makes the token bootstrap what a setting says, whatever it was before, with an entry in the audit where
+// it was something else. No other token is touched.
 func (s *Store) SetBootstrap(ctx context.Context, sha256 []byte) error {
-	t := TokenRow{Token: auth.Token{Identity: auth.Identity{Name: auth.BootstrapName, Role: auth.Admin}}, CreatedAt: time.Now()}
+	t := TokenRow{
+		Token:     auth.Token{Identity: auth.Identity{Name: auth.BootstrapName, Role: auth.Admin}},
+		CreatedAt: time.Now(),
+	}
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `INSERT INTO tokens AS t (name, role, sha256, created_at) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (name) DO UPDATE SET role = $2, sha256 = $3, created_at = $4 WHERE (t.role, t.sha256) <> ($2, $3)
@@ -144,7 +152,8 @@ func (s *Store) CreateToken(ctx context.Context, t *TokenRow, sha256 []byte, by 
 		if !t.ExpiresAt.IsZero() {
 			expires = &t.ExpiresAt
 		}
-		err := tx.QueryRow(ctx, `INSERT INTO tokens (name, role, sha256, created_at, expires_at, bounds) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id::text`,
+		err := tx.QueryRow(ctx, `INSERT INTO tokens (name, role, sha256, created_at, expires_at, bounds) VALUES ($1, $2,`+
+			` $3, $4, $5, $6) RETURNING id::text`,
 			t.Name, t.Role, sha256, t.CreatedAt, expires, mustJSON(t.Bounds)).Scan(&t.ID)
 		if err != nil {
 			return err
@@ -178,7 +187,8 @@ func (s *Store) DeleteToken(ctx context.Context, name string, by By) (t TokenRow
 		}
 		if t.Role == auth.Admin && t.ExpiresAt.IsZero() {
 			var admins int
-			if err := tx.QueryRow(ctx, `SELECT count(*) FROM tokens WHERE role = $1 AND expires_at IS NULL`, auth.Admin).Scan(&admins); err != nil {
+			if err := tx.QueryRow(ctx, `SELECT count(*) FROM tokens WHERE role = $1 AND expires_at IS NULL`, auth.Admin).
+				Scan(&admins); err != nil {
 				return err
 			}
 			if admins == 1 {

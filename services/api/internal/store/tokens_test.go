@@ -11,8 +11,8 @@ import (
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
 
-// TestFirstToken: the first token is made once, and the audit says by whom; one that an api of the version before has made,
-// which knows neither ids nor ends, is what it was.
+// TestFirstToken: the first token is made once, and the audit says by whom; one that an api of the version before has
+// made, which knows neither ids nor ends, is what it was.
 func TestFirstToken(t *testing.T) {
 	url := pgtest.Database(t)
 	st := opened(t, url, secret)
@@ -26,7 +26,8 @@ func TestFirstToken(t *testing.T) {
 		t.Errorf("%+v %v %v", first, found, err)
 	}
 	rows, err := st.Audit(t.Context(), store.AuditFilter{Kind: "Token", Limit: 10})
-	if err != nil || len(rows) != 1 || rows[0].Actor != auth.SystemName || rows[0].Name != auth.BootstrapName || !strings.Contains(rows[0].Message, first.ID) {
+	if err != nil || len(rows) != 1 || rows[0].Actor != auth.SystemName || rows[0].Name != auth.BootstrapName ||
+		!strings.Contains(rows[0].Message, first.ID) {
 		t.Errorf("the audit: %+v %v", rows, err)
 	}
 
@@ -35,7 +36,8 @@ func TestFirstToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(t.Context()) }()
-	if _, err := conn.Exec(t.Context(), `INSERT INTO tokens (name, role, sha256, created_at) VALUES ('ci', 'editor', $1, now())`, auth.Sum("old")); err != nil {
+	if _, err := conn.Exec(t.Context(), `INSERT INTO tokens (name, role, sha256, created_at) VALUES ('ci', 'editor', $1,`+
+		` now())`, auth.Sum("old")); err != nil {
 		t.Fatal(err)
 	}
 	old, found, err := st.Token(t.Context(), auth.Sum("old"))

@@ -50,7 +50,8 @@ func Why(err error) string {
 	return ""
 }
 
-// whyCode speaks of what an operator has to do something about: https://www.postgresql.org/docs/17/errcodes-appendix.html
+// whyCode speaks of what an operator has to do something about:
+// https://www.postgresql.org/docs/17/errcodes-appendix.html
 func whyCode(e *pgconn.PgError) string {
 	switch {
 	case e.Code == "53100":
@@ -146,7 +147,8 @@ func (s *Store) look(ctx context.Context, bad bool) {
 	defer cancel()
 	var err error
 	if bad {
-		_, err = s.pool.Exec(limit, `CREATE TEMPORARY TABLE marchproxy_room ON COMMIT DROP AS SELECT repeat(md5(n::text), 200) AS x FROM generate_series(1, 20) AS n`)
+		_, err = s.pool.Exec(limit, `CREATE TEMPORARY TABLE marchproxy_room ON COMMIT DROP AS SELECT repeat(md5(n::text),`+
+			` 200) AS x FROM generate_series(1, 20) AS n`)
 	} else {
 		err = s.pool.Ping(limit)
 	}

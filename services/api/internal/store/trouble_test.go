@@ -41,12 +41,20 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	write := func(name string) error {
-		_, err := w.Write(t.Context(), writer.Meta{Who: auth.Identity{Name: "test", Role: auth.Admin}}, func(*config.State) (writer.Plan, error) {
+		_, err := w.Write(t.Context(), writer.Meta{
+			Who: auth.Identity{Name: "test", Role: auth.Admin},
+		}, func(*config.State) (writer.Plan, error) {
 			spec := &configv1.Service{}
 			for k := range 200 {
-				spec.Endpoints = append(spec.Endpoints, &configv1.Endpoint{Host: fmt.Sprintf("192.0.2.%d", k), Port: uint32(1 + len(name)*k), Zone: fmt.Sprint(name, k)})
+				spec.Endpoints = append(spec.Endpoints, &configv1.Endpoint{
+					Host: fmt.Sprintf("192.0.2.%d", k),
+					Port: uint32(1 + len(name)*k), Zone: fmt.Sprint(name, k),
+				})
 			}
-			return writer.Plan{Upserts: []writer.Desired{{Ref: resource.Ref{Kind: resource.KindService, Name: name}, Spec: spec, Path: "$", SpecPath: "$"}}}, nil
+			return writer.Plan{Upserts: []writer.Desired{{
+				Ref: resource.Ref{Kind: resource.KindService, Name: name}, Spec: spec,
+				Path: "$", SpecPath: "$",
+			}}}, nil
 		})
 		return err
 	}

@@ -18,7 +18,8 @@ func BenchmarkPut(b *testing.B) {
 			b.ReportAllocs()
 			before := cpu()
 			for i := range b.N {
-				body := fmt.Sprintf(`{"spec":{"hosts":["host-%d.example.com"],"backends":[{"service":"backend","weight":%d}]}}`, i%routes, 1+time.Now().UnixNano()%1000)
+				body := fmt.Sprintf(`{"spec":{"hosts":["host-%d.example.com"],"backends":[{"service":"backend","weight":%d}]}}`,
+					i%routes, 1+time.Now().UnixNano()%1000)
 				if code := s.call(http.MethodPut, fmt.Sprintf("/v1/routes/route-%d", i%routes), body, nil); code != http.StatusOK {
 					b.Fatal(code)
 				}

@@ -49,7 +49,8 @@ func decode(raw []byte, into any) error {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(into); err != nil {
-		return violations(http.StatusBadRequest, "the body does not have the expected form", resource.Violations{resource.Misfit(raw, err)})
+		return violations(http.StatusBadRequest, "the body does not have the expected form",
+			resource.Violations{resource.Misfit(raw, err)})
 	}
 	return nil
 }
@@ -59,14 +60,16 @@ func decode(raw []byte, into any) error {
 func members(raw []byte) error {
 	const form = "the body does not have the expected form"
 	if trimmed := bytes.TrimSpace(raw); len(trimmed) == 0 || trimmed[0] != '{' {
-		return violations(http.StatusBadRequest, form, resource.Violations{{Path: "$", Message: "must be an object", Rule: "json.type"}})
+		return violations(http.StatusBadRequest, form,
+			resource.Violations{{Path: "$", Message: "must be an object", Rule: "json.type"}})
 	}
 	if !bytes.Contains(raw, []byte("null")) {
 		return nil
 	}
 	var top map[string]any
 	if err := json.Unmarshal(raw, &top); err != nil {
-		return violations(http.StatusBadRequest, form, resource.Violations{{Path: "$", Message: "must be an object", Rule: "json.type"}})
+		return violations(http.StatusBadRequest, form,
+			resource.Violations{{Path: "$", Message: "must be an object", Rule: "json.type"}})
 	}
 	if v := nulls("$", top, nil); len(v) > 0 {
 		return violations(http.StatusBadRequest, form, v)
@@ -93,9 +96,14 @@ func nulls(path string, value any, found resource.Violations) resource.Violation
 }
 
 // desired decodes and checks an object's own rules. An owner and labels of nil were not said.
-func desired(k resource.Kind, ref resource.Ref, spec json.RawMessage, owner *string, labels map[string]string, path string) (writer.Desired, resource.Violations) {
+func desired(
+	k resource.Kind, ref resource.Ref, spec json.RawMessage, owner *string, labels map[string]string, path string,
+) (writer.Desired, resource.Violations) {
 	apart := config.KindOf(k.Name).Apart
-	d := writer.Desired{Ref: ref, Owner: owner, Labels: labels, Path: path, SpecPath: path + ".spec", KeepApart: apart != "" && !has(spec, apart)}
+	d := writer.Desired{
+		Ref: ref, Owner: owner, Labels: labels, Path: path, SpecPath: path + ".spec",
+		KeepApart: apart != "" && !has(spec, apart),
+	}
 	if len(spec) == 0 || string(spec) == "null" {
 		return d, resource.Violations{{Path: d.SpecPath, Message: "is missing", Rule: "required"}}
 	}

@@ -34,7 +34,8 @@ func (a *API) describe() error {
 }
 
 func (a *API) docsPage(c echo.Context) error {
-	c.Response().Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	c.Response().Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri "+
+		"'none'; form-action 'none'; frame-ancestors 'none'")
 	return c.HTMLBlob(http.StatusOK, a.docs)
 }
 
@@ -90,7 +91,10 @@ func page(document []byte) ([]byte, error) {
 	var sections []docsSection
 	for _, tag := range slices.Sorted(maps.Keys(byTag)) {
 		ops := byTag[tag]
-		slices.SortFunc(ops, func(x, y docsOperation) int { return strings.Compare(x.Path+" "+x.Method, y.Path+" "+y.Method) })
+		slices.SortFunc(ops, func(x, y docsOperation) int {
+			return strings.Compare(x.Path+" "+x.Method,
+				y.Path+" "+y.Method)
+		})
 		sections = append(sections, docsSection{tag, ops})
 	}
 	t, err := template.New("docs").Funcs(template.FuncMap{"type": typeOf}).Parse(docsTemplate)
@@ -98,7 +102,10 @@ func page(document []byte) ([]byte, error) {
 		return nil, fmt.Errorf("docs page: %w", err)
 	}
 	var b bytes.Buffer
-	if err := t.Execute(&b, map[string]any{"Info": doc.Info, "Sections": sections, "Schemas": doc.Components.Schemas}); err != nil {
+	if err := t.Execute(&b, map[string]any{
+		"Info": doc.Info, "Sections": sections,
+		"Schemas": doc.Components.Schemas,
+	}); err != nil {
 		return nil, fmt.Errorf("docs page: %w", err)
 	}
 	return b.Bytes(), nil

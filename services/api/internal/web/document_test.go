@@ -147,7 +147,8 @@ func keywords(t *testing.T, where string, v any, schemas map[string]map[string]a
 		if title, ok := v["title"].(string); ok {
 			t.Errorf("%s has a title inside: %s", where, title)
 		}
-		if v["type"] == "object" && v["properties"] == nil && v["additionalProperties"] == nil && v["patternProperties"] == nil {
+		if v["type"] == "object" && v["properties"] == nil && v["additionalProperties"] == nil &&
+			v["patternProperties"] == nil {
 			t.Errorf("%s has an object without properties that does not say that it may have any", where)
 		}
 		for k, x := range v {

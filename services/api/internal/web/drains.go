@@ -29,12 +29,16 @@ func (a *API) drains(res writer.Result) []api.Warning {
 		if d.Object.Kind != resource.KindGateway {
 			which += " of Gateway/" + d.Gateway
 		}
-		message := fmt.Sprintf("ends %s: clients are asked to make new ones after their next response, and what is still open "+
+		message := fmt.Sprintf("ends %s: clients are asked to make new ones after their next response, and "+
+			"what is still open "+
 			"after %v, a WebSocket or a download, is cut", which, a.drainsWithin(d.Gateway, res.Changes))
 		if len(d.Fields) > 1 {
 			message += "; so do " + strings.Join(d.Fields[1:], ", ")
 		}
-		out = append(out, api.Warning{Kind: d.Object.Kind, Name: d.Object.Name, Path: d.Fields[0], Message: message, Rule: "gateway.drains"})
+		out = append(out, api.Warning{
+			Kind: d.Object.Kind, Name: d.Object.Name, Path: d.Fields[0], Message: message,
+			Rule: "gateway.drains",
+		})
 	}
 	return out
 }

@@ -21,7 +21,8 @@ func (f *followers) join(name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.byName[name] >= maxFollowers {
-		return wrong(http.StatusTooManyRequests, "token %q has %d streams of events or exports open, and may have no more; close "+
+		return wrong(http.StatusTooManyRequests, "token %q has %d streams of events or exports open, and may have "+
+			"no more; close "+
 			"some", name, maxFollowers)
 	}
 	if f.byName == nil {

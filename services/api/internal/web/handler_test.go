@@ -82,19 +82,25 @@ func (s *server) fill(routes int) {
 		return d
 	}
 	list := []writer.Desired{
-		upsert(resource.KindGateway, resource.DefaultGateway, writer.Desired{Spec: &configv1.Gateway{Listeners: []*configv1.Listener{{Name: "http", Port: 80}}}}),
-		upsert(resource.KindService, "backend", writer.Desired{Spec: &configv1.Service{Endpoints: []*configv1.Endpoint{{Host: "192.0.2.1", Port: 80}}}}),
+		upsert(resource.KindGateway, resource.DefaultGateway,
+			writer.Desired{Spec: &configv1.Gateway{Listeners: []*configv1.Listener{{Name: "http", Port: 80}}}}),
+		upsert(resource.KindService, "backend",
+			writer.Desired{Spec: &configv1.Service{Endpoints: []*configv1.Endpoint{{Host: "192.0.2.1", Port: 80}}}}),
 	}
 	for i := 0; i < routes || len(list) > 0; {
 		for ; i < routes && len(list) < 5000; i++ {
-			d := writer.Desired{Spec: &configv1.Route{Hosts: []string{fmt.Sprintf("host-%d.example.com", i)}, Backends: []*configv1.Backend{{Service: "backend"}}}}
+			d := writer.Desired{Spec: &configv1.Route{
+				Hosts:    []string{fmt.Sprintf("host-%d.example.com", i)},
+				Backends: []*configv1.Backend{{Service: "backend"}},
+			}}
 			if i%1000 == 0 {
 				d.Labels = map[string]string{"team": fmt.Sprint("t", i/1000)}
 				d.Owner = new(fmt.Sprint("owner-", i/1000))
 			}
 			list = append(list, upsert(resource.KindRoute, fmt.Sprintf("route-%d", i), d))
 		}
-		if _, err := s.writer.Write(s.tb.Context(), writer.Meta{Who: auth.Identity{Name: "fill", Role: auth.Admin}}, func(*config.State) (writer.Plan, error) { return writer.Plan{Upserts: list}, nil }); err != nil {
+		if _, err := s.writer.Write(s.tb.Context(), writer.Meta{Who: auth.Identity{Name: "fill", Role: auth.Admin}},
+			func(*config.State) (writer.Plan, error) { return writer.Plan{Upserts: list}, nil }); err != nil {
 			s.tb.Fatal(err)
 		}
 		list = nil

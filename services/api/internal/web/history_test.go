@@ -37,7 +37,8 @@ func (s *server) random(rng *rand.Rand, port int) {
 		return
 	}
 	body := fmt.Sprintf(`{"spec":{"endpoints":[{"host":"192.0.2.1","port":%d}]}}`, port)
-	if code := s.call(http.MethodPut, "/v1/services/"+name, body, nil); code != http.StatusOK && code != http.StatusCreated {
+	if code := s.call(http.MethodPut, "/v1/services/"+name, body, nil); code != http.StatusOK &&
+		code != http.StatusCreated {
 		s.tb.Fatal(code)
 	}
 }
@@ -76,7 +77,8 @@ func TestHistory(t *testing.T) {
 	diff := func(n, against int) {
 		t.Helper()
 		var got api.Diff
-		if code := s.call(http.MethodGet, fmt.Sprintf("/v1/revisions/%d/diff?against=%d", n, against), "", &got); code != http.StatusOK {
+		if code := s.call(http.MethodGet, fmt.Sprintf("/v1/revisions/%d/diff?against=%d", n, against), "",
+			&got); code != http.StatusOK {
 			t.Fatal(n, against, code)
 		}
 		is := maps.Clone(states[against])
@@ -84,7 +86,8 @@ func TestHistory(t *testing.T) {
 			if x.Kind != "Service" {
 				continue // the gateway, between 0 and 1
 			}
-			if string(x.Before) != is[x.Name] || (x.Action == "create") != (x.Before == nil) || (x.Action == "delete") != (x.After == nil) {
+			if string(x.Before) != is[x.Name] || (x.Action == "create") != (x.Before == nil) ||
+				(x.Action == "delete") != (x.After == nil) {
 				t.Errorf("diff of %d and %d: %+v, was %s", n, against, x, is[x.Name])
 			}
 			if is[x.Name] = string(x.After); x.After == nil {
@@ -101,7 +104,8 @@ func TestHistory(t *testing.T) {
 	gone := func(method, path string, oldest int) {
 		t.Helper()
 		var p api.Problem
-		if code := s.call(method, path, "", &p); code != http.StatusGone || !strings.Contains(p.Detail, fmt.Sprintf("the oldest one that is kept is %d ", oldest)) {
+		if code := s.call(method, path, "", &p); code != http.StatusGone ||
+			!strings.Contains(p.Detail, fmt.Sprintf("the oldest one that is kept is %d ", oldest)) {
 			t.Errorf("%s %s: %d %s", method, path, code, p.Detail)
 		}
 	}
@@ -137,7 +141,10 @@ func TestHistory(t *testing.T) {
 		gone(http.MethodGet, fmt.Sprintf("/v1/revisions/%d/diff?against=%d", last, n), oldest)
 	}
 	gone(http.MethodGet, fmt.Sprintf("/v1/revisions/%d/diff", oldest), oldest) // against the one before
-	for _, path := range []string{"/v1/revisions/999", "/v1/revisions/999/diff?against=30", "/v1/revisions/30/diff?against=999"} {
+	for _, path := range []string{
+		"/v1/revisions/999", "/v1/revisions/999/diff?against=30",
+		"/v1/revisions/30/diff?against=999",
+	} {
 		if code := s.call(http.MethodGet, path, "", nil); code != http.StatusNotFound {
 			t.Errorf("%s: %d", path, code)
 		}
@@ -146,7 +153,8 @@ func TestHistory(t *testing.T) {
 		for _, query := range []string{"?dry_run=true", ""} {
 			was := s.services()
 			var res api.ApplyResult
-			if code := s.call(http.MethodPost, fmt.Sprintf("/v1/revisions/%d/rollback%s", n, query), "", &res); code != http.StatusOK {
+			if code := s.call(http.MethodPost, fmt.Sprintf("/v1/revisions/%d/rollback%s", n, query), "",
+				&res); code != http.StatusOK {
 				t.Fatal(n, code)
 			}
 			now, want := s.services(), states[n]
@@ -163,11 +171,13 @@ func TestHistory(t *testing.T) {
 			}
 		}
 	}
-	if n, _, err := s.store.Prune(t.Context(), store.Keep{Audit: time.Nanosecond}, last, time.Now().Add(time.Second)); err != nil || n != 0 {
+	if n, _, err := s.store.Prune(t.Context(), store.Keep{Audit: time.Nanosecond}, last,
+		time.Now().Add(time.Second)); err != nil || n != 0 {
 		t.Error(n, err)
 	}
 	var left api.AuditList
-	if s.call(http.MethodGet, "/v1/audit?limit=1000", "", &left); len(left.Items) == 0 || left.Items[len(left.Items)-1].Revision != oldest {
+	if s.call(http.MethodGet, "/v1/audit?limit=1000", "", &left); len(left.Items) == 0 ||
+		left.Items[len(left.Items)-1].Revision != oldest {
 		raw, _ := json.Marshal(left.Items[max(len(left.Items)-1, 0):])
 		t.Errorf("of revisions that are kept the audit's oldest is %s", raw)
 	}

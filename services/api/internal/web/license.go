@@ -18,7 +18,9 @@ import (
 const soon = 30 * 24 * time.Hour
 
 // licenses says what each license is worth, and who uses it.
-func (a *API) licenses(ctx context.Context, connected map[string]status.Count, now time.Time) ([]api.LicenseStatus, error) {
+func (a *API) licenses(
+	ctx context.Context, connected map[string]status.Count, now time.Time,
+) ([]api.LicenseStatus, error) {
 	objects, _, err := a.Store.Objects(ctx, store.Filter{Kind: resource.KindLicense, Limit: 1000})
 	if err != nil {
 		return nil, err
@@ -46,7 +48,8 @@ func (a *API) licenses(ctx context.Context, connected map[string]status.Count, n
 			s.Warning = warning(license.At(l, now), end, grace, now)
 		}
 		if s.Surplus > 0 && s.Warning == "" {
-			s.Warning = fmt.Sprintf("%d of %d Envoys have no seat and answer 429; raise max_proxies or stop them", s.Surplus, s.Proxies)
+			s.Warning = fmt.Sprintf("%d of %d Envoys have no seat and answer 429; raise max_proxies or stop them",
+				s.Surplus, s.Proxies)
 		}
 		out = append(out, s)
 	}
@@ -57,7 +60,8 @@ func warning(s license.State, end time.Time, grace time.Duration, now time.Time)
 	const day = "2006-01-02 15:04 MST"
 	switch {
 	case s == license.Grace:
-		return "has ended on " + end.UTC().Format(day) + "; what needs a feature is refused from " + end.Add(grace).UTC().Format(day) + " on; renew it"
+		return "has ended on " + end.UTC().Format(day) + "; what needs a feature is refused from " +
+			end.Add(grace).UTC().Format(day) + " on; renew it"
 	case s == license.Expired:
 		return "has ended on " + end.UTC().Format(day) + ", and what needs a feature is refused; renew it"
 	case s == license.Valid && now.Add(soon).After(end):

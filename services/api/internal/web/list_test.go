@@ -15,7 +15,8 @@ func TestListFilters(t *testing.T) {
 	s.fill(3) // the first has an owner and a label
 	put := func(name, body string) {
 		t.Helper()
-		if code := s.call(http.MethodPut, "/v1/routes/"+name, body, nil); code != http.StatusOK && code != http.StatusCreated {
+		if code := s.call(http.MethodPut, "/v1/routes/"+name, body, nil); code != http.StatusOK &&
+			code != http.StatusCreated {
 			t.Fatal(name, code)
 		}
 	}
@@ -34,7 +35,8 @@ func TestListFilters(t *testing.T) {
 		}
 	}
 	direct := `"direct_response":{"status":204}`
-	put("b", fmt.Sprintf(`{"owner":"o1","labels":{"team":"t0","a/b":"é\"%%"},"spec":{"hosts":["x.example.com","host-0.example.com"],"path":{"prefix":"/b"},%s}}`, direct))
+	put("b", fmt.Sprintf(`{"owner":"o1","labels":{"team":"t0","a/b":"é\"%%"},"spec":{"hosts":["x.example.com",`+
+		`"host-0.example.com"],"path":{"prefix":"/b"},%s}}`, direct))
 	put("a", fmt.Sprintf(`{"owner":"o1","spec":{"hosts":["x.example.com"],"path":{"prefix":"/a"},%s}}`, direct))
 	listed("", "a", "b", "route-0", "route-1", "route-2")
 	listed("q=route-", "route-0", "route-1", "route-2")
@@ -48,7 +50,8 @@ func TestListFilters(t *testing.T) {
 	listed("service=backend", "route-0", "route-1", "route-2")
 	listed("service=backend&q=route-2", "route-2")
 	listed("service=backend&owner=o1")
-	put("a?take_over=true", fmt.Sprintf(`{"owner":"o2","labels":{"team":"t0"},"spec":{"hosts":["y.example.com"],%s}}`, direct))
+	put("a?take_over=true", fmt.Sprintf(`{"owner":"o2","labels":{"team":"t0"},"spec":{"hosts":["y.example.com"],%s}}`,
+		direct))
 	put("route-1", fmt.Sprintf(`{"spec":{"hosts":["host-1.example.com"],%s}}`, direct))
 	if code := s.call(http.MethodDelete, "/v1/routes/b", "", nil); code != http.StatusOK {
 		t.Fatal(code)

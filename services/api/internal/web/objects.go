@@ -28,7 +28,8 @@ func named(c echo.Context) (resource.Kind, resource.Ref, error) {
 	}
 	if name := c.Param("name"); name != "" {
 		if msg := resource.CheckName(name); msg != "" {
-			return k, resource.Ref{}, violations(http.StatusUnprocessableEntity, "the name in the path "+msg, resource.Violations{{Path: "$.name", Message: msg, Rule: "name"}})
+			return k, resource.Ref{}, violations(http.StatusUnprocessableEntity, "the name in the path "+msg,
+				resource.Violations{{Path: "$.name", Message: msg, Rule: "name"}})
 		}
 	}
 	return k, resource.Ref{Kind: k.Name, Name: c.Param("name")}, nil
@@ -118,7 +119,10 @@ func envelope(o *resource.Object) api.Object {
 
 // target is what has to be so for changes to be live.
 func (a *API) target(revision int64, changes []config.Change) live.Target {
-	t := live.Target{Epoch: a.Writer.Epoch(), Revision: revision, Objects: map[resource.Ref]int64{}, Names: map[string]string{}}
+	t := live.Target{
+		Epoch: a.Writer.Epoch(), Revision: revision, Objects: map[resource.Ref]int64{},
+		Names: map[string]string{},
+	}
 	gateways, every := map[string]bool{}, false
 	for _, x := range changes {
 		t.Objects[x.Ref()] = revision
@@ -162,7 +166,10 @@ func (a *API) list(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	f := store.Filter{Kind: k.Name, Owner: c.QueryParam("owner"), Prefix: c.QueryParam("q"), Host: c.QueryParam("host"), Service: c.QueryParam("service"), Limit: limit + 1}
+	f := store.Filter{
+		Kind: k.Name, Owner: c.QueryParam("owner"), Prefix: c.QueryParam("q"), Host: c.QueryParam("host"),
+		Service: c.QueryParam("service"), Limit: limit + 1,
+	}
 	if k.Name != resource.KindRoute && (f.Host != "" || f.Service != "") {
 		return wrong(http.StatusBadRequest, "host and service filter routes only")
 	}

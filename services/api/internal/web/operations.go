@@ -29,7 +29,8 @@ func (a *API) operations() []operation {
 			Answers: map[int]string{200: "Health"},
 		}, func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "healthy"}) }},
 		{op{
-			ID: "ready", Method: "GET", Path: "/readyz", Tag: "System", Summary: "Whether the database stores, and what is stored is published; with 503 why not",
+			ID: "ready", Method: "GET", Path: "/readyz", Tag: "System", Summary: "Whether the database stores, and what is " +
+				"stored is published; with 503 why not",
 			Answers: map[int]string{200: "Health"},
 		}, a.ready},
 		{op{
@@ -53,8 +54,10 @@ func (a *API) operations() []operation {
 				Role:    auth.Editor,
 				Tag:     "Apply",
 				Summary: "Write many resources in one transaction, one revision",
-				Description: "All or nothing; each resource must be one that the token may write. Owner and labels of what is there stay where they are not given; empty ones take them away. " +
-					"What belongs to another owner than the one given is refused with 409, unless it is taken over. With `owner` and `prune`, what the owner has and the list lacks is deleted.",
+				Description: "All or nothing; each resource must be one that the token may write. Owner and labels of what is " +
+					"there stay where they are not given; empty ones take them away. " +
+					"What belongs to another owner than the one given is refused with 409, unless it is taken over. With `owner` " +
+					"and `prune`, what the owner has and the list lacks is deleted.",
 				Query:   append(object[:len(object):len(object)], "allow_empty"),
 				Headers: once,
 				Request: "ApplyRequest",
@@ -64,11 +67,13 @@ func (a *API) operations() []operation {
 		},
 
 		{op{
-			ID: "status", Method: "GET", Path: "/v1/status", Role: auth.Viewer, Tag: "Status", Summary: "The system in one answer",
+			ID: "status", Method: "GET", Path: "/v1/status", Role: auth.Viewer, Tag: "Status",
+			Summary: "The system in one answer",
 			Answers: map[int]string{200: "Status"},
 		}, a.status},
 		{op{
-			ID: "proxies", Method: "GET", Path: "/v1/proxies", Role: auth.Viewer, Tag: "Status", Summary: "The Envoys that are connected or were lately, and what they serve",
+			ID: "proxies", Method: "GET", Path: "/v1/proxies", Role: auth.Viewer, Tag: "Status",
+			Summary: "The Envoys that are connected or were lately, and what they serve",
 			Query:   append([]string{"gateway", "state"}, page...),
 			Answers: map[int]string{200: "ProxyList"},
 		}, a.proxies},
@@ -80,31 +85,38 @@ func (a *API) operations() []operation {
 				Role:    auth.Viewer,
 				Tag:     "Status",
 				Summary: "What each node makes of a rate limit policy",
-				Description: "The connected nodes that the policy selects: how their program runs, the revision that they enforce, packets, and the sources that lost most. " +
+				Description: "The connected nodes that the policy selects: how their program runs, the revision that they " +
+					"enforce, packets, and the sources that lost most. " +
 					"Counters are at most five seconds old.",
 				Answers: map[int]string{200: "RateLimitStatus"},
 			},
 			a.limitStatus,
 		},
 		{op{
-			ID: "events", Method: "GET", Path: "/v1/events", Role: auth.Viewer, Tag: "Status", Summary: "Follow every change (server-sent events)",
-			Description: "`event: revision`, with the revision as id and the commit (as on NATS, docs/events.md) as data: every one of them, gapless; " +
+			ID: "events", Method: "GET", Path: "/v1/events", Role: auth.Viewer, Tag: "Status",
+			Summary: "Follow every change (server-sent events)",
+			Description: "`event: revision`, with the revision as id and the commit (as on NATS, docs/events.md) as data: " +
+				"every one of them, gapless; " +
 				"a client that comes back with Last-Event-ID gets what it missed, without it what comes from now on. " +
-				"`event: status`, without an id, with live_revision, proxies, lagging_proxies, rejected, unresolved_names, progress and troubles, whenever they change. A comment every 15 seconds keeps the connection open.",
+				"`event: status`, without an id, with live_revision, proxies, lagging_proxies, rejected, unresolved_names, " +
+				"progress and troubles, whenever they change. A comment every 15 seconds keeps the connection open.",
 			Headers: []string{"Last-Event-ID"}, Answers: map[int]string{200: "text/event-stream"},
 		}, a.events},
 
 		{op{
-			ID: "listRevisions", Method: "GET", Path: "/v1/revisions", Role: auth.Viewer, Tag: "Revisions", Summary: "The history, the newest first",
-			Query: page, Answers: map[int]string{200: "RevisionList"},
+			ID: "listRevisions", Method: "GET", Path: "/v1/revisions", Role: auth.Viewer, Tag: "Revisions",
+			Summary: "The history, the newest first",
+			Query:   page, Answers: map[int]string{200: "RevisionList"},
 		}, a.revisions},
 		{op{
-			ID: "getRevision", Method: "GET", Path: "/v1/revisions/:revision", Role: auth.Viewer, Tag: "Revisions", Summary: "One revision with its changes",
+			ID: "getRevision", Method: "GET", Path: "/v1/revisions/:revision", Role: auth.Viewer, Tag: "Revisions",
+			Summary: "One revision with its changes",
 			Answers: map[int]string{200: "Revision"},
 		}, a.revision},
 		{op{
-			ID: "diffRevisions", Method: "GET", Path: "/v1/revisions/:revision/diff", Role: auth.Viewer, Tag: "Revisions", Summary: "What differs between two revisions",
-			Query: []string{"against"}, Answers: map[int]string{200: "Diff"},
+			ID: "diffRevisions", Method: "GET", Path: "/v1/revisions/:revision/diff", Role: auth.Viewer, Tag: "Revisions",
+			Summary: "What differs between two revisions",
+			Query:   []string{"against"}, Answers: map[int]string{200: "Diff"},
 		}, a.diff},
 		{
 			op{
@@ -115,7 +127,8 @@ func (a *API) operations() []operation {
 				Tag:     "Revisions",
 				Summary: "Make the configuration what it was at a revision",
 				Description: "As a new revision: nothing of the history is rewritten, and a rollback can be rolled back. " +
-					"What it changes must be what the token may write. Credentials that were taken away since then (keys of gateways, keys and tokens of policies, certificates) " +
+					"What it changes must be what the token may write. Credentials that were taken away since then (keys of " +
+					"gateways, keys and tokens of policies, certificates) " +
 					"come back only with `revive_credentials`; 409 names them, and a dry run warns of them.",
 				Query:   append(write[:len(write):len(write)], "revive_credentials"),
 				Headers: once,
@@ -124,14 +137,18 @@ func (a *API) operations() []operation {
 			a.rollback,
 		},
 		{op{
-			ID: "audit", Method: "GET", Path: "/v1/audit", Role: auth.Viewer, Tag: "Revisions", Summary: "Who changed what, the newest first",
+			ID: "audit", Method: "GET", Path: "/v1/audit", Role: auth.Viewer, Tag: "Revisions",
+			Summary:     "Who changed what, the newest first",
 			Description: "One entry for each object that a revision changed, and for each token made or deleted.",
 			Query:       append([]string{"kind", "object", "actor"}, page...), Answers: map[int]string{200: "AuditList"},
 		}, a.audit},
 		{op{
-			ID: "exportAudit", Method: "GET", Path: "/v1/audit/export", Role: auth.Viewer, Tag: "Revisions", Summary: "The audit as a file, with its hashes, the oldest first",
-			Description: "A line of JSON a record, which is an accepted write with all its entries, or a token made or deleted: a file that can be verified without the api " +
-				"(docs/operations.md has how). The first line has the record before it, and the last one. A connection that breaks off is no end.",
+			ID: "exportAudit", Method: "GET", Path: "/v1/audit/export", Role: auth.Viewer, Tag: "Revisions",
+			Summary: "The audit as a file, with its hashes, the oldest first",
+			Description: "A line of JSON a record, which is an accepted write with all its entries, or a token made or " +
+				"deleted: a file that can be verified without the api " +
+				"(docs/operations.md has how). The first line has the record before it, and the last one. A connection that " +
+				"breaks off is no end.",
 			Query: []string{"since", "until"}, Answers: map[int]string{200: "text/plain"},
 		}, a.exportAudit},
 		{
@@ -142,8 +159,10 @@ func (a *API) operations() []operation {
 				Role:    auth.Admin,
 				Tag:     "Revisions",
 				Summary: "Whether the audit was changed",
-				Description: "Makes every record's hash anew, from the oldest to the newest, and looks whether it is as it was and signed with this system's SECRET_KEY; the first one that is not is named. " +
-					"It works for some seconds, and goes on where `next_cursor` is sent. With `head` it says which record has that hash: where none has, the audit was made anew, or restored from an older backup.",
+				Description: "Makes every record's hash anew, from the oldest to the newest, and looks whether it is as it was " +
+					"and signed with this system's SECRET_KEY; the first one that is not is named. " +
+					"It works for some seconds, and goes on where `next_cursor` is sent. With `head` it says which record has that " +
+					"hash: where none has, the audit was made anew, or restored from an older backup.",
 				Query:   []string{"head", "cursor"},
 				Answers: map[int]string{200: "AuditVerification"},
 			},
@@ -151,26 +170,32 @@ func (a *API) operations() []operation {
 		},
 
 		{op{
-			ID: "listTokens", Method: "GET", Path: "/v1/tokens", Role: auth.Admin, Tag: "Tokens", Summary: "The tokens, without their secrets",
+			ID: "listTokens", Method: "GET", Path: "/v1/tokens", Role: auth.Admin, Tag: "Tokens",
+			Summary: "The tokens, without their secrets",
 			Answers: map[int]string{200: "TokenList"},
 		}, a.listTokens},
 		{op{
 			ID: "createToken", Method: "POST", Path: "/v1/tokens", Role: auth.Admin, Tag: "Tokens", Summary: "Make a token",
-			Description: "Name, role, expires_at and bounds are read. The answer holds the secret, this once; only its hash is stored.",
-			Request:     "Token", Answers: map[int]string{201: "Token"},
+			Description: "Name, role, expires_at and bounds are read. The answer holds the secret, this once; only " +
+				"its hash is stored.",
+			Request: "Token", Answers: map[int]string{201: "Token"},
 		}, a.createToken},
 		{op{
-			ID: "deleteToken", Method: "DELETE", Path: "/v1/tokens/:name", Role: auth.Admin, Tag: "Tokens", Summary: "Delete a token, at once",
+			ID: "deleteToken", Method: "DELETE", Path: "/v1/tokens/:name", Role: auth.Admin, Tag: "Tokens",
+			Summary:     "Delete a token, at once",
 			Description: "The last token with the role admin that does not end stays.",
 			Answers:     map[int]string{200: "Token"},
 		}, a.deleteToken},
 
 		{op{
-			ID: "list{Kinds}", Method: "GET", Path: "/v1/:kind", Role: auth.Viewer, Tag: "{Kinds}", Summary: "List {kinds} by name",
-			Query: append([]string{"owner", "label", "q", "host", "service"}, page...), Answers: map[int]string{200: "{Kind}List"},
+			ID: "list{Kinds}", Method: "GET", Path: "/v1/:kind", Role: auth.Viewer, Tag: "{Kinds}",
+			Summary: "List {kinds} by name",
+			Query:   append([]string{"owner", "label", "q", "host", "service"}, page...),
+			Answers: map[int]string{200: "{Kind}List"},
 		}, a.list},
 		{op{
-			ID: "get{Kind}", Method: "GET", Path: "/v1/:kind/:name", Role: auth.Viewer, Tag: "{Kinds}", Summary: "Read one {kind}",
+			ID: "get{Kind}", Method: "GET", Path: "/v1/:kind/:name", Role: auth.Viewer, Tag: "{Kinds}",
+			Summary: "Read one {kind}",
 			Headers: []string{"If-None-Match"}, Answers: map[int]string{200: "{Kind}", 304: ""},
 		}, a.get},
 		{
@@ -182,8 +207,10 @@ func (a *API) operations() []operation {
 				Writes:  true,
 				Tag:     "{Kinds}",
 				Summary: "Make a {kind} what the body says",
-				Description: "Only `spec` is needed; owner and labels stay where they are not given, and empty ones take them away. What the server sets may be there and is ignored, " +
-					"so that what was read can be written. Another owner than the present one is refused with 409, unless it takes over. With dry_run the answer is an ApplyResult.",
+				Description: "Only `spec` is needed; owner and labels stay where they are not given, and empty ones take them " +
+					"away. What the server sets may be there and is ignored, " +
+					"so that what was read can be written. Another owner than the present one is refused with 409, unless it takes " +
+					"over. With dry_run the answer is an ApplyResult.",
 				Query:   object,
 				Headers: guard,
 				Request: "{Kind}",
@@ -192,13 +219,19 @@ func (a *API) operations() []operation {
 			a.put,
 		},
 		{op{
-			ID: "patch{Kind}", Method: "PATCH", Path: "/v1/:kind/:name", Role: auth.Editor, Writes: true, Tag: "{Kinds}", Summary: "Change parts of a {kind}",
-			Query: object, Headers: guard, Request: "{Kind}Patch", Answers: map[int]string{200: "{Kind}|ApplyResult", 202: "{Kind}"},
+			ID: "patch{Kind}", Method: "PATCH", Path: "/v1/:kind/:name", Role: auth.Editor, Writes: true, Tag: "{Kinds}",
+			Summary: "Change parts of a {kind}",
+			Query:   object, Headers: guard, Request: "{Kind}Patch", Answers: map[int]string{
+				200: "{Kind}|ApplyResult",
+				202: "{Kind}",
+			},
 		}, a.patch},
 		{op{
-			ID: "delete{Kind}", Method: "DELETE", Path: "/v1/:kind/:name", Role: auth.Editor, Writes: true, Tag: "{Kinds}", Summary: "Delete a {kind}",
+			ID: "delete{Kind}", Method: "DELETE", Path: "/v1/:kind/:name", Role: auth.Editor, Writes: true, Tag: "{Kinds}",
+			Summary:     "Delete a {kind}",
 			Description: "Refused with 409 while something refers to it; with `owner` also where it belongs to another one.",
-			Query:       append(object[:len(object):len(object)], "owner"), Headers: guard, Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
+			Query:       append(object[:len(object):len(object)], "owner"), Headers: guard,
+			Answers: map[int]string{200: "ApplyResult", 202: "ApplyResult"},
 		}, a.remove},
 	}
 }

@@ -11,15 +11,16 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/status"
 )
 
-// TestLiveAfterRestore: an older backup was restored, and the Envoys still serve what was written after it, with revisions
-// above those of the writes that come next. None of these is live, also where their numbers have come past the Envoys',
-// until an Envoy serves what the database has; and then each is, whatever epoch that is in.
+// TestLiveAfterRestore: an older backup was restored, and the Envoys still serve what was written after it, with
+// revisions above those of the writes that come next. None of these is live, also where their numbers have come past
+// the Envoys', until an Envoy serves what the database has; and then each is, whatever epoch that is in.
 func TestLiveAfterRestore(t *testing.T) {
 	s := serve(t)
 	s.fill(1)
 	serves := func(revision int64, state string) {
 		s.board.Report(status.XdsStatus{
-			ID: "x", Epoch: s.writer.Epoch(), Revision: revision, State: state, Live: map[string]int64{resource.DefaultGateway: revision},
+			ID: "x", Epoch: s.writer.Epoch(), Revision: revision, State: state,
+			Live:    map[string]int64{resource.DefaultGateway: revision},
 			Proxies: []status.ProxyStatus{{ID: "e", Gateway: resource.DefaultGateway}}, At: resource.Time(time.Now()),
 		}, true)
 	}

@@ -55,7 +55,8 @@ func (a *API) createToken(c echo.Context) error {
 		return violations(http.StatusUnprocessableEntity, "nothing has been changed", v)
 	}
 	secret, sum := auth.NewSecret()
-	if err := a.Store.CreateToken(c.Request().Context(), &row, sum, store.By{Who: actor(c), RequestID: requestID(c)}); err != nil {
+	if err := a.Store.CreateToken(c.Request().Context(), &row, sum,
+		store.By{Who: actor(c), RequestID: requestID(c)}); err != nil {
 		return err
 	}
 	out := tokenOf(row)
@@ -86,9 +87,11 @@ func newToken(doc api.Token, now time.Time) (row store.TokenRow, v resource.Viol
 		at, err := time.Parse(time.RFC3339, doc.ExpiresAt)
 		switch {
 		case err != nil || at.Year() > 9999:
-			wrong("$.expires_at", "must be a time as RFC 3339 writes it, such as "+now.AddDate(0, 3, 0).UTC().Format(time.RFC3339), "expires_at")
+			wrong("$.expires_at", "must be a time as RFC 3339 writes it, such as "+
+				now.AddDate(0, 3, 0).UTC().Format(time.RFC3339), "expires_at")
 		case !at.After(now):
-			wrong("$.expires_at", "is over already; give a time to come, or leave it out for a token that does not end", "expires_at")
+			wrong("$.expires_at", "is over already; give a time to come, or leave it out for a token that does not end",
+				"expires_at")
 		}
 		row.ExpiresAt = at
 	}
@@ -96,7 +99,8 @@ func newToken(doc api.Token, now time.Time) (row store.TokenRow, v resource.Viol
 		row.Bounds = auth.Bounds(*doc.Bounds)
 		v = append(v, row.Bounds.Validate().Under("$.bounds")...)
 		if row.Role == auth.Admin && !row.Bounds.Empty() {
-			wrong("$.bounds", "cannot hold for the role admin, which makes tokens without any; leave them out, or give the role operator", "bounds")
+			wrong("$.bounds", "cannot hold for the role admin, which makes tokens without any; leave them out, or give the "+
+				"role operator", "bounds")
 		}
 		if row.Role == auth.Viewer && !row.Bounds.Empty() {
 			wrong("$.bounds", "say what a token writes, and the role viewer writes nothing; leave them out", "bounds")

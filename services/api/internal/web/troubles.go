@@ -67,7 +67,8 @@ func (a *API) ready(c echo.Context) error {
 		return wrong(http.StatusServiceUnavailable, "%s", t.Reason)
 	}
 	if reason, _ := a.Unpublished(); reason != "" && a.Writer.Revision() > a.Published() {
-		return wrong(http.StatusServiceUnavailable, "revision %d is stored, but not published: %s", a.Writer.Revision(), reason)
+		return wrong(http.StatusServiceUnavailable, "revision %d is stored, but not published: %s",
+			a.Writer.Revision(), reason)
 	}
 	return c.JSON(http.StatusOK, map[string]string{"status": "ready"})
 }

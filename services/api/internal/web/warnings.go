@@ -33,11 +33,17 @@ func (a *API) warnings(changes []config.Change) []api.Warning {
 	for _, x := range changes {
 		if k := config.KindOf(x.Ref().Kind); k.Warn != nil {
 			for _, p := range k.Warn(x, a.CertificateWarning) {
-				out = append(out, api.Warning{Kind: p.Object.Kind, Name: p.Object.Name, Path: p.Path, Message: p.Message, Rule: p.Rule})
+				out = append(out, api.Warning{
+					Kind: p.Object.Kind, Name: p.Object.Name, Path: p.Path, Message: p.Message,
+					Rule: p.Rule,
+				})
 			}
 		}
 	}
-	slices.SortFunc(out, func(x, y api.Warning) int { return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Rule, y.Rule)) })
+	slices.SortFunc(out, func(x, y api.Warning) int {
+		return cmp.Or(cmp.Compare(x.Name, y.Name),
+			cmp.Compare(x.Rule, y.Rule))
+	})
 	return out
 }
 
@@ -109,7 +115,10 @@ func (a *API) ending(ctx context.Context, head store.Head) ([]api.Warning, error
 	now := time.Now()
 	for _, name := range firstToEnd(known, len(known)) {
 		if message := known[name].Warning(now, a.CertificateWarning); message != "" && len(out) < maxWarnings {
-			out = append(out, api.Warning{Kind: resource.KindCertificate, Name: name, Path: "$.chain", Message: message, Rule: "certificate.dates"})
+			out = append(out, api.Warning{
+				Kind: resource.KindCertificate, Name: name, Path: "$.chain", Message: message,
+				Rule: "certificate.dates",
+			})
 		}
 	}
 	return out, nil
@@ -120,7 +129,8 @@ func (a *API) ending(ctx context.Context, head store.Head) ([]api.Warning, error
 type expiryMetric struct{ *API }
 
 var expiryDesc = prometheus.NewDesc("marchproxy_api_certificate_expiry_timestamp_seconds",
-	"When a certificate ends, or the first of its chain, in seconds since 1970; the thousand that end first.", []string{"certificate"}, nil)
+	"When a certificate ends, or the first of its chain, in seconds since 1970; the thousand that end first.",
+	[]string{"certificate"}, nil)
 
 // Describe names the metric.
 func (expiryMetric) Describe(ch chan<- *prometheus.Desc) { ch <- expiryDesc }

@@ -11,14 +11,28 @@ import (
 // TestPowerlessTokens: a write says which opaque tokens its policy always refuses.
 func TestPowerlessTokens(t *testing.T) {
 	const key = `"keys":[{"kid":"k","algorithm":"HS256"}]`
-	tokens := `"tokens":[{"name":"ci","sha256":"` + strings.Repeat("0", 64) + `","subject":"ci"},{"name":"bare","sha256":"` + strings.Repeat("1", 64) + `"}]`
+	tokens := `"tokens":[{"name":"ci","sha256":"` + strings.Repeat("0", 64) + `","subject":"ci"},{"name":"bare",` +
+		`"sha256":"` + strings.Repeat("1", 64) + `"}]`
 	for claims, want := range map[string][]string{
 		``: nil,
-		`,"required_claims":[{"claim":["realm_access","roles"]}]`:                                             {"$.tokens[0]", "$.tokens[1]"},
-		`,"required_claims":[{"claim":["sub"]}]`:                                                              {"$.tokens[1]"},
-		`,"required_claims":[{"claim":["sub"],"values":["a","ci"]}]`:                                          {"$.tokens[1]"},
-		`,"required_claims":[{"claim":["sub"],"values":["a"]}]`:                                               {"$.tokens[0]", "$.tokens[1]"},
-		`,"required_claims":[{"claim":["sub"],"values":["ci"],"words":true},{"claim":["x"]},{"claim":["y"]}]`: {"$.tokens[0]", "$.tokens[1]"},
+		`,"required_claims":[{"claim":["realm_access","roles"]}]`: {
+			"$.tokens[0]",
+			"$.tokens[1]",
+		},
+		`,"required_claims":[{"claim":["sub"]}]`: {
+			"$.tokens[1]",
+		},
+		`,"required_claims":[{"claim":["sub"],"values":["a","ci"]}]`: {
+			"$.tokens[1]",
+		},
+		`,"required_claims":[{"claim":["sub"],"values":["a"]}]`: {
+			"$.tokens[0]",
+			"$.tokens[1]",
+		},
+		`,"required_claims":[{"claim":["sub"],"values":["ci"],"words":true},{"claim":["x"]},{"claim":["y"]}]`: {
+			"$.tokens[0]",
+			"$.tokens[1]",
+		},
 	} {
 		k, _ := resource.KindByName(resource.KindAuthPolicy)
 		m, v := resource.DecodeSpec(k, []byte(`{"jwt":{`+key+claims+`},`+tokens+`}`))

@@ -28,7 +28,8 @@ func (w *Writer) reload(ctx context.Context) error {
 		for _, k := range resource.Kinds {
 			if f, h := found[k.Name], head.State[k.Name]; f != h {
 				return fmt.Errorf(
-					"the database does not agree with itself: %s has %d objects with hash %q, its head says %d with %q; restore a backup",
+					"the database does not agree with itself: %s has %d objects with hash %q, its head says %d with %q; "+
+						"restore a backup",
 					k.Name,
 					f.Count,
 					f.Hash,
@@ -37,7 +38,8 @@ func (w *Writer) reload(ctx context.Context) error {
 				)
 			}
 		}
-		return fmt.Errorf("the database's head speaks of kinds that this version does not know; run the version that wrote it")
+		return fmt.Errorf("the database's head speaks of kinds that this version does not know; run the " +
+			"version that wrote it")
 	}
 	w.state, w.head = st, head
 	w.show(resource.Digest(head.State))
@@ -65,9 +67,11 @@ func (w *Writer) follow(ctx context.Context, news store.News) error {
 	case news.Head.Equal(w.head):
 		return nil
 	case news.Head.Revision <= w.head.Revision:
-		return w.again(ctx, fmt.Sprintf("the database went back: an older backup was restored, which is at revision %d", news.Head.Revision))
+		return w.again(ctx, fmt.Sprintf("the database went back: an older backup was restored, which is at revision %d",
+			news.Head.Revision))
 	case !news.Whole:
-		return w.again(ctx, fmt.Sprintf("what has come until revision %d is more than can be followed, or not there any more", news.Head.Revision))
+		return w.again(ctx, fmt.Sprintf("what has come until revision %d is more than can be followed, or not there any more",
+			news.Head.Revision))
 	}
 	w.state.Apply(news.Objects)
 	if !maps.Equal(w.state.Summary(), news.Head.State) {

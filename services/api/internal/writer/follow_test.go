@@ -48,7 +48,10 @@ func TestFollow(t *testing.T) {
 			}
 		}
 	}
-	res, err := apis[2].Write(t.Context(), writer.Meta{Who: auth.Identity{Name: "dry", Role: auth.Admin}, DryRun: true}, func(st *config.State) (writer.Plan, error) {
+	res, err := apis[2].Write(t.Context(), writer.Meta{
+		Who:    auth.Identity{Name: "dry", Role: auth.Admin},
+		DryRun: true,
+	}, func(st *config.State) (writer.Plan, error) {
 		return remove(st.Names(resource.KindService)[0])(st)
 	})
 	if err != nil || res.Revision != max(apis[0].Revision(), apis[1].Revision()) || len(res.Changes) != 1 {
@@ -71,7 +74,8 @@ func TestDryRunWithoutLock(t *testing.T) {
 	a := open(t, url)
 	release := pgtest.Hold(t, url, `SELECT FROM config_head FOR UPDATE`)
 	defer release()
-	res, err := a.Write(t.Context(), writer.Meta{Who: auth.Identity{Name: "dry", Role: auth.Admin}, DryRun: true}, service("a", 1))
+	res, err := a.Write(t.Context(), writer.Meta{Who: auth.Identity{Name: "dry", Role: auth.Admin}, DryRun: true},
+		service("a", 1))
 	if err != nil || len(res.Changes) != 1 || res.Revision != 0 {
 		t.Errorf("%+v %v", res, err)
 	}
@@ -85,7 +89,8 @@ func TestFollowReloads(t *testing.T) {
 		"gone":  {`DELETE FROM changes WHERE revision = 2; DELETE FROM revisions WHERE revision = 2`, "not there any more"},
 		"hash":  {`DELETE FROM changes WHERE revision = 2`, "does not make its hash"},
 		"many": {
-			fmt.Sprintf(`INSERT INTO changes (revision, kind, name) SELECT 2, 'Route', 'r' || n FROM generate_series(1, %d) AS n`, store.MaxNews),
+			fmt.Sprintf(`INSERT INTO changes (revision, kind, name) SELECT 2, 'Route', 'r' || n FROM generate_series(1,`+
+				` %d) AS n`, store.MaxNews),
 			"more than can be followed",
 		},
 	} {
@@ -101,7 +106,8 @@ func TestFollowReloads(t *testing.T) {
 			if err := b.Look(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if e := b.log.FilterMessage(again).All(); len(e) != 1 || !strings.Contains(e[0].ContextMap()["because"].(string), c.because) {
+			if e := b.log.FilterMessage(again).All(); len(e) != 1 || !strings.Contains(e[0].ContextMap()["because"].(string),
+				c.because) {
 				t.Errorf("logged: %+v", e)
 			}
 			if _, err := b.write(t.Context(), "b", service("s9", 1)); err != nil || b.Revision() != 4 {
@@ -131,7 +137,10 @@ func TestLostKind(t *testing.T) {
 					p.Upserts = append(p.Upserts, writer.Desired{Ref: ref, Spec: spec, Path: "$", SpecPath: "$"})
 				}
 				g := &configv1.Gateway{Listeners: []*configv1.Listener{{Name: "http", Port: 80}}}
-				p.Upserts = append(p.Upserts, writer.Desired{Ref: resource.Ref{Kind: resource.KindGateway, Name: "default"}, Spec: g, Path: "$", SpecPath: "$"})
+				p.Upserts = append(p.Upserts, writer.Desired{
+					Ref:  resource.Ref{Kind: resource.KindGateway, Name: "default"},
+					Spec: g, Path: "$", SpecPath: "$",
+				})
 				return p, nil
 			}); err != nil {
 				t.Fatal(err)
@@ -141,7 +150,8 @@ func TestLostKind(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := writer.New(t.Context(), a.store, box, "", zap.NewNop(), func(store.Committed) {}); err == nil || !strings.Contains(err.Error(), "does not agree with itself") {
+			if _, err := writer.New(t.Context(), a.store, box, "", zap.NewNop(), func(store.Committed) {}); err == nil ||
+				!strings.Contains(err.Error(), "does not agree with itself") {
 				t.Errorf("%v", err)
 			}
 		})

@@ -73,7 +73,8 @@ func consistent(t *testing.T, a *api, url string) {
 			t.Fatalf("handed over: %v", a.published())
 		}
 	}
-	if n := pgtest.Value[int64](t, url, `SELECT count(*) FROM revisions`); n != a.Revision() || int(n) != len(a.published()) {
+	if n := pgtest.Value[int64](t, url, `SELECT count(*) FROM revisions`); n != a.Revision() ||
+		int(n) != len(a.published()) {
 		t.Errorf("%d revisions at %d, %d handed over", n, a.Revision(), len(a.published()))
 	}
 	if _, err := a.write(t.Context(), "last", service("last", 9)); err != nil {
@@ -101,10 +102,12 @@ func TestGroup(t *testing.T) {
 		})
 	}
 	for i, o := range group(t, a, url, writes...) {
-		if o.err != nil || o.result.Revision != int64(i+2) || len(o.result.Changes) != 1 || o.result.Changes[0].After.Revision != int64(i+2) {
+		if o.err != nil || o.result.Revision != int64(i+2) || len(o.result.Changes) != 1 ||
+			o.result.Changes[0].After.Revision != int64(i+2) {
 			t.Errorf("write %d: %+v %v", i, o.result, o.err)
 		}
-		if actor := pgtest.Value[string](t, url, `SELECT actor FROM revisions WHERE revision = $1`, i+2); actor != fmt.Sprint("actor-", i) {
+		if actor := pgtest.Value[string](t, url, `SELECT actor FROM revisions WHERE revision = $1`,
+			i+2); actor != fmt.Sprint("actor-", i) {
 			t.Errorf("revision %d is of %s", i+2, actor)
 		}
 		c := a.committed[i+1].Commit
@@ -132,7 +135,10 @@ func TestGroupAlone(t *testing.T) {
 	}
 	keyed := func(request, name string) func() (writer.Result, error) {
 		return func() (writer.Result, error) {
-			return a.Write(t.Context(), writer.Meta{Who: auth.Identity{Name: "k", Role: auth.Admin}, Key: "key", Request: []byte(request)}, service(name, 1))
+			return a.Write(t.Context(), writer.Meta{
+				Who: auth.Identity{Name: "k", Role: auth.Admin}, Key: "key",
+				Request: []byte(request),
+			}, service(name, 1))
 		}
 	}
 	gone, leave := context.WithCancel(t.Context())
@@ -183,7 +189,8 @@ func TestGroupWithdrawn(t *testing.T) {
 	if !errors.Is(got[0].err, context.Canceled) || got[1].err != nil {
 		t.Errorf("%+v", got)
 	}
-	if n := pgtest.Value[int64](t, url, `SELECT count(*) FROM resources WHERE name = 'gone'`); n != 0 || a.Revision() != 2 {
+	if n := pgtest.Value[int64](t, url, `SELECT count(*) FROM resources WHERE name = 'gone'`); n != 0 ||
+		a.Revision() != 2 {
 		t.Errorf("%d at revision %d", n, a.Revision())
 	}
 	consistent(t, a, url)
@@ -271,7 +278,8 @@ func TestGroupUnknown(t *testing.T) {
 				func() (writer.Result, error) { return a.write(t.Context(), "refused", dangling) },
 			)
 			var refused *writer.Refused
-			if !errors.Is(got[0].err, writer.ErrUnknown) || !errors.Is(got[1].err, writer.ErrUnknown) || !errors.As(got[2].err, &refused) {
+			if !errors.Is(got[0].err, writer.ErrUnknown) || !errors.Is(got[1].err, writer.ErrUnknown) ||
+				!errors.As(got[2].err, &refused) {
 				t.Errorf("%+v", got)
 			}
 			want := int64(1)

@@ -144,6 +144,7 @@ func Public(o *resource.Object) (*resource.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	out.UID, out.Revision, out.Owner, out.Labels, out.CreatedAt, out.UpdatedAt = o.UID, o.Revision, o.Owner, o.Labels, o.CreatedAt, o.UpdatedAt
+	out.UID, out.Revision, out.Owner, out.Labels, out.CreatedAt, out.UpdatedAt = o.UID, o.Revision, o.Owner, o.Labels,
+		o.CreatedAt, o.UpdatedAt
 	return out, nil
 }

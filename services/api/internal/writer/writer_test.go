@@ -72,8 +72,11 @@ func service(name string, port uint32) writer.Planner {
 	return func(*config.State) (writer.Plan, error) {
 		spec := &configv1.Service{Endpoints: []*configv1.Endpoint{{Host: "192.0.2.1", Port: port}}}
 		return writer.Plan{
-			Upserts: []writer.Desired{{Ref: resource.Ref{Kind: resource.KindService, Name: name}, Spec: spec, Path: "$", SpecPath: "$"}},
-			Answer:  func(r writer.Result) ([]byte, error) { return fmt.Appendf(nil, `{"revision":%d}`, r.Revision), nil },
+			Upserts: []writer.Desired{{
+				Ref: resource.Ref{Kind: resource.KindService, Name: name}, Spec: spec, Path: "$",
+				SpecPath: "$",
+			}},
+			Answer: func(r writer.Result) ([]byte, error) { return fmt.Appendf(nil, `{"revision":%d}`, r.Revision), nil },
 		}, nil
 	}
 }
@@ -81,7 +84,10 @@ func service(name string, port uint32) writer.Planner {
 // dangling is a plan that is refused.
 func dangling(*config.State) (writer.Plan, error) {
 	spec := &configv1.Route{Hosts: []string{"a.example.com"}, Backends: []*configv1.Backend{{Service: "nobody"}}}
-	return writer.Plan{Upserts: []writer.Desired{{Ref: resource.Ref{Kind: resource.KindRoute, Name: "dangling"}, Spec: spec, Path: "$", SpecPath: "$"}}}, nil
+	return writer.Plan{Upserts: []writer.Desired{{
+		Ref:  resource.Ref{Kind: resource.KindRoute, Name: "dangling"},
+		Spec: spec, Path: "$", SpecPath: "$",
+	}}}, nil
 }
 
 func (a *api) write(ctx context.Context, actor string, plan writer.Planner) (writer.Result, error) {
