@@ -92,7 +92,8 @@ func (s *Server) admit(ctx context.Context, node *corev3.Node) (*client, error) 
 
 // closed is said of an unknown gateway and of a wrong key: who has no key learns nothing of which gateways there are.
 func closed(gateway string) error {
-	return status.Errorf(codes.PermissionDenied, "no gateway %q is open to this key; check node.cluster and CLUSTER_API_KEY (sent as %s)", gateway, KeyHeader)
+	return status.Errorf(codes.PermissionDenied, "no gateway %q is open to this key; check node.cluster and "+
+		"CLUSTER_API_KEY (sent as %s)", gateway, KeyHeader)
 }
 
 func (c *client) leave() {
@@ -129,7 +130,8 @@ func (g *Gateway) ReviewPeers(check func(chain []*x509.Certificate) error) {
 			continue
 		}
 		if err := check(c.peer.State.PeerCertificates); err != nil {
-			g.opt.Log.Warn("a client's certificate is not good any more; its connection ends", zap.String("gateway", g.name), zap.Error(err))
+			g.opt.Log.Warn("a client's certificate is not good any more; its connection ends", zap.String("gateway", g.name),
+				zap.Error(err))
 			c.end(err)
 			_ = c.peer.conn.Close() // it may be gone
 		}

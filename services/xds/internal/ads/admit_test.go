@@ -70,8 +70,8 @@ func silentClient[Q, R any](ctx context.Context, key string, first Q) *silent[Q,
 	return s
 }
 
-// TestKeys: a key opens its gateway's streams, of both protocols; when it is taken away they end at once, with the words
-// that a wrong key gets, and those of other keys go on.
+// TestKeys: a key opens its gateway's streams, of both protocols; when it is taken away they end at once, with the
+// words that a wrong key gets, and those of other keys go on.
 func TestKeys(t *testing.T) {
 	const old, other, short = "the-old-key-of-an-envoy", "another-key-of-an-envoy", "fifteen-letters"
 	l := &locked{g: newGateway(), keys: map[string]bool{}}
@@ -83,12 +83,16 @@ func TestKeys(t *testing.T) {
 		out := [2]chan error{make(chan error, 1), make(chan error, 1)}
 		node := &corev3.Node{Cluster: gateway}
 		go func() {
-			out[0] <- server.DeltaAggregatedResources(silentClient[*discoveryv3.DeltaDiscoveryRequest, *discoveryv3.DeltaDiscoveryResponse](
-				t.Context(), key, &discoveryv3.DeltaDiscoveryRequest{Node: node}))
+			out[0] <- server.DeltaAggregatedResources(
+				silentClient[*discoveryv3.DeltaDiscoveryRequest, *discoveryv3.DeltaDiscoveryResponse](
+					t.Context(), key, &discoveryv3.DeltaDiscoveryRequest{Node: node}),
+			)
 		}()
 		go func() {
-			out[1] <- server.StreamAggregatedResources(silentClient[*discoveryv3.DiscoveryRequest, *discoveryv3.DiscoveryResponse](
-				t.Context(), key, &discoveryv3.DiscoveryRequest{Node: node}))
+			out[1] <- server.StreamAggregatedResources(
+				silentClient[*discoveryv3.DiscoveryRequest, *discoveryv3.DiscoveryResponse](
+					t.Context(), key, &discoveryv3.DiscoveryRequest{Node: node}),
+			)
 		}()
 		return out
 	}

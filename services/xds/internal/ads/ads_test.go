@@ -22,7 +22,8 @@ import (
 func TestOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway()
-		apply(g, 1, append(service("web", "1"), res(listener, "http", "1"), res(scope, "http/needs", "1", "web"), res(scope, "http/free", "1")))
+		apply(g, 1, append(service("web", "1"), res(listener, "http", "1"), res(scope, "http/needs", "1", "web"),
+			res(scope, "http/free", "1")))
 		e := connect(t, g, "e")
 		e.sent("Cluster web", "Listener http", "ScopedRouteConfiguration http/free")
 		if got := g.Proxies()[0].Applied; got != 0 {
@@ -100,7 +101,8 @@ func TestContainment(t *testing.T) {
 					t.Errorf("%d responses for 64 resources:\n%s", len(e.log), strings.Join(e.log, "\n"))
 				}
 				r := g.Rejections()
-				if len(r) != 1 || r[0].Resource.Name != name("r", 5) || !strings.Contains(r[0].Reason, "malformed") || r[0].Revision != 2 {
+				if len(r) != 1 || r[0].Resource.Name != name("r", 5) || !strings.Contains(r[0].Reason, "malformed") ||
+					r[0].Revision != 2 {
 					t.Fatalf("refusals %+v", r)
 				}
 				if got := g.Live(); got != 2 {
@@ -122,7 +124,10 @@ func TestContainment(t *testing.T) {
 func TestRefusedTravelsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway()
-		apply(g, 1, []*translate.Resource{res(listener, "http", "1"), res(scope, "a", "1"), res(scope, "b", "bad"), res(scope, "c", "1")})
+		apply(g, 1, []*translate.Resource{
+			res(listener, "http", "1"), res(scope, "a", "1"), res(scope, "b", "bad"),
+			res(scope, "c", "1"),
+		})
 		first := connect(t, g, "first")
 		first.settle()
 		second := connect(t, g, "second")
@@ -152,7 +157,8 @@ func TestRefusedTravelsAlone(t *testing.T) {
 func TestRefusedCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway()
-		apply(g, 1, append(append(service("good", "1"), res(cluster, "web", "bad"), res(endpoint, "web", "1")), res(listener, "http", "1"), res(scope, "a", "1", "web"), res(scope, "b", "1", "good")))
+		apply(g, 1, append(append(service("good", "1"), res(cluster, "web", "bad"), res(endpoint, "web", "1")),
+			res(listener, "http", "1"), res(scope, "a", "1", "web"), res(scope, "b", "1", "good")))
 		e := connect(t, g, "e")
 		e.settle()
 		e.want(scope, map[string]string{"b": "1"})
@@ -177,7 +183,8 @@ func TestReconnect(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			g := newGateway()
-			all := append(append(service("web", "1"), service("old", "1")...), res(listener, "http", "1"), res(scope, "a", "1", "web"), res(scope, "b", "1", "old"))
+			all := append(append(service("web", "1"), service("old", "1")...), res(listener, "http", "1"),
+				res(scope, "a", "1", "web"), res(scope, "b", "1", "old"))
 			apply(g, 1, all)
 			e := connect(t, g, "e")
 			e.settle()
@@ -198,7 +205,8 @@ func TestReconnect(t *testing.T) {
 			if restarted {
 				g = newGateway()
 			}
-			apply(g, 2, append(service("web", "2"), res(listener, "http", "1"), res(scope, "a", "1", "web"), res(scope, "c", "2", "web")), key(scope, "b"), key(cluster, "old"), key(endpoint, "old"))
+			apply(g, 2, append(service("web", "2"), res(listener, "http", "1"), res(scope, "a", "1", "web"),
+				res(scope, "c", "2", "web")), key(scope, "b"), key(cluster, "old"), key(endpoint, "old"))
 			e.dial(g)
 			e.settle()
 			e.want(scope, map[string]string{"a": "1", "c": "2"})
@@ -252,14 +260,17 @@ func TestSlow(t *testing.T) {
 	})
 }
 
-// TestRandom: whatever changes, whatever is bad, whoever comes, goes, answers late, has no seat, and whenever the server is
-// restarted: no Envoy is sent what would cost a request (envoy.put and envoy.remove watch over that), and in the end
-// everybody has what there is, with the last good version of what is bad.
+// TestRandom: whatever changes, whatever is bad, whoever comes, goes, answers late, has no seat, and whenever the
+// server is restarted: no Envoy is sent what would cost a request (envoy.put and envoy.remove watch over that), and in
+// the end everybody has what there is, with the last good version of what is bad.
 func TestRandom(t *testing.T) {
 	for seed := range uint64(150) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
-			w := &configuration{rng: rng, seats: seats.New("xds"), filter: "v1", filtered: 1, services: map[string]string{}, routes: map[string]route{}}
+			w := &configuration{
+				rng: rng, seats: seats.New("xds"), filter: "v1", filtered: 1, services: map[string]string{},
+				routes: map[string]route{},
+			}
 			w.start(1, nil)
 			envoys := []*envoy{connect(t, w.g, "a", "auth"), connect(t, w.g, "b", "auth"), connect(t, w.g, "c", "auth")}
 			for range 60 {
@@ -476,10 +487,18 @@ func TestSubstitutesKeepTheirNeeds(t *testing.T) {
 		}
 		secured := res(listener, "http", "1")
 		secured.Secrets = []string{"old"}
-		first := append(append(service("one", "1"), service("two", "1")...), secured, res(secret, "old", "1"), res(filterConfig, "auth", "1"),
+		first := append(append(service("one", "1"), service("two", "1")...), secured, res(secret, "old",
+			"1"), res(filterConfig, "auth", "1"),
 			needing("moves", "1", "one"), needing("stays", "1", "two"), res(scope, "free", "1"))
-		second := []*translate.Resource{res(filterConfig, "auth", "bad"), res(listener, "http", "bad"), needing("moves", "2", "two"), needing("new", "2", "two"), res(scope, "free", "2")}
-		gone := translate.Delta{Upserts: second, Removes: []translate.Key{{Type: cluster, Name: "one"}, {Type: endpoint, Name: "one"}, {Type: secret, Name: "old"}}}
+		second := []*translate.Resource{
+			res(filterConfig, "auth", "bad"), res(listener, "http", "bad"),
+			needing("moves", "2", "two"), needing("new", "2", "two"), res(scope, "free", "2"),
+		}
+		gone := translate.Delta{Upserts: second, Removes: []translate.Key{
+			{Type: cluster, Name: "one"},
+			{Type: endpoint, Name: "one"},
+			{Type: secret, Name: "old"},
+		}}
 		served := func(g *ads.Gateway, when string) {
 			t.Helper()
 			e := connect(t, g, when)

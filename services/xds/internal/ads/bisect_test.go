@@ -57,8 +57,9 @@ func closedIn(e *envoy) []string {
 	return out
 }
 
-// TestOnePolicyAtFault: where Envoy refuses a filter config, the policies at fault are closed and reported, and no other; the
-// others change, a new route that needs the filter config goes out, and all comes right when the policy is corrected.
+// TestOnePolicyAtFault: where Envoy refuses a filter config, the policies at fault are closed and reported, and no
+// other; the others change, a new route that needs the filter config goes out, and all comes right when the policy is
+// corrected.
 func TestOnePolicyAtFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway()

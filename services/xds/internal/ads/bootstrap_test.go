@@ -10,8 +10,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
-// TestOlderBootstraps: an Envoy that was started before a place could be empty gets what its listeners take, and one whose
-// bootstrap says that it can gets the empty chain; a listener's other form is another matter.
+// TestOlderBootstraps: an Envoy that was started before a place could be empty gets what its listeners take, and one
+// whose bootstrap says that it can gets the empty chain; a listener's other form is another matter.
 func TestOlderBootstraps(t *testing.T) {
 	for name, c := range map[string]struct{ says, filter, listener string }{
 		"nothing":      {"", "a filter", "with values"},

@@ -7,8 +7,8 @@ import (
 
 // An Envoy that comes, and one that lacks much, costs memory for everything that it has not got yet: a record for each
 // resource, and the responses on their way. When all Envoys come back at once, after a restart of this server or of a
-// network, that would be more than all that the server needs otherwise. So they catch up some at a time, in the order in
-// which they came. The others wait with what they have, and cost no more than their connection.
+// network, that would be more than all that the server needs otherwise. So they catch up some at a time, in the order
+// in which they came. The others wait with what they have, and cost no more than their connection.
 
 const (
 	// farBehind is how many resources a stream may be behind that needs no turn.

@@ -32,7 +32,8 @@ const (
 	secret       = translate.TypeSecret
 )
 
-// needsFilter is how the content of a route begins that may not come before a filter config; the number of that follows.
+// needsFilter is how the content of a route begins that may not come before a filter config; the number of that
+// follows.
 const needsFilter = "needs "
 
 // number is the first one in a text; 0 without any.
@@ -45,8 +46,12 @@ func number(text string) (n int) {
 // res makes a resource whose content is a text. An Envoy of this test refuses what has "bad" in it.
 func res(t translate.Type, name, text string, clusters ...string) *translate.Resource {
 	return &translate.Resource{
-		Key: translate.Key{Type: t, Name: name}, Body: &anypb.Any{TypeUrl: string(t), Value: []byte(strings.Join(clusters, ",") + ";" + text)},
-		Version: text + "<" + strings.Join(clusters, ","), Clusters: clusters, Objects: []resource.Ref{{Kind: resource.KindRoute, Name: name}},
+		Key: translate.Key{Type: t, Name: name}, Body: &anypb.Any{
+			TypeUrl: string(t),
+			Value:   []byte(strings.Join(clusters, ",") + ";" + text),
+		},
+		Version: text + "<" + strings.Join(clusters, ","), Clusters: clusters,
+		Objects: []resource.Ref{{Kind: resource.KindRoute, Name: name}},
 	}
 }
 
@@ -67,8 +72,8 @@ func (d directory) Admit(string, string) bool           { return true }
 
 // envoy is a delta client written by hand: it subscribes as Envoy does, acknowledges, refuses, and fails the test
 // when it is sent what would cost requests: a scope or listener before its clusters with their endpoints, or the
-// removal of a cluster that it uses; or what would let somebody in: a filter config that does not look at what routes say while
-// it has one that says something.
+// removal of a cluster that it uses; or what would let somebody in: a filter config that does not look at what routes
+// say while it has one that says something.
 type envoy struct {
 	grpc.ServerStream
 	t    *testing.T
@@ -117,7 +122,10 @@ func (e *envoy) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 
 // connect is a new Envoy that asks for everything that Envoys ask for, and for these filter configs.
 func connect(t *testing.T, g *ads.Gateway, name string, filterConfigs ...string) *envoy {
-	e := &envoy{t: t, name: name, filterConfigs: filterConfigs, has: map[translate.Type]map[string]*discoveryv3.Resource{}, refused: map[string]bool{}, stored: map[string]string{}}
+	e := &envoy{
+		t: t, name: name, filterConfigs: filterConfigs, has: map[translate.Type]map[string]*discoveryv3.Resource{},
+		refused: map[string]bool{}, stored: map[string]string{},
+	}
 	for _, typ := range []translate.Type{cluster, endpoint, listener, scope, filterConfig, secret} {
 		e.has[typ] = map[string]*discoveryv3.Resource{}
 	}
@@ -129,7 +137,8 @@ func connect(t *testing.T, g *ads.Gateway, name string, filterConfigs ...string)
 // dial opens a stream, and says on it what the Envoy has.
 func (e *envoy) dial(g *ads.Gateway) {
 	e.ctx, e.stop = context.WithCancel(context.Background())
-	e.in, e.out, e.done = make(chan *discoveryv3.DeltaDiscoveryRequest, 10000), make(chan *discoveryv3.DeltaDiscoveryResponse, 10000), make(chan error, 1)
+	e.in, e.out, e.done = make(chan *discoveryv3.DeltaDiscoveryRequest, 10000),
+		make(chan *discoveryv3.DeltaDiscoveryResponse, 10000), make(chan error, 1)
 	e.waiting = nil
 	go func() { e.done <- ads.NewServer(directory{g}).DeltaAggregatedResources(e) }()
 	e.t.Cleanup(e.stop)
@@ -138,7 +147,10 @@ func (e *envoy) dial(g *ads.Gateway) {
 		types = []translate.Type{filterConfig, cluster, listener, scope} // it knows what it follows
 	}
 	for _, typ := range types {
-		r := &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: e.name, Metadata: e.metadata}, TypeUrl: string(typ), InitialResourceVersions: e.versions(typ)}
+		r := &discoveryv3.DeltaDiscoveryRequest{
+			Node: &corev3.Node{Id: e.name, Metadata: e.metadata}, TypeUrl: string(typ),
+			InitialResourceVersions: e.versions(typ),
+		}
 		if typ == filterConfig {
 			r.ResourceNamesSubscribe = e.filterConfigs
 		}
@@ -148,10 +160,16 @@ func (e *envoy) dial(g *ads.Gateway) {
 		}
 	}
 	if names := e.versions(secret); len(names) > 0 {
-		e.in <- &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(secret), ResourceNamesSubscribe: slices.Sorted(maps.Keys(e.stored)), InitialResourceVersions: names}
+		e.in <- &discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl:                string(secret),
+			ResourceNamesSubscribe: slices.Sorted(maps.Keys(e.stored)), InitialResourceVersions: names,
+		}
 	}
 	if names := e.versions(cluster); len(names) > 0 { // of every cluster, whether their endpoints ever came or not
-		e.in <- &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(endpoint), ResourceNamesSubscribe: slices.Sorted(maps.Keys(names)), InitialResourceVersions: e.versions(endpoint)}
+		e.in <- &discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl:                string(endpoint),
+			ResourceNamesSubscribe: slices.Sorted(maps.Keys(names)), InitialResourceVersions: e.versions(endpoint),
+		}
 	}
 	e.read()
 }
@@ -272,7 +290,8 @@ func (e *envoy) put(typ translate.Type, x *discoveryv3.Resource) {
 	if typ == scope || typ == listener {
 		for _, c := range uses(x) {
 			if e.has[cluster][c] == nil || e.has[endpoint][c] == nil {
-				e.t.Errorf("%s was sent %s before cluster %s with its endpoints:\n%s", e.name, x.GetName(), c, strings.Join(e.log, "\n"))
+				e.t.Errorf("%s was sent %s before cluster %s with its endpoints:\n%s", e.name, x.GetName(), c,
+					strings.Join(e.log, "\n"))
 			}
 		}
 	}
@@ -289,12 +308,15 @@ func (e *envoy) put(typ translate.Type, x *discoveryv3.Resource) {
 	e.has[typ][x.GetName()] = x
 	if text, ok := strings.CutPrefix(e.texts(scope)[x.GetName()], needsFilter); ok && typ == scope {
 		if has := e.texts(filterConfig)["auth"]; number(has) < number(text) {
-			e.t.Errorf("%s was sent %s, which needs filter config %s, and has %q:\n%s", e.name, x.GetName(), text, has, strings.Join(e.log, "\n"))
+			e.t.Errorf("%s was sent %s, which needs filter config %s, and has %q:\n%s", e.name, x.GetName(), text, has,
+				strings.Join(e.log, "\n"))
 		}
 	}
 	for name, text := range e.texts(scope) {
-		if content := e.texts(filterConfig)["auth"]; strings.HasPrefix(text, "says") && (content == "wide" || content == "open") {
-			e.t.Errorf("%s has %s, which says something, with a filter config that does not look:\n%s", e.name, name, strings.Join(e.log, "\n"))
+		if content := e.texts(filterConfig)["auth"]; strings.HasPrefix(text, "says") &&
+			(content == "wide" || content == "open") {
+			e.t.Errorf("%s has %s, which says something, with a filter config that does not look:\n%s", e.name, name,
+				strings.Join(e.log, "\n"))
 		}
 	}
 }
@@ -304,7 +326,8 @@ func (e *envoy) remove(typ translate.Type, name string) {
 		for _, t := range []translate.Type{scope, listener} {
 			for _, x := range e.has[t] {
 				if slices.Contains(uses(x), name) {
-					e.t.Errorf("%s was told to remove cluster %s, which %s uses:\n%s", e.name, name, x.GetName(), strings.Join(e.log, "\n"))
+					e.t.Errorf("%s was told to remove cluster %s, which %s uses:\n%s", e.name, name, x.GetName(),
+						strings.Join(e.log, "\n"))
 				}
 			}
 		}
@@ -343,7 +366,8 @@ func (e *envoy) texts(typ translate.Type) map[string]string {
 func (e *envoy) want(typ translate.Type, want map[string]string) {
 	e.t.Helper()
 	if got := e.texts(typ); !maps.Equal(got, want) {
-		e.t.Errorf("%s has %s %v, want %v; it was sent:\n%s", e.name, ads.ShortType(typ), got, want, strings.Join(e.log, "\n"))
+		e.t.Errorf("%s has %s %v, want %v; it was sent:\n%s", e.name, ads.ShortType(typ), got, want,
+			strings.Join(e.log, "\n"))
 	}
 }
 

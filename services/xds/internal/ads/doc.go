@@ -81,9 +81,9 @@
 //	                      that is served no longer
 //
 // A resource that has to wait is listed at what it waits for, and looked at again only when that has come. So a message
-// costs what it changes, however many resources wait. One response of a type is in flight at a time; secrets go each alone, several at once,
-// and are judged by their content (see plan_secret.go). An Envoy that lacks much, because it comes or because much
-// has changed, waits for its turn to catch up: see catchup.go.
+// costs what it changes, however many resources wait. One response of a type is in flight at a time; secrets go each
+// alone, several at once, and are judged by their content (see plan_secret.go). An Envoy that lacks much, because it
+// comes or because much has changed, waits for its turn to catch up: see catchup.go.
 //
 // # Which variant an Envoy gets
 //

@@ -25,7 +25,10 @@ func (g *Gateway) Proxies() []Proxy {
 	defer g.mu.Unlock()
 	out := make([]Proxy, 0, len(g.streams))
 	for s := range g.streams {
-		out = append(out, Proxy{ID: s.id, Address: s.address, Version: s.version, ConnectedAt: s.since, Applied: s.plan.applied(), Drain: s.drain, OverLimit: s.plan.overLimit, Since: s.seniority})
+		out = append(out, Proxy{
+			ID: s.id, Address: s.address, Version: s.version, ConnectedAt: s.since,
+			Applied: s.plan.applied(), Drain: s.drain, OverLimit: s.plan.overLimit, Since: s.seniority,
+		})
 	}
 	slices.SortFunc(out, func(a, b Proxy) int {
 		if a.ID != b.ID {

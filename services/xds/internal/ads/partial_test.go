@@ -72,7 +72,10 @@ func TestEndpointsOutliveTheServer(t *testing.T) {
 func TestPartForNewcomers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway()
-		apply(g, 1, []*translate.Resource{res(cluster, "db", "1"), part("db", ""), res(listener, "http", "1"), res(scope, "http/a", "1", "db")})
+		apply(g, 1, []*translate.Resource{
+			res(cluster, "db", "1"), part("db", ""), res(listener, "http", "1"),
+			res(scope, "http/a", "1", "db"),
+		})
 		e := connect(t, g, "e")
 		e.settle()
 		e.want(endpoint, map[string]string{"db": ""})

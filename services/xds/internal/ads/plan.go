@@ -27,9 +27,9 @@ type plan struct {
 
 	// at is the last change that it has looked at.
 	at *change
-	// uses counts, by cluster, the scopes and listeners that send traffic there and that the Envoy has, or may have when it
-	// has answered, in another version than the one that is served: users of the served ones are the table's. unknownUses
-	// counts those of them whose clusters are not known.
+	// uses counts, by cluster, the scopes and listeners that send traffic there and that the Envoy has, or may have when
+	// it has answered, in another version than the one that is served: users of the served ones are the table's.
+	// unknownUses counts those of them whose clusters are not known.
 	uses        map[string]int
 	unknownUses int
 	// perRoute counts the route tables that the Envoy has, or is being sent, and that set something per route.

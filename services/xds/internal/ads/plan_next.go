@@ -151,8 +151,8 @@ func (p *plan) pickPending(tp *typePlan, now time.Time) []item {
 			unproven = append(unproven, it)
 		}
 	}
-	// Versions that some Envoy has ACKed are sent first, and apart from the others: Envoy rejects a response as a whole, and
-	// an unproven resource in it would take the good ones along.
+	// Versions that some Envoy has ACKed are sent first, and apart from the others: Envoy rejects a response as a whole,
+	// and an unproven resource in it would take the good ones along.
 	if len(proven) > 0 {
 		for _, it := range unproven {
 			p.enqueue(tp.records[it.entry])

@@ -29,7 +29,8 @@ func TestLag(t *testing.T) {
 			l := g.Lag(time.Now(), 250*time.Millisecond, most)
 			out := []string{fmt.Sprintf("rest %d, %d for long", l.Rest, l.Count)}
 			for _, x := range l.Worst {
-				out = append(out, fmt.Sprintf("%s at %d lacks %s %s sent %v since %s", x.ID, x.Applied, ads.ShortType(x.Lacks.Type), x.Lacks.Name, x.Sent, x.Behind.Sub(changed)))
+				out = append(out, fmt.Sprintf("%s at %d lacks %s %s sent %v since %s", x.ID, x.Applied, ads.ShortType(x.Lacks.Type),
+					x.Lacks.Name, x.Sent, x.Behind.Sub(changed)))
 			}
 			return strings.Join(out, "; ")
 		}

@@ -26,10 +26,16 @@ func (r *response) removed() []string {
 
 // message is the response.
 func (r *response) message() *discoveryv3.DeltaDiscoveryResponse {
-	msg := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: string(r.typ), Nonce: r.nonce, SystemVersionInfo: r.nonce, RemovedResources: r.removed()}
+	msg := &discoveryv3.DeltaDiscoveryResponse{
+		TypeUrl: string(r.typ), Nonce: r.nonce, SystemVersionInfo: r.nonce,
+		RemovedResources: r.removed(),
+	}
 	for _, it := range r.items {
 		if it.resource != nil {
-			msg.Resources = append(msg.Resources, &discoveryv3.Resource{Name: it.name, Version: it.resource.Version, Resource: it.resource.Body})
+			msg.Resources = append(msg.Resources, &discoveryv3.Resource{
+				Name: it.name, Version: it.resource.Version,
+				Resource: it.resource.Body,
+			})
 		}
 	}
 	return msg

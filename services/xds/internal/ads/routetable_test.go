@@ -14,8 +14,9 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 )
 
-// TestRouteTables: what a client gets that asks for route tables is the same, however the scopes came and went, as from a
-// gateway that has had nothing else: with two listeners, one that goes and comes back, and more changes than the log keeps.
+// TestRouteTables: what a client gets that asks for route tables is the same, however the scopes came and went, as from
+// a gateway that has had nothing else: with two listeners, one that goes and comes back, and more changes than the log
+// keeps.
 func TestRouteTables(t *testing.T) {
 	st, revision := config.New(), int64(0)
 	b, g := translate.NewBuilder("default", translate.Options{}), newGateway()
@@ -57,7 +58,8 @@ func TestRouteTables(t *testing.T) {
 		fresh.Apply(1, d)
 		for _, listener := range []string{"http", "other"} {
 			got, want := g.RouteTable(listener), fresh.RouteTable(listener)
-			if (got == nil) != (want == nil) || got != nil && (got.Version != want.Version || string(got.Body.GetValue()) != string(want.Body.GetValue())) {
+			if (got == nil) != (want == nil) || got != nil && (got.Version != want.Version ||
+				string(got.Body.GetValue()) != string(want.Body.GetValue())) {
 				t.Fatalf("%s: %s is another table", how, listener)
 			}
 			if g.RouteTable(listener) != got {

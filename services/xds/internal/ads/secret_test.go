@@ -43,10 +43,14 @@ func TestRefusedSecret(t *testing.T) {
 		e.settle()
 		e.want(secret, want)
 		if e.stored["s07"] != ";1" {
-			t.Errorf("the Envoy's last content of what it refused is %q, so that it would build every context with that", e.stored["s07"])
+			t.Errorf("the Envoy's last content of what it refused is %q, so that it would build every context with that",
+				e.stored["s07"])
 		}
 		for i := range int64(5) {
-			apply(g, 3+i, []*translate.Resource{res(secret, "s08", fmt.Sprint("rotated ", i)), res(secret, "s99", fmt.Sprint("rotated ", i))})
+			apply(g, 3+i, []*translate.Resource{
+				res(secret, "s08", fmt.Sprint("rotated ", i)),
+				res(secret, "s99", fmt.Sprint("rotated ", i)),
+			})
 			e.settle()
 			want["s08"], want["s99"] = fmt.Sprint("rotated ", i), fmt.Sprint("rotated ", i)
 			e.want(secret, want)
@@ -154,7 +158,8 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-const disputed = "not at fault: it shares a TLS context with weak, which was refused: something is wrong with one of them"
+const disputed = "not at fault: it shares a TLS context with weak, which was refused: something is wrong " +
+	"with one of them"
 
 // weakMark is in certificates whose key Envoy refuses.
 const weakMark = "of a weak key"
@@ -166,7 +171,10 @@ func keyed(t *testing.T, name string, curve elliptic.Curve) *translate.Resource 
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name + ".test"}, NotAfter: time.Now().Add(time.Hour)}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{name + ".test"},
+		NotAfter: time.Now().Add(time.Hour),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
@@ -183,11 +191,15 @@ func keyed(t *testing.T, name string, curve elliptic.Curve) *translate.Resource 
 	if curve == elliptic.P224() {
 		mark = weakMark
 	}
-	body, err := anypb.New(&tlsv3.Secret{Name: name + mark, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
+	body, err := anypb.New(&tlsv3.Secret{Name: name +
+		mark, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
 		CertificateChain: inline("CERTIFICATE", der), PrivateKey: inline("PRIVATE KEY", raw),
 	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &translate.Resource{Key: translate.Key{Type: secret, Name: name}, Body: body, Version: fmt.Sprintf("%x", sha256.Sum256(body.Value))}
+	return &translate.Resource{
+		Key: translate.Key{Type: secret, Name: name}, Body: body,
+		Version: fmt.Sprintf("%x", sha256.Sum256(body.Value)),
+	}
 }

@@ -41,7 +41,9 @@ type Server struct {
 func NewServer(dir Directory) *Server { return &Server{dir: dir} }
 
 // DeltaAggregatedResources serves one Envoy until it or the gateway goes.
-func (s *Server) DeltaAggregatedResources(conn discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+func (s *Server) DeltaAggregatedResources(
+	conn discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer,
+) error {
 	first, err := conn.Recv()
 	if err != nil {
 		return err
@@ -75,7 +77,8 @@ func (w withContext) Context() context.Context { return w.ctx }
 func (s *deltaStream) readMetadata(n *corev3.Node) {
 	said := n.GetMetadata().GetFields()[bootstrap.MetadataSpace].GetStructValue().GetFields()
 	s.drain = time.Duration(said[bootstrap.MetadataDrain].GetNumberValue()) * time.Second
-	s.plan.runtime, s.plan.emptyFilters = said[bootstrap.MetadataRuntime].GetBoolValue(), said[bootstrap.MetadataPlaces].GetBoolValue()
+	s.plan.runtime, s.plan.emptyFilters = said[bootstrap.MetadataRuntime].GetBoolValue(),
+		said[bootstrap.MetadataPlaces].GetBoolValue()
 }
 
 func envoyVersion(n *corev3.Node) string {

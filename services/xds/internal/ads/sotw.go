@@ -62,7 +62,9 @@ func (s *Server) Register(g *grpc.Server) {
 }
 
 // StreamAggregatedResources serves every type.
-func (s *Server) StreamAggregatedResources(conn discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+func (s *Server) StreamAggregatedResources(
+	conn discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer,
+) error {
 	return s.serveSotw(conn)
 }
 
@@ -164,7 +166,8 @@ func (w *sotwClient) handle(r *discoveryv3.DiscoveryRequest) {
 		return // about a response that another has overtaken
 	}
 	if e := r.GetErrorDetail(); e != nil {
-		w.g.opt.Log.Warn("a state-of-the-world client refused a response", zap.String("client", w.id), zap.String("type", ShortType(t)), zap.String("reason", e.GetMessage()))
+		w.g.opt.Log.Warn("a state-of-the-world client refused a response", zap.String("client", w.id),
+			zap.String("type", ShortType(t)), zap.String("reason", e.GetMessage()))
 	}
 	wt.waiting = false
 	names := slices.Sorted(slices.Values(r.GetResourceNames()))
@@ -195,7 +198,10 @@ func (w *sotwClient) send() error {
 		}
 		w.nonce++
 		wt.version, wt.nonce, wt.waiting = version, strconv.Itoa(w.nonce), true
-		if err := w.conn.Send(&discoveryv3.DiscoveryResponse{VersionInfo: version, Resources: out, TypeUrl: string(t), Nonce: wt.nonce}); err != nil {
+		if err := w.conn.Send(&discoveryv3.DiscoveryResponse{
+			VersionInfo: version, Resources: out, TypeUrl: string(t),
+			Nonce: wt.nonce,
+		}); err != nil {
 			return err
 		}
 	}
@@ -295,7 +301,8 @@ func (g *Gateway) routeTable(listener string) *translate.Resource {
 		if all {
 			t.Only(changed)
 		}
-		for _, name := range slices.Sorted(maps.Keys(changed)) { // in order they are appended: none has to make room for another
+		// in order they are appended: none has to make room for another
+		for _, name := range slices.Sorted(maps.Keys(changed)) {
 			if err := t.Put(name, changed[name]); err != nil {
 				g.opt.Log.Error("a route table has not all that it should have", zap.Error(err))
 			}

@@ -18,14 +18,25 @@ import (
 // TestEncoded: a response that is put together of shared parts is the one that protobuf would make.
 func TestEncoded(t *testing.T) {
 	res := func(typ translate.Type, name, text string) *translate.Resource {
-		return &translate.Resource{Key: translate.Key{Type: typ, Name: name}, Version: "v" + text, Body: &anypb.Any{TypeUrl: string(typ), Value: []byte(text)}}
+		return &translate.Resource{
+			Key: translate.Key{Type: typ, Name: name}, Version: "v" + text,
+			Body: &anypb.Any{TypeUrl: string(typ), Value: []byte(text)},
+		}
 	}
 	a, b := res(translate.TypeScope, "a", "one"), res(translate.TypeScope, "b", "")
 	var c encodings
 	for i, r := range []*response{
 		{typ: translate.TypeScope, nonce: "1"},
-		{typ: translate.TypeScope, nonce: "2", items: []item{{name: "a", resource: a}, {name: "gone"}, {name: "b", resource: b}}},
-		{typ: translate.TypeScope, nonce: "3", items: []item{{name: "a", resource: a}, {name: "gone"}, {name: "b", resource: b}}, absent: []string{"never"}},
+		{typ: translate.TypeScope, nonce: "2", items: []item{
+			{name: "a", resource: a},
+			{name: "gone"},
+			{name: "b", resource: b},
+		}},
+		{typ: translate.TypeScope, nonce: "3", items: []item{
+			{name: "a", resource: a},
+			{name: "gone"},
+			{name: "b", resource: b},
+		}, absent: []string{"never"}},
 		{typ: translate.TypeScope, nonce: "4", items: []item{{name: "a", resource: a}}},
 		{typ: translate.TypeScope, nonce: "5", items: []item{{name: "gone"}}},
 	} {
@@ -84,7 +95,10 @@ func many(n int, mark string) translate.Delta {
 	var d translate.Delta
 	add := func(t translate.Type, name string, clusters ...string) {
 		d.Upserts = append(d.Upserts, &translate.Resource{
-			Key: translate.Key{Type: t, Name: name}, Version: mark, Clusters: clusters, Body: &anypb.Any{TypeUrl: string(t), Value: []byte(mark)},
+			Key: translate.Key{Type: t, Name: name}, Version: mark, Clusters: clusters, Body: &anypb.Any{
+				TypeUrl: string(t),
+				Value:   []byte(mark),
+			},
 		})
 	}
 	for i := range n / 10 {
@@ -98,7 +112,9 @@ func many(n int, mark string) translate.Delta {
 	return d
 }
 
-func connectFake(g *Gateway, id int, said map[translate.Type]map[string]string) (*deltaStream, chan error, context.CancelFunc) {
+func connectFake(
+	g *Gateway, id int, said map[translate.Type]map[string]string,
+) (*deltaStream, chan error, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &fake{ctx: ctx, in: make(chan *discoveryv3.DeltaDiscoveryRequest, 64)}
 	s := newStream(g, f, cancel, time.Now())
@@ -108,7 +124,10 @@ func connectFake(g *Gateway, id int, said map[translate.Type]map[string]string) 
 		f.in <- &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(t), InitialResourceVersions: said[t]}
 	}
 	go func() {
-		done <- s.run(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(translate.TypeCluster), InitialResourceVersions: said[translate.TypeCluster]})
+		done <- s.run(&discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl:                 string(translate.TypeCluster),
+			InitialResourceVersions: said[translate.TypeCluster],
+		})
 	}()
 	return s, done, cancel
 }
@@ -145,7 +164,8 @@ func TestNothingIsKept(t *testing.T) {
 	for _, s := range all {
 		for typ, ts := range s.plan.types {
 			if len(ts.records) > 0 || len(ts.inflight) > 0 || len(ts.queue) > 0 {
-				t.Errorf("%s: %d records, %d in flight, %d queued", ShortType(typ), len(ts.records), len(ts.inflight), len(ts.queue))
+				t.Errorf("%s: %d records, %d in flight, %d queued", ShortType(typ), len(ts.records), len(ts.inflight),
+					len(ts.queue))
 			}
 		}
 		p := s.plan

@@ -8,9 +8,10 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
-// In place of a rejected version its last good one is served, which belongs to an earlier configuration. What that needs
-// of the earlier configuration (clusters, secrets, policies) is pinned: it stays, though it is gone from the present one.
-// What needs the rejected version is held back. So an Envoy that joins now is served things that fit together.
+// In place of a rejected version its last good one is served, which belongs to an earlier configuration. What that
+// needs of the earlier configuration (clusters, secrets, policies) is pinned: it stays, though it is gone from the
+// present one. What needs the rejected version is held back. So an Envoy that joins now is served things that fit
+// together.
 
 // Rejection is a resource that an Envoy has NACKed.
 type Rejection struct {

@@ -10,8 +10,8 @@ import (
 	"github.com/marchproxy/marchproxy/services/xds/internal/ads"
 )
 
-// TestVariantPerRoute: an Envoy gets the filter config that does not read what routes set only when it has no route that
-// sets something, has none on its way, and none can come to it in place of a rejected one.
+// TestVariantPerRoute: an Envoy gets the filter config that does not read what routes set only when it has no route
+// that sets something, has none on its way, and none can come to it in place of a rejected one.
 func TestVariantPerRoute(t *testing.T) {
 	wide := func() *translate.Resource {
 		r := res(filterConfig, "auth", "wide")
@@ -114,7 +114,10 @@ func TestVariantPerRoute(t *testing.T) {
 			e := begin(t, g, "late")
 			e.hangUp()
 			g = newGateway() // which does not know what the Envoy has, and it takes nothing else
-			apply(g, 5, []*translate.Resource{res(listener, "http", "1"), open(), res(scope, "r", "bad"), res(scope, "other", "5")})
+			apply(g, 5, []*translate.Resource{
+				res(listener, "http", "1"), open(), res(scope, "r", "bad"),
+				res(scope, "other", "5"),
+			})
 			e.dial(g)
 			e.settle()
 			e.want(filterConfig, map[string]string{"auth": "strict"})

@@ -61,7 +61,10 @@ func parse(raw []byte) (doc document, found resource.Violations) {
 
 func decodeViolation(raw []byte, err error) resource.Violation {
 	if errors.Is(err, io.EOF) {
-		return resource.Violation{Path: "$", Message: "is empty; a document with services and routes is expected", Rule: "json.syntax"}
+		return resource.Violation{
+			Path: "$", Message: "is empty; a document with services and routes is expected",
+			Rule: "json.syntax",
+		}
 	}
 	return resource.Misfit(raw, err)
 }
@@ -104,7 +107,8 @@ func (d *document) check() resource.Violations {
 		}
 		routes[r.Name] = true
 		if !services[r.ClusterName] {
-			add("reference.dangling", fmt.Sprintf("$.routes[%d].cluster_name", i), "names the service %q, which is not in this document", r.ClusterName)
+			add("reference.dangling", fmt.Sprintf("$.routes[%d].cluster_name", i), "names the service %q, which is not in "+
+				"this document", r.ClusterName)
 		}
 		if r.Timeout != nil && (*r.Timeout < 0 || *r.Timeout > 86400 || math.IsNaN(*r.Timeout)) {
 			add("timeout", fmt.Sprintf("$.routes[%d].timeout", i), "must be 0 to 86400 seconds")
@@ -120,7 +124,8 @@ func (d *document) check() resource.Violations {
 		case l.missing:
 			add("required", "$."+l.name, "is missing; give a list, if only an empty one with allow_empty=true")
 		case l.length == 0 && !d.AllowEmpty:
-			add("empty", "$."+l.name, "is empty, which deletes all %s of this door; allow_empty=true, in the document or the query, says that this is meant", l.name)
+			add("empty", "$."+l.name, "is empty, which deletes all %s of this door; allow_empty=true, in the document or the "+
+				"query, says that this is meant", l.name)
 		}
 	}
 	return out

@@ -37,9 +37,11 @@ const patience = 20 * time.Second
 type Api interface {
 	// Ask says whether a caller may apply something: a status below 300, or the refusal.
 	Ask(ctx context.Context, authorization, remote string) (status int, reply []byte, err error)
-	// Apply sends a body there with the caller's Authorization header, for the api to judge, and address; wait 0 asks not to
-	// wait. The reply is its HTTP status and body.
-	Apply(ctx context.Context, body []byte, authorization, remote string, wait time.Duration) (status int, reply []byte, err error)
+	// Apply sends a body there with the caller's Authorization header, for the api to judge, and address; wait 0 asks not
+	// to wait. The reply is its HTTP status and body.
+	Apply(
+		ctx context.Context, body []byte, authorization, remote string, wait time.Duration,
+	) (status int, reply []byte, err error)
 }
 
 // View is what this server knows by itself.
@@ -200,7 +202,8 @@ func (d *document) body() ([]byte, error) {
 		return nil, errors.New("version is longer than 1000 characters")
 	}
 	return json.Marshal(map[string]any{
-		"owner": Owner, "prune": true, "take_over": d.TakeOver, "allow_empty": d.AllowEmpty, "message": message, "resources": resources,
+		"owner": Owner, "prune": true, "take_over": d.TakeOver, "allow_empty": d.AllowEmpty, "message": message,
+		"resources": resources,
 	})
 }
 
@@ -291,7 +294,8 @@ func (h *Handler) version(w http.ResponseWriter, _ *http.Request) {
 		version = strconv.FormatInt(revision, 10)
 	}
 	write(w, http.StatusOK, "application/json", map[string]any{
-		"version": version, "revision": revision, "live_revision": live, "live": live >= revision, "proxies": h.view.Proxies(),
+		"version": version, "revision": revision, "live_revision": live, "live": live >= revision,
+		"proxies": h.view.Proxies(),
 	})
 }
 

@@ -14,9 +14,9 @@ import (
 // AsUser has requests of the server's own user, from this machine and without a token, made with the one in a file that
 // this user alone can read. It is for `marchproxy dev`, where `curl localhost:19000/v1/config` is to work as it stands.
 //
-// The user of the other end of a connection is asked of the kernel. A loopback address alone is no credential, since every
-// user of the machine connects from there. A web page in this user's browser sends an Origin, or a Host that is not this machine; what
-// a proxy of this user's passes on for somebody else has the headers that proxies add.
+// The user of the other end of a connection is asked of the kernel. A loopback address alone is no credential, since
+// every user of the machine connects from there. A web page in this user's browser sends an Origin, or a Host that is
+// not this machine; what a proxy of this user's passes on for somebody else has the headers that proxies add.
 func AsUser(file string, h http.Handler) http.Handler {
 	if file == "" {
 		return h

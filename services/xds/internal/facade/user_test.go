@@ -10,14 +10,16 @@ import (
 	"testing"
 )
 
-// TestOwnUser: a request of the server's own user gets its token where nothing says that it comes from somebody else. That
-// another user's does not, TestLoopbackIsNoCredential shows with a real one.
+// TestOwnUser: a request of the server's own user gets its token where nothing says that it comes from somebody else.
+// That another user's does not, TestLoopbackIsNoCredential shows with a real one.
 func TestOwnUser(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	says := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Header.Get("Authorization")) })
+	says := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Header.Get("Authorization"))
+	})
 	s := httptest.NewServer(AsUser(file, says))
 	defer s.Close()
 	for name, c := range map[string]struct {

@@ -24,9 +24,10 @@ import (
 // bad are certificates that Envoy refuses, one of each kind.
 func bad(t *testing.T) map[string]*configv1.Certificate {
 	out := map[string]*configv1.Certificate{
-		"rsa-1024":  issue(t, newKey(t, "RSA-1024"), nil, "rsa-1024.test"),
-		"p-224":     issue(t, newKey(t, "P-224"), nil, "p-224.test"),
-		"key-usage": issue(t, newKey(t, "P-256"), func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement }, "key-usage.test"),
+		"rsa-1024": issue(t, newKey(t, "RSA-1024"), nil, "rsa-1024.test"),
+		"p-224":    issue(t, newKey(t, "P-224"), nil, "p-224.test"),
+		"key-usage": issue(t, newKey(t, "P-256"), func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement },
+			"key-usage.test"),
 		"other-key": issue(t, newKey(t, "P-256"), nil, "other-key.test"),
 		"no-key":    issue(t, newKey(t, "P-256"), nil, "no-key.test"),
 	}
@@ -97,7 +98,8 @@ func TestBadCertificates(t *testing.T) {
 	}
 	check("beside bad ones")
 	// One that was good is rotated to a bad one: it stays, and the others change as before.
-	w.apply(map[resource.Ref]proto.Message{certificateRef("good-50"): issue(t, newKey(t, "RSA-1024"), nil, "good-50.test")})
+	w.apply(map[resource.Ref]proto.Message{certificateRef("good-50"): issue(t, newKey(t, "RSA-1024"), nil,
+		"good-50.test")})
 	w.until("it is refused", func() bool { return len(w.refused()) == len(all)+1 })
 	check("beside one that was good")
 	w.presents(1, "good-50.test", "good-50.test")
@@ -127,12 +129,17 @@ func TestBadCertificates(t *testing.T) {
 func TestBadCertificateOfAChain(t *testing.T) {
 	w := newRig(t)
 	key, rsaKey := newKey(t, "P-256"), newKey(t, "RSA-2048")
-	l := &configv1.Listener{Certificates: []string{"main", "pair-ec", "pair-rsa", "strict"}, ClientAuth: []*configv1.ClientAuth{{Hosts: []string{"strict.test"}, CaCertificate: "ca"}}}
+	l := &configv1.Listener{
+		Certificates: []string{"main", "pair-ec", "pair-rsa", "strict"},
+		ClientAuth:   []*configv1.ClientAuth{{Hosts: []string{"strict.test"}, CaCertificate: "ca"}},
+	}
 	authority := issue(t, key, func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true }, "ca")
 	authority.PrivateKey = ""
 	w.apply(map[resource.Ref]proto.Message{
-		gatewayRef: w.gateway(l), certificateRef("main"): issue(t, key, nil, "main.test"), certificateRef("strict"): issue(t, key, nil, "strict.test"),
-		certificateRef("pair-ec"): issue(t, key, nil, "pair.test"), certificateRef("pair-rsa"): issue(t, rsaKey, nil, "pair.test"), certificateRef("ca"): authority,
+		gatewayRef: w.gateway(l), certificateRef("main"): issue(t, key, nil, "main.test"),
+		certificateRef("strict"):   issue(t, key, nil, "strict.test"),
+		certificateRef("pair-ec"):  issue(t, key, nil, "pair.test"),
+		certificateRef("pair-rsa"): issue(t, rsaKey, nil, "pair.test"), certificateRef("ca"): authority,
 	})
 	w.start()
 	w.live()
@@ -186,8 +193,11 @@ func serverNames(t *testing.T, named bool) {
 	}
 	listeners := []*configv1.Listener{
 		{
-			Certificates: []string{"a-first", "exact", "wild", "deep", "below", "pair-rsa", "pair-ec", "strict", "strict-below", "one", "odd"},
-			ClientAuth:   []*configv1.ClientAuth{{Hosts: []string{"*.strict.test", "strict.test"}, CaCertificate: "ca"}},
+			Certificates: []string{
+				"a-first", "exact", "wild", "deep", "below", "pair-rsa", "pair-ec", "strict", "strict-below",
+				"one", "odd",
+			},
+			ClientAuth: []*configv1.ClientAuth{{Hosts: []string{"*.strict.test", "strict.test"}, CaCertificate: "ca"}},
 		},
 		{Certificates: []string{"a-first", "exact", "two", "only-two"}},
 	}
@@ -248,7 +258,10 @@ func serverNames(t *testing.T, named bool) {
 		w.presents(c.listener, c.name, c.want)
 	}
 	// Both keys of a pair are had, each by who can use it.
-	for want, suite := range map[x509.PublicKeyAlgorithm]uint16{x509.RSA: tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, x509.ECDSA: tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256} {
+	for want, suite := range map[x509.PublicKeyAlgorithm]uint16{
+		x509.RSA:   tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		x509.ECDSA: tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+	} {
 		cert, err := w.old(1, "pair.test", suite)
 		if err != nil {
 			t.Errorf("%s: %v", want, err)
@@ -257,7 +270,10 @@ func serverNames(t *testing.T, named bool) {
 		}
 	}
 	// A host that demands a client certificate demands it, whatever certificates have its name.
-	for name, demands := range map[string]bool{"strict.test": true, "a.strict.test": true, "a.b.strict.test": true, "x.b.strict.test": true, "exact.test": false} {
+	for name, demands := range map[string]bool{
+		"strict.test": true, "a.strict.test": true, "a.b.strict.test": true,
+		"x.b.strict.test": true, "exact.test": false,
+	} {
 		if got := w.demands(1, name); got != demands {
 			t.Errorf("%s: demands a client certificate %t", name, got)
 		}
@@ -269,8 +285,10 @@ func TestFirstCertificatesDiffer(t *testing.T) {
 	w := newRig(t)
 	key := newKey(t, "P-256")
 	w.apply(map[resource.Ref]proto.Message{
-		gatewayRef:             w.gateway(&configv1.Listener{Certificates: []string{"intern", "both"}}, &configv1.Listener{Certificates: []string{"public", "both"}}),
-		certificateRef("both"): issue(t, key, nil, "both.test"), certificateRef("intern"): issue(t, key, nil, "intern.test"), certificateRef("public"): issue(t, key, nil, "public.test"),
+		gatewayRef: w.gateway(&configv1.Listener{Certificates: []string{"intern", "both"}},
+			&configv1.Listener{Certificates: []string{"public", "both"}}),
+		certificateRef("both"): issue(t, key, nil, "both.test"), certificateRef("intern"): issue(t, key, nil, "intern.test"),
+		certificateRef("public"): issue(t, key, nil, "public.test"),
 	})
 	w.start()
 	w.live()
@@ -313,7 +331,10 @@ func comeAndGo(t *testing.T, named bool) {
 	w := newRig(t)
 	key := newKey(t, "P-256")
 	l := &configv1.Listener{Certificates: []string{"first"}}
-	w.apply(map[resource.Ref]proto.Message{gatewayRef: w.gateway(l), certificateRef("first"): issue(t, key, nil, "first.test")})
+	w.apply(map[resource.Ref]proto.Message{
+		gatewayRef:              w.gateway(l),
+		certificateRef("first"): issue(t, key, nil, "first.test"),
+	})
 	w.start()
 	w.live()
 	kept, err := w.dial(1, "first.test")
@@ -381,7 +402,8 @@ func comeAndGo(t *testing.T, named bool) {
 	add("c5", "c5.test")
 	w.presents(1, "c5.test", "c5.test")
 	// What unknown names are served changes with the first certificate.
-	w.apply(map[resource.Ref]proto.Message{certificateRef("first"): issue(t, key, func(c *x509.Certificate) { c.Subject.CommonName = "renewed" }, "first.test")})
+	w.apply(map[resource.Ref]proto.Message{certificateRef("first"): issue(t, key,
+		func(c *x509.Certificate) { c.Subject.CommonName = "renewed" }, "first.test")})
 	w.live()
 	for _, name := range []string{"", "late2.test", "c4.test", "first.test", "FIRST.test"} {
 		w.presents(1, name, "renewed")
@@ -428,13 +450,15 @@ func TestNamesWithoutEnd(t *testing.T) {
 	key := newKey(t, "P-256")
 	l := &configv1.Listener{Certificates: []string{"first", "wild", "exact"}}
 	w.apply(map[resource.Ref]proto.Message{
-		gatewayRef: w.gateway(l), certificateRef("first"): issue(t, key, nil, "first.test"), certificateRef("wild"): issue(t, key, nil, "*.wild.test"), certificateRef("exact"): issue(t, key, nil, "exact.test"),
+		gatewayRef: w.gateway(l), certificateRef("first"): issue(t, key, nil, "first.test"),
+		certificateRef("wild"): issue(t, key, nil, "*.wild.test"), certificateRef("exact"): issue(t, key, nil, "exact.test"),
 	})
 	w.start()
 	w.live()
 	for i := range 1000 {
 		for name, want := range map[string]string{
-			fmt.Sprintf("u%d.test", i): "first.test", fmt.Sprintf("w%d.wild.test", i): "*.wild.test", capitals("exact.test", i): "exact.test",
+			fmt.Sprintf("u%d.test", i): "first.test", fmt.Sprintf("w%d.wild.test", i): "*.wild.test",
+			capitals("exact.test", i): "exact.test",
 		} {
 			w.presents(1, name, want)
 		}

@@ -75,7 +75,10 @@ func newRig(t *testing.T) *rig {
 	local := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 	w := &rig{
 		t: t, xds: local(ports[0]), admin: local(ports[1]), ports: ports[2:], log: filepath.Join(t.TempDir(), "envoy.log"),
-		fleet: fleet.New(fleet.Options{ID: "x", Open: true, Log: zap.NewNop(), Module: func(name string) string { return filepath.Join(modules, files[name]) }}),
+		fleet: fleet.New(fleet.Options{
+			ID: "x", Open: true, Log: zap.NewNop(),
+			Module: func(name string) string { return filepath.Join(modules, files[name]) },
+		}),
 	}
 	t.Cleanup(func() {
 		w.kill()
@@ -117,7 +120,8 @@ func (w *rig) start() time.Duration {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.envoy = exec.Command(envoyPath(w.t), "-c", path, "--concurrency", "2", "--log-level", "warning", "--disable-hot-restart", "--drain-time-s", "1")
+	w.envoy = exec.Command(envoyPath(w.t), "-c", path, "--concurrency", "2", "--log-level", "warning",
+		"--disable-hot-restart", "--drain-time-s", "1")
 	w.envoy.Stdout, w.envoy.Stderr = log, log
 	w.envoy.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	begin := time.Now()
@@ -238,7 +242,8 @@ func (w *rig) dial(listener int, name string) (*tls.Conn, error) {
 func (w *rig) presents(listener int, name, want string) {
 	w.t.Helper()
 	if got, err := w.handshake(listener, name); got != want {
-		w.t.Errorf("listener %d, server name %q: the certificate of %q is presented (%v), want %q", listener, name, got, err, want)
+		w.t.Errorf("listener %d, server name %q: the certificate of %q is presented (%v), want %q", listener, name,
+			got, err, want)
 	}
 }
 
@@ -247,7 +252,8 @@ func (w *rig) fails(listener int, name string) {
 	w.t.Helper()
 	begin := time.Now()
 	if got, err := w.handshake(listener, name); err == nil || time.Since(begin) > 5*time.Second {
-		w.t.Errorf("listener %d, server name %q: the certificate of %q is presented, or the failure took %v (%v)", listener, name, got, time.Since(begin), err)
+		w.t.Errorf("listener %d, server name %q: the certificate of %q is presented, or the failure took %v (%v)", listener,
+			name, got, time.Since(begin), err)
 	}
 }
 
@@ -276,16 +282,21 @@ func (w *rig) stat(name string) int {
 
 // updates counts the changes of listeners that Envoy has taken.
 func (w *rig) updates() int {
-	return w.stat("listener_manager.lds.update_success") + w.stat("listener_manager.listener_modified") + w.stat("listener_manager.listener_in_place_updated")
+	return w.stat("listener_manager.lds.update_success") + w.stat("listener_manager.listener_modified") +
+		w.stat("listener_manager.listener_in_place_updated")
 }
 
 var gatewayRef = resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway}
 
 // gateway has a plain listener and one or more https listeners with certificates of these names.
 func (w *rig) gateway(https ...*configv1.Listener) *configv1.Gateway {
-	g := &configv1.Gateway{Listeners: []*configv1.Listener{{Name: "plain", Address: "127.0.0.1", Port: uint32(w.ports[0])}}}
+	g := &configv1.Gateway{Listeners: []*configv1.Listener{{
+		Name: "plain", Address: "127.0.0.1",
+		Port: uint32(w.ports[0]),
+	}}}
 	for i, l := range https {
-		l.Name, l.Address, l.Port, l.Protocol = fmt.Sprint("https", i+1), "127.0.0.1", uint32(w.ports[i+1]), configv1.Listener_https
+		l.Name, l.Address, l.Port, l.Protocol = fmt.Sprint("https", i+1), "127.0.0.1", uint32(w.ports[i+1]),
+			configv1.Listener_https
 		g.Listeners = append(g.Listeners, proto.CloneOf(l)) // what was applied is not changed any more
 	}
 	return g

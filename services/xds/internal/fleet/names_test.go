@@ -38,12 +38,14 @@ func service(t *testing.T, name string, hosts ...string) *resource.Object {
 func TestNamesOfServices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		f := fleet.New(fleet.Options{ID: "x", Log: zap.NewNop(), Resolver: resolver.Options{Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
-			if host == "known.test" {
-				return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil
-			}
-			return nil, resolver.ErrNotFound
-		}}})
+		f := fleet.New(fleet.Options{ID: "x", Log: zap.NewNop(), Resolver: resolver.Options{
+			Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
+				if host == "known.test" {
+					return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil
+				}
+				return nil, resolver.ErrNotFound
+			},
+		}})
 		done := make(chan error, 1)
 		go func() { done <- f.Run(ctx) }()
 		revision := int64(0)
@@ -65,7 +67,8 @@ func TestNamesOfServices(t *testing.T) {
 		}
 		apply(service(t, "a", "known.test", "192.0.2.7", "nobody.test"), service(t, "b", "nobody.test"))
 		says("nobody.test not_found [a b];", "nobody.test")
-		if got := f.Unsaved(); !reflect.DeepEqual(got, map[string][]netip.Addr{"known.test": {netip.MustParseAddr("192.0.2.1")}, "nobody.test": nil}) {
+		if got := f.Unsaved(); !reflect.DeepEqual(got,
+			map[string][]netip.Addr{"known.test": {netip.MustParseAddr("192.0.2.1")}, "nobody.test": nil}) {
 			t.Errorf("to be written: %v", got)
 		}
 		apply(service(t, "a", "known.test"))

@@ -16,8 +16,8 @@ import (
 	"github.com/marchproxy/marchproxy/services/xds/internal/laststate"
 )
 
-// Quarantine is the quarantine snapshot, to be kept on disk: what every gateway's Envoys have rejected, and what else is
-// served in place of the configuration.
+// Quarantine is the quarantine snapshot, to be kept on disk: what every gateway's Envoys have rejected, and what else
+// is served in place of the configuration.
 func (f *Fleet) Quarantine() []laststate.Quarantined {
 	f.build.Lock()
 	defer f.build.Unlock()
@@ -59,7 +59,10 @@ func (f *Fleet) Quarantine() []laststate.Quarantined {
 
 func body(r *translate.Resource) laststate.Body {
 	r = r.Anywhere()
-	b := laststate.Body{Type: string(r.Type), Name: r.Name, Version: r.Version, Bytes: r.Body.GetValue(), Clusters: r.Clusters, Secrets: r.Secrets, Policies: r.Policies}
+	b := laststate.Body{
+		Type: string(r.Type), Name: r.Name, Version: r.Version, Bytes: r.Body.GetValue(),
+		Clusters: r.Clusters, Secrets: r.Secrets, Policies: r.Policies,
+	}
 	for _, k := range r.Needs {
 		b.Needs = append(b.Needs, string(k.Type), k.Name)
 	}
@@ -71,7 +74,8 @@ func body(r *translate.Resource) laststate.Body {
 
 func unpack(b laststate.Body) *translate.Resource {
 	r := &translate.Resource{
-		Key: translate.Key{Type: translate.Type(b.Type), Name: b.Name}, Version: b.Version, Clusters: b.Clusters, Secrets: b.Secrets, Policies: b.Policies,
+		Key: translate.Key{Type: translate.Type(b.Type), Name: b.Name}, Version: b.Version, Clusters: b.Clusters,
+		Secrets: b.Secrets, Policies: b.Policies,
 		Body: &anypb.Any{TypeUrl: b.Type, Value: b.Bytes},
 	}
 	for i := 0; i+1 < len(b.Needs); i += 2 {

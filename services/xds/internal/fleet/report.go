@@ -55,7 +55,8 @@ type reported struct {
 type ReportOptions struct {
 	// Unsaved is why the last good state cannot be written down; "" where it can, or where it is not given.
 	Unsaved func() string
-	// Behind is what the server is busy with that is behind the event stream; nil where it is not, or where it is not given.
+	// Behind is what the server is busy with that is behind the event stream; nil where it is not, or where it is not
+	// given.
 	Behind func() *status.Behind
 	// Document is the last document at POST /v1/config; nil where there is none, or where it is not given.
 	Document func() *status.Document
@@ -73,7 +74,8 @@ func (f *Fleet) Reporter(last *status.View, opt ReportOptions) *Reporter {
 		opt.Document = func() *status.Document { return nil }
 	}
 	r := &Reporter{
-		f: f, opt: opt, pages: status.NewPages(f.opt.ID, resource.Time(f.started)), gateways: map[string]*reported{}, slow: map[uint64]ads.Laggard{},
+		f: f, opt: opt, pages: status.NewPages(f.opt.ID, resource.Time(f.started)), gateways: map[string]*reported{},
+		slow: map[uint64]ads.Laggard{},
 	}
 	if last != nil {
 		r.absent.Remember(last, time.Now())
@@ -104,14 +106,16 @@ func (r *Reporter) look(now time.Time) status.News {
 	}
 	commit, gateways := r.f.view()
 	s := status.XdsStatus{
-		ID: r.f.opt.ID, Epoch: commit.Epoch, Revision: commit.Revision, State: commit.digest, StartedAt: resource.Time(r.f.started),
-		Live: map[string]int64{}, Connected: map[string]int32{}, Unsaved: r.opt.Unsaved(), Behind: r.opt.Behind(), Document: r.opt.Document(),
-		Lagging: r.now.Lagging, LaggingProxies: r.now.LaggingProxies, Rest: r.now.Rest,
+		ID: r.f.opt.ID, Epoch: commit.Epoch, Revision: commit.Revision, State: commit.digest,
+		StartedAt: resource.Time(r.f.started),
+		Live:      map[string]int64{}, Connected: map[string]int32{}, Unsaved: r.opt.Unsaved(), Behind: r.opt.Behind(),
+		Document: r.opt.Document(),
+		Lagging:  r.now.Lagging, LaggingProxies: r.now.LaggingProxies, Rest: r.now.Rest,
 	}
 	rejected, behind := false, false
 	for name, g := range gateways {
-		// The live revision is read before the rejections: a rejection lets a revision be live without the resource, so in the
-		// other order a report could call a revision live without the rejection that made it so.
+		// The live revision is read before the rejections: a rejection lets a revision be live without the resource, so in
+		// the other order a report could call a revision live without the rejection that made it so.
 		head := g.Revision()
 		s.Live[name] = g.Live()
 		behind = behind || s.Live[name] < head
@@ -141,7 +145,8 @@ func (r *Reporter) look(now time.Time) status.News {
 		!maps.Equal(s.Live, r.said.Live),
 		!maps.Equal(s.Connected, r.said.Connected):
 		return status.Urgent
-	case s.Revision != r.said.Revision, r.pages.Changed(), s.Unsaved != r.said.Unsaved, s.Behind != r.said.Behind, s.Document != r.said.Document,
+	case s.Revision != r.said.Revision, r.pages.Changed(), s.Unsaved != r.said.Unsaved, s.Behind != r.said.Behind,
+		s.Document != r.said.Document,
 		!slices.Equal(s.Lagging, r.said.Lagging), !maps.Equal(s.Rest, r.said.Rest):
 		return status.Some
 	default:
@@ -316,13 +321,16 @@ func (r *Reporter) lag(s *status.XdsStatus, gateways map[string]*ads.Gateway, no
 func (r *Reporter) logLagging(slow map[uint64]ads.Laggard, now time.Time) {
 	for number, x := range slow {
 		if _, known := r.slow[number]; !known {
-			r.f.opt.Log.Warn("an envoy lags", zap.String("envoy", x.ID), zap.String("address", x.Address), zap.Int64("serves", x.Applied),
-				zap.String("lacks", ads.ShortType(x.Lacks.Type)+" "+x.Lacks.Name), zap.Bool("sent", x.Sent), zap.Duration("for", now.Sub(x.Behind)))
+			r.f.opt.Log.Warn("an envoy lags", zap.String("envoy", x.ID), zap.String("address", x.Address), zap.Int64("serves",
+				x.Applied),
+				zap.String("lacks", ads.ShortType(x.Lacks.Type)+" "+x.Lacks.Name), zap.Bool("sent", x.Sent),
+				zap.Duration("for", now.Sub(x.Behind)))
 		}
 	}
 	for number, x := range r.slow {
 		if _, still := slow[number]; !still {
-			r.f.opt.Log.Info("an envoy lags no more, or has gone", zap.String("envoy", x.ID), zap.String("address", x.Address), zap.Duration("after", now.Sub(x.Behind)))
+			r.f.opt.Log.Info("an envoy lags no more, or has gone", zap.String("envoy", x.ID), zap.String("address", x.Address),
+				zap.Duration("after", now.Sub(x.Behind)))
 		}
 	}
 	r.slow = slow

@@ -63,7 +63,10 @@ func dial(tb testing.TB, f *fleet.Fleet, name string) *client {
 		<-done
 	}
 	for _, t := range []string{"cluster.v3.Cluster", "listener.v3.Listener", "route.v3.ScopedRouteConfiguration"} {
-		c.in <- &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: name, Cluster: resource.DefaultGateway}, TypeUrl: "type.googleapis.com/envoy.config." + t}
+		c.in <- &discoveryv3.DeltaDiscoveryRequest{
+			Node:    &corev3.Node{Id: name, Cluster: resource.DefaultGateway},
+			TypeUrl: "type.googleapis.com/envoy.config." + t,
+		}
 	}
 	go func() {
 		defer close(done)
@@ -114,11 +117,13 @@ func (h *heard) says() string {
 		out = append(out, fmt.Sprintf("%s lacks %s", l.ID, l.Resource))
 	}
 	slices.Sort(out)
-	return fmt.Sprintf("live %d, %d connected: %s", h.v.Head.Live[resource.DefaultGateway], h.v.Head.Connected[resource.DefaultGateway], strings.Join(out, ", "))
+	return fmt.Sprintf("live %d, %d connected: %s", h.v.Head.Live[resource.DefaultGateway],
+		h.v.Head.Connected[resource.DefaultGateway], strings.Join(out, ", "))
 }
 
-// TestReport: what is heard of a server's reports is what its Envoys serve; one that hangs is named, with what it lacks,
-// and what all others serve is told; who goes is told with what it served last; and nothing is said where nothing is new.
+// TestReport: what is heard of a server's reports is what its Envoys serve; one that hangs is named, with what it
+// lacks, and what all others serve is told; who goes is told with what it served last; and nothing is said where
+// nothing is new.
 func TestReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Options{ID: "x", Open: true, Log: zap.NewNop(), Module: func(s string) string { return s }})
@@ -153,13 +158,15 @@ func TestReport(t *testing.T) {
 		}
 		want("and nothing is new", status.Nothing, hangs)
 		one.stop()
-		want("the other goes", status.Urgent, "live 1, 1 connected: one gone at 2, two at 1, two lacks ScopedRouteConfiguration http/host-1.example.com")
+		want("the other goes", status.Urgent, "live 1, 1 connected: one gone at 2, two at 1, two lacks "+
+			"ScopedRouteConfiguration http/host-1.example.com")
 		two.hung.Store(false)
 		for _, ack := range two.owed {
 			two.in <- ack
 		}
 		want("it goes on", status.Urgent, "live 2, 1 connected: one gone at 2, two at 2")
-		f.Apply(commit(3, resource.Tombstone(resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway}, 3), resource.Tombstone(resource.Ref{Kind: resource.KindRoute, Name: "route-1"}, 3)))
+		f.Apply(commit(3, resource.Tombstone(resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway}, 3),
+			resource.Tombstone(resource.Ref{Kind: resource.KindRoute, Name: "route-1"}, 3)))
 		want("the gateway is deleted", status.Urgent, "live 0, 0 connected: one gone at 2, two gone at 2")
 	})
 }
@@ -173,7 +180,8 @@ func TestReportSaysState(t *testing.T) {
 		u := commit(7, gatewayOf(t, 7, 10))
 		u.Commit.State = map[string]resource.KindState{resource.KindGateway: {Count: 1, Hash: hash}}
 		f.Apply(u)
-		if news := h.look(); news != status.Urgent || h.v.Head.Revision != 7 || h.v.Head.State != resource.Digest(u.Commit.State) {
+		if news := h.look(); news != status.Urgent || h.v.Head.Revision != 7 ||
+			h.v.Head.State != resource.Digest(u.Commit.State) {
 			t.Errorf("%d: %+v", news, h.v.Head)
 		}
 	}

@@ -31,14 +31,18 @@ func stored(tb testing.TB, kind, name string, revision int64, m proto.Message) *
 
 func gatewayOf(tb testing.TB, revision int64, maxConnections uint32) *resource.Object {
 	return stored(tb, resource.KindGateway, resource.DefaultGateway, revision, &configv1.Gateway{
-		Listeners: []*configv1.Listener{{Name: "http", Port: 10000}}, Limits: &configv1.Limits{MaxConnections: maxConnections},
+		Listeners:     []*configv1.Listener{{Name: "http", Port: 10000}},
+		Limits:        &configv1.Limits{MaxConnections: maxConnections},
 		MetricsEngine: configv1.Gateway_wasm, // whose file is asked for at each build
 	})
 }
 
 func routeOf(tb testing.TB, i int, revision int64, body string) *resource.Object {
 	return stored(tb, resource.KindRoute, fmt.Sprintf("route-%d", i), revision, &configv1.Route{
-		Hosts: []string{fmt.Sprintf("host-%d.example.com", i)}, DirectResponse: &configv1.DirectResponse{Status: 200, Body: body},
+		Hosts: []string{fmt.Sprintf("host-%d.example.com", i)}, DirectResponse: &configv1.DirectResponse{
+			Status: 200,
+			Body:   body,
+		},
 	})
 }
 
@@ -89,7 +93,8 @@ func TestNobodyWaitsForABuild(t *testing.T) {
 			defer close(read)
 			c, ready := f.Head()
 			g, same := f.Gateway(resource.DefaultGateway)
-			if before := revision > 0; ready != before || same != before || (g != nil) != before || f.Admit(resource.DefaultGateway, "") != before {
+			if before := revision > 0; ready != before || same != before || (g != nil) != before ||
+				f.Admit(resource.DefaultGateway, "") != before {
 				t.Errorf("while revision %d is built: ready %v and %v, gateway %v", revision+1, ready, same, g != nil)
 			}
 			report.Look(time.Now())
@@ -97,7 +102,8 @@ func TestNobodyWaitsForABuild(t *testing.T) {
 				t.Errorf("while revision %d is built the head is %d, and reported %d (%v)", revision+1, c.Revision, s.Revision, err)
 			}
 			f.Names(time.Now())
-			if f.Object(resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway}) == nil || len(f.Summary()) != 1 {
+			if f.Object(resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway}) == nil ||
+				len(f.Summary()) != 1 {
 				t.Error("what is being built is not in the state")
 			}
 		}()

@@ -14,8 +14,8 @@ import (
 )
 
 // TestReadsGob: a file of the version before, testdata/gob, whose frames are gobs, is read, and goes on in the form
-// that frames have now. It has two routes, notes, a third route, the addresses of two names, one of which nobody has any
-// more, and the removal of the first route.
+// that frames have now. It has two routes, notes, a third route, the addresses of two names, one of which nobody has
+// any more, and the removal of the first route.
 func TestReadsGob(t *testing.T) {
 	raw, err := os.ReadFile("testdata/gob")
 	if err != nil {
@@ -74,7 +74,8 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// TestNothingQuarantined: where nothing is refused nothing is written, but where something was; a restart knows the same.
+// TestNothingQuarantined: where nothing is refused nothing is written, but where something was; a restart knows the
+// same.
 func TestNothingQuarantined(t *testing.T) {
 	dir := t.TempDir()
 	reopen := func(want int) *laststate.File {

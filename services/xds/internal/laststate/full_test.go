@@ -41,19 +41,23 @@ func TestFullDisk(t *testing.T) {
 		return j.file.Compact(u.Commit, all)
 	}
 	for rev := int64(6); rev < 9; rev++ {
-		if err := write(rev, fmt.Sprint("full", rev)); err == nil || !strings.Contains(err.Error(), "no space left on device") || j.file.Behind() == nil {
+		if err := write(rev, fmt.Sprint("full", rev)); err == nil ||
+			!strings.Contains(err.Error(), "no space left on device") || j.file.Behind() == nil {
 			t.Errorf("revision %d on a full disk: %v, behind %v", rev, err, j.file.Behind())
 		}
 	}
 	if err := j.file.Note(laststate.Notes{ConfigVersion: "8"}); err == nil {
 		t.Error("a note on a full disk is no error")
 	}
-	if err := j.file.SaveQuarantine([]laststate.Quarantined{{Gateway: "g", Reason: strings.Repeat("y", 8<<10)}}); err == nil {
+	if err := j.file.SaveQuarantine([]laststate.Quarantined{
+		{Gateway: "g", Reason: strings.Repeat("y", 8<<10)},
+	}); err == nil {
 		t.Error("a quarantine snapshot on a full disk is no error")
 	}
 	// A restart, on the same full disk.
 	again, saved, found, err := laststate.Open(disk.Dir, secret)
-	if err != nil || !found || saved.Commit.Revision != 5 || !maps.Equal(texts(saved.Objects), good) || again.Behind() == nil {
+	if err != nil || !found || saved.Commit.Revision != 5 || !maps.Equal(texts(saved.Objects), good) ||
+		again.Behind() == nil {
 		t.Errorf("a restart finds %v, revision %d, %v, behind %v", found, saved.Commit.Revision, err, again.Behind())
 	}
 	left, err := filepath.Glob(filepath.Join(disk.Dir, "*.new"))
@@ -66,11 +70,16 @@ func TestFullDisk(t *testing.T) {
 	if err := write(9, "room"); err != nil || j.file.Behind() != nil {
 		t.Fatalf("with room: %v", err)
 	}
-	if err := j.file.Append(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: 10}, Changed: []*resource.Object{object(t, "last", "x", 10)}}); err != nil {
+	if err := j.file.Append(resource.Update{
+		Commit:  resource.Commit{Epoch: "e", Revision: 10},
+		Changed: []*resource.Object{object(t, "last", "x", 10)},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	_, saved, found, err = laststate.Open(disk.Dir, secret)
-	if err != nil || !found || saved.Commit.Revision != 10 || len(saved.Objects) != 5+3+1+1 || saved.Notes.ConfigVersion != "8" {
-		t.Errorf("with room: found %v, revision %d, %d objects, notes %+v, %v", found, saved.Commit.Revision, len(saved.Objects), saved.Notes, err)
+	if err != nil || !found || saved.Commit.Revision != 10 || len(saved.Objects) != 5+3+1+1 ||
+		saved.Notes.ConfigVersion != "8" {
+		t.Errorf("with room: found %v, revision %d, %d objects, notes %+v, %v", found, saved.Commit.Revision,
+			len(saved.Objects), saved.Notes, err)
 	}
 }

@@ -16,7 +16,8 @@ const secret = "a secret of the test's own"
 
 func object(t testing.TB, name, text string, rev int64) *resource.Object {
 	t.Helper()
-	o, err := resource.ParsePayload(fmt.Appendf(nil, `{"kind":"Route","name":%q,"revision":%d,"spec":{"direct_response":{"status":200,"body":%q}}}`, name, rev, text))
+	o, err := resource.ParsePayload(fmt.Appendf(nil, `{"kind":"Route","name":%q,"revision":%d,`+
+		`"spec":{"direct_response":{"status":200,"body":%q}}}`, name, rev, text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,12 +121,16 @@ func read(t testing.TB, j *journal, raw []byte) int64 {
 		t.Errorf("revision %d with %v", rev, texts(saved.Objects))
 	}
 	// It goes on from there, and the next start finds that.
-	if err := f.Append(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: 100}, Changed: []*resource.Object{object(t, "next", "x", 100)}}); err != nil {
+	if err := f.Append(resource.Update{
+		Commit:  resource.Commit{Epoch: "e", Revision: 100},
+		Changed: []*resource.Object{object(t, "next", "x", 100)},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	_, again, found, err := laststate.Open(dir, secret)
 	if err != nil || !found || again.Commit.Revision != 100 || len(again.Objects) != len(saved.Objects)+1 {
-		t.Errorf("after a commit on top of revision %d: found %v, revision %d, %d objects, %v", rev, found, again.Commit.Revision, len(again.Objects), err)
+		t.Errorf("after a commit on top of revision %d: found %v, revision %d, %d objects, %v", rev, found,
+			again.Commit.Revision, len(again.Objects), err)
 	}
 	return rev
 }
@@ -173,7 +178,8 @@ func TestOtherKey(t *testing.T) {
 	if err != nil || found || len(saved.Objects) > 0 {
 		t.Fatalf("found %v, %d objects, %v", found, len(saved.Objects), err)
 	}
-	if aside, err := os.ReadFile(filepath.Join(j.dir, "last-state.unreadable")); err != nil || string(aside) != string(raw) {
+	if aside, err := os.ReadFile(filepath.Join(j.dir, "last-state.unreadable")); err != nil ||
+		string(aside) != string(raw) {
 		t.Errorf("the old file is not kept: %v", err)
 	}
 	c := resource.Commit{Epoch: "e", Revision: 1}
@@ -183,7 +189,8 @@ func TestOtherKey(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, saved, found, err := laststate.Open(j.dir, "another secret of the test's"); err != nil || !found || len(saved.Objects) != 1 {
+	if _, saved, found, err := laststate.Open(j.dir, "another secret of the test's"); err != nil || !found ||
+		len(saved.Objects) != 1 {
 		t.Errorf("the new file: found %v, %d objects, %v", found, len(saved.Objects), err)
 	}
 }
@@ -236,7 +243,10 @@ func TestNotes(t *testing.T) {
 // TestQuarantine: what was refused is kept sealed; another key's is as good as none.
 func TestQuarantine(t *testing.T) {
 	j := open(t, t.TempDir())
-	records := []laststate.Quarantined{{Gateway: "default", Type: "t", Name: "n", Version: "v", Reason: "why", Revision: 3, Good: &laststate.Body{Name: "n", Bytes: []byte("b")}}}
+	records := []laststate.Quarantined{{
+		Gateway: "default", Type: "t", Name: "n", Version: "v", Reason: "why", Revision: 3,
+		Good: &laststate.Body{Name: "n", Bytes: []byte("b")},
+	}}
 	if err := j.file.SaveQuarantine(records); err != nil {
 		t.Fatal(err)
 	}

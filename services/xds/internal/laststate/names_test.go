@@ -33,14 +33,22 @@ func TestNames(t *testing.T) {
 	}
 	say(map[string][]netip.Addr{"early": addrs("192.0.2.9")}) // before the first commit
 	j.commit(object(t, "r", "x", 1))
-	say(map[string][]netip.Addr{"db": addrs("192.0.2.1"), "web": addrs("192.0.2.2", "2001:db8::1"), "gone": addrs("192.0.2.3")})
+	say(map[string][]netip.Addr{
+		"db": addrs("192.0.2.1"), "web": addrs("192.0.2.2", "2001:db8::1"),
+		"gone": addrs("192.0.2.3"),
+	})
 	j.commit(object(t, "r", "y", 2))
 	say(map[string][]netip.Addr{"db": addrs("192.0.2.4"), "gone": nil})
-	want := map[string][]netip.Addr{"early": addrs("192.0.2.9"), "db": addrs("192.0.2.4"), "web": addrs("192.0.2.2", "2001:db8::1")}
+	want := map[string][]netip.Addr{
+		"early": addrs("192.0.2.9"), "db": addrs("192.0.2.4"),
+		"web": addrs("192.0.2.2", "2001:db8::1"),
+	}
 	for range 3 { // each opening writes the file anew
 		_, saved, found, err := laststate.Open(j.dir, secret)
-		if err != nil || !found || !reflect.DeepEqual(saved.Names, want) || saved.Commit.Revision != 2 || len(saved.Objects) != 1 {
-			t.Fatalf("found %v at revision %d with %d objects and the names %v, %v", found, saved.Commit.Revision, len(saved.Objects), saved.Names, err)
+		if err != nil || !found || !reflect.DeepEqual(saved.Names, want) || saved.Commit.Revision != 2 ||
+			len(saved.Objects) != 1 {
+			t.Fatalf("found %v at revision %d with %d objects and the names %v, %v", found, saved.Commit.Revision,
+				len(saved.Objects), saved.Names, err)
 		}
 	}
 }

@@ -22,7 +22,10 @@ func (j *journal) all() (out []*resource.Object) {
 // add writes a commit, and no snapshot.
 func (j *journal) add(rev int64, o *resource.Object) {
 	j.t.Helper()
-	if err := j.file.Append(resource.Update{Commit: resource.Commit{Epoch: "e", Revision: rev}, Changed: []*resource.Object{o}}); err != nil {
+	if err := j.file.Append(resource.Update{
+		Commit:  resource.Commit{Epoch: "e", Revision: rev},
+		Changed: []*resource.Object{o},
+	}); err != nil {
 		j.t.Fatal(err)
 	}
 	j.now[o.Ref()] = o
@@ -38,7 +41,8 @@ func TestBeside(t *testing.T) {
 		_, saved, ok, err := laststate.Open(copied(t, j.dir), secret)
 		if err != nil || !ok || saved.Commit.Revision != rev || !maps.Equal(texts(saved.Objects), texts(j.all())) ||
 			saved.Notes != j.file.Notes() || len(saved.Names) != int(rev)-1 {
-			t.Errorf("%s: found %v, revision %d, %d objects, %v, %v, %v", when, ok, saved.Commit.Revision, len(saved.Objects), saved.Notes, saved.Names, err)
+			t.Errorf("%s: found %v, revision %d, %d objects, %v, %v, %v", when, ok, saved.Commit.Revision, len(saved.Objects),
+				saved.Notes, saved.Names, err)
 		}
 	}
 	next := func(rev int64) {
@@ -47,7 +51,9 @@ func TestBeside(t *testing.T) {
 		if err := j.file.Note(laststate.Notes{ConfigVersion: fmt.Sprint(rev)}); err != nil {
 			t.Fatal(err)
 		}
-		if err := j.file.Resolved(map[string][]netip.Addr{fmt.Sprint("n", rev): {netip.MustParseAddr("192.0.2.1")}}); err != nil {
+		if err := j.file.Resolved(map[string][]netip.Addr{
+			fmt.Sprint("n", rev): {netip.MustParseAddr("192.0.2.1")},
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -176,8 +176,8 @@ func (r *Resolver) Forget(host string) {
 	}
 }
 
-// Restore hands over the addresses that an earlier process has found. They count for names that are followed and whose first
-// lookup fails or is not answered by the deadline.
+// Restore hands over the addresses that an earlier process has found. They count for names that are followed and whose
+// first lookup fails or is not answered by the deadline.
 func (r *Resolver) Restore(saved map[string][]netip.Addr) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -216,8 +216,8 @@ func (r *Resolver) Unsaved() map[string][]netip.Addr {
 	return out
 }
 
-// Unresolved lists the names without an address, in order; the list is not to be changed. One whose addresses have just come is listed until
-// changed has returned.
+// Unresolved lists the names without an address, in order; the list is not to be changed. One whose addresses have just
+// come is listed until changed has returned.
 func (r *Resolver) Unresolved() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

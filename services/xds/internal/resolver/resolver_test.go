@@ -70,7 +70,9 @@ func run(t *testing.T, f func(z *zone, r *resolver.Resolver, changed func() []st
 }
 
 // runAfter does something before the resolver runs.
-func runAfter(t *testing.T, before func(*zone, *resolver.Resolver), f func(z *zone, r *resolver.Resolver, changed func() []string)) {
+func runAfter(
+	t *testing.T, before func(*zone, *resolver.Resolver), f func(z *zone, r *resolver.Resolver, changed func() []string),
+) {
 	synctest.Test(t, func(t *testing.T) {
 		z := &zone{
 			answers: map[string][]string{}, slow: map[string]bool{}, errs: map[string]error{}, parts: map[string]error{},

@@ -38,7 +38,8 @@ func elsewhere(dns string, names []string) error {
 	if err := syscall.Mount("tmpfs", "/etc", "tmpfs", 0, ""); err != nil {
 		return fmt.Errorf("mount an empty /etc: %w", err)
 	}
-	if err := os.WriteFile("/etc/resolv.conf", []byte("nameserver 127.0.0.1\nsearch corp.test\noptions ndots:1 attempts:1\n"), 0o644); err != nil {
+	if err := os.WriteFile("/etc/resolv.conf", []byte("nameserver 127.0.0.1\nsearch corp.test\noptions ndots:1 "+
+		"attempts:1\n"), 0o644); err != nil {
 		return err
 	}
 	lookup := resolver.System(dns)

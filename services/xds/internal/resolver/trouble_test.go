@@ -48,7 +48,8 @@ func TestTroubles(t *testing.T) {
 		}
 		for problem, err := range map[status.Problem]error{
 			status.NameNotFound: resolver.ErrNotFound, status.NameNoAddresses: resolver.ErrNoAddresses,
-			status.NameTimeout: context.DeadlineExceeded, status.NameFailed: errors.New("DNS server 192.0.2.53:53 answers SERVFAIL"),
+			status.NameTimeout: context.DeadlineExceeded,
+			status.NameFailed:  errors.New("DNS server 192.0.2.53:53 answers SERVFAIL"),
 		} {
 			z.change(func() { z.answers["a"], z.errs["a"] = nil, err })
 			time.Sleep(6 * time.Second)
@@ -57,7 +58,8 @@ func TestTroubles(t *testing.T) {
 			}
 			began := r.Troubles()[0].Since
 			time.Sleep(time.Minute)
-			if got := r.Troubles()[0]; !got.Since.Equal(began) || (problem == status.NameFailed && !strings.Contains(got.Reason, "SERVFAIL")) {
+			if got := r.Troubles()[0]; !got.Since.Equal(began) ||
+				(problem == status.NameFailed && !strings.Contains(got.Reason, "SERVFAIL")) {
 				t.Errorf("a minute later, since %s: %+v", began, got)
 			}
 			want(t, r, "a", true, "192.0.2.1", "192.0.2.2")

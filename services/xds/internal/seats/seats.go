@@ -131,7 +131,8 @@ type Seats struct {
 // New returns seats without limits; self is this server's id among the others.
 func New(self string) *Seats {
 	return &Seats{
-		self: self, limits: map[string]int{}, license: map[string]string{}, here: map[Holder]*connection{}, known: map[key][]*connection{},
+		self: self, limits: map[string]int{}, license: map[string]string{}, here: map[Holder]*connection{},
+		known: map[key][]*connection{},
 		there: map[string]report{}, gone: map[key][]absent{},
 	}
 }

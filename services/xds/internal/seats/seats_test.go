@@ -59,7 +59,10 @@ func (w *cluster) start(id string) *server {
 func (w *cluster) join(id, name string) *envoy {
 	s := w.servers[id]
 	w.ports++
-	e := &envoy{Proxy: seats.Proxy{Gateway: "default", ID: name, Address: fmt.Sprintf("192.0.2.1:%d", w.ports), Connected: time.Now()}}
+	e := &envoy{Proxy: seats.Proxy{
+		Gateway: "default", ID: name, Address: fmt.Sprintf("192.0.2.1:%d", w.ports),
+		Connected: time.Now(),
+	}}
 	s.has[name] = e
 	s.seats.Join(e.Proxy, e)
 	w.exchange()
