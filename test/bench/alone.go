@@ -36,8 +36,10 @@ func NewAlone(ctx context.Context, routes *Routes, n int) (f *Alone, err error) 
 	if err != nil {
 		return nil, err
 	}
-	f = &Alone{routes: routes, state: config.New(), builder: translate.NewBuilder(resource.DefaultGateway, translate.Options{})}
-	gw, err := resource.New(resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway}, &configv1.Gateway{Listeners: []*configv1.Listener{{Name: "http", Port: uint32(ports[0])}}})
+	f = &Alone{routes: routes, state: config.New(), builder: translate.NewBuilder(resource.DefaultGateway,
+		translate.Options{})}
+	gw, err := resource.New(resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway},
+		&configv1.Gateway{Listeners: []*configv1.Listener{{Name: "http", Port: uint32(ports[0])}}})
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +62,8 @@ func NewAlone(ctx context.Context, routes *Routes, n int) (f *Alone, err error) 
 	if err != nil {
 		return nil, err
 	}
-	if f.envoy, err = floor.StartEnvoy(ctx, path, f.server.Addr(), net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1])), 1); err != nil {
+	if f.envoy, err = floor.StartEnvoy(ctx, path, f.server.Addr(), net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1])),
+		1); err != nil {
 		return nil, err
 	}
 	for t0 := time.Now(); ; time.Sleep(20 * time.Millisecond) {

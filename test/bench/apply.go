@@ -76,7 +76,9 @@ func AwaitLive(ctx context.Context, s *harness.System, revision int64) error {
 }
 
 // Load applies the routes from one number up to another, some thousand at a time, and says how far it is.
-func Load(ctx context.Context, s *harness.System, routes *Routes, from, to int, say func(format string, args ...any)) error {
+func Load(
+	ctx context.Context, s *harness.System, routes *Routes, from, to int, say func(format string, args ...any),
+) error {
 	const most = 10000
 	for at := from; at < to; at += most {
 		end := min(at+most, to)

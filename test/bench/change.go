@@ -72,7 +72,9 @@ func Measure(ctx context.Context, s *harness.System, routes *Routes, n, changes 
 
 // Change changes route i, and asks the proxy until it is seen. It returns the milliseconds until then, and until
 // wait=live returned.
-func Change(ctx context.Context, s *harness.System, routes *Routes, p *probe.Conn, i int, mark string) (seen, live float64, err error) {
+func Change(
+	ctx context.Context, s *harness.System, routes *Routes, p *probe.Conn, i int, mark string,
+) (seen, live float64, err error) {
 	done := make(chan error, 1)
 	t0 := time.Now()
 	go func() {

@@ -23,7 +23,9 @@ type Routes struct {
 // NewRoutes starts the backend that all services have; [Routes.Close] ends it.
 func NewRoutes(perService int) (*Routes, error) {
 	r := &Routes{PerService: perService}
-	r.backend = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
+	r.backend = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "ok")
+	}))
 	port, err := strconv.Atoi(r.backend.URL[strings.LastIndexByte(r.backend.URL, ':')+1:])
 	r.port = port
 	return r, err
@@ -60,7 +62,10 @@ func (r *Routes) Documents(from, to int) []map[string]any {
 	for i := from; i < to && r.PerService > 0; i++ {
 		if i%r.PerService == 0 {
 			endpoint := map[string]any{"host": "127.0.0.1", "port": r.port}
-			out = append(out, map[string]any{"kind": resource.KindService, "name": r.service(i), "spec": map[string]any{"endpoints": []any{endpoint}}})
+			out = append(out, map[string]any{
+				"kind": resource.KindService, "name": r.service(i),
+				"spec": map[string]any{"endpoints": []any{endpoint}},
+			})
 		}
 	}
 	for i := from; i < to; i++ {

@@ -32,14 +32,16 @@ func TestAbsentEnvoy(t *testing.T) {
 	}
 	gone := func() string {
 		got, l := put("two")
-		if got != 202 || l.State != "no_proxies" || len(l.Absent) != 1 || l.Absent[0].ID != served.ID || l.Absent[0].AppliedRevision != served.AppliedRevision {
+		if got != 202 || l.State != "no_proxies" || len(l.Absent) != 1 || l.Absent[0].ID != served.ID ||
+			l.Absent[0].AppliedRevision != served.AppliedRevision {
 			return fmt.Sprintf("%d %+v", got, l)
 		}
 		if want := "Envoy " + served.ID + " of gateway default is not connected since "; !strings.Contains(l.Reason, want) {
 			return fmt.Sprintf("%q lacks %q", l.Reason, want)
 		}
 		all := proxiesOf(t, s)
-		if len(all) != 1 || all[0].Connected || all[0].AppliedRevision != served.AppliedRevision || all[0].LastSeenAt == "" || all[0].Xds != "dev" {
+		if len(all) != 1 || all[0].Connected || all[0].AppliedRevision != served.AppliedRevision || all[0].LastSeenAt == "" ||
+			all[0].Xds != "dev" {
 			return fmt.Sprintf("%+v", all)
 		}
 		return ""
@@ -81,13 +83,15 @@ func TestNobodyIsBackYet(t *testing.T) {
 	s.Kill("api", "xds")
 	for part, url := range map[string]string{"api": s.API, "xds": s.XDS} {
 		eventually(t, func() string {
-			if got, _, err := s.Call(t.Context(), "GET", url+"/readyz", nil); err != nil || got != 200 || s.Pid(part) == olds[part] {
+			if got, _, err := s.Call(t.Context(), "GET", url+"/readyz", nil); err != nil || got != 200 ||
+				s.Pid(part) == olds[part] {
 				return part + " does not come back"
 			}
 			return ""
 		})
 	}
-	if got, l := liveRoute(t, s, "two", "3s"); got != 202 || l.State != "timeout" || !strings.Contains(l.Reason, "is not back yet") {
+	if got, l := liveRoute(t, s, "two", "3s"); got != 202 || l.State != "timeout" ||
+		!strings.Contains(l.Reason, "is not back yet") {
 		t.Errorf("%d %+v", got, l)
 	}
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
@@ -107,7 +111,10 @@ func TestClockOff(t *testing.T) {
 	nc := s.JetStream(t).Conn()
 	say := func() {
 		t.Helper()
-		raw, err := json.Marshal(status.AgentStatus{ID: "edge-7", At: resource.Time(time.Now().Add(95 * time.Second)), Envoy: "envoy-7", EnvoyGateway: "default"})
+		raw, err := json.Marshal(status.AgentStatus{
+			ID: "edge-7", At: resource.Time(time.Now().Add(95 * time.Second)),
+			Envoy: "envoy-7", EnvoyGateway: "default",
+		})
 		if err == nil {
 			err = nc.Publish(status.SubjectPrefix+"agent.edge-7", raw)
 		}
@@ -115,7 +122,8 @@ func TestClockOff(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const want = "its clock is 1m35s ahead of the api's, so that envoy-7 accepts tokens that have ended, or refuses good ones"
+	const want = "its clock is 1m35s ahead of the api's, so that envoy-7 accepts tokens that have ended, or " +
+		"refuses good ones"
 	eventually(t, func() string {
 		say()
 		var st api.Status
@@ -123,7 +131,8 @@ func TestClockOff(t *testing.T) {
 		if err == nil {
 			err = json.Unmarshal(raw, &st)
 		}
-		if err != nil || len(st.Troubles) != 1 || st.Troubles[0].Part != "node edge-7" || !strings.HasPrefix(st.Troubles[0].Reason, want) || st.Troubles[0].Since == "" {
+		if err != nil || len(st.Troubles) != 1 || st.Troubles[0].Part != "node edge-7" ||
+			!strings.HasPrefix(st.Troubles[0].Reason, want) || st.Troubles[0].Since == "" {
 			return fmt.Sprintf("%s %v", raw, err)
 		}
 		return ""
@@ -131,7 +140,8 @@ func TestClockOff(t *testing.T) {
 	c := &terminalOf{T: t, s: s, dir: t.TempDir()}
 	c.says(c.text("status"), "TROUBLE", "node edge-7: its clock is 1m35s ahead")
 	_, raw, err := s.Call(t.Context(), "GET", s.API+"/metrics", nil)
-	if err != nil || !strings.Contains(string(raw), `marchproxy_api_clock_offset_seconds{part="node edge-7"} 9`) || !strings.Contains(string(raw), `marchproxy_api_clock_offset_seconds{part="xds dev"} `) {
+	if err != nil || !strings.Contains(string(raw), `marchproxy_api_clock_offset_seconds{part="node edge-7"} 9`) ||
+		!strings.Contains(string(raw), `marchproxy_api_clock_offset_seconds{part="xds dev"} `) {
 		t.Errorf("metrics: %v\n%s", err, raw)
 	}
 }

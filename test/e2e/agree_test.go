@@ -41,13 +41,16 @@ func TestValidateAgrees(t *testing.T) {
 		"a service that is not": {route("", "{backends: [{service: nowhere}]}"), false},
 		"two in one file":       {route("", "{"+reply+"}") + "---\n" + route("", "{"+reply+"}"), false},
 		"a broken expression":   {route("", `{path: {regex: "("}, `+reply+"}"), false},
-		"two listeners, a port": {"kind: Gateway\nname: g\nspec: {listeners: [{name: a, port: 81}, {name: b, port: 81}]}\n", false},
-		"a chain of nothing":    {"kind: Certificate\nname: c\nspec: {chain: nothing}\n", false},
-		"no gateway":            {route("", "{gateways: [nowhere], "+reply+"}"), false},
-		"a port of 010":         {"kind: Service\nname: s\nspec: {endpoints: [{host: 127.0.0.1, port: 010}]}\n", false},
-		"no endpoint":           {"kind: Service\nname: s\nspec: {endpoints: []}\n", true},
-		"a date of no form":     {"kind: License\nname: l\nspec: {expires_at: soon}\n", false},
-		"a date":                {"kind: License\nname: l\nspec: {expires_at: 2030-01-01T00:00:00Z}\n", true},
+		"two listeners, a port": {
+			"kind: Gateway\nname: g\nspec: {listeners: [{name: a, port: 81}, {name: b, port: 81}]}\n",
+			false,
+		},
+		"a chain of nothing": {"kind: Certificate\nname: c\nspec: {chain: nothing}\n", false},
+		"no gateway":         {route("", "{gateways: [nowhere], "+reply+"}"), false},
+		"a port of 010":      {"kind: Service\nname: s\nspec: {endpoints: [{host: 127.0.0.1, port: 010}]}\n", false},
+		"no endpoint":        {"kind: Service\nname: s\nspec: {endpoints: []}\n", true},
+		"a date of no form":  {"kind: License\nname: l\nspec: {expires_at: soon}\n", false},
+		"a date":             {"kind: License\nname: l\nspec: {expires_at: 2030-01-01T00:00:00Z}\n", true},
 	} {
 		c.file("f.yaml", x.text)
 		for _, args := range [][]string{{"validate", "-f", "f.yaml"}, {"apply", "-f", "f.yaml", "--dry-run"}} {
@@ -57,7 +60,8 @@ func TestValidateAgrees(t *testing.T) {
 			if (err == nil) != x.good {
 				t.Errorf("%s: %s ends with %v, good: %v\n%s", name, args[0], err, x.good, out)
 			}
-			if strings.Contains(string(out), "Go ") || strings.Contains(string(out), "unmarshal") || strings.Contains(string(out), "regex pattern") {
+			if strings.Contains(string(out), "Go ") || strings.Contains(string(out), "unmarshal") ||
+				strings.Contains(string(out), "regex pattern") {
 				t.Errorf("%s: %s says, in words that are not for people:\n%s", name, args[0], out)
 			}
 		}

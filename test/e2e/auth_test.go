@@ -24,12 +24,16 @@ func TestAuthPolicy(t *testing.T) {
 	url := s.API + "/v1/auth-policies/staff?wait=live"
 	call(t, s, "PUT", s.API+"/v1/services/web", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":`+echo(t)+`}]}}`, 201)
 	policy := func(keys string, more string) string {
-		return `{"spec":{"jwt":{"keys":[` + keys + `],"forward_claims":[{"claim":["sub"],"header":"x-user"}],"required_claims":[{"claim":["role"],"values":["admin"]}]},
+		return `{"spec":{"jwt":{"keys":[` +
+			keys +
+			`],"forward_claims":[{"claim":["sub"],"header":"x-user"}],"required_claims":[{"claim":["role"],"values":["admin"]}]},
 			"tokens":[{"name":"ci","value":"` + opaque + `","subject":"ci"}],"strip":true` + more + `}}`
 	}
 	// Before there is any policy, a connection and a WebSocket are open.
-	call(t, s, "PUT", s.API+"/v1/routes/ws?wait=live", `{"spec":{"hosts":["ws.test"],"backends":[{"service":"web"}],"websocket":true}}`, 201)
-	call(t, s, "PUT", s.API+"/v1/routes/open?wait=live", `{"spec":{"hosts":["a.test"],"path":{"prefix":"/open"},"backends":[{"service":"web"}]}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/ws?wait=live", `{"spec":{"hosts":["ws.test"],"backends":[{"service":"web"}],`+
+		`"websocket":true}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/open?wait=live", `{"spec":{"hosts":["a.test"],"path":{"prefix":"/open"},`+
+		`"backends":[{"service":"web"}]}}`, 201)
 	ws := visit(t, s, "ws.test")
 	if status, _, _ := ws.get("/", "", "Upgrade: websocket", "Connection: Upgrade"); status != 101 {
 		t.Fatalf("upgrade: %d", status)
@@ -39,7 +43,8 @@ func TestAuthPolicy(t *testing.T) {
 	v.want(200, "/open", "")
 
 	call(t, s, "PUT", url, policy(hmacKey("k1", firstSecret), `,"exempt_paths":[{"path":"/public","prefix":true}]`), 201)
-	call(t, s, "PUT", s.API+"/v1/routes/private?wait=live", `{"spec":{"hosts":["a.test"],"auth_policy":"staff","backends":[{"service":"web"}]}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/private?wait=live", `{"spec":{"hosts":["a.test"],"auth_policy":"staff",`+
+		`"backends":[{"service":"web"}]}}`, 201)
 	admin := jwt.MapClaims{"sub": "ann", "role": "admin"}
 	first, second := signed(t, "k1", firstSecret, admin), signed(t, "k2", secondSecret, admin)
 
@@ -52,7 +57,8 @@ func TestAuthPolicy(t *testing.T) {
 	}
 	v.want(401, "/x", second)
 	v.want(403, "/x", signed(t, "k1", firstSecret, jwt.MapClaims{"sub": "ann"}))
-	v.want(401, "/x", signed(t, "k1", firstSecret, jwt.MapClaims{"role": "admin", "exp": time.Now().Add(-2 * time.Minute).Unix()}))
+	v.want(401, "/x", signed(t, "k1", firstSecret,
+		jwt.MapClaims{"role": "admin", "exp": time.Now().Add(-2 * time.Minute).Unix()}))
 	v.want(200, "/public/x", "")
 	v.want(401, "/publicx", "")
 	if got := v.want(200, "/open", "", "X-User: root"); !strings.Contains(got, "X-User=;") {
@@ -79,7 +85,8 @@ func TestAuthPolicy(t *testing.T) {
 		t.Errorf("%d listeners were changed (%v): ECDS filter configs are there to avoid that", n, err)
 	}
 	call(t, s, "DELETE", s.API+"/v1/auth-policies/staff", nil, 409)
-	call(t, s, "PUT", s.API+"/v1/routes/private?wait=live", `{"spec":{"hosts":["a.test"],"auth_policy":"none","backends":[{"service":"web"}]}}`, 200)
+	call(t, s, "PUT", s.API+"/v1/routes/private?wait=live", `{"spec":{"hosts":["a.test"],"auth_policy":"none",`+
+		`"backends":[{"service":"web"}]}}`, 200)
 	v.want(200, "/x", "")
 	call(t, s, "DELETE", s.API+"/v1/auth-policies/staff?wait=live", nil, 200)
 	ws.say("at the end")
@@ -88,7 +95,8 @@ func TestAuthPolicy(t *testing.T) {
 // relistened counts the listeners that Envoy has modified since its start.
 func relistened(t *testing.T, s *harness.System) (n int, err error) {
 	t.Helper()
-	_, raw, err := s.Call(t.Context(), "GET", s.Admin+"/stats?filter=listener_manager.listener_(modified|in_place_updated)", nil)
+	_, raw, err := s.Call(t.Context(), "GET",
+		s.Admin+"/stats?filter=listener_manager.listener_(modified|in_place_updated)", nil)
 	for line := range strings.Lines(string(raw)) {
 		var one int
 		if _, value, ok := strings.Cut(line, ": "); ok {

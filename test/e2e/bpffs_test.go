@@ -36,38 +36,48 @@ func TestBPFFileSystem(t *testing.T) {
 	}{
 		{
 			name: "nothing is mounted", guards: true,
-			says: []string{`mounted a BPF file system, which was not there","at":"/sys/fs/bpf"`}, warns: "is pinned in /sys/fs/bpf/marchproxy, on a file system of this container's own",
+			says:  []string{`mounted a BPF file system, which was not there","at":"/sys/fs/bpf"`},
+			warns: "is pinned in /sys/fs/bpf/marchproxy, on a file system of this container's own",
 		},
 		{
-			name: "nothing is mounted, and a directory is asked for", env: []string{"XDP_PIN_DIR=/sys/fs/bpf/mine"}, guards: true,
-			says: []string{`"at":"/sys/fs/bpf"`}, warns: "is pinned in /sys/fs/bpf/mine,",
+			name: "nothing is mounted, and a directory is asked for", env: []string{"XDP_PIN_DIR=/sys/fs/bpf/mine"},
+			guards: true,
+			says:   []string{`"at":"/sys/fs/bpf"`}, warns: "is pinned in /sys/fs/bpf/mine,",
 		},
 		{name: "one is mounted", preparation: "mount -t bpf bpf /sys/fs/bpf", guards: true},
 		{
 			name: "another file system is there", preparation: "mount -t tmpfs none /sys/fs/bpf", guards: true,
-			says:  []string{`"at":"` + own + `"`},
-			warns: "is pinned in " + own + "/marchproxy, not in /sys/fs/bpf/marchproxy: not a BPF file system: /sys/fs/bpf is a tmpfs",
+			says: []string{`"at":"` + own + `"`},
+			warns: "is pinned in " + own + "/marchproxy, not in /sys/fs/bpf/marchproxy: not a BPF file system: " +
+				"/sys/fs/bpf is a tmpfs",
 		},
 		{
 			name: "another file system is there, and an earlier agent has found its place", guards: true,
-			preparation: "mount -t tmpfs none /sys/fs/bpf; mkdir -p " + own + "; mount -t bpf bpf " + own + "; mkdir " + own + "/marchproxy; umount /sys/fs/bpf",
-			warns:       "is pinned in " + own + "/marchproxy, where an earlier agent put it",
+			preparation: "mount -t tmpfs none /sys/fs/bpf; mkdir -p " + own + "; mount -t bpf bpf " + own + "; mkdir " + own +
+				"/marchproxy; umount /sys/fs/bpf",
+			warns: "is pinned in " + own + "/marchproxy, where an earlier agent put it",
 		},
 		{
 			name: "it cannot be written", preparation: "mount -t bpf -o ro bpf /sys/fs/bpf", guards: true,
 			says: []string{`"at":"` + own + `"`}, warns: "the BPF file system cannot be written",
 		},
 		{
-			name: "another file system is there, and it is asked for", preparation: "mount -t tmpfs none /sys/fs/bpf", env: []string{"XDP_PIN_DIR=/sys/fs/bpf/mine"},
+			name: "another file system is there, and it is asked for", preparation: "mount -t tmpfs none /sys/fs/bpf",
+			env:  []string{"XDP_PIN_DIR=/sys/fs/bpf/mine"},
 			says: []string{"pin /sys/fs/bpf/mine: not a BPF file system: /sys/fs/bpf is a tmpfs", "leave XDP_PIN_DIR unset"},
 		},
 		{
 			name: "nothing is mounted, and it may not", command: []string{"setpriv", "--bounding-set=-sys_admin"},
-			says: []string{"pin /sys/fs/bpf/marchproxy: not a BPF file system: nothing is mounted at /sys/fs/bpf", "root must run: mount -t bpf bpf /sys/fs/bpf;"},
+			says: []string{
+				"pin /sys/fs/bpf/marchproxy: not a BPF file system: nothing is mounted at /sys/fs/bpf",
+				"root must run: mount -t bpf bpf /sys/fs/bpf;",
+			},
 		},
 		{
-			name: "another is there, and it may not", preparation: "mount -t tmpfs none /sys/fs/bpf", command: []string{"setpriv", "--bounding-set=-sys_admin"},
-			says: []string{"/sys/fs/bpf is a tmpfs, and " + own + " cannot have one", "root must run: mount -t bpf bpf " + own + ";"},
+			name: "another is there, and it may not", preparation: "mount -t tmpfs none /sys/fs/bpf",
+			command: []string{"setpriv", "--bounding-set=-sys_admin"},
+			says: []string{"/sys/fs/bpf is a tmpfs, and " + own + " cannot have one", "root must run: mount -t bpf bpf " +
+				own + ";"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -77,7 +87,8 @@ func TestBPFFileSystem(t *testing.T) {
 			}
 			t.Cleanup(func() { _ = w.Close() }) // the namespace is this test's own
 			a, err := harness.StartAgent(append([]string{
-				"NATS_URL=" + nats, "XDP_INTERFACE=" + w.Interface, "MARCHPROXY_STATE_DIR=" + t.TempDir(), "AGENT_ID=" + w.Namespace,
+				"NATS_URL=" + nats, "XDP_INTERFACE=" + w.Interface, "MARCHPROXY_STATE_DIR=" + t.TempDir(),
+				"AGENT_ID=" + w.Namespace,
 			}, c.env...), append(bare(c.preparation), c.command...)...)
 			if err != nil {
 				t.Fatal(err)

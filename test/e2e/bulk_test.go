@@ -20,12 +20,18 @@ func TestManyDeleted(t *testing.T) {
 	var routes []any
 	for i := range many {
 		name := fmt.Sprint("bulk", i)
-		routes = append(routes, object{"kind": "Route", "name": name, "spec": object{"hosts": []string{name + ".example.com"}, "direct_response": object{"status": 200}}})
+		routes = append(routes, object{"kind": "Route", "name": name, "spec": object{
+			"hosts":           []string{name + ".example.com"},
+			"direct_response": object{"status": 200},
+		}})
 	}
 	apply := func(what string, resources []any) {
 		t.Helper()
 		began := time.Now()
-		r := call(t, s, "POST", s.API+"/v1/apply?wait=live&timeout=60s", object{"owner": "bulk", "prune": true, "allow_empty": true, "resources": resources}, 200)
+		r := call(t, s, "POST", s.API+"/v1/apply?wait=live&timeout=60s", object{
+			"owner": "bulk", "prune": true,
+			"allow_empty": true, "resources": resources,
+		}, 200)
 		if live, ok := r["live"].(object); !ok || live["live"] != true {
 			t.Fatalf("%s: %v", what, r["live"])
 		}

@@ -171,12 +171,14 @@ func TestCapabilitiesAreGivenUp(t *testing.T) {
 				t.Fatal(err)
 			}
 			call(t, g.System, "PUT", g.API+"/v1/gateways/"+gateway, map[string]any{"spec": map[string]any{
-				"listeners": []any{map[string]any{"name": "http", "port": port, "address": "127.0.0.1"}}, "api_keys": keys(t, g.System),
+				"listeners": []any{map[string]any{"name": "http", "port": port, "address": "127.0.0.1"}},
+				"api_keys":  keys(t, g.System),
 			}}, 201)
 			g.begin(t, []string{
 				"MARCHPROXY_STATE_DIR=" + filepath.Join(dir, "state"), "XDS_SERVER=" + g.GRPC, "CLUSTER_API_KEY=" + key,
 				"GATEWAY=" + gateway, "ENVOY_PATH=" + envoy, "ENVOY_CONCURRENCY=1",
-				"ENVOY_ADMIN_ADDR=127.0.0.1:" + strconv.Itoa(admin[0]), "MARCHPROXY_RUN_DIR=" + filepath.Join(dir, "run"), "LOGLEVEL=info",
+				"ENVOY_ADMIN_ADDR=127.0.0.1:" + strconv.Itoa(admin[0]), "MARCHPROXY_RUN_DIR=" + filepath.Join(dir, "run"),
+				"LOGLEVEL=info",
 			}, wrap...)
 			limited := func() (envoy int) {
 				t.Helper()

@@ -26,9 +26,11 @@ func TestCLI(t *testing.T) {
 	s := start(t, "--no-demo")
 	c := &terminalOf{T: t, s: s, dir: t.TempDir()}
 	port := backend(t, "from the backend")
-	c.file("site/10-services.yaml", "kind: Service\nname: web\nspec:\n  endpoints:\n  - {host: 127.0.0.1, port: "+port+"}\n")
+	c.file("site/10-services.yaml", "kind: Service\nname: web\nspec:\n  endpoints:\n  - {host: 127.0.0.1, port: "+
+		port+"}\n")
 	c.file("site/20-routes/a.yaml", route("a")+"---\n"+route("b"))
-	c.file("site/20-routes/c.json", `[{"kind":"Route","name":"c","spec":{"hosts":["c.example.com"],"direct_response":{"status":200,"body":"c"}}}]`)
+	c.file("site/20-routes/c.json", `[{"kind":"Route","name":"c","spec":{"hosts":["c.example.com"],`+
+		`"direct_response":{"status":200,"body":"c"}}}]`)
 
 	out, _ := c.run(0, "validate", "-f", "site")
 	c.says(out, "1 Service, 3 Route")
@@ -151,18 +153,41 @@ func TestCLIMistakes(t *testing.T) {
 	s := start(t, "--no-demo")
 	c := &terminalOf{T: t, s: s, dir: t.TempDir()}
 	for name, m := range map[string]struct{ text, want string }{
-		"unknown field":      {"kind: Route\nname: r\nspec:\n  hosts: [a.test]\n  backnds: []\n", "f.yaml:5: document 1: Route/r spec.backnds is unknown"},
-		"unknown member":     {"kind: Route\nname: r\nsepc: {}\n", `f.yaml:3: document 1: "sepc" is unknown`},
-		"unknown kind":       {"kind: Rout\nname: r\nspec: {}\n", `f.yaml:1: document 1: Rout/r kind`},
-		"schema":             {"kind: Service\nname: s\nspec:\n  endpoints:\n  - host: 127.0.0.1\n    port: 70000\n", "f.yaml:6: document 1: Service/s spec.endpoints[0].port must be"},
-		"dangling reference": {"kind: Route\nname: r\nspec:\n  backends:\n  - service: none\n", `f.yaml:5: document 1: Route/r spec.backends[0].service names the service "none"`},
-		"conflict":           {route("a") + "---\n" + strings.Replace(route("a"), "name: a", "name: b", 1) + "---\nkind: Service\nname: web\nspec: {endpoints: [{host: 127.0.0.1, port: 1}]}\n", `f.yaml:4: document 1: Route/a spec.hosts[0] host "a.example.com" with this match is already served by route "b"`},
-		"Envoy's rule":       {"kind: Route\nname: r\nspec:\n  path:\n    regex: (\n  direct_response: {status: 200}\n", "f.yaml:5: document 1: Route/r spec.path.regex is not an RE2 regular expression"},
-		"name":               {"kind: Route\nname: R.1\nspec: {direct_response: {status: 200}}\n", "f.yaml:2: document 1: Route/R.1 name must be an RFC 1123 label"},
-		"owner":              {"kind: Route\nname: r\nowner: a b\nspec: {direct_response: {status: 200}}\n", "f.yaml:3: document 1: Route/r owner must be"},
-		"certificate":        {"kind: Certificate\nname: c\nspec:\n  chain: none\n", "f.yaml:4: document 1: Certificate/c spec.chain holds no PEM certificate"},
-		"twice":              {route("a") + "---\n" + route("a"), "f.yaml:8: document 2: Route/a is described twice"},
-		"not YAML":           {"kind: [\n", "f.yaml:"},
+		"unknown field": {
+			"kind: Route\nname: r\nspec:\n  hosts: [a.test]\n  backnds: []\n",
+			"f.yaml:5: document 1: Route/r spec.backnds is unknown",
+		},
+		"unknown member": {"kind: Route\nname: r\nsepc: {}\n", `f.yaml:3: document 1: "sepc" is unknown`},
+		"unknown kind":   {"kind: Rout\nname: r\nspec: {}\n", `f.yaml:1: document 1: Rout/r kind`},
+		"schema": {
+			"kind: Service\nname: s\nspec:\n  endpoints:\n  - host: 127.0.0.1\n    port: 70000\n",
+			"f.yaml:6: document 1: Service/s spec.endpoints[0].port must be",
+		},
+		"dangling reference": {
+			"kind: Route\nname: r\nspec:\n  backends:\n  - service: none\n",
+			`f.yaml:5: document 1: Route/r spec.backends[0].service names the service "none"`,
+		},
+		"conflict": {
+			route("a") + "---\n" + strings.Replace(route("a"), "name: a", "name: b", 1) +
+				"---\nkind: Service\nname: web\nspec: {endpoints: [{host: 127.0.0.1, port: 1}]}\n",
+			`f.yaml:4: document 1: Route/a spec.hosts[0] host "a.example.com" with this match is already served by route "b"`,
+		},
+		"Envoy's rule": {
+			"kind: Route\nname: r\nspec:\n  path:\n    regex: (\n  direct_response: {status: 200}\n",
+			"f.yaml:5: document 1: Route/r spec.path.regex is not an RE2 regular expression",
+		},
+		"name": {
+			"kind: Route\nname: R.1\nspec: {direct_response: {status: 200}}\n",
+			"f.yaml:2: document 1: Route/R.1 name must be an RFC 1123 label",
+		},
+		"owner": {
+			"kind: Route\nname: r\nowner: a b\nspec: {direct_response: {status: 200}}\n",
+			"f.yaml:3: document 1: Route/r owner must be",
+		},
+		"certificate": {"kind: Certificate\nname: c\nspec:\n  chain: none\n", "f.yaml:4: document 1: Certificate/c " +
+			"spec.chain holds no PEM certificate"},
+		"twice":    {route("a") + "---\n" + route("a"), "f.yaml:8: document 2: Route/a is described twice"},
+		"not YAML": {"kind: [\n", "f.yaml:"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &terminalOf{T: t, s: s, dir: t.TempDir()}
@@ -206,7 +231,8 @@ func TestCLINotLive(t *testing.T) {
 
 	// What an Envoy refuses (see strict) says so wherever it shows, until it is corrected.
 	strict(t, s)
-	c.file("bad.yaml", "kind: Route\nname: bad\nspec: {hosts: [bad.test], path: {regex: '"+tooLarge+"'}, direct_response: {status: 200}}\n")
+	c.file("bad.yaml", "kind: Route\nname: bad\nspec: {hosts: [bad.test], path: {regex: '"+tooLarge+
+		"'}, direct_response: {status: 200}}\n")
 	out, e = c.run(3, "apply", "-f", "bad.yaml", "--wait")
 	c.says(out+e, "create Route/bad", "an Envoy refused it", "regex")
 	out, e = c.run(3, "status")
@@ -240,7 +266,8 @@ func cliRepeats(t *testing.T, s *harness.System) {
 		}
 		return nil
 	}
-	lossy.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) } // the connection breaks
+	// the connection breaks
+	lossy.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
 	between := httptest.NewServer(lossy)
 	t.Cleanup(between.Close)
 	c := &terminalOf{T: t, s: s, dir: t.TempDir(), env: []string{"MARCHPROXY_API=" + between.URL}}
@@ -275,7 +302,8 @@ func cliEvents(t *testing.T, s *harness.System) {
 		}
 	}
 	apply := func(i int) {
-		c.in(fmt.Sprintf("kind: Route\nname: r\nspec: {hosts: [r%d.test], direct_response: {status: 200}}\n", i), 0, "apply", "-f", "-")
+		c.in(fmt.Sprintf("kind: Route\nname: r\nspec: {hosts: [r%d.test], direct_response: {status: 200}}\n", i), 0,
+			"apply", "-f", "-")
 	}
 	next("1")
 	apply(1)
@@ -334,7 +362,8 @@ func cliTokens(t *testing.T, s *harness.System) {
 	_, e = c.run(1, "get", "routes")
 	c.says(e, "is not known")
 	c.env = nil
-	if names := c.json("token", "list")["items"].([]any); !slices.ContainsFunc(names, func(x any) bool { return x.(map[string]any)["name"] == "reader" }) {
+	if names := c.json("token", "list")["items"].([]any); !slices.ContainsFunc(names,
+		func(x any) bool { return x.(map[string]any)["name"] == "reader" }) {
 		t.Errorf("%v", names)
 	}
 	c.run(0, "token", "delete", "reader")

@@ -39,7 +39,10 @@ func serve(t *testing.T, s *harness.System, name string, service, route map[stri
 		spec[k] = v
 	}
 	call(t, s, "POST", s.API+"/v1/apply?wait=live", map[string]any{"resources": []any{
-		map[string]any{"kind": "Service", "name": name, "spec": service}, map[string]any{"kind": "Route", "name": name, "spec": spec},
+		map[string]any{"kind": "Service", "name": name, "spec": service}, map[string]any{
+			"kind": "Route", "name": name,
+			"spec": spec,
+		},
 	}}, 200)
 }
 
@@ -48,8 +51,10 @@ func TestDefaults(t *testing.T) {
 	s := start(t, "--no-demo")
 	t.Run("group", func(t *testing.T) { // waits for its parallel parts before the system stops
 		for name, part := range map[string]func(*testing.T, *harness.System){
-			"most endpoints are down": defaultsPanic, "checks are out": defaultsUnchecked, "a bad endpoint of two": defaultsOutlier,
-			"an answer that has begun": defaultsDownload, "no answer": defaultsSilence, "closed at once": defaultsClose, "no content": defaultsNoContent,
+			"most endpoints are down": defaultsPanic, "checks are out": defaultsUnchecked,
+			"a bad endpoint of two":    defaultsOutlier,
+			"an answer that has begun": defaultsDownload, "no answer": defaultsSilence, "closed at once": defaultsClose,
+			"no content":            defaultsNoContent,
 			"guards that are empty": defaultsGuards,
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -64,8 +69,11 @@ func TestDefaults(t *testing.T) {
 // two thirds would.
 func defaultsPanic(t *testing.T, s *harness.System) {
 	serve(t, s, "down", map[string]any{
-		"endpoints":    append(backends(t, says(200, "ok")), nobody(t, 2)...),
-		"health_check": map[string]any{"tcp": map[string]any{}, "interval": "100ms", "timeout": "1s", "unhealthy_threshold": 1},
+		"endpoints": append(backends(t, says(200, "ok")), nobody(t, 2)...),
+		"health_check": map[string]any{
+			"tcp": map[string]any{}, "interval": "100ms", "timeout": "1s",
+			"unhealthy_threshold": 1,
+		},
 	}, nil)
 	eventually(t, func() string {
 		if got := statuses(s, "down.test", 60); got[200] != 60 {
@@ -73,7 +81,8 @@ func defaultsPanic(t *testing.T, s *harness.System) {
 		}
 		return ""
 	})
-	call(t, s, "PATCH", s.API+"/v1/services/down?wait=live", map[string]any{"spec": map[string]any{"panic_threshold": 50}}, 200)
+	call(t, s, "PATCH", s.API+"/v1/services/down?wait=live", map[string]any{"spec": map[string]any{"panic_threshold": 50}},
+		200)
 	eventually(t, func() string {
 		if got := statuses(s, "down.test", 60); got[503] < 20 {
 			return fmt.Sprintf("with panic_threshold 50: %v", got)
@@ -94,7 +103,10 @@ func defaultsUnchecked(t *testing.T, s *harness.System) {
 		}
 	}
 	service := func(timeout string, endpoints []any) map[string]any {
-		return map[string]any{"endpoints": endpoints, "health_check": map[string]any{"http": map[string]any{"path": "/health"}, "interval": "60s", "timeout": timeout}}
+		return map[string]any{
+			"endpoints":    endpoints,
+			"health_check": map[string]any{"http": map[string]any{"path": "/health"}, "interval": "60s", "timeout": timeout},
+		}
 	}
 	serve(t, s, "unchecked", service("60s", backends(t, says(200, "ok"))), nil)
 	serve(t, s, "unchecked", service("60s", backends(t, hangs)), nil)
@@ -184,11 +196,15 @@ func defaultsSilence(t *testing.T, s *harness.System) {
 		t.Errorf("%v after %s", got, time.Since(began))
 	}
 	asked.Store(0)
-	serve(t, s, "silent", map[string]any{"endpoints": endpoints}, map[string]any{"response_headers_timeout": "300ms", "retry": map[string]any{"attempts": 2, "conditions": []any{"gateway-error"}}})
+	serve(t, s, "silent", map[string]any{"endpoints": endpoints}, map[string]any{
+		"response_headers_timeout": "300ms",
+		"retry":                    map[string]any{"attempts": 2, "conditions": []any{"gateway-error"}},
+	})
 	if got := statuses(s, "silent.test", 1); got[504] != 1 || asked.Load() != 3 {
 		t.Errorf("%v after %d attempts", got, asked.Load())
 	}
-	refused := call(t, s, "PATCH", s.API+"/v1/routes/silent", map[string]any{"spec": map[string]any{"timeout": "100ms"}}, 422)
+	refused := call(t, s, "PATCH", s.API+"/v1/routes/silent", map[string]any{"spec": map[string]any{"timeout": "100ms"}},
+		422)
 	if got := fmt.Sprint(refused["errors"]); !strings.Contains(got, "$.spec.response_headers_timeout") {
 		t.Error(got)
 	}
@@ -197,10 +213,21 @@ func defaultsSilence(t *testing.T, s *harness.System) {
 // defaultsClose: where the client wants the connection closed after the answer, it is, whoever answers.
 func defaultsClose(t *testing.T, s *harness.System) {
 	serve(t, s, "close-web", map[string]any{"endpoints": backends(t, says(200, "ok"))}, nil)
-	call(t, s, "PUT", s.API+"/v1/routes/close-direct?wait=live", map[string]any{"spec": map[string]any{"hosts": []any{"close-direct.test"}, "direct_response": map[string]any{"status": 200, "body": "ok"}}}, 201)
-	call(t, s, "PUT", s.API+"/v1/auth-policies/close", map[string]any{"spec": map[string]any{"tokens": []any{map[string]any{"name": "a", "value": strings.Repeat("x", 32)}}}}, 201)
-	serve(t, s, "close-auth", map[string]any{"endpoints": backends(t, says(200, "ok"))}, map[string]any{"auth_policy": "close"})
-	for host, status := range map[string]string{"close-web.test": "200", "close-direct.test": "200", "close-auth.test": "401", "close-unknown.test": "404"} {
+	call(t, s, "PUT", s.API+"/v1/routes/close-direct?wait=live",
+		map[string]any{"spec": map[string]any{
+			"hosts":           []any{"close-direct.test"},
+			"direct_response": map[string]any{"status": 200, "body": "ok"},
+		}}, 201)
+	call(t, s, "PUT", s.API+"/v1/auth-policies/close",
+		map[string]any{"spec": map[string]any{
+			"tokens": []any{map[string]any{"name": "a", "value": strings.Repeat("x", 32)}},
+		}}, 201)
+	serve(t, s, "close-auth", map[string]any{"endpoints": backends(t, says(200, "ok"))},
+		map[string]any{"auth_policy": "close"})
+	for host, status := range map[string]string{
+		"close-web.test": "200", "close-direct.test": "200",
+		"close-auth.test": "401", "close-unknown.test": "404",
+	} {
 		for _, request := range []string{
 			"GET / HTTP/1.0\r\nHost: %s\r\n\r\n", "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n",
 			"POST / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody",
@@ -247,14 +274,17 @@ func defaultsNoContent(t *testing.T, s *harness.System) {
 	direct := func(spec map[string]any) map[string]any {
 		return map[string]any{"spec": map[string]any{"hosts": []any{"empty.test"}, "direct_response": spec}}
 	}
-	call(t, s, "PUT", s.API+"/v1/routes/empty?wait=live", direct(map[string]any{"status": 204, "content_type": "text/plain"}), 201)
+	call(t, s, "PUT", s.API+"/v1/routes/empty?wait=live",
+		direct(map[string]any{"status": 204, "content_type": "text/plain"}), 201)
 	for _, method := range []string{"GET", "POST", "HEAD"} {
 		raw := rawAnswer(t, s, method+" / HTTP/1.1\r\nHost: empty.test\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-		if lower := strings.ToLower(raw); !strings.HasPrefix(raw, "HTTP/1.1 204 ") || strings.Contains(lower, "content-length") || strings.Contains(lower, "transfer-encoding") {
+		if lower := strings.ToLower(raw); !strings.HasPrefix(raw, "HTTP/1.1 204 ") ||
+			strings.Contains(lower, "content-length") || strings.Contains(lower, "transfer-encoding") {
 			t.Errorf("%s: %s", method, raw)
 		}
 	}
-	if got := fmt.Sprint(call(t, s, "PUT", s.API+"/v1/routes/empty", direct(map[string]any{"status": 204, "body": "x"}), 422)["errors"]); !strings.Contains(got, "$.spec.direct_response.body") {
+	if got := fmt.Sprint(call(t, s, "PUT", s.API+"/v1/routes/empty", direct(map[string]any{"status": 204, "body": "x"}),
+		422)["errors"]); !strings.Contains(got, "$.spec.direct_response.body") {
 		t.Error(got)
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, s.API+"/v1/routes", nil)
@@ -266,7 +296,8 @@ func defaultsNoContent(t *testing.T, s *harness.System) {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusNoContent || resp.Header.Values("Content-Length") != nil || len(resp.TransferEncoding) > 0 {
+	if resp.StatusCode != http.StatusNoContent || resp.Header.Values("Content-Length") != nil ||
+		len(resp.TransferEncoding) > 0 {
 		t.Errorf("OPTIONS: %s %v", resp.Status, resp.Header)
 	}
 }
@@ -275,7 +306,8 @@ func defaultsNoContent(t *testing.T, s *harness.System) {
 func defaultsGuards(t *testing.T, s *harness.System) {
 	for _, name := range []string{"If-Match", "If-None-Match", "Idempotency-Key"} {
 		for _, value := range []string{"", " "} {
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.API+"/v1/services/guarded", strings.NewReader(`{"spec":{}}`))
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.API+"/v1/services/guarded",
+				strings.NewReader(`{"spec":{}}`))
 			if err != nil {
 				t.Fatal(err)
 			}

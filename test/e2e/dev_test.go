@@ -29,8 +29,10 @@ func TestDev(t *testing.T) {
 	c := &terminalOf{T: t, s: s, dir: dir}
 	api := s.API[strings.LastIndexByte(s.API, ':')+1:]
 	_, e := c.run(1, "dev", "--state-dir", dir, "--api-port", api, "--nats-port", port, "--xds-http-port", port)
-	c.says(e, fmt.Sprintf("port %s (the api) is taken by marchproxy-api (process %d); --api-port chooses another", api, s.Pid("api")),
-		fmt.Sprintf("port %s (POST /v1/config) is taken by e2e.test (process %d); --xds-http-port chooses another", port, os.Getpid()),
+	c.says(e, fmt.Sprintf("port %s (the api) is taken by marchproxy-api (process %d); --api-port chooses another", api,
+		s.Pid("api")),
+		fmt.Sprintf("port %s (POST /v1/config) is taken by e2e.test (process %d); --xds-http-port chooses another",
+			port, os.Getpid()),
 		fmt.Sprintf("port %s is given to --xds-http-port and --nats-port", port))
 
 	envoyOnPath(t, s)
@@ -89,7 +91,10 @@ func envoyOnPath(t *testing.T, s *harness.System) {
 		t.Errorf("ENVOY_PATH is not used, but %s", got)
 	}
 	c.file("other", "#!/bin/sh\necho 'envoy version: 0/1.0.0/Clean/RELEASE/BoringSSL'\n")
-	for path, says := range map[string]string{filepath.Join(c.dir, "none"): "no such file", filepath.Join(c.dir, "other"): "is no Envoy 1."} {
+	for path, says := range map[string]string{
+		filepath.Join(c.dir, "none"):  "no such file",
+		filepath.Join(c.dir, "other"): "is no Envoy 1.",
+	} {
 		c.env = []string{"ENVOY_PATH=" + path}
 		if err := os.Chmod(path, 0o755); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)

@@ -38,7 +38,8 @@ func TestDoctorSees(t *testing.T) {
 	t.Run("a forged message in the stream", func(t *testing.T) {
 		js := s.JetStream(t)
 		eventually(t, func() string { // the api repairs it within a second: the doctor may come too late
-			if _, err := js.Publish(t.Context(), "marchproxy.config.v1.resource.route.r", []byte(`{"kind":"Route","name":"r","revision":9,"spec":{}}`)); err != nil {
+			if _, err := js.Publish(t.Context(), "marchproxy.config.v1.resource.route.r",
+				[]byte(`{"kind":"Route","name":"r","revision":9,"spec":{}}`)); err != nil {
 				t.Fatal(err)
 			}
 			says, differs := doctor(t, s)
@@ -101,7 +102,8 @@ func TestDoctorSees(t *testing.T) {
 		admin := door(t, s)
 		down(t, s, func() error {
 			says, differs := doctor(t, s, "--admin", admin)
-			if !differs || !strings.Contains(says, "the stream cannot be looked at") || !strings.Contains(says, "clusters, listeners and scopes") {
+			if !differs || !strings.Contains(says, "the stream cannot be looked at") ||
+				!strings.Contains(says, "clusters, listeners and scopes") {
 				return fmt.Errorf("with NATS down the doctor says:\n%s", says)
 			}
 			return nil

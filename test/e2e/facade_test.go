@@ -11,7 +11,8 @@ import (
 func TestDocumentOwnsItsOwn(t *testing.T) {
 	s := start(t, "--no-demo")
 	web, api := backend(t, "web"), backend(t, "api")
-	call(t, s, "POST", s.API+"/v1/apply?wait=live", map[string]any{"owner": "team", "resources": []any{direct("another", "another", nil)}}, 200)
+	call(t, s, "POST", s.API+"/v1/apply?wait=live",
+		map[string]any{"owner": "team", "resources": []any{direct("another", "another", nil)}}, 200)
 	service := func(name, port string) string {
 		return fmt.Sprintf(`{"name":%q,"hosts":["127.0.0.1"],"port":%s,"protocol":"http"}`, name, port)
 	}
@@ -20,7 +21,8 @@ func TestDocumentOwnsItsOwn(t *testing.T) {
 	}
 	post := func(version, services, routes string, status int) map[string]any {
 		t.Helper()
-		return call(t, s, "POST", s.XDS+"/v1/config", fmt.Sprintf(`{"version":%q,"services":[%s],"routes":[%s]}`, version, services, routes), status)
+		return call(t, s, "POST", s.XDS+"/v1/config", fmt.Sprintf(`{"version":%q,"services":[%s],"routes":[%s]}`, version,
+			services, routes), status)
 	}
 	first := post("a", service("web", web)+","+service("api", api), route("one", "web")+","+route("two", "api"), 200)
 	served(t, s, "one", "web")
@@ -28,7 +30,8 @@ func TestDocumentOwnsItsOwn(t *testing.T) {
 
 	// The same again is no change; its version is the new one all the same.
 	again := post("b", service("web", web)+","+service("api", api), route("one", "web")+","+route("two", "api"), 200)
-	if again["revision"] != first["revision"] || again["changes"] != 0.0 || again["version"] != "b" || again["live"] != true {
+	if again["revision"] != first["revision"] || again["changes"] != 0.0 || again["version"] != "b" ||
+		again["live"] != true {
 		t.Errorf("the same document again: %v", again)
 	}
 
@@ -56,7 +59,8 @@ func TestDocumentOwnsItsOwn(t *testing.T) {
 	}
 	eventually(t, func() string {
 		// Until the Envoy is back, too: without one there is nothing to wait for below.
-		if status, raw, err := s.Call(t.Context(), "GET", s.XDS+"/v1/version", nil); err != nil || status != 200 || !strings.Contains(string(raw), `"proxies":1`) {
+		if status, raw, err := s.Call(t.Context(), "GET", s.XDS+"/v1/version", nil); err != nil || status != 200 ||
+			!strings.Contains(string(raw), `"proxies":1`) {
 			return fmt.Sprintf("%d %s %v", status, raw, err)
 		}
 		return ""
@@ -89,7 +93,8 @@ func TestVersionAtEveryServer(t *testing.T) {
 	s := start(t, "--no-demo")
 	post := func(version string) {
 		t.Helper()
-		call(t, s, "POST", s.XDS+"/v1/config?allow_empty=true", fmt.Sprintf(`{"version":%q,"services":[],"routes":[]}`, version), 200)
+		call(t, s, "POST", s.XDS+"/v1/config?allow_empty=true", fmt.Sprintf(`{"version":%q,"services":[],"routes":[]}`,
+			version), 200)
 	}
 	post("a")
 	_, second := secondXDS(t, s, t.TempDir())

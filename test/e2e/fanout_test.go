@@ -24,7 +24,10 @@ func TestFanout(t *testing.T) {
 	}
 	var all []object
 	for i := range hosts / 10 {
-		all = append(all, object{"kind": "Service", "name": fmt.Sprintf("s%d", i), "spec": object{"endpoints": []any{object{"host": "127.0.0.1", "port": 9}}}})
+		all = append(all, object{
+			"kind": "Service", "name": fmt.Sprintf("s%d", i),
+			"spec": object{"endpoints": []any{object{"host": "127.0.0.1", "port": 9}}},
+		})
 	}
 	for i := range hosts {
 		all = append(all, object{"kind": "Route", "name": fmt.Sprintf("r%d", i), "spec": spec(i, "none")})
@@ -34,7 +37,10 @@ func TestFanout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := fanout.Start(t.Context(), fanout.Options{Addr: s.GRPC, Key: key, Clients: clients, Delay: time.Millisecond, Slow: 1, Hung: 2})
+	f := fanout.Start(t.Context(), fanout.Options{
+		Addr: s.GRPC, Key: key, Clients: clients, Delay: time.Millisecond,
+		Slow: 1, Hung: 2,
+	})
 	t.Cleanup(f.Close)
 	must := func(err error) {
 		t.Helper()
@@ -43,12 +49,14 @@ func TestFanout(t *testing.T) {
 		}
 	}
 	must(f.Await(map[translate.Type]int{
-		translate.TypeScope: hosts, translate.TypeEndpoint: hosts / 10, translate.TypeCluster: hosts / 10, translate.TypeListener: 1,
+		translate.TypeScope: hosts, translate.TypeEndpoint: hosts / 10, translate.TypeCluster: hosts / 10,
+		translate.TypeListener: 1,
 	}, false, time.Minute))
 
 	put := func(i int, mark, query string, status int) object {
 		t.Helper()
-		return call(t, s, "PUT", fmt.Sprintf("%s/v1/routes/r%d?timeout=%s", s.API, i, query), object{"spec": spec(i, mark)}, status)
+		return call(t, s, "PUT", fmt.Sprintf("%s/v1/routes/r%d?timeout=%s", s.API, i, query),
+			object{"spec": spec(i, mark)}, status)
 	}
 	live := func(mark string) {
 		t.Helper()
@@ -94,7 +102,10 @@ func TestFanout(t *testing.T) {
 		if n := f.Received(i, translate.TypeScope); n > 1 {
 			t.Errorf("client %d was sent %d scopes again", i, n-1)
 		}
-		for _, typ := range []translate.Type{translate.TypeCluster, translate.TypeEndpoint, translate.TypeListener, translate.TypeExtension} {
+		for _, typ := range []translate.Type{
+			translate.TypeCluster, translate.TypeEndpoint, translate.TypeListener,
+			translate.TypeExtension,
+		} {
 			if n := f.Received(i, typ); n > 0 {
 				t.Errorf("client %d was sent %d of %s again", i, n, typ)
 			}

@@ -25,7 +25,8 @@ func TestPoliciesComeAndGo(t *testing.T) {
 			resources = fmt.Sprintf(`{"kind":"AuthPolicy","name":"p%d","spec":{"jwt":{"keys":[%s]}}},
 				{"kind":"Route","name":"r","spec":{"hosts":["a.test"],"auth_policy":"p%d","direct_response":{"status":200,"body":"ok"}}}`, k, hmacKey("k1", firstSecret), k)
 		}
-		answer := call(t, s, "POST", s.API+"/v1/apply?wait=live", `{"owner":"test","prune":true,"resources":[`+resources+`]}`, 200)
+		answer := call(t, s, "POST", s.API+"/v1/apply?wait=live", `{"owner":"test","prune":true,"resources":[`+
+			resources+`]}`, 200)
 		if l := answer["live"].(map[string]any); l["state"] != "live" {
 			t.Fatalf("round %d: %v", k, l)
 		}
@@ -71,7 +72,10 @@ func TestPoliciesComeAndGo(t *testing.T) {
 // each is in force when the write returns. An exception that goes on because Envoy refused its successor stays one.
 func TestExceptionsToTheGatewaysPolicy(t *testing.T) {
 	s := start(t, "--no-demo", "--concurrency", "2")
-	for name, key := range map[string]string{"everyone": hmacKey("k1", firstSecret), "admins": hmacKey("k2", secondSecret)} {
+	for name, key := range map[string]string{
+		"everyone": hmacKey("k1", firstSecret),
+		"admins":   hmacKey("k2", secondSecret),
+	} {
 		call(t, s, "PUT", s.API+"/v1/auth-policies/"+name, `{"spec":{"jwt":{"keys":[`+key+`]}}}`, 201)
 	}
 	call(t, s, "PATCH", s.API+"/v1/gateways/default", `{"spec":{"auth_policy":"everyone"}}`, 200)
@@ -99,7 +103,8 @@ func TestExceptionsToTheGatewaysPolicy(t *testing.T) {
 	}()
 	check := func(when any, policy string) {
 		t.Helper()
-		for token, passes := range map[string]bool{everyone: policy != "admins", admins: policy == "admins" || policy == "none"} {
+		for token, passes := range map[string]bool{everyone: policy != "admins", admins: policy == "admins" ||
+			policy == "none"} {
 			status := 401
 			if passes {
 				status = 200
@@ -175,8 +180,10 @@ func TestRejectedFilterConfig(t *testing.T) {
 	if err := os.Rename(found[0], found[0]+".away"); err != nil {
 		t.Fatal(err)
 	}
-	call(t, s, "PUT", s.API+"/v1/routes/open?wait=live", `{"spec":{"hosts":["open.test"],"direct_response":{"status":200,"body":"ok"}}}`, 201)
-	answer := call(t, s, "POST", s.API+"/v1/apply?wait=live", `{"resources":[{"kind":"AuthPolicy","name":"staff","spec":{"jwt":{"keys":[`+hmacKey("k1", firstSecret)+`]}}},
+	call(t, s, "PUT", s.API+"/v1/routes/open?wait=live",
+		`{"spec":{"hosts":["open.test"],"direct_response":{"status":200,"body":"ok"}}}`, 201)
+	answer := call(t, s, "POST", s.API+"/v1/apply?wait=live", `{"resources":[{"kind":"AuthPolicy","name":"staff",`+
+		`"spec":{"jwt":{"keys":[`+hmacKey("k1", firstSecret)+`]}}},
 		{"kind":"Route","name":"private","spec":{"hosts":["private.test"],"auth_policy":"staff","direct_response":{"status":200,"body":"secret"}}}]}`, 202)
 	if l := answer["live"].(map[string]any); l["state"] != "rejected" {
 		t.Errorf("live: %v", l)
@@ -188,7 +195,8 @@ func TestRejectedFilterConfig(t *testing.T) {
 		t.Errorf("a route without a policy: %d", status)
 	}
 	for _, path := range []string{"/v1/auth-policies/staff", "/v1/routes/private"} {
-		if o := fmt.Sprint(call(t, s, "GET", s.API+path, nil, 200)["status"]); !strings.Contains(o, "rejected") || !strings.Contains(o, ".wasm") {
+		if o := fmt.Sprint(call(t, s, "GET", s.API+path, nil, 200)["status"]); !strings.Contains(o, "rejected") ||
+			!strings.Contains(o, ".wasm") {
 			t.Errorf("%s: status %s", path, o)
 		}
 	}

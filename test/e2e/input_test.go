@@ -27,7 +27,8 @@ func TestBadInput(t *testing.T) {
 		status          int
 		path            string
 	}{
-		{"oversized", route, `{"spec":{"direct_response":{"status":200,"body":"` + strings.Repeat("x", 1<<20) + `"}}}`, 413, ""},
+		{"oversized", route, `{"spec":{"direct_response":{"status":200,"body":"` + strings.Repeat("x", 1<<20) +
+			`"}}}`, 413, ""},
 		{"deep", route, strings.Repeat(`{"spec":`, 40) + "1" + strings.Repeat("}", 40), 400, "$"},
 		{"very deep", route, `{"spec":` + strings.Repeat("[", 500_000), 400, "$"},
 		{"duplicate key", route, `{"spec":{"hosts":["a.test"],"hosts":["b.test"]}}`, 400, "$.spec.hosts"},
@@ -35,24 +36,42 @@ func TestBadInput(t *testing.T) {
 		{"unknown member", route, `{"spec":{},"color":"red"}`, 400, "$"},
 		{"number as label", route, `{"spec":{},"labels":{"team":"a","tier":1}}`, 400, "$.labels.tier"},
 		{"number as name", route, `{"spec":{},"name":7}`, 400, "$.name"},
-		{"list as owner", s.API + "/v1/apply", `{"resources":[{"kind":"Route","name":"r","spec":{}},{"kind":"Route","name":"s","spec":{},"owner":["a"]}]}`, 400, "$.resources[1].owner"},
-		{"number as façade host", s.XDS + "/v1/config", `{"version":"1","services":[{"name":"a","hosts":["a",7]}],"routes":[]}`, 400, "$.services[0].hosts[1]"},
+		{"list as owner", s.API + "/v1/apply", `{"resources":[{"kind":"Route","name":"r","spec":{}},{"kind":"Route",` +
+			`"name":"s","spec":{},"owner":["a"]}]}`, 400, "$.resources[1].owner"},
+		{"number as façade host", s.XDS + "/v1/config", `{"version":"1","services":[{"name":"a","hosts":["a",7]}],` +
+			`"routes":[]}`, 400, "$.services[0].hosts[1]"},
 		{"invalid UTF-8", route, "{\"spec\":{\"hosts\":[\"\xff\"]}}", 400, "$"},
-		{"zero character", route, `{"spec":{"direct_response":{"status":200,"body":"\u0000"}}}`, 400, "$.spec.direct_response.body"},
+		{
+			"zero character", route, `{"spec":{"direct_response":{"status":200,"body":"\u0000"}}}`, 400,
+			"$.spec.direct_response.body",
+		},
 		{"half a surrogate", route, `{"spec":{"hosts":["\ud800.test"]}}`, 422, "$.spec.hosts[0]"},
 		{"not JSON", route, `spec: {}`, 400, "$"},
 		{"two documents", route, `{"spec":{}} {"spec":{}}`, 400, "$"},
 		{"empty", route, ``, 400, "$"},
 		{"null", route, `null`, 400, "$"},
-		{"number beyond its range", route, `{"spec":{"backends":[{"service":"a","weight":99999999999999999999}]}}`, 422, "$.spec.backends[0].weight"},
-		{"number with an endless exponent", route, `{"spec":{"backends":[{"service":"a","weight":1e999999999}]}}`, 422, "$.spec.backends[0].weight"},
+		{
+			"number beyond its range", route, `{"spec":{"backends":[{"service":"a","weight":99999999999999999999}]}}`, 422,
+			"$.spec.backends[0].weight",
+		},
+		{
+			"number with an endless exponent", route, `{"spec":{"backends":[{"service":"a","weight":1e999999999}]}}`, 422,
+			"$.spec.backends[0].weight",
+		},
 		{"dangling reference", route, `{"spec":{"backends":[{"service":"nowhere"}]}}`, 422, "$.spec.backends[0].service"},
-		{"too many hosts", route, `{"spec":{"hosts":[` + hosts(10_001) + `],"direct_response":{"status":200}}}`, 422, "$.spec.hosts"},
-		{"regex that RE2 does not take", route, `{"spec":{"path":{"regex":"(?=a)"},"direct_response":{"status":200}}}`, 422, "$.spec.path.regex"},
+		{
+			"too many hosts", route, `{"spec":{"hosts":[` + hosts(10_001) + `],"direct_response":{"status":200}}}`, 422,
+			"$.spec.hosts",
+		},
+		{
+			"regex that RE2 does not take", route, `{"spec":{"path":{"regex":"(?=a)"},"direct_response":{"status":200}}}`, 422,
+			"$.spec.path.regex",
+		},
 		{"name", s.API + "/v1/routes/Not.A.Label", `{"spec":{}}`, 422, "$.name"},
 		{"kind", s.API + "/v1/bananas/a", `{"spec":{}}`, 404, ""},
 		{"broken façade document", s.XDS + "/v1/config", `{"version":"1","services":[`, 400, "$"},
-		{"dangling façade document", s.XDS + "/v1/config", `{"version":"1","services":[],"routes":[{"name":"r","prefix":"/","cluster_name":"nowhere","hosts":["*"]}]}`, 422, "$.routes[0].cluster_name"},
+		{"dangling façade document", s.XDS + "/v1/config", `{"version":"1","services":[],"routes":[{"name":"r",` +
+			`"prefix":"/","cluster_name":"nowhere","hosts":["*"]}]}`, 422, "$.routes[0].cluster_name"},
 	} {
 		method := http.MethodPut
 		if strings.HasPrefix(c.url, s.XDS) || strings.HasSuffix(c.url, "/v1/apply") {
@@ -78,7 +97,8 @@ func TestBadInput(t *testing.T) {
 		t.Errorf("revision %v after bad input only, %v before", after, before)
 	}
 	// As many hosts as one route may have: it is taken, and live.
-	got := call(t, s, "PUT", route+"?wait=live&timeout=60s", `{"spec":{"hosts":[`+hosts(10_000)+`],"direct_response":{"status":200,"body":"many"}}}`, 201)
+	got := call(t, s, "PUT", route+"?wait=live&timeout=60s", `{"spec":{"hosts":[`+hosts(10_000)+
+		`],"direct_response":{"status":200,"body":"many"}}}`, 201)
 	if l, err := json.Marshal(got["live"]); err != nil || !strings.Contains(string(l), `"live":true`) {
 		t.Fatalf("10,000 hosts: %s %v", l, err)
 	}

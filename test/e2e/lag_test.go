@@ -9,8 +9,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/api"
 )
 
-// TestHungEnvoy: an Envoy that answers no more is named by wait=live, with what it lacks, within the time that was asked
-// for, and by the status and the metrics after some seconds; the list finds it, and when it goes on nothing lags.
+// TestHungEnvoy: an Envoy that answers no more is named by wait=live, with what it lacks, within the time that was
+// asked for, and by the status and the metrics after some seconds; the list finds it, and when it goes on nothing lags.
 func TestHungEnvoy(t *testing.T) {
 	s := start(t, "--no-demo")
 	c := &terminalOf{T: t, s: s, dir: t.TempDir()}
@@ -24,11 +24,14 @@ func TestHungEnvoy(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // runs before the system is stopped
 	got, l := liveRoute(t, s, "two", "2s")
-	if got != 202 || l.State != "timeout" || len(l.WaitingFor) != 1 || l.WaitingFor[0].ID != envoy.ID || l.WaitingFor[0].AppliedRevision != envoy.AppliedRevision ||
-		!l.WaitingFor[0].Sent || !strings.HasPrefix(l.WaitingFor[0].Resource, "ScopedRouteConfiguration ") || l.WaitingFor[0].Since == "" {
+	if got != 202 || l.State != "timeout" || len(l.WaitingFor) != 1 || l.WaitingFor[0].ID != envoy.ID ||
+		l.WaitingFor[0].AppliedRevision != envoy.AppliedRevision ||
+		!l.WaitingFor[0].Sent || !strings.HasPrefix(l.WaitingFor[0].Resource, "ScopedRouteConfiguration ") ||
+		l.WaitingFor[0].Since == "" {
 		t.Fatalf("%d %+v", got, l)
 	}
-	if !strings.HasPrefix(l.Reason, "Envoy "+envoy.ID+" ("+envoy.Address+") of gateway default serves revision ") || !strings.Contains(l.Reason, "has not answered") {
+	if !strings.HasPrefix(l.Reason, "Envoy "+envoy.ID+" ("+envoy.Address+") of gateway default serves revision ") ||
+		!strings.Contains(l.Reason, "has not answered") {
 		t.Errorf("%q", l.Reason)
 	}
 	eventually(t, func() string {
@@ -37,15 +40,20 @@ func TestHungEnvoy(t *testing.T) {
 		if err == nil {
 			err = json.Unmarshal(raw, &st)
 		}
-		if err != nil || st.LaggingProxies != 1 || len(st.Lagging) != 1 || st.Lagging[0].ID != envoy.ID || len(st.Xds) != 1 || st.Xds[0].LaggingProxies != 1 {
+		if err != nil || st.LaggingProxies != 1 || len(st.Lagging) != 1 || st.Lagging[0].ID != envoy.ID || len(st.Xds) != 1 ||
+			st.Xds[0].LaggingProxies != 1 {
 			return string(raw)
 		}
 		return ""
 	})
 	c.says(c.text("status"), "LAGGING", envoy.ID, "has not answered ScopedRouteConfiguration")
 	c.says(c.text("proxies", "--state", "lagging"), envoy.ID, "LAGS since ")
-	for part, want := range map[string]string{s.API: "marchproxy_api_lagging_proxies 1\n", s.XDS: `marchproxy_xds_proxy_lag_seconds{address="` + envoy.Address + `"`} {
-		if _, raw, err := s.Call(t.Context(), "GET", part+"/metrics", nil); err != nil || !strings.Contains(string(raw), want) {
+	for part, want := range map[string]string{
+		s.API: "marchproxy_api_lagging_proxies 1\n",
+		s.XDS: `marchproxy_xds_proxy_lag_seconds{address="` + envoy.Address + `"`,
+	} {
+		if _, raw, err := s.Call(t.Context(), "GET", part+"/metrics", nil); err != nil ||
+			!strings.Contains(string(raw), want) {
 			t.Errorf("%s lacks %s (%v)", part, want, err)
 		}
 	}

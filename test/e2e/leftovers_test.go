@@ -21,7 +21,8 @@ import (
 // and has the configuration.
 func TestKilledRun(t *testing.T) {
 	s := start(t)
-	call(t, s, "PUT", s.API+"/v1/routes/kept?wait=live", `{"spec":{"hosts":["kept.test"],"direct_response":{"status":200,"body":"kept"}}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/kept?wait=live",
+		`{"spec":{"hosts":["kept.test"],"direct_response":{"status":200,"body":"kept"}}}`, 201)
 	pids := map[string]int{"postgres": s.Postmaster()}
 	for _, part := range []string{"nats", "api", "xds", "backend", "envoy"} {
 		pids[part] = s.Pid(part)
@@ -89,7 +90,8 @@ func TestKilledRun(t *testing.T) {
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatalf("with a recycled process id: %v", err)
 	}
-	if words := fmt.Sprintf("its number is that of sleep (process %d) now", recycled.Process.Pid); !strings.Contains(s.Output(), words) {
+	if words := fmt.Sprintf("its number is that of sleep (process %d) now",
+		recycled.Process.Pid); !strings.Contains(s.Output(), words) {
 		t.Errorf("dev does not say %q:\n%s", words, s.Output())
 	}
 	if !harness.Alive(recycled.Process.Pid) {
@@ -171,7 +173,8 @@ func TestStateOfOthers(t *testing.T) {
 	if err := os.WriteFile(secrets, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), secrets+" cannot be read (unexpected end of JSON input); restore it, or remove "+s.Dir) {
+	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), secrets+" cannot be read (unexpected end "+
+		"of JSON input); restore it, or remove "+s.Dir) {
 		t.Errorf("with secrets that cannot be read: %v", err)
 	}
 	if err := os.WriteFile(secrets, kept, 0o600); err != nil {
@@ -203,9 +206,12 @@ func TestNeighbours(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.Remove(lock) }) // it does no harm
 	s.Setenv("LANG=tlh_XX.UTF-8", "LC_ALL=tlh_XX.UTF-8", "LC_MESSAGES=tlh_XX.UTF-8", "HOME="+t.TempDir(),
-		"PGHOST=elsewhere.invalid", "PGPORT=1", "PGSERVICE=none", "PGSERVICEFILE=/none", "PGOPTIONS=-c default_transaction_read_only=on", "PGDATA=/none",
-		"PGTARGETSESSIONATTRS=read-only", "PGSSLMODE=verify-full", "DATABASE_URL_FILE=/none", "NATS_URL=nats://elsewhere.invalid", "NATS_URL_FILE=/none",
-		"SECRET_KEY_FILE=/none", "CLUSTER_API_KEY_FILE=/none", "http_proxy=http://127.0.0.1:1", "HTTP_PROXY=http://127.0.0.1:1", "TMPDIR="+t.TempDir())
+		"PGHOST=elsewhere.invalid", "PGPORT=1", "PGSERVICE=none", "PGSERVICEFILE=/none",
+		"PGOPTIONS=-c default_transaction_read_only=on", "PGDATA=/none",
+		"PGTARGETSESSIONATTRS=read-only", "PGSSLMODE=verify-full", "DATABASE_URL_FILE=/none",
+		"NATS_URL=nats://elsewhere.invalid", "NATS_URL_FILE=/none",
+		"SECRET_KEY_FILE=/none", "CLUSTER_API_KEY_FILE=/none", "http_proxy=http://127.0.0.1:1",
+		"HTTP_PROXY=http://127.0.0.1:1", "TMPDIR="+t.TempDir())
 	mask := syscall.Umask(0o077) // as some users set it; children have it from here
 	err := s.Begin()
 	syscall.Umask(mask)
@@ -218,5 +224,6 @@ func TestNeighbours(t *testing.T) {
 	if status, body := proxied(t, s, "anything.test", "/"); status != 200 || body != "Hello from backend\n" {
 		t.Errorf("the proxy answers %d %s", status, body)
 	}
-	call(t, s, "PUT", s.API+"/v1/routes/r?wait=live", `{"spec":{"hosts":["r.test"],"direct_response":{"status":200}}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/r?wait=live", `{"spec":{"hosts":["r.test"],"direct_response":{"status":200}}}`,
+		201)
 }

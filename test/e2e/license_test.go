@@ -20,7 +20,8 @@ func TestWalkthrough(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "walkthrough"))
-	cmd.Env = append(os.Environ(), "API="+s.API, "PROXY=http://"+s.Proxy, "ADMIN="+s.Admin, "BACKEND_PORT="+echo(t), "MARCHPROXY_TOKEN_FILE="+s.TokenFile())
+	cmd.Env = append(os.Environ(), "API="+s.API, "PROXY=http://"+s.Proxy, "ADMIN="+s.Admin, "BACKEND_PORT="+echo(t),
+		"MARCHPROXY_TOKEN_FILE="+s.TokenFile())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
@@ -34,17 +35,20 @@ func TestLicense(t *testing.T) {
 	key := licenseKey()
 	put := func(spec string, status int) map[string]any {
 		t.Helper()
-		return call(t, s, "PUT", s.API+"/v1/licenses/main?wait=live", `{"spec":{"gates":[{"feature":"multi-cloud","paths":["/api/v1/multi-cloud"]}]`+spec+`}}`, status)
+		return call(t, s, "PUT", s.API+"/v1/licenses/main?wait=live", `{"spec":{"gates":[{"feature":"multi-cloud",`+
+			`"paths":["/api/v1/multi-cloud"]}]`+spec+`}}`, status)
 	}
 	wrong := put(`,"key":"`+key[:len(key)-1]+`0"`, 422)
-	if text := wrong["errors"].([]any)[0].(map[string]any); text["path"] != "$.spec.key" || strings.Contains(text["message"].(string), key[:20]) {
+	if text := wrong["errors"].([]any)[0].(map[string]any); text["path"] != "$.spec.key" ||
+		strings.Contains(text["message"].(string), key[:20]) {
 		t.Errorf("a wrong key: %v", text)
 	}
 	put("", 201)
 	call(t, s, "PATCH", s.API+"/v1/gateways/default?wait=live", `{"spec":{"license":"main"}}`, 200)
 	call(t, s, "PUT", s.API+"/v1/services/web", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":`+echo(t)+`}]}}`, 201)
 	call(t, s, "PUT", s.API+"/v1/routes/all?wait=live", `{"spec":{"backends":[{"service":"web"}]}}`, 201)
-	call(t, s, "PUT", s.API+"/v1/routes/numa?wait=live", `{"spec":{"path":{"prefix":"/numa"},"features":["numa"],"backends":[{"service":"web"}]}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/numa?wait=live", `{"spec":{"path":{"prefix":"/numa"},"features":["numa"],`+
+		`"backends":[{"service":"web"}]}}`, 201)
 	v := visit(t, s, "a.test")
 	paths := func(multiCloud, numa int) {
 		t.Helper()
@@ -82,7 +86,10 @@ func TestLicense(t *testing.T) {
 	if got := state(); got["state"] != "expired" || got["warning"] == "" {
 		t.Errorf("after its end: %v", got)
 	}
-	for _, place := range []string{s.API + "/v1/licenses/main", s.API + "/v1/revisions", s.API + "/v1/audit", s.Admin + "/config_dump"} {
+	for _, place := range []string{
+		s.API + "/v1/licenses/main", s.API + "/v1/revisions", s.API + "/v1/audit",
+		s.Admin + "/config_dump",
+	} {
 		_, raw, err := s.Call(t.Context(), "GET", place, nil)
 		if err != nil || strings.Contains(string(raw), key) {
 			t.Errorf("%s shows the key, or does not answer (%v)", place, err)
@@ -119,7 +126,8 @@ func TestLicenseKey(t *testing.T) {
 	if facts := spec()["facts"].(map[string]any); facts["has_key"] != true || facts["checksum"] != key[len(key)-4:] {
 		t.Errorf("the license has the key %v", facts)
 	}
-	if gw := call(t, s, "GET", s.API+"/v1/gateways/default", nil, 200)["spec"].(map[string]any); gw["license"] != "default" {
+	if gw := call(t, s, "GET", s.API+"/v1/gateways/default", nil,
+		200)["spec"].(map[string]any); gw["license"] != "default" {
 		t.Errorf("the gateway's license is %v", gw["license"])
 	}
 	call(t, s, "PUT", s.API+"/v1/services/web", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":`+echo(t)+`}]}}`, 201)
@@ -167,7 +175,8 @@ func TestLicenseKey(t *testing.T) {
 
 	wrong := key[:len(key)-1] + "0"
 	err := again(wrong)
-	if err == nil || !strings.Contains(err.Error(), "LICENSE_KEY has a last group that does not fit") || strings.Contains(err.Error(), wrong[:20]) {
+	if err == nil || !strings.Contains(err.Error(), "LICENSE_KEY has a last group that does not fit") ||
+		strings.Contains(err.Error(), wrong[:20]) {
 		t.Errorf("a start with a wrong key: %v", err)
 	}
 	// Without the variable everything stays.

@@ -52,12 +52,14 @@ func TestOlderDatabase(t *testing.T) {
 	put(t, s, "kept", "old")
 	put(t, s, "removed", "old")
 	var copied string
-	down(t, s, func() (err error) { copied, err = s.Backup(t.Context(), "postgres", "old"); return err }, "postgres", "api")
+	down(t, s, func() (err error) { copied, err = s.Backup(t.Context(), "postgres", "old"); return err },
+		"postgres", "api")
 	for _, also := range []string{"", "stream"} {
 		t.Run("and "+also, func(t *testing.T) {
 			live(t, s, "kept", "new")
 			live(t, s, "lost", "new")
-			if got, _, err := s.Call(t.Context(), "DELETE", s.API+"/v1/routes/removed?wait=live", nil); err != nil || got != 200 {
+			if got, _, err := s.Call(t.Context(), "DELETE", s.API+"/v1/routes/removed?wait=live", nil); err != nil ||
+				got != 200 {
 				t.Fatalf("delete: %d %v", got, err)
 			}
 			agree(t, s)

@@ -10,11 +10,13 @@ import (
 	"time"
 )
 
-var ofMetrics = regexp.MustCompile(`(?m)^marchproxy_(?:requests_total|request_bytes_total|response_bytes_total|request_duration_us_count|request_duration_us_bucket)\{[^}]*\} \d+$`)
+var ofMetrics = regexp.MustCompile(
+	`(?m)^marchproxy_(?:requests_total|request_bytes_total|response_bytes_total|request_duration_us_count|request_duration_us_bucket)\{[^}]*\} \d+$`,
+)
 
-// TestMetricsEngines: Envoy itself and the filter count the same requests under the same names and labels, with the same
-// numbers where they are numbers of requests, and in the same buckets; turning from one to the other, off and on again
-// changes no listener.
+// TestMetricsEngines: Envoy itself and the filter count the same requests under the same names and labels, with the
+// same numbers where they are numbers of requests, and in the same buckets; turning from one to the other, off and on
+// again changes no listener.
 func TestMetricsEngines(t *testing.T) {
 	s := start(t, "--no-demo", "--concurrency", "2")
 	port := echo(t)
@@ -33,7 +35,10 @@ func TestMetricsEngines(t *testing.T) {
 	}
 	ask := func() {
 		t.Helper()
-		for host, paths := range map[string][]string{"a.test": {"/", "/x"}, "x.b.test": {"/"}, "c.test": {"/own", "/none"}, "nobody.test": {"/"}} {
+		for host, paths := range map[string][]string{
+			"a.test": {"/", "/x"}, "x.b.test": {"/"}, "c.test": {"/own", "/none"},
+			"nobody.test": {"/"},
+		} {
 			v := visit(t, s, host)
 			for _, p := range paths {
 				for _, method := range []string{"GET", "POST", "TRACE", "DELETE", "PURGE"} {

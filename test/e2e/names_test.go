@@ -40,7 +40,9 @@ func twins(t *testing.T) (port int) {
 			t.Fatal(err)
 		}
 		port = lis.Addr().(*net.TCPAddr).Port
-		b := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, says) }))
+		b := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, says)
+		}))
 		b.Listener.Close()
 		b.Listener = lis
 		b.Start()
@@ -52,7 +54,8 @@ func twins(t *testing.T) (port int) {
 // putService writes a service, and returns what its answer says of live.
 func putService(t *testing.T, s *harness.System, name, query, host string, port, status int) api.Live {
 	t.Helper()
-	raw, err := json.Marshal(call(t, s, "PUT", s.API+"/v1/services/"+name+"?"+query, fmt.Sprintf(`{"spec":{"endpoints":[{"host":%q,"port":%d}]}}`, host, port), status)["live"])
+	raw, err := json.Marshal(call(t, s, "PUT", s.API+"/v1/services/"+name+"?"+query,
+		fmt.Sprintf(`{"spec":{"endpoints":[{"host":%q,"port":%d}]}}`, host, port), status)["live"])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +68,8 @@ func putService(t *testing.T, s *harness.System, name, query, host string, port,
 
 func putRoute(t *testing.T, s *harness.System, host, service string) {
 	t.Helper()
-	call(t, s, "PUT", s.API+"/v1/routes/"+service+"?wait=live", fmt.Sprintf(`{"spec":{"hosts":[%q],"backends":[{"service":%q}]}}`, host, service), 201)
+	call(t, s, "PUT", s.API+"/v1/routes/"+service+"?wait=live",
+		fmt.Sprintf(`{"spec":{"hosts":[%q],"backends":[{"service":%q}]}}`, host, service), 201)
 }
 
 func nameStatus(t *testing.T, s *harness.System) api.Status {
@@ -166,7 +170,8 @@ func TestNamesOutliveDNS(t *testing.T) {
 	})
 
 	// A service that moved, while DNS is away, to a name that nobody knows the address of, is served as it was.
-	if l := putService(t, s, "named0", "wait=live&timeout=1s", "moved.test", port, 202); !strings.Contains(l.Reason, "moved.test") {
+	if l := putService(t, s, "named0", "wait=live&timeout=1s", "moved.test", port,
+		202); !strings.Contains(l.Reason, "moved.test") {
 		t.Errorf("moved while DNS is away: %+v", l)
 	}
 	xds, envoy := s.Pid("xds"), s.Pid("envoy")
@@ -221,7 +226,8 @@ func TestNamesOutliveTheDisk(t *testing.T) {
 	})
 	knows(t, s, []string{"db"})
 	eventually(t, func() string {
-		if st := nameStatus(t, s); len(st.Names) != 1 || st.Names[0].Problem != "failed" || st.Names[0].Addresses != 0 || !strings.Contains(st.Names[0].Reason, "SERVFAIL") {
+		if st := nameStatus(t, s); len(st.Names) != 1 || st.Names[0].Problem != "failed" || st.Names[0].Addresses != 0 ||
+			!strings.Contains(st.Names[0].Reason, "SERVFAIL") {
 			return fmt.Sprintf("status says of the names: %+v", st.Names)
 		}
 		return ""
@@ -230,7 +236,8 @@ func TestNamesOutliveTheDisk(t *testing.T) {
 		t.Errorf("another object: %+v", l)
 	}
 	x.more(t, 200)
-	if o := call(t, s, "GET", s.API+"/v1/services/db", nil, 200)["status"].(map[string]any); o["state"] != "pending" || !strings.Contains(fmt.Sprint(o["reason"]), "db.test cannot be looked up") {
+	if o := call(t, s, "GET", s.API+"/v1/services/db", nil, 200)["status"].(map[string]any); o["state"] != "pending" ||
+		!strings.Contains(fmt.Sprint(o["reason"]), "db.test cannot be looked up") {
 		t.Errorf("the service says of itself: %v", o)
 	}
 	dns.Set("db.test", dnstest.Answer{Addresses: []string{"127.0.0.2"}})
@@ -245,7 +252,8 @@ func TestNamesOutliveTheDisk(t *testing.T) {
 	<-x.done
 	t.Logf("%d requests, %d failed, %d connections broke", x.asked, len(x.failed), x.refused)
 	if len(x.failed)+x.refused > 0 {
-		t.Errorf("of %d requests %d failed: %v, and %d connections broke", x.asked, len(x.failed), x.failed[:min(len(x.failed), 3)], x.refused)
+		t.Errorf("of %d requests %d failed: %v, and %d connections broke", x.asked, len(x.failed),
+			x.failed[:min(len(x.failed), 3)], x.refused)
 	}
 }
 
@@ -296,18 +304,21 @@ func TestLiveWaitsForNames(t *testing.T) {
 
 	// A name that does not exist.
 	l := putService(t, s, "moves", "wait=live&timeout=1s", "nobody.test", port, 202)
-	if l.State != "timeout" || !strings.Contains(l.Reason, "service moves waits for a name") || !strings.Contains(l.Reason, "nobody.test does not exist (NXDOMAIN)") {
+	if l.State != "timeout" || !strings.Contains(l.Reason, "service moves waits for a name") ||
+		!strings.Contains(l.Reason, "nobody.test does not exist (NXDOMAIN)") {
 		t.Errorf("a name that does not exist: %+v", l)
 	}
 	serves("one")
 	if l := putOther(t, s, 1); l.State != "live" {
 		t.Errorf("another object meanwhile: %+v", l)
 	}
-	if o := call(t, s, "GET", s.API+"/v1/services/moves", nil, 200)["status"].(map[string]any); o["state"] != "pending" || !strings.Contains(fmt.Sprint(o["reason"]), "nobody.test does not exist (NXDOMAIN)") {
+	if o := call(t, s, "GET", s.API+"/v1/services/moves", nil, 200)["status"].(map[string]any); o["state"] != "pending" ||
+		!strings.Contains(fmt.Sprint(o["reason"]), "nobody.test does not exist (NXDOMAIN)") {
 		t.Errorf("the service says of itself: %v", o)
 	}
 	st := nameStatus(t, s)
-	if len(st.Names) != 1 || st.Names[0].Host != "nobody.test" || st.Names[0].Problem != "not_found" || strings.Join(st.Names[0].Services, ",") != "moves" {
+	if len(st.Names) != 1 || st.Names[0].Host != "nobody.test" || st.Names[0].Problem != "not_found" ||
+		strings.Join(st.Names[0].Services, ",") != "moves" {
 		t.Errorf("status: %+v", st.Names)
 	}
 	out, errs := c.run(3, "status")
@@ -327,7 +338,8 @@ func TestLiveWaitsForNames(t *testing.T) {
 		}
 		dns.Set("nobody.test", dnstest.Answer{Addresses: []string{"127.0.0.2"}})
 	}()
-	if l := putService(t, s, "moves", "wait=live&timeout=30s", "nobody.test", port, 200); l.State != "live" || l.Reason != "" {
+	if l := putService(t, s, "moves", "wait=live&timeout=30s", "nobody.test", port, 200); l.State != "live" ||
+		l.Reason != "" {
 		t.Errorf("it exists now: %+v", l)
 	}
 	serves("two")
@@ -352,14 +364,16 @@ func TestLiveWaitsForNames(t *testing.T) {
 		serves("two")
 	}
 	c.says(c.text("status"), "its last address is served")
-	if l := putService(t, s, "moves", "wait=live", "nobody.test", port, 200); l.State != "live" || !strings.Contains(l.Reason, "nobody.test does not exist (NXDOMAIN)") {
+	if l := putService(t, s, "moves", "wait=live", "nobody.test", port, 200); l.State != "live" ||
+		!strings.Contains(l.Reason, "nobody.test does not exist (NXDOMAIN)") {
 		t.Errorf("served with its last addresses: %+v", l)
 	}
 	close(x.stop)
 	<-x.done
 	t.Logf("%d requests, %d failed, %d connections broke", x.asked, len(x.failed), x.refused)
 	if len(x.failed)+x.refused > 0 {
-		t.Errorf("of %d requests %d failed: %v, and %d connections broke", x.asked, len(x.failed), x.failed[:min(len(x.failed), 3)], x.refused)
+		t.Errorf("of %d requests %d failed: %v, and %d connections broke", x.asked, len(x.failed),
+			x.failed[:min(len(x.failed), 3)], x.refused)
 	}
 }
 

@@ -28,12 +28,17 @@ func TestPublicKeys(t *testing.T) {
 			"forward_claims": []any{map[string]any{"claim": []string{"sub"}, "header": "x-user"}},
 		}
 		maps.Copy(j, more)
-		return map[string]any{"spec": map[string]any{"jwt": j, "strip": true, "exempt_paths": []any{map[string]any{"path": "/public", "prefix": true}}}}
+		return map[string]any{"spec": map[string]any{
+			"jwt": j, "strip": true,
+			"exempt_paths": []any{map[string]any{"path": "/public", "prefix": true}},
+		}}
 	}
 	call(t, s, "PUT", s.API+"/v1/services/web", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":`+echo(t)+`}]}}`, 201)
 	call(t, s, "PUT", s.API+"/v1/auth-policies/partners", rules(map[string]any{"keys": keys}), 201)
-	call(t, s, "PUT", s.API+"/v1/routes/private?wait=live", `{"spec":{"hosts":["a.test"],"auth_policy":"partners","backends":[{"service":"web"}]}}`, 201)
-	call(t, s, "PUT", s.API+"/v1/routes/open?wait=live", `{"spec":{"hosts":["a.test"],"path":{"prefix":"/open"},"backends":[{"service":"web"}]}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/private?wait=live", `{"spec":{"hosts":["a.test"],"auth_policy":"partners",`+
+		`"backends":[{"service":"web"}]}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/open?wait=live", `{"spec":{"hosts":["a.test"],"path":{"prefix":"/open"},`+
+		`"backends":[{"service":"web"}]}}`, 201)
 	v := visit(t, s, "a.test")
 	for _, x := range all {
 		if got := v.want(200, "/x", x.token(t, nil), "X-User: root"); got != "Authorization=;X-User=ann;X-License-Key=;" {
@@ -50,7 +55,8 @@ func TestPublicKeys(t *testing.T) {
 	}
 	v.want(401, "/x", "")
 	v.want(401, "/x?access_token="+all[0].token(t, nil), "")
-	v.want(401, "/x", signed(t, "r", all[0].pem(t), jwt.MapClaims{"iss": "joe", "aud": "shop"})) // the public key as a shared secret
+	// the public key as a shared secret
+	v.want(401, "/x", signed(t, "r", all[0].pem(t), jwt.MapClaims{"iss": "joe", "aud": "shop"}))
 	v.want(200, "/public/x?y", "")
 	v.want(401, "/publicx", "")
 	v.want(307, "/public/..%2fx", "") // Envoy has the client write it plainly
@@ -79,7 +85,8 @@ func TestPublicKeys(t *testing.T) {
 	}
 	// As the gateway's policy it holds for routes that say nothing, and for no others.
 	call(t, s, "PATCH", s.API+"/v1/gateways/default?wait=live", `{"spec":{"auth_policy":"partners"}}`, 200)
-	call(t, s, "PUT", s.API+"/v1/routes/free?wait=live", `{"spec":{"hosts":["a.test"],"path":{"prefix":"/free"},"auth_policy":"none","backends":[{"service":"web"}]}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/free?wait=live", `{"spec":{"hosts":["a.test"],"path":{"prefix":"/free"},`+
+		`"auth_policy":"none","backends":[{"service":"web"}]}}`, 201)
 	v = visit(t, s, "a.test")
 	v.want(401, "/open", "")
 	v.want(200, "/open", all[1].token(t, nil))

@@ -32,12 +32,17 @@ func TestRefusedPolicyIsClosed(t *testing.T) {
 		call(t, s, "POST", s.API+"/v1/apply?wait=live", object{"resources": resources}, status)
 	}
 	// Words are looked for by a regular expression, which is too large for this Envoy.
-	words := object{"required_claims": []any{object{"claim": []string{"scope"}, "values": []string{strings.Repeat("x", 200)}, "words": true}}}
-	apply(200, policy("staff", old, nil), private("before"), policy("other", young, nil), direct("other", "other", object{"auth_policy": "other"}), direct("open", "open", nil))
+	words := object{"required_claims": []any{object{
+		"claim":  []string{"scope"},
+		"values": []string{strings.Repeat("x", 200)}, "words": true,
+	}}}
+	apply(200, policy("staff", old, nil), private("before"), policy("other", young, nil),
+		direct("other", "other", object{"auth_policy": "other"}), direct("open", "open", nil))
 	closed := func() {
 		t.Helper()
 		settled(t, s, "private.example.com", old.token(t, jwt.MapClaims{}), 401, "")
-		settled(t, s, "private.example.com", young.token(t, jwt.MapClaims{}), 403, "") // its key is good, and nobody has what is asked for
+		// its key is good, and nobody has what is asked for
+		settled(t, s, "private.example.com", young.token(t, jwt.MapClaims{}), 403, "")
 		settled(t, s, "other.example.com", young.token(t, jwt.MapClaims{}), 200, "other")
 		settled(t, s, "other.example.com", old.token(t, jwt.MapClaims{}), 401, "")
 		settled(t, s, "open.example.com", "", 200, "open")
@@ -73,7 +78,10 @@ func TestRefusedRouteKeepsItsPolicy(t *testing.T) {
 	s := start(t, "--no-demo")
 	strict(t, s)
 	policy := func(name, kid, secret string) object {
-		return object{"kind": "AuthPolicy", "name": name, "spec": object{"jwt": object{"keys": []any{object{"kid": kid, "algorithm": "HS256", "secret": secret}}}}}
+		return object{
+			"kind": "AuthPolicy", "name": name,
+			"spec": object{"jwt": object{"keys": []any{object{"kid": kid, "algorithm": "HS256", "secret": secret}}}},
+		}
 	}
 	apply := func(status int, resources ...any) {
 		t.Helper()

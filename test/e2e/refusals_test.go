@@ -26,9 +26,11 @@ func TestRefusals(t *testing.T) {
 		t.Helper()
 		call(t, s, "PUT", s.API+path+"?wait=live", `{"spec":`+spec+`}`, 201)
 	}
-	put("/v1/services/web", `{"endpoints":[{"host":"127.0.0.1","port":`+backend.URL[strings.LastIndexByte(backend.URL, ':')+1:]+`}]}`)
+	put("/v1/services/web", `{"endpoints":[{"host":"127.0.0.1","port":`+
+		backend.URL[strings.LastIndexByte(backend.URL, ':')+1:]+`}]}`)
 	put("/v1/services/nobody", `{"endpoints":[{"host":"127.0.0.1","port":1}]}`)
-	const rules = `"issuers":["joe"],"audiences":["shop"],"required_claims":[{"claim":["scope"],"values":["read"],"words":true}]`
+	const rules = `"issuers":["joe"],"audiences":["shop"],"required_claims":[{"claim":["scope"],"values":["read"],` +
+		`"words":true}]`
 	for name, keys := range map[string]string{
 		"shared": `"keys":[` + hmacKey("k1", firstSecret) + `]`,
 		"public": fmt.Sprintf(`"keys":[{"kid":"k1","algorithm":"RS256","public_key":%q}]`, rsa.pem(t)),
@@ -68,19 +70,39 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s:\nshared secrets: %s\n   public keys: %s\n          want: … %s …", what, got, native, want)
 		}
 	}
-	same("nothing", "", "", `{\"error\":\"unauthorized\",\"reason\":\"missing_credentials\"}\n" ["Bearer realm=\"marchproxy\""] ["application/json"] ["no-store"]`)
+	same("nothing", "", "", `{\"error\":\"unauthorized\",\"reason\":\"missing_credentials\"}\n" ["Bearer `+
+		`realm=\"marchproxy\""] ["application/json"] ["no-store"]`)
 	same("another scheme", "Basic YW5uOnNlY3JldA==", "Basic YW5uOnNlY3JldA==", `missing_credentials`)
-	same("no token", "Bearer x", "Bearer x", `{\"error\":\"unauthorized\",\"reason\":\"invalid_token\"}\n" ["Bearer realm=\"marchproxy\", error=\"invalid_token\""]`)
+	same("no token", "Bearer x", "Bearer x", `{\"error\":\"unauthorized\",\"reason\":\"invalid_token\"}\n" ["Bearer `+
+		`realm=\"marchproxy\", error=\"invalid_token\""]`)
 	for _, c := range []struct {
 		what   string
 		change jwt.MapClaims
 		want   string
 	}{
-		{"expired", jwt.MapClaims{"exp": time.Now().Add(-5 * time.Minute).Unix()}, `401 "{\"error\":\"unauthorized\",\"reason\":\"expired_token\"}\n" ["Bearer realm=\"marchproxy\", error=\"invalid_token\""]`},
-		{"not yet", jwt.MapClaims{"nbf": time.Now().Add(5 * time.Minute).Unix()}, `401 "{\"error\":\"unauthorized\",\"reason\":\"invalid_token\"}`},
+		{
+			"expired",
+			jwt.MapClaims{"exp": time.Now().Add(-5 * time.Minute).Unix()},
+			`401 "{\"error\":\"unauthorized\",\"reason\":\"expired_token\"}\n" ["Bearer realm=\"marchproxy\",` +
+				` error=\"invalid_token\""]`,
+		},
+		{
+			"not yet",
+			jwt.MapClaims{"nbf": time.Now().Add(5 * time.Minute).Unix()},
+			`401 "{\"error\":\"unauthorized\",\"reason\":\"invalid_token\"}`,
+		},
 		{"another issuer", jwt.MapClaims{"iss": "mallory"}, `401 "{\"error\":\"unauthorized\",\"reason\":\"invalid_token\"}`},
-		{"another audience", jwt.MapClaims{"aud": "elsewhere"}, `401 "{\"error\":\"unauthorized\",\"reason\":\"invalid_token\"}`},
-		{"a claim is missing", jwt.MapClaims{"scope": "write"}, `403 "{\"error\":\"forbidden\",\"reason\":\"insufficient_claims\"}\n" ["Bearer realm=\"marchproxy\", error=\"insufficient_scope\""] ["application/json"] ["no-store"]`},
+		{
+			"another audience",
+			jwt.MapClaims{"aud": "elsewhere"},
+			`401 "{\"error\":\"unauthorized\",\"reason\":\"invalid_token\"}`,
+		},
+		{
+			"a claim is missing",
+			jwt.MapClaims{"scope": "write"},
+			`403 "{\"error\":\"forbidden\",\"reason\":\"insufficient_claims\"}\n" ["Bearer realm=\"marchproxy\",` +
+				` error=\"insufficient_scope\""] ["application/json"] ["no-store"]`,
+		},
 		{"good", nil, `200 "Jwt is missing\n" ["Bearer of-the-backend"] ["text/plain; charset=utf-8"] []`},
 	} {
 		a, b := token("k1", c.change)
@@ -103,7 +125,8 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("a route's own 401 is %s", got)
 	}
 	// Keys that cannot be fetched are no fault of the token.
-	if got := answer(visit(t, s, "remote.test"), "/", b); !strings.HasPrefix(got, `503 "{\"error\":\"unavailable\",\"reason\":\"unavailable\"}\n"`) {
+	if got := answer(visit(t, s, "remote.test"), "/", b); !strings.HasPrefix(got,
+		`503 "{\"error\":\"unavailable\",\"reason\":\"unavailable\"}\n"`) {
 		t.Errorf("without the identity provider: %s", got)
 	}
 }
@@ -120,26 +143,31 @@ func TestPreflight(t *testing.T) {
 		call(t, s, "PUT", s.API+"/v1/auth-policies/"+name, `{"spec":{"jwt":{"keys":[`+keys+`]}}}`, 201)
 		route := func(part, path, more string) {
 			t.Helper()
-			call(t, s, "PUT", s.API+"/v1/routes/"+name+"-"+part+"?wait=live", `{"spec":{"hosts":["`+name+`.test"],"path":{"prefix":"`+path+`"},"backends":[{"service":"web"}],`+more+`}}`, 201)
+			call(t, s, "PUT", s.API+"/v1/routes/"+name+"-"+part+"?wait=live", `{"spec":{"hosts":["`+name+
+				`.test"],"path":{"prefix":"`+path+`"},"backends":[{"service":"web"}],`+more+`}}`, 201)
 		}
 		policy := `"auth_policy":"` + name + `"`
-		route("cors", "/cors", policy+`,"cors":{"allow_origins":[{"exact":"https://page.test"}],"allow_methods":["PUT"],"allow_headers":["authorization"]}`)
+		route("cors", "/cors", policy+`,"cors":{"allow_origins":[{"exact":"https://page.test"}],"allow_methods":["PUT"],`+
+			`"allow_headers":["authorization"]}`)
 		route("plain", "/plain", policy)
 		route("own", "/own", policy)
 		route("own-preflight", "/own", `"auth_policy":"none","methods":["OPTIONS"]`)
 		v := visit(t, s, name+".test")
 		ask := func(path string, want int) http.Header {
 			t.Helper()
-			status, body, h := v.ask("OPTIONS", path, "Origin: https://page.test", "Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: authorization")
+			status, body, h := v.ask("OPTIONS", path, "Origin: https://page.test", "Access-Control-Request-Method: PUT",
+				"Access-Control-Request-Headers: authorization")
 			if status != want {
 				t.Errorf("%s: OPTIONS %s: %d %s, want %d", name, path, status, body, want)
 			}
 			return h
 		}
-		if h := ask("/cors", 200); h.Get("Access-Control-Allow-Origin") != "https://page.test" || h.Get("Access-Control-Allow-Headers") != "authorization" {
+		if h := ask("/cors", 200); h.Get("Access-Control-Allow-Origin") != "https://page.test" ||
+			h.Get("Access-Control-Allow-Headers") != "authorization" {
 			t.Errorf("%s: the preflight's answer has the headers %v", name, h)
 		}
-		if status, _, h := v.get("/cors", "", "Origin: https://page.test"); status != 401 || h.Get("Access-Control-Allow-Origin") != "https://page.test" {
+		if status, _, h := v.get("/cors", "", "Origin: https://page.test"); status != 401 ||
+			h.Get("Access-Control-Allow-Origin") != "https://page.test" {
 			t.Errorf("%s: a refusal that the page cannot read: %d %v", name, status, h)
 		}
 		ask("/plain", 401)

@@ -40,13 +40,15 @@ func TestOneBadObject(t *testing.T) {
 		t.Fatalf("the refused route's last good version is not served: %d %q", status, body)
 	}
 	object := call(t, s, "GET", s.API+"/v1/routes/bad", nil, 200)
-	if st := object["status"].(map[string]any); st["state"] != "rejected" || !strings.Contains(st["reason"].(string), "regex") {
+	if st := object["status"].(map[string]any); st["state"] != "rejected" ||
+		!strings.Contains(st["reason"].(string), "regex") {
 		t.Fatalf("status of the refused route: %v", st)
 	}
 	if st := call(t, s, "GET", s.API+"/v1/routes/good1", nil, 200)["status"].(map[string]any); st["state"] != "live" {
 		t.Fatalf("status of a good route: %v", st)
 	}
-	if rejected := call(t, s, "GET", s.API+"/v1/status", nil, 200)["rejected"].([]any); len(rejected) != 1 || rejected[0].(map[string]any)["name"] != "bad" {
+	if rejected := call(t, s, "GET", s.API+"/v1/status", nil, 200)["rejected"].([]any); len(rejected) != 1 ||
+		rejected[0].(map[string]any)["name"] != "bad" {
 		t.Fatalf("rejected: %v", rejected)
 	}
 
@@ -66,14 +68,24 @@ func TestLastGoodKeepsItsCluster(t *testing.T) {
 	s := start(t, "--no-demo")
 	strict(t, s)
 	service := func(name, says string) map[string]any {
-		return map[string]any{"kind": "Service", "name": name, "spec": map[string]any{"endpoints": []any{map[string]any{"host": "127.0.0.1", "port": json.Number(backend(t, says))}}}}
+		return map[string]any{
+			"kind": "Service", "name": name,
+			"spec": map[string]any{"endpoints": []any{map[string]any{
+				"host": "127.0.0.1",
+				"port": json.Number(backend(t, says)),
+			}}},
+		}
 	}
 	route := func(service string, path any) map[string]any {
-		return map[string]any{"kind": "Route", "name": "r", "spec": map[string]any{"hosts": []string{"r.example.com"}, "path": path, "backends": []any{map[string]any{"service": service}}}}
+		return map[string]any{"kind": "Route", "name": "r", "spec": map[string]any{
+			"hosts": []string{"r.example.com"},
+			"path":  path, "backends": []any{map[string]any{"service": service}},
+		}}
 	}
 	apply := func(status int, resources ...any) {
 		t.Helper()
-		call(t, s, "POST", s.API+"/v1/apply?wait=live", map[string]any{"owner": "o", "prune": true, "resources": resources}, status)
+		call(t, s, "POST", s.API+"/v1/apply?wait=live", map[string]any{"owner": "o", "prune": true, "resources": resources},
+			status)
 	}
 	two := service("two", "two")
 	apply(200, service("one", "one"), route("one", map[string]string{"prefix": "/"}))
@@ -111,7 +123,8 @@ func TestLastGoodKeepsItsCluster(t *testing.T) {
 		}
 		return ""
 	})
-	if st := call(t, s, "GET", s.API+"/v1/routes/r", nil, 200)["status"].(map[string]any); st["state"] != "rejected" || !strings.Contains(fmt.Sprint(st["reason"]), "regex") {
+	if st := call(t, s, "GET", s.API+"/v1/routes/r", nil, 200)["status"].(map[string]any); st["state"] != "rejected" ||
+		!strings.Contains(fmt.Sprint(st["reason"]), "regex") {
 		t.Fatalf("status of the refused route after a restart: %v", st)
 	}
 	apply(200, two, route("two", map[string]string{"prefix": "/"}))

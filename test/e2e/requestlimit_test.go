@@ -55,9 +55,12 @@ func TestRequestsAreLimitedByClient(t *testing.T) {
 	s := start(t, "--no-demo", "--concurrency", "2")
 	policies := s.API + "/v1/rate-limit-policies/"
 	call(t, s, "PUT", s.API+"/v1/routes/r", `{"spec":{"direct_response":{"status":200,"body":"ok"}}}`, 201)
-	call(t, s, "PUT", policies+"everyone?wait=live", `{"spec":{"requests_per_second":1,"requests_burst":5,"allow":["127.0.0.4"]}}`, 201)
-	call(t, s, "PUT", policies+"partners?wait=live", `{"spec":{"cidrs":["127.0.0.8/29"],"requests_per_second":1,"requests_burst":20}}`, 201)
-	call(t, s, "PUT", policies+"partner?wait=live", `{"spec":{"cidrs":["127.0.0.9"],"requests_per_second":1,"requests_burst":30}}`, 201)
+	call(t, s, "PUT", policies+"everyone?wait=live", `{"spec":{"requests_per_second":1,"requests_burst":5,`+
+		`"allow":["127.0.0.4"]}}`, 201)
+	call(t, s, "PUT", policies+"partners?wait=live", `{"spec":{"cidrs":["127.0.0.8/29"],"requests_per_second":1,`+
+		`"requests_burst":20}}`, 201)
+	call(t, s, "PUT", policies+"partner?wait=live", `{"spec":{"cidrs":["127.0.0.9"],"requests_per_second":1,`+
+		`"requests_burst":30}}`, 201)
 	const sent = 60
 	for _, x := range []struct {
 		from  string
@@ -70,7 +73,10 @@ func TestRequestsAreLimitedByClient(t *testing.T) {
 		if x.burst == sent {
 			continue
 		}
-		for name, want := range map[string]string{"Ratelimit": `;r=0;t=1`, "Ratelimit-Policy": `;q=1;w=1`, "X-Ratelimit-Remaining": "0", "Retry-After": "1"} {
+		for name, want := range map[string]string{
+			"Ratelimit": `;r=0;t=1`, "Ratelimit-Policy": `;q=1;w=1`,
+			"X-Ratelimit-Remaining": "0", "Retry-After": "1",
+		} {
 			if got := header.Get(name); len(got) < len(want) || got[len(got)-len(want):] != want {
 				t.Errorf("%s: header %s is %q, want …%s", x.from, name, got, want)
 			}
@@ -89,7 +95,8 @@ func TestLimitsDisturbNoConnection(t *testing.T) {
 	s := start(t, "--no-demo", "--concurrency", "2")
 	policies := s.API + "/v1/rate-limit-policies/"
 	call(t, s, "PUT", s.API+"/v1/services/web", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":`+echo(t)+`}]}}`, 201)
-	call(t, s, "PUT", s.API+"/v1/routes/ws", `{"spec":{"hosts":["ws.test"],"backends":[{"service":"web"}],"websocket":true}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/ws", `{"spec":{"hosts":["ws.test"],"backends":[{"service":"web"}],`+
+		`"websocket":true}}`, 201)
 	call(t, s, "PUT", s.API+"/v1/routes/r?wait=live", `{"spec":{"direct_response":{"status":200,"body":"ok"}}}`, 201)
 	ws := visit(t, s, "ws.test")
 	if status, _, _ := ws.get("/", "", "Upgrade: websocket", "Connection: Upgrade"); status != 101 {
@@ -98,7 +105,8 @@ func TestLimitsDisturbNoConnection(t *testing.T) {
 	v := visit(t, s, "a.test")
 	v.want(200, "/", "")
 	updates := func() string {
-		_, raw, err := s.Call(t.Context(), "GET", s.Admin+"/stats?filter=listener_manager.(lds.update_success|listener_|total_.*draining)", nil)
+		_, raw, err := s.Call(t.Context(), "GET",
+			s.Admin+"/stats?filter=listener_manager.(lds.update_success|listener_|total_.*draining)", nil)
 		if err != nil || len(raw) == 0 {
 			t.Fatal(err)
 		}
@@ -118,7 +126,8 @@ func TestLimitsDisturbNoConnection(t *testing.T) {
 	}
 	put := func(name, spec string, status int) {
 		t.Helper()
-		if l := call(t, s, "PUT", policies+name+"?wait=live", `{"spec":{`+spec+`}}`, status)["live"].(map[string]any); l["state"] != "live" {
+		if l := call(t, s, "PUT", policies+name+"?wait=live", `{"spec":{`+spec+`}}`,
+			status)["live"].(map[string]any); l["state"] != "live" {
 			t.Fatalf("%s: %v", name, l)
 		}
 	}

@@ -19,7 +19,8 @@ func TestLiveAfterOlderDatabase(t *testing.T) {
 	s := start(t, "--no-demo")
 	put(t, s, "kept", "old")
 	var copied string
-	down(t, s, func() (err error) { copied, err = s.Backup(t.Context(), "postgres", "old"); return err }, "postgres", "api")
+	down(t, s, func() (err error) { copied, err = s.Backup(t.Context(), "postgres", "old"); return err },
+		"postgres", "api")
 	live(t, s, "kept", "old")
 	second, err := s.StartAPI(t.Context())
 	if err != nil {

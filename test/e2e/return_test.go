@@ -19,7 +19,8 @@ func TestLiveOverARestart(t *testing.T) {
 		old := s.Pid("xds")
 		s.Kill("xds")
 		eventually(t, func() string { // it serves again, and perhaps nobody is connected yet
-			if status, _, err := s.Call(t.Context(), "GET", s.XDS+"/readyz", nil); err != nil || status != 200 || s.Pid("xds") == old {
+			if status, _, err := s.Call(t.Context(), "GET", s.XDS+"/readyz", nil); err != nil || status != 200 ||
+				s.Pid("xds") == old {
 				return "xds does not come back"
 			}
 			return ""

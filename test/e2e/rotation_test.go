@@ -25,10 +25,16 @@ func TestSecretKey(t *testing.T) {
 	call(t, s, "POST", s.API+"/v1/apply?wait=live", map[string]any{"resources": []any{
 		map[string]any{"kind": "Certificate", "name": "site", "spec": map[string]any{"chain": chain, "private_key": key}},
 		map[string]any{"kind": "Gateway", "name": "default", "spec": map[string]any{
-			"api_keys":  keys(t, s),
-			"listeners": []any{map[string]any{"name": "http", "port": s.ProxyPort}, map[string]any{"name": "https", "port": ports[0], "protocol": "https", "certificates": []any{"site"}}},
+			"api_keys": keys(t, s),
+			"listeners": []any{
+				map[string]any{"name": "http", "port": s.ProxyPort},
+				map[string]any{"name": "https", "port": ports[0], "protocol": "https", "certificates": []any{"site"}},
+			},
 		}},
-		map[string]any{"kind": "Route", "name": "site", "spec": map[string]any{"hosts": []any{"site.test"}, "direct_response": map[string]any{"status": 200, "body": "sealed"}}},
+		map[string]any{"kind": "Route", "name": "site", "spec": map[string]any{
+			"hosts":           []any{"site.test"},
+			"direct_response": map[string]any{"status": 200, "body": "sealed"},
+		}},
 	}}, 200)
 	path := filepath.Join(s.Dir, "secrets.json")
 	rekey := func(change func(old string) string) {
@@ -58,7 +64,8 @@ func TestSecretKey(t *testing.T) {
 	serves := func(when string) {
 		t.Helper()
 		c.in(c.text("export", "routes"), 0, "apply", "-f", "-", "--wait") // everything is live
-		if status, body, _, _, _ := fetch(t, browser(a, "site.test", nil), tls, "site.test"); status != 200 || body != "sealed" {
+		if status, body, _, _, _ := fetch(t, browser(a, "site.test", nil), tls, "site.test"); status != 200 ||
+			body != "sealed" {
 			t.Errorf("%s: %d %q", when, status, body)
 		}
 	}

@@ -9,12 +9,13 @@ import (
 )
 
 // TestRouteFiltersComeAndGo: CORS and a rate limit of a route are in force when the write returns, on an exact host,
-// one of a wildcard and the default, gone when it is taken away, and neither ever changes a listener: a WebSocket that was
-// open before any of them is open in the end.
+// one of a wildcard and the default, gone when it is taken away, and neither ever changes a listener: a WebSocket that
+// was open before any of them is open in the end.
 func TestRouteFiltersComeAndGo(t *testing.T) {
 	s := start(t, "--no-demo", "--concurrency", "2")
 	call(t, s, "PUT", s.API+"/v1/services/web", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":`+echo(t)+`}]}}`, 201)
-	call(t, s, "PUT", s.API+"/v1/routes/ws?wait=live", `{"spec":{"hosts":["ws.test"],"backends":[{"service":"web"}],"websocket":true}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/ws?wait=live", `{"spec":{"hosts":["ws.test"],"backends":[{"service":"web"}],`+
+		`"websocket":true}}`, 201)
 	ws := visit(t, s, "ws.test")
 	if status, _, _ := ws.get("/", "", "Upgrade: websocket", "Connection: Upgrade"); status != 101 {
 		t.Fatalf("upgrade: %d", status)
@@ -32,7 +33,10 @@ func TestRouteFiltersComeAndGo(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ route, hosts, host string }{
-		{"exact", "a.test", "a.test"}, {"wildcard", "*.b.test", "x.b.test"}, {"capitals", "c.test", "C.Test"}, {"default", "", "d.test"},
+		{"exact", "a.test", "a.test"},
+		{"wildcard", "*.b.test", "x.b.test"},
+		{"capitals", "c.test", "C.Test"},
+		{"default", "", "d.test"},
 	} {
 		put(c.route, c.hosts, "")
 		v := visit(t, s, c.host)
@@ -68,9 +72,13 @@ func TestWildcardsAreProtected(t *testing.T) {
 	s := start(t, "--no-demo")
 	call(t, s, "PUT", s.API+"/v1/auth-policies/staff", `{"spec":{"jwt":{"keys":[`+hmacKey("k1", firstSecret)+`]}}}`, 201)
 	token := signed(t, "k1", firstSecret, nil)
-	for name, hosts := range map[string]string{"x.test": `"hosts":["x.test"],`, "a.y.test": `"hosts":["*.y.test"],`, "z.test": ""} {
+	for name, hosts := range map[string]string{
+		"x.test": `"hosts":["x.test"],`, "a.y.test": `"hosts":["*.y.test"],`,
+		"z.test": "",
+	} {
 		for what, more := range map[string]string{"policy": `"auth_policy":"staff"`, "feature": `"features":["numa"]`} {
-			answer := call(t, s, "POST", s.API+"/v1/apply?wait=live", `{"owner":"test","prune":true,"resources":[{"kind":"Route","name":"r","spec":{`+
+			answer := call(t, s, "POST", s.API+"/v1/apply?wait=live", `{"owner":"test","prune":true,`+
+				`"resources":[{"kind":"Route","name":"r","spec":{`+
 				hosts+more+`,"direct_response":{"status":200,"body":"ok"}}}]}`, http.StatusOK)
 			if l := answer["live"].(map[string]any); l["state"] != "live" {
 				t.Fatalf("%s, %s: %v", name, what, l)

@@ -36,7 +36,10 @@ func secondEnvoy(t *testing.T, s *harness.System, grpc string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := bootstrap.Render(bootstrap.Config{NodeID: "second", Gateway: "default", XDSServer: grpc, APIKey: key, AdminAddr: admin})
+	raw, err := bootstrap.Render(bootstrap.Config{
+		NodeID: "second", Gateway: "default", XDSServer: grpc, APIKey: key,
+		AdminAddr: admin,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +47,8 @@ func secondEnvoy(t *testing.T, s *harness.System, grpc string) string {
 	if err := os.WriteFile(boot, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	run(t, exec.CommandContext(context.WithoutCancel(t.Context()), path, "-c", boot, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"))
+	run(t, exec.CommandContext(context.WithoutCancel(t.Context()), path, "-c", boot, "--concurrency", "1",
+		"--disable-hot-restart", "--log-level", "error"))
 	return "http://" + admin
 }
 
@@ -66,7 +70,8 @@ func secondXDS(t *testing.T, s *harness.System, cache string) (grpc, http string
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(filepath.Dir(bin(t)), "marchproxy-xds"))
 	cmd.Env = append(os.Environ(), "NATS_URL="+secrets[0], "SECRET_KEY="+secrets[1], "CLUSTER_API_KEY="+secrets[2],
 		"XDS_ID=second", "ALLOW_ENDPOINTS=loopback",
-		"XDS_GRPC_ADDR="+local(0), "XDS_HTTP_ADDR="+local(1), "MARCHPROXY_STATE_DIR="+t.TempDir(), "MARCHPROXY_WASM_DIR="+filepath.Join(cache, "wasm"))
+		"XDS_GRPC_ADDR="+local(0), "XDS_HTTP_ADDR="+local(1), "MARCHPROXY_STATE_DIR="+t.TempDir(), "MARCHPROXY_WASM_DIR="+
+			filepath.Join(cache, "wasm"))
 	run(t, cmd)
 	eventually(t, func() string {
 		if status, body, err := s.Call(t.Context(), "GET", http+"/readyz", nil); err != nil || status != 200 {
@@ -198,7 +203,8 @@ func restartXDS(t *testing.T, s *harness.System, sig syscall.Signal, proxies int
 	}
 	eventually(t, func() string {
 		_, raw, err := s.Call(t.Context(), "GET", s.XDS+"/metrics", nil)
-		if err != nil || s.Pid("xds") == old || !strings.Contains(string(raw), fmt.Sprintf("marchproxy_xds_proxies %d\n", proxies)) {
+		if err != nil || s.Pid("xds") == old ||
+			!strings.Contains(string(raw), fmt.Sprintf("marchproxy_xds_proxies %d\n", proxies)) {
 			return "the Envoys are not back"
 		}
 		return ""

@@ -63,7 +63,8 @@ func TestSecretsStaySecret(t *testing.T) {
 	wrong := "mpt_a-token-that-opens-nothing-at-all-0123456789"
 	secrets["a wrong token"] = wrong
 	certificate := spec(map[string]any{"chain": chain, "private_key": private})
-	policy := fmt.Sprintf(`{"spec":{"jwt":{"keys":[%s]},"tokens":[{"name":"machine","value":%q}]}}`, hmacKey("one", firstSecret), opaque)
+	policy := fmt.Sprintf(`{"spec":{"jwt":{"keys":[%s]},"tokens":[{"name":"machine","value":%q}]}}`,
+		hmacKey("one", firstSecret), opaque)
 	for _, c := range []struct {
 		method, path, body, token string
 		status                    int
@@ -73,7 +74,8 @@ func TestSecretsStaySecret(t *testing.T) {
 		{"PUT", "/v1/certificates/c", `{"spec":{"private_key":"` + strings.Split(private, "\n")[1], admin, 400},
 		{"PUT", "/v1/auth-policies/p", policy, admin, 201},
 		{"PUT", "/v1/auth-policies/q", strings.Replace(policy, "HS256", "XS256", 1), admin, 422},
-		{"PUT", "/v1/routes/r?wait=live", `{"spec":{"hosts":["r.example.com"],"auth_policy":"p","direct_response":{"status":200}}}`, admin, 201},
+		{"PUT", "/v1/routes/r?wait=live", `{"spec":{"hosts":["r.example.com"],"auth_policy":"p",` +
+			`"direct_response":{"status":200}}}`, admin, 201},
 		{"GET", "/v1/routes", "", wrong, 401},
 		{"DELETE", "/v1/tokens/none", "", wrong, 401},
 	} {
@@ -109,8 +111,10 @@ func TestSecretsStaySecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, url := range []string{
-		s.API + "/v1/certificates", s.API + "/v1/auth-policies", s.API + "/v1/gateways", s.API + "/v1/revisions", s.API + "/v1/revisions/2/diff?against=6", s.API + "/v1/audit", s.API + "/v1/tokens",
-		s.API + "/v1/status", s.API + "/v1/proxies", s.API + "/metrics", s.XDS + "/v1/resources", s.XDS + "/v1/version", s.XDS + "/metrics",
+		s.API + "/v1/certificates", s.API + "/v1/auth-policies", s.API + "/v1/gateways", s.API + "/v1/revisions",
+		s.API + "/v1/revisions/2/diff?against=6", s.API + "/v1/audit", s.API + "/v1/tokens",
+		s.API + "/v1/status", s.API + "/v1/proxies", s.API + "/metrics", s.XDS + "/v1/resources", s.XDS + "/v1/version",
+		s.XDS + "/metrics",
 	} {
 		_, raw, err := s.Call(t.Context(), "GET", url, nil)
 		if err != nil {
@@ -147,7 +151,10 @@ func TestSettingsStaySecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	const secret = "hunter2-hunter2"
-	good := map[string]string{"DATABASE_URL": "postgresql://u:p@127.0.0.1:1/db", "NATS_URL": "nats://127.0.0.1:1", "SECRET_KEY": "0123456789abcdef0123456789abcdef", "MARCHPROXY_STATE_DIR": t.TempDir()}
+	good := map[string]string{
+		"DATABASE_URL": "postgresql://u:p@127.0.0.1:1/db", "NATS_URL": "nats://127.0.0.1:1",
+		"SECRET_KEY": "0123456789abcdef0123456789abcdef", "MARCHPROXY_STATE_DIR": t.TempDir(),
+	}
 	for _, c := range []struct{ program, name, value string }{
 		{"api", "DATABASE_URL", "postgresql://user:" + secret + "@127.0.0.1:1/db"},
 		{"api", "DATABASE_URL", "postgresql://user:" + secret + " @127.0.0.1:x/db"},

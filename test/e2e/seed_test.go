@@ -11,8 +11,11 @@ import (
 func TestSeed(t *testing.T) {
 	s := start(t)
 	port := backend(t, "Hello from backend")
-	doc := fmt.Sprintf(`{"version": "2", "services": [{"name": "test-backend", "hosts": ["localhost"], "port": %s, "protocol": "http"}],
-		"routes": [{"name": "test-route", "prefix": "/", "cluster_name": "test-backend", "hosts": ["*"], "timeout": 30}]}`, port)
+	doc := fmt.Sprintf(
+		`{"version": "2", "services": [{"name": "test-backend", "hosts": ["localhost"], "port": %s, "protocol": "http"}],
+		"routes": [{"name": "test-route", "prefix": "/", "cluster_name": "test-backend", "hosts": ["*"], "timeout": 30}]}`,
+		port,
+	)
 	got := call(t, s, "POST", s.XDS+"/v1/config", doc, 200)
 	if got["status"] != "success" || got["version"] != "2" || got["live"] != true {
 		t.Fatalf("answer %v", got)
@@ -31,13 +34,21 @@ func TestSeed(t *testing.T) {
 		status int
 		path   string
 	}{
-		"malformed":               {`{"version": "3", "services": [`, 400, "$"},
-		"unknown field":           {`{"servces": []}`, 400, "$"},
-		"wrong type":              {`{"services": [{"name": "a", "hosts": "b", "port": 1}]}`, 400, "$.services[0].hosts"},
-		"dangling":                {`{"services": [], "routes": [{"name": "r", "prefix": "/", "cluster_name": "nobody"}]}`, 422, "$.routes[0].cluster_name"},
-		"bad prefix":              {`{"services": [{"name": "a", "hosts": ["10.0.0.1"], "port": 80}], "routes": [{"name": "r", "prefix": "api", "cluster_name": "a"}]}`, 422, "$.routes[0].prefix"},
-		"impossible port":         {`{"services": [{"name": "a", "hosts": ["10.0.0.1"], "port": 70000}]}`, 422, "$.services[0].port"},
-		"twice":                   {`{"services": [{"name": "a", "hosts": ["10.0.0.1"], "port": 80}, {"name": "a", "hosts": ["10.0.0.1"], "port": 80}]}`, 422, "$.services[1].name"},
+		"malformed":     {`{"version": "3", "services": [`, 400, "$"},
+		"unknown field": {`{"servces": []}`, 400, "$"},
+		"wrong type":    {`{"services": [{"name": "a", "hosts": "b", "port": 1}]}`, 400, "$.services[0].hosts"},
+		"dangling": {
+			`{"services": [], "routes": [{"name": "r", "prefix": "/", "cluster_name": "nobody"}]}`,
+			422, "$.routes[0].cluster_name",
+		},
+		"bad prefix": {`{"services": [{"name": "a", "hosts": ["10.0.0.1"], "port": 80}], "routes": [{"name": ` +
+			`"r", "prefix": "api", "cluster_name": "a"}]}`, 422, "$.routes[0].prefix"},
+		"impossible port": {
+			`{"services": [{"name": "a", "hosts": ["10.0.0.1"], "port": 70000}]}`, 422,
+			"$.services[0].port",
+		},
+		"twice": {`{"services": [{"name": "a", "hosts": ["10.0.0.1"], "port": 80}, {"name": "a",` +
+			` "hosts": ["10.0.0.1"], "port": 80}]}`, 422, "$.services[1].name"},
 		"a key that stands twice": {`{"version": "1", "version": "2"}`, 400, "$.version"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -46,7 +57,8 @@ func TestSeed(t *testing.T) {
 			if len(errs) == 0 || errs[0].(map[string]any)["path"] != c.path {
 				t.Fatalf("problem %v, want path %s", p, c.path)
 			}
-			if now := call(t, s, "GET", s.XDS+"/v1/version", nil, 200); now["revision"] != version["revision"] || now["version"] != "2" {
+			if now := call(t, s, "GET", s.XDS+"/v1/version", nil, 200); now["revision"] != version["revision"] ||
+				now["version"] != "2" {
 				t.Fatalf("a refused document changed the version: %v", now)
 			}
 			if status, body := proxied(t, s, "localhost", "/"); status != 200 || body != "Hello from backend" {
@@ -59,7 +71,8 @@ func TestSeed(t *testing.T) {
 // TestRestart: a second run finds the configuration that the first one left.
 func TestRestart(t *testing.T) {
 	s := start(t)
-	call(t, s, "PUT", s.API+"/v1/routes/kept?wait=live", `{"spec":{"hosts":["kept.example.com"],"direct_response":{"status":200,"body":"kept"}}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/kept?wait=live", `{"spec":{"hosts":["kept.example.com"],`+
+		`"direct_response":{"status":200,"body":"kept"}}}`, 201)
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -79,11 +92,16 @@ func TestHosts(t *testing.T) {
 		if err := json.Unmarshal([]byte(hosts), &h); err != nil {
 			t.Fatal(err)
 		}
-		return map[string]any{"kind": "Route", "name": name, "spec": map[string]any{"hosts": h, "path": map[string]string{"prefix": path}, "direct_response": map[string]any{"status": 200, "body": name}}}
+		return map[string]any{"kind": "Route", "name": name, "spec": map[string]any{
+			"hosts": h,
+			"path":  map[string]string{"prefix": path}, "direct_response": map[string]any{"status": 200, "body": name},
+		}}
 	}
 	call(t, s, "POST", s.API+"/v1/apply?wait=live", map[string]any{"resources": []any{
-		route("exact", `["a.example.com"]`, "/"), route("api", `["a.example.com"]`, "/api"), route("wild", `["*.example.com"]`, "/"),
-		route("deep", `["*.deep.example.com"]`, "/"), route("narrow", `["narrow.example.com"]`, "/only"), route("rest", `["*"]`, "/"), route("address", `["[2001:db8::1]"]`, "/"),
+		route("exact", `["a.example.com"]`, "/"), route("api", `["a.example.com"]`, "/api"),
+		route("wild", `["*.example.com"]`, "/"),
+		route("deep", `["*.deep.example.com"]`, "/"), route("narrow", `["narrow.example.com"]`, "/only"),
+		route("rest", `["*"]`, "/"), route("address", `["[2001:db8::1]"]`, "/"),
 	}}, 200)
 	for _, c := range []struct{ host, path, want string }{
 		{"a.example.com", "/", "exact"},

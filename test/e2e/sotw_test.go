@@ -49,7 +49,10 @@ func TestStateOfTheWorld(t *testing.T) {
 		t.Fatal(err)
 	}
 	node := &corev3.Node{Id: "other", Cluster: "default"}
-	if err := rds.Send(&discoveryv3.DiscoveryRequest{Node: node, TypeUrl: string(translate.TypeRoute), ResourceNames: []string{"http"}}); err != nil {
+	if err := rds.Send(&discoveryv3.DiscoveryRequest{
+		Node: node, TypeUrl: string(translate.TypeRoute),
+		ResourceNames: []string{"http"},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	body := func() (*discoveryv3.DiscoveryResponse, string) {
@@ -76,13 +79,17 @@ func TestStateOfTheWorld(t *testing.T) {
 		t.Fatalf("first table says %q", got)
 	}
 	// A refusal is not answered with the same again; the next change is sent.
-	if err := rds.Send(&discoveryv3.DiscoveryRequest{TypeUrl: resp.GetTypeUrl(), ResourceNames: []string{"http"}, ResponseNonce: resp.GetNonce(), ErrorDetail: &status.Status{Code: 3, Message: "no"}}); err != nil {
+	if err := rds.Send(&discoveryv3.DiscoveryRequest{
+		TypeUrl: resp.GetTypeUrl(), ResourceNames: []string{"http"},
+		ResponseNonce: resp.GetNonce(), ErrorDetail: &status.Status{Code: 3, Message: "no"},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	put(t, s, "a", "two")
 	resp2, got := body()
 	if got != "two" || resp2.GetVersionInfo() == resp.GetVersionInfo() {
-		t.Fatalf("after a refusal and a change the table says %q, version %s after %s", got, resp2.GetVersionInfo(), resp.GetVersionInfo())
+		t.Fatalf("after a refusal and a change the table says %q, version %s after %s", got, resp2.GetVersionInfo(),
+			resp.GetVersionInfo())
 	}
 }
 
@@ -94,7 +101,8 @@ func TestClusterKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	call(t, s, "PUT", s.API+"/v1/gateways/closed", map[string]any{"spec": map[string]any{
-		"listeners": []any{map[string]any{"name": "http", "port": 1}}, "api_keys": []any{map[string]any{"name": "k", "key": "another-key-of-16-characters"}},
+		"listeners": []any{map[string]any{"name": "http", "port": 1}},
+		"api_keys":  []any{map[string]any{"name": "k", "key": "another-key-of-16-characters"}},
 	}}, 201)
 	conn := dial(t, s)
 	for _, c := range []struct {
@@ -115,7 +123,10 @@ func TestClusterKey(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := st.Send(&discoveryv3.DiscoveryRequest{Node: &corev3.Node{Id: "x", Cluster: c.gateway}, TypeUrl: string(translate.TypeListener)}); err != nil && !errors.Is(err, io.EOF) {
+		if err := st.Send(&discoveryv3.DiscoveryRequest{
+			Node:    &corev3.Node{Id: "x", Cluster: c.gateway},
+			TypeUrl: string(translate.TypeListener),
+		}); err != nil && !errors.Is(err, io.EOF) {
 			t.Fatal(err) // EOF: refused before it was read, and Recv says why
 		}
 		_, err = st.Recv()

@@ -36,7 +36,8 @@ func TestEnvoyIsSupervised(t *testing.T) {
 	port := slow.URL[strings.LastIndexByte(slow.URL, ':')+1:]
 	e := startEdge(t, s, "DRAIN_TIMEOUT=20s")
 	call(t, s, "PUT", s.API+"/v1/services/slow", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":`+port+`}]}}`, 201)
-	call(t, s, "PUT", s.API+"/v1/routes/slow", `{"spec":{"gateways":["edge"],"backends":[{"service":"slow"}],"timeout":"60s"}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/slow", `{"spec":{"gateways":["edge"],"backends":[{"service":"slow"}],`+
+		`"timeout":"60s"}}`, 201)
 	if err := e.Ready(within(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +107,8 @@ func TestWhyEnvoyIsNotReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = taken.Close() }) // nobody has connected
-	occupied := fmt.Sprintf("cannot listen on %s, which e2e.test (process %d) holds (address already in use); stop that, or change ", taken.Addr(), os.Getpid())
+	occupied := fmt.Sprintf("cannot listen on %s, which e2e.test (process %d) holds (address already in use); stop "+
+		"that, or change ", taken.Addr(), os.Getpid())
 	for _, c := range []struct{ env, says string }{
 		{"ENVOY_ADMIN_ADDR=" + taken.Addr().String(), occupied + "ENVOY_ADMIN_ADDR"},
 		{"CLUSTER_API_KEY=not-the-key-of-this-one", "refuses its key"},
@@ -125,7 +127,8 @@ func TestWhyEnvoyIsNotReady(t *testing.T) {
 		}
 		call(t, s, "DELETE", s.API+"/v1/gateways/edge", nil, 200)
 	}
-	a, err := harness.StartAgent([]string{"XDS_SERVER=" + s.GRPC, "ENVOY_PATH=/bin/true", "MARCHPROXY_RUN_DIR=" + t.TempDir(), "AGENT_HTTP_ADDR=" + taken.Addr().String()})
+	a, err := harness.StartAgent([]string{"XDS_SERVER=" + s.GRPC, "ENVOY_PATH=/bin/true", "MARCHPROXY_RUN_DIR=" +
+		t.TempDir(), "AGENT_HTTP_ADDR=" + taken.Addr().String()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,10 +143,12 @@ func TestProcessOne(t *testing.T) {
 	s := start(t, "--no-demo")
 	script := filepath.Join(t.TempDir(), "envoy")
 	// An Envoy that leaves an orphan behind, which ends at once.
-	if err := os.WriteFile(script, []byte("#!/bin/sh\n(sh -c 'sleep 0.1 & echo orphan $!' &)\nexec sleep 1000\n"), 0o755); err != nil {
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n(sh -c 'sleep 0.1 & echo orphan $!' &)\nexec sleep 1000\n"),
+		0o755); err != nil {
 		t.Fatal(err)
 	}
-	a, err := harness.StartAgent([]string{"XDS_SERVER=" + s.GRPC, "ENVOY_PATH=" + script, "MARCHPROXY_RUN_DIR=" + t.TempDir(), "LOGLEVEL=info", "DRAIN_TIMEOUT=1s"},
+	a, err := harness.StartAgent([]string{"XDS_SERVER=" + s.GRPC, "ENVOY_PATH=" + script, "MARCHPROXY_RUN_DIR=" +
+		t.TempDir(), "LOGLEVEL=info", "DRAIN_TIMEOUT=1s"},
 		"unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 	if err != nil {
 		t.Fatal(err)

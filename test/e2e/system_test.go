@@ -59,7 +59,9 @@ func proxied(t *testing.T, s *harness.System, host, path string) (int, string) {
 
 func backend(t *testing.T, says string) (port string) {
 	t.Helper()
-	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, says) }))
+	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, says)
+	}))
 	t.Cleanup(b.Close)
 	return b.URL[strings.LastIndexByte(b.URL, ':')+1:]
 }
@@ -120,7 +122,10 @@ func route(name string) string {
 }
 
 func direct(name, body string, more map[string]any) map[string]any {
-	spec := map[string]any{"hosts": []string{name + ".example.com"}, "direct_response": map[string]any{"status": 200, "body": body}}
+	spec := map[string]any{
+		"hosts":           []string{name + ".example.com"},
+		"direct_response": map[string]any{"status": 200, "body": body},
+	}
 	for k, v := range more {
 		spec[k] = v
 	}
@@ -333,8 +338,8 @@ func (x *traffic) more(t *testing.T, n int) {
 	})
 }
 
-// door is the part of Envoy's admin interface that dev passes, from the test: dev's own stands still while a part is down
-// (harness.System.Down).
+// door is the part of Envoy's admin interface that dev passes, from the test: dev's own stands still while a part is
+// down (harness.System.Down).
 func door(t *testing.T, s *harness.System) (url string) {
 	t.Helper()
 	d := httptest.NewServer(envoyadmin.Door(s.AdminSocket()))
@@ -561,7 +566,8 @@ func startEdge(t *testing.T, s *harness.System, env ...string) edge {
 	}}, 201)
 	local := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 	a, err := harness.StartAgent(append([]string{
-		"XDS_SERVER=" + s.GRPC, "CLUSTER_API_KEY=" + key, "GATEWAY=edge", "ENVOY_PATH=" + envoy, "ENVOY_ADMIN_ADDR=" + local(ports[1]),
+		"XDS_SERVER=" + s.GRPC, "CLUSTER_API_KEY=" + key, "GATEWAY=edge", "ENVOY_PATH=" + envoy, "ENVOY_ADMIN_ADDR=" +
+			local(ports[1]),
 		"ENVOY_CONCURRENCY=1", "MARCHPROXY_RUN_DIR=" + t.TempDir(), "LOGLEVEL=error",
 	}, env...))
 	if err != nil {

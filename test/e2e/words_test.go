@@ -27,14 +27,17 @@ func TestWords(t *testing.T) {
 		Agree       bool
 		Differences []string
 	}
-	if err := json.Unmarshal([]byte(out), &wrong); err != nil || wrong.Agree || len(wrong.Differences) != 1 || !strings.HasPrefix(wrong.Differences[0], "Envoy cannot be looked at: ") {
+	if err := json.Unmarshal([]byte(out), &wrong); err != nil || wrong.Agree || len(wrong.Differences) != 1 ||
+		!strings.HasPrefix(wrong.Differences[0], "Envoy cannot be looked at: ") {
 		t.Errorf("doctor without Envoy: %v\n%s", err, out)
 	}
 
 	// A change of the owner or of labels alone is seen, by people and by programs.
-	c.file("r.yaml", "kind: Route\nname: r\nowner: me\nlabels: {tier: a}\nspec: {hosts: [r.test], direct_response: {status: 200}}\n")
+	c.file("r.yaml", "kind: Route\nname: r\nowner: me\nlabels: {tier: a}\nspec: {hosts: [r.test], direct_response: "+
+		"{status: 200}}\n")
 	c.run(0, "apply", "-f", "r.yaml")
-	c.file("r.yaml", "kind: Route\nname: r\nowner: you\nlabels: {tier: b}\nspec: {hosts: [r.test], direct_response: {status: 200}}\n")
+	c.file("r.yaml", "kind: Route\nname: r\nowner: you\nlabels: {tier: b}\nspec: {hosts: [r.test], direct_response: "+
+		"{status: 200}}\n")
 	out, _ = c.run(2, "diff", "-f", "r.yaml", "--take-over")
 	c.says(out, "-owner: me\n", "+owner: you\n", "-  tier: a\n", "+  tier: b\n", " name: r\n")
 	out, _ = c.run(2, "diff", "-f", "r.yaml", "--take-over", "-o", "json")
@@ -50,7 +53,8 @@ func TestWords(t *testing.T) {
 	_, e := c.run(1, "limits", "nosuch")
 	c.says(e, `there is no RateLimitPolicy "nosuch"; marchproxy get rate-limit-policies lists them`)
 	status, raw, err := s.Call(t.Context(), "GET", s.API+"/v1/rate-limit-policies/nosuch/status", nil)
-	if err != nil || status != 404 || !strings.Contains(string(raw), `there is no RateLimitPolicy \"nosuch\"; GET /v1/rate-limit-policies lists`) {
+	if err != nil || status != 404 ||
+		!strings.Contains(string(raw), `there is no RateLimitPolicy \"nosuch\"; GET /v1/rate-limit-policies lists`) {
 		t.Errorf("limits of a policy that is not there: %d %s %v", status, raw, err)
 	}
 }
@@ -72,7 +76,8 @@ func envelope(t *testing.T, out string) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	x := d.Changes[0]
-	if !reflect.DeepEqual(x.Before, x.After) || x.OwnerBefore != "me" || x.OwnerAfter != "you" || x.LabelsBefore["tier"] != "a" || x.LabelsAfter["tier"] != "b" {
+	if !reflect.DeepEqual(x.Before, x.After) || x.OwnerBefore != "me" || x.OwnerAfter != "you" ||
+		x.LabelsBefore["tier"] != "a" || x.LabelsAfter["tier"] != "b" {
 		t.Errorf("the change is told as %+v", x)
 	}
 }
@@ -83,10 +88,12 @@ func TestOutputJSON(t *testing.T) {
 	c := &terminalOf{T: t, s: s, dir: t.TempDir()}
 	c.file("f.yaml", "kind: RateLimitPolicy\nname: p\nspec: {cidrs: [192.0.2.0/24], packets_per_second: 1000}\n")
 	c.run(0, "pki", "init")
-	seen := []string{"completion", "dev", "help", "events"} // a script, a program, and a stream of lines, each of them JSON
+	// a script, a program, and a stream of lines, each of them JSON
+	seen := []string{"completion", "dev", "help", "events"}
 	for _, args := range []string{
 		"apply -f f.yaml", "diff -f f.yaml", "validate -f f.yaml", "export", "get all", "get ratelimitpolicy p", "limits p",
-		"revisions", "revisions 1", "revisions diff 1", "rollback 1", "audit", "token create x --role viewer", "token list", "token delete x",
+		"revisions", "revisions 1", "revisions diff 1", "rollback 1", "audit", "token create x --role viewer", "token list",
+		"token delete x",
 		"apply -f f.yaml", "delete -f f.yaml", "status", "proxies", "doctor", "version",
 		"pki issue xds xds-1 --host xds.test", "pki renew",
 	} {

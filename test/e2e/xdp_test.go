@@ -187,7 +187,9 @@ func TestPoliciesAreEnforced(t *testing.T) {
 	}
 	g.status(t)
 	g.doctor(t)
-	call(t, g.System, "PUT", g.policies+"elsewhere?wait=live", `{"spec":{"packets_per_second":1,"node_selector":{"wire":"none"}}}`, 202) // nobody enforces it
+	// nobody enforces it
+	call(t, g.System, "PUT", g.policies+"elsewhere?wait=live",
+		`{"spec":{"packets_per_second":1,"node_selector":{"wire":"none"}}}`, 202)
 	if n := g.send(t, 0, 100); n != 100 {
 		t.Errorf("%d of 100 packets got through a policy for other nodes", n)
 	}
@@ -206,7 +208,8 @@ func TestRepeatedPutWaits(t *testing.T) {
 	call(t, g.System, "PUT", g.policies+"p", body, 200)
 	for range 2 {
 		l := call(t, g.System, "PUT", g.policies+"p?wait=live&timeout=300ms", body, 202)["live"].(map[string]any)
-		if l["state"] != "timeout" || !strings.Contains(fmt.Sprint(l["reason"]), "node "+g.Namespace+" has not applied the policy yet") {
+		if l["state"] != "timeout" || !strings.Contains(fmt.Sprint(l["reason"]), "node "+g.Namespace+
+			" has not applied the policy yet") {
 			t.Errorf("wait=live says %v while the agent is stopped", l)
 		}
 	}
@@ -229,7 +232,8 @@ func (g *guard) status(t *testing.T) {
 		limited, _ := n["limited"].(float64)
 		sources, _ := n["sources"].([]any)
 		return n["id"] == g.Namespace && n["live"] == true && n["mode"] == "native" && n["interface"] == g.Interface &&
-			n["applied_revision"] == s["revision"] && limited >= 1000 && len(sources) == 1 && sources[0].(map[string]any)["address"] == g.Clients[0].String()
+			n["applied_revision"] == s["revision"] && limited >= 1000 && len(sources) == 1 &&
+			sources[0].(map[string]any)["address"] == g.Clients[0].String()
 	}
 	if err := harness.Await(within(t), shown); err != nil {
 		t.Errorf("the status does not come to show it: %v", call(t, g.System, "GET", g.policies+"limit/status", nil, 200))
@@ -240,7 +244,8 @@ func (g *guard) status(t *testing.T) {
 func (g *guard) doctor(t *testing.T) {
 	t.Helper()
 	var differences []string
-	if status, err := g.Agent.Get(t.Context(), "/v1/check", &differences); err != nil || status != 200 || len(differences) > 0 {
+	if status, err := g.Agent.Get(t.Context(), "/v1/check", &differences); err != nil || status != 200 ||
+		len(differences) > 0 {
 		t.Errorf("the kernel's maps differ from the policies: %d %v %v", status, err, differences)
 	}
 }
@@ -254,7 +259,8 @@ func TestGuideCommands(t *testing.T) {
 	}
 	call(t, g.System, "PUT", g.API+"/v1/routes/r", `{"spec":{"direct_response":{"status":200,"body":"ok"}}}`, 201)
 	g.put(t, "everyone", `{"packets_per_second":1000000,"requests_per_second":1000}`, 201)
-	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "xdp-check"), g.Interface, fmt.Sprintf("http://%s:%d/", g.Node, g.ProxyPort))
+	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "xdp-check"), g.Interface,
+		fmt.Sprintf("http://%s:%d/", g.Node, g.ProxyPort))
 	cmd.Env = append(os.Environ(), "XDP_CHECK_NETNS="+g.Namespace)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -368,8 +374,10 @@ func TestWhatCannotBeGuarded(t *testing.T) {
 		if err := a.Says(within(t), c.says); err != nil {
 			t.Error(err)
 		}
-		answer := call(t, s, "PUT", s.API+"/v1/rate-limit-policies/p?wait=live", fmt.Sprintf(`{"spec":{"packets_per_second":%d}}`, 1000+i), 202)
-		if l := answer["live"].(map[string]any); l["state"] != "rejected" || !strings.Contains(fmt.Sprint(l["reason"]), c.says) {
+		answer := call(t, s, "PUT", s.API+"/v1/rate-limit-policies/p?wait=live",
+			fmt.Sprintf(`{"spec":{"packets_per_second":%d}}`, 1000+i), 202)
+		if l := answer["live"].(map[string]any); l["state"] != "rejected" ||
+			!strings.Contains(fmt.Sprint(l["reason"]), c.says) {
 			t.Errorf("%s: wait=live says %v", c.env, l)
 		}
 		if status, err := a.Get(t.Context(), "/readyz", nil); err != nil || status != 200 {

@@ -90,7 +90,8 @@ func document(t *testing.T) (raw string, doc asyncapi, c *schema.Compiler) {
 // @asyncapi/specs 6.11.1, Apache-2.0), and knows every kind.
 func TestAsyncAPI(t *testing.T) {
 	raw, doc, c := document(t)
-	if err := c.AddResource("file:///asyncapi.json", parse(t, read(t, "test/events/testdata/asyncapi-3.0.0.json"))); err != nil {
+	if err := c.AddResource("file:///asyncapi.json",
+		parse(t, read(t, "test/events/testdata/asyncapi-3.0.0.json"))); err != nil {
 		t.Fatal(err)
 	}
 	spec, err := c.Compile("file:///asyncapi.json")
@@ -118,7 +119,8 @@ var parameter = regexp.MustCompile(`\\\{[a-z]+\\\}`)
 // message finds the document's message for one that was received, by its subject and its ce-type.
 func (a asyncapi) message(subject, ceType string) (name string, ok bool) {
 	for _, ch := range a.Channels {
-		if !regexp.MustCompile("^" + parameter.ReplaceAllString(regexp.QuoteMeta(ch.Address), `[^.]+`) + "$").MatchString(subject) {
+		if !regexp.MustCompile("^" + parameter.ReplaceAllString(regexp.QuoteMeta(ch.Address), `[^.]+`) + "$").
+			MatchString(subject) {
 			continue
 		}
 		for _, m := range ch.Messages {
@@ -143,8 +145,11 @@ func TestMessages(t *testing.T) {
 	js := s.JetStream(t)
 	// There is no agent here; this is what one would send.
 	agent, err := json.Marshal(status.AgentStatus{
-		ID: "node", Epoch: "11111111-1111-4111-8111-111111111111", Revision: 1, At: resource.Time(time.Now()), Labels: map[string]string{"zone": "a"}, Mode: "native",
-		Policies: []status.PolicyStatus{{Name: "p", Revision: 1, Limited: 3}}, Sources: []status.LimitedSource{{Address: "192.0.2.1", Policy: "p", Limited: 3}},
+		ID: "node", Epoch: "11111111-1111-4111-8111-111111111111", Revision: 1, At: resource.Time(time.Now()),
+		Labels: map[string]string{"zone": "a"}, Mode: "native",
+		Policies: []status.PolicyStatus{{Name: "p", Revision: 1, Limited: 3}}, Sources: []status.LimitedSource{
+			{Address: "192.0.2.1", Policy: "p", Limited: 3},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

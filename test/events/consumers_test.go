@@ -96,7 +96,8 @@ func (o *output) await(t *testing.T, words ...string) {
 func consumer(t *testing.T, program []string, url, state string) (out *output, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	args := append(append([]string{}, program[1:]...), "--nats", url, "--state", state, "--name", "example", "route", "service")
+	args := append(append([]string{}, program[1:]...), "--nats", url, "--state", state, "--name", "example",
+		"route", "service")
 	cmd := exec.CommandContext(ctx, program[0], args...)
 	out = &output{more: make(chan struct{}, 1)}
 	cmd.Stdout, cmd.Stderr = out, out
@@ -139,7 +140,8 @@ func TestConsumers(t *testing.T) {
 
 			put(t, s, r, "three")
 			put(t, s, name+"-away", "away")
-			if status, raw, err := s.Call(t.Context(), "DELETE", s.API+"/v1/routes/"+name+"-away", nil); err != nil || status != 200 {
+			if status, raw, err := s.Call(t.Context(), "DELETE", s.API+"/v1/routes/"+name+"-away", nil); err != nil ||
+				status != 200 {
 				t.Fatalf("delete: %d %s %v", status, raw, err)
 			}
 			put(t, s, name+"-new", "new")
@@ -186,7 +188,10 @@ func TestConsumers(t *testing.T) {
 func TestPermissions(t *testing.T) {
 	srv, err := server.NewServer(&server.Options{
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
-		Users: []*server.User{{Username: "api", Password: "api"}, {Username: "reader", Password: "reader", Permissions: permissions("example")}},
+		Users: []*server.User{{Username: "api", Password: "api"}, {
+			Username: "reader", Password: "reader",
+			Permissions: permissions("example"),
+		}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -215,11 +220,15 @@ func TestPermissions(t *testing.T) {
 	}
 	pub, seq := stream.NewPublisher(js), uint64(0)
 	publish := func(rev int64, body string) {
-		o, err := resource.ParsePayload(fmt.Appendf(nil, `{"kind":"Route","name":"hello","revision":%d,"spec":{"direct_response":{"status":200,"body":%q}}}`, rev, body))
+		o, err := resource.ParsePayload(fmt.Appendf(nil, `{"kind":"Route","name":"hello","revision":%d,`+
+			`"spec":{"direct_response":{"status":200,"body":%q}}}`, rev, body))
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := resource.Commit{Epoch: "11111111-1111-4111-8111-111111111111", Revision: rev, State: map[string]resource.KindState{"Route": {Count: 1, Hash: resource.Sum(o).String()}}}
+		c := resource.Commit{
+			Epoch: "11111111-1111-4111-8111-111111111111", Revision: rev,
+			State: map[string]resource.KindState{"Route": {Count: 1, Hash: resource.Sum(o).String()}},
+		}
 		if seq, err = pub.Publish(t.Context(), []*resource.Object{o}, c, seq); err != nil {
 			t.Fatal(err)
 		}
@@ -229,7 +238,8 @@ func TestPermissions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rev++
 			publish(rev, name+" before")
-			out, stop := consumer(t, program, fmt.Sprintf("nats://reader:reader@127.0.0.1:%d", port), filepath.Join(t.TempDir(), "state"))
+			out, stop := consumer(t, program, fmt.Sprintf("nats://reader:reader@127.0.0.1:%d", port),
+				filepath.Join(t.TempDir(), "state"))
 			out.await(t, "hello", name+" before")
 			rev++
 			publish(rev, name+" after")

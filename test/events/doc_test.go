@@ -93,7 +93,8 @@ func example(t *testing.T) string {
 	var sum resource.Hash
 	b.WriteString("For example, two routes:\n\n")
 	for i, name := range []string{"first", "second"} {
-		o, err := resource.ParsePayload(fmt.Appendf(nil, `{"kind":"Route","name":%q,"revision":%d,"spec":{"hosts":["%s.example.com"],"direct_response":{"status":200}}}`, name, i+1, name))
+		o, err := resource.ParsePayload(fmt.Appendf(nil, `{"kind":"Route","name":%q,"revision":%d,`+
+			`"spec":{"hosts":["%s.example.com"],"direct_response":{"status":200}}}`, name, i+1, name))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -35,6 +35,7 @@ func permissionsText(durable string) string {
 		return b.String()
 	}
 	p := permissions(durable)
-	return fmt.Sprintf("{ user: reader, password: $READER_PASSWORD, permissions: {\n    publish: [\n%s    ]\n    subscribe: [\n%s    ]\n} }\n",
+	return fmt.Sprintf("{ user: reader, password: $READER_PASSWORD, permissions: {\n    publish: [\n%s    ]\n    "+
+		"subscribe: [\n%s    ]\n} }\n",
 		list(p.Publish.Allow), list(p.Subscribe.Allow))
 }

@@ -150,7 +150,8 @@ func (c *client) begin() error {
 		return err
 	}
 	// Windows as Envoy has them, so that the server does not wait for them.
-	if err := c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 256 << 20}, http2.Setting{ID: http2.SettingEnablePush, Val: 0}); err != nil {
+	if err := c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 256 << 20},
+		http2.Setting{ID: http2.SettingEnablePush, Val: 0}); err != nil {
 		return err
 	}
 	if err := c.framer.WriteWindowUpdate(0, 1<<30); err != nil {
@@ -171,13 +172,19 @@ func (c *client) begin() error {
 			return err
 		}
 	}
-	if err := c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: streamID, BlockFragment: head.Bytes(), EndHeaders: true}); err != nil {
+	if err := c.framer.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: streamID, BlockFragment: head.Bytes(),
+		EndHeaders: true,
+	}); err != nil {
 		return err
 	}
 	if !c.said {
 		return c.ask(translate.TypeCluster, node(c.id))
 	}
-	for i, t := range []translate.Type{translate.TypeRuntime, translate.TypeExtension, translate.TypeCluster, translate.TypeListener, translate.TypeScope, translate.TypeEndpoint} {
+	for i, t := range []translate.Type{
+		translate.TypeRuntime, translate.TypeExtension, translate.TypeCluster,
+		translate.TypeListener, translate.TypeScope, translate.TypeEndpoint,
+	} {
 		first := []byte(nil)
 		if i == 0 {
 			first = node(c.id)
@@ -309,7 +316,8 @@ func (c *client) follow(r response) error {
 		}
 	}
 	next := map[translate.Type][]translate.Type{
-		translate.TypeCluster: {translate.TypeRuntime, translate.TypeListener}, translate.TypeListener: {translate.TypeExtension, translate.TypeScope},
+		translate.TypeCluster:  {translate.TypeRuntime, translate.TypeListener},
+		translate.TypeListener: {translate.TypeExtension, translate.TypeScope},
 	}
 	for _, t := range next[r.t] {
 		if c.subscribed[t] {

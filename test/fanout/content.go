@@ -210,7 +210,8 @@ func subscribe(names []string) (out []byte) {
 }
 
 var types = []translate.Type{
-	translate.TypeRuntime, translate.TypeCluster, translate.TypeEndpoint, translate.TypeSecret, translate.TypeExtension, translate.TypeListener, translate.TypeScope,
+	translate.TypeRuntime, translate.TypeCluster, translate.TypeEndpoint, translate.TypeSecret, translate.TypeExtension,
+	translate.TypeListener, translate.TypeScope,
 }
 
 // typeOf does not allocate.
@@ -225,11 +226,16 @@ func typeOf(raw []byte) translate.Type {
 
 // node is the field that names a client.
 func node(id int) []byte {
-	said, err := structpb.NewStruct(map[string]any{bootstrap.MetadataSpace: map[string]any{bootstrap.MetadataRuntime: true}})
+	said, err := structpb.NewStruct(map[string]any{bootstrap.MetadataSpace: map[string]any{
+		bootstrap.MetadataRuntime: true,
+	}})
 	if err != nil {
 		return nil
 	}
-	raw, err := proto.Marshal(&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: fmt.Sprintf("fan-%d", id), Cluster: "default", Metadata: said}})
+	raw, err := proto.Marshal(&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{
+		Id:      fmt.Sprintf("fan-%d", id),
+		Cluster: "default", Metadata: said,
+	}})
 	if err != nil {
 		return nil
 	}

@@ -38,7 +38,8 @@ func StartEnvoy(ctx context.Context, bin, xds, admin string, concurrency int) (*
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, bin, "-c", path, "--concurrency", strconv.Itoa(concurrency), "--log-level", "warning", "--disable-hot-restart")
+	cmd := exec.CommandContext(ctx, bin, "-c", path, "--concurrency", strconv.Itoa(concurrency), "--log-level", "warning",
+		"--disable-hot-restart")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return &Envoy{cmd, dir}, cmd.Start()

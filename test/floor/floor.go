@@ -79,11 +79,16 @@ func (s *Server) push(t translate.Type, res []*discoveryv3.Resource) (string, er
 	s.mu.Unlock()
 	s.send.Lock()
 	defer s.send.Unlock()
-	return nonce, stream.Send(&discoveryv3.DeltaDiscoveryResponse{TypeUrl: string(t), Nonce: nonce, SystemVersionInfo: nonce, Resources: res})
+	return nonce, stream.Send(&discoveryv3.DeltaDiscoveryResponse{
+		TypeUrl: string(t), Nonce: nonce,
+		SystemVersionInfo: nonce, Resources: res,
+	})
 }
 
 // DeltaAggregatedResources answers every subscription with all that it asks for.
-func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+func (s *Server) DeltaAggregatedResources(
+	stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer,
+) error {
 	s.mu.Lock()
 	s.stream = stream
 	s.mu.Unlock()

@@ -8,8 +8,11 @@ import (
 
 func TestBootstrap(t *testing.T) {
 	for name, c := range map[string]bootstrap.Config{
-		"least":      {XDSServer: "127.0.0.1:18000", AdminAddr: "127.0.0.1:9901"},
-		"everything": {NodeID: "edge-1", Gateway: "public", XDSServer: "xds.example.com:18000", AdminAddr: "[::1]:9901", APIKey: `key"with\odd characters`, MaxHeap: 1 << 30},
+		"least": {XDSServer: "127.0.0.1:18000", AdminAddr: "127.0.0.1:9901"},
+		"everything": {
+			NodeID: "edge-1", Gateway: "public", XDSServer: "xds.example.com:18000", AdminAddr: "[::1]:9901",
+			APIKey: `key"with\odd characters`, MaxHeap: 1 << 30,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

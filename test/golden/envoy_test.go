@@ -22,7 +22,8 @@ func validate(t testing.TB, raw []byte) (string, bool) {
 	if err := os.WriteFile(path, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), bin, "--mode", "validate", "-c", path, "--log-level", "error").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), bin, "--mode", "validate", "-c", path, "--log-level", "error").
+		CombinedOutput()
 	return string(out), err == nil
 }
 
@@ -31,7 +32,10 @@ type object = map[string]any
 // base is our own bootstrap, to put static resources into.
 func base(t testing.TB) object {
 	t.Helper()
-	raw, err := bootstrap.Render(bootstrap.Config{XDSServer: "127.0.0.1:18000", AdminAddr: "127.0.0.1:9901", APIKey: "key"})
+	raw, err := bootstrap.Render(bootstrap.Config{
+		XDSServer: "127.0.0.1:18000", AdminAddr: "127.0.0.1:9901",
+		APIKey: "key",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

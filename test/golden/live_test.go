@@ -38,11 +38,16 @@ func startLive(t testing.TB, clusters []any) *liveEnvoy {
 	dynamic := object{}
 	for _, kind := range []string{"lds", "cds"} {
 		e.write(t, kind, nil)
-		dynamic[kind+"_config"] = object{"resource_api_version": "V3", "path_config_source": object{"path": e.path(kind), "watched_directory": object{"path": e.dir}}}
+		dynamic[kind+"_config"] = object{"resource_api_version": "V3", "path_config_source": object{
+			"path":              e.path(kind),
+			"watched_directory": object{"path": e.dir},
+		}}
 	}
 	b["dynamic_resources"] = dynamic
 	runtime := b["layered_runtime"].(object)
-	runtime["layers"] = slices.DeleteFunc(runtime["layers"].([]any), func(l any) bool { return l.(object)["rtds_layer"] != nil }) // of an xDS server
+	// of an xDS server
+	runtime["layers"] = slices.DeleteFunc(runtime["layers"].([]any),
+		func(l any) bool { return l.(object)["rtds_layer"] != nil })
 	static := b["static_resources"].(object)
 	static["clusters"] = append(static["clusters"].([]any), clusters...)
 	if err := os.WriteFile(e.path("bootstrap"), encode(t, b), 0o600); err != nil {
@@ -52,7 +57,8 @@ func startLive(t testing.TB, clusters []any) *liveEnvoy {
 		t.Fatal(err)
 	}
 	address := filepath.Join(e.dir, "admin")
-	cmd := exec.Command(bin, "-c", e.path("bootstrap"), "--concurrency", "1", "--log-level", "warning", "--disable-hot-restart",
+	cmd := exec.Command(bin, "-c", e.path("bootstrap"), "--concurrency", "1", "--log-level", "warning",
+		"--disable-hot-restart",
 		"--drain-time-s", "1", "--drain-strategy", "immediate", "--admin-address-path", address)
 	cmd.Stdout, cmd.Stderr = e.log, e.log
 	if err := cmd.Start(); err != nil {
@@ -109,7 +115,10 @@ func (e *liveEnvoy) updates(kind string) int {
 func (e *liveEnvoy) write(t testing.TB, kind string, resources []any) {
 	t.Helper()
 	tmp := e.path(kind) + ".new"
-	if err := os.WriteFile(tmp, encode(t, object{"version_info": strconv.FormatInt(time.Now().UnixNano(), 10), "resources": resources}), 0o600); err != nil {
+	if err := os.WriteFile(tmp, encode(t, object{
+		"version_info": strconv.FormatInt(time.Now().UnixNano(), 10),
+		"resources":    resources,
+	}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(tmp, e.path(kind)); err != nil {
@@ -171,7 +180,9 @@ func TestLiveRefusal(t *testing.T) {
 	for i := range 3 {
 		l := listenersWithTables(t, i, objects)
 		if i == 1 {
-			l[0].(object)["filter_chains"].([]any)[0].(object)["filters"] = []any{object{"name": "nonsense", "typed_config": object{"@type": typePrefix + "config.cluster.v3.Cluster"}}}
+			l[0].(object)["filter_chains"].([]any)[0].(object)["filters"] = []any{
+				object{"name": "nonsense", "typed_config": object{"@type": typePrefix + "config.cluster.v3.Cluster"}},
+			}
 		}
 		listeners = append(listeners, l...)
 	}

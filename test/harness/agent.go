@@ -71,7 +71,8 @@ func StartAgent(env []string, wrap ...string) (*Agent, error) {
 		return nil, err
 	}
 	addr := "127.0.0.1:" + strconv.Itoa(ports[0])
-	a := &Agent{HTTP: "http://" + addr, env: append([]string{"PATH=" + os.Getenv("PATH"), "AGENT_HTTP_ADDR=" + addr}, env...), wrap: wrap}
+	a := &Agent{HTTP: "http://" + addr, env: append([]string{"PATH=" + os.Getenv("PATH"), "AGENT_HTTP_ADDR=" + addr},
+		env...), wrap: wrap}
 	return a, a.Start()
 }
 

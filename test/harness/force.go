@@ -16,8 +16,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/seal"
 )
 
-// Forcer writes into the database past every check, as another version of the api could have, one revision an object, or
-// somebody who has got at it.
+// Forcer writes into the database past every check, as another version of the api could have, one revision an object,
+// or somebody who has got at it.
 type Forcer struct {
 	conn *pgx.Conn
 	box  *seal.Box

@@ -82,9 +82,15 @@ func StartIn(ctx context.Context, env []string, args ...string) (*System, error)
 	if err := os.Chmod(dir, 0o755); err != nil { // the database's user must get in
 		return nil, err
 	}
-	s := &System{Dir: dir, bin: filepath.Join(root, "bin", "marchproxy"), ProxyPort: p[3], natsPort: p[5], pgPort: p[6], env: env}
+	s := &System{
+		Dir: dir, bin: filepath.Join(root, "bin", "marchproxy"), ProxyPort: p[3], natsPort: p[5],
+		pgPort: p[6], env: env,
+	}
 	s.args = append([]string{"dev", "--state-dir", dir}, args...)
-	for i, flag := range []string{"--api-port", "--xds-grpc-port", "--xds-http-port", "--proxy-port", "--admin-port", "--nats-port", "--postgres-port", "--backend-port"} {
+	for i, flag := range []string{
+		"--api-port", "--xds-grpc-port", "--xds-http-port", "--proxy-port", "--admin-port",
+		"--nats-port", "--postgres-port", "--backend-port",
+	} {
 		s.args = append(s.args, flag, strconv.Itoa(p[i]))
 	}
 	local := func(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p[i])) }
@@ -298,7 +304,8 @@ func (s *System) ClusterKey() (string, error) { return s.secret("ClusterKey") }
 // CLI is a call of the command line against this system.
 func (s *System) CLI(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, s.bin, args...)
-	cmd.Env = append(os.Environ(), "MARCHPROXY_API="+s.API, "MARCHPROXY_XDS="+s.XDS, "MARCHPROXY_ENVOY_ADMIN="+s.Admin, "MARCHPROXY_TOKEN_FILE="+s.TokenFile())
+	cmd.Env = append(os.Environ(), "MARCHPROXY_API="+s.API, "MARCHPROXY_XDS="+s.XDS, "MARCHPROXY_ENVOY_ADMIN="+s.Admin,
+		"MARCHPROXY_TOKEN_FILE="+s.TokenFile())
 	return cmd
 }
 

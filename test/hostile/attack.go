@@ -182,7 +182,8 @@ func LargeBodies(perSecond int) Attack {
 // Requests sends one after the other, on connections of their own.
 func Requests(perSecond int) Attack {
 	return Attack{"requests", 100, perSecond, func(_ context.Context, t Target, c net.Conn) error {
-		if _, err := io.WriteString(c, request(t, "POST", "Content-Type: application/json", "Content-Length: 2", "")+"{}"); err != nil {
+		if _, err := io.WriteString(c, request(t, "POST", "Content-Type: application/json", "Content-Length: 2", "")+
+			"{}"); err != nil {
 			return err
 		}
 		return answered(c)

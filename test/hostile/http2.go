@@ -37,9 +37,13 @@ func (f *flood) headers(ended bool) (uint32, error) {
 	id := f.next
 	f.next += 2
 	f.block.Reset()
-	for _, h := range append([]string{":method: POST", ":scheme: http", ":authority: " + f.t.Addr, ":path: " + f.t.Path}, f.t.Headers...) {
+	for _, h := range append([]string{":method: POST", ":scheme: http", ":authority: " + f.t.Addr, ":path: " + f.t.Path},
+		f.t.Headers...) {
 		at := 1 + strings.IndexByte(h[1:], ':')
-		if err := f.encode.WriteField(hpack.HeaderField{Name: strings.ToLower(h[:at]), Value: strings.TrimSpace(h[at+1:])}); err != nil {
+		if err := f.encode.WriteField(hpack.HeaderField{
+			Name:  strings.ToLower(h[:at]),
+			Value: strings.TrimSpace(h[at+1:]),
+		}); err != nil {
 			return 0, err
 		}
 	}

@@ -1,6 +1,6 @@
-// Package jwtcases is one table of requests with tokens, and of what each engine of an AuthPolicy answers: cases.yaml. Both
-// engines are asked through the real proxy by TestJWT of test/security, and the filter alone, with a clock that stands
-// still, by TestCases of test/wasm.
+// Package jwtcases is one table of requests with tokens, and of what each engine of an AuthPolicy answers: cases.yaml.
+// Both engines are asked through the real proxy by TestJWT of test/security, and the filter alone, with a clock that
+// stands still, by TestCases of test/wasm.
 package jwtcases
 
 import (
@@ -38,8 +38,8 @@ type Case struct {
 	// Why it is answered so, where the name does not say it.
 	Why string `json:"why"`
 
-	// Header and Claims are the texts of a token's first parts, the usual ones where absent. With changes the usual claims, each
-	// JSON, or taken away where empty.
+	// Header and Claims are the texts of a token's first parts, the usual ones where absent. With changes the usual
+	// claims, each JSON, or taken away where empty.
 	Header *string           `json:"header"`
 	Claims *string           `json:"claims"`
 	With   map[string]string `json:"with"`
@@ -95,7 +95,10 @@ func Read() ([]Case, error) {
 }
 
 // answers by the words of the table.
-var answers = map[string]Answer{"ok": OK, "missing": Missing, "expired": Expired, "invalid": Invalid, "claims": Claims, "proxy": Proxy}
+var answers = map[string]Answer{
+	"ok": OK, "missing": Missing, "expired": Expired, "invalid": Invalid, "claims": Claims,
+	"proxy": Proxy,
+}
 
 // OfFilter is what a client gets of our filter.
 func (c Case) OfFilter() Answer {
@@ -181,7 +184,8 @@ func (c Case) Request(e *Engine, now int64) (path string, lines []string, err er
 			return strconv.FormatInt(now+n, 10)
 		})
 		return strings.NewReplacer(
-			`"alg":"alg"`, `"alg":"`+strings.ToLower(k.alg)+`"`, "ALG", k.alg, "KID", k.kid, "JWK", k.jwk, "LONG", strings.Repeat("x", 4000), "BYTE", "\xff",
+			`"alg":"alg"`, `"alg":"`+strings.ToLower(k.alg)+`"`, "ALG", k.alg, "KID", k.kid, "JWK", k.jwk, "LONG",
+			strings.Repeat("x", 4000), "BYTE", "\xff",
 		).Replace(text)
 	}
 	header := goodHeader

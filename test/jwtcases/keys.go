@@ -85,7 +85,12 @@ func Filter() *Engine {
 		"empty":    shared("HS256", "main", "", sha256.New), "hash": hashed("HS256", "main"),
 	}}
 	var list []string
-	for _, k := range [][3]string{{"main", "HS256", Main}, {"other", "HS256", Other}, {"hs384", "HS384", Long}, {"hs512", "HS512", Long}} {
+	for _, k := range [][3]string{
+		{"main", "HS256", Main},
+		{"other", "HS256", Other},
+		{"hs384", "HS384", Long},
+		{"hs512", "HS512", Long},
+	} {
 		list = append(list, fmt.Sprintf(`{"kid":%q,"algorithm":%q,"secret":%q}`, k[0], k[1], k[2]))
 	}
 	e.Keys = "[" + strings.Join(list, ",") + "]"
@@ -113,7 +118,8 @@ func Native() (*Engine, error) {
 			k.order = p.Params().N
 		case ed25519.PrivateKey:
 			k.little = true
-			k.order, _ = new(big.Int).SetString("7237005577332262213973186563042994240857116359379907606001950938285454250989", 10)
+			k.order, _ = new(big.Int).SetString("7237005577332262213973186563042994240857116359379907606001950938285454250989",
+				10)
 		}
 		e.keys[kid] = k
 		return nil
@@ -130,7 +136,12 @@ func Native() (*Engine, error) {
 	for i, x := range []struct {
 		kid, alg string
 		hash     crypto.Hash
-	}{{"main", "RS256", crypto.SHA256}, {"other", "RS256", crypto.SHA256}, {"rs384", "RS384", crypto.SHA384}, {"rs512", "RS512", crypto.SHA512}} {
+	}{
+		{"main", "RS256", crypto.SHA256},
+		{"other", "RS256", crypto.SHA256},
+		{"rs384", "RS384", crypto.SHA384},
+		{"rs512", "RS512", crypto.SHA512},
+	} {
 		if err := add(x.kid, x.alg, rsas[i], pkcs1(rsas[i], x.hash)); err != nil {
 			return nil, err
 		}
@@ -139,7 +150,11 @@ func Native() (*Engine, error) {
 		kid, alg string
 		curve    elliptic.Curve
 		hash     crypto.Hash
-	}{{"es256", "ES256", elliptic.P256(), crypto.SHA256}, {"es384", "ES384", elliptic.P384(), crypto.SHA384}, {"es512", "ES512", elliptic.P521(), crypto.SHA512}} {
+	}{
+		{"es256", "ES256", elliptic.P256(), crypto.SHA256},
+		{"es384", "ES384", elliptic.P384(), crypto.SHA384},
+		{"es512", "ES512", elliptic.P521(), crypto.SHA512},
+	} {
 		k, err := ecdsa.GenerateKey(x.curve, rand.Reader)
 		if err == nil {
 			err = add(x.kid, x.alg, k, curve(k, x.hash))
@@ -181,7 +196,8 @@ func Native() (*Engine, error) {
 		}},
 		"ps256": {alg: "RS256", kid: "main", sign: func(text []byte) ([]byte, error) {
 			sum := sha256.Sum256(text)
-			return rsa.SignPSS(rand.Reader, main, crypto.SHA256, sum[:], &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
+			return rsa.SignPSS(rand.Reader, main, crypto.SHA256, sum[:],
+				&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
 		}},
 	} {
 		if k.jwk == "" {

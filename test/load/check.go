@@ -20,7 +20,9 @@ import (
 func Check(ctx context.Context, s *harness.System, all []*Writer, kept int64) error {
 	var res api.ApplyResult
 	for t0 := time.Now(); ; time.Sleep(100 * time.Millisecond) {
-		status, body, err := s.Call(ctx, http.MethodPut, s.API+"/v1/routes/last?wait=live&timeout=5s", fmt.Sprintf(`{"spec":{"hosts":["last.example.com"],"direct_response":{"status":200,"body":"%d"}}}`, time.Now().UnixNano()))
+		status, body, err := s.Call(ctx, http.MethodPut, s.API+"/v1/routes/last?wait=live&timeout=5s",
+			fmt.Sprintf(`{"spec":{"hosts":["last.example.com"],"direct_response":{"status":200,"body":"%d"}}}`,
+				time.Now().UnixNano()))
 		if err == nil && (status == 200 || status == 201) {
 			if err := json.Unmarshal(body, &res); err != nil {
 				return err
@@ -73,7 +75,8 @@ func (w *Writer) check(ctx context.Context, s *harness.System) error {
 			if said := w.refused[n]; said != "" {
 				return fmt.Errorf("writer %d: %d is there, though it was refused: %s", w.n, n, said)
 			}
-			return fmt.Errorf("writer %d: database and Envoy have %v for its parts; acknowledged was %d, unknown %v", w.n, different(seen), w.last, w.maybe)
+			return fmt.Errorf("writer %d: database and Envoy have %v for its parts; acknowledged was %d, unknown %v", w.n,
+				different(seen), w.last, w.maybe)
 		}
 	}
 	return nil
@@ -150,6 +153,7 @@ func gapless(ctx context.Context, s *harness.System, head, kept int64) error {
 	if next != 0 && (kept == 0 || head-next < kept) {
 		return fmt.Errorf("revision %d is missing", next)
 	}
-	fmt.Printf("%d revisions, the newest %d there without a gap; every acknowledged write is in the database and on Envoy; the doctor looks next\n", head, head-next)
+	fmt.Printf("%d revisions, the newest %d there without a gap; every acknowledged write is in the database and on "+
+		"Envoy; the doctor looks next\n", head, head-next)
 	return nil
 }

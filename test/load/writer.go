@@ -118,7 +118,8 @@ func (w *Writer) write(ctx context.Context, s *harness.System) bool {
 	case err == nil && status == 200:
 		w.last, w.maybe = w.next, nil
 		return true
-	case err == nil && status == 503 && strings.Contains(string(body), "nothing has been changed"): // which is compared with what is there
+	case err == nil && status == 503 && strings.Contains(string(body), "nothing has been changed"):
+		// which is compared with what is there
 		if w.refused == nil {
 			w.refused = map[int]string{}
 		}
@@ -146,7 +147,8 @@ func (w *Writer) GoBack() {
 
 // Prepare makes the route that [Steady] asks for.
 func Prepare(ctx context.Context, s *harness.System) error {
-	status, body, err := s.Call(ctx, http.MethodPut, s.API+"/v1/routes/steady?wait=live", `{"spec":{"hosts":["steady.example.com"],"direct_response":{"status":200,"body":"steady"}}}`)
+	status, body, err := s.Call(ctx, http.MethodPut, s.API+"/v1/routes/steady?wait=live",
+		`{"spec":{"hosts":["steady.example.com"],"direct_response":{"status":200,"body":"steady"}}}`)
 	if err == nil && status != 201 {
 		err = errors.New("not created")
 	}

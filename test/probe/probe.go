@@ -31,8 +31,8 @@ type Answer struct {
 // New returns a connection that is made at the first question.
 func New(addr string) *Conn { return &Conn{addr: addr} }
 
-// Get asks for a path of a host; headers are lines. After an error the next question makes a new connection. Reused says
-// whether the question went out on a connection that had answered before.
+// Get asks for a path of a host; headers are lines. After an error the next question makes a new connection. Reused
+// says whether the question went out on a connection that had answered before.
 func (c *Conn) Get(host, path string, headers ...string) (a Answer, reused bool, err error) {
 	reused = c.conn != nil
 	if c.conn == nil {

@@ -117,7 +117,10 @@ var stays = []struct{ words, in, why string }{
 	{"slot slots", "wasm-filters/mem", "a place in a hash table"},
 	{"surplus", "pkg/api services/api proto docs/cli.md", "a field and a filter's value of the API"},
 	{"surplus", "wasm-filters/license", "a field of the filter's configuration"},
-	{"claim claims claimed", "pkg/config/authpolicy.go pkg/translate wasm-filters services/api/internal/web test", "JWT claims"},
+	{
+		"claim claims claimed", "pkg/config/authpolicy.go pkg/translate wasm-filters services/api/internal/web test",
+		"JWT claims",
+	},
 	{"held", "services/agent services/xds wasm-filters", "of a lock"},
 }
 
@@ -169,14 +172,19 @@ func TestRetiredWords(t *testing.T) {
 			}
 		}
 	})
-	for what, outside := range map[string]*regexp.Regexp{"rs": literal, "c": literal, "h": literal, "proto": literal, "sql": literal, "md": quotedCode} {
+	for what, outside := range map[string]*regexp.Regexp{
+		"rs": literal, "c": literal, "h": literal, "proto": literal,
+		"sql": literal, "md": quotedCode,
+	} {
 		read := 0
-		texts(t, root, append(trees, "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"), "."+what, func(path, text string) {
+		texts(t, root, append(trees, "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"), "."+
+			what, func(path, text string) {
 			if read++; path == "docs/glossary.md" {
 				return
 			}
 			// Lines are counted, so what is taken out leaves its ends.
-			text = outside.ReplaceAllStringFunc(text, func(s string) string { return strings.Repeat("\n", strings.Count(s, "\n")) })
+			text = outside.ReplaceAllStringFunc(text,
+				func(s string) string { return strings.Repeat("\n", strings.Count(s, "\n")) })
 			line := 0
 			for l := range strings.Lines(text) {
 				line++

@@ -20,7 +20,10 @@ func TestSleeps(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := 0
-	sources(t, root, []string{"bpf", "pkg", "services", "test", "wasm-filters"}, func(path string, fset *token.FileSet, f *ast.File) {
+	sources(t, root, []string{
+		"bpf", "pkg", "services", "test",
+		"wasm-filters",
+	}, func(path string, fset *token.FileSet, f *ast.File) {
 		if !strings.HasSuffix(path, "_test.go") || imports(f, "testing/synctest") {
 			return
 		}

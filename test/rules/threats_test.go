@@ -14,9 +14,9 @@ import (
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
-// proof is a test as the threat model names it: `TestX`, `TestX/part`, and after such a one, in the same clause, `/part`
-// for another part of the same test. It is one of test/security where that has it; of `DIR` behind it says which package's it is where
-// several others have it.
+// proof is a test as the threat model names it: `TestX`, `TestX/part`, and after such a one, in the same clause,
+// `/part` for another part of the same test. It is one of test/security where that has it; of `DIR` behind it says
+// which package's it is where several others have it.
 var proof = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)?(?:/([^`/]+))?`(?: of `([^`]+)`)?")
 
 type named struct{ test, part, dir string }
@@ -43,8 +43,8 @@ func proofs(text string) (out []named) {
 	return out
 }
 
-// assertions are the lines of the threat model that need a test: what is in the way of each attacker, and every point of
-// the lists.
+// assertions are the lines of the threat model that need a test: what is in the way of each attacker, and every point
+// of the lists.
 func assertions(t *testing.T, doc string) (out []string) {
 	t.Helper()
 	_, doc, found := strings.Cut(doc, "\n## Who attacks")

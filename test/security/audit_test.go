@@ -16,8 +16,8 @@ import (
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
-// TestAuditChain: two apis write at once, one chain comes of it, and every way to look at it says that it fits: the api,
-// the doctor, and a file without an api. Whatever is changed in the database or the file is found, and named.
+// TestAuditChain: two apis write at once, one chain comes of it, and every way to look at it says that it fits: the
+// api, the doctor, and a file without an api. Whatever is changed in the database or the file is found, and named.
 func TestAuditChain(t *testing.T) {
 	s := start(t)
 	second, err := s.StartAPI(t.Context())
@@ -35,7 +35,8 @@ func TestAuditChain(t *testing.T) {
 		wg.Go(func() {
 			for n := range writes {
 				name := fmt.Sprintf("r%d-%d", i, n)
-				put(t, s.System, url+"/v1/routes/"+name, fmt.Sprintf(`{"spec":{"hosts":["%s.test"],"direct_response":{"status":200}}}`, name))
+				put(t, s.System, url+"/v1/routes/"+name,
+					fmt.Sprintf(`{"spec":{"hosts":["%s.test"],"direct_response":{"status":200}}}`, name))
 				if n%5 == 0 {
 					put(t, s.System, url+"/v1/tokens", `{"name":"`+name+`","role":"viewer"}`)
 				}
@@ -58,7 +59,8 @@ func TestAuditChain(t *testing.T) {
 	if err := os.WriteFile(file, out, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := audited(s, 0, "audit", "verify", file, "--head", whole.Last.Hash); got.Last != whole.Last || got.Records != whole.Records || got.Found == nil || *got.Found != whole.Last {
+	if got := audited(s, 0, "audit", "verify", file, "--head", whole.Last.Hash); got.Last != whole.Last ||
+		got.Records != whole.Records || got.Found == nil || *got.Found != whole.Last {
 		t.Errorf("the file: %+v, want %+v", got, whole)
 	}
 	python := exec.CommandContext(t.Context(), "python3", "-c", documented(t))
@@ -67,7 +69,8 @@ func TestAuditChain(t *testing.T) {
 		t.Errorf("as docs/operations.md verifies it: %v\n%s", err, says)
 	}
 	var status struct{ Audit api.AuditPoint }
-	if err := json.Unmarshal([]byte(run(s, 0, "status", "-o", "json")), &status); err != nil || status.Audit != whole.Last {
+	if err := json.Unmarshal([]byte(run(s, 0, "status", "-o", "json")), &status); err != nil ||
+		status.Audit != whole.Last {
 		t.Errorf("the status has %+v %v, want %+v", status.Audit, err, whole.Last)
 	}
 	if says := run(s, 0, "doctor"); !strings.Contains(says, fmt.Sprintf("audit     %d records fit", whole.Records)) {
@@ -76,7 +79,8 @@ func TestAuditChain(t *testing.T) {
 
 	// What was noted is found later; what never was is not.
 	s.must("PUT", "/v1/routes/later", `{"spec":{"hosts":["later.test"],"direct_response":{"status":200}}}`, 201)
-	if got := audited(s, 0, "audit", "verify", "--head", whole.Last.Hash); got.Found == nil || *got.Found != whole.Last || got.Records != whole.Records+1 {
+	if got := audited(s, 0, "audit", "verify", "--head", whole.Last.Hash); got.Found == nil || *got.Found != whole.Last ||
+		got.Records != whole.Records+1 {
 		t.Errorf("%+v", got)
 	}
 	audited(s, 2, "audit", "verify", "--head", strings.Repeat("0", 64))
@@ -84,8 +88,11 @@ func TestAuditChain(t *testing.T) {
 
 	// Somebody has the file.
 	for what, edit := range map[string]func([]byte) []byte{
-		"a changed name": func(b []byte) []byte { return bytes.Replace(b, []byte(`"name":"r1-7"`), []byte(`"name":"r1-8"`), 1) },
-		"a lost end":     func(b []byte) []byte { return b[:bytes.LastIndexByte(b[:len(b)-1], '\n')+1] },
+		"a changed name": func(b []byte) []byte {
+			return bytes.Replace(b, []byte(`"name":"r1-7"`),
+				[]byte(`"name":"r1-8"`), 1)
+		},
+		"a lost end": func(b []byte) []byte { return b[:bytes.LastIndexByte(b[:len(b)-1], '\n')+1] },
 		"a lost line": func(b []byte) []byte {
 			lines := bytes.SplitAfter(b, []byte("\n"))
 			return bytes.Join(append(append([][]byte{}, lines[:9]...), lines[10:]...), nil)
@@ -112,25 +119,29 @@ func TestAuditChain(t *testing.T) {
 	defer func() { _ = f.Close(t.Context()) }() // of the test alone
 	entry := s.must("GET", "/v1/audit?object=r0-3", nil, 200)["items"].([]any)[0].(map[string]any)
 	revision := entry["revision"].(float64)
-	if err := f.Exec(t.Context(), `UPDATE revisions SET actor = 'somebody-else' WHERE revision = $1`, int64(revision)); err != nil {
+	if err := f.Exec(t.Context(), `UPDATE revisions SET actor = 'somebody-else' WHERE revision = $1`,
+		int64(revision)); err != nil {
 		t.Fatal(err)
 	}
 	got := audited(s, 2, "audit", "verify")
 	if got.OK || got.Broken == nil || got.Broken.Revision != int64(revision) {
 		t.Errorf("%+v, want revision %v", got.Broken, revision)
 	}
-	if says := run(s, 2, "doctor"); !strings.Contains(says, fmt.Sprintf("the audit was changed: record %d, revision %.0f of ", got.Broken.N, revision)) {
+	if says := run(s, 2, "doctor"); !strings.Contains(says,
+		fmt.Sprintf("the audit was changed: record %d, revision %.0f of ", got.Broken.N, revision)) {
 		t.Errorf("the doctor says:\n%s", says)
 	}
 	if says := run(s, 2, "audit", "export"); !strings.Contains(says, "somebody-else") {
 		t.Error("an export that does not fit is not whole")
 	}
-	if err := f.Exec(t.Context(), `UPDATE revisions SET actor = $2 WHERE revision = $1`, int64(revision), entry["actor"]); err != nil {
+	if err := f.Exec(t.Context(), `UPDATE revisions SET actor = $2 WHERE revision = $1`, int64(revision),
+		entry["actor"]); err != nil {
 		t.Fatal(err)
 	}
 	audited(s, 0, "audit", "verify")
 	// An api of a version before writes, which knows no chain.
-	if _, err := f.Put(t.Context(), "Route", "forced", `{"hosts":["forced.test"],"direct_response":{"status":200}}`); err != nil {
+	if _, err := f.Put(t.Context(), "Route", "forced",
+		`{"hosts":["forced.test"],"direct_response":{"status":200}}`); err != nil {
 		t.Fatal(err)
 	}
 	if got := audited(s, 0, "audit", "verify"); got.Unchained != 1 {

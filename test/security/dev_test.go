@@ -30,7 +30,10 @@ func TestLoopbackIsNoCredential(t *testing.T) {
 	}
 	curl := func(as []string, args ...string) string {
 		t.Helper()
-		words := append(as, append([]string{"curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", "-d", document}, args...)...)
+		words := append(as, append([]string{
+			"curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", "-d",
+			document,
+		}, args...)...)
 		out, err := exec.CommandContext(t.Context(), words[0], words[1:]...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %v %s", words, err, out)
@@ -54,7 +57,8 @@ func TestLoopbackIsNoCredential(t *testing.T) {
 			t.Errorf("%s: %s, want %s", c.what, got, c.want)
 		}
 	}
-	if out, err := exec.CommandContext(t.Context(), nobody[0], append(nobody[1:], "cat", s.TokenFile())...).CombinedOutput(); err == nil {
+	if out, err := exec.CommandContext(t.Context(), nobody[0], append(nobody[1:], "cat", s.TokenFile())...).
+		CombinedOutput(); err == nil {
 		t.Errorf("another user reads the token: %s", out)
 	}
 
@@ -80,8 +84,8 @@ func TestLoopbackIsNoCredential(t *testing.T) {
 	}
 }
 
-// TestDevsUsersAtNATS: dev's parts are users with the rights that pki gives theirs, and who has neither key nor password
-// is nobody.
+// TestDevsUsersAtNATS: dev's parts are users with the rights that pki gives theirs, and who has neither key nor
+// password is nobody.
 func TestDevsUsersAtNATS(t *testing.T) {
 	s := harness.ForTest(t, nil, "--no-demo")
 	all, err := s.NATS()
@@ -93,13 +97,19 @@ func TestDevsUsersAtNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	password, _ := u.User.Password()
-	for _, user := range []*url.Userinfo{nil, url.User(password), url.UserPassword("dev", "wrong"), url.UserPassword("api", password)} {
+	for _, user := range []*url.Userinfo{
+		nil, url.User(password), url.UserPassword("dev", "wrong"),
+		url.UserPassword("api", password),
+	} {
 		if nc, err := nats.Connect((&url.URL{Scheme: "nats", Host: u.Host, User: user}).String()); err == nil {
 			nc.Close()
 			t.Errorf("NATS lets %v in", user)
 		}
 	}
-	for part, forbidden := range map[string]string{"xds": "marchproxy.config.v1.revision", "api": "marchproxy.status.v1.xds.dev"} {
+	for part, forbidden := range map[string]string{
+		"xds": "marchproxy.config.v1.revision",
+		"api": "marchproxy.status.v1.xds.dev",
+	} {
 		var seed string
 		for _, setting := range environment(t, s.Pid(part)) {
 			if after, found := strings.CutPrefix(setting, "NATS_NKEY="); found {

@@ -38,22 +38,25 @@ func mirror(t *testing.T) (port int) {
 						break
 					}
 				}
-				_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", head.Len(), head.String())
+				_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", head.Len(),
+					head.String())
 			}()
 		}
 	}()
 	return lis.Addr().(*net.TCPAddr).Port
 }
 
-// TestFormats: a text that reads Envoy's environment where Envoy takes it for a format is refused at the write, or comes
-// out as it was written. That no field of the schema is forgotten, pkg/translate's TestFormatsAreWalked shows.
+// TestFormats: a text that reads Envoy's environment where Envoy takes it for a format is refused at the write, or
+// comes out as it was written. That no field of the schema is forgotten, pkg/translate's TestFormatsAreWalked shows.
 func TestFormats(t *testing.T) {
 	s := harness.ForTest(t, nil, "--no-demo")
 	port := mirror(t)
-	s.Want(t, "PUT", s.API+"/v1/services/echo", fmt.Sprintf(`{"spec":{"endpoints":[{"host":"127.0.0.1","port":%d}]}}`, port), 201)
+	s.Want(t, "PUT", s.API+"/v1/services/echo", fmt.Sprintf(`{"spec":{"endpoints":[{"host":"127.0.0.1","port":%d}]}}`,
+		port), 201)
 	served := 0
 	for _, evil := range []string{
-		"%ENVIRONMENT(NATS_URL)%", "%ENVIRONMENT(PATH)%", "%FILE_CONTENT(/etc/passwd)%", "%DYNAMIC_METADATA(marchproxy)%", "%%%ENVIRONMENT(PATH)%",
+		"%ENVIRONMENT(NATS_URL)%", "%ENVIRONMENT(PATH)%", "%FILE_CONTENT(/etc/passwd)%", "%DYNAMIC_METADATA(marchproxy)%",
+		"%%%ENVIRONMENT(PATH)%",
 		"%%%%%ENVIRONMENT(PATH)%%%",
 	} {
 		for what, spec := range map[string]string{
@@ -105,7 +108,8 @@ func TestFormats(t *testing.T) {
 		t.Errorf("only %d were taken", served)
 	}
 	for _, field := range []string{"%ENVIRONMENT(NATS_URL)%", "%FILE_CONTENT(/etc/passwd)%"} {
-		status, raw, err := s.Call(t.Context(), "PATCH", s.API+"/v1/gateways/default", `{"spec":{"access_log":{"fields":{"x":"`+field+`"}}}}`)
+		status, raw, err := s.Call(t.Context(), "PATCH", s.API+"/v1/gateways/default",
+			`{"spec":{"access_log":{"fields":{"x":"`+field+`"}}}}`)
 		if err != nil || status != 422 {
 			t.Errorf("an access log with %s: %d %s %v", field, status, raw, err)
 		}

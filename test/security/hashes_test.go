@@ -107,7 +107,8 @@ func TestHashesAreHidden(t *testing.T) {
 	// What else tells of it.
 	for _, path := range []string{
 		"/v1/auth-policies", "/v1/gateways", "/v1/gateways/edge", "/v1/revisions", fmt.Sprintf("/v1/revisions/%.0f", at),
-		fmt.Sprintf("/v1/revisions/%.0f/diff", at), fmt.Sprintf("/v1/revisions/%.0f/diff?against=1", at+3), "/v1/audit", "/v1/status",
+		fmt.Sprintf("/v1/revisions/%.0f/diff", at), fmt.Sprintf("/v1/revisions/%.0f/diff?against=1", at+3), "/v1/audit",
+		"/v1/status",
 	} {
 		call("GET", path, nil, 200)
 	}
@@ -140,9 +141,11 @@ func TestHashesAreHidden(t *testing.T) {
 	cli("", "diff", "-f", all)
 	cli("", "apply", "-f", all)
 	opens("after apply", one, two)
-	spec := `{"kind":"AuthPolicy","name":"machines","spec":{"tokens":[{"name":"one","sha256":"` + sum(one) + `"},{"name":"two"}]}}`
+	spec := `{"kind":"AuthPolicy","name":"machines","spec":{"tokens":[{"name":"one","sha256":"` + sum(one) +
+		`"},{"name":"two"}]}}`
 	cli("", "diff", "-f", file("same.json", spec))
-	cli("the difference is in a secret", "diff", "-f", file("other.json", strings.ReplaceAll(spec, sum(one), sum("another-token-that-is-new"))))
+	cli("the difference is in a secret", "diff", "-f",
+		file("other.json", strings.ReplaceAll(spec, sum(one), sum("another-token-that-is-new"))))
 	call("DELETE", "/v1/routes/machines", nil, 200)
 	call("DELETE", policy, nil, 200)
 	cli("tokens.one.value", "apply", "-f", all)

@@ -10,19 +10,26 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// canonicalForms are ways to write a host that are the host itself, a port with a plus among them, which Envoy takes off
-// before anything of ours could see it; oddForms are none, and must be refused before a route is looked for. HOST stands for the host, MIXED for it in upper case.
+// canonicalForms are ways to write a host that are the host itself, a port with a plus among them, which Envoy takes
+// off before anything of ours could see it; oddForms are none, and must be refused before a route is looked for. HOST
+// stands for the host, MIXED for it in upper case.
 var (
 	canonicalForms = []string{
-		"HOST", "MIXED", "HOST:80", "HOST:443", "HOST:0", "HOST:65535", "HOST:00080", "HOST.", "MIXED.", "HOST.:80", "MIXED:80",
+		"HOST", "MIXED", "HOST:80", "HOST:443", "HOST:0", "HOST:65535", "HOST:00080", "HOST.", "MIXED.",
+		"HOST.:80", "MIXED:80",
 		"HOST:+80", "MIXED:+443", "HOST.:+0",
 	}
 	oddForms = []string{
-		"HOST:", "HOST:abc", "HOST:80abc", "HOST:0x50", "HOST:-1", "HOST:-0", "HOST:+", "HOST:++80", "HOST:+-80", "HOST:80+", "HOST:8 0", "HOST:4294967296", "HOST::80", "HOST:80:80", "HOST:80,",
-		"HOST..", "HOST..:80", "HOST.:", ".HOST", "..HOST", "x..HOST", "HOST,", "HOST,other.test", "other.test,HOST", "HOST, HOST",
-		"user@HOST", "user:password@HOST", "HOST@other.test", "HOST/", "HOST/x", "HOST?x", "HOST#x", `HOST\`, "HOST%2e", "%61HOST",
-		"HOST%00", "HOST\x00", "HOST\x01", "HOST\x7f", "HOST\xff", "ａHOST", "HOST;x", "HOST&x", "HOST=", "HOST'", "HOST\"", "(HOST)", "*",
-		"[HOST]", "[HOST", "HOST]", "[::1]x", "[::1%25HOST]", "HOST!", "HOST~", "$HOST", "HOST+", "HOST|x", "http://HOST", "", " ",
+		"HOST:", "HOST:abc", "HOST:80abc", "HOST:0x50", "HOST:-1", "HOST:-0", "HOST:+", "HOST:++80", "HOST:+-80", "HOST:80+",
+		"HOST:8 0", "HOST:4294967296", "HOST::80", "HOST:80:80", "HOST:80,",
+		"HOST..", "HOST..:80", "HOST.:", ".HOST", "..HOST", "x..HOST", "HOST,", "HOST,other.test", "other.test,HOST",
+		"HOST, HOST",
+		"user@HOST", "user:password@HOST", "HOST@other.test", "HOST/", "HOST/x", "HOST?x", "HOST#x", `HOST\`,
+		"HOST%2e", "%61HOST",
+		"HOST%00", "HOST\x00", "HOST\x01", "HOST\x7f", "HOST\xff", "ａHOST", "HOST;x", "HOST&x", "HOST=", "HOST'", "HOST\"",
+		"(HOST)", "*",
+		"[HOST]", "[HOST", "HOST]", "[::1]x", "[::1%25HOST]", "HOST!", "HOST~", "$HOST", "HOST+", "HOST|x",
+		"http://HOST", "", " ",
 	}
 	// spaces around a value are not part of it in HTTP/1.1 and not allowed in HTTP/2.
 	paddedForms = []string{" HOST", "HOST ", "HOST\t", "\tHOST"}
@@ -33,8 +40,8 @@ func form(text, host string) string {
 }
 
 // TestHosts: however a request spells its host, it meets what the host demands (a policy, a feature, a client
-// certificate), or is refused. The backend serves whatever host it believes to be asked for, as lenient as backends are,
-// and must never believe in a protected one.
+// certificate), or is refused. The backend serves whatever host it believes to be asked for, as lenient as backends
+// are, and must never believe in a protected one.
 func TestHosts(t *testing.T) {
 	p := newPerimeter(t)
 	protected := map[string]int{ // what a request without any right to it is answered
@@ -57,7 +64,10 @@ func TestHosts(t *testing.T) {
 				}
 			}
 		}
-		for _, host := range []string{"other.test", "example.com", "wild.example.com", "[::1]", "[2001:DB8::1]:80", "127.0.0.1", "a_b.test"} {
+		for _, host := range []string{
+			"other.test", "example.com", "wild.example.com", "[::1]", "[2001:DB8::1]:80",
+			"127.0.0.1", "a_b.test",
+		} {
 			p.want(d, host, "/", 200)
 		}
 	}
@@ -119,11 +129,29 @@ func TestTwoHosts(t *testing.T) {
 	} {
 		for _, d := range p.doors {
 			if d.http2 {
-				got := p.h2(d, [][2]string{{":method", "GET"}, {":scheme", d.scheme()}, {":path", "/"}, {":authority", hosts[0]}, {"host", hosts[1]}})
+				got := p.h2(d, [][2]string{
+					{":method", "GET"},
+					{":scheme", d.scheme()},
+					{":path", "/"},
+					{":authority", hosts[0]},
+					{"host", hosts[1]},
+				})
 				p.harmless(d, fmt.Sprint(hosts), got)
-				got = p.h2(d, [][2]string{{":method", "GET"}, {":scheme", d.scheme()}, {":path", "/"}, {":authority", hosts[0]}, {":authority", hosts[1]}})
+				got = p.h2(d, [][2]string{
+					{":method", "GET"},
+					{":scheme", d.scheme()},
+					{":path", "/"},
+					{":authority", hosts[0]},
+					{":authority", hosts[1]},
+				})
 				p.harmless(d, fmt.Sprint(hosts), got)
-				got = p.h2(d, [][2]string{{":method", "GET"}, {":scheme", d.scheme()}, {":path", "/"}, {"host", hosts[0]}, {"host", hosts[1]}})
+				got = p.h2(d, [][2]string{
+					{":method", "GET"},
+					{":scheme", d.scheme()},
+					{":path", "/"},
+					{"host", hosts[0]},
+					{"host", hosts[1]},
+				})
 				p.harmless(d, fmt.Sprint(hosts), got)
 				continue
 			}
@@ -145,7 +173,8 @@ func TestScopeHeader(t *testing.T) {
 	const name = "x-marchproxy-scope"
 	for _, d := range p.doors {
 		for _, scope := range []string{
-			"http|admin.example.com", "http|other.test", "http|*", "https|*", "https|mtls.example.com", "https|x.strict.example.com",
+			"http|admin.example.com", "http|other.test", "http|*", "https|*", "https|mtls.example.com",
+			"https|x.strict.example.com",
 			"*", "", "|", "open.example.com",
 		} {
 			for _, header := range []string{name, strings.ToUpper(name), "x_marchproxy_scope"} {
@@ -153,11 +182,13 @@ func TestScopeHeader(t *testing.T) {
 					header = strings.ToLower(header)
 				}
 				for host, want := range map[string]int{
-					"admin.example.com": 401, "mtls.example.com": 421, "x.strict.example.com": 421, "gated.example.com": 402, "other.test": 200,
+					"admin.example.com": 401, "mtls.example.com": 421, "x.strict.example.com": 421, "gated.example.com": 402,
+					"other.test": 200,
 				} {
 					got := p.ask(d, host, "/", header, scope, header, "http|other.test")
 					if got.status != want || want == 200 && got.seen.Get("Seen-Host") != host || got.seen.Get("Seen-Scope") != "" {
-						t.Errorf("%s, %s with %s: %s: %d, want %d; the backend saw %v", d.name, host, header, scope, got.status, want, got.seen)
+						t.Errorf("%s, %s with %s: %s: %d, want %d; the backend saw %v", d.name, host, header, scope, got.status,
+							want, got.seen)
 					}
 				}
 			}
@@ -194,7 +225,8 @@ func TestTrace(t *testing.T) {
 // take for it, on no route of the gateway.
 func TestForgedClaims(t *testing.T) {
 	p := newPerimeter(t)
-	token := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()})
+	token := jwt.NewWithClaims(jwt.SigningMethodHS256,
+		jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()})
 	token.Header["kid"] = "k"
 	signed, err := token.SignedString([]byte(perimeterSecret))
 	if err != nil {
@@ -211,7 +243,8 @@ func TestForgedClaims(t *testing.T) {
 			}
 			for _, host := range []string{"other.test", "open.example.com", "x.example.com"} {
 				if got := p.ask(d, host, "/", name, "mallory"); got.status != 200 || got.seen.Get("Seen-User") != "" {
-					t.Errorf("%s, %s with %s: %d, the backend took the user for %q", d.name, host, name, got.status, got.seen.Values("Seen-User"))
+					t.Errorf("%s, %s with %s: %d, the backend took the user for %q", d.name, host, name, got.status,
+						got.seen.Values("Seen-User"))
 				}
 			}
 		}
@@ -222,25 +255,34 @@ func TestForgedClaims(t *testing.T) {
 func TestFramingHeaders(t *testing.T) {
 	p := newPerimeter(t)
 	for _, name := range []string{
-		"content-length", "Content-Length", "transfer-encoding", "connection", "te", "trailer", "upgrade", "keep-alive", "proxy-connection",
+		"content-length", "Content-Length", "transfer-encoding", "connection", "te", "trailer", "upgrade", "keep-alive",
+		"proxy-connection",
 		"http2-settings", "host", ":authority", ":path",
 	} {
 		for field, spec := range map[string]string{
-			"request_headers.set[0].name":             `"request_headers":{"set":[{"name":%q,"value":"1"}]},"backends":[{"service":"web"}]`,
-			"request_headers.add[0].name":             `"request_headers":{"add":[{"name":%q,"value":"1"}]},"backends":[{"service":"web"}]`,
-			"request_headers.remove[0]":               `"request_headers":{"remove":[%q]},"backends":[{"service":"web"}]`,
-			"response_headers.set[0].name":            `"response_headers":{"set":[{"name":%q,"value":"1"}]},"backends":[{"service":"web"}]`,
-			"response_headers.add[0].name":            `"response_headers":{"add":[{"name":%q,"value":"1"}]},"direct_response":{"status":200}`,
-			"response_headers.remove[0]":              `"response_headers":{"remove":[%q]},"redirect":{"scheme":"https"}`,
-			"backends[0].request_headers.set[0].name": `"backends":[{"service":"web","request_headers":{"set":[{"name":%q,"value":"1"}]}}]`,
+			"request_headers.set[0].name": `"request_headers":{"set":[{"name":%q,"value":"1"}]},` +
+				`"backends":[{"service":"web"}]`,
+			"request_headers.add[0].name": `"request_headers":{"add":[{"name":%q,"value":"1"}]},` +
+				`"backends":[{"service":"web"}]`,
+			"request_headers.remove[0]": `"request_headers":{"remove":[%q]},"backends":[{"service":"web"}]`,
+			"response_headers.set[0].name": `"response_headers":{"set":[{"name":%q,"value":"1"}]},` +
+				`"backends":[{"service":"web"}]`,
+			"response_headers.add[0].name": `"response_headers":{"add":[{"name":%q,"value":"1"}]},` +
+				`"direct_response":{"status":200}`,
+			"response_headers.remove[0]": `"response_headers":{"remove":[%q]},"redirect":{"scheme":"https"}`,
+			"backends[0].request_headers.set[0].name": `"backends":[{"service":"web","request_headers":{"set":[{"name":%q,` +
+				`"value":"1"}]}}]`,
 		} {
-			status, raw, err := p.s.Call(t.Context(), http.MethodPut, p.s.API+"/v1/routes/framing", fmt.Sprintf(`{"spec":{"hosts":["framing.test"],`+spec+`}}`, name))
+			status, raw, err := p.s.Call(t.Context(), http.MethodPut, p.s.API+"/v1/routes/framing",
+				fmt.Sprintf(`{"spec":{"hosts":["framing.test"],`+spec+`}}`, name))
 			if err != nil || status != 422 && status != 400 || !strings.Contains(string(raw), "$.spec."+field) {
 				t.Errorf("%s of %q: %d %s %v, want a refusal that names the field", field, name, status, raw, err)
 			}
 		}
-		status, raw, err := p.s.Call(t.Context(), http.MethodPut, p.s.API+"/v1/auth-policies/framing", fmt.Sprintf(`{"spec":{"jwt":{"keys":[{"kid":"k","algorithm":"HS256",
-			"secret":"0123456789abcdef0123456789abcdef"}],"forward_claims":[{"claim":["sub"],"header":%q}]}}}`, strings.ToLower(name)))
+		status, raw, err := p.s.Call(t.Context(), http.MethodPut, p.s.API+
+			"/v1/auth-policies/framing", fmt.Sprintf(`{"spec":{"jwt":{"keys":[{"kid":"k","algorithm":"HS256",
+			"secret":"0123456789abcdef0123456789abcdef"}],"forward_claims":[{"claim":["sub"],"header":%q}]}}}`,
+			strings.ToLower(name)))
 		if err != nil || status/100 != 4 || !strings.Contains(string(raw), "forward_claims[0].header") {
 			t.Errorf("forward_claims to %q: %d %s %v, want a refusal that names the field", name, status, raw, err)
 		}

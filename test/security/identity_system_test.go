@@ -80,7 +80,8 @@ func startApart(t *testing.T) *apart {
 		t.Fatal(err)
 	}
 	a := &apart{
-		t: t, bin: filepath.Join(root, "bin"), pki: filepath.Join(t.TempDir(), "pki"), natsPort: ports[0], pgPort: ports[1], apiPort: ports[2],
+		t: t, bin: filepath.Join(root, "bin"), pki: filepath.Join(t.TempDir(), "pki"), natsPort: ports[0], pgPort: ports[1],
+		apiPort:  ports[2],
 		grpcPort: ports[3], xPort: ports[4], proxy: "127.0.0.1:" + strconv.Itoa(ports[5]), logs: map[string]*logged{},
 	}
 	a.command("init")
@@ -110,14 +111,17 @@ func startApart(t *testing.T) *apart {
 	if err := filters.Install(modules); err != nil {
 		t.Fatal(err)
 	}
-	a.run("xds", append(a.env("xds-xds-1"), "XDS_GRPC_ADDR=127.0.0.1:"+strconv.Itoa(a.grpcPort), "XDS_HTTP_ADDR=127.0.0.1:"+strconv.Itoa(a.xPort),
+	a.run("xds", append(a.env("xds-xds-1"), "XDS_GRPC_ADDR=127.0.0.1:"+
+		strconv.Itoa(a.grpcPort), "XDS_HTTP_ADDR=127.0.0.1:"+strconv.Itoa(a.xPort),
 		"XDS_ID=xds-1", "MARCHPROXY_STATE_DIR="+t.TempDir(), "MARCHPROXY_WASM_DIR="+modules)...)
 	envoy, err := harness.EnvoyPath()
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.agent, err = harness.StartAgent(append(a.env("agent-edge-1"), "AGENT_ID=edge-1", "XDS_SERVER=127.0.0.1:"+strconv.Itoa(a.grpcPort),
-		"CLUSTER_API_KEY="+identityKey, "ENVOY_PATH="+envoy, "ENVOY_CONCURRENCY=1", "ENVOY_ADMIN_ADDR=127.0.0.1:"+strconv.Itoa(ports[6]),
+	a.agent, err = harness.StartAgent(append(a.env("agent-edge-1"), "AGENT_ID=edge-1", "XDS_SERVER=127.0.0.1:"+
+		strconv.Itoa(a.grpcPort),
+		"CLUSTER_API_KEY="+identityKey, "ENVOY_PATH="+envoy, "ENVOY_CONCURRENCY=1", "ENVOY_ADMIN_ADDR=127.0.0.1:"+
+			strconv.Itoa(ports[6]),
 		"MARCHPROXY_RUN_DIR="+t.TempDir(), "MARCHPROXY_STATE_DIR="+t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
@@ -194,7 +198,8 @@ func (a *apart) startNATS() {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	text := strings.NewReplacer("0.0.0.0:4222", "127.0.0.1:"+strconv.Itoa(a.natsPort), `"jetstream"`, strconv.Quote(a.t.TempDir())).Replace(string(raw))
+	text := strings.NewReplacer("0.0.0.0:4222", "127.0.0.1:"+strconv.Itoa(a.natsPort), `"jetstream"`,
+		strconv.Quote(a.t.TempDir())).Replace(string(raw))
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		a.t.Fatal(err)
 	}
@@ -253,7 +258,8 @@ func (a *apart) startPostgres() {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		a.t.Fatal(err)
 	}
-	cmd := exec.Command(filepath.Join(a.bin, "marchproxy"), "dev", "database", "--state-dir", dir, "--postgres-port", strconv.Itoa(a.pgPort))
+	cmd := exec.Command(filepath.Join(a.bin, "marchproxy"), "dev", "database", "--state-dir", dir, "--postgres-port",
+		strconv.Itoa(a.pgPort))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		a.t.Fatal(err)
@@ -339,7 +345,10 @@ func (a *apart) reloadPostgres() {
 }
 
 func (a *apart) databaseURL(user string) string {
-	q := url.Values{"sslmode": {"verify-full"}, "sslrootcert": {a.issued("api-api-1", "ca.pem")}, "sslcert": {a.issued("api-api-1", "cert.pem")}, "sslkey": {a.issued("api-api-1", "key.pem")}}
+	q := url.Values{
+		"sslmode": {"verify-full"}, "sslrootcert": {a.issued("api-api-1", "ca.pem")},
+		"sslcert": {a.issued("api-api-1", "cert.pem")}, "sslkey": {a.issued("api-api-1", "key.pem")},
+	}
 	return fmt.Sprintf("postgresql://%s@127.0.0.1:%d/marchproxy?%s", user, a.pgPort, q.Encode())
 }
 
@@ -347,7 +356,8 @@ func (a *apart) databaseURL(user string) string {
 func (a *apart) as(part string) (identity.Settings, *identity.Identity) {
 	a.t.Helper()
 	s := identity.Settings{Files: identity.Files{
-		Cert: a.issued(part, "cert.pem"), Key: a.issued(part, "key.pem"), CA: a.issued(part, "ca.pem"), CRL: a.issued(part, "crl.pem"),
+		Cert: a.issued(part, "cert.pem"), Key: a.issued(part, "key.pem"), CA: a.issued(part, "ca.pem"),
+		CRL: a.issued(part, "crl.pem"),
 	}}
 	if seed, err := os.ReadFile(a.issued(part, "nats.nkey")); err == nil {
 		s.Seed = strings.TrimSpace(string(seed))

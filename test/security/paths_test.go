@@ -6,15 +6,21 @@ import (
 	"testing"
 )
 
-// pathForms are ways to write a path that a lenient server takes for one below /admin, with ADMIN for the prefix that is
-// protected.
+// pathForms are ways to write a path that a lenient server takes for one below /admin, with ADMIN for the prefix that
+// is protected.
 var pathForms = []string{
-	"/ADMIN", "/ADMIN/", "/ADMIN/x", "//ADMIN", "///ADMIN", "//ADMIN//x", "/ADMIN//", "/./ADMIN", "/././ADMIN", "/ADMIN/.", "/ADMIN/./x",
-	"/x/../ADMIN", "/x/y/../../ADMIN", "/../ADMIN", "/../../ADMIN", "/x/..//ADMIN", "/.//ADMIN", "//./ADMIN", "/x//../ADMIN",
-	"/%2e/ADMIN", "/%2E/ADMIN", "/x/%2e%2e/ADMIN", "/x/%2E%2e/ADMIN", "/x/.%2e/ADMIN", "/x/%2e./ADMIN", "/x/..%2fADMIN", "/x/..%2FADMIN",
-	"/x/%2e%2e%2fADMIN", "/%2fADMIN", "/%2f%2fADMIN", "/%2FADMIN/x", "/ADMIN%2fx", "/ADMIN%2F", "/ADMIN%2f..%2fADMIN", "/ADMIN/x%2f..",
-	`\ADMIN`, `/\ADMIN`, `\\ADMIN`, `/x\..\ADMIN`, `/x/..\ADMIN`, "/%5cADMIN", "/%5CADMIN", "/x%5c..%5cADMIN", "/x/..%5cADMIN", `/ADMIN\x`, "/ADMIN%5cx",
-	"/ENCODED", "/ENCODED/x", "/%2f/ENCODED", "/x/../ENCODED", "/ADMIN?x", "/ADMIN?/../x", "/ADMIN/?x=/open", "/ADMIN#x", "/ADMIN/..%00", "/ADMIN%00",
+	"/ADMIN", "/ADMIN/", "/ADMIN/x", "//ADMIN", "///ADMIN", "//ADMIN//x", "/ADMIN//", "/./ADMIN", "/././ADMIN", "/ADMIN/.",
+	"/ADMIN/./x",
+	"/x/../ADMIN", "/x/y/../../ADMIN", "/../ADMIN", "/../../ADMIN", "/x/..//ADMIN", "/.//ADMIN", "//./ADMIN",
+	"/x//../ADMIN",
+	"/%2e/ADMIN", "/%2E/ADMIN", "/x/%2e%2e/ADMIN", "/x/%2E%2e/ADMIN", "/x/.%2e/ADMIN", "/x/%2e./ADMIN", "/x/..%2fADMIN",
+	"/x/..%2FADMIN",
+	"/x/%2e%2e%2fADMIN", "/%2fADMIN", "/%2f%2fADMIN", "/%2FADMIN/x", "/ADMIN%2fx", "/ADMIN%2F", "/ADMIN%2f..%2fADMIN",
+	"/ADMIN/x%2f..",
+	`\ADMIN`, `/\ADMIN`, `\\ADMIN`, `/x\..\ADMIN`, `/x/..\ADMIN`, "/%5cADMIN", "/%5CADMIN", "/x%5c..%5cADMIN",
+	"/x/..%5cADMIN", `/ADMIN\x`, "/ADMIN%5cx",
+	"/ENCODED", "/ENCODED/x", "/%2f/ENCODED", "/x/../ENCODED", "/ADMIN?x", "/ADMIN?/../x", "/ADMIN/?x=/open", "/ADMIN#x",
+	"/ADMIN/..%00", "/ADMIN%00",
 	"/ADMIN/x/..", "/ADMIN/%2e", "/ADMIN/.%00/", "/ADMIN%2e%2e/../ADMIN", "/ADMIN/\x01",
 }
 
@@ -29,8 +35,9 @@ func encoded(s string) string {
 }
 
 // TestPaths: however a request spells a path, it meets the policy of a route by prefix, the exemption of a policy, the
-// gate of a license and the client certificate that a host demands, at every path, as the plain path does. What the backend gets must not be, read leniently, below a protected
-// path. Envoy redirects (307) where a slash is escaped, and what it is redirected to is asked for, too.
+// gate of a license and the client certificate that a host demands, at every path, as the plain path does. What the
+// backend gets must not be, read leniently, below a protected path. Envoy redirects (307) where a slash is escaped, and
+// what it is redirected to is asked for, too.
 func TestPaths(t *testing.T) {
 	p := newPerimeter(t)
 	for _, d := range p.doors {
@@ -65,7 +72,10 @@ func TestPaths(t *testing.T) {
 			}
 		}
 		// What is exempt is that path and nothing beside it.
-		for _, path := range []string{"/open/../admin", "/open/%2e%2e/admin", "/open/..%2fadmin", "/open%2f..", "/opens", "/open;/x", "//open/../x", "/x"} {
+		for _, path := range []string{
+			"/open/../admin", "/open/%2e%2e/admin", "/open/..%2fadmin", "/open%2f..", "/opens",
+			"/open;/x", "//open/../x", "/x",
+		} {
 			got := p.ask(d, "exempt.example.com", path)
 			if got.status == 200 && !below(got.seen.Get("Seen-Path"), "open") {
 				t.Errorf("%s: %q came to the backend as %q without credentials", d.name, path, got.seen.Get("Seen-Path"))

@@ -107,7 +107,8 @@ func TestEndsIn1970(t *testing.T) {
 // TestRevocationBesideBadPolicies: a policy that is bad, and is there all the same, holds no revocation back.
 // `go run ./test/cmd/check-auth -bad 500` is the long form.
 func TestRevocationBesideBadPolicies(t *testing.T) {
-	report, err := badpolicy.Run(t.Context(), harness.ForTest(t, nil, "--no-demo", "--concurrency", "2"), 2*len(badpolicy.Kinds()))
+	report, err := badpolicy.Run(t.Context(), harness.ForTest(t, nil, "--no-demo", "--concurrency", "2"),
+		2*len(badpolicy.Kinds()))
 	if err != nil {
 		t.Fatal(err)
 	}

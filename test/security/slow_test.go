@@ -138,7 +138,8 @@ func TestSlowClients(t *testing.T) {
 	}
 	t.Run("without", func(t *testing.T) {
 		patch(t, s, "gateways/default", `{"limits":{"max_connections_per_address":0}}`)
-		patch(t, s, "services/patient", `{"circuit_breaker":{"max_connections":1024,"max_requests":1024,"max_pending_requests":1024}}`)
+		patch(t, s, "services/patient", `{"circuit_breaker":{"max_connections":1024,"max_requests":1024,`+
+			`"max_pending_requests":1024}}`)
 		if _, failed := attacked(t, hostile.SlowBodies(1100), 1024); failed == 0 {
 			t.Error("the attack does no harm without the limits: this test shows nothing")
 		}
@@ -161,8 +162,8 @@ func openRequests(t *testing.T, s *harness.System) int {
 	return n
 }
 
-// TestRequestTimeout: a request that does not arrive in its time is answered with 408; what has arrived may take as long
-// as it likes, an answer as well as a WebSocket.
+// TestRequestTimeout: a request that does not arrive in its time is answered with 408; what has arrived may take as
+// long as it likes, an answer as well as a WebSocket.
 func TestRequestTimeout(t *testing.T) {
 	s := harness.ForTest(t, nil, "--no-demo")
 	patient(t, s)
@@ -196,7 +197,8 @@ func TestRequestTimeout(t *testing.T) {
 		}
 		return strings.TrimSpace(line), time.Since(t0)
 	}
-	if got, took := send("POST /", 100, 100*time.Millisecond); got != "HTTP/1.1 408 Request Timeout" || took > 5*time.Second {
+	if got, took := send("POST /", 100, 100*time.Millisecond); got != "HTTP/1.1 408 Request Timeout" ||
+		took > 5*time.Second {
 		t.Errorf("a body that takes 10 s: %s after %v", got, took)
 	}
 	if got, took := send("POST /", 10, 100*time.Millisecond); got != "HTTP/1.1 200 OK" {

@@ -19,10 +19,13 @@ func TestTokenHoles(t *testing.T) {
 		"over already":         {`{"name":"x","role":"editor","expires_at":"2020-01-01T00:00:00Z"}`, "is over already"},
 		"at no time":           {`{"name":"x","role":"editor","expires_at":"tomorrow"}`, "RFC 3339"},
 		"an admin with bounds": {`{"name":"x","role":"admin","bounds":{"owners":["a"]}}`, "cannot hold for the role admin"},
-		"a host with a star":   {`{"name":"x","role":"editor","bounds":{"hosts":["*.example.com"]}}`, "must be the end of a host"},
-		"an unknown kind":      {`{"name":"x","role":"editor","bounds":{"kinds":["Routes"]}}`, "must be one of"},
-		"an unknown bound":     {`{"name":"x","role":"editor","bounds":{"namespaces":["a"]}}`, "namespaces"},
-		"an unknown role":      {`{"name":"x","role":"owner"}`, "viewer, editor, operator or admin"},
+		"a host with a star": {
+			`{"name":"x","role":"editor","bounds":{"hosts":["*.example.com"]}}`,
+			"must be the end of a host",
+		},
+		"an unknown kind":  {`{"name":"x","role":"editor","bounds":{"kinds":["Routes"]}}`, "must be one of"},
+		"an unknown bound": {`{"name":"x","role":"editor","bounds":{"namespaces":["a"]}}`, "namespaces"},
+		"an unknown role":  {`{"name":"x","role":"owner"}`, "viewer, editor, operator or admin"},
 	} {
 		status, raw, err := s.Call(t.Context(), "POST", s.API+"/v1/tokens", c.body)
 		if err != nil || (status != 422 && status != 400) || !strings.Contains(string(raw), c.says) {
@@ -32,7 +35,9 @@ func TestTokenHoles(t *testing.T) {
 	first := s.must("POST", "/v1/tokens", `{"name":"again","role":"editor","bounds":{"hosts":["again.test"]}}`, 201)
 	put := func(token any) {
 		t.Helper()
-		if status, raw := s.as(token.(string), "PUT", s.API+"/v1/routes/again", fmt.Sprintf(`{"labels":{"at":"%d"},"spec":{"hosts":["again.test"],"direct_response":{"status":200}}}`, time.Now().UnixNano())); status > 201 {
+		if status, raw := s.as(token.(string), "PUT", s.API+"/v1/routes/again",
+			fmt.Sprintf(`{"labels":{"at":"%d"},"spec":{"hosts":["again.test"],"direct_response":{"status":200}}}`,
+				time.Now().UnixNano())); status > 201 {
 			t.Fatalf("%d %s", status, raw)
 		}
 	}
@@ -85,8 +90,10 @@ func TestRollbackRevives(t *testing.T) {
 		gone = `{"name":"lost","key":"a-cluster-key-that-was-lost"}`
 		kept = `{"name":"kept","key":"a-cluster-key-that-is-kept"}`
 	)
-	s.must("PUT", "/v1/gateways/edge", `{"spec":{"listeners":[{"name":"http","port":10080}],"api_keys":[`+gone+`,`+kept+`]}}`, 201)
-	s.must("PUT", "/v1/auth-policies/login", `{"spec":{"tokens":[{"name":"lost","value":"a-token-that-was-lost"},{"name":"ended","value":"a-token-that-has-ended"}],
+	s.must("PUT", "/v1/gateways/edge", `{"spec":{"listeners":[{"name":"http","port":10080}],"api_keys":[`+gone+`,`+
+		kept+`]}}`, 201)
+	s.must("PUT", "/v1/auth-policies/login",
+		`{"spec":{"tokens":[{"name":"lost","value":"a-token-that-was-lost"},{"name":"ended","value":"a-token-that-has-ended"}],
 		"jwt":{"keys":[{"kid":"old","algorithm":"HS256","secret":"an old secret of 32 bytes or more"}]}}}`, 201)
 	s.must("PUT", "/v1/routes/r", `{"spec":{"hosts":["r.test"],"direct_response":{"status":200}}}`, 201)
 	at := s.must("GET", "/v1/status", nil, 200)["revision"].(float64)
@@ -95,7 +102,8 @@ func TestRollbackRevives(t *testing.T) {
 	s.must("PATCH", "/v1/routes/r", `{"spec":{"direct_response":{"status":204}}}`, 200)
 	s.must("POST", back, nil, 200) // nothing to confirm
 	s.must("PUT", "/v1/gateways/edge", `{"spec":{"listeners":[{"name":"http","port":10080}],"api_keys":[`+kept+`]}}`, 200)
-	s.must("PUT", "/v1/auth-policies/login", `{"spec":{"tokens":[{"name":"ended","value":"a-token-that-has-ended","not_after":"2020-01-01T00:00:00Z"}],
+	s.must("PUT", "/v1/auth-policies/login",
+		`{"spec":{"tokens":[{"name":"ended","value":"a-token-that-has-ended","not_after":"2020-01-01T00:00:00Z"}],
 		"jwt":{"keys":[{"kid":"new","algorithm":"HS256","secret":"a new secret of 32 bytes or more."}]}}}`, 200)
 	all := []string{`api_key \"lost\"`, `token \"lost\"`, `token \"ended\"`, `key \"old\"`}
 	status, raw, err := s.Call(t.Context(), "POST", s.API+back, nil)
@@ -111,11 +119,13 @@ func TestRollbackRevives(t *testing.T) {
 		t.Errorf("the command line: %v\n%s", err, out)
 	}
 	for _, x := range all {
-		if !strings.Contains(string(raw), x) || !strings.Contains(string(dryRaw), x) || !strings.Contains(string(out), strings.ReplaceAll(x, `\`, "")) {
+		if !strings.Contains(string(raw), x) || !strings.Contains(string(dryRaw), x) ||
+			!strings.Contains(string(out), strings.ReplaceAll(x, `\`, "")) {
 			t.Errorf("not named: %s in\n%s\n%s\n%s", x, raw, dryRaw, out)
 		}
 	}
-	if out, err := s.CLI(t.Context(), "rollback", fmt.Sprint(int(at)), "--revive-credentials").CombinedOutput(); err != nil {
+	if out, err := s.CLI(t.Context(), "rollback", fmt.Sprint(int(at)), "--revive-credentials").
+		CombinedOutput(); err != nil {
 		t.Errorf("confirmed: %v\n%s", err, out)
 	}
 	keys := s.must("GET", "/v1/gateways/edge", nil, 200)["spec"].(map[string]any)["api_keys"].([]any)

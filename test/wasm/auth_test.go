@@ -44,7 +44,10 @@ func expect(t *testing.T, vm *host.VM, h host.Headers, reason string) host.Outco
 func byGoJose(t testing.TB, kid string, c object) string {
 	t.Helper()
 	signer, err := jose.NewSigner(
-		jose.SigningKey{Algorithm: jose.SignatureAlgorithm(methods[kid].Alg()), Key: jose.JSONWebKey{Key: secrets[kid], KeyID: kid}},
+		jose.SigningKey{
+			Algorithm: jose.SignatureAlgorithm(methods[kid].Alg()),
+			Key:       jose.JSONWebKey{Key: secrets[kid], KeyID: kid},
+		},
 		(&jose.SignerOptions{}).WithType("JWT"))
 	if err != nil {
 		t.Fatal(err)
@@ -121,8 +124,10 @@ func TestCredentials(t *testing.T) {
 	for path, reason := range map[string]string{
 		"/healthz": "", "/healthz?x=/../y": "", "/healthz/": "missing", "/healthzz": "missing", "/healthz/a": "missing",
 		"/public": "", "/public/a/b": "", "/publicity": "missing", "/public/../x": "missing", "/public/%2e%2e/x": "missing",
-		"/public/..%2fx": "missing", "/public//x": "missing", "/public\\..\\x": "missing", "/public/./x": "missing", "/public;/../x": "missing",
-		"//public": "missing", "/PUBLIC": "missing", "/%70ublic": "missing", "": "missing", "*": "missing", "/public/\xff": "missing",
+		"/public/..%2fx": "missing", "/public//x": "missing", "/public\\..\\x": "missing", "/public/./x": "missing",
+		"/public;/../x": "missing",
+		"//public":      "missing", "/PUBLIC": "missing", "/%70ublic": "missing", "": "missing", "*": "missing",
+		"/public/\xff": "missing",
 	} {
 		expect(t, vm, request(path), reason)
 	}
@@ -133,7 +138,10 @@ func TestOpaqueTokens(t *testing.T) {
 		{"sha256": digest("b25l"), "subject": "one"},
 		{"sha256": strings.ToUpper(digest("dHdv")), "not_after": now.Unix() + 10},
 		{"sha256": digest("dGhlbg=="), "not_after": 0}, // in 1970
-	}, "jwt": object{"keys": []jwk{{"k1", "HS256", b64(secret256)}}, "forward_claims": []object{{"claim": "sub", "header": "x-auth-sub"}}}}}})
+	}, "jwt": object{
+		"keys":           []jwk{{"k1", "HS256", b64(secret256)}},
+		"forward_claims": []object{{"claim": "sub", "header": "x-auth-sub"}},
+	}}}})
 	o := expect(t, vm, bearer("b25l"), "")
 	if got, _ := o.Headers.Get("x-auth-sub"); got != "one" {
 		t.Errorf("the subject is %q", got)
@@ -177,7 +185,10 @@ func TestCache(t *testing.T) {
 	vm.Now = now.UnixNano()
 	expect(t, vm, bearer(tok), "")
 	old := vm.Root()
-	configure(t, vm, object{"default_policy": "p", "policies": []object{{"name": "p", "jwt": object{"keys": []jwk{{"k2", "HS256", b64(secret384)}}}}}})
+	configure(t, vm, object{
+		"default_policy": "p",
+		"policies":       []object{{"name": "p", "jwt": object{"keys": []jwk{{"k2", "HS256", b64(secret384)}}}}},
+	})
 	expect(t, vm, bearer(tok), "unknown_key")
 	// A request that began under the old configuration is judged by it.
 	vm.UseRoot(old)
@@ -245,7 +256,10 @@ func TestTypes(t *testing.T) {
 }
 
 func TestRoutePolicy(t *testing.T) {
-	vm := start(t, "auth", object{"per_route": true, "policies": []object{users, {"name": "m", "tokens": []object{{"sha256": digest("b25l")}}}}})
+	vm := start(t, "auth", object{
+		"per_route": true,
+		"policies":  []object{users, {"name": "m", "tokens": []object{{"sha256": digest("b25l")}}}},
+	})
 	tok := token(t, "k1", claims(now, nil))
 	expect(t, vm, request("/x"), "") // no default policy
 	vm.Properties[routeName] = "shop|open|users|"
@@ -276,7 +290,8 @@ func TestRoutePolicy(t *testing.T) {
 func TestIdentityCannotBeForged(t *testing.T) {
 	vm := start(t, "auth", authUsers())
 	tok := token(t, "k1", claims(now, object{"sub": nil}))
-	h := append(bearer(tok), [2]string{"x-auth-sub", "root"}, [2]string{"X-Auth-Roles", "owner"}, [2]string{"x-auth-sub", "root2"}, [2]string{"X_auth_sub", "root3"}, [2]string{"x-other", "1"})
+	h := append(bearer(tok), [2]string{"x-auth-sub", "root"}, [2]string{"X-Auth-Roles", "owner"},
+		[2]string{"x-auth-sub", "root2"}, [2]string{"X_auth_sub", "root3"}, [2]string{"x-other", "1"})
 	o := expect(t, vm, h, "")
 	var got []string
 	for _, kv := range o.Headers {
@@ -304,11 +319,23 @@ func TestConfigurations(t *testing.T) {
 		object{"default_policy": "p"},
 		object{"realm": "a\"b"},
 		policy(object{"name": "p"}), policy(object{"tokens": []object{{"sha256": digest("x")}}}),
-		keys(), keys(jwk{"a", "HS256", b64(secret256[:31])}), keys(jwk{"a", "HS512", b64(secret384)}), keys(jwk{"a", "RS256", b64(secret256)}), keys(jwk{"a", "none", ""}),
-		keys(jwk{"a", "HS256", b64(secret256)}, jwk{"a", "HS256", b64(secret384)}), keys(jwk{"a", "HS256", b64(secret256) + "="}),
-		policy(object{"name": "p", "tokens": []object{{"sha256": "00"}}}), policy(object{"name": "p", "tokens": []object{{"sha256": digest("x")}}, "exempt_paths": []object{{"path": "/a/../b"}}}),
-		policy(object{"name": "p", "jwt": object{"keys": []jwk{{"a", "HS256", b64(secret256)}}, "forward_claims": []object{{"claim": "sub", "header": "host"}}}}),
-		policy(object{"name": "p", "jwt": object{"keys": []jwk{{"a", "HS256", b64(secret256)}}, "forward_claims": []object{{"claim": "sub", "header": "X-Upper"}}}}),
+		keys(), keys(jwk{"a", "HS256", b64(secret256[:31])}), keys(jwk{"a", "HS512", b64(secret384)}),
+		keys(jwk{"a", "RS256", b64(secret256)}), keys(jwk{"a", "none", ""}),
+		keys(jwk{"a", "HS256", b64(secret256)}, jwk{"a", "HS256", b64(secret384)}),
+		keys(jwk{"a", "HS256", b64(secret256) + "="}),
+		policy(object{"name": "p", "tokens": []object{{"sha256": "00"}}}),
+		policy(object{
+			"name": "p", "tokens": []object{{"sha256": digest("x")}},
+			"exempt_paths": []object{{"path": "/a/../b"}},
+		}),
+		policy(object{"name": "p", "jwt": object{
+			"keys":           []jwk{{"a", "HS256", b64(secret256)}},
+			"forward_claims": []object{{"claim": "sub", "header": "host"}},
+		}}),
+		policy(object{"name": "p", "jwt": object{
+			"keys":           []jwk{{"a", "HS256", b64(secret256)}},
+			"forward_claims": []object{{"claim": "sub", "header": "X-Upper"}},
+		}}),
 		policy(object{"name": "p", "jwt": object{"keys": []jwk{{"a", "HS256", b64(secret256)}}, "leeway_seconds": 3601}}),
 		object{"policies": []object{users, users}},
 	} {

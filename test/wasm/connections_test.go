@@ -16,8 +16,8 @@ import (
 	"github.com/marchproxy/marchproxy/test/wasm/host"
 )
 
-// TestConnectionsCounted: an address has as many connections as the limit, of IPv6 a network of 64 bits; what ends makes
-// room, a refused one takes none, and a changed limit counts those that are open.
+// TestConnectionsCounted: an address has as many connections as the limit, of IPv6 a network of 64 bits; what ends
+// makes room, a refused one takes none, and a changed limit counts those that are open.
 func TestConnectionsCounted(t *testing.T) {
 	vm := start(t, "connections", object{"limit": 2})
 	connect := func(from string, want bool) uint32 {
@@ -61,8 +61,8 @@ func TestConnectionsCounted(t *testing.T) {
 	}
 }
 
-// TestConnectionsWithFaults: whatever a host call does, the filter does not trap, and a connection that cannot be counted
-// is let through.
+// TestConnectionsWithFaults: whatever a host call does, the filter does not trap, and a connection that cannot be
+// counted is let through.
 func TestConnectionsWithFaults(t *testing.T) {
 	for _, call := range program(t, "connections").Imports() {
 		for _, fault := range host.AllFaults {

@@ -35,7 +35,9 @@ func runEnvoy(t *testing.T, license, auth any, routes ...envoy.Route) *envoy.Pro
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	p, err := envoy.Start(ctx, envoy.Config{Backend: echo(t), Routes: routes, Filters: []envoy.Filter{
-		{Name: "metrics", Configuration: object{}}, {Name: "license", Configuration: license}, {Name: "auth", Configuration: auth},
+		{Name: "metrics", Configuration: object{}},
+		{Name: "license", Configuration: license},
+		{Name: "auth", Configuration: auth},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +101,8 @@ func scrape(t *testing.T, p *envoy.Proxy) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if regexp.MustCompile(`(?m)^marchproxy_request_duration_us_count\{service="shop",route="open"\} 2$`).MatchString(all) {
+		if regexp.MustCompile(`(?m)^marchproxy_request_duration_us_count\{service="shop",route="open"\} 2$`).
+			MatchString(all) {
 			return all
 		}
 		select {
@@ -112,7 +115,10 @@ func scrape(t *testing.T, p *envoy.Proxy) string {
 
 func TestEnvoyChain(t *testing.T) {
 	p := runEnvoy(t,
-		object{"gates": []object{{"path": "/api/v1/multi-cloud", "feature": "multi-cloud"}}, "per_route": true, "features": []string{"traffic-shaping"}},
+		object{
+			"gates": []object{{"path": "/api/v1/multi-cloud", "feature": "multi-cloud"}}, "per_route": true,
+			"features": []string{"traffic-shaping"},
+		},
 		object{"realm": "shop", "per_route": true, "default_policy": "users", "policies": []object{
 			users,
 			{"name": "machines", "tokens": []object{{"sha256": digest(opaqueToken), "subject": "ci"}}},
@@ -120,8 +126,10 @@ func TestEnvoyChain(t *testing.T) {
 		envoy.Route{Match: object{"prefix": "/open"}, Name: translate.RouteName("shop", "open", translate.NoPolicy, nil)},
 		envoy.Route{Match: object{"prefix": "/machines"}, Name: translate.RouteName("shop", "machines", "machines", nil)},
 		envoy.Route{Match: object{"prefix": "/lost"}, Name: translate.RouteName("shop", "lost", "nobody", nil)},
-		envoy.Route{Match: object{"prefix": "/blue"}, Name: translate.RouteName("shop", "blue", translate.NoPolicy, []string{"traffic-shaping", "blue-green"})},
-		envoy.Route{Match: object{"prefix": "/shaped"}, Name: translate.RouteName("shop", "shaped", translate.NoPolicy, []string{"traffic-shaping"})},
+		envoy.Route{Match: object{"prefix": "/blue"}, Name: translate.RouteName("shop", "blue", translate.NoPolicy,
+			[]string{"traffic-shaping", "blue-green"})},
+		envoy.Route{Match: object{"prefix": "/shaped"}, Name: translate.RouteName("shop", "shaped", translate.NoPolicy,
+			[]string{"traffic-shaping"})},
 	)
 	good := "Bearer " + token(t, "k1", real(object{"sub": "ann", "roles": []string{"reader", "admin"}}))
 	for _, c := range []struct {
@@ -130,11 +138,26 @@ func TestEnvoyChain(t *testing.T) {
 		body, challenge     string
 	}{
 		{"/api/test", "", 401, `{"error":"unauthorized","reason":"missing_credentials"}`, `Bearer realm="shop"`},
-		{"/api/test", "Bearer nonsense", 401, `{"error":"unauthorized","reason":"invalid_token"}`, `Bearer realm="shop", error="invalid_token"`},
-		{"/api/test", "Basic YW5uOnNlY3JldA==", 401, `{"error":"unauthorized","reason":"missing_credentials"}`, `Bearer realm="shop"`},
-		{"/api/test", "Bearer a b", 401, `{"error":"unauthorized","reason":"invalid_token"}`, `Bearer realm="shop", error="invalid_token"`},
-		{"/api/test", "Bearer " + token(t, "k1", object{"exp": 1}), 401, `{"error":"unauthorized","reason":"expired_token"}`, `Bearer realm="shop", error="invalid_token"`},
-		{"/api/test", "Bearer " + token(t, "k1", real(object{"roles": "reader"})), 403, `{"error":"forbidden","reason":"insufficient_claims"}`, `Bearer realm="shop", error="insufficient_scope"`},
+		{
+			"/api/test", "Bearer nonsense", 401, `{"error":"unauthorized","reason":"invalid_token"}`,
+			`Bearer realm="shop", error="invalid_token"`,
+		},
+		{
+			"/api/test", "Basic YW5uOnNlY3JldA==", 401, `{"error":"unauthorized","reason":"missing_credentials"}`,
+			`Bearer realm="shop"`,
+		},
+		{
+			"/api/test", "Bearer a b", 401, `{"error":"unauthorized","reason":"invalid_token"}`,
+			`Bearer realm="shop", error="invalid_token"`,
+		},
+		{
+			"/api/test", "Bearer " + token(t, "k1", object{"exp": 1}), 401, `{"error":"unauthorized","reason":"expired_token"}`,
+			`Bearer realm="shop", error="invalid_token"`,
+		},
+		{
+			"/api/test", "Bearer " + token(t, "k1", real(object{"roles": "reader"})), 403,
+			`{"error":"forbidden","reason":"insufficient_claims"}`, `Bearer realm="shop", error="insufficient_scope"`,
+		},
 		{"/api/test", good, 200, "hello", ""},
 		{"/api/test", good, 200, "hello", ""},
 		{"/healthz", "", 200, "hello", ""},
@@ -143,7 +166,8 @@ func TestEnvoyChain(t *testing.T) {
 		{"/machines", good, 401, "", ""},
 		{"/machines", "Bearer " + opaqueToken, 200, "hello", ""},
 		{"/lost", good, 503, `{"error":"unavailable","reason":"unavailable"}`, ""},
-		{"/api/v1/multi-cloud", good, 402, `{"error":"payment_required","reason":"feature_not_licensed","feature":"multi-cloud"}`, ""},
+		{"/api/v1/multi-cloud", good, 402, `{"error":"payment_required","reason":"feature_not_licensed",` +
+			`"feature":"multi-cloud"}`, ""},
 		{"/api/v1/multi%2dcloud/x", good, 402, "", ""},
 		{"/api/v1/multi-clouds", good, 200, "hello", ""},
 		{"/blue", "", 402, `{"error":"payment_required","reason":"feature_not_licensed","feature":"blue-green"}`, ""},
@@ -155,16 +179,22 @@ func TestEnvoyChain(t *testing.T) {
 		}
 		resp := get(t, p, c.path, h...)
 		got := strings.TrimSuffix(body(resp), "\n")
-		if resp.StatusCode != c.status || (c.body != "" && got != c.body) || (c.challenge != "" && resp.Header.Get("www-authenticate") != c.challenge) {
-			t.Errorf("%s with %.20q: %d %q %q, want %d %q %q", c.path, c.authorization, resp.StatusCode, got, resp.Header.Get("www-authenticate"), c.status, c.body, c.challenge)
+		if resp.StatusCode != c.status || (c.body != "" && got != c.body) ||
+			(c.challenge != "" && resp.Header.Get("www-authenticate") != c.challenge) {
+			t.Errorf("%s with %.20q: %d %q %q, want %d %q %q", c.path, c.authorization, resp.StatusCode, got,
+				resp.Header.Get("www-authenticate"), c.status, c.body, c.challenge)
 		}
 		if types := resp.Header["Content-Type"]; c.status >= 400 && (len(types) != 1 || types[0] != "application/json") {
 			t.Errorf("%s: content type %q", c.path, types)
 		}
 	}
 
-	resp := get(t, p, "/api/test?a=b", "authorization", good, "x-auth-sub", "root", "x-license-key", "forged", "cookie", "a=b", "x-twice", "1", "x-twice", "2")
-	for name, want := range map[string]string{"X-Auth-Sub": "ann", "X-Auth-Roles": "reader,admin", "Cookie": "a=b", "X-Path": "/api/test?a=b", "X-Twice": "1"} {
+	resp := get(t, p, "/api/test?a=b", "authorization", good, "x-auth-sub", "root", "x-license-key", "forged", "cookie",
+		"a=b", "x-twice", "1", "x-twice", "2")
+	for name, want := range map[string]string{
+		"X-Auth-Sub": "ann", "X-Auth-Roles": "reader,admin", "Cookie": "a=b",
+		"X-Path": "/api/test?a=b", "X-Twice": "1",
+	} {
 		if got := resp.Header.Get("Got-" + name); got != want {
 			t.Errorf("the backend got %s %q, want %q", name, got, want)
 		}

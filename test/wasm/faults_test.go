@@ -33,8 +33,10 @@ func TestEveryHostCallFails(t *testing.T) {
 	for _, name := range filters {
 		t.Run(name, func(t *testing.T) {
 			calls := program(t, name).Imports()
-			good := request("/multi-cloud", "authorization", "Bearer "+token(t, "k1", claims(now, nil)), "x-auth-sub", "forged", "x-license-key", "k")
-			bad := request("/multi-cloud", "authorization", "Bearer "+token(t, "k1", claims(now, object{"exp": 1})), "x-auth-sub", "forged", "x-license-key", "k")
+			good := request("/multi-cloud", "authorization", "Bearer "+token(t, "k1", claims(now, nil)), "x-auth-sub", "forged",
+				"x-license-key", "k")
+			bad := request("/multi-cloud", "authorization", "Bearer "+token(t, "k1", claims(now, object{"exp": 1})),
+				"x-auth-sub", "forged", "x-license-key", "k")
 			for _, call := range calls {
 				for _, fault := range host.AllFaults {
 					vm := busy(t, name)
@@ -75,7 +77,8 @@ func judge(t *testing.T, label, name, what string, o host.Outcome) {
 		t.Errorf("%s passed", label)
 	}
 	for _, kv := range o.Headers {
-		if strings.HasPrefix(kv[0], "x-license-") && name == "license" || kv == [2]string{"x-auth-sub", "forged"} && name == "auth" {
+		if strings.HasPrefix(kv[0], "x-license-") && name == "license" || kv == [2]string{"x-auth-sub", "forged"} &&
+			name == "auth" {
 			t.Errorf("%s passed with %s", label, kv[0])
 		}
 	}
@@ -121,14 +124,17 @@ func TestBounds(t *testing.T) {
 	for name, want := range map[string][]string{
 		"auth": {
 			"proxy_define_metric", "proxy_get_buffer_bytes", "proxy_get_current_time_nanoseconds", "proxy_get_header_map_pairs",
-			"proxy_get_property", "proxy_increment_metric", "proxy_log", "proxy_send_local_response", "proxy_set_header_map_pairs",
+			"proxy_get_property", "proxy_increment_metric", "proxy_log", "proxy_send_local_response",
+			"proxy_set_header_map_pairs",
 		},
 		"license": {
 			"proxy_define_metric", "proxy_get_buffer_bytes", "proxy_get_current_time_nanoseconds", "proxy_get_header_map_pairs",
-			"proxy_get_property", "proxy_increment_metric", "proxy_log", "proxy_send_local_response", "proxy_set_header_map_pairs",
+			"proxy_get_property", "proxy_increment_metric", "proxy_log", "proxy_send_local_response",
+			"proxy_set_header_map_pairs",
 		},
 		"metrics": {
-			"clock_time_get", "proxy_define_metric", "proxy_get_buffer_bytes", "proxy_get_header_map_pairs", "proxy_get_property",
+			"clock_time_get", "proxy_define_metric", "proxy_get_buffer_bytes", "proxy_get_header_map_pairs",
+			"proxy_get_property",
 			"proxy_increment_metric", "proxy_log", "proxy_record_metric", "proxy_set_tick_period_milliseconds",
 		},
 	} {
@@ -142,7 +148,10 @@ func TestBounds(t *testing.T) {
 			t.Errorf("%s imports %q, want %q", name, got, want)
 		}
 		// Each callback that is exported costs every request something. Those of the bodies are called where there are any.
-		known := []string{"proxy_on_context_create", "proxy_on_configure", "proxy_on_request_headers", "proxy_on_memory_allocate"}
+		known := []string{
+			"proxy_on_context_create", "proxy_on_configure", "proxy_on_request_headers",
+			"proxy_on_memory_allocate",
+		}
 		if name == "metrics" {
 			known = []string{
 				"proxy_on_context_create", "proxy_on_configure", "proxy_on_request_body", "proxy_on_response_body",
@@ -159,7 +168,10 @@ func TestBounds(t *testing.T) {
 
 func TestHostCallsPerRequest(t *testing.T) {
 	tok := "Bearer " + token(t, "k1", claims(now, nil))
-	plain := object{"default_policy": "p", "policies": []object{{"name": "p", "jwt": object{"keys": []jwk{{"k1", "HS256", b64(secret256)}}}}}}
+	plain := object{
+		"default_policy": "p",
+		"policies":       []object{{"name": "p", "jwt": object{"keys": []jwk{{"k1", "HS256", b64(secret256)}}}}},
+	}
 	for _, c := range []struct {
 		what, filter  string
 		configuration object

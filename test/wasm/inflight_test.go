@@ -96,7 +96,19 @@ func TestInFlight(t *testing.T) {
 	p, err := envoy.Start(ctx, envoy.Config{Backend: rude(t), Filters: []envoy.Filter{
 		{Name: "metrics", Configuration: object{}},
 		{Name: "license", Configuration: object{}},
-		{Name: "auth", Configuration: object{"default_policy": "p", "policies": []object{{"name": "p", "tokens": []object{{"sha256": digest("b25l")}}, "exempt_paths": []object{{"path": "/half"}, {"path": "/never"}, {"path": "/websocket"}, {"path": "/reset"}, {"path": "/close"}}}}}},
+		{Name: "auth", Configuration: object{
+			"default_policy": "p",
+			"policies": []object{{
+				"name": "p", "tokens": []object{{"sha256": digest("b25l")}},
+				"exempt_paths": []object{
+					{"path": "/half"},
+					{"path": "/never"},
+					{"path": "/websocket"},
+					{"path": "/reset"},
+					{"path": "/close"},
+				},
+			}},
+		}},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +163,8 @@ func TestInFlight(t *testing.T) {
 	for range 50 {
 		open = append(open, dial("GET /never HTTP/1.1\r\nhost: x\r\n\r\n"))
 	}
-	ws := dial("GET /websocket HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	ws := dial("GET /websocket HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n" +
+		"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	if got := status(ws); got != "101" {
 		t.Errorf("WebSocket: %s", got)
 	}

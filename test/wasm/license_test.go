@@ -35,7 +35,8 @@ func licensed(t *testing.T, vm *host.VM, h host.Headers, status uint32, reason, 
 	if feature != "" {
 		want += `,"feature":"` + feature + `"`
 	}
-	if o.Response.Status != status || o.Response.Details != "marchproxy_license_"+reason || o.Response.Body[len(o.Response.Body)-len(want)-2:] != want+"}\n" {
+	if o.Response.Status != status || o.Response.Details != "marchproxy_license_"+reason ||
+		o.Response.Body[len(o.Response.Body)-len(want)-2:] != want+"}\n" {
 		t.Errorf("%s: %+v, want %d %s", path, o.Response, status, want)
 	}
 	return o
@@ -46,7 +47,8 @@ func TestLicense(t *testing.T) {
 	licensed(t, vm, request("/"), 0, "", "")
 	licensed(t, vm, request("/multi-cloud/x?y"), 0, "", "")
 	for _, path := range []string{
-		"/api/v1/gpu", "/api/v1/gpu/x", "/api/v1/gpu?x", "/api/v1/gp%75", "/api//v1/./gpu", "/api/v1/x/../gpu", "/api%2fv1/gpu",
+		"/api/v1/gpu", "/api/v1/gpu/x", "/api/v1/gpu?x", "/api/v1/gp%75", "/api//v1/./gpu", "/api/v1/x/../gpu",
+		"/api%2fv1/gpu",
 		"/api\\v1\\gpu", "/api/v1/gpu;v=1", "/api/v1;a/gpu/", "/%61%70%69/v1/%67pu",
 	} {
 		licensed(t, vm, request(path), 402, "feature_not_licensed", "gpu")
@@ -66,7 +68,10 @@ func TestLicense(t *testing.T) {
 		return vm.Metrics["marchproxy_license_decisions_total;decision="+decision+";;reason="+reason+";"]
 	}
 	before := counted("allow", "grace")
-	for after, want := range map[time.Duration]string{59 * time.Second: "", 60 * time.Second: "grace", 3659 * time.Second: "grace", 3660 * time.Second: "expired"} {
+	for after, want := range map[time.Duration]string{
+		59 * time.Second: "", 60 * time.Second: "grace",
+		3659 * time.Second: "grace", 3660 * time.Second: "expired",
+	} {
 		vm.Now = now.Add(after).UnixNano()
 		licensed(t, vm, request("/"), 0, "", "")
 		switch want {
@@ -80,7 +85,8 @@ func TestLicense(t *testing.T) {
 		t.Errorf("%d requests in the time of grace, want 2", got)
 	}
 
-	o := licensed(t, vm, append(request("/"), [2]string{"x-license-key", "PENG"}, [2]string{"X-License-Tier", "x"}, [2]string{"x_license_key", "x"}, [2]string{"x-licence", "kept"}), 0, "", "")
+	o := licensed(t, vm, append(request("/"), [2]string{"x-license-key", "PENG"}, [2]string{"X-License-Tier", "x"},
+		[2]string{"x_license_key", "x"}, [2]string{"x-licence", "kept"}), 0, "", "")
 	for _, kv := range o.Headers {
 		if len(kv[0]) > 10 && kv[0][2:9] == "license" {
 			t.Errorf("%s passed", kv[0])

@@ -44,7 +44,8 @@ func TestMetrics(t *testing.T) {
 	if !maps.Equal(vm.Metrics, want) {
 		t.Errorf("got %v\nwant %v", vm.Metrics, want)
 	}
-	if got := vm.Recorded["marchproxy_request_duration_us;service=shop;;route=open;"]; !slices.Equal(got, []uint64{1500, 1500, 1500}) {
+	if got := vm.Recorded["marchproxy_request_duration_us;service=shop;;route=open;"]; !slices.Equal(got,
+		[]uint64{1500, 1500, 1500}) {
 		t.Errorf("recorded %v", got)
 	}
 
@@ -59,7 +60,8 @@ func TestMetrics(t *testing.T) {
 			names[service] = true
 		}
 	}
-	if len(names) != 4 || !names["other"] || vm.Metrics["marchproxy_requests_total;service=other;;route=other;;method=read;;status=2xx;"] != 499 {
+	if len(names) != 4 || !names["other"] ||
+		vm.Metrics["marchproxy_requests_total;service=other;;route=other;;method=read;;status=2xx;"] != 499 {
 		t.Errorf("services: %v", names)
 	}
 
@@ -107,7 +109,8 @@ func TestMetricsAreTold(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if sum := vm.Metrics[name] + vm.Metrics["marchproxy_requests_total;service=shop;;route=open;;method=other;;status=2xx;"]; sum != 110 {
+	if sum := vm.Metrics[name] +
+		vm.Metrics["marchproxy_requests_total;service=shop;;route=open;;method=other;;status=2xx;"]; sum != 110 {
 		t.Errorf("%d requests after the last one has ended, want 110: %v", sum, vm.Metrics)
 	}
 	want("after the last one has ended", vm.Metrics[name], 0)

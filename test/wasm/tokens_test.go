@@ -16,7 +16,10 @@ var (
 	secret384 = []byte("0123456789abcdef0123456789abcdef0123456789abcdef")
 	secret512 = []byte("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef")
 	secrets   = map[string][]byte{"k1": secret256, "k2": secret256[:32:32], "k384": secret384, "k512": secret512}
-	methods   = map[string]jwt.SigningMethod{"k1": jwt.SigningMethodHS256, "k384": jwt.SigningMethodHS384, "k512": jwt.SigningMethodHS512}
+	methods   = map[string]jwt.SigningMethod{
+		"k1": jwt.SigningMethodHS256, "k384": jwt.SigningMethodHS384,
+		"k512": jwt.SigningMethodHS512,
+	}
 )
 
 const opaqueToken = "c2VjcmV0LXRva2VuLW9mLWEtbWFjaGluZQ=="
@@ -25,7 +28,11 @@ const opaqueToken = "c2VjcmV0LXRva2VuLW9mLWEtbWFjaGluZQ=="
 var users = object{
 	"name": "users",
 	"jwt": object{
-		"keys":            []jwk{{"k1", "HS256", b64(secret256)}, {"k384", "HS384", b64(secret384)}, {"k512", "HS512", b64(secret512)}},
+		"keys": []jwk{
+			{"k1", "HS256", b64(secret256)},
+			{"k384", "HS384", b64(secret384)},
+			{"k512", "HS512", b64(secret512)},
+		},
 		"issuers":         []string{"https://issuer.example", "joe"},
 		"audiences":       []string{"shop"},
 		"required_claims": []object{{"claim": "roles", "values": []string{"admin", "owner"}}},

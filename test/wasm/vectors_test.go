@@ -53,7 +53,8 @@ func signed(o host.Outcome) bool {
 var deviations = map[int]string{
 	367: "byte for byte the same as the valid case 357: the padding that it is about got lost in the file",
 	370: "as 367",
-	372: "valid for readers that skip characters outside the alphabet; RFC 7515 has no such characters, so it is refused here",
+	372: "valid for readers that skip characters outside the alphabet; RFC 7515 has no such characters, so " +
+		"it is refused here",
 	373: "as 372",
 }
 
@@ -129,7 +130,10 @@ func TestVectorsInEnvoy(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
-		p, err := envoy.Start(ctx, envoy.Config{Backend: echo(t), Filters: []envoy.Filter{{Name: "auth", Configuration: configuration}}})
+		p, err := envoy.Start(ctx, envoy.Config{
+			Backend: echo(t),
+			Filters: []envoy.Filter{{Name: "auth", Configuration: configuration}},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +175,10 @@ func TestVectorsInEnvoy(t *testing.T) {
 func TestOtherLibrariesInEnvoy(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	p, err := envoy.Start(ctx, envoy.Config{Backend: echo(t), Filters: []envoy.Filter{{Name: "auth", Configuration: authUsers()}}})
+	p, err := envoy.Start(ctx, envoy.Config{
+		Backend: echo(t),
+		Filters: []envoy.Filter{{Name: "auth", Configuration: authUsers()}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +193,10 @@ func TestOtherLibrariesInEnvoy(t *testing.T) {
 	ran := 0
 	for kid := range methods {
 		other := map[string]string{"k1": "k384", "k384": "k512", "k512": "k1"}[kid]
-		for library, sign := range map[string]func(testing.TB, string, object) string{"golang-jwt": token, "go-jose": byGoJose} {
+		for library, sign := range map[string]func(testing.TB, string, object) string{
+			"golang-jwt": token,
+			"go-jose":    byGoJose,
+		} {
 			good := sign(t, kid, real(nil))
 			mac := strings.LastIndexByte(good, '.') + 1
 			elsewhere := sign(t, other, real(nil))
@@ -194,8 +204,10 @@ func TestOtherLibrariesInEnvoy(t *testing.T) {
 				token string
 				want  int
 			}{
-				"as it is": {good, 200}, "again": {good, 200}, "the first bits": {flip(good, mac), 401}, "the last whole bits": {flip(good, len(good)-2), 401}, "no signature": {good[:mac], 401},
-				"another's signature": {good[:mac] + elsewhere[strings.LastIndexByte(elsewhere, '.')+1:], 401}, "too late": {sign(t, kid, real(object{"exp": time.Now().Unix() - 3600})), 401},
+				"as it is": {good, 200}, "again": {good, 200}, "the first bits": {flip(good, mac), 401},
+				"the last whole bits": {flip(good, len(good)-2), 401}, "no signature": {good[:mac], 401},
+				"another's signature": {good[:mac] + elsewhere[strings.LastIndexByte(elsewhere, '.')+1:], 401},
+				"too late":            {sign(t, kid, real(object{"exp": time.Now().Unix() - 3600})), 401},
 			} {
 				ran++
 				if got := get(t, p, "/", "authorization", "Bearer "+c.token).StatusCode; got != c.want {
@@ -287,7 +299,8 @@ func TestRFC4231(t *testing.T) {
 			"4ece084485813e9088d2c63a041bc5b44f9ef1012a2b588f3cd11f05033ac4c60c2ef6ab4030fe8296248df163f44952",
 			"80b24263c7c1a3ebb71493c1dd7be8b49b46d1f41b4aeec1121b013783f8f3526b56d037e05f2598bd0fd2215d6a1e5295e64f73f63f0aec8b915a985d786598",
 		}},
-		{rep(0xaa, 131), []byte("This is a test using a larger than block-size key and a larger than block-size data. The key needs to be hashed before being used by the HMAC algorithm."), [3]string{
+		{rep(0xaa, 131), []byte("This is a test using a larger than block-size key and a larger than block-size data. The " +
+			"key needs to be hashed before being used by the HMAC algorithm."), [3]string{
 			"9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2",
 			"6617178e941f020d351e2f254e8fd32c602420feb0b8fb9adccebb82461e99c5a678cc31e799176d3860e6110c46523e",
 			"e37b6a775dc87dbaa4dfa9f96e5e3ffddebd71f8867289865df5a32d20cdc944b6022cac3c4982b10d5eeb55c3e4de15134676fb6de0446065c97440fa8c6a58",
@@ -343,10 +356,12 @@ func TestRFC7515(t *testing.T) {
 func TestRFC7520(t *testing.T) {
 	vm := start(t, "auth", withKey(rfc7520Key))
 	// The signature holds, and then the payload turns out to be prose.
-	if got := refusedFor(send(t, vm, request("/", "authorization", "Bearer "+rfc7520Head+rfc7520Payload+rfc7520MAC))); got != "marchproxy_auth_claims" {
+	if got := refusedFor(send(t, vm, request("/", "authorization", "Bearer "+rfc7520Head+rfc7520Payload+
+		rfc7520MAC))); got != "marchproxy_auth_claims" {
 		t.Errorf("§4.4: %q", got)
 	}
-	if got := refusedFor(send(t, vm, request("/", "authorization", "Bearer "+rfc7520Head+rfc7520MAC))); got != "marchproxy_auth_signature" {
+	if got := refusedFor(send(t, vm, request("/", "authorization", "Bearer "+rfc7520Head+
+		rfc7520MAC))); got != "marchproxy_auth_signature" {
 		t.Errorf("§4.5: %q", got)
 	}
 }

@@ -85,7 +85,13 @@ func configure(t testing.TB, vm *host.VM, configuration any) {
 var now = time.Unix(1_800_000_000, 0)
 
 func request(target string, more ...string) host.Headers {
-	h := host.Headers{{":authority", "example.com"}, {":path", target}, {":method", "GET"}, {":scheme", "http"}, {"user-agent", "test"}}
+	h := host.Headers{
+		{":authority", "example.com"},
+		{":path", target},
+		{":method", "GET"},
+		{":scheme", "http"},
+		{"user-agent", "test"},
+	}
 	for i := 0; i+1 < len(more); i += 2 {
 		h = append(h, [2]string{more[i], more[i+1]})
 	}

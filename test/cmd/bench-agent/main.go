@@ -61,7 +61,8 @@ func run(ctx context.Context, changes, loaded int) (err error) {
 		return err
 	}
 	agent, err := harness.StartAgent([]string{
-		"NATS_URL=" + nats, "XDP_INTERFACE=" + b.Interface, "XDP_PIN_DIR=" + b.Pins, "MARCHPROXY_STATE_DIR=" + b.Dir + "/agent",
+		"NATS_URL=" + nats, "XDP_INTERFACE=" + b.Interface, "XDP_PIN_DIR=" + b.Pins, "MARCHPROXY_STATE_DIR=" +
+			b.Dir + "/agent",
 		"AGENT_ID=bench", "NODE_LABELS=wire=" + b.Namespace,
 	})
 	if err != nil {
@@ -118,7 +119,8 @@ func (b *bench) load(ctx context.Context, n int) error {
 		for j := i; j < min(n, i+perPolicy); j++ {
 			list = append(list, fmt.Sprintf("10.%d.%d.%d/30", j>>14&0xff, j>>6&0xff, j<<2&0xff))
 		}
-		if err := b.put(ctx, fmt.Sprintf("load-%d", i/perPolicy), map[string]any{"cidrs": list, "packets_per_second": 1000}); err != nil {
+		if err := b.put(ctx, fmt.Sprintf("load-%d", i/perPolicy),
+			map[string]any{"cidrs": list, "packets_per_second": 1000}); err != nil {
 			return err
 		}
 	}
@@ -127,7 +129,8 @@ func (b *bench) load(ctx context.Context, n int) error {
 
 func (b *bench) put(ctx context.Context, name string, spec map[string]any) error {
 	spec["node_selector"] = b.selector
-	status, raw, err := b.Call(ctx, http.MethodPut, b.API+"/v1/rate-limit-policies/"+name+"?wait=live&timeout=60s", map[string]any{"spec": spec})
+	status, raw, err := b.Call(ctx, http.MethodPut, b.API+"/v1/rate-limit-policies/"+name+"?wait=live&timeout=60s",
+		map[string]any{"spec": spec})
 	if err != nil {
 		return err
 	}

@@ -1,8 +1,8 @@
 // Command bench-certificates measures what a certificate more, another one and one less cost beside 1,000 and
-// 10,000 others, where these name the gateway (-forms named) and where the listener lists them (listed): how long until wait=live returns and the handshake shows it, Envoy's CPU and the updates of its
-// listeners; what 100,000 handshakes with names that nobody has, and as many below one wildcard, leave in
-// memory; and whether every name is served while the xDS server is away. It fails where a bar is missed, unless
-// -report is given.
+// 10,000 others, where these name the gateway (-forms named) and where the listener lists them (listed): how long until
+// wait=live returns and the handshake shows it, Envoy's CPU and the updates of its listeners; what 100,000 handshakes
+// with names that nobody has, and as many below one wildcard, leave in memory; and whether every name is served while
+// the xDS server is away. It fails where a bar is missed, unless -report is given.
 package main
 
 import (
@@ -79,10 +79,14 @@ func run(ctx context.Context, forms, sizes string, rounds, names int, report boo
 }
 
 func show(r row) {
-	fmt.Printf("%6d certificates, %s  wait=live ms, p50 and p99: added %.1f %.1f | rotated %.1f %.1f | removed %.1f %.1f | CPU ms a change: Envoy %.2f, api %.2f, xds %.2f | %d updates of listeners\n",
-		r.certificates, r.form, pct(r.added, .5), pct(r.added, .99), pct(r.rotated, .5), pct(r.rotated, .99), pct(r.removed, .5), pct(r.removed, .99), r.cpu["envoy"], r.cpu["api"], r.cpu["xds"], r.updates)
-	fmt.Printf("        all live in %v, Envoy back after %v | MiB: %d, after made-up names %d (%.0f/s), after names of a wildcard %d (%.0f/s) | not served without xds: %d\n",
-		r.bulk.Round(time.Millisecond), r.restart.Round(time.Millisecond), r.started, r.unknown, r.rates[0], r.wild, r.rates[1], r.missing)
+	fmt.Printf("%6d certificates, %s  wait=live ms, p50 and p99: added %.1f %.1f | rotated %.1f %.1f | removed %.1f "+
+		"%.1f | CPU ms a change: Envoy %.2f, api %.2f, xds %.2f | %d updates of listeners\n",
+		r.certificates, r.form, pct(r.added, .5), pct(r.added, .99), pct(r.rotated, .5), pct(r.rotated, .99),
+		pct(r.removed, .5), pct(r.removed, .99), r.cpu["envoy"], r.cpu["api"], r.cpu["xds"], r.updates)
+	fmt.Printf("        all live in %v, Envoy back after %v | MiB: %d, after made-up names %d (%.0f/s), after names of "+
+		"a wildcard %d (%.0f/s) | not served without xds: %d\n",
+		r.bulk.Round(time.Millisecond), r.restart.Round(time.Millisecond), r.started, r.unknown, r.rates[0], r.wild,
+		r.rates[1], r.missing)
 }
 
 func bars(rows []row) (missed []string) {
@@ -95,17 +99,20 @@ func bars(rows []row) (missed []string) {
 		what := fmt.Sprintf("%d certificates, %s", r.certificates, r.form)
 		check(r.updates == 0, "%s: the listeners were updated %d times", what, r.updates)
 		check(r.missing == 0, "%s: %d names were not served without xds", what, r.missing)
-		check(r.cpu["envoy"] <= 1.2*rows[0].cpu["envoy"], "%s: a change costs Envoy %.2f ms of CPU, beside %d it was %.2f", what, r.cpu["envoy"], rows[0].certificates, rows[0].cpu["envoy"])
+		check(r.cpu["envoy"] <= 1.2*rows[0].cpu["envoy"], "%s: a change costs Envoy %.2f ms of CPU, beside %d it was %.2f",
+			what, r.cpu["envoy"], rows[0].certificates, rows[0].cpu["envoy"])
 		check(r.unknown-r.started <= 64, "%s: made-up names left %d MiB", what, r.unknown-r.started)
 		check(r.wild-r.unknown <= 64, "%s: names of a wildcard left %d MiB", what, r.wild-r.unknown)
 		if r.form == "listed" {
 			continue // the gateway is written, which is as long as its list
 		}
 		for name, of := range map[string]func(row) []float64{
-			"added": func(r row) []float64 { return r.added }, "rotated": func(r row) []float64 { return r.rotated }, "removed": func(r row) []float64 { return r.removed },
+			"added": func(r row) []float64 { return r.added }, "rotated": func(r row) []float64 { return r.rotated },
+			"removed": func(r row) []float64 { return r.removed },
 		} {
 			now, first := pct(of(r), .5), pct(of(rows[0]), .5)
-			check(now <= usual*first, "%s: %s ones are live after %.1f ms, beside %d after %.1f", what, name, now, rows[0].certificates, first)
+			check(now <= usual*first, "%s: %s ones are live after %.1f ms, beside %d after %.1f", what, name, now,
+				rows[0].certificates, first)
 		}
 	}
 	return missed
@@ -280,7 +287,8 @@ func (b *bench) changes(ctx context.Context, rounds int, r *row) error {
 			return b.apply(ctx, "?wait=live", first, b.gateway())
 		})
 		if err == nil {
-			err = timed(&r.rotated, host, fmt.Sprintf("rotated%d.test", k), func() error { return b.apply(ctx, "?wait=live", second) })
+			err = timed(&r.rotated, host, fmt.Sprintf("rotated%d.test", k),
+				func() error { return b.apply(ctx, "?wait=live", second) })
 		}
 		b.list = b.list[:len(b.list)-1]
 		if err == nil {

@@ -81,7 +81,10 @@ func measure(ctx context.Context, n int) (missed []string, err error) {
 		return nil, err
 	}
 	defer b.routes.Close()
-	if _, _, err := bench.Apply(ctx, s, map[string]any{"owner": bench.Owner, "resources": b.routes.Documents(0, *hosts)}); err != nil {
+	if _, _, err := bench.Apply(ctx, s, map[string]any{
+		"owner":     bench.Owner,
+		"resources": b.routes.Documents(0, *hosts),
+	}); err != nil {
 		return nil, err
 	}
 	key, err := s.ClusterKey()
@@ -91,9 +94,15 @@ func measure(ctx context.Context, n int) (missed []string, err error) {
 	pid := s.Pid("xds")
 	rss, heap := floor.RSS(pid), b.heap(ctx)
 	t0, cpu := time.Now(), floor.CPU(pid)
-	b.clients = fanout.Start(ctx, fanout.Options{Addr: s.GRPC, Key: key, Clients: n, Delay: 5 * time.Millisecond, Slow: n / 100, Hung: n / 1000})
+	b.clients = fanout.Start(ctx, fanout.Options{
+		Addr: s.GRPC, Key: key, Clients: n, Delay: 5 * time.Millisecond,
+		Slow: n / 100, Hung: n / 1000,
+	})
 	defer b.clients.Close()
-	all := map[translate.Type]int{translate.TypeScope: *hosts, translate.TypeEndpoint: *hosts / 10, translate.TypeCluster: *hosts / 10, translate.TypeListener: 1}
+	all := map[translate.Type]int{
+		translate.TypeScope: *hosts, translate.TypeEndpoint: *hosts / 10,
+		translate.TypeCluster: *hosts / 10, translate.TypeListener: 1,
+	}
 	if err := b.clients.Await(all, true, 10*time.Minute); err != nil {
 		return nil, err
 	}
@@ -101,8 +110,10 @@ func measure(ctx context.Context, n int) (missed []string, err error) {
 	if err := b.settled(); err != nil {
 		return nil, err
 	}
-	fmt.Printf("%d clients, %d hosts\n  all at once, with nothing: %v until all healthy ones have everything, %d MB, xds %.1f ms of CPU a client, RSS %d MB (%d before)\n",
-		n, *hosts, there.Round(time.Millisecond), b.clients.Bytes()>>20, ms(floor.CPU(pid)-cpu)/float64(n), floor.RSS(pid), rss)
+	fmt.Printf("%d clients, %d hosts\n  all at once, with nothing: %v until all healthy ones have everything, %d MB, "+
+		"xds %.1f ms of CPU a client, RSS %d MB (%d before)\n",
+		n, *hosts, there.Round(time.Millisecond), b.clients.Bytes()>>20, ms(floor.CPU(pid)-cpu)/float64(n),
+		floor.RSS(pid), rss)
 
 	with, without, err := b.single(ctx, pid)
 	if err != nil {
@@ -130,9 +141,11 @@ func measure(ctx context.Context, n int) (missed []string, err error) {
 	if n > 1000 {
 		bar = 500
 	}
-	check(bench.Pct(without, .99) < bar, "p99 %.0f ms to the last healthy ACK is not under %.0f", bench.Pct(without, .99), bar)
+	check(bench.Pct(without, .99) < bar, "p99 %.0f ms to the last healthy ACK is not under %.0f",
+		bench.Pct(without, .99), bar)
 	check(kb < 200, "%.0f KB a client are not under 200", kb)
-	check(bench.Pct(with, .99) < 1.05*bench.Pct(without, .99), "hung clients change the p99 from %.0f to %.0f ms, by 5 %% or more", bench.Pct(without, .99), bench.Pct(with, .99))
+	check(bench.Pct(with, .99) < 1.05*bench.Pct(without, .99), "hung clients change the p99 from %.0f to %.0f ms, by 5 "+
+		"%% or more", bench.Pct(without, .99), bench.Pct(with, .99))
 	return missed, nil
 }
 
@@ -199,8 +212,10 @@ func (b *system) single(ctx context.Context, pid int) (with, without []float64, 
 		}
 	}
 	b.clients.Release()
-	fmt.Printf("  one change until the last healthy client's ACK: p50 %.1f p99 %.1f ms; with %d hung clients p50 %.1f p99 %.1f (p99 %.2f times); xds %.0f µs of CPU a push\n",
-		bench.Pct(without, .5), bench.Pct(without, .99), b.n/1000, bench.Pct(with, .5), bench.Pct(with, .99), bench.Pct(with, .99)/bench.Pct(without, .99), ms(floor.CPU(pid)-cpu)*1000/float64(*changes*b.n))
+	fmt.Printf("  one change until the last healthy client's ACK: p50 %.1f p99 %.1f ms; with %d hung clients p50 %.1f "+
+		"p99 %.1f (p99 %.2f times); xds %.0f µs of CPU a push\n",
+		bench.Pct(without, .5), bench.Pct(without, .99), b.n/1000, bench.Pct(with, .5), bench.Pct(with, .99),
+		bench.Pct(with, .99)/bench.Pct(without, .99), ms(floor.CPU(pid)-cpu)*1000/float64(*changes*b.n))
 	return with, without, nil
 }
 
@@ -226,7 +241,8 @@ func (b *system) live(ctx context.Context) error {
 		Live json.RawMessage `json:"live"`
 	}
 	_ = json.Unmarshal(body, &answer) // it is shown as it is
-	fmt.Printf("  wait=live, slow clients among them: p50 %.0f max %.0f ms; with hung ones it says %s\n", bench.Pct(took, .5), bench.Pct(took, 1), answer.Live)
+	fmt.Printf("  wait=live, slow clients among them: p50 %.0f max %.0f ms; with hung ones it says %s\n",
+		bench.Pct(took, .5), bench.Pct(took, 1), answer.Live)
 	return nil
 }
 
@@ -251,7 +267,8 @@ func (b *system) flood(ctx context.Context) error {
 	if err := errors.Join(append(errs, err, b.clients.Err())...); err != nil {
 		return err
 	}
-	fmt.Printf("  %d changes at once: stored after %v, acknowledged by the last healthy client after %v\n", *burst, written.Round(time.Millisecond), last.Sub(t0).Round(time.Millisecond))
+	fmt.Printf("  %d changes at once: stored after %v, acknowledged by the last healthy client after %v\n", *burst,
+		written.Round(time.Millisecond), last.Sub(t0).Round(time.Millisecond))
 	return nil
 }
 
@@ -268,8 +285,10 @@ func (b *system) reconnect(pid int) error {
 	if err := b.settled(); err != nil {
 		return err
 	}
-	fmt.Printf("  all come back at once: %v until every one is known to have everything, %d KB sent, %d resources sent again, xds %.1f ms of CPU a client, RSS %d MB\n",
-		time.Since(t0).Round(time.Millisecond), b.clients.Bytes()>>10, b.clients.Total(), ms(floor.CPU(pid)-cpu)/float64(b.n), floor.RSS(pid))
+	fmt.Printf("  all come back at once: %v until every one is known to have everything, %d KB sent, %d resources sent "+
+		"again, xds %.1f ms of CPU a client, RSS %d MB\n",
+		time.Since(t0).Round(time.Millisecond), b.clients.Bytes()>>10, b.clients.Total(), ms(floor.CPU(pid)-cpu)/float64(b.n),
+		floor.RSS(pid))
 	return nil
 }
 

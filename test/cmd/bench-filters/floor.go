@@ -29,8 +29,10 @@ func floors(ctx context.Context, dir string) ([]setup, error) {
 	filters := make(map[string]envoy.Filter)
 	for _, kind := range []string{"headers", "metrics", "license", "auth"} {
 		file := filepath.Join(dir, kind+".wasm")
-		build := exec.CommandContext(ctx, filepath.Join(root, "scripts", "rust"), "rustc", "--edition", "2024", "--target", "wasm32-unknown-unknown",
-			"-O", "-Cpanic=abort", "-Cstrip=symbols", "--crate-type", "cdylib", "--cfg", kind, "-Aunexpected_cfgs", "-o", file, source)
+		build := exec.CommandContext(ctx, filepath.Join(root, "scripts", "rust"), "rustc", "--edition", "2024", "--target",
+			"wasm32-unknown-unknown",
+			"-O", "-Cpanic=abort", "-Cstrip=symbols", "--crate-type", "cdylib", "--cfg", kind, "-Aunexpected_cfgs",
+			"-o", file, source)
 		build.Stderr = os.Stderr
 		if err := build.Run(); err != nil {
 			return nil, fmt.Errorf("compile the floor of %s: %w", kind, err)
@@ -40,7 +42,10 @@ func floors(ctx context.Context, dir string) ([]setup, error) {
 	return []setup{
 		{name: "floor: reads the headers", filters: []envoy.Filter{filters["headers"]}},
 		{name: "floor of auth", filters: []envoy.Filter{filters["auth"]}},
-		{name: "floor of metrics, license, auth", filters: []envoy.Filter{filters["metrics"], filters["license"], filters["auth"]}},
+		{name: "floor of metrics, license, auth", filters: []envoy.Filter{
+			filters["metrics"], filters["license"],
+			filters["auth"],
+		}},
 	}, nil
 }
 

@@ -2,7 +2,8 @@
 // request, with one worker on one CPU, the load and a fast backend on another. All configurations run side by
 // side and get load in turns of a fraction of a second, in a new order every round, so that a noisy machine
 // is noisy for all. Of each there are several processes, since where a process happens to have its code in memory is
-// worth 5 % of its speed. Ratios are of the same round; the interval is where the median of 90 % of resampled rounds is.
+// worth 5 % of its speed. Ratios are of the same round; the interval is where the median of 90 % of resampled rounds
+// is.
 package main
 
 import (
@@ -108,10 +109,13 @@ type process struct {
 }
 
 func start(ctx context.Context, s setup, backend int) (process, error) {
-	p, err := envoy.Start(ctx, envoy.Config{Backend: backend, Filters: s.filters, Native: s.native, NativeMetrics: s.counted, Quiet: true, Routes: []envoy.Route{{
-		Match: object{"prefix": "/api"}, Name: translate.RouteName("shop", "things", s.policy, nil),
-		Metadata: object{"route": "things", "service": "shop"},
-	}}})
+	p, err := envoy.Start(ctx, envoy.Config{
+		Backend: backend, Filters: s.filters, Native: s.native,
+		NativeMetrics: s.counted, Quiet: true, Routes: []envoy.Route{{
+			Match: object{"prefix": "/api"}, Name: translate.RouteName("shop", "things", s.policy, nil),
+			Metadata: object{"route": "things", "service": "shop"},
+		}},
+	})
 	if err != nil {
 		return process{}, err
 	}

@@ -37,11 +37,14 @@ var bars = []bar{
 
 // figures prints what each variant needs.
 func figures(list []variant, samples [][]sample) {
-	fmt.Println("| configuration | requests/s | CPU µs a request | CPU µs more than without a filter (5–95 %) | requests/s to no filter |\n|---|---|---|---|---|")
+	fmt.Println("| configuration | requests/s | CPU µs a request | CPU µs more than without a filter (5–95 %) | " +
+		"requests/s to no filter |\n|---|---|---|---|---|")
 	for i, v := range list {
 		more, low, high := measure.Paired(samples[i], samples[0], func(a, b sample) float64 { return a.cpu - b.cpu })
 		ratio, rl, rh := measure.Paired(samples[i], samples[0], func(a, b sample) float64 { return a.rps / b.rps })
-		fmt.Printf("| %s | %.0f | %.1f | %.1f [%.1f–%.1f] | %.2f [%.2f–%.2f] |\n", v.name, measure.Median(measure.Column(samples[i], func(s sample) float64 { return s.rps })),
+		fmt.Printf("| %s | %.0f | %.1f | %.1f [%.1f–%.1f] | %.2f [%.2f–%.2f] |\n", v.name, measure.Median(
+			measure.Column(samples[i], func(s sample) float64 { return s.rps }),
+		),
 			measure.Median(measure.Column(samples[i], func(s sample) float64 { return s.cpu })), more, low, high, ratio, rl, rh)
 	}
 }
@@ -63,7 +66,8 @@ func compare(list []variant, samples [][]sample, asked []bar) int {
 			result = "missed"
 			missed++
 		}
-		fmt.Printf("| %s | %s | %.2f | %.3f [%.3f–%.3f] | %.3f [%.3f–%.3f] | %s |\n", b.of, b.to, b.least, ratio, low, high, cost, cl, ch, result)
+		fmt.Printf("| %s | %s | %.2f | %.3f [%.3f–%.3f] | %.3f [%.3f–%.3f] | %s |\n", b.of, b.to, b.least, ratio, low, high,
+			cost, cl, ch, result)
 	}
 	return missed
 }

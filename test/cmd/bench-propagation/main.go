@@ -23,7 +23,8 @@ func main() {
 	sizes := flag.String("hosts", "100,1000,10000", "numbers of hosts")
 	changes := flag.Int("changes", 200, "changes at each size")
 	perService := flag.Int("per-service", 10, "routes that share a service; 0 for routes that answer by themselves")
-	metrics := flag.Bool("metrics", true, "with the gateway's metrics, which each request of the measurement is counted in")
+	metrics := flag.Bool("metrics", true, "with the gateway's metrics, which each request of the "+
+		"measurement is counted in")
 	report := flag.Bool("report", false, "only report: missed bars are no failure")
 	flag.Parse()
 	if err := run(context.Background(), *sizes, *changes, *perService, *metrics, *report); err != nil {
@@ -80,7 +81,9 @@ func (b bulk) show(t *bench.Table) {
 	t.Bar("memory (PSS) then", "api and xds < 512 MB each", b.api < 512 && b.xds < 512, "%s", memory)
 }
 
-func measure(ctx context.Context, routes *bench.Routes, n, changes int, metrics bool) (row bench.Beside, b bulk, err error) {
+func measure(
+	ctx context.Context, routes *bench.Routes, n, changes int, metrics bool,
+) (row bench.Beside, b bulk, err error) {
 	s, err := harness.Start(ctx, "--no-demo", "--concurrency", "1")
 	if err != nil {
 		return row, b, err
@@ -88,12 +91,16 @@ func measure(ctx context.Context, routes *bench.Routes, n, changes int, metrics 
 	defer func() { err = errors.Join(err, s.Close()) }()
 	if !metrics {
 		spec := map[string]any{"listeners": []any{map[string]any{"name": "http", "port": s.ProxyPort}}, "metrics": false}
-		if status, raw, err := s.Call(ctx, http.MethodPatch, s.API+"/v1/gateways/default?wait=live", map[string]any{"spec": spec}); err != nil || status != http.StatusOK {
+		if status, raw, err := s.Call(ctx, http.MethodPatch, s.API+"/v1/gateways/default?wait=live",
+			map[string]any{"spec": spec}); err != nil || status != http.StatusOK {
 			return row, b, errors.Join(fmt.Errorf("gateway: %d %s", status, raw), err)
 		}
 	}
 	b.hosts = n
-	if b.stored, b.live, err = bench.Apply(ctx, s, map[string]any{"owner": bench.Owner, "resources": routes.Documents(0, n)}); err != nil {
+	if b.stored, b.live, err = bench.Apply(ctx, s, map[string]any{
+		"owner":     bench.Owner,
+		"resources": routes.Documents(0, n),
+	}); err != nil {
 		return row, b, err
 	}
 	b.api, b.xds, b.envoy = bench.PSS(s.Pid("api")), bench.PSS(s.Pid("xds")), bench.PSS(s.Pid("envoy"))

@@ -34,7 +34,9 @@ type sample struct {
 }
 
 // turn has h2load send requests for a while, and fails where one is not answered with 200.
-func turn(ctx context.Context, dir string, s *subject, protocol string, slice time.Duration, rate float64) (sample, error) {
+func turn(
+	ctx context.Context, dir string, s *subject, protocol string, slice time.Duration, rate float64,
+) (sample, error) {
 	log := filepath.Join(dir, "h2load.log")
 	if err := os.Remove(log); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return sample{}, err

@@ -97,7 +97,9 @@ func run(ctx context.Context, rounds, hosts int, slice time.Duration, protocols 
 }
 
 // turns gives every subject its turn in each round; all that the load can do where rate is 0. The first round warms up.
-func turns(ctx context.Context, dir string, all []*subject, protocol string, rounds int, slice time.Duration, rate float64) ([][]sample, error) {
+func turns(
+	ctx context.Context, dir string, all []*subject, protocol string, rounds int, slice time.Duration, rate float64,
+) ([][]sample, error) {
 	out := make([][]sample, len(all))
 	for round := range rounds + 1 {
 		for _, i := range rand.Perm(len(all)) {

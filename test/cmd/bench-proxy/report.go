@@ -43,16 +43,21 @@ func report(protocol string, rate float64, all []*subject, full, half [][]sample
 		fmt.Printf("| %s | %.0f | %.1f | %.0f %% | %.2f | %.2f |", s.name, middle(full[i], rps), middle(full[i], cpu),
 			100*middle(full[i], func(s sample) float64 { return s.busy }),
 			middle(half[i], func(s sample) float64 { return s.p50 }), middle(half[i], p99))
-		fmt.Printf(" %s | %s | %s |\n", ratio(full[i], full[0], rps), ratio(full[i], full[0], cpu), ratio(half[i], half[0], p99))
+		fmt.Printf(" %s | %s | %s |\n", ratio(full[i], full[0], rps), ratio(full[i], full[0], cpu),
+			ratio(half[i], half[0], p99))
 	}
 	fmt.Println("\n| of | to | what | bar | ratio (5–95 %) | |\n|---|---|---|---|---|---|")
 	missed := 0
 	for _, b := range bars {
-		figure, samples := map[string]func(sample) float64{"requests/s": rps, "CPU": cpu, "p99 at half load": p99}[b.what], full
+		figure, samples := map[string]func(sample) float64{
+			"requests/s": rps, "CPU": cpu,
+			"p99 at half load": p99,
+		}[b.what], full
 		if b.what == "p99 at half load" {
 			samples = half
 		}
-		mid, low, high := measure.Paired(samples[at[b.of]], samples[at[b.to]], func(a, b sample) float64 { return figure(a) / figure(b) })
+		mid, low, high := measure.Paired(samples[at[b.of]], samples[at[b.to]],
+			func(a, b sample) float64 { return figure(a) / figure(b) })
 		result, sign := "met", "≤"
 		least := b.what == "requests/s"
 		if least {
@@ -62,7 +67,8 @@ func report(protocol string, rate float64, all []*subject, full, half [][]sample
 			result = "missed"
 			missed++
 		}
-		fmt.Printf("| %s | %s | %s | %s %.2f | %.3f [%.3f–%.3f] | %s |\n", b.of, b.to, b.what, sign, b.limit, mid, low, high, result)
+		fmt.Printf("| %s | %s | %s | %s %.2f | %.3f [%.3f–%.3f] | %s |\n", b.of, b.to, b.what, sign, b.limit, mid,
+			low, high, result)
 	}
 	return missed
 }

@@ -32,14 +32,17 @@ type site struct {
 	http1, http2, tls, back int
 }
 
-// peers are the other proxies: their configuration, and how they are started. Each has one thread, keeps its connections
-// to the backend, writes no log, and does nothing else.
+// peers are the other proxies: their configuration, and how they are started. Each has one thread, keeps its
+// connections to the backend, writes no log, and does nothing else.
 var peers = []struct {
 	name, file, text string
 	command          []string
 	env              []string
 }{
-	{name: "nginx", file: "nginx.conf", command: []string{"nginx", "-e", "DIR/error", "-c", "FILE"}, text: `daemon off; worker_processes 1;
+	{name: "nginx", file: "nginx.conf", command: []string{
+		"nginx", "-e", "DIR/error", "-c",
+		"FILE",
+	}, text: `daemon off; worker_processes 1;
 error_log DIR/error; pid DIR/pid;
 events { worker_connections 4096; }
 http {
@@ -112,10 +115,12 @@ func subjects(ctx context.Context, dir string, hosts int) (all []*subject, stop 
 		return nil, stop, err
 	}
 	// HAProxy reads both from one file, the others do not mind.
-	if err := errors.Join(os.WriteFile(s.cert, []byte(chain+key), 0o600), os.WriteFile(s.key, []byte(key), 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(s.cert, []byte(chain+key), 0o600),
+		os.WriteFile(s.key, []byte(key), 0o600)); err != nil {
 		return nil, stop, err
 	}
-	end, _, err := s.start(ctx, "backend", "backend.conf", backendText, []string{"nginx", "-e", "DIR/error", "-c", "FILE"}, nil)
+	end, _, err := s.start(ctx, "backend", "backend.conf", backendText, []string{"nginx", "-e", "DIR/error", "-c", "FILE"},
+		nil)
 	if err != nil {
 		return nil, stop, err
 	}
@@ -139,10 +144,16 @@ func subjects(ctx context.Context, dir string, hosts int) (all []*subject, stop 
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		pids, err := measure.Family(pid)
-		all = append(all, &subject{name: name, pids: pids, host: host, ports: map[string]int{"http1": s.http1, "http2": s.http2, "tls": s.tls}})
+		all = append(all, &subject{name: name, pids: pids, host: host, ports: map[string]int{
+			"http1": s.http1,
+			"http2": s.http2, "tls": s.tls,
+		}})
 		return err
 	}
-	if err := add(bareEnvoy, "envoy.json", string(bare), []string{envoy, "-c", "FILE", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"}, nil); err != nil {
+	if err := add(bareEnvoy, "envoy.json", string(bare), []string{
+		envoy, "-c", "FILE", "--concurrency", "1",
+		"--disable-hot-restart", "--log-level", "error",
+	}, nil); err != nil {
 		return nil, stop, err
 	}
 	ours, end, err := marchproxy(ctx, dir, s.back, hosts, chain, key)
@@ -171,7 +182,9 @@ http {
 `
 
 // start writes a configuration and starts a program with it.
-func (s site) start(ctx context.Context, name, file, text string, command, env []string) (stop func(), pid int, err error) {
+func (s site) start(
+	ctx context.Context, name, file, text string, command, env []string,
+) (stop func(), pid int, err error) {
 	path := filepath.Join(s.dir, file)
 	fill := func(text string) string {
 		for what, with := range map[string]string{
@@ -255,7 +268,10 @@ func (s site) bareEnvoy() object {
 	const hcm = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 	chain := object{"filters": list{object{"name": "http", "typed_config": object{
 		"@type": hcm, "stat_prefix": "http",
-		"http_filters": list{object{"name": "router", "typed_config": object{"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}},
+		"http_filters": list{object{
+			"name":         "router",
+			"typed_config": object{"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+		}},
 		"route_config": object{"virtual_hosts": list{object{"name": "all", "domains": list{"*"}, "routes": list{
 			object{"match": object{"prefix": "/"}, "route": object{"cluster": "backend"}},
 		}}}},
@@ -273,7 +289,9 @@ func (s site) bareEnvoy() object {
 			object{"name": "tls", "address": at(s.tls), "filter_chains": list{secure}},
 		},
 		"clusters": list{object{"name": "backend", "type": "STATIC", "connect_timeout": "1s", "load_assignment": object{
-			"cluster_name": "backend", "endpoints": list{object{"lb_endpoints": list{object{"endpoint": object{"address": at(s.back)}}}}},
+			"cluster_name": "backend", "endpoints": list{
+				object{"lb_endpoints": list{object{"endpoint": object{"address": at(s.back)}}}},
+			},
 		}}},
 	}}
 }

@@ -79,7 +79,8 @@ func (m *scale) bulk(ctx context.Context, what string, document map[string]any) 
 		return err
 	}
 	name := fmt.Sprintf("%s %d routes of %d in one apply", what, n, m.hosts)
-	m.table.Bar(name+": live", "< 2 s", took.Seconds() < m.slack*2, "%.2f s (stored after %.2f s)", took.Seconds(), committed.Seconds())
+	m.table.Bar(name+": live", "< 2 s", took.Seconds() < m.slack*2, "%.2f s (stored after %.2f s)", took.Seconds(),
+		committed.Seconds())
 	m.table.Bar(name+": a write beside it waits, p99", "< 200 ms", bench.Pct(waits, .99) < m.slack*200,
 		"%.0f ms (p50 %.1f, most %.0f, of %d)", bench.Pct(waits, .99), bench.Pct(waits, .5), slices.Max(waits), len(waits))
 	m.table.Bar(name+": a write beside it is live", "< 1 s", slices.Max(lives) < m.slack*1000,

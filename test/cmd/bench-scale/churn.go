@@ -32,7 +32,8 @@ func (m *scale) churned(ctx context.Context) error {
 	name := fmt.Sprintf("churn, %d changes/s, %v, %d hosts: ", perSecond, m.churn, m.loaded)
 	first, last := c.fifth(0), c.fifth(4)
 	p := func(v []float64) float64 { return bench.Pct(v, .99) }
-	m.table.Bar(name+"wait=live, p99, last fifth to first", "within 20 %", p(last) <= m.slack*1.2*p(first), "%.2f ×: %.1f and %.1f ms (p50 %.1f and %.1f)",
+	m.table.Bar(name+"wait=live, p99, last fifth to first", "within 20 %", p(last) <= m.slack*1.2*p(first), "%.2f ×: "+
+		"%.1f and %.1f ms (p50 %.1f and %.1f)",
 		p(last)/p(first), p(last), p(first), bench.Pct(last, .5), bench.Pct(first, .5))
 	var lines []string
 	flat := true
@@ -155,7 +156,9 @@ func (m *scale) churnOnce(ctx context.Context, k int, made chan string) error {
 	switch {
 	case k%10 == 0:
 		name := fmt.Sprintf("x%d", k)
-		direct := map[string]any{"hosts": []string{name + ".example.com"}, "direct_response": map[string]any{"status": http.StatusOK, "body": mark}}
+		direct := map[string]any{"hosts": []string{name + ".example.com"}, "direct_response": map[string]any{
+			"status": http.StatusOK, "body": mark,
+		}}
 		err := bench.PutRoute(ctx, m.System, m.API, name, direct, query)
 		made <- name
 		return err

@@ -1,7 +1,7 @@
 // Command bench-scale measures what the system costs with very many routes: a change beside 1,000, 10,000 and 100,000
-// hosts, thousands added and deleted by one apply while others write, memory, writers beside one another, two apis, what
-// the parts use while nothing happens, restarts, and, where asked for, minutes of changes at a steady rate. It prints a
-// table with bars, and fails where one is missed, unless -report is given.
+// hosts, thousands added and deleted by one apply while others write, memory, writers beside one another, two apis,
+// what the parts use while nothing happens, restarts, and, where asked for, minutes of changes at a steady rate. It
+// prints a table with bars, and fails where one is missed, unless -report is given.
 package main
 
 import (
@@ -37,7 +37,8 @@ func main() {
 	var o options
 	usual := strings.Join(parts[:len(parts)-1], ",")
 	flag.StringVar(&o.only, "only", usual, "what is measured, of "+strings.Join(parts, ", "))
-	flag.IntVar(&o.hosts, "hosts", 100000, "hosts at the end; changes are measured beside a hundredth and a tenth of them, too")
+	flag.IntVar(&o.hosts, "hosts", 100000, "hosts at the end; changes are measured beside a hundredth and a "+
+		"tenth of them, too")
 	flag.IntVar(&o.changes, "changes", 200, "changes at each size")
 	flag.IntVar(&o.perService, "per-service", 100, "routes that share a service; 0 for routes that answer by themselves")
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long idle is measured")
@@ -117,8 +118,9 @@ func (m *scale) measure(ctx context.Context) error {
 		}
 	}
 	steps := map[string]func(context.Context) error{
-		"add": m.add, "memory": m.memory, "writers": m.writers, "apis": m.apis, "idle": m.rest, "xds": m.restartXDS, "restart": m.restart,
-		"delete": m.delete,
+		"add": m.add, "memory": m.memory, "writers": m.writers, "apis": m.apis, "idle": m.rest, "xds": m.restartXDS,
+		"restart": m.restart,
+		"delete":  m.delete,
 	}
 	for _, part := range parts {
 		step := steps[part]
@@ -176,7 +178,8 @@ func (m *scale) memory(context.Context) error {
 	api, xds := bench.PSS(m.Pid("api")), bench.PSS(m.Pid("xds"))
 	m.table.Bar(fmt.Sprintf("memory (PSS), %d hosts: api", m.loaded), "< 400 MB", api < 400, "%.0f MB", api)
 	m.table.Bar(fmt.Sprintf("memory (PSS), %d hosts: xds", m.loaded), "< 500 MB", xds < 500, "%.0f MB", xds)
-	m.table.Note("memory (PSS) of the others", "NATS %.0f MB, Envoy %.0f MB", bench.PSS(m.Pid("nats")), bench.PSS(m.Pid("envoy")))
+	m.table.Note("memory (PSS) of the others", "NATS %.0f MB, Envoy %.0f MB", bench.PSS(m.Pid("nats")),
+		bench.PSS(m.Pid("envoy")))
 	return nil
 }
 
@@ -189,7 +192,8 @@ func (m *scale) startAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.agent, err = harness.StartAgent([]string{"NATS_URL=" + url, "AGENT_ID=bench", "MARCHPROXY_STATE_DIR=" + m.Dir + "/agent", "LOGLEVEL=warn"})
+	m.agent, err = harness.StartAgent([]string{"NATS_URL=" + url, "AGENT_ID=bench", "MARCHPROXY_STATE_DIR=" + m.Dir +
+		"/agent", "LOGLEVEL=warn"})
 	if err != nil {
 		return err
 	}

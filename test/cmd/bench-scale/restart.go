@@ -48,7 +48,8 @@ func (m *scale) restart(ctx context.Context) error {
 	if err := m.AwaitReady(ctx); err != nil {
 		return err
 	}
-	m.table.Bar(fmt.Sprintf("restart of everything, %d hosts, until a request is served", m.loaded), "< 15 s", took.Seconds() < m.slack*15,
+	m.table.Bar(fmt.Sprintf("restart of everything, %d hosts, until a request is served",
+		m.loaded), "< 15 s", took.Seconds() < m.slack*15,
 		"%.1f s (stopping took %.1f s)", took.Seconds(), stopped.Seconds())
 	for i := 0; i < m.loaded; i += max(1, m.loaded/100) {
 		if a, _, err := p.Get(bench.Host(i), "/"); err != nil || a.Status != http.StatusOK {
@@ -90,7 +91,8 @@ func (m *scale) restartXDS(ctx context.Context) error {
 	}
 	took := time.Since(begin)
 	name := fmt.Sprintf("restart of xds, %d hosts", m.loaded)
-	m.table.Bar(name+", until Envoy is connected and has all", "< 5 s", took.Seconds() < m.slack*5, "%.1f s", took.Seconds())
+	m.table.Bar(name+", until Envoy is connected and has all", "< 5 s", took.Seconds() < m.slack*5, "%.1f s",
+		took.Seconds())
 	time.Sleep(time.Second) // an answer to what may have been sent
 	after, err := m.received(ctx)
 	if err != nil {
@@ -105,7 +107,8 @@ func (m *scale) restartXDS(ctx context.Context) error {
 		}
 	}
 	// An answer that says that nothing is new is a hundred bytes for each type.
-	m.table.Bar(name+": sent again", "nothing (< 10 kB)", bytes < 10000 && resources == 0, "%d resources, %d bytes in all%s", resources, bytes, said)
+	m.table.Bar(name+": sent again", "nothing (< 10 kB)", bytes < 10000 && resources == 0,
+		"%d resources, %d bytes in all%s", resources, bytes, said)
 	return m.oneMore(ctx)
 }
 
@@ -141,5 +144,7 @@ func (m *scale) received(ctx context.Context) (map[string]int, error) {
 }
 
 // changed are Envoy's statistics of what it has got and not had before.
-var changed = regexp.MustCompile(`^(?:listener_manager|cluster_manager|cluster\..*|http\..*)\.(listener_added|listener_modified|listener_in_place_updated|` +
-	`listener_removed|cluster_added|cluster_modified|cluster_removed|update_rejected|membership_change)$`)
+var changed = regexp.MustCompile(
+	`^(?:listener_manager|cluster_manager|cluster\..*|http\..*)\.(listener_added|listener_modified|listener_in_place_updated|` +
+		`listener_removed|cluster_added|cluster_modified|cluster_removed|update_rejected|membership_change)$`,
+)

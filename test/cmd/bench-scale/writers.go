@@ -33,7 +33,8 @@ func (m *scale) writers(ctx context.Context) error {
 	rate1, rate := float64(len(one))/seconds, float64(len(all))/seconds
 	m.table.Bar(fmt.Sprintf("%d writers, %d objects", many, m.loaded), "≥ 3 × one writer's rate", rate*m.slack >= 3*rate1,
 		"%.2f ×: %.0f and %.0f writes/s", rate/rate1, rate, rate1)
-	m.table.Bar("one writer, p50", "not slower than 1.4 ms", bench.Pct(one, .5) <= m.slack*1.4, "%.2f ms (p99 %.1f; each of %d: p50 %.1f, p99 %.1f)",
+	m.table.Bar("one writer, p50", "not slower than 1.4 ms", bench.Pct(one, .5) <= m.slack*1.4, "%.2f ms (p99 %.1f; "+
+		"each of %d: p50 %.1f, p99 %.1f)",
 		bench.Pct(one, .5), bench.Pct(one, .99), many, bench.Pct(all, .5), bench.Pct(all, .99))
 	return nil
 }
@@ -96,7 +97,8 @@ func (m *scale) apis(ctx context.Context) error {
 	one = append(one, after...)
 	m.table.Bar(fmt.Sprintf("two apis that write in turn, %d objects, p50", m.loaded), "≤ 1.5 × one api's",
 		bench.Pct(two, .5) <= m.slack*1.5*bench.Pct(one, .5), "%.2f ×: %.2f and %.2f ms (p99 %.1f and %.1f)",
-		bench.Pct(two, .5)/bench.Pct(one, .5), bench.Pct(two, .5), bench.Pct(one, .5), bench.Pct(two, .99), bench.Pct(one, .99))
+		bench.Pct(two, .5)/bench.Pct(one, .5), bench.Pct(two, .5), bench.Pct(one, .5), bench.Pct(two, .99),
+		bench.Pct(one, .99))
 	return nil
 }
 

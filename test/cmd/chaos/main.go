@@ -27,7 +27,8 @@ const writers = 5
 func main() {
 	seed := flag.Uint64("seed", 1, "decides what is killed, when")
 	kills := flag.Int("kills", 20, "kills, of one or two parts each; after every third, something rarer")
-	keep := flag.Int64("keep", 0, "revisions that are kept; after the first third of the kills there is then a rest of 75 s, in which older ones go")
+	keep := flag.Int64("keep", 0, "revisions that are kept; after the first third of the kills there is then a rest of "+
+		"75 s, in which older ones go")
 	many := flag.Int("many", 2000, "routes that one writer makes by one apply and deletes by the next")
 	flag.Parse()
 	fmt.Printf("seed %d, %d kills\n", *seed, *kills)

@@ -75,7 +75,8 @@ func run(ctx context.Context, trials int) (err error) {
 	if _, err := c.s.PutLive(ctx, "auth-policies/staff", policy(0)); err != nil {
 		return err
 	}
-	if _, err := c.s.PutLive(ctx, "routes/private", `{"spec":{"hosts":["auth.test"],"auth_policy":"staff","direct_response":{"status":200,"body":"ok"}}}`); err != nil {
+	if _, err := c.s.PutLive(ctx, "routes/private", `{"spec":{"hosts":["auth.test"],"auth_policy":"staff",`+
+		`"direct_response":{"status":200,"body":"ok"}}}`); err != nil {
 		return err
 	}
 	for range 6 { // on both workers, most likely
@@ -104,7 +105,8 @@ func secret(k int) string { return fmt.Sprintf("secret number %018d", k) }
 
 // policy k takes the tokens of key k, and those of the key that stays.
 func policy(k int) string {
-	return fmt.Sprintf(`{"spec":{"jwt":{"keys":[{"kid":"stays","algorithm":"HS256","secret":%q},{"kid":"goes","algorithm":"HS256","secret":%q}]}}}`, secret(-1), secret(k))
+	return fmt.Sprintf(`{"spec":{"jwt":{"keys":[{"kid":"stays","algorithm":"HS256","secret":%q},{"kid":"goes",`+
+		`"algorithm":"HS256","secret":%q}]}}}`, secret(-1), secret(k))
 }
 
 func token(kid string, k int) (string, error) {
@@ -139,7 +141,8 @@ func (c *checker) trial(ctx context.Context, k int) error {
 	if err := c.ask(c.old, k, staying, 200); err != nil {
 		return err
 	}
-	took, err = c.s.PutLive(ctx, "routes/other", fmt.Sprintf(`{"spec":{"hosts":["other.test"],"direct_response":{"status":200,"body":"%d"}}}`, k))
+	took, err = c.s.PutLive(ctx, "routes/other",
+		fmt.Sprintf(`{"spec":{"hosts":["other.test"],"direct_response":{"status":200,"body":"%d"}}}`, k))
 	c.routes = append(c.routes, took)
 	return err
 }

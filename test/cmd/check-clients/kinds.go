@@ -68,7 +68,10 @@ func kindsOf(document []byte) ([]kind, error) {
 			Name: name, Path: path, Collection: collection, Tag: put.Tags[0], Put: put.OperationID, Get: item["get"].OperationID,
 			Patch: item["patch"].OperationID, Delete: item["delete"].OperationID, List: doc.Paths[collection]["get"].OperationID,
 		}
-		for what, id := range map[string]string{"get": k.Get, "put": k.Put, "patch": k.Patch, "delete": k.Delete, "list": k.List} {
+		for what, id := range map[string]string{
+			"get": k.Get, "put": k.Put, "patch": k.Patch, "delete": k.Delete,
+			"list": k.List,
+		} {
 			if id == "" {
 				return nil, fmt.Errorf("%s: there is no operation to %s one", name, what)
 			}
@@ -117,7 +120,8 @@ func order(ctx context.Context, s *harness.System, kinds []kind) ([]kind, error)
 		left = later
 	}
 	for _, k := range slices.Backward(ordered) {
-		if status, raw, err := s.Call(ctx, http.MethodDelete, s.API+k.path(object), nil); err != nil || status != http.StatusOK {
+		if status, raw, err := s.Call(ctx, http.MethodDelete, s.API+k.path(object), nil); err != nil ||
+			status != http.StatusOK {
 			return nil, errors.Join(fmt.Errorf("delete the example of %s: status %d: %s", k.Name, status, raw), err)
 		}
 	}

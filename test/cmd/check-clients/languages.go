@@ -38,7 +38,8 @@ func (b *bench) python(ctx context.Context, dir string) (string, error) {
 		"--output-path", filepath.Join(dir, "marchproxy"), "--overwrite", "--meta", "none", "--fail-on-warning"); err != nil {
 		return "", err
 	}
-	venv, err := b.command(ctx, b.root, nil, b.script("venv"), "openapi-python-client", b.script("openapi-python-client.txt"))
+	venv, err := b.command(ctx, b.root, nil, b.script("venv"), "openapi-python-client",
+		b.script("openapi-python-client.txt"))
 	if err != nil {
 		return "", err
 	}
@@ -71,10 +72,12 @@ func (b *bench) typescript(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	node := b.script("node")
-	if _, err := b.command(ctx, dir, nil, node, filepath.Join(modules, "openapi-typescript", "bin", "cli.js"), b.document, "-o", "api.ts"); err != nil {
+	if _, err := b.command(ctx, dir, nil, node, filepath.Join(modules, "openapi-typescript", "bin", "cli.js"), b.document,
+		"-o", "api.ts"); err != nil {
 		return "", err
 	}
-	if _, err := b.command(ctx, dir, nil, node, filepath.Join(modules, "typescript", "bin", "tsc"), "-p", "."); err != nil {
+	if _, err := b.command(ctx, dir, nil, node, filepath.Join(modules, "typescript", "bin", "tsc"), "-p",
+		"."); err != nil {
 		return "", err
 	}
 	return b.command(ctx, dir, nil, node, "crud.ts") // Node leaves the types out by itself
@@ -99,7 +102,8 @@ func (b *bench) golang(ctx context.Context, dir string) (string, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "marchproxy"), 0o755); err != nil {
 		return "", err
 	}
-	if _, err := b.command(ctx, b.root, nil, b.script("tool"), "oapi-codegen", "-generate", "types,client", "-package", "marchproxy",
+	if _, err := b.command(ctx, b.root, nil, b.script("tool"), "oapi-codegen", "-generate", "types,client", "-package",
+		"marchproxy",
 		"-o", filepath.Join(dir, "marchproxy", "marchproxy.go"), b.document); err != nil {
 		return "", err
 	}

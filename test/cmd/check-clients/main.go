@@ -83,7 +83,8 @@ func run(ctx context.Context, only, keep string) (err error) {
 		if err := b.complete(ctx, s, out); err != nil {
 			return fmt.Errorf("%s: %w", l.name, err)
 		}
-		fmt.Printf("%s: made, read, listed, changed and deleted %d kinds (%.1f s)\n", l.name, len(b.kinds), time.Since(t0).Seconds())
+		fmt.Printf("%s: made, read, listed, changed and deleted %d kinds (%.1f s)\n", l.name, len(b.kinds),
+			time.Since(t0).Seconds())
 	}
 	return nil
 }

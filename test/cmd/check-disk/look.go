@@ -40,7 +40,8 @@ func put(ctx context.Context, s *harness.System, query string) (status int, answ
 	Detail string
 }, err error,
 ) {
-	body := fmt.Sprintf(`{"spec":{"hosts":["check.example.com"],"direct_response":{"status":200,"body":"%d"}}}`, time.Now().UnixNano())
+	body := fmt.Sprintf(`{"spec":{"hosts":["check.example.com"],"direct_response":{"status":200,"body":"%d"}}}`,
+		time.Now().UnixNano())
 	status, raw, err := s.Call(ctx, http.MethodPut, s.API+"/v1/routes/check"+query, body)
 	if err == nil {
 		err = json.Unmarshal(raw, &answer)

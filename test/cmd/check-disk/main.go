@@ -68,9 +68,18 @@ type part struct {
 
 var parts = []part{
 	{name: "nats", dir: "nats", bytes: 24 << 20, trouble: "stream", reason: "no space left on device", unready: true},
-	{name: "nats-single", dir: "nats", bytes: 24 << 20, single: true, trouble: "stream", reason: "no space left on device", unready: true},
-	{name: "postgres", dir: "postgres/data", bytes: 224 << 20, trouble: "database", reason: "No space left on device", unready: true},
-	{name: "wal", dir: "postgres/data/pg_wal", bytes: 128 << 20, ballast: 3000, trouble: "database", reason: "No space left on device", unready: true},
+	{
+		name: "nats-single", dir: "nats", bytes: 24 << 20, single: true, trouble: "stream", reason: "no space left on device",
+		unready: true,
+	},
+	{
+		name: "postgres", dir: "postgres/data", bytes: 224 << 20, trouble: "database", reason: "No space left on device",
+		unready: true,
+	},
+	{
+		name: "wal", dir: "postgres/data/pg_wal", bytes: 128 << 20, ballast: 3000, trouble: "database",
+		reason: "No space left on device", unready: true,
+	},
 	{name: "xds", dir: "xds", bytes: 8 << 20, trouble: "xds dev", reason: "no space left on device"},
 }
 
@@ -186,7 +195,8 @@ func (p part) round(ctx context.Context, s *harness.System, disk *disktest.Disk,
 	if err := p.well(ctx, s); err != nil {
 		return err
 	}
-	fmt.Printf("%s, round %d: felt after %.1f s, the reason shown %.1f s after that, all well %.1f s after there was room\n",
+	fmt.Printf("%s, round %d: felt after %.1f s, the reason shown %.1f s after that, all well %.1f s after "+
+		"there was room\n",
 		p.name, n, felt.Sub(full).Seconds(), told.Seconds(), time.Since(room).Seconds())
 	return nil
 }

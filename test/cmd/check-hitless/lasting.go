@@ -111,7 +111,9 @@ func (l *lasting) open(ctx context.Context, wg *sync.WaitGroup, websockets, http
 }
 
 // ask writes a request by hand and returns the connection, past the head of its answer.
-func (l *lasting) ask(ctx context.Context, n int, path, headers string) (net.Conn, *bufio.Reader, *http.Response, error) {
+func (l *lasting) ask(
+	ctx context.Context, n int, path, headers string,
+) (net.Conn, *bufio.Reader, *http.Response, error) {
 	conn, err := l.dial(ctx, n)
 	if err != nil {
 		return nil, nil, nil, err
@@ -199,7 +201,8 @@ func (l *lasting) stream(ctx context.Context, n int, began func(error)) {
 	defer tick.Stop()
 	for first := true; ; first = false {
 		reused := false
-		traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }})
+		traced := httptrace.WithClientTrace(ctx,
+			&httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }})
 		status, proto, err := get(traced, c, "https://"+l.secure+"/", lastingHost)
 		if ctx.Err() != nil {
 			began(ctx.Err())

@@ -57,7 +57,8 @@ func run(ctx context.Context, examples, seed int) (err error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(root, "scripts", "schemathesis"), "run", s.API+"/v1/openapi.json",
 		"--header", "Authorization: Bearer "+token.Token, "--exclude-operation-id", "events",
 		"--checks", "all", "--exclude-checks", "positive_data_acceptance,ignored_auth,missing_required_header",
-		"--max-examples", fmt.Sprint(examples), "--seed", fmt.Sprint(seed), "--continue-on-failure", "--no-color", "--warnings", "off")
+		"--max-examples", fmt.Sprint(examples), "--seed", fmt.Sprint(seed), "--continue-on-failure", "--no-color",
+		"--warnings", "off")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("schemathesis: %w", err)
@@ -71,7 +72,8 @@ func run(ctx context.Context, examples, seed int) (err error) {
 
 // after proves that the system has come through unharmed.
 func after(ctx context.Context, s *harness.System) error {
-	status, raw, err := s.Call(ctx, http.MethodPut, s.API+"/v1/routes/after?wait=live&timeout=20s", `{"spec":{"hosts":["after.test"],"direct_response":{"status":200}}}`)
+	status, raw, err := s.Call(ctx, http.MethodPut, s.API+"/v1/routes/after?wait=live&timeout=20s",
+		`{"spec":{"hosts":["after.test"],"direct_response":{"status":200}}}`)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,9 @@ func main() {
 }
 
 func backend(says string) (*httptest.Server, int, error) {
-	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, says) }))
+	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, says)
+	}))
 	port, err := strconv.Atoi(b.URL[strings.LastIndexByte(b.URL, ':')+1:])
 	return b, port, err
 }
@@ -57,9 +59,13 @@ func run(ctx context.Context, changes, hosts int) (err error) {
 			return err
 		}
 		defer b.Close()
-		objects = append(objects, map[string]any{"kind": "Service", "name": name, "spec": map[string]any{"endpoints": []any{map[string]any{"host": "127.0.0.1", "port": port}}}})
+		objects = append(objects, map[string]any{
+			"kind": "Service", "name": name,
+			"spec": map[string]any{"endpoints": []any{map[string]any{"host": "127.0.0.1", "port": port}}},
+		})
 	}
-	if status, body, err := s.Call(ctx, http.MethodPost, s.API+"/v1/apply?wait=live", map[string]any{"resources": objects}); err != nil || status != 200 {
+	if status, body, err := s.Call(ctx, http.MethodPost, s.API+"/v1/apply?wait=live",
+		map[string]any{"resources": objects}); err != nil || status != 200 {
 		return errors.Join(fmt.Errorf("apply: %d %s", status, body), err)
 	}
 	c := &checker{s: s}
@@ -77,7 +83,8 @@ func run(ctx context.Context, changes, hosts int) (err error) {
 			return fmt.Errorf("change %d: %w", k, err)
 		}
 	}
-	fmt.Printf("%d changes, %d requests, %d stale, %.1f ms a change\n", changes, 2*changes, c.stale, float64(time.Since(t0).Milliseconds())/float64(changes))
+	fmt.Printf("%d changes, %d requests, %d stale, %.1f ms a change\n", changes, 2*changes, c.stale,
+		float64(time.Since(t0).Milliseconds())/float64(changes))
 	if c.stale > 0 {
 		return errors.New("wait=live returned before the change was live")
 	}
@@ -117,7 +124,8 @@ func (c *checker) change(ctx context.Context, k, i, round int) error {
 		}
 		if !good {
 			c.stale++
-			fmt.Printf("stale: change %d (%s) on %s: %d %q mark %s, want %s\n", k, method, host, a.Status, a.Body, a.Header.Get("X-Mark"), mark)
+			fmt.Printf("stale: change %d (%s) on %s: %d %q mark %s, want %s\n", k, method, host, a.Status, a.Body,
+				a.Header.Get("X-Mark"), mark)
 		}
 	}
 	return nil

@@ -44,11 +44,13 @@ func newJury(ctx context.Context) (j *jury, err error) {
 		keys = append(keys, object{"kty": "oct", "kid": k.Kid, "alg": k.Alg, "k": k.Base64()})
 	}
 	if j.native, err = envoy.Start(ctx, envoy.Config{Direct: true, Native: []any{envoy.JWTAuthn(object{
-		"issuer": forge.Issuer, "audiences": []string{forge.Audience}, "clock_skew_seconds": forge.Leeway, "require_expiration": true,
+		"issuer": forge.Issuer, "audiences": []string{forge.Audience}, "clock_skew_seconds": forge.Leeway,
+		"require_expiration": true,
 	}, keys)}}); err != nil {
 		return j, err
 	}
-	if j.ours, err = envoy.Start(ctx, envoy.Config{Direct: true, Filters: []envoy.Filter{{Name: "auth", Configuration: configuration()}}}); err != nil {
+	if j.ours, err = envoy.Start(ctx,
+		envoy.Config{Direct: true, Filters: []envoy.Filter{{Name: "auth", Configuration: configuration()}}}); err != nil {
 		return j, err
 	}
 	j.program, err = compileFilter(ctx)
@@ -130,7 +132,8 @@ func (a *asker) chunk(ctx context.Context, seed, first, end uint64, t *tally) er
 		}
 	}
 	if took := time.Since(now); took > slack*time.Second {
-		return fmt.Errorf("%d cases took %s, and their dates are good for %d s only: use a quieter machine", end-first, took, slack)
+		return fmt.Errorf("%d cases took %s, and their dates are good for %d s only: use a quieter machine",
+			end-first, took, slack)
 	}
 	return nil
 }

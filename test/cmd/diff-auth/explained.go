@@ -84,7 +84,10 @@ type tally struct {
 }
 
 func newTally() *tally {
-	return &tally{cases: make(map[string]int), passed: make(map[string]int), known: make(map[string]int), unknown: make(map[string][]string)}
+	return &tally{
+		cases: make(map[string]int), passed: make(map[string]int), known: make(map[string]int),
+		unknown: make(map[string][]string),
+	}
 }
 
 func (t *tally) add(number uint64, now int64, c forge.Case, ours string, others []opinion) {
@@ -153,7 +156,8 @@ func (t *tally) report() error {
 	if len(t.unknown) == 0 && len(t.alone) == 0 {
 		return nil
 	}
-	for _, k := range slices.SortedFunc(maps.Keys(t.unknown), func(a, b string) int { return len(t.unknown[b]) - len(t.unknown[a]) }) {
+	for _, k := range slices.SortedFunc(maps.Keys(t.unknown),
+		func(a, b string) int { return len(t.unknown[b]) - len(t.unknown[a]) }) {
 		fmt.Printf("NOT EXPLAINED %d× %s (case %s)\n", len(t.unknown[k]), k, t.unknown[k][0])
 	}
 	for _, a := range t.alone {

@@ -29,7 +29,8 @@ func configuration() object {
 		keys = append(keys, object{"kid": k.Kid, "alg": k.Alg, "k": k.Base64()})
 	}
 	return object{"default_policy": "p", "policies": []object{{"name": "p", "jwt": object{
-		"keys": keys, "issuers": []string{forge.Issuer}, "audiences": []string{forge.Audience}, "leeway_seconds": forge.Leeway,
+		"keys": keys, "issuers": []string{forge.Issuer}, "audiences": []string{forge.Audience},
+		"leeway_seconds": forge.Leeway,
 	}}}}
 }
 
@@ -80,8 +81,11 @@ func golangJWT(c forge.Case, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	p := jwt.NewParser(jwt.WithStrictDecoding(), jwt.WithJSONNumber(), jwt.WithValidMethods([]string{"HS256", "HS384", "HS512"}), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
-		jwt.WithIssuer(forge.Issuer), jwt.WithAudience(forge.Audience), jwt.WithLeeway(forge.Leeway*time.Second), jwt.WithTimeFunc(func() time.Time { return now }))
+	p := jwt.NewParser(jwt.WithStrictDecoding(), jwt.WithJSONNumber(), jwt.WithValidMethods(
+		[]string{"HS256", "HS384", "HS512"},
+	), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
+		jwt.WithIssuer(forge.Issuer), jwt.WithAudience(forge.Audience), jwt.WithLeeway(forge.Leeway*time.Second),
+		jwt.WithTimeFunc(func() time.Time { return now }))
 	_, err = p.Parse(token, func(t *jwt.Token) (any, error) {
 		var set jwt.VerificationKeySet
 		kid, named := t.Header["kid"]
@@ -121,7 +125,10 @@ func goJose(c forge.Case, now time.Time) error {
 			if claims.Expiry == nil {
 				return errExpiry
 			}
-			return claims.ValidateWithLeeway(josejwt.Expected{Issuer: forge.Issuer, AnyAudience: josejwt.Audience{forge.Audience}, Time: now}, forge.Leeway*time.Second)
+			return claims.ValidateWithLeeway(josejwt.Expected{
+				Issuer:      forge.Issuer,
+				AnyAudience: josejwt.Audience{forge.Audience}, Time: now,
+			}, forge.Leeway*time.Second)
 		}
 	}
 	return fmt.Errorf("verify: %w", err)

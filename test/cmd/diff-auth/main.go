@@ -56,7 +56,8 @@ func run(ctx context.Context, seed, n, native uint64) error {
 		if err := envoys(ctx, seed, native, t); err != nil {
 			return err
 		}
-		fmt.Printf("%d cases, seed %d, through Envoy, with jwt_authn and with the filter: %.0f s\n", native, seed, time.Since(from).Seconds())
+		fmt.Printf("%d cases, seed %d, through Envoy, with jwt_authn and with the filter: %.0f s\n", native, seed,
+			time.Since(from).Seconds())
 	}
 	return t.report()
 }

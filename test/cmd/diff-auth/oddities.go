@@ -182,11 +182,13 @@ func members(odd map[string]bool, header, claims []byte, now int64) {
 		v, there := c[name]
 		n, number := v.(json.Number)
 		odd[name+" no number"] = there && !number
-		odd["date not written as a whole number"] = odd["date not written as a whole number"] || number && strings.ContainsAny(string(n), ".eE")
+		odd["date not written as a whole number"] = odd["date not written as a whole number"] || number &&
+			strings.ContainsAny(string(n), ".eE")
 		f, err := n.Float64()
 		away := math.Abs(f - float64(now))
 		odd["at the very second"] = odd["at the very second"] || away > forge.Leeway-1 && away < forge.Leeway+1
-		odd["date out of range"] = odd["date out of range"] || number && (err != nil || f < 0 || f > 253402300799 || strings.HasPrefix(string(n), "-"))
+		odd["date out of range"] = odd["date out of range"] || number && (err != nil || f < 0 || f > 253402300799 ||
+			strings.HasPrefix(string(n), "-"))
 	}
 	_, odd["has iat"] = c["iat"]
 	for _, name := range []string{"iss", "sub", "jti"} {

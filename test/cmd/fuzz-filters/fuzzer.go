@@ -103,7 +103,12 @@ func (f *fuzzer) host(s *host.State) {
 	s.Properties = map[string]string{"response\x00code": number}
 	s.Answer = []host.Headers{nil, {{":status", "200"}, {"server", "x"}}, {{":status", "\xff"}}}[f.IntN(3)]
 	name := ""
-	for i, values := range [][]string{{"shop", "", "\xff", fmt.Sprintf("s%d", f.IntN(100))}, {"open", "", "r", "\xff"}, {"p", "-", "", "q", "\xff"}, {"f", "f,g", "", "a\"b", "\x00"}} {
+	for i, values := range [][]string{
+		{"shop", "", "\xff", fmt.Sprintf("s%d", f.IntN(100))},
+		{"open", "", "r", "\xff"},
+		{"p", "-", "", "q", "\xff"},
+		{"f", "f,g", "", "a\"b", "\x00"},
+	} {
 		if i > 0 {
 			name += "|"
 		}

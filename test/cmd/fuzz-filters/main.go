@@ -78,7 +78,8 @@ func run(ctx context.Context, seed, n, sent uint64) error {
 			memory[name] = max(memory[name], vm.Memory())
 		}
 	}
-	fmt.Printf("%d requests to the compiled filters, seed %d, %.0f s: no trap; the slowest took %s; memory of a VM in bytes: %v\n", n, seed, time.Since(from).Seconds(), slowest.Round(time.Microsecond), memory)
+	fmt.Printf("%d requests to the compiled filters, seed %d, %.0f s: no trap; the slowest took %s; memory of a VM in "+
+		"bytes: %v\n", n, seed, time.Since(from).Seconds(), slowest.Round(time.Microsecond), memory)
 	return real(ctx, seed, sent)
 }
 
@@ -93,7 +94,10 @@ func configurations() map[string]object {
 			"keys": keys, "issuers": []string{forge.Issuer}, "audiences": []string{forge.Audience},
 			"forward_claims": []object{{"claim": "sub", "header": "x-auth-sub"}},
 		}, "exempt_paths": []object{{"path": "/public", "prefix": true}}}}},
-		"license": {"per_route": true, "features": []string{"f"}, "expires_at": now + 60, "gates": []object{{"path": "/public", "feature": "f"}, {"path": "/a", "feature": "g"}}},
+		"license": {
+			"per_route": true, "features": []string{"f"}, "expires_at": now + 60,
+			"gates": []object{{"path": "/public", "feature": "f"}, {"path": "/a", "feature": "g"}},
+		},
 		"metrics": {"max_series": 50},
 	}
 }
@@ -102,7 +106,9 @@ func configurations() map[string]object {
 func real(ctx context.Context, seed, n uint64) error {
 	c := configurations()
 	p, err := envoy.Start(ctx, envoy.Config{Direct: true, Filters: []envoy.Filter{
-		{Name: "metrics", Configuration: c["metrics"]}, {Name: "license", Configuration: c["license"]}, {Name: "auth", Configuration: c["auth"]},
+		{Name: "metrics", Configuration: c["metrics"]},
+		{Name: "license", Configuration: c["license"]},
+		{Name: "auth", Configuration: c["auth"]},
 	}})
 	if err != nil {
 		return err

@@ -87,7 +87,8 @@ func TestToy(t *testing.T) {
 		Players  []struct{ Pin, Sha256 string }
 	}
 	if err := json.Unmarshal(o.Spec, &stored); err != nil || !seal.Sealed(stored.Password) || len(stored.Players) != 1 ||
-		stored.Players[0].Pin != "" || stored.Players[0].Sha256 != "03ac674216f3e15c761ee1a5e255f067953623c8b388b4459e13f978d7c846f4" {
+		stored.Players[0].Pin != "" ||
+		stored.Players[0].Sha256 != "03ac674216f3e15c761ee1a5e255f067953623c8b388b4459e13f978d7c846f4" {
 		t.Errorf("stored as %s (%v)", o.Spec, err)
 	}
 

@@ -22,7 +22,8 @@ func TestToyFilter(t *testing.T) {
 	for hosts, scope := range map[string]string{`"a.test"`: "http/a.test", `"*.b.test"`: "http/*", `"*"`: "http/*"} {
 		st := config.New()
 		st.Apply([]*resource.Object{
-			gatewayObject(t), object(t, resource.KindService, "toys", `{"endpoints":[{"host":"192.0.2.1","port":80}]}`), route(hosts, ""),
+			gatewayObject(t), object(t, resource.KindService, "toys", `{"endpoints":[{"host":"192.0.2.1","port":80}]}`),
+			route(hosts, ""),
 		})
 		b := builder(resource.DefaultGateway)
 		b.Rebuild(st)
@@ -54,7 +55,8 @@ func TestToyFilter(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: changed are %v, want %v", hosts, got, want)
 		}
-		if r := b.Get(table); !slices.Contains(r.Needs, config) || !slices.Contains(r.Clusters, "toys") || !tells(t, r, config.Name) {
+		if r := b.Get(table); !slices.Contains(r.Needs, config) || !slices.Contains(r.Clusters, "toys") ||
+			!tells(t, r, config.Name) {
 			t.Errorf("%s: the table needs %v and the clusters %v", hosts, r.Needs, r.Clusters)
 		}
 

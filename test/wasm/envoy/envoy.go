@@ -148,7 +148,8 @@ func (p *Proxy) Get(path string) (string, error) {
 	return string(b), err
 }
 
-var failing = regexp.MustCompile(`(?m)^(wasm|http\.main\.wasm)\.[^ ]*(fail|error|crash|reload|missing|refused)[^ ]*: [1-9].*$`)
+var failing = regexp.MustCompile(`(?m)^(wasm|http\.main\.wasm)\.[^ ]*(fail|error|crash|reload|missing|refused)[^ ` +
+	`]*: [1-9].*$`)
 
 // Failures lists the counters of failures of wasm that are not 0.
 func (p *Proxy) Failures() ([]string, error) {

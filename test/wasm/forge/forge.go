@@ -47,7 +47,8 @@ type Case struct {
 
 // Request gives all headers, the pseudo-headers included.
 func (c Case) Request() host.Headers {
-	return append(host.Headers{{":authority", "x"}, {":path", c.Target}, {":method", "GET"}, {":scheme", "http"}}, c.Headers...)
+	return append(host.Headers{{":authority", "x"}, {":path", c.Target}, {":method", "GET"}, {":scheme", "http"}},
+		c.Headers...)
 }
 
 // Forge makes cases.
@@ -156,7 +157,8 @@ func (f *Forge) bytes(token string) string {
 
 // target is a path that some verifier might find a token in, or read otherwise.
 func (f *Forge) target(token string) string {
-	return pick(f, "/x?access_token="+strings.Map(printable, token), "/", "/x?a=b", "/x/../y", "/healthz", "/healthz/", "/public/a", "/public/./a",
+	return pick(f, "/x?access_token="+strings.Map(printable, token), "/", "/x?a=b", "/x/../y", "/healthz", "/healthz/",
+		"/public/a", "/public/./a",
 		"/public;a", "/pub%6cic/a", "//public/a", "/public/%2e%2e/x")
 }
 
@@ -172,7 +174,8 @@ func (f *Forge) headers(token string) host.Headers {
 	name := "authorization"
 	value := "Bearer " + token
 	if f.one(10) {
-		value = pick(f, "bearer ", "BEARER ", "Bearer  ", "bearer  ", "Bearer", "", "Basic ", "Bearer\t", " Bearer ", "Bearer: ", "Bearer Bearer ", "JWT ", "Bearer,") + token
+		value = pick(f, "bearer ", "BEARER ", "Bearer  ", "bearer  ", "Bearer", "", "Basic ", "Bearer\t", " Bearer ",
+			"Bearer: ", "Bearer Bearer ", "JWT ", "Bearer,") + token
 	}
 	if f.one(25) {
 		value += pick(f, " ", ",", " x", ";", ", Bearer "+token, "\t", "\xff", "\"")
@@ -190,7 +193,10 @@ func (f *Forge) headers(token string) host.Headers {
 		h = host.Headers{{name, value}}
 	}
 	if f.one(20) {
-		h = append(h, [2]string{pick(f, "x-auth-sub", "X-Auth-Sub", "x-license-key", "x-forwarded-user", "x-n\xffme"), pick(f, "root", "", "\xff\xfe", "ä")})
+		h = append(h, [2]string{
+			pick(f, "x-auth-sub", "X-Auth-Sub", "x-license-key", "x-forwarded-user", "x-n\xffme"),
+			pick(f, "root", "", "\xff\xfe", "ä"),
+		})
 	}
 	return h
 }

@@ -27,13 +27,17 @@ func (f *Forge) header(key Key) string {
 		m = m[:2]
 	}
 	if f.one(15) {
-		m[0].value = pick(f, `"none"`, `"None"`, `""`, `"hs256"`, `"HS384"`, `"HS512"`, `"RS256"`, `"ES256"`, `"HS256 "`, `"HS\u0032\u0035\u0036"`, `256`, `null`, `["HS256"]`, `"PS256"`)
+		m[0].value = pick(f, `"none"`, `"None"`, `""`, `"hs256"`, `"HS384"`, `"HS512"`, `"RS256"`, `"ES256"`, `"HS256 "`,
+			`"HS\u0032\u0035\u0036"`, `256`, `null`, `["HS256"]`, `"PS256"`)
 	}
 	if f.one(15) {
 		m = append(m, pick(f,
-			member{`"kid"`, `"k2"`}, member{`"alg"`, `"none"`}, member{`"alg"`, `"HS256"`}, member{`"crit"`, `["exp"]`}, member{`"crit"`, `[]`}, member{`"crit"`, `["b64"]`},
-			member{`"b64"`, `false`}, member{`"b64"`, `true`}, member{`"jku"`, `"https://evil.example/jwks"`}, member{`"jwk"`, `{"kty":"oct","k":"AAAA"}`}, member{`"x5u"`, `"https://evil.example"`},
-			member{`"cty"`, `"JWT"`}, member{`"typ"`, `"JWT"`}, member{`"\u0061lg"`, `"none"`}, member{`"ALG"`, `"none"`}, member{`"Alg"`, `"HS256"`}, member{`"zip"`, `"DEF"`}, member{`"nonce"`, `"n"`}))
+			member{`"kid"`, `"k2"`}, member{`"alg"`, `"none"`}, member{`"alg"`, `"HS256"`}, member{`"crit"`, `["exp"]`},
+			member{`"crit"`, `[]`}, member{`"crit"`, `["b64"]`},
+			member{`"b64"`, `false`}, member{`"b64"`, `true`}, member{`"jku"`, `"https://evil.example/jwks"`},
+			member{`"jwk"`, `{"kty":"oct","k":"AAAA"}`}, member{`"x5u"`, `"https://evil.example"`},
+			member{`"cty"`, `"JWT"`}, member{`"typ"`, `"JWT"`}, member{`"\u0061lg"`, `"none"`}, member{`"ALG"`, `"none"`},
+			member{`"Alg"`, `"HS256"`}, member{`"zip"`, `"DEF"`}, member{`"nonce"`, `"n"`}))
 	}
 	if len(m) > 2 && f.one(20) {
 		m[2].value = pick(f, `"k9"`, `""`, `null`, `7`, `"K1"`, `"k\u0031"`, `["k1"]`, `"k1\u0000"`, `"../k1"`, `"k1' or 1"`)
@@ -54,15 +58,23 @@ func (f *Forge) moment(offsets ...int64) string {
 	if !f.one(12) {
 		return strconv.FormatInt(at, 10)
 	}
-	return pick(f, fmt.Sprintf("%d.0", at), fmt.Sprintf("%d.5", at), fmt.Sprintf("%de0", at), fmt.Sprintf("%d.25e1", at/10), fmt.Sprintf("%d0E-1", at), fmt.Sprintf(`"%d"`, at),
-		"-1", "0", "1e40", "1e400", "253402300800", "9223372036854775808", "18446744073709551616", "-0", "0.0", "null", "true", "[]", "{}", `""`, `"soon"`, fmt.Sprintf("[%d]", at), fmt.Sprintf("%d.", at), fmt.Sprintf("0%d", at), fmt.Sprintf("+%d", at))
+	return pick(f, fmt.Sprintf("%d.0", at), fmt.Sprintf("%d.5", at), fmt.Sprintf("%de0", at), fmt.Sprintf("%d.25e1",
+		at/10), fmt.Sprintf("%d0E-1", at), fmt.Sprintf(`"%d"`, at),
+		"-1", "0", "1e40", "1e400", "253402300800", "9223372036854775808", "18446744073709551616", "-0", "0.0", "null",
+		"true", "[]", "{}", `""`, `"soon"`, fmt.Sprintf("[%d]", at), fmt.Sprintf("%d.", at), fmt.Sprintf("0%d", at),
+		fmt.Sprintf("+%d", at))
 }
 
 // payload is what the token claims: usually what is wanted.
 func (f *Forge) payload() string {
 	past := []int64{-100, -1000, -100_000}
 	future := []int64{-30, 300, 3600, 1_000_000}
-	m := []member{{`"iss"`, strconv.Quote(Issuer)}, {`"aud"`, strconv.Quote(Audience)}, {`"exp"`, f.moment(future...)}, {`"sub"`, `"ann"`}}
+	m := []member{
+		{`"iss"`, strconv.Quote(Issuer)},
+		{`"aud"`, strconv.Quote(Audience)},
+		{`"exp"`, f.moment(future...)},
+		{`"sub"`, `"ann"`},
+	}
 	if f.one(10) {
 		m[2].value = f.moment(past...)
 	}
@@ -76,17 +88,24 @@ func (f *Forge) payload() string {
 		m = append(m, member{pick(f, `"nbf"`, `"iat"`), f.moment(100, 3600)})
 	}
 	if f.one(15) {
-		m[0].value = pick(f, `"joe"`, `""`, `null`, `7`, `["https://issuer.example"]`, `"https://ISSUER.example"`, `"https://issuer.example/"`, `"https:\/\/issuer.example"`, `"https://issuer.example\u0000"`, `{}`)
+		m[0].value = pick(f, `"joe"`, `""`, `null`, `7`, `["https://issuer.example"]`, `"https://ISSUER.example"`,
+			`"https://issuer.example/"`, `"https:\/\/issuer.example"`, `"https://issuer.example\u0000"`, `{}`)
 	}
 	if f.one(10) {
-		m[1].value = pick(f, `"other"`, `["shop"]`, `["other","shop"]`, `["other"]`, `[]`, `null`, `""`, `["shop",1]`, `[["shop"]]`, `{"shop":1}`, `"SHOP"`, `"sho\u0070"`, `"shop other"`, `7`, `["shop",null]`)
+		m[1].value = pick(f, `"other"`, `["shop"]`, `["other","shop"]`, `["other"]`, `[]`, `null`, `""`, `["shop",1]`,
+			`[["shop"]]`, `{"shop":1}`, `"SHOP"`, `"sho\u0070"`, `"shop other"`, `7`, `["shop",null]`)
 	}
 	if f.one(15) {
-		m[3].value = pick(f, `""`, `7`, `null`, `{}`, `"\ud83d\ude00"`, `"\ud800"`, `"a\u0000b"`, "\"\xff\"", `"ä"`, "\"a\x01\"", `[1]`, `"`+strings.Repeat("a", f.IntN(7000))+`"`, `"`+strings.Repeat(`\u0061`, f.IntN(900))+`"`)
+		m[3].value = pick(f, `""`, `7`, `null`, `{}`, `"\ud83d\ude00"`, `"\ud800"`, `"a\u0000b"`, "\"\xff\"", `"ä"`,
+			"\"a\x01\"", `[1]`, `"`+strings.Repeat("a", f.IntN(7000))+`"`, `"`+strings.Repeat(`\u0061`, f.IntN(900))+`"`)
 	}
 	if f.one(15) {
-		m = append(m, pick(f, member{`"exp"`, f.moment(future...)}, member{`"\u0065xp"`, f.moment(future...)}, member{`"Exp"`, `1`}, member{`"EXP"`, f.moment(future...)}, member{`"iss"`, `"joe"`},
-			member{`"a"`, f.nest()}, member{`"jti"`, `"x"`}, member{`"jti"`, `7`}, member{`""`, `0`}, member{`"scope"`, `"a b"`}, member{`"sub"`, `"root"`}, member{`"roles"`, `["a",{"b":[null,true,1e9]}]`}))
+		m = append(m, pick(f, member{`"exp"`, f.moment(future...)}, member{`"\u0065xp"`, f.moment(future...)}, member{
+			`"Exp"`,
+			`1`,
+		}, member{`"EXP"`, f.moment(future...)}, member{`"iss"`, `"joe"`},
+			member{`"a"`, f.nest()}, member{`"jti"`, `"x"`}, member{`"jti"`, `7`}, member{`""`, `0`}, member{`"scope"`, `"a b"`},
+			member{`"sub"`, `"root"`}, member{`"roles"`, `["a",{"b":[null,true,1e9]}]`}))
 	}
 	if f.one(20) {
 		i := f.IntN(len(m))
@@ -116,7 +135,8 @@ func (f *Forge) text(s string) string {
 	at := f.IntN(len(s) + 1)
 	switch f.IntN(10) {
 	case 0:
-		return s[:at] + pick(f, " ", "\n", "\t", "\r\n", "\x00", "\x0b", "\xff", "\xc2\xa0", "\xef\xbb\xbf", "//x\n", ",", "\\", `"`, "{", "}", "1") + s[at:]
+		return s[:at] + pick(f, " ", "\n", "\t", "\r\n", "\x00", "\x0b", "\xff", "\xc2\xa0", "\xef\xbb\xbf", "//x\n", ",",
+			"\\", `"`, "{", "}", "1") + s[at:]
 	case 1:
 		return s + pick(f, " ", "\n", "x", "}", "{}", "\x00", ",")
 	case 2:
@@ -124,7 +144,8 @@ func (f *Forge) text(s string) string {
 	case 3:
 		return s[:at]
 	case 4:
-		return pick(f, "", "null", "[]", `"x"`, "7", "{}", "true", "{", "[{}]", "\x00", "{\"a\":}", "{,}", "{\"exp\":1,}", "{'exp':1}", "\xff\xfe{\x00}\x00")
+		return pick(f, "", "null", "[]", `"x"`, "7", "{}", "true", "{", "[{}]", "\x00", "{\"a\":}", "{,}", "{\"exp\":1,}",
+			"{'exp':1}", "\xff\xfe{\x00}\x00")
 	case 5:
 		return s[at:]
 	case 6:

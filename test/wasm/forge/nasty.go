@@ -12,7 +12,8 @@ func (f *Forge) Nasty(seed, number uint64) Case {
 	c := f.Case(seed, number)
 	for range 1 + f.IntN(3) {
 		at := f.IntN(len(c.Headers) + 1)
-		name := pick(f, "authorization", "x-auth-sub", "x-license-key", "cookie", "x", "x-forwarded-for", "user-agent", f.any(20))
+		name := pick(f, "authorization", "x-auth-sub", "x-license-key", "cookie", "x", "x-forwarded-for",
+			"user-agent", f.any(20))
 		var value string
 		switch f.IntN(8) {
 		case 0:

@@ -34,16 +34,17 @@ func (p *Program) hostModules(ctx context.Context) error {
 				types = append(types, api.ValueTypeI32)
 			}
 		}
-		module.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(ctx context.Context, m api.Module, stack []uint64) {
-			s := ctx.Value(stateKey{}).(*State)
-			for i, kind := range types {
-				if kind == api.ValueTypeI32 {
-					// The upper half is whatever was there before.
-					stack[i] = uint64(api.DecodeU32(stack[i]))
+		module.NewFunctionBuilder().
+			WithGoModuleFunction(api.GoModuleFunc(func(ctx context.Context, m api.Module, stack []uint64) {
+				s := ctx.Value(stateKey{}).(*State)
+				for i, kind := range types {
+					if kind == api.ValueTypeI32 {
+						// The upper half is whatever was there before.
+						stack[i] = uint64(api.DecodeU32(stack[i]))
+					}
 				}
-			}
-			stack[0] = f(ctx, m, s, stack)
-		}), types, []api.ValueType{api.ValueTypeI32}).Export(name)
+				stack[0] = f(ctx, m, s, stack)
+			}), types, []api.ValueType{api.ValueTypeI32}).Export(name)
 	}
 	add := func(name, params string, f fn) { addTo(env, name, params, f) }
 	// clock tells a time as the filter asked for it, or a wrong one.
@@ -129,7 +130,10 @@ func (p *Program) hostModules(ctx context.Context) error {
 		if !ok {
 			return statusBad
 		}
-		s.response = &Response{Status: uint32(a[0]), Details: string(read(m, a[1], a[2])), Body: string(read(m, a[3], a[4])), Headers: h}
+		s.response = &Response{
+			Status: uint32(a[0]), Details: string(read(m, a[1], a[2])), Body: string(read(m, a[3], a[4])),
+			Headers: h,
+		}
 		return statusOK
 	})
 	add("proxy_define_metric", "iiii", func(_ context.Context, m api.Module, s *State, a []uint64) uint64 {

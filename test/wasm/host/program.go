@@ -71,7 +71,9 @@ type VM struct {
 
 // Start makes a VM. It has no configuration yet.
 func (p *Program) Start(ctx context.Context) (*VM, error) {
-	m, err := p.runtime.InstantiateModule(ctx, p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize"))
+	m, err := p.runtime.InstantiateModule(ctx, p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions(
+		"_initialize",
+	))
 	if err != nil {
 		return nil, fmt.Errorf("start the module: %w", err)
 	}
@@ -235,7 +237,8 @@ func (v *VM) HMAC(ctx context.Context, bits int, key, message []byte) ([]byte, e
 	k, m := out+64, out+64+uint32(len(key))
 	v.module.Memory().Write(k, key)
 	v.module.Memory().Write(m, message)
-	if _, err := v.call(ctx, "marchproxy_hmac", uint64(bits), uint64(k), uint64(len(key)), uint64(m), uint64(len(message)), p); err != nil {
+	if _, err := v.call(ctx, "marchproxy_hmac", uint64(bits), uint64(k), uint64(len(key)), uint64(m), uint64(len(message)),
+		p); err != nil {
 		return nil, err
 	}
 	mac, _ := v.module.Memory().Read(out, uint32(bits/8))

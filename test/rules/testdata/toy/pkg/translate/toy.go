@@ -7,7 +7,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// toyKind has an access log with each toy's label in it, as far as anybody can tell: the gateway's listeners are made again.
+// toyKind has an access log with each toy's label in it, as far as anybody can tell: the gateway's listeners are made
+// again.
 var toyKind = kind{
 	changed: func(w *work, c config.Change) {
 		if c.After != nil && c.After.Message().(*configv1.Toy).GetGateway() == w.gateway {
