@@ -18,7 +18,10 @@ func export(after audit.Point, n int) []string {
 	h := audit.Header{Format: audit.Format, After: after, Last: after}
 	lines := []string{""}
 	for i := range n {
-		l := audit.Line{Record: audit.Record{N: h.Last.N + 1, At: fmt.Sprintf("2026-01-01T00:00:%02d.000000Z", i), Revision: int64(i), Actor: "<ci>", Message: "why\n" + strings.Repeat("x", i)}}
+		l := audit.Line{Record: audit.Record{
+			N: h.Last.N + 1, At: fmt.Sprintf("2026-01-01T00:00:%02d.000000Z", i),
+			Revision: int64(i), Actor: "<ci>", Message: "why\n" + strings.Repeat("x", i),
+		}}
 		for k := range i {
 			l.Entries = append(l.Entries, audit.Entry{Kind: "Route", Name: fmt.Sprint("r", k), Action: "update"})
 		}
@@ -49,7 +52,8 @@ func TestCheck(t *testing.T) {
 				return audit.Check(strings.NewReader(strings.Join(lines, "\n")+"\n"), hash, nil)
 			}
 			whole, err := check(lines, "")
-			if err != nil || whole.Records != 9 || whole.Entries != 36 || whole.Last.N != after.N+9 || whole.Found != nil || whole.From > whole.To {
+			if err != nil || whole.Records != 9 || whole.Entries != 36 || whole.Last.N != after.N+9 || whole.Found != nil ||
+				whole.From > whole.To {
 				t.Fatalf("%+v %v", whole, err)
 			}
 			if got, err := check(lines, whole.Last.Hash); err != nil || got.Found == nil || *got.Found != whole.Last.N {
@@ -99,7 +103,10 @@ func TestCheck(t *testing.T) {
 					t.Errorf("a file that cannot be read after %d bytes: %v", n, err)
 				}
 			}
-			for what, text := range map[string]string{"nothing": "", "another file": "{}\n", "no JSON": "hello", "a later format": `{"marchproxy_audit":2}`} {
+			for what, text := range map[string]string{
+				"nothing": "", "another file": "{}\n", "no JSON": "hello",
+				"a later format": `{"marchproxy_audit":2}`,
+			} {
 				if _, err := audit.Check(strings.NewReader(text), "", nil); err == nil {
 					t.Errorf("%s passes", what)
 				}
@@ -111,10 +118,14 @@ func TestCheck(t *testing.T) {
 // TestSum: the hash is what docs/adr/0029 says, for whoever makes it anew without this program.
 func TestSum(t *testing.T) {
 	l := audit.Line{
-		Record:  audit.Record{N: 2, At: "2026-01-01T00:00:00.000000Z", Revision: 1, Actor: "marchproxy", Message: "first boot", State: "00ff"},
+		Record: audit.Record{
+			N: 2, At: "2026-01-01T00:00:00.000000Z", Revision: 1, Actor: "marchproxy",
+			Message: "first boot", State: "00ff",
+		},
 		Entries: []audit.Entry{{Kind: "Gateway", Name: "default", Action: "create"}},
 	}
-	// printf '%s' '19:marchproxy audit v1,2:aa,1:2,27:2026-01-01T00:00:00.000000Z,1:1,10:marchproxy,0:,0:,10:first boot,4:00ff,0:,7:Gateway,7:default,6:create,' | sha256sum
+	// printf '%s' '19:marchproxy audit v1,2:aa,1:2,27:2026-01-01T00:00:00.000000Z,1:1,10:marchproxy,0:,0:,10:first
+	// boot,4:00ff,0:,7:Gateway,7:default,6:create,' | sha256sum
 	if got := l.Sum("aa"); got != "d90f2efed2bab00a0ca9dc5cdc0c7502762782f2d7f0bfe22ced79d3b0678409" {
 		t.Error(got)
 	}

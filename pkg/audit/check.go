@@ -61,8 +61,9 @@ func (s *source) Read(p []byte) (int, error) {
 }
 
 // Check reads an export and holds each record's hash against what it says and the record before. Where it looks for a
-// hash, "" for none, it says which record has it. It holds one record at a time. seen, if not nil, is called after each.
-// What does not fit is a [BrokenError]; another error says that the export could not be read, and nothing of what is in it.
+// hash, "" for none, it says which record has it. It holds one record at a time. seen, if not nil, is called after
+// each. What does not fit is a [BrokenError]; another error says that the export could not be read, and nothing of what
+// is in it.
 func Check(r io.Reader, hash string, seen func(Result)) (Result, error) {
 	var out Result
 	line := int64(1)
@@ -118,7 +119,8 @@ func Check(r io.Reader, hash string, seen func(Result)) (Result, error) {
 		}
 	}
 	if out.Last != h.Last {
-		return broken(out.Last.N+1, "", "it is not there: the first line says that the last record is %d, with hash %s", h.Last.N, h.Last.Hash)
+		return broken(out.Last.N+1, "", "it is not there: the first line says that the last record is %d, with hash %s",
+			h.Last.N, h.Last.Hash)
 	}
 	return out, nil
 }

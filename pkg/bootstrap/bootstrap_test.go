@@ -63,7 +63,8 @@ func least() bootstrap.Config {
 	return bootstrap.Config{XDSServer: "127.0.0.1:18000", AdminAddr: "/run/marchproxy/envoy.sock"}
 }
 
-// TestNode: an Envoy says who it is, which gateway it serves and what it was started with; the xDS server decides by that.
+// TestNode: an Envoy says who it is, which gateway it serves and what it was started with; the xDS server decides by
+// that.
 func TestNode(t *testing.T) {
 	for name, c := range map[string]struct {
 		id, gateway string
@@ -71,9 +72,17 @@ func TestNode(t *testing.T) {
 		want        [3]any
 		flags       []string
 	}{
-		"nothing said":   {"", "", 0, [3]any{"marchproxy-node", "default", 600.0}, []string{"--drain-time-s", "600"}},
-		"all said":       {"edge-1", "public", 90 * time.Second, [3]any{"edge-1", "public", 90.0}, []string{"--drain-time-s", "90"}},
-		"below a second": {"edge-1", "public", time.Millisecond, [3]any{"edge-1", "public", 600.0}, []string{"--drain-time-s", "600"}},
+		"nothing said": {"", "", 0, [3]any{"marchproxy-node", "default", 600.0}, []string{"--drain-time-s", "600"}},
+		"all said": {
+			"edge-1", "public", 90 * time.Second,
+			[3]any{"edge-1", "public", 90.0},
+			[]string{"--drain-time-s", "90"},
+		},
+		"below a second": {
+			"edge-1", "public", time.Millisecond,
+			[3]any{"edge-1", "public", 600.0},
+			[]string{"--drain-time-s", "600"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := least()
@@ -110,7 +119,8 @@ func TestKey(t *testing.T) {
 	if strings.Contains(string(raw), "odd characters") {
 		t.Errorf("the key stands elsewhere too: %s", raw)
 	}
-	if without := render(t, least()); at(without, "dynamic_resources", "ads_config", "grpc_services", 0, "initial_metadata") != nil {
+	if without := render(t, least()); at(without, "dynamic_resources", "ads_config", "grpc_services", 0,
+		"initial_metadata") != nil {
 		t.Error("without a key one is said")
 	}
 }
@@ -151,11 +161,12 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestMemory: an Envoy with a limit gives memory back before it refuses requests, and refuses them before it is killed; any
-// refuses connections beyond what it is dimensioned for.
+// TestMemory: an Envoy with a limit gives memory back before it refuses requests, and refuses them before it is killed;
+// any refuses connections beyond what it is dimensioned for.
 func TestMemory(t *testing.T) {
 	b := render(t, least())
-	if n := at(b, "overload_manager", "resource_monitors", 0, "typed_config", "max_active_downstream_connections"); n != 100000.0 {
+	if n := at(b, "overload_manager", "resource_monitors", 0, "typed_config",
+		"max_active_downstream_connections"); n != 100000.0 {
 		t.Errorf("%v connections", n)
 	}
 	if at(b, "overload_manager", "resource_monitors", 1) != nil || at(b, "overload_manager", "actions") != nil {
@@ -195,10 +206,13 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// TestTags: of a figure's name as our filters write it, each label becomes one of the figure, whatever its value is, and
-// nothing of other figures does.
+// TestTags: of a figure's name as our filters write it, each label becomes one of the figure, whatever its value is,
+// and nothing of other figures does.
 func TestTags(t *testing.T) {
-	values := map[string]string{"service": "web", "route": "a-b", "method": "read", "status": "2xx", "decision": "", "reason": "no=token"}
+	values := map[string]string{
+		"service": "web", "route": "a-b", "method": "read", "status": "2xx", "decision": "",
+		"reason": "no=token",
+	}
 	figure := "wasmcustom.marchproxy_requests_total"
 	for _, label := range []string{"service", "route", "method", "status", "decision", "reason"} {
 		figure += ";" + label + "=" + values[label] + ";"
@@ -219,8 +233,8 @@ func TestTags(t *testing.T) {
 	}
 }
 
-// TestNamespaceModule: the module that has Envoy know our prefix is one that a WASM engine takes, with the functions that
-// Envoy asks a module for.
+// TestNamespaceModule: the module that has Envoy know our prefix is one that a WASM engine takes, with the functions
+// that Envoy asks a module for.
 func TestNamespaceModule(t *testing.T) {
 	raw, err := bootstrap.Render(least())
 	if err != nil {
@@ -250,13 +264,14 @@ func TestNamespaceModule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.ExportedFunction("proxy_abi_version_0_2_1") == nil || m.ExportedFunction("proxy_on_memory_allocate") == nil || m.Memory() == nil {
+	if m.ExportedFunction("proxy_abi_version_0_2_1") == nil || m.ExportedFunction("proxy_on_memory_allocate") == nil ||
+		m.Memory() == nil {
 		t.Error("it lacks what Envoy asks a module for")
 	}
 }
 
-// TestTLS: Envoy holds the server to the name that XDS_SERVER says, an address to the address, and reads certificates from
-// files that are replaced as a whole and that nobody else can read.
+// TestTLS: Envoy holds the server to the name that XDS_SERVER says, an address to the address, and reads certificates
+// from files that are replaced as a whole and that nobody else can read.
 func TestTLS(t *testing.T) {
 	for server, want := range map[string]struct{ kind, name, sni any }{
 		"xds.example.com:18000": {"DNS", "xds.example.com", "xds.example.com"},
@@ -268,14 +283,16 @@ func TestTLS(t *testing.T) {
 			config.XDSServer, config.TLS = server, &bootstrap.TLS{Identity: authorities(t), Dir: t.TempDir()}
 			cluster := at(render(t, config), "static_resources", "clusters", 0)
 			tls := at(cluster, "transport_socket", "typed_config")
-			match := at(tls, "common_tls_context", "combined_validation_context", "default_validation_context", "match_typed_subject_alt_names", 0)
+			match := at(tls, "common_tls_context", "combined_validation_context", "default_validation_context",
+				"match_typed_subject_alt_names", 0)
 			if at(match, "san_type") != want.kind || at(match, "matcher", "exact") != want.name || at(tls, "sni") != want.sni {
 				t.Errorf("it must be %v, and is asked for as %v", match, at(tls, "sni"))
 			}
 			if at(tls, "common_tls_context", "tls_certificate_sds_secret_configs") != nil {
 				t.Error("an Envoy without a certificate presents one")
 			}
-			source := at(tls, "common_tls_context", "combined_validation_context", "validation_context_sds_secret_config", "sds_config", "path_config_source")
+			source := at(tls, "common_tls_context", "combined_validation_context", "validation_context_sds_secret_config",
+				"sds_config", "path_config_source")
 			path, _ := at(source, "path").(string)
 			if err := config.TLS.Write(); err != nil {
 				t.Fatal(err)
@@ -284,7 +301,8 @@ func TestTLS(t *testing.T) {
 			if err != nil || !strings.Contains(string(raw), "BEGIN CERTIFICATE") {
 				t.Fatalf("%v %s", err, raw)
 			}
-			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 || at(source, "watched_directory", "path") != filepath.Dir(path) {
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 ||
+				at(source, "watched_directory", "path") != filepath.Dir(path) {
 				t.Errorf("%v %v %v", err, info.Mode(), source)
 			}
 			if files, err := os.ReadDir(config.TLS.Dir); err != nil || len(files) != 1 {
@@ -322,8 +340,10 @@ func authorities(t *testing.T) *identity.Identity {
 		t.Fatal(err)
 	}
 	authority := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, IsCA: true,
+		BasicConstraintsValid: true,
+		NotBefore:             time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, authority, authority, key.Public(), key)
 	if err != nil {

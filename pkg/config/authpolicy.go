@@ -16,8 +16,10 @@ import (
 )
 
 var authPolicyKind = Kind{
-	Name:    resource.KindAuthPolicy,
-	Example: `{"spec": {"jwt": {"keys": [{"kid": "2026-11", "algorithm": "HS256", "secret": "example only: 32 random bytes or more"}], "issuers": ["https://id.example.com"], "audiences": ["shop"]}, "exempt_paths": [{"path": "/public", "prefix": true}]}}`,
+	Name: resource.KindAuthPolicy,
+	Example: `{"spec": {"jwt": {"keys": [{"kid": "2026-11", "algorithm": "HS256", "secret": "example only: 32 random ` +
+		`bytes or more"}], "issuers": ["https://id.example.com"], "audiences": ["shop"]}, "exempt_paths": [{"path": ` +
+		`"/public", "prefix": true}]}}`,
 	references: func(o *resource.Object, r *refs) {
 		r.add(resource.KindService, authPolicyOf(o).GetJwt().GetRemoteJwks().GetService(), "$.jwt.remote_jwks.service")
 	},
@@ -49,8 +51,8 @@ const NoPolicy = "none"
 // KeyPath is where a policy's key stands in its spec.
 func KeyPath(i int) string { return fmt.Sprintf("$.jwt.keys[%d]", i) }
 
-// SecretFields are the fields for which the secrets of a policy's keys are sealed ([resource.Secret]), by key: one opens for
-// no other kid.
+// SecretFields are the fields for which the secrets of a policy's keys are sealed ([resource.Secret]), by key: one
+// opens for no other kid.
 func SecretFields(p *configv1.AuthPolicy) map[*configv1.JwtKey]string {
 	out := map[*configv1.JwtKey]string{}
 	for _, s := range resource.Secrets(p) {
@@ -130,7 +132,8 @@ func checkSecret(k *configv1.JwtKey) string {
 		return err.Error() + ", as encoding says; correct one of the two"
 	}
 	if len(raw) < HashSize(k) {
-		return fmt.Sprintf("has %d bytes; %s needs at least %d, or it can be guessed from one token (openssl rand -hex 32 makes 64)", len(raw), k.GetAlgorithm(), HashSize(k))
+		return fmt.Sprintf("has %d bytes; %s needs at least %d, or it can be guessed from one token (openssl rand -hex 32 "+
+			"makes 64)", len(raw), k.GetAlgorithm(), HashSize(k))
 	}
 	return ""
 }
@@ -150,13 +153,15 @@ func policyCredentials(o *resource.Object, open func(sealed, field string) strin
 		if k.GetSecret() != "" { // the same one is another text after SECRET_KEY was changed
 			secret = open(k.GetSecret(), fields[k])
 		}
-		add(KeyPath(i), "", fmt.Sprintf("the key %q that signs tokens", k.GetKid()), "key", k.GetKid(), k.GetPublicKey(), k.GetEncoding().String(), secret)
+		add(KeyPath(i), "", fmt.Sprintf("the key %q that signs tokens", k.GetKid()), "key", k.GetKid(), k.GetPublicKey(),
+			k.GetEncoding().String(), secret)
 	}
 	if s := m.GetJwt().GetJwks(); s != "" {
 		add("$.jwt.jwks", "", "the key set that signs tokens", "jwks", s)
 	}
 	if r := m.GetJwt().GetRemoteJwks(); r != nil {
-		add("$.jwt.remote_jwks", "", fmt.Sprintf("the key set of service %q", r.GetService()), "remote", r.GetService(), r.GetPath(), r.GetHost())
+		add("$.jwt.remote_jwks", "", fmt.Sprintf("the key set of service %q", r.GetService()), "remote", r.GetService(),
+			r.GetPath(), r.GetHost())
 	}
 	return out
 }
@@ -173,12 +178,14 @@ func powerless(o *resource.Object) []Problem {
 				subject = strings.Fields(token.GetSubject())
 			}
 			met := slices.Equal(c.GetClaim(), []string{"sub"}) && token.GetSubject() != "" &&
-				(len(c.GetValues()) == 0 || slices.ContainsFunc(subject, func(s string) bool { return slices.Contains(c.GetValues(), s) }))
+				(len(c.GetValues()) == 0 ||
+					slices.ContainsFunc(subject, func(s string) bool { return slices.Contains(c.GetValues(), s) }))
 			if met {
 				continue
 			}
 			out = append(out, problem(o, fmt.Sprintf("$.tokens[%d]", i), "auth_policy.powerless_token",
-				"token %q is always answered 403: the policy requires the claim %s, and an opaque token has only its subject, as sub; "+
+				"token %q is always answered 403: the policy requires the claim %s, and an opaque token has only its "+
+					"subject, as sub; "+
 					"give the tokens a policy of their own", token.GetName(), strings.Join(c.GetClaim(), ".")))
 			break
 		}

@@ -57,7 +57,8 @@ var certificateKind = Kind{
 	Credentials: func(o *resource.Object, _ func(sealed, field string) string) []Credential {
 		m := certificateOf(o)
 		return []Credential{{
-			Path: "$.chain", What: "the certificate of " + cmp.Or(m.GetFacts().GetFingerprint(), "an authority"), ID: m.GetChain(),
+			Path: "$.chain", What: "the certificate of " + cmp.Or(m.GetFacts().GetFingerprint(), "an authority"),
+			ID: m.GetChain(),
 		}}
 	},
 	Warn: warnCertificate,
@@ -132,12 +133,14 @@ func (s *State) checkCertificate(change Change) []Problem {
 		return nil
 	}
 	if len(servername.Gateways(c)) > 0 {
-		return []Problem{problem(o, "$.private_key", "certificate.key", "is missing, and the gateways that this certificate names are to present it; give it")}
+		return []Problem{problem(o, "$.private_key", "certificate.key", "is missing, and the gateways that this "+
+			"certificate names are to present it; give it")}
 	}
 	for _, user := range s.Users(o.Ref()) {
 		u := s.Get(user)
 		if u != nil && slices.ContainsFunc(References(u), func(r Reference) bool { return r.To == o.Ref() && !r.Trusted }) {
-			return []Problem{problem(o, "$.private_key", "certificate.key", "is missing, and %s presents this certificate; give it", user)}
+			return []Problem{problem(o, "$.private_key", "certificate.key", "is missing, and %s presents this certificate; "+
+				"give it", user)}
 		}
 	}
 	return nil
@@ -156,7 +159,8 @@ func (s *State) checkLast(c Change) []Problem {
 					c.Before,
 					"$.gateways",
 					"reference.in_use",
-					"was the last certificate of the https listener %q of gateway %q, which needs one; have another one name it first or in the same apply",
+					"was the last certificate of the https listener %q of gateway %q, which needs one; have another one name it "+
+						"first or in the same apply",
 					l.GetName(),
 					name,
 				)

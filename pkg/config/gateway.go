@@ -89,10 +89,12 @@ func (s *State) checkGateway(c Change) []Problem {
 	names, ports := map[string]bool{}, map[uint32]bool{}
 	for i, l := range gatewayOf(o).GetListeners() {
 		if names[l.GetName()] {
-			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d].name", i), "gateway.listener", "is the name of two listeners"))
+			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d].name", i), "gateway.listener",
+				"is the name of two listeners"))
 		}
 		if ports[l.GetPort()] {
-			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d].port", i), "gateway.listener", "is the port of two listeners"))
+			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d].port", i), "gateway.listener",
+				"is the port of two listeners"))
 		}
 		names[l.GetName()], ports[l.GetPort()] = true, true
 		tls := l.GetProtocol() == configv1.Listener_https
@@ -105,7 +107,8 @@ func (s *State) checkGateway(c Change) []Problem {
 			))
 		}
 		if !tls && (len(l.GetCertificates()) > 0 || len(l.GetClientAuth()) > 0) {
-			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d].protocol", i), "gateway.certificates", "must be https for certificates to have an effect"))
+			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d].protocol", i), "gateway.certificates",
+				"must be https for certificates to have an effect"))
 		}
 	}
 	for _, l := range gatewayOf(c.Before).GetListeners() {
@@ -114,8 +117,8 @@ func (s *State) checkGateway(c Change) []Problem {
 	return out
 }
 
-// lockedOut warns of a gateway that keeps none of its keys: its Envoys lose their streams at once, serve what they have, and
-// get nothing new.
+// lockedOut warns of a gateway that keeps none of its keys: its Envoys lose their streams at once, serve what they
+// have, and get nothing new.
 func lockedOut(x Change) []Problem {
 	if x.Before == nil || x.After == nil {
 		return nil
@@ -131,7 +134,8 @@ func lockedOut(x Change) []Problem {
 			return nil
 		}
 	}
-	message := "keeps none of the api_keys that it had: an Envoy that shows one of those is refused from now on, and keeps " +
+	message := "keeps none of the api_keys that it had: an Envoy that shows one of those is refused from " +
+		"now on, and keeps " +
 		"what it serves; have both the old and the new keys until every Envoy shows a new one"
 	switch {
 	case len(before) == 0 && len(after) == 0:

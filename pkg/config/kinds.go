@@ -9,15 +9,15 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// Kind is what there is to say of a kind of resource beside its schema. One file of this package says it; what it leaves
-// out does not concern the kind.
+// Kind is what there is to say of a kind of resource beside its schema. One file of this package says it; what it
+// leaves out does not concern the kind.
 type Kind struct {
 	// Name is that of its message in the schema.
 	Name string
 	// Example is a body that makes one, in JSON. Those of all kinds refer to each other as web.
 	Example string
-	// Traffic says that editors may write it. A kind that does not say so needs an operator: a gateway, for instance, hands
-	// every private key and secret to whoever knows one of its api_keys.
+	// Traffic says that editors may write it. A kind that does not say so needs an operator: a gateway, for instance,
+	// hands every private key and secret to whoever knows one of its api_keys.
 	Traffic bool
 	// Apart is a field that belongs to the place: a write that leaves it out keeps it, and an export leaves it out.
 	Apart string
@@ -36,8 +36,8 @@ type Kind struct {
 	Reach func(o *resource.Object) Reach
 	// Credentials are the secrets in an object by which somebody is let in. open decrypts a sealed secret of it.
 	Credentials func(o *resource.Object, open func(sealed, field string) string) []Credential
-	// Secret says of a secret that is sealed, by the message that has it, whether there can be one, and if it is needed, why,
-	// in words that go after "is missing"; "" where it is not. Without it there can, and is not.
+	// Secret says of a secret that is sealed, by the message that has it, whether there can be one, and if it is needed,
+	// why, in words that go after "is missing"; "" where it is not. Without it there can, and is not.
 	Secret func(holder proto.Message) (can bool, needed string)
 	// Secrets looks at the secrets of a write, and writes what the server says of them.
 	Secrets func(w *SecretWrite)

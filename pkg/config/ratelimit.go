@@ -29,7 +29,10 @@ var rateLimitKind = Kind{
 	Nodes:    func(o *resource.Object) map[string]string { return rateLimitOf(o).GetNodeSelector() },
 	// Its packets are counted by nodes, and a node does not tell a gateway's packets from another's.
 	Reach: func(*resource.Object) Reach {
-		return Reach{EveryGateway: &Why{"$", "holds for nodes, whatever gateways are on them"}, EveryHost: &Why{"$", "holds for every host"}}
+		return Reach{
+			EveryGateway: &Why{"$", "holds for nodes, whatever gateways are on them"},
+			EveryHost:    &Why{"$", "holds for every host"},
+		}
 	},
 }
 
@@ -127,7 +130,8 @@ func (s *State) checkRateLimit(o *resource.Object, p *configv1.RateLimitPolicy) 
 	for prefix, i := range c.list("deny", p.GetDeny()) {
 		at := fmt.Sprintf("$.deny[%d]", i)
 		if prefix.Bits() == 0 {
-			c.add(at, "is everyone: no client could reach the nodes any more; name the networks to deny, or give a policy without cidrs a low packets_per_second")
+			c.add(at, "is everyone: no client could reach the nodes any more; name the networks to deny, or give a policy "+
+				"without cidrs a low packets_per_second")
 		}
 		if _, both := allowed[prefix]; both {
 			c.add(at, "stands under allow as well; keep one")
@@ -146,13 +150,15 @@ func (s *State) checkRateLimit(o *resource.Object, p *configv1.RateLimitPolicy) 
 			if len(p.GetCidrs()) == 0 {
 				c.add(
 					"$.cidrs",
-					"are empty, and so are those of policy %q: which of the two limits everyone else would be chance; give one of them cidrs, or node selectors that exclude each other",
+					"are empty, and so are those of policy %q: which of the two limits everyone else would be chance; give one of "+
+						"them cidrs, or node selectors that exclude each other",
 					rival.Name,
 				)
 			} else {
 				c.add(
 					fmt.Sprintf("$.cidrs[%d]", i),
-					"%s is already limited by policy %q; remove it from one of them, or give them node selectors that exclude each other",
+					"%s is already limited by policy %q; remove it from one of them, or give them node selectors that "+
+						"exclude each other",
 					prefix,
 					rival.Name,
 				)
@@ -166,7 +172,8 @@ func (s *State) checkRateLimit(o *resource.Object, p *configv1.RateLimitPolicy) 
 	if p.GetIpv6PrefixLength() > 0 {
 		for _, name := range s.Names(resource.KindRateLimit) {
 			r := rateLimitOf(s.Get(resource.Ref{Kind: resource.KindRateLimit, Name: name}))
-			if r.GetIpv6PrefixLength() > 0 && r.GetIpv6PrefixLength() != p.GetIpv6PrefixLength() && meet(p.GetNodeSelector(), r.GetNodeSelector()) {
+			if r.GetIpv6PrefixLength() > 0 && r.GetIpv6PrefixLength() != p.GetIpv6PrefixLength() &&
+				meet(p.GetNodeSelector(), r.GetNodeSelector()) {
 				c.add(
 					"$.ipv6_prefix_length",
 					"is %d, but policy %q, which can select the same nodes, states %d; a node has one length",
@@ -186,7 +193,8 @@ func rivals(a, b *configv1.RateLimitPolicy) bool {
 	if a.GetPacketsPerSecond() > 0 && b.GetPacketsPerSecond() > 0 && meet(a.GetNodeSelector(), b.GetNodeSelector()) {
 		return true
 	}
-	return a.GetRequestsPerSecond() > 0 && b.GetRequestsPerSecond() > 0 && (len(a.GetGateways()) == 0 || len(b.GetGateways()) == 0 ||
+	return a.GetRequestsPerSecond() > 0 && b.GetRequestsPerSecond() > 0 && (len(a.GetGateways()) == 0 ||
+		len(b.GetGateways()) == 0 ||
 		slices.ContainsFunc(a.GetGateways(), func(g string) bool { return slices.Contains(b.GetGateways(), g) }))
 }
 
@@ -223,7 +231,8 @@ func (c *limitCheck) list(field string, list []string) map[netip.Prefix]int {
 func (c *limitCheck) effects(p *configv1.RateLimitPolicy) {
 	packets, requests := p.GetPacketsPerSecond() > 0, p.GetRequestsPerSecond() > 0
 	f := p.GetFilters()
-	filters := f.GetTcpFlags() || f.GetLand() || f.GetBadLengths() || f.GetFragments() || len(f.GetAmplificationPorts()) > 0
+	filters := f.GetTcpFlags() || f.GetLand() || f.GetBadLengths() || f.GetFragments() ||
+		len(f.GetAmplificationPorts()) > 0
 	if !packets && !requests && !filters && !p.GetSynCookies() && len(p.GetAllow()) == 0 && len(p.GetDeny()) == 0 {
 		c.add("$", "does nothing; state packets_per_second, requests_per_second, allow, deny, filters or syn_cookies")
 		return

@@ -161,7 +161,10 @@ func matchKey(r *configv1.Route) string {
 	}
 	methods := slices.Clone(r.GetMethods())
 	slices.Sort(methods)
-	only := &configv1.Route{Path: r.GetPath(), Methods: methods, Headers: byName(r.GetHeaders(), true), Query: byName(r.GetQuery(), false)}
+	only := &configv1.Route{
+		Path: r.GetPath(), Methods: methods, Headers: byName(r.GetHeaders(), true),
+		Query: byName(r.GetQuery(), false),
+	}
 	if only.Path == nil {
 		only.Path = &configv1.PathMatch{Match: &configv1.PathMatch_Prefix{Prefix: "/"}}
 	}

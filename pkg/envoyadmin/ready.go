@@ -95,8 +95,8 @@ func (e Envoy) unconnected(ctx context.Context) (Cause, string) {
 // closed is Envoy's line about the end of a stream, with its code and text.
 var closed = regexp.MustCompile(`gRPC config stream (?:to \S+ )?closed(?: since \d+s ago)?: (\d+), (.*)`)
 
-// streamEnd is gRPC's code and text of the last end of Envoy's stream that a log tells of; both are "" where it tells of
-// none. The line is a warning of the logger "config".
+// streamEnd is gRPC's code and text of the last end of Envoy's stream that a log tells of; both are "" where it tells
+// of none. The line is a warning of the logger "config".
 func streamEnd(log []byte) (code, text string) {
 	log = log[:bytes.LastIndexByte(log, '\n')+1] // the last line may not be whole yet
 	all := closed.FindAllSubmatch(log, -1)

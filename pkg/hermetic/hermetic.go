@@ -14,9 +14,12 @@ import (
 var kept = []string{
 	"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TERM", "XDG_CACHE_HOME", "XDG_CONFIG_HOME",
 	"GO*", "CGO_*", "CC", "CARGO_*", "RUSTUP_*", "PIP_*", "PYENV_*", // of toolchains
-	"SSL_CERT_*", "*_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", // of what fetches
+	// of what fetches
+	"SSL_CERT_*", "*_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy",
 	"DOCKER_*", "MARCHPROXY_ENGINE_DIR", // of the engine that is used
-	"MARCHPROXY_CACHE", "MARCHPROXY_CONFIGURATIONS", "MARCHPROXY_TEXTS", "MARCHPROXY_PGTEST_URL", "MARCHPROXY_DISKTEST", "PORTTEST_CHILD", // the tests' own
+	// the tests' own
+	"MARCHPROXY_CACHE", "MARCHPROXY_CONFIGURATIONS", "MARCHPROXY_TEXTS", "MARCHPROXY_PGTEST_URL", "MARCHPROXY_DISKTEST",
+	"PORTTEST_CHILD",
 }
 
 // direct are the addresses of tests, to which no proxy leads: those of loopback and of benchmarks (RFC 2544).

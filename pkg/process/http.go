@@ -14,8 +14,8 @@ import (
 )
 
 // ServeHTTP serves until the context ends, and returns when nothing is served any more: requests in flight have a grace
-// to end, and what is still open after it is cut off. A request's headers are 64 KiB at most and come within ten seconds,
-// and read is for the whole request.
+// to end, and what is still open after it is cut off. A request's headers are 64 KiB at most and come within ten
+// seconds, and read is for the whole request.
 func ServeHTTP(ctx context.Context, lis net.Listener, h http.Handler, read, grace time.Duration) error {
 	busy := &inFlight{conns: map[net.Conn]bool{}}
 	s := &http.Server{
@@ -46,8 +46,8 @@ func ServeHTTP(ctx context.Context, lis net.Listener, h http.Handler, read, grac
 
 type stopping struct{}
 
-// Stopping is closed when the server is being stopped that has a request's context: an answer that has no end of its own
-// ends then, and does not wait to be cut off. It is nil where [ServeHTTP] does not serve.
+// Stopping is closed when the server is being stopped that has a request's context: an answer that has no end of its
+// own ends then, and does not wait to be cut off. It is nil where [ServeHTTP] does not serve.
 func Stopping(ctx context.Context) <-chan struct{} {
 	c, _ := ctx.Value(stopping{}).(<-chan struct{})
 	return c
@@ -88,7 +88,8 @@ func (f *inFlight) await(ctx context.Context) {
 	}
 }
 
-// unlessHandshake leaves out handshakes that failed, of which any client can make as many as it likes: they would fill the log.
+// unlessHandshake leaves out handshakes that failed, of which any client can make as many as it likes: they would fill
+// the log.
 type unlessHandshake struct{ io.Writer }
 
 // Write implements [io.Writer].

@@ -13,8 +13,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
-// TestServeHTTP: a server that is stopped answers what it was asked before, and then it has ended: a connection without a
-// request does not hold it up, an answer without end is told, and a request that takes too long is cut off.
+// TestServeHTTP: a server that is stopped answers what it was asked before, and then it has ended: a connection without
+// a request does not hold it up, an answer without end is told, and a request that takes too long is cut off.
 func TestServeHTTP(t *testing.T) {
 	entered, leave := make(chan struct{}, 10), make(chan struct{})
 	mux := http.NewServeMux()

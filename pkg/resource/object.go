@@ -152,8 +152,8 @@ func (o *Object) Message() proto.Message {
 	return m
 }
 
-// Spec is an object's spec as its kind has it, such as Spec[*configv1.Route]; nil, whose fields are all unset, where there
-// is no object. It panics for another kind's type, and as [Object.Message] does.
+// Spec is an object's spec as its kind has it, such as Spec[*configv1.Route]; nil, whose fields are all unset, where
+// there is no object. It panics for another kind's type, and as [Object.Message] does.
 func Spec[M proto.Message](o *Object) (m M) {
 	if o != nil {
 		m = o.Message().(M)

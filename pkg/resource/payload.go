@@ -51,9 +51,9 @@ func (o *Object) encode() []byte {
 	return append(b, '}')
 }
 
-// scan reads a payload in the form in which encode writes it, with nothing escaped and no labels, as most are: a start reads
-// all that there is, and encoding/json reads each of them twice. It returns nil for what it leaves to encoding/json, whatever
-// is wrong with a payload included.
+// scan reads a payload in the form in which encode writes it, with nothing escaped and no labels, as most are: a start
+// reads all that there is, and encoding/json reads each of them twice. It returns nil for what it leaves to
+// encoding/json, whatever is wrong with a payload included.
 func scan(payload []byte) *Object {
 	o := &Object{payload: payload}
 	rest, ok := bytes.CutPrefix(payload, []byte(`{"kind":`))

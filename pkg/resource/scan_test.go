@@ -50,24 +50,32 @@ func plain(t testing.TB) []byte {
 	return o.Payload()
 }
 
-// TestParsePayloadIsJSON: however a payload was damaged, and whichever members it lacks, it is read as encoding/json reads
-// it, or refused as that refuses it.
+// TestParsePayloadIsJSON: however a payload was damaged, and whichever members it lacks, it is read as encoding/json
+// reads it, or refused as that refuses it.
 func TestParsePayloadIsJSON(t *testing.T) {
 	whole := plain(t)
 	var all [][]byte
 	for i := range whole {
 		all = append(all, whole[:i], whole[i:], slices.Concat(whole[:i], whole[i+1:]))
-		for _, c := range []string{`"`, `\`, `\n`, `{`, `}`, `}}`, `,`, `:`, `0`, `-`, ` `, "\x01", "\x7f", "\xff", "ü", `"a":{},`, `,"revision":7`, `,"deleted":true`} {
+		for _, c := range []string{
+			`"`, `\`, `\n`, `{`, `}`, `}}`, `,`, `:`, `0`, `-`, ` `, "\x01", "\x7f", "\xff", "ü",
+			`"a":{},`, `,"revision":7`, `,"deleted":true`,
+		} {
 			all = append(all, slices.Concat(whole[:i], []byte(c), whole[i:]), slices.Concat(whole[:i], []byte(c), whole[i+1:]))
 		}
 	}
 	for _, some := range []string{
-		`{"kind":"Route","name":"r","spec":{}}`, `{"kind":"Route","spec":{}}`, `{"kind":"Route","name":"","uid":"","spec":{}}`,
+		`{"kind":"Route","name":"r","spec":{}}`, `{"kind":"Route","spec":{}}`,
+		`{"kind":"Route","name":"","uid":"","spec":{}}`,
 		`{"kind":"Route","name":"r","revision":0,"spec":{}}`, `{"kind":"Route","name":"r","revision":01,"spec":{}}`,
-		`{"kind":"Route","name":"r","revision":-5,"spec":{}}`, `{"kind":"Route","name":"r","revision":99999999999999999999,"spec":{}}`,
-		`{"kind":"Route","name":"r","revision":,"spec":{}}`, `{"kind":"Route","name":"r","revision":5}`, `{"kind":"Route","name":"r"}`,
-		`{"kind":"Route","name":"r","spec":{},"spec":{}}`, `{"kind":"Route","name":"r","spec":{} }`, `{"kind":"Nothing","name":"r","spec":{}}`,
-		`{"kind":"Route","name":"r","deleted":true}`, `{"kind":"Route","name":"r","labels":{"a":"b"},"spec":{}}`, `{"kind":"Route","name":"r","spec":{}}}`,
+		`{"kind":"Route","name":"r","revision":-5,"spec":{}}`,
+		`{"kind":"Route","name":"r","revision":99999999999999999999,"spec":{}}`,
+		`{"kind":"Route","name":"r","revision":,"spec":{}}`, `{"kind":"Route","name":"r","revision":5}`,
+		`{"kind":"Route","name":"r"}`,
+		`{"kind":"Route","name":"r","spec":{},"spec":{}}`, `{"kind":"Route","name":"r","spec":{} }`,
+		`{"kind":"Nothing","name":"r","spec":{}}`,
+		`{"kind":"Route","name":"r","deleted":true}`, `{"kind":"Route","name":"r","labels":{"a":"b"},"spec":{}}`,
+		`{"kind":"Route","name":"r","spec":{}}}`,
 	} {
 		all = append(all, []byte(some))
 	}

@@ -89,19 +89,24 @@ func (o *once) first(caller, body string, now time.Time) bool {
 func open(box *seal.Box, taken *once, sealed string, body []byte, now time.Time) (Request, error) {
 	raw, err := box.Open(sealed, "rpc", digest(body), "caller")
 	if err != nil {
-		return Request{}, errors.New("the caller is not sealed with this SECRET_KEY for this request: give the xDS server the api's")
+		return Request{}, errors.New("the caller is not sealed with this SECRET_KEY for this request: give the xDS " +
+			"server the api's")
 	}
 	var c caller
 	if err := json.Unmarshal([]byte(raw), &c); err != nil {
 		return Request{}, fmt.Errorf("the caller cannot be read: %w", err)
 	}
 	if d := now.Sub(c.At); d > sealedFor || d < -sealedFor {
-		return Request{}, fmt.Errorf("the request is %v old by the api's clock; it is taken for %v: see to both clocks", d.Round(time.Second), sealedFor)
+		return Request{}, fmt.Errorf("the request is %v old by the api's clock; it is taken for %v: see to both clocks",
+			d.Round(time.Second), sealedFor)
 	}
 	if !taken.first(raw, digest(body), now) {
 		return Request{}, errors.New("this very request was answered before; ask again instead of sending it again")
 	}
-	return Request{Body: body, Authorization: c.Authorization, Remote: c.Remote, Wait: c.Wait, Ask: c.Ask, Traceparent: c.Traceparent}, nil
+	return Request{
+		Body: body, Authorization: c.Authorization, Remote: c.Remote, Wait: c.Wait, Ask: c.Ask,
+		Traceparent: c.Traceparent,
+	}, nil
 }
 
 func digest(body []byte) string {
@@ -161,7 +166,8 @@ func Serve(ctx context.Context, nc *nats.Conn, box *seal.Box, answer func(contex
 		go func() {
 			body, err := unpack(m)
 			if err != nil {
-				respond(m, Reply{Status: http.StatusBadRequest, Body: problem(http.StatusBadRequest, "the request cannot be read: "+err.Error())})
+				respond(m, Reply{Status: http.StatusBadRequest, Body: problem(http.StatusBadRequest, "the request cannot be read: "+
+					err.Error())})
 				return
 			}
 			r, err := open(box, taken, m.Header.Get(headerCaller), body, time.Now())
@@ -190,7 +196,8 @@ func respond(m *nats.Msg, r Reply) {
 		return m.RespondMsg(out)
 	}
 	if err := send(r); errors.Is(err, nats.ErrMaxPayload) {
-		_ = send(Reply{http.StatusInternalServerError, problem(http.StatusInternalServerError, fmt.Sprintf("the api answered %d, in more bytes than NATS's max_payload; raise it", r.Status))})
+		_ = send(Reply{http.StatusInternalServerError, problem(http.StatusInternalServerError,
+			fmt.Sprintf("the api answered %d, in more bytes than NATS's max_payload; raise it", r.Status))})
 	} // otherwise the asker has gone, or NATS: it will time out and say so
 }
 

@@ -45,7 +45,10 @@ func serve(t *testing.T, s *natstest.Server, answer func(context.Context, rpc.Re
 }
 
 func echo(_ context.Context, r rpc.Request) rpc.Reply {
-	return rpc.Reply{Status: 201, Body: []byte(strings.Join([]string{string(r.Body), r.Authorization, r.Remote, r.Wait.String()}, "|"))}
+	return rpc.Reply{
+		Status: 201,
+		Body:   []byte(strings.Join([]string{string(r.Body), r.Authorization, r.Remote, r.Wait.String()}, "|")),
+	}
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -56,9 +59,13 @@ func TestRoundTrip(t *testing.T) {
 		r    rpc.Request
 		want string
 	}{
-		{rpc.Request{Body: []byte(`{"a":1}`), Authorization: "Bearer x", Remote: "1.2.3.4:5", Wait: 1500 * time.Millisecond}, `{"a":1}|Bearer x|1.2.3.4:5|1.5s`},
+		{
+			rpc.Request{Body: []byte(`{"a":1}`), Authorization: "Bearer x", Remote: "1.2.3.4:5", Wait: 1500 * time.Millisecond},
+			`{"a":1}|Bearer x|1.2.3.4:5|1.5s`,
+		},
 		{rpc.Request{}, `|||0s`},
-		{rpc.Request{Body: []byte(strings.Repeat("many words ", 1_000_000))}, strings.Repeat("many words ", 1_000_000) + `|||0s`},
+		{rpc.Request{Body: []byte(strings.Repeat("many words ", 1_000_000))}, strings.Repeat("many words ", 1_000_000) +
+			`|||0s`},
 	} {
 		got, err := rpc.Apply(t.Context(), nc, box(t), c.r)
 		if err != nil || got.Status != 201 || string(got.Body) != c.want {

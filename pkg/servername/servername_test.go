@@ -118,7 +118,10 @@ func (r *random) gateway() *resource.Object {
 		hosts := r.some(serverNames, 4)
 		for len(hosts) > 0 && r.IntN(2) == 0 {
 			n := 1 + r.IntN(len(hosts))
-			l.ClientAuth = append(l.ClientAuth, &configv1.ClientAuth{Hosts: hosts[:n], CaCertificate: []string{"ca", "cb"}[r.IntN(2)], Certificates: r.some(certNames, 1)})
+			l.ClientAuth = append(l.ClientAuth, &configv1.ClientAuth{
+				Hosts:         hosts[:n],
+				CaCertificate: []string{"ca", "cb"}[r.IntN(2)], Certificates: r.some(certNames, 1),
+			})
 			hosts = hosts[n:]
 		}
 		g.Listeners = append(g.Listeners, l)
@@ -139,7 +142,10 @@ type mirror struct {
 func (m *mirror) follow(x *servername.Index) {
 	names, ok := x.Since(m.seen)
 	if !ok || x != m.of {
-		*m = mirror{of: x, onDemand: map[string]string{}, versions: map[string]uint64{}, chains: map[string][]servername.Chain{}, first: map[string][]string{}}
+		*m = mirror{
+			of: x, onDemand: map[string]string{}, versions: map[string]uint64{},
+			chains: map[string][]servername.Chain{}, first: map[string][]string{},
+		}
 		names = slices.Collect(x.AllOnDemand)
 	}
 	m.seen = x.Now()
@@ -155,9 +161,9 @@ func (m *mirror) follow(x *servername.Index) {
 	}
 }
 
-// TestIndexIsWhatTheRulesSay: after random changes of certificates and gateways, some taken back, what the index has kept
-// up to date is what the rules say from scratch, an index made from scratch, and what a reader has that follows what
-// the index says has changed; and a snapshot says which chains are gone.
+// TestIndexIsWhatTheRulesSay: after random changes of certificates and gateways, some taken back, what the index has
+// kept up to date is what the rules say from scratch, an index made from scratch, and what a reader has that follows
+// what the index says has changed; and a snapshot says which chains are gone.
 func TestIndexIsWhatTheRulesSay(t *testing.T) {
 	i := newIssuer(t)
 	seeds := uint64(40)
@@ -252,7 +258,10 @@ func check(t *testing.T, st *config.State, gateway string, x *servername.Index, 
 		spec = o.Message().(*configv1.Gateway)
 	}
 	fresh := x.With(spec)
-	for what, got := range map[string]map[string]string{"the index": of(x), "from scratch": of(fresh), "a reader": m.onDemand} {
+	for what, got := range map[string]map[string]string{
+		"the index": of(x), "from scratch": of(fresh),
+		"a reader": m.onDemand,
+	} {
 		if !maps.Equal(got, onDemand) {
 			t.Errorf("%s: on demand are %v, want %v", what, got, onDemand)
 		}

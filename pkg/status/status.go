@@ -235,7 +235,9 @@ func (s XdsStatus) Lags(p ProxyStatus) (LaggingEnvoy, bool) {
 
 // Report publishes what current returns whenever changed is signalled, and at each heartbeat, until the
 // context ends; then once more, as stopping. What is not urgent may come a little later.
-func Report[M report[M]](ctx context.Context, nc *nats.Conn, changed <-chan struct{}, current func(now time.Time) M) error {
+func Report[M report[M]](
+	ctx context.Context, nc *nats.Conn, changed <-chan struct{}, current func(now time.Time) M,
+) error {
 	beat := time.NewTicker(Heartbeat)
 	defer beat.Stop()
 	for now := current(time.Now()); ; {

@@ -16,8 +16,8 @@ type Progress struct {
 	Since       time.Time
 }
 
-// meter says how far a consumer is that is behind for long ([status.Long]), and again each such time: it reads, or takes
-// over what it has read.
+// meter says how far a consumer is that is behind for long ([status.Long]), and again each such time: it reads, or
+// takes over what it has read.
 type meter struct {
 	log   *zap.Logger
 	tell  func(*Progress)

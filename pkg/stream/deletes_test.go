@@ -24,8 +24,9 @@ import (
 func older(t *testing.T, js jetstream.JetStream) {
 	t.Helper()
 	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
-		Name: stream.Name, Subjects: []string{stream.SubjectPrefix + ">"}, Storage: jetstream.FileStorage, MaxMsgsPerSubject: 8,
-		Duplicates: 2 * time.Minute, AllowAtomicPublish: true, AllowMsgTTL: true, AllowRollup: true, AllowDirect: true,
+		Name: stream.Name, Subjects: []string{stream.SubjectPrefix + ">"}, Storage: jetstream.FileStorage,
+		MaxMsgsPerSubject: 8,
+		Duplicates:        2 * time.Minute, AllowAtomicPublish: true, AllowMsgTTL: true, AllowRollup: true, AllowDirect: true,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -167,7 +168,10 @@ func TestMigrates(t *testing.T) {
 	s := natstest.Start(t)
 	_, js := s.Connect()
 	older(t, js)
-	m := &model{t: t, pub: stream.NewPublisher(js), epoch: epoch, objects: map[resource.Ref]*resource.Object{}, states: map[string]payloads{}}
+	m := &model{
+		t: t, pub: stream.NewPublisher(js), epoch: epoch, objects: map[resource.Ref]*resource.Object{},
+		states: map[string]payloads{},
+	}
 	for i := range 10 {
 		m.publish(m.change(services(40, fmt.Sprint(i)), resource.Ref{Kind: resource.KindRoute, Name: "never"}))
 		m.put(resource.KindRoute, "b", fmt.Sprint(i))
@@ -178,7 +182,11 @@ func TestMigrates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	durable, err := st.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "somebody", FilterSubject: stream.SubjectPrefix + ">", DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, AckPolicy: jetstream.AckAllPolicy})
+	durable, err := st.CreateConsumer(t.Context(), jetstream.ConsumerConfig{
+		Durable:       "somebody",
+		FilterSubject: stream.SubjectPrefix + ">", DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+		AckPolicy: jetstream.AckAllPolicy,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +290,10 @@ func TestReplaced(t *testing.T) {
 		if i%10 == 0 {
 			all = append(all, follow(t, s, m, stream.Options{}, slow))
 		}
-		m.publish(m.change(services(200, fmt.Sprint(i)), resource.Ref{Kind: resource.KindService, Name: fmt.Sprint("s", 300+i)}))
+		m.publish(m.change(services(200, fmt.Sprint(i)), resource.Ref{
+			Kind: resource.KindService,
+			Name: fmt.Sprint("s", 300+i),
+		}))
 		m.put(resource.KindService, fmt.Sprint("s", 350+i), fmt.Sprint(i))
 	}
 	<-begun

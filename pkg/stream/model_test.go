@@ -51,7 +51,10 @@ func newModel(t testing.TB, js jetstream.JetStream) *model {
 	if _, err := stream.Ensure(t.Context(), js); err != nil {
 		t.Fatal(err)
 	}
-	return &model{t: t, pub: stream.NewPublisher(js), epoch: epoch, objects: map[resource.Ref]*resource.Object{}, states: map[string]payloads{}}
+	return &model{
+		t: t, pub: stream.NewPublisher(js), epoch: epoch, objects: map[resource.Ref]*resource.Object{},
+		states: map[string]payloads{},
+	}
 }
 
 func object(t testing.TB, kind, name, text string, rev int64) *resource.Object {
@@ -61,9 +64,13 @@ func object(t testing.TB, kind, name, text string, rev int64) *resource.Object {
 	ref := resource.Ref{Kind: kind, Name: name}
 	switch kind {
 	case resource.KindRoute:
-		o, err = resource.New(ref, &configv1.Route{Hosts: []string{"a.example.com"}, DirectResponse: &configv1.DirectResponse{Status: 200, Body: text}})
+		o, err = resource.New(ref, &configv1.Route{Hosts: []string{"a.example.com"}, DirectResponse: &configv1.DirectResponse{
+			Status: 200, Body: text,
+		}})
 	case resource.KindService:
-		o, err = resource.New(ref, &configv1.Service{Endpoints: []*configv1.Endpoint{{Host: "127.0.0.1", Port: 8080, Zone: text}}})
+		o, err = resource.New(ref, &configv1.Service{
+			Endpoints: []*configv1.Endpoint{{Host: "127.0.0.1", Port: 8080, Zone: text}},
+		})
 	case resource.KindCertificate:
 		o, err = resource.New(ref, &configv1.Certificate{Chain: text})
 	default:
@@ -78,7 +85,10 @@ func object(t testing.TB, kind, name, text string, rev int64) *resource.Object {
 
 // commit makes the commit of the model's state.
 func (m *model) commit(objects []*resource.Object) resource.Commit {
-	c := resource.Commit{Epoch: m.epoch, Revision: m.rev, State: summary(maps.Values(m.objects)), Actor: "test", At: resource.Time(time.Now())}
+	c := resource.Commit{
+		Epoch: m.epoch, Revision: m.rev, State: summary(maps.Values(m.objects)), Actor: "test",
+		At: resource.Time(time.Now()),
+	}
 	for _, o := range objects {
 		c.Changes = append(c.Changes, resource.ChangedResource{Kind: o.Kind, Name: o.Name, Deleted: o.Deleted})
 	}
@@ -99,7 +109,9 @@ func summary(objects func(func(*resource.Object) bool)) map[string]resource.Kind
 }
 
 // change is one transaction of the model: texts by object, and what is deleted.
-func (m *model) change(put map[resource.Ref]string, del ...resource.Ref) (objects []*resource.Object, c resource.Commit) {
+func (m *model) change(
+	put map[resource.Ref]string, del ...resource.Ref,
+) (objects []*resource.Object, c resource.Commit) {
 	m.t.Helper()
 	m.rev++
 	for ref, text := range put {
@@ -244,7 +256,8 @@ func (c *consumer) take(u resource.Update) {
 		c.table[o.Ref()] = string(o.Payload())
 	}
 	if want := c.m.want(u.Commit, c.opt.Kinds); !maps.Equal(c.table, want) {
-		c.t.Errorf("at revision %d the consumer has %d objects that are not the state of that revision (%d objects)", u.Commit.Revision, len(c.table), len(want))
+		c.t.Errorf("at revision %d the consumer has %d objects that are not the state of that revision (%d objects)",
+			u.Commit.Revision, len(c.table), len(want))
 	}
 	c.last = u.Commit
 }

@@ -26,8 +26,8 @@ type Options struct {
 	Initial       []*resource.Object
 	InitialCommit resource.Commit
 	// Apart, where it is not "", makes a consumer of each kind, and one of the commits, whose names begin with it
-	// ([ConsumerName]). Such a consumer says its name and its one filter in the subject by which it is made, so that NATS can
-	// keep who follows some kinds from reading the others, also by other people's consumers.
+	// ([ConsumerName]). Such a consumer says its name and its one filter in the subject by which it is made, so that NATS
+	// can keep who follows some kinds from reading the others, also by other people's consumers.
 	Apart string
 	// OnUpdate takes an update. An error ends the replay.
 	OnUpdate func(resource.Update) error
@@ -211,9 +211,10 @@ func heartbeat(patience time.Duration) time.Duration {
 	return min(max(patience, 500*time.Millisecond), 10*time.Second)
 }
 
-// bearable is how many looks may find nothing new, though the stream has a later commit. A consumer that has no heartbeat
-// for twice its time ends by itself; one that has them, and no messages for longer, is dead. Less tells nothing: a busy
-// server answers a question while its consumers wait for their turn, and to begin again would only give it more to do.
+// bearable is how many looks may find nothing new, though the stream has a later commit. A consumer that has no
+// heartbeat for twice its time ends by itself; one that has them, and no messages for longer, is dead. Less tells
+// nothing: a busy server answers a question while its consumers wait for their turn, and to begin again would only give
+// it more to do.
 func bearable(patience time.Duration) int {
 	return 1 + int((2*heartbeat(patience)+patience-1)/patience)
 }
@@ -281,14 +282,16 @@ func (s *session) message(m jetstream.Msg) error {
 	}
 	e, err := s.entry(m.Subject(), m.Data())
 	if err != nil {
-		s.opt.Log.Warn("an event cannot be read; the state waits for a repair", zap.String("subject", m.Subject()), zap.Uint64("sequence", s.seq), zap.Error(err))
+		s.opt.Log.Warn("an event cannot be read; the state waits for a repair", zap.String("subject", m.Subject()),
+			zap.Uint64("sequence", s.seq), zap.Error(err))
 		return nil
 	}
 	s.next.put(e.Ref(), e)
 	if s.touched != nil {
 		s.touched[e.Ref()] = struct{}{}
 	}
-	if l := s.last; s.opt.Apart != "" && l != nil && pending == 0 && (l.Epoch != s.commit.Epoch || l.Revision != s.commit.Revision) {
+	if l := s.last; s.opt.Apart != "" && l != nil && pending == 0 && (l.Epoch != s.commit.Epoch ||
+		l.Revision != s.commit.Revision) {
 		return s.consider(*l, pending) // which came before this object
 	}
 	return nil
@@ -342,11 +345,13 @@ func (s *session) consider(c resource.Commit, pending uint64) error {
 	s.mismatch(false)
 	if s.started && c.Epoch == s.commit.Epoch && c.Revision < s.commit.Revision {
 		// An older copy of the stream: what is live is newer, and the relay will bring the stream up to it.
-		s.opt.Log.Warn("the stream is behind what is live; waiting for its repair", zap.Int64("stream", c.Revision), zap.Int64("live", s.commit.Revision))
+		s.opt.Log.Warn("the stream is behind what is live; waiting for its repair", zap.Int64("stream", c.Revision),
+			zap.Int64("live", s.commit.Revision))
 		return nil
 	}
 	u := resource.Update{Commit: c, Changed: s.changed()}
-	if s.touched != nil && len(u.Changed) == 0 && s.started && c.Epoch == s.commit.Epoch && c.Revision == s.commit.Revision {
+	if s.touched != nil && len(u.Changed) == 0 && s.started && c.Epoch == s.commit.Epoch &&
+		c.Revision == s.commit.Revision {
 		s.touched = map[resource.Ref]struct{}{}
 		return nil // a repair said again what we have
 	}

@@ -33,7 +33,8 @@ func TestMain(m *testing.M) {
 func shell(script string) *supervisor.Child {
 	return &supervisor.Child{
 		Command: func(context.Context) (*exec.Cmd, error) { return exec.Command("/bin/sh", "-c", script), nil },
-		Log:     supervisor.Through(&lines{}), Shortest: time.Millisecond, Longest: 4 * time.Millisecond, Grace: 10 * time.Second,
+		Log:     supervisor.Through(&lines{}), Shortest: time.Millisecond, Longest: 4 * time.Millisecond,
+		Grace: 10 * time.Second,
 	}
 }
 
@@ -91,10 +92,16 @@ func TestRestart(t *testing.T) {
 		command func() (*exec.Cmd, error)
 		err     string
 	}{
-		"status":     {func() (*exec.Cmd, error) { return exec.Command("/bin/sh", "-c", "exit 3"), nil }, "exit status 3"},
-		"signal":     {func() (*exec.Cmd, error) { return exec.Command("/bin/sh", "-c", "kill -9 $$"), nil }, "signal: killed"},
-		"status 0":   {func() (*exec.Cmd, error) { return exec.Command("/bin/true"), nil }, "it exited by itself"},
-		"no program": {func() (*exec.Cmd, error) { return exec.Command("/no/program"), nil }, "fork/exec /no/program: no such file or directory"},
+		"status": {func() (*exec.Cmd, error) { return exec.Command("/bin/sh", "-c", "exit 3"), nil }, "exit status 3"},
+		"signal": {
+			func() (*exec.Cmd, error) { return exec.Command("/bin/sh", "-c", "kill -9 $$"), nil },
+			"signal: killed",
+		},
+		"status 0": {func() (*exec.Cmd, error) { return exec.Command("/bin/true"), nil }, "it exited by itself"},
+		"no program": {
+			func() (*exec.Cmd, error) { return exec.Command("/no/program"), nil },
+			"fork/exec /no/program: no such file or directory",
+		},
 		"no command": {func() (*exec.Cmd, error) { return nil, lost }, lost.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -169,8 +176,8 @@ func TestRunning(t *testing.T) {
 	}
 }
 
-// TestStop: a child is asked to end and what it has started is not: that is its own business. A child that does not hear
-// is told of, and is killed when it had its time, with all of its group.
+// TestStop: a child is asked to end and what it has started is not: that is its own business. A child that does not
+// hear is told of, and is killed when it had its time, with all of its group.
 func TestStop(t *testing.T) {
 	const beside = `sh -c 'trap "echo asked" TERM; while :; do sleep 0.05; done' & echo "pid $! "; `
 	for name, c := range map[string]struct {
@@ -179,7 +186,8 @@ func TestStop(t *testing.T) {
 		late        bool
 	}{
 		"hears": {beside + `trap "echo bye; exit 0" TERM; while :; do sleep 0.05; done`, "", 10 * time.Second, false},
-		"deaf":  {beside + `trap "" TERM; while :; do sleep 0.05; done`, "signal: killed", supervisor.Patience + time.Second, true},
+		"deaf": {beside + `trap "" TERM; while :; do sleep 0.05; done`, "signal: killed", supervisor.Patience +
+			time.Second, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -189,7 +197,10 @@ func TestStop(t *testing.T) {
 			var late []time.Duration
 			child.Late = func(left time.Duration) { late = append(late, left) }
 			stop := run(t, child)
-			await(t, "the child's child", func() bool { return child.Pid() != 0 && strings.Contains(string(child.Log.Tail()), "pid ") })
+			await(t, "the child's child", func() bool {
+				return child.Pid() != 0 &&
+					strings.Contains(string(child.Log.Tail()), "pid ")
+			})
 			line, _, _ := strings.Cut(string(child.Log.Tail()), " \n")
 			other, err := strconv.Atoi(strings.TrimPrefix(line, "pid "))
 			if err != nil || !runs(other) || !runs(child.Pid()) {
@@ -202,7 +213,8 @@ func TestStop(t *testing.T) {
 			if took := time.Since(begun); c.late && took < c.grace {
 				t.Errorf("it had %v, not %v", took, c.grace)
 			}
-			told := len(late) == 2 && late[0] > 0 && late[0] <= time.Second && late[1] == 0 // what is left, and that it is killed
+			// what is left, and that it is killed
+			told := len(late) == 2 && late[0] > 0 && late[0] <= time.Second && late[1] == 0
 			if told != c.late || !told && len(late) > 0 {
 				t.Errorf("told of %v", late)
 			}
@@ -251,7 +263,8 @@ func TestLeftBehind(t *testing.T) {
 // TestOrphan: a child is killed with its parent, whatever it thinks of SIGTERM; and it has a process group of its own.
 func TestOrphan(t *testing.T) {
 	parent := exec.Command(os.Args[0])
-	parent.Env = append(os.Environ(), `SUPERVISOR_TEST_CHILD=trap "" TERM INT HUP; echo "pid $$ "; while :; do sleep 0.05; done`)
+	parent.Env = append(os.Environ(), `SUPERVISOR_TEST_CHILD=trap "" TERM INT HUP; echo "pid $$ "; while :; do `+
+		`sleep 0.05; done`)
 	out := &lines{}
 	parent.Stdout, parent.WaitDelay = out, time.Second
 	if err := parent.Start(); err != nil {

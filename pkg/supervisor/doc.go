@@ -17,9 +17,9 @@
 //     the grace its whole process group gets SIGKILL (what systemd calls KillMode=mixed).
 //   - What a child leaves behind in its process group is killed when the child has ended, however it did: it would hold
 //     the ports that the next one wants. A daemon, which makes a session of its own, stays.
-//   - Signals of the terminal do not reach a child, which has a process group of its own: Ctrl-C is for the parent, which
-//     stops its children in order.
-//   - A child is killed when its parent ends, also by kill -9 (Linux' parent death signal, PR_SET_PDEATHSIG). That is for
-//     the child alone and not for what it has started, and a child that gets more rights by its program's file has to ask
-//     for it itself.
+//   - Signals of the terminal do not reach a child, which has a process group of its own: Ctrl-C is for the parent,
+//     which stops its children in order.
+//   - A child is killed when its parent ends, also by kill -9 (Linux' parent death signal, PR_SET_PDEATHSIG). That is
+//     for the child alone and not for what it has started, and a child that gets more rights by its program's file has
+//     to ask for it itself.
 package supervisor

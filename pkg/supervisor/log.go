@@ -10,8 +10,8 @@ import (
 // most is how much of a child's log is remembered, in bytes.
 const most = 64 << 10
 
-// Log is where what a child writes goes. It remembers the end of what the child has said since it was started last, which
-// mostly tells why it ended.
+// Log is where what a child writes goes. It remembers the end of what the child has said since it was started last,
+// which mostly tells why it ended.
 type Log struct {
 	// path is of a file; out is in its place.
 	path string

@@ -56,7 +56,8 @@ type Settings struct {
 
 // samplers are those of OpenTelemetry's specification that the SDK has.
 var samplers = []string{
-	"always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio",
+	"always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off",
+	"parentbased_traceidratio",
 }
 
 // Read reads OpenTelemetry's variables. Those that are not looked at here, such as OTEL_EXPORTER_OTLP_HEADERS, the SDK
@@ -82,7 +83,8 @@ func Read(e *process.Env, id identity.Settings) Settings {
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		e.Fail("OTEL_EXPORTER_OTLP_ENDPOINT", "is %q; it must be http://host:4317, or https:// with TLS", endpoint)
 	} else if (u.Scheme == "http" || insecure) && !id.Plain && !identity.Loopback(u.Hostname()) {
-		e.Fail("OTEL_EXPORTER_OTLP_ENDPOINT", "names %s, on another machine, without TLS: use https://, or set ALLOW_PLAINTEXT=true where it may "+
+		e.Fail("OTEL_EXPORTER_OTLP_ENDPOINT", "names %s, on another machine, without TLS: use https://, or set "+
+			"ALLOW_PLAINTEXT=true where it may "+
 			"be read on the way", u.Host)
 	}
 	return Settings{Endpoint: endpoint}
@@ -99,7 +101,8 @@ func (s Settings) Start(ctx context.Context, service, instance string, log *zap.
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
 	about, err := resource.New(
-		ctx, resource.WithAttributes(attribute.String("service.name", service), attribute.String("service.instance.id", instance)),
+		ctx, resource.WithAttributes(attribute.String("service.name", service),
+			attribute.String("service.instance.id", instance)),
 		resource.WithFromEnv(), resource.WithTelemetrySDK(),
 	)
 	if err != nil {
@@ -124,7 +127,8 @@ func Parent(traceparent string) trace.SpanContext {
 	if traceparent == "" {
 		return trace.SpanContext{}
 	}
-	return trace.SpanContextFromContext(format.Extract(context.Background(), propagation.MapCarrier{"traceparent": traceparent}))
+	return trace.SpanContextFromContext(format.Extract(context.Background(),
+		propagation.MapCarrier{"traceparent": traceparent}))
 }
 
 // Traceparent names a span; "" where it is not valid.
@@ -149,7 +153,9 @@ func Serve(r *http.Request, name string, attributes ...attribute.KeyValue) (*htt
 
 // Span records what has been done from one time to another as a part of something else. An error says that it failed.
 // Where the whole is not traced nothing is recorded.
-func Span(whole trace.SpanContext, name string, from, to time.Time, err error, attributes ...attribute.KeyValue) trace.SpanContext {
+func Span(
+	whole trace.SpanContext, name string, from, to time.Time, err error, attributes ...attribute.KeyValue,
+) trace.SpanContext {
 	if !On() || !whole.IsValid() {
 		return trace.SpanContext{}
 	}

@@ -62,15 +62,41 @@ func TestSettings(t *testing.T) {
 		fail bool
 	}{
 		{"nothing", nil, "", false},
-		{"this machine", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317"}, "http://127.0.0.1:4317", false},
-		{"for traces", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://localhost:2"}, "http://localhost:2", false},
+		{
+			"this machine",
+			map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317"},
+			"http://127.0.0.1:4317", false,
+		},
+		{"for traces", map[string]string{
+			"OTEL_EXPORTER_OTLP_ENDPOINT":        "http://127.0.0.1:1",
+			"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://localhost:2",
+		}, "http://localhost:2", false},
 		{"another machine", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}, "", true},
-		{"another machine by TLS", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4317"}, "https://collector:4317", false},
-		{"in the open", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317", "ALLOW_PLAINTEXT": "true"}, "http://collector:4317", false},
-		{"off", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"}, "", false},
-		{"none", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"}, "", false},
+		{
+			"another machine by TLS",
+			map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4317"},
+			"https://collector:4317", false,
+		},
+		{
+			"in the open",
+			map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317", "ALLOW_PLAINTEXT": "true"},
+			"http://collector:4317", false,
+		},
+		{
+			"off",
+			map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"},
+			"", false,
+		},
+		{
+			"none",
+			map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"},
+			"", false,
+		},
 		{"no URL", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:4317"}, "", true},
-		{"HTTP", map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "", true},
+		{"HTTP", map[string]string{
+			"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+			"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+		}, "", true},
 		{"unknown sampler", map[string]string{"OTEL_TRACES_SAMPLER": "sometimes"}, "", true},
 	} {
 		e := process.NewEnv(func(name string) (string, bool) { v, ok := c.env[name]; return v, ok })

@@ -92,8 +92,9 @@ type work struct {
 
 func (b *Builder) begin(st *config.State) *work {
 	w := &work{
-		Builder: b, view: look(st, b.gatewayName, b.options, b.judged), scopes: map[string]bool{}, services: map[string]bool{},
-		certs: map[string]bool{}, before: map[Key]*Resource{}, was: b.current,
+		Builder: b, view: look(st, b.gatewayName, b.options, b.judged), scopes: map[string]bool{},
+		services: map[string]bool{},
+		certs:    map[string]bool{}, before: map[Key]*Resource{}, was: b.current,
 	}
 	w.wild = b.wildcards
 	if w.gw != b.guardedBy { // a change of something else needs no look at all the hosts that demand a certificate
@@ -103,9 +104,9 @@ func (b *Builder) begin(st *config.State) *work {
 	return w
 }
 
-// Update takes changes that the state has in it already, and builds what they affect. What stays in the filter configs for routes
-// that Envoys still have is an argument: was are the policies that the Envoys may know, [Builder.Policies] where that
-// is what was built last, and nothing stays where it is zero.
+// Update takes changes that the state has in it already, and builds what they affect. What stays in the filter configs
+// for routes that Envoys still have is an argument: was are the policies that the Envoys may know, [Builder.Policies]
+// where that is what was built last, and nothing stays where it is zero.
 func (b *Builder) Update(st *config.State, changes []config.Change, was Policies) (Delta, []config.Problem) {
 	w := b.begin(st)
 	if w.was = was; !maps.Equal(was.Leaving, b.current.Leaving) {
@@ -181,8 +182,8 @@ func (w *work) everyScope() {
 
 func (w *work) affected(c config.Change) { kinds[c.Ref().Kind].changed(w, c) }
 
-// rateLimitChanged has the filter config built again where a changed policy changes what [requestLimits] makes: the requests that it
-// limits, or the addresses that others let pass because of it.
+// rateLimitChanged has the filter config built again where a changed policy changes what [requestLimits] makes: the
+// requests that it limits, or the addresses that others let pass because of it.
 func (w *work) rateLimitChanged(c config.Change) {
 	name := c.Ref().Name
 	limited := w.limiting[name]

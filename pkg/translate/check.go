@@ -25,7 +25,9 @@ func Check(st *config.State, changes []config.Change) []config.Problem {
 
 // CheckIn is [Check] where somebody has looked at the objects by themselves: alone says what [CheckAlone] has found
 // in one.
-func CheckIn(st *config.State, changes []config.Change, alone func(*resource.Object) []config.Problem) []config.Problem {
+func CheckIn(
+	st *config.State, changes []config.Change, alone func(*resource.Object) []config.Problem,
+) []config.Problem {
 	var out []config.Problem
 	for _, c := range changes {
 		if c.After == nil {
@@ -62,7 +64,10 @@ type checker struct {
 }
 
 func (k *checker) add(path, rule, message string, args ...any) {
-	k.found = append(k.found, config.Problem{Object: k.o, Violation: resource.Violation{Path: path, Message: fmt.Sprintf(message, args...), Rule: rule}})
+	k.found = append(k.found, config.Problem{Object: k.o, Violation: resource.Violation{
+		Path:    path,
+		Message: fmt.Sprintf(message, args...), Rule: rule,
+	}})
 }
 
 // emptyState has no objects, and nobody changes it.
@@ -113,8 +118,10 @@ func (k *checker) route(name string, r *configv1.Route) {
 			k.add(fmt.Sprintf("$.cors.allow_origins[%d]", i), "route.cors", "must be exact, prefix, suffix or regex")
 		}
 	}
-	if d := r.GetDirectResponse(); d.GetBody() != "" && (d.GetStatus() == 204 || d.GetStatus() == 205 || d.GetStatus() == 304) {
-		k.add("$.direct_response.body", "route.body", "is not empty, and a response of status %d has no body (RFC 9110); leave it out, or choose another status", d.GetStatus())
+	if d := r.GetDirectResponse(); d.GetBody() != "" && (d.GetStatus() == 204 || d.GetStatus() == 205 ||
+		d.GetStatus() == 304) {
+		k.add("$.direct_response.body", "route.body", "is not empty, and a response of status %d has no body (RFC 9110); "+
+			"leave it out, or choose another status", d.GetStatus())
 	}
 	k.timeouts(r)
 	if b := r.GetRetry().GetBackoff(); b != nil && 10*b.AsDuration() < b.AsDuration() {
@@ -128,10 +135,12 @@ func (k *checker) timeouts(r *configv1.Route) {
 		return
 	}
 	if r.GetRetry().GetPerTryTimeout() != nil {
-		k.add("$.response_headers_timeout", "route.timeouts", "is the same as retry.per_try_timeout, which is given too; keep one")
+		k.add("$.response_headers_timeout", "route.timeouts", "is the same as retry.per_try_timeout, which is "+
+			"given too; keep one")
 	}
 	if t := r.GetTimeout().AsDuration(); t > 0 && own.AsDuration() >= t {
-		k.add("$.response_headers_timeout", "route.timeouts", "is not shorter than timeout, which ends the request first; make it shorter or leave it out")
+		k.add("$.response_headers_timeout", "route.timeouts", "is not shorter than timeout, which ends the request first; "+
+			"make it shorter or leave it out")
 	}
 }
 
@@ -167,7 +176,8 @@ func (k *checker) rewrite(r *configv1.Route) {
 		k.add("$.rewrite", "route.rewrite", "has both prefix and regex; keep one")
 	}
 	if _, ok := r.GetPath().GetMatch().(*configv1.PathMatch_Regex); ok && w.GetPrefix() != "" {
-		k.add("$.rewrite.prefix", "route.rewrite", "needs a path matched by prefix or exact; use rewrite.regex with a path regex")
+		k.add("$.rewrite.prefix", "route.rewrite", "needs a path matched by prefix or exact; use rewrite.regex "+
+			"with a path regex")
 	}
 	if p := r.GetPath().GetPrefix(); w.GetPrefix() == "/" && regexSize(stripPrefix(p)) > maxRegex {
 		k.add("$.rewrite.prefix", "route.rewrite", "needs a shorter path.prefix, of at most %d bytes", maxRegex-10)
@@ -191,7 +201,8 @@ func (k *checker) substitution(x *configv1.RegexRewrite) {
 		case len(m[1]) != 1 || m[1][0] < '0' || m[1][0] > '9':
 			k.add("$.rewrite.regex.substitution", "regex.substitution", `has a \ that is not followed by a digit or by \`)
 		case int(m[1][0]-'0') > re.NumSubexp():
-			k.add("$.rewrite.regex.substitution", "regex.substitution", `names group \%s, but the pattern has %d`, m[1], re.NumSubexp())
+			k.add("$.rewrite.regex.substitution", "regex.substitution", `names group \%s, but the pattern has %d`, m[1],
+				re.NumSubexp())
 		}
 	}
 }
@@ -226,8 +237,8 @@ func (k *checker) regex(path, re string) {
 	}
 }
 
-// isFraming says whether a header frames a message or is of one connection alone (RFC 9110, 7.6.1): a wrong one has the next
-// server find another message in it than Envoy did (request smuggling).
+// isFraming says whether a header frames a message or is of one connection alone (RFC 9110, 7.6.1): a wrong one has the
+// next server find another message in it than Envoy did (request smuggling).
 func isFraming(name string) bool {
 	switch strings.ToLower(name) {
 	case "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade", "keep-alive", "proxy-connection",
@@ -246,7 +257,8 @@ func (k *checker) headers(path string, c *configv1.HeaderChanges) {
 			k.add(at, "header.protected", "is used by MarchProxy itself")
 		}
 		if isFraming(n) {
-			k.add(at, "header.protected", "is %q, which says how a message is carried on one connection and is Envoy's to set", n)
+			k.add(at, "header.protected", "is %q, which says how a message is carried on one connection and is "+
+				"Envoy's to set", n)
 		}
 	}
 	for what, list := range map[string][]*configv1.HeaderValue{"set": c.GetSet(), "add": c.GetAdd()} {
@@ -280,7 +292,8 @@ func (k *checker) service(name string, s *configv1.Service) {
 	}
 	for p := range top {
 		if !priorities[p] || (p == 0 && !anyFirst(s)) {
-			k.add("$.endpoints", "endpoint.priority", "have no endpoint of priority %d but some of %d; number them from 0 without a gap", p, top)
+			k.add("$.endpoints", "endpoint.priority", "have no endpoint of priority %d but some of %d; number them from 0 "+
+				"without a gap", p, top)
 			break
 		}
 	}
@@ -292,7 +305,8 @@ func (k *checker) service(name string, s *configv1.Service) {
 		k.add("$.load_balancing.choice_count", "load_balancing.choices", "must be at least 2")
 	}
 	for i, h := range lb.GetHashOn() {
-		if strings.HasPrefix(h.GetHeader(), ":") && h.GetHeader() != ":path" && h.GetHeader() != ":authority" && h.GetHeader() != ":method" {
+		if strings.HasPrefix(h.GetHeader(), ":") && h.GetHeader() != ":path" && h.GetHeader() != ":authority" &&
+			h.GetHeader() != ":method" {
 			k.add(fmt.Sprintf("$.load_balancing.hash_on[%d].header", i), "header.name", "is not a header of requests")
 		}
 	}
@@ -308,7 +322,8 @@ func (k *checker) address(seen map[string]int, i int, host string, port uint32) 
 		}
 	}
 	if j, twice := seen[at]; twice {
-		k.add(fmt.Sprintf("$.endpoints[%d]", i), "endpoint.duplicate", "is the same address as endpoint %d; give it more weight instead", j)
+		k.add(fmt.Sprintf("$.endpoints[%d]", i), "endpoint.duplicate", "is the same address as endpoint %d; give it more "+
+			"weight instead", j)
 	}
 	seen[at] = i
 }
@@ -371,7 +386,8 @@ func (k *checker) gateway(name string, g *configv1.Gateway) {
 		for j, a := range l.GetClientAuth() {
 			for m, h := range a.GetHosts() {
 				if hosts[h] {
-					k.add(fmt.Sprintf("$.listeners[%d].client_auth[%d].hosts[%d]", i, j, m), "gateway.client_auth", "stands in two entries")
+					k.add(fmt.Sprintf("$.listeners[%d].client_auth[%d].hosts[%d]", i, j, m), "gateway.client_auth",
+						"stands in two entries")
 				}
 				hosts[h] = true
 			}

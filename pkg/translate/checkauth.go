@@ -44,11 +44,13 @@ func (k *checker) authPolicy(p *configv1.AuthPolicy) {
 			k.add(at+".header", "header.protected", "is %q, which Envoy or MarchProxy uses itself", f.GetHeader())
 		}
 		if isNative(p) && strings.Contains(strings.Join(f.GetClaim(), ""), ".") {
-			k.add(at+".claim", "auth_policy.claim", "has a dot in a name, which cannot be forwarded in a policy with public keys")
+			k.add(at+".claim", "auth_policy.claim", "has a dot in a name, which cannot be forwarded in a policy "+
+				"with public keys")
 		}
 	}
 	if isNative(p) && len(p.GetTokens()) > 0 {
-		k.add("$.tokens", "auth_policy.engine", "cannot stand in one policy with public keys; make a policy of their own for them, and a route for each")
+		k.add("$.tokens", "auth_policy.engine", "cannot stand in one policy with public keys; make a policy of their own "+
+			"for them, and a route for each")
 	}
 	for i, e := range p.GetExemptPaths() {
 		k.plainPath(fmt.Sprintf("$.exempt_paths[%d].path", i), e.GetPath())
@@ -105,7 +107,8 @@ func licensePath(why string) string {
 func (k *checker) plainPath(at, path string) {
 	for segment := range strings.SplitSeq(path, "/") {
 		if segment == "." || segment == ".." {
-			k.add(at, "path.dots", "has the segment %q, which no request has after Envoy's normalisation; write the path that is meant", segment)
+			k.add(at, "path.dots", "has the segment %q, which no request has after Envoy's normalisation; write the path that "+
+				"is meant", segment)
 			return
 		}
 	}

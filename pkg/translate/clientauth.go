@@ -32,10 +32,12 @@ const clientCA = "marchproxy.client_ca"
 func clientCAFilter(ca string) *listenerv3.Filter {
 	return &listenerv3.Filter{
 		Name: "envoy.filters.network.set_filter_state",
-		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(&statev3.Config{OnNewConnection: []*valuev3.FilterStateValue{{
-			Key: &valuev3.FilterStateValue_ObjectKey{ObjectKey: clientCA}, FactoryKey: "envoy.string", ReadOnly: true,
-			Value: &valuev3.FilterStateValue_FormatString{FormatString: textFormat(literal(ca), "")},
-		}}})},
+		ConfigType: &listenerv3.Filter_TypedConfig{
+			TypedConfig: pack(&statev3.Config{OnNewConnection: []*valuev3.FilterStateValue{{
+				Key: &valuev3.FilterStateValue_ObjectKey{ObjectKey: clientCA}, FactoryKey: "envoy.string", ReadOnly: true,
+				Value: &valuev3.FilterStateValue_FormatString{FormatString: textFormat(literal(ca), "")},
+			}}}),
+		},
 	}
 }
 
@@ -100,7 +102,8 @@ func (v *view) demands(l *configv1.Listener, host string) (ca string, elsewhere 
 	if ca := v.guards[l.GetName()].of(host); ca != "" {
 		return ca, false
 	}
-	return "", slices.ContainsFunc(v.gw.GetListeners(), func(o *configv1.Listener) bool { return v.guards[o.GetName()].of(host) != "" })
+	return "", slices.ContainsFunc(v.gw.GetListeners(),
+		func(o *configv1.Listener) bool { return v.guards[o.GetName()].of(host) != "" })
 }
 
 // demanded are the hosts and wildcards of all listeners that demand a certificate and have no routes on this one but

@@ -203,8 +203,8 @@ func cluster(name string, s *configv1.Service) *clusterv3.Cluster {
 	return c
 }
 
-// serviceLimit is how many connections and requests of a service an Envoy has at a time, where nothing is set. Envoy's own
-// 1,024 are what one address may have (perAddress), and eleven connections of HTTP/2: who holds those open has the
+// serviceLimit is how many connections and requests of a service an Envoy has at a time, where nothing is set. Envoy's
+// own 1,024 are what one address may have (perAddress), and eleven connections of HTTP/2: who holds those open has the
 // service to himself.
 const serviceLimit = 4096
 
@@ -229,14 +229,21 @@ func isHTTP2(s *configv1.Service) bool {
 }
 
 func httpOptions(s *configv1.Service) *httpv3.HttpProtocolOptions {
-	o := &httpv3.HttpProtocolOptions{CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: orElse(s.GetIdleTimeout(), time.Hour)}}
+	o := &httpv3.HttpProtocolOptions{CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+		IdleTimeout: orElse(s.GetIdleTimeout(), time.Hour),
+	}}
 	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
-		ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}},
+		ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+			HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
+		},
 	}
 	if isHTTP2(s) {
-		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-			MaxConcurrentStreams: wrapperspb.UInt32(100), InitialStreamWindowSize: wrapperspb.UInt32(1 << 20), InitialConnectionWindowSize: wrapperspb.UInt32(16 << 20),
-		}}
+		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+				MaxConcurrentStreams: wrapperspb.UInt32(100), InitialStreamWindowSize: wrapperspb.UInt32(1 << 20),
+				InitialConnectionWindowSize: wrapperspb.UInt32(16 << 20),
+			},
+		}
 	}
 	o.UpstreamProtocolOptions = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit}
 	return o
@@ -265,22 +272,33 @@ func upstreamTLS(s *configv1.Service) *corev3.TransportSocket {
 	}
 	own := &tlsv3.CertificateValidationContext{}
 	if t.GetSni() != "" {
-		own.MatchTypedSubjectAltNames = []*tlsv3.SubjectAltNameMatcher{{SanType: tlsv3.SubjectAltNameMatcher_DNS, Matcher: exactly(t.GetSni())}}
+		own.MatchTypedSubjectAltNames = []*tlsv3.SubjectAltNameMatcher{{
+			SanType: tlsv3.SubjectAltNameMatcher_DNS,
+			Matcher: exactly(t.GetSni()),
+		}}
 	}
 	switch {
 	case t.GetInsecureSkipVerify():
 		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{
-			ValidationContext: &tlsv3.CertificateValidationContext{TrustChainVerification: tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED},
+			ValidationContext: &tlsv3.CertificateValidationContext{
+				TrustChainVerification: tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED,
+			},
 		}
 	case t.GetCaCertificate() != "":
-		common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-			DefaultValidationContext: own, ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: caSecret(t.GetCaCertificate()), SdsConfig: sds()},
-		}}
+		common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
+			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+				DefaultValidationContext: own, ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{
+					Name: caSecret(t.GetCaCertificate()), SdsConfig: sds(),
+				},
+			},
+		}
 	default:
 		own.TrustedCa = &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: systemRoots}}
 		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: own}
 	}
-	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(out)}}
+	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{
+		TypedConfig: pack(out),
+	}}
 }
 
 func balance(c *clusterv3.Cluster, lb *configv1.LoadBalancing) {
@@ -299,19 +317,25 @@ func balance(c *clusterv3.Cluster, lb *configv1.LoadBalancing) {
 	case configv1.LoadBalancing_ring_hash:
 		c.LbPolicy = clusterv3.Cluster_RING_HASH
 		if n := lb.GetMinRingSize(); n > 0 {
-			c.LbConfig = &clusterv3.Cluster_RingHashLbConfig_{RingHashLbConfig: &clusterv3.Cluster_RingHashLbConfig{MinimumRingSize: wrapperspb.UInt64(uint64(n))}}
+			c.LbConfig = &clusterv3.Cluster_RingHashLbConfig_{RingHashLbConfig: &clusterv3.Cluster_RingHashLbConfig{
+				MinimumRingSize: wrapperspb.UInt64(uint64(n)),
+			}}
 		}
 	case configv1.LoadBalancing_maglev:
 		c.LbPolicy = clusterv3.Cluster_MAGLEV
 		if n := lb.GetTableSize(); n > 0 {
-			c.LbConfig = &clusterv3.Cluster_MaglevLbConfig_{MaglevLbConfig: &clusterv3.Cluster_MaglevLbConfig{TableSize: wrapperspb.UInt64(uint64(n))}}
+			c.LbConfig = &clusterv3.Cluster_MaglevLbConfig_{MaglevLbConfig: &clusterv3.Cluster_MaglevLbConfig{
+				TableSize: wrapperspb.UInt64(uint64(n)),
+			}}
 		}
 	case configv1.LoadBalancing_random:
 		c.LbPolicy = clusterv3.Cluster_RANDOM
 	default:
 		c.LbPolicy = clusterv3.Cluster_ROUND_ROBIN
 		if slow != nil {
-			c.LbConfig = &clusterv3.Cluster_RoundRobinLbConfig_{RoundRobinLbConfig: &clusterv3.Cluster_RoundRobinLbConfig{SlowStartConfig: slow}}
+			c.LbConfig = &clusterv3.Cluster_RoundRobinLbConfig_{RoundRobinLbConfig: &clusterv3.Cluster_RoundRobinLbConfig{
+				SlowStartConfig: slow,
+			}}
 		}
 	}
 }
@@ -323,8 +347,9 @@ func checkHealth(c *clusterv3.Cluster, name string, s *configv1.Service) {
 	}
 	hc := &corev3.HealthCheck{
 		Interval: orElse(h.GetInterval(), 10*time.Second), Timeout: orElse(h.GetTimeout(), 2*time.Second),
-		HealthyThreshold: wrapperspb.UInt32(max(h.GetHealthyThreshold(), 1)), UnhealthyThreshold: wrapperspb.UInt32(orNumber(h.GetUnhealthyThreshold(), 3)),
-		NoTrafficInterval: orElse(h.GetInterval(), 10*time.Second),
+		HealthyThreshold:   wrapperspb.UInt32(max(h.GetHealthyThreshold(), 1)),
+		UnhealthyThreshold: wrapperspb.UInt32(orNumber(h.GetUnhealthyThreshold(), 3)),
+		NoTrafficInterval:  orElse(h.GetInterval(), 10*time.Second),
 	}
 	switch check := h.GetCheck().(type) {
 	case *configv1.HealthCheck_Http:
@@ -344,7 +369,9 @@ func checkHealth(c *clusterv3.Cluster, name string, s *configv1.Service) {
 		}
 		hc.HealthChecker = &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: cfg}
 	case *configv1.HealthCheck_Grpc:
-		hc.HealthChecker = &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{ServiceName: check.Grpc.GetService()}}
+		hc.HealthChecker = &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{
+			ServiceName: check.Grpc.GetService(),
+		}}
 	default:
 		hc.HealthChecker = &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}}
 	}
@@ -364,8 +391,10 @@ func orNumber(n, def uint32) uint32 {
 
 func outliers(d *configv1.OutlierDetection) *clusterv3.OutlierDetection {
 	out := &clusterv3.OutlierDetection{
-		Consecutive_5Xx: positive(d.GetConsecutive_5Xx()), ConsecutiveGatewayFailure: positive(d.GetConsecutiveGatewayFailure()),
-		Interval: d.GetInterval(), BaseEjectionTime: d.GetBaseEjectionTime(), MaxEjectionPercent: wrapperspb.UInt32(orNumber(d.GetMaxEjectionPercent(), 50)),
+		Consecutive_5Xx:           positive(d.GetConsecutive_5Xx()),
+		ConsecutiveGatewayFailure: positive(d.GetConsecutiveGatewayFailure()),
+		Interval:                  d.GetInterval(), BaseEjectionTime: d.GetBaseEjectionTime(),
+		MaxEjectionPercent: wrapperspb.UInt32(orNumber(d.GetMaxEjectionPercent(), 50)),
 		// Of two to four endpoints none would be ejected otherwise, whatever they answer.
 		AlwaysEjectOneHost: wrapperspb.Bool(true),
 	}

@@ -94,7 +94,8 @@ type form struct {
 func (now form) since(was *configv1.Gateway, listener string, chains servername.Snapshot) (lost []string, drains bool) {
 	l := now.names.Listener(listener)
 	if was != now.of || !slices.Equal(chains.First(), l.First()) {
-		lost, drains = replaced(bare(now.gateway, was, listener, chains.First()), bare(now.gateway, now.of, listener, l.First()))
+		lost, drains = replaced(bare(now.gateway, was, listener, chains.First()),
+			bare(now.gateway, now.of, listener, l.First()))
 		if drains && (len(lost) == 0 || slices.Contains(lost, chainOnDemand)) {
 			return nil, true // what all chains have in common is another one
 		}
@@ -108,7 +109,8 @@ func (s Served) Drains(st *config.State, changes []config.Change) []Drain {
 	var out []Drain
 	for _, name := range slices.Sorted(maps.Keys(s.gateways)) {
 		was, now := s.gateways[name], form{name, gatewayIn(st, name), st.ServerNames(name)}
-		for _, x := range slices.SortedFunc(slices.Values(was.GetListeners()), func(a, b *configv1.Listener) int { return compare(a.GetName(), b.GetName()) }) {
+		for _, x := range slices.SortedFunc(slices.Values(was.GetListeners()),
+			func(a, b *configv1.Listener) int { return compare(a.GetName(), b.GetName()) }) {
 			l := x.GetName()
 			chains, drains := now.since(was, l, s.chains[name][l])
 			if !drains {
@@ -211,11 +213,12 @@ func because(st *config.State, gateway, listener string, was, now *configv1.Gate
 		return append(out, "$.listeners")
 	}
 	path := fmt.Sprintf("$.listeners[%d]", j)
-	fieldByField(was.GetListeners()[i].ProtoReflect(), now.GetListeners()[j].ProtoReflect(), path, func(path string, m protoreflect.Message) {
-		variant := proto.CloneOf(was)
-		variant.Listeners[i] = m.Interface().(*configv1.Listener)
-		try(path, variant, names.With(variant))
-	})
+	fieldByField(was.GetListeners()[i].ProtoReflect(), now.GetListeners()[j].ProtoReflect(), path,
+		func(path string, m protoreflect.Message) {
+			variant := proto.CloneOf(was)
+			variant.Listeners[i] = m.Interface().(*configv1.Listener)
+			try(path, variant, names.With(variant))
+		})
 	return out
 }
 

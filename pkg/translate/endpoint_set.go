@@ -71,9 +71,9 @@ func addressOf(lb *endpointv3.LbEndpoint) netip.AddrPort {
 // defaultPanicThreshold is Envoy's own, in percent: what a cluster without checks has.
 const defaultPanicThreshold = 50
 
-// keep leaves out the draining endpoints of a priority where they are too many. To Envoy they are unhealthy, and where the
-// share of healthy ones is below the panic threshold it sends requests to all of them: to those that are about to go, too.
-// An endpoint that is left out finishes its requests just as well, and gets none.
+// keep leaves out the draining endpoints of a priority where they are too many. To Envoy they are unhealthy, and where
+// the share of healthy ones is below the panic threshold it sends requests to all of them: to those that are about to
+// go, too. An endpoint that is left out finishes its requests just as well, and gets none.
 func keep(s *configv1.Service, places map[place][]*endpointv3.LbEndpoint) {
 	threshold := float64(defaultPanicThreshold)
 	if s.GetHealthCheck() != nil || s.GetOutlierDetection() != nil {

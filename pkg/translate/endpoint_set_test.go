@@ -38,8 +38,8 @@ func endpointSet(t *testing.T, name string, hosts ...string) *resource.Object {
 	return o
 }
 
-// TestEndpointSetsChangeEndpointsAlone: whatever happens to a set, Envoys get the service's endpoints and nothing else, and
-// those are what the service and its sets have together.
+// TestEndpointSetsChangeEndpointsAlone: whatever happens to a set, Envoys get the service's endpoints and nothing else,
+// and those are what the service and its sets have together.
 func TestEndpointSetsChangeEndpointsAlone(t *testing.T) {
 	n := newNamed(t)
 	n.service("http") // none of its own
@@ -130,7 +130,9 @@ func TestEndpointSetsOfWhom(t *testing.T) {
 	if got := n.endpoints(); strings.Contains(" "+got+" ", " 9 ") {
 		t.Errorf("the endpoint that has moved is still served: %s", got)
 	}
-	changes, _ := n.st.Apply([]*resource.Object{resource.Tombstone(resource.Ref{Kind: resource.KindService, Name: "other"}, 9)})
+	changes, _ := n.st.Apply([]*resource.Object{
+		resource.Tombstone(resource.Ref{Kind: resource.KindService, Name: "other"}, 9),
+	})
 	if p := n.st.Check(changes); len(p) != 1 || p[0].Rule != "reference.in_use" {
 		t.Errorf("deleting a service that a set adds to: %v", p)
 	}

@@ -32,7 +32,8 @@ func resolve(host string) ([]netip.Addr, bool) {
 
 func gatewayObject(t testing.TB) *resource.Object {
 	t.Helper()
-	o, err := resource.New(resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway}, &configv1.Gateway{Listeners: []*configv1.Listener{{Name: "http", Port: 10000}}})
+	o, err := resource.New(resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway},
+		&configv1.Gateway{Listeners: []*configv1.Listener{{Name: "http", Port: 10000}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,8 +185,8 @@ func byKey(b *translate.Builder) map[translate.Key]*translate.Resource {
 	return out
 }
 
-// alike says that two resources and their variants are the same without a look at their bodies, whose digest the version
-// is.
+// alike says that two resources and their variants are the same without a look at their bodies, whose digest the
+// version is.
 func alike(x, y *translate.Resource) bool {
 	if x == nil || y == nil {
 		return x == y
@@ -197,9 +198,12 @@ func alike(x, y *translate.Resource) bool {
 			return false
 		}
 	}
-	return x.Key == y.Key && x.Version == y.Version && slices.Equal(x.Clusters, y.Clusters) && slices.Equal(x.Secrets, y.Secrets) &&
-		slices.Equal(x.Policies, y.Policies) && slices.EqualFunc(x.Together, y.Together, slices.Equal) && x.ByName == y.ByName &&
-		x.Carrier == y.Carrier && slices.Equal(x.Needs, y.Needs) && maps.Equal(x.Parts, y.Parts) && maps.Equal(x.Leaving, y.Leaving) &&
+	return x.Key == y.Key && x.Version == y.Version && slices.Equal(x.Clusters, y.Clusters) &&
+		slices.Equal(x.Secrets, y.Secrets) &&
+		slices.Equal(x.Policies, y.Policies) && slices.EqualFunc(x.Together, y.Together, slices.Equal) &&
+		x.ByName == y.ByName &&
+		x.Carrier == y.Carrier && slices.Equal(x.Needs, y.Needs) && maps.Equal(x.Parts, y.Parts) &&
+		maps.Equal(x.Leaving, y.Leaving) &&
 		x.Partial == y.Partial && slices.Equal(x.Objects, y.Objects) && x.AfterRoutes == y.AfterRoutes &&
 		alike(x.OverLimit, y.OverLimit) && alike(x.PerRoute, y.PerRoute) && alike(x.Plain, y.Plain)
 }

@@ -19,17 +19,29 @@ type kind struct {
 
 // kinds has every kind; a test looks for those that it lacks.
 var kinds = map[string]kind{
-	resource.KindCertificate: {(*work).certificateChanged, func(k *checker, o *resource.Object) { k.certificate(o.Message().(*configv1.Certificate)) }},
-	resource.KindService:     {(*work).serviceChanged, func(k *checker, o *resource.Object) { k.service(o.Name, o.Message().(*configv1.Service)) }},
+	resource.KindCertificate: {(*work).certificateChanged, func(k *checker, o *resource.Object) {
+		k.certificate(o.Message().(*configv1.Certificate))
+	}},
+	resource.KindService: {(*work).serviceChanged, func(k *checker, o *resource.Object) {
+		k.service(o.Name, o.Message().(*configv1.Service))
+	}},
 	resource.KindEndpointSet: endpointSetKind,
 	resource.KindAuthPolicy: {(*work).policyChanged, func(k *checker, o *resource.Object) {
 		k.authPolicy(o.Message().(*configv1.AuthPolicy))
 		k.engine(o.Message().(*configv1.AuthPolicy))
 	}},
-	resource.KindLicense:   {(*work).licenseChanged, func(k *checker, o *resource.Object) { k.license(o.Message().(*configv1.License)) }},
-	resource.KindGateway:   {(*work).gatewayChanged, func(k *checker, o *resource.Object) { k.gateway(o.Name, o.Message().(*configv1.Gateway)) }},
-	resource.KindRoute:     {(*work).routeChanged, func(k *checker, o *resource.Object) { k.route(o.Name, o.Message().(*configv1.Route)) }},
-	resource.KindRateLimit: {(*work).rateLimitChanged, func(k *checker, o *resource.Object) { k.limit(o.Name, o.Message().(*configv1.RateLimitPolicy)) }},
+	resource.KindLicense: {(*work).licenseChanged, func(k *checker, o *resource.Object) {
+		k.license(o.Message().(*configv1.License))
+	}},
+	resource.KindGateway: {(*work).gatewayChanged, func(k *checker, o *resource.Object) {
+		k.gateway(o.Name, o.Message().(*configv1.Gateway))
+	}},
+	resource.KindRoute: {(*work).routeChanged, func(k *checker, o *resource.Object) {
+		k.route(o.Name, o.Message().(*configv1.Route))
+	}},
+	resource.KindRateLimit: {(*work).rateLimitChanged, func(k *checker, o *resource.Object) {
+		k.limit(o.Name, o.Message().(*configv1.RateLimitPolicy))
+	}},
 }
 
 // routeChanged has the hosts of a route built again.

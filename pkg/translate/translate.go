@@ -59,9 +59,9 @@ type Resource struct {
 	// a route that names a policy may not be there before the policy.
 	Needs []Key
 	Variants
-	// Parts are the policies that a filter config holds, by name, each with a digest of what it holds of it; Without is the config
-	// with some of them closed, so that these refuse every request and the others are what they are. nil where the
-	// resource cannot be divided.
+	// Parts are the policies that a filter config holds, by name, each with a digest of what it holds of it; Without is
+	// the config with some of them closed, so that these refuse every request and the others are what they are. nil where
+	// the resource cannot be divided.
 	Parts map[string]string
 	// Leaving are those of them that are there for routes only which are about to go.
 	Leaving map[string]bool
@@ -73,8 +73,8 @@ type Resource struct {
 	Objects []resource.Ref
 }
 
-// Variants are what some Envoys get in place of a resource; each is nil where there is no other. An Envoy gets the first
-// of these that is for it:
+// Variants are what some Envoys get in place of a resource; each is nil where there is no other. An Envoy gets the
+// first of these that is for it:
 //
 //	it has no seat under the license                      ─► OverLimit
 //	it may have routes that set something per route,
@@ -92,8 +92,8 @@ type Variants struct {
 	// Plain is, of a listener, for an Envoy without the gateway's runtime, [bootstrap.RuntimeLayer], and of an ECDS filter
 	// config for one whose listeners may be from before [bootstrap.MetadataPlaces].
 	Plain *Resource
-	// AfterRoutes is a resource that protects nothing any more. It takes the place of what an Envoy has only when the Envoy
-	// has no routes any more that set something.
+	// AfterRoutes is a resource that protects nothing any more. It takes the place of what an Envoy has only when the
+	// Envoy has no routes any more that set something.
 	AfterRoutes bool
 }
 
@@ -102,7 +102,8 @@ func (r *Resource) Same(o *Resource) bool {
 	if r == nil || o == nil {
 		return r == o
 	}
-	return r.Version == o.Version && r.Carrier == o.Carrier && r.Partial == o.Partial && maps.Equal(r.Leaving, o.Leaving) &&
+	return r.Version == o.Version && r.Carrier == o.Carrier && r.Partial == o.Partial &&
+		maps.Equal(r.Leaving, o.Leaving) &&
 		r.OverLimit.Same(o.OverLimit) && r.PerRoute.Same(o.PerRoute) && r.Plain.Same(o.Plain)
 }
 

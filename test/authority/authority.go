@@ -54,7 +54,8 @@ func (a *Authority) Issue(c *x509.Certificate) (chain, private string, err error
 // Server is a certificate to sign for these names, which counts for servers and for clients.
 func Server(lasts time.Duration, names ...string) *x509.Certificate {
 	return &x509.Certificate{
-		Subject: pkix.Name{CommonName: names[0]}, DNSNames: names, NotAfter: time.Now().Add(lasts), KeyUsage: x509.KeyUsageDigitalSignature,
+		Subject: pkix.Name{CommonName: names[0]}, DNSNames: names, NotAfter: time.Now().Add(lasts),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 }
@@ -68,8 +69,8 @@ func Key() (key *ecdsa.PrivateKey, private string, err error) {
 	return key, encode("PRIVATE KEY", raw), err
 }
 
-// Sign makes a certificate for a key, as PEM, signed by an authority or, where that is nil, by itself. What c does not say
-// of its number and its beginning is a new one, and an hour ago.
+// Sign makes a certificate for a key, as PEM, signed by an authority or, where that is nil, by itself. What c does not
+// say of its number and its beginning is a new one, and an hour ago.
 func Sign(c *x509.Certificate, key crypto.Signer, by *Authority) (string, error) {
 	if c.SerialNumber == nil {
 		c.SerialNumber = big.NewInt(time.Now().UnixNano())

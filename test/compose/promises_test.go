@@ -52,7 +52,8 @@ func load(t *testing.T, files []string) *types.Project {
 	for i, f := range files {
 		paths[i] = filepath.Join(dir, f)
 	}
-	o, err := cli.NewProjectOptions(paths, cli.WithWorkingDirectory(dir), cli.WithProfiles([]string{"*"}), cli.WithResolvedPaths(true))
+	o, err := cli.NewProjectOptions(paths, cli.WithWorkingDirectory(dir), cli.WithProfiles([]string{"*"}),
+		cli.WithResolvedPaths(true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +87,8 @@ func TestConfined(t *testing.T) {
 		if !slices.Equal(s.CapDrop, []string{"ALL"}) || !slices.Equal(s.CapAdd, capabilities[s.Name]) {
 			t.Errorf("%s drops %v and adds %v, want ALL and %v", s.Name, s.CapDrop, s.CapAdd, capabilities[s.Name])
 		}
-		if !slices.Contains(s.SecurityOpt, "no-new-privileges:true") || s.Privileged || s.Pid != "" || s.NetworkMode == "host" {
+		if !slices.Contains(s.SecurityOpt, "no-new-privileges:true") || s.Privileged || s.Pid != "" ||
+			s.NetworkMode == "host" {
 			t.Errorf("%s may get more than it was given: %v", s.Name, s.SecurityOpt)
 		}
 		for _, v := range s.Volumes {
@@ -179,7 +181,13 @@ func TestHealth(t *testing.T) {
 	})
 	// The guide's order: the database, the api, the xDS server, the proxy.
 	p := load(t, setups["one machine"])
-	for _, pair := range [][2]string{{"migrate", "postgres"}, {"api", "migrate"}, {"api", "nats"}, {"xds", "api"}, {"proxy", "xds"}} {
+	for _, pair := range [][2]string{
+		{"migrate", "postgres"},
+		{"api", "migrate"},
+		{"api", "nats"},
+		{"xds", "api"},
+		{"proxy", "xds"},
+	} {
 		if _, ok := p.Services[pair[0]].DependsOn[pair[1]]; !ok {
 			t.Errorf("%s does not wait for %s", pair[0], pair[1])
 		}

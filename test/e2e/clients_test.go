@@ -99,7 +99,8 @@ func (v *visitor) get(path, token string, headers ...string) (int, string, http.
 func (v *visitor) ask(method, path string, headers ...string) (int, string, http.Header) {
 	v.t.Helper()
 	_ = v.c.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := fmt.Fprintf(v.c, "%s %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", method, path, v.host, strings.Join(append(headers, ""), "\r\n")); err != nil {
+	if _, err := fmt.Fprintf(v.c, "%s %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", method, path, v.host,
+		strings.Join(append(headers, ""), "\r\n")); err != nil {
 		v.t.Fatal(err)
 	}
 	resp, err := http.ReadResponse(v.r, nil)
@@ -192,7 +193,10 @@ type signer struct {
 
 func (s signer) token(t *testing.T, changes jwt.MapClaims) string {
 	t.Helper()
-	claims := jwt.MapClaims{"iss": "joe", "aud": "shop", "sub": "ann", "exp": time.Now().Add(5 * time.Minute).Unix(), "realm_access": map[string]any{"roles": []string{"user", "admin"}}, "scope": "read write"}
+	claims := jwt.MapClaims{
+		"iss": "joe", "aud": "shop", "sub": "ann", "exp": time.Now().Add(5 * time.Minute).Unix(),
+		"realm_access": map[string]any{"roles": []string{"user", "admin"}}, "scope": "read write",
+	}
 	maps.Copy(claims, changes)
 	maps.DeleteFunc(claims, func(_ string, v any) bool { return v == nil })
 	token := jwt.NewWithClaims(s.method, claims)
@@ -274,13 +278,19 @@ func browser(a *ownAuthority, sni string, cert *tls.Certificate) *http.Client {
 	if cert != nil {
 		cfg.Certificates = []tls.Certificate{*cert}
 	}
-	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: cfg, ForceAttemptHTTP2: true}}
+	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		TLSClientConfig:   cfg,
+		ForceAttemptHTTP2: true,
+	}}
 }
 
-func fetch(t *testing.T, c *http.Client, port, host string) (status int, body, serial string, reused bool, proto string) {
+func fetch(
+	t *testing.T, c *http.Client, port, host string,
+) (status int, body, serial string, reused bool, proto string) {
 	t.Helper()
 	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), http.MethodGet, "https://"+net.JoinHostPort("127.0.0.1", port)+"/", nil)
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), http.MethodGet,
+		"https://"+net.JoinHostPort("127.0.0.1", port)+"/", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,13 +56,17 @@ func newContract(t *testing.T, s *harness.System) *contract {
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		t.Fatal(err)
 	}
-	c := &contract{System: s, patterns: map[string]*regexp.Regexp{}, success: map[string]bool{}, examples: map[string]string{}}
+	c := &contract{
+		System: s, patterns: map[string]*regexp.Regexp{}, success: map[string]bool{},
+		examples: map[string]string{},
+	}
 	for path, item := range doc.Paths {
 		for method, op := range item {
 			if c.patterns[op.OperationID] != nil {
 				t.Errorf("operationId %s stands twice", op.OperationID)
 			}
-			c.patterns[op.OperationID] = regexp.MustCompile("^" + strings.ToUpper(method) + " " + regexp.MustCompile(`\\\{[a-z]+\\\}`).ReplaceAllString(regexp.QuoteMeta(path), `[^/]+`) + "$")
+			c.patterns[op.OperationID] = regexp.MustCompile("^" + strings.ToUpper(method) + " " +
+				regexp.MustCompile(`\\\{[a-z]+\\\}`).ReplaceAllString(regexp.QuoteMeta(path), `[^/]+`) + "$")
 			for _, body := range op.RequestBody.Content {
 				c.examples[op.OperationID] = string(body.Example)
 			}
@@ -157,61 +161,129 @@ func TestContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, k := range []struct{ kind, path, name, body, patch string }{
-		{"Service", "services", "web", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":1}]},"labels":{"team":"a"},"owner":"me"}`, `{"labels":{"team":null,"tier":"1"}}`},
-		{"EndpointSet", "endpoint-sets", "web-a", `{"spec":{"service":"web","endpoints":[{"host":"127.0.0.1","port":2}]}}`, `{"spec":{"endpoints":[{"host":"127.0.0.1","port":2,"state":"draining"}]}}`},
+		{"Service", "services", "web", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":1}]},"labels":{"team":"a"},` +
+			`"owner":"me"}`, `{"labels":{"team":null,"tier":"1"}}`},
+		{
+			"EndpointSet", "endpoint-sets", "web-a", `{"spec":{"service":"web","endpoints":[{"host":"127.0.0.1","port":2}]}}`,
+			`{"spec":{"endpoints":[{"host":"127.0.0.1","port":2,"state":"draining"}]}}`,
+		},
 		{"Certificate", "certificates", "tls", string(pem), `{"owner":"me"}`},
-		{"Gateway", "gateways", "edge", `{"spec":{"listeners":[{"name":"http","port":` + fmt.Sprint(s.ProxyPort+1) + `}]}}`, `{"spec":{"limits":{"max_request_headers":50}}}`},
-		{"RateLimitPolicy", "rate-limit-policies", "limits", `{"spec":{"cidrs":["10.0.0.0/8"],"packets_per_second":100,"deny":["192.0.2.1"]}}`, `{"spec":{"deny":null,"action":"observe"}}`},
-		{"AuthPolicy", "auth-policies", "staff", `{"spec":{"jwt":{"keys":[{"kid":"k1","algorithm":"HS256","secret":"a secret of at least thirty-two bytes"}]},"tokens":[{"name":"ci","value":"b3BhcXVlLXRva2VuLW9mLWNp"}]}}`, `{"spec":{"strip":true,"exempt_paths":[{"path":"/health"}]}}`},
-		{"License", "licenses", "main", `{"spec":{"key":"PENG-ABCD-EFGH-IJKL-MNOP-` + license.Checksum("PENG-ABCD-EFGH-IJKL-MNOP") + `","features":["multi-cloud"],"gates":[{"feature":"multi-cloud","paths":["/api/v1/multi-cloud"]}],"max_proxies":2}}`, `{"spec":{"expires_at":"2030-01-01T00:00:00Z"}}`},
-		{"Route", "routes", "r", `{"spec":{"hosts":["a.test"],"backends":[{"service":"web"}],"timeout":"1.5s"}}`, `{"spec":{"timeout":null,"methods":["GET"]}}`},
+		{
+			"Gateway", "gateways", "edge", `{"spec":{"listeners":[{"name":"http","port":` + fmt.Sprint(s.ProxyPort+1) + `}]}}`,
+			`{"spec":{"limits":{"max_request_headers":50}}}`,
+		},
+		{"RateLimitPolicy", "rate-limit-policies", "limits", `{"spec":{"cidrs":["10.0.0.0/8"],"packets_per_second":100,` +
+			`"deny":["192.0.2.1"]}}`, `{"spec":{"deny":null,"action":"observe"}}`},
+		{
+			"AuthPolicy", "auth-policies", "staff", `{"spec":{"jwt":{"keys":[{"kid":"k1","algorithm":"HS256","secret":"a ` +
+				`secret of at least thirty-two bytes"}]},"tokens":[{"name":"ci","value":"b3BhcXVlLXRva2VuLW9mLWNp"}]}}`,
+			`{"spec":{"strip":true,"exempt_paths":[{"path":"/health"}]}}`,
+		},
+		{"License", "licenses", "main", `{"spec":{"key":"PENG-ABCD-EFGH-IJKL-MNOP-` +
+			license.Checksum("PENG-ABCD-EFGH-IJKL-MNOP") + `","features":["multi-cloud"],"gates":[{"feature":"multi-cloud",` +
+			`"paths":["/api/v1/multi-cloud"]}],"max_proxies":2}}`, `{"spec":{"expires_at":"2030-01-01T00:00:00Z"}}`},
+		{
+			"Route", "routes", "r", `{"spec":{"hosts":["a.test"],"backends":[{"service":"web"}],"timeout":"1.5s"}}`,
+			`{"spec":{"timeout":null,"methods":["GET"]}}`,
+		},
 	} {
 		kinds, one := plural(k.path), "/v1/"+k.path+"/"+k.name
 		c.do(t, exchange{op: "get" + k.kind, method: "GET", path: one, status: 404})
 		c.do(t, exchange{op: "put" + k.kind, method: "PUT", path: one + "?dry_run=true", body: k.body, status: 200})
-		made, h := c.do(t, exchange{op: "put" + k.kind, method: "PUT", path: one + "?message=made", body: k.body, status: 201, header: map[string]string{"If-None-Match": "*", "Idempotency-Key": "make-" + k.name}})
-		again, _ := c.do(t, exchange{op: "put" + k.kind, method: "PUT", path: one + "?message=made", body: k.body, status: 201, header: map[string]string{"If-None-Match": "*", "Idempotency-Key": "make-" + k.name}})
+		made, h := c.do(t, exchange{
+			op: "put" + k.kind, method: "PUT", path: one + "?message=made", body: k.body, status: 201,
+			header: map[string]string{"If-None-Match": "*", "Idempotency-Key": "make-" + k.name},
+		})
+		again, _ := c.do(t, exchange{
+			op: "put" + k.kind, method: "PUT", path: one + "?message=made", body: k.body,
+			status: 201, header: map[string]string{"If-None-Match": "*", "Idempotency-Key": "make-" + k.name},
+		})
 		if fmt.Sprint(again) != fmt.Sprint(made) {
 			t.Errorf("a repeated request is answered %v, the first was %v", again, made)
 		}
-		c.do(t, exchange{op: "put" + k.kind, method: "PUT", path: one, body: `{"spec":{}}`, status: 422, header: map[string]string{"Idempotency-Key": "make-" + k.name}, invalid: k.kind == "Certificate" || k.kind == "Gateway" || k.kind == "EndpointSet"})
-		c.do(t, exchange{op: "put" + k.kind, method: "PUT", path: one, body: k.body, status: 412, header: map[string]string{"If-None-Match": "*"}})
-		c.do(t, exchange{op: "get" + k.kind, method: "GET", path: one, status: 304, header: map[string]string{"If-None-Match": h.Get("Etag")}})
+		c.do(t, exchange{
+			op: "put" + k.kind, method: "PUT", path: one, body: `{"spec":{}}`, status: 422,
+			header: map[string]string{"Idempotency-Key": "make-" + k.name}, invalid: k.kind == "Certificate" ||
+				k.kind == "Gateway" || k.kind == "EndpointSet",
+		})
+		c.do(t, exchange{
+			op: "put" + k.kind, method: "PUT", path: one, body: k.body, status: 412,
+			header: map[string]string{"If-None-Match": "*"},
+		})
+		c.do(t, exchange{
+			op: "get" + k.kind, method: "GET", path: one, status: 304,
+			header: map[string]string{"If-None-Match": h.Get("Etag")},
+		})
 		got, _ := c.do(t, exchange{op: "get" + k.kind, method: "GET", path: one, status: 200})
 		back, err := json.Marshal(got)
 		if err != nil {
 			t.Fatal(err)
 		}
-		same, _ := c.do(t, exchange{op: "put" + k.kind, method: "PUT", path: one, body: string(back), status: 200, header: map[string]string{"If-Match": h.Get("Etag")}})
+		same, _ := c.do(t, exchange{
+			op: "put" + k.kind, method: "PUT", path: one, body: string(back), status: 200,
+			header: map[string]string{"If-Match": h.Get("Etag")},
+		})
 		if same["revision"] != got["revision"] {
 			t.Errorf("writing what was read made revision %v of %v", same["revision"], got["revision"])
 		}
 		c.do(t, exchange{op: "patch" + k.kind, method: "PATCH", path: one, body: k.patch, status: 200})
-		c.do(t, exchange{op: "patch" + k.kind, method: "PATCH", path: one, body: k.patch, status: 412, header: map[string]string{"If-Match": `"1"`}})
+		c.do(t, exchange{
+			op: "patch" + k.kind, method: "PATCH", path: one, body: k.patch, status: 412,
+			header: map[string]string{"If-Match": `"1"`},
+		})
 		c.do(t, exchange{op: "patch" + k.kind, method: "PATCH", path: one, body: `{"spec":{"no_such":1}}`, status: 422})
-		c.do(t, exchange{op: "put" + k.kind, method: "PUT", path: one, body: `{"spec":{"no_such":1}}`, status: 422, invalid: true})
+		c.do(t, exchange{
+			op: "put" + k.kind, method: "PUT", path: one, body: `{"spec":{"no_such":1}}`, status: 422,
+			invalid: true,
+		})
 		c.do(t, exchange{op: "put" + k.kind, method: "PUT", path: one, body: `{`, status: 400, invalid: true})
-		c.do(t, exchange{op: "put" + k.kind, method: "PUT", path: one, body: `{}`, status: 415, header: map[string]string{"Content-Type": "text/yaml"}, invalid: true})
+		c.do(t, exchange{
+			op: "put" + k.kind, method: "PUT", path: one, body: `{}`, status: 415,
+			header: map[string]string{"Content-Type": "text/yaml"}, invalid: true,
+		})
 		c.do(t, exchange{op: "list" + kinds, method: "GET", path: "/v1/" + k.path + "?limit=1&q=" + k.name[:1], status: 200})
-		c.do(t, exchange{op: "list" + kinds, method: "GET", path: "/v1/" + k.path + "?limit=1001", status: 400, invalid: true})
+		c.do(t, exchange{
+			op: "list" + kinds, method: "GET", path: "/v1/" + k.path + "?limit=1001", status: 400,
+			invalid: true,
+		})
 		c.do(t, exchange{op: "delete" + k.kind, method: "DELETE", path: "/v1/" + k.path + "/none", status: 404})
 	}
 	c.do(t, exchange{op: "listRoutes", method: "GET", path: "/v1/routes?host=a.test&service=web", status: 200})
-	c.do(t, exchange{op: "putRoute", method: "PUT", path: "/v1/routes/r?wait=live&timeout=20s", body: `{"spec":{"hosts":["a.test"],"backends":[{"service":"web"}]}}`, status: 200})
+	c.do(t, exchange{
+		op: "putRoute", method: "PUT", path: "/v1/routes/r?wait=live&timeout=20s",
+		body: `{"spec":{"hosts":["a.test"],"backends":[{"service":"web"}]}}`, status: 200,
+	})
 	used, _ := c.do(t, exchange{op: "deleteService", method: "DELETE", path: "/v1/services/web", status: 409})
 	if !strings.Contains(fmt.Sprint(used["errors"]), "Route/r") {
 		t.Errorf("409 does not name what uses the service: %v", used)
 	}
-	applied, _ := c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply?wait=live", status: 200, body: `{"owner":"team","prune":true,"message":"m","resources":[{"kind":"Route","name":"t","spec":{"hosts":["t.test"],"direct_response":{"status":200}}}]}`})
+	applied, _ := c.do(t, exchange{
+		op: "apply", method: "POST", path: "/v1/apply?wait=live", status: 200,
+		body: `{"owner":"team","prune":true,"message":"m","resources":[{"kind":"Route","name":"t",` +
+			`"spec":{"hosts":["t.test"],"direct_response":{"status":200}}}]}`,
+	})
 	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply", status: 422, body: `{"prune":true,"resources":[]}`})
 	// The examples of the kinds are sent by check-clients.
 	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply?dry_run=true", status: 200, body: c.examples["apply"]})
-	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply", status: 422, body: `{"owner":"team","prune":true}`, invalid: true})
-	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply?allow_empty=true", status: 200, body: `{"owner":"nobody-yet","prune":true,"take_over":true,"resources":[]}`})
-	c.do(t, exchange{op: "putRoute", method: "PUT", path: "/v1/routes/t", status: 409, body: `{"owner":"other","spec":{"hosts":["t.test"],"direct_response":{"status":200}}}`})
-	c.do(t, exchange{op: "putRoute", method: "PUT", path: "/v1/routes/t?take_over=true", status: 200, body: `{"owner":"other","spec":{"hosts":["t.test"],"direct_response":{"status":200}}}`})
+	c.do(t, exchange{
+		op: "apply", method: "POST", path: "/v1/apply", status: 422, body: `{"owner":"team","prune":true}`,
+		invalid: true,
+	})
+	c.do(t, exchange{
+		op: "apply", method: "POST", path: "/v1/apply?allow_empty=true", status: 200,
+		body: `{"owner":"nobody-yet","prune":true,"take_over":true,"resources":[]}`,
+	})
+	c.do(t, exchange{
+		op: "putRoute", method: "PUT", path: "/v1/routes/t", status: 409,
+		body: `{"owner":"other","spec":{"hosts":["t.test"],"direct_response":{"status":200}}}`,
+	})
+	c.do(t, exchange{
+		op: "putRoute", method: "PUT", path: "/v1/routes/t?take_over=true", status: 200,
+		body: `{"owner":"other","spec":{"hosts":["t.test"],"direct_response":{"status":200}}}`,
+	})
 	c.do(t, exchange{op: "deleteRoute", method: "DELETE", path: "/v1/routes/t?owner=team", status: 409})
-	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply", status: 413, body: `{"message":"` + strings.Repeat("x", 64<<20) + `","resources":[]}`, invalid: true})
+	c.do(t, exchange{op: "apply", method: "POST", path: "/v1/apply", status: 413, body: `{"message":"` +
+		strings.Repeat("x", 64<<20) + `","resources":[]}`, invalid: true})
 	c.do(t, exchange{op: "rateLimitStatus", method: "GET", path: "/v1/rate-limit-policies/limits/status", status: 200})
 	c.do(t, exchange{op: "rateLimitStatus", method: "GET", path: "/v1/rate-limit-policies/none/status", status: 404})
 	rev := fmt.Sprint(applied["revision"])
@@ -220,18 +292,29 @@ func TestContract(t *testing.T) {
 	c.do(t, exchange{op: "getRevision", method: "GET", path: "/v1/revisions/999999", status: 404})
 	c.do(t, exchange{op: "diffRevisions", method: "GET", path: "/v1/revisions/" + rev + "/diff?against=1", status: 200})
 	c.do(t, exchange{op: "rollback", method: "POST", path: "/v1/revisions/" + rev + "/rollback", status: 200})
-	for _, k := range []string{"Route r routes", "EndpointSet web-a endpoint-sets", "Service web services", "Gateway edge gateways", "Certificate tls certificates", "RateLimitPolicy limits rate-limit-policies", "AuthPolicy staff auth-policies", "License main licenses"} {
+	for _, k := range []string{
+		"Route r routes", "EndpointSet web-a endpoint-sets", "Service web services",
+		"Gateway edge gateways", "Certificate tls certificates", "RateLimitPolicy limits rate-limit-policies",
+		"AuthPolicy staff auth-policies", "License main licenses",
+	} {
 		f := strings.Fields(k)
 		c.do(t, exchange{op: "delete" + f[0], method: "DELETE", path: "/v1/" + f[2] + "/" + f[1], status: 200})
 	}
 	page, _ := c.do(t, exchange{op: "audit", method: "GET", path: "/v1/audit?limit=2&kind=Route", status: 200})
-	c.do(t, exchange{op: "audit", method: "GET", path: "/v1/audit?limit=2&kind=Route&cursor=" + fmt.Sprint(page["next_cursor"]), status: 200})
+	c.do(t, exchange{op: "audit", method: "GET", path: "/v1/audit?limit=2&kind=Route&cursor=" +
+		fmt.Sprint(page["next_cursor"]), status: 200})
 	c.do(t, exchange{op: "exportAudit", method: "GET", path: "/v1/audit/export?since=2026-01-01T00:00:00Z", status: 200})
 	c.do(t, exchange{op: "exportAudit", method: "GET", path: "/v1/audit/export?since=today", status: 400, invalid: true})
 	c.do(t, exchange{op: "verifyAudit", method: "GET", path: "/v1/audit/verify", status: 200})
 	c.do(t, exchange{op: "status", method: "GET", path: "/v1/status", status: 200})
 	c.do(t, exchange{op: "proxies", method: "GET", path: "/v1/proxies", status: 200})
-	for _, x := range []exchange{{op: "health", path: "/healthz"}, {op: "ready", path: "/readyz"}, {op: "metrics", path: "/metrics"}, {op: "openapi", path: "/v1/openapi.json"}, {op: "docs", path: "/docs"}} {
+	for _, x := range []exchange{
+		{op: "health", path: "/healthz"},
+		{op: "ready", path: "/readyz"},
+		{op: "metrics", path: "/metrics"},
+		{op: "openapi", path: "/v1/openapi.json"},
+		{op: "docs", path: "/docs"},
+	} {
 		x.method, x.status = "GET", 200
 		c.do(t, x)
 	}
@@ -256,15 +339,30 @@ func (c *contract) tokens(t *testing.T) {
 	bearer := func(secret any) map[string]string {
 		return map[string]string{"Authorization": fmt.Sprint("Bearer ", secret)}
 	}
-	admin, _ := c.do(t, exchange{op: "createToken", method: "POST", path: "/v1/tokens", body: `{"name":"root","role":"admin"}`, status: 201})
-	viewer, _ := c.do(t, exchange{op: "createToken", method: "POST", path: "/v1/tokens", body: `{"name":"reader","role":"viewer"}`, status: 201, header: bearer(admin["token"])})
-	c.do(t, exchange{op: "createToken", method: "POST", path: "/v1/tokens", body: `{"name":"reader","role":"viewer"}`, status: 409})
+	admin, _ := c.do(t, exchange{
+		op: "createToken", method: "POST", path: "/v1/tokens",
+		body: `{"name":"root","role":"admin"}`, status: 201,
+	})
+	viewer, _ := c.do(t, exchange{
+		op: "createToken", method: "POST", path: "/v1/tokens",
+		body: `{"name":"reader","role":"viewer"}`, status: 201, header: bearer(admin["token"]),
+	})
+	c.do(t, exchange{
+		op: "createToken", method: "POST", path: "/v1/tokens", body: `{"name":"reader","role":"viewer"}`,
+		status: 409,
+	})
 	c.do(t, exchange{op: "createToken", method: "POST", path: "/v1/tokens", body: c.examples["createToken"], status: 201})
-	c.do(t, exchange{op: "createToken", method: "POST", path: "/v1/tokens", body: `{"name":"x","role":"god"}`, status: 422, invalid: true})
+	c.do(t, exchange{
+		op: "createToken", method: "POST", path: "/v1/tokens", body: `{"name":"x","role":"god"}`, status: 422,
+		invalid: true,
+	})
 	c.do(t, exchange{op: "listTokens", method: "GET", path: "/v1/tokens", status: 200})
 	c.do(t, exchange{op: "listTokens", method: "GET", path: "/v1/tokens", status: 403, header: bearer(viewer["token"])})
 	c.do(t, exchange{op: "listRoutes", method: "GET", path: "/v1/routes", status: 200, header: bearer(viewer["token"])})
-	c.do(t, exchange{op: "putRoute", method: "PUT", path: "/v1/routes/x", body: `{"spec":{"direct_response":{"status":200}}}`, status: 403, header: bearer(viewer["token"])})
+	c.do(t, exchange{
+		op: "putRoute", method: "PUT", path: "/v1/routes/x",
+		body: `{"spec":{"direct_response":{"status":200}}}`, status: 403, header: bearer(viewer["token"]),
+	})
 	c.do(t, exchange{op: "deleteToken", method: "DELETE", path: "/v1/tokens/root", status: 200})
 	c.do(t, exchange{op: "deleteToken", method: "DELETE", path: "/v1/tokens/bootstrap", status: 409})
 	c.do(t, exchange{op: "deleteToken", method: "DELETE", path: "/v1/tokens/none", status: 404})

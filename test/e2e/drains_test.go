@@ -179,7 +179,8 @@ func TestAccessLogAndTracingDrainNothing(t *testing.T) {
 		}
 	}
 	call(t, s, "PUT", s.API+"/v1/routes/a?wait=live", direct("a", "a", nil), 201)
-	call(t, s, "PUT", s.API+"/v1/services/collector?wait=live", `{"spec":{"protocol":"grpc","endpoints":[{"host":"127.0.0.1","port":9}]}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/services/collector?wait=live",
+		`{"spec":{"protocol":"grpc","endpoints":[{"host":"127.0.0.1","port":9}]}}`, 201)
 	kept := probe.New(s.Proxy)
 	defer kept.Close()
 	n, fresh := 0, true
@@ -294,14 +295,19 @@ func TestDrainsAreNamed(t *testing.T) {
 	const cause = "gateway.drains $.limits.idle_timeout"
 	change := object{"limits": object{"idle_timeout": "1800s"}}
 	for _, query := range []string{"?dry_run=true", "?wait=live"} {
-		if got := patch(query, change); len(got) != 1 || !strings.Contains(got[cause], "listener http") || !strings.Contains(got[cause], "10m0s") {
+		if got := patch(query, change); len(got) != 1 || !strings.Contains(got[cause], "listener http") ||
+			!strings.Contains(got[cause], "10m0s") {
 			t.Errorf("%s: %v", query, got)
 		}
 	}
-	if got := patch("?wait=live", object{"limits": object{"max_connections": 1000}, "access_log": object{}}); len(got) != 0 {
+	if got := patch("?wait=live", object{
+		"limits":     object{"max_connections": 1000},
+		"access_log": object{},
+	}); len(got) != 0 {
 		t.Errorf("what drains nothing is warned of: %v", got)
 	}
-	if got := patch("?wait=live", object{"drain_time": "3s"}); len(got) != 1 || !strings.Contains(got["gateway.drain_time $.drain_time"], "10m0s") {
+	if got := patch("?wait=live", object{"drain_time": "3s"}); len(got) != 1 ||
+		!strings.Contains(got["gateway.drain_time $.drain_time"], "10m0s") {
 		t.Errorf("a drain time that is not in force yet: %v", got)
 	}
 	again(t, s, "envoy")
@@ -328,7 +334,8 @@ func TestDrainsAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	if got := patch("?wait=live", object{"limits": object{"idle_timeout": "1900s"}}); !strings.Contains(got[cause], " 3s") {
+	if got := patch("?wait=live", object{"limits": object{"idle_timeout": "1900s"}}); !strings.Contains(got[cause],
+		" 3s") {
 		t.Errorf("warnings %v, want 3s", got)
 	}
 	if err := kept.SetReadDeadline(began.Add(30 * time.Second)); err != nil {

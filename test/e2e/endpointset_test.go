@@ -16,16 +16,17 @@ import (
 // clusterStats counts what an Envoy did with its clusters: each change of one by CDS.
 func clusterStats(t *testing.T, s *harness.System) string {
 	t.Helper()
-	status, raw, err := s.Call(t.Context(), "GET", s.Admin+"/stats?filter=^cluster_manager.cluster_(added|modified|removed)$", nil)
+	status, raw, err := s.Call(t.Context(), "GET",
+		s.Admin+"/stats?filter=^cluster_manager.cluster_(added|modified|removed)$", nil)
 	if err != nil || status != 200 {
 		t.Fatal(status, err)
 	}
 	return string(raw)
 }
 
-// TestEndpointSets: sets of endpoints that come, drain, and go are served as a service's own ones, without a change of a
-// listener or a cluster. An endpoint that drains gets no new request, and finishes the one that it has. A rollback and an
-// export leave them alone, and a service that has one stays.
+// TestEndpointSets: sets of endpoints that come, drain, and go are served as a service's own ones, without a change of
+// a listener or a cluster. An endpoint that drains gets no new request, and finishes the one that it has. A rollback
+// and an export leave them alone, and a service that has one stays.
 func TestEndpointSets(t *testing.T) {
 	s := start(t, "--no-demo")
 	slow, began := make(chan struct{}), make(chan struct{}, 1)
@@ -38,8 +39,10 @@ func TestEndpointSets(t *testing.T) {
 	})
 	set := func(name string, status int, endpoints ...any) {
 		t.Helper()
-		answer := call(t, s, "PUT", s.API+"/v1/endpoint-sets/"+name+"?wait=live&timeout=20s", object{"owner": "discover/here",
-			"spec": object{"service": "web", "endpoints": endpoints}}, status)
+		answer := call(t, s, "PUT", s.API+"/v1/endpoint-sets/"+name+"?wait=live&timeout=20s", object{
+			"owner": "discover/here",
+			"spec":  object{"service": "web", "endpoints": endpoints},
+		}, status)
 		if l := answer["live"].(object); l["live"] != true {
 			t.Fatal(name, l)
 		}
@@ -63,7 +66,10 @@ func TestEndpointSets(t *testing.T) {
 	}
 	call(t, s, "POST", s.API+"/v1/apply?wait=live", object{"resources": []any{
 		object{"kind": "Service", "name": "web", "spec": object{}},
-		object{"kind": "Route", "name": "web", "spec": object{"hosts": []string{"web.example.com"}, "backends": []any{object{"service": "web"}}}},
+		object{"kind": "Route", "name": "web", "spec": object{
+			"hosts":    []string{"web.example.com"},
+			"backends": []any{object{"service": "web"}},
+		}},
 	}}, 200)
 	if got := bodies(3); got != "[503:3]" {
 		t.Errorf("a service without endpoints: %s", got)
@@ -131,7 +137,8 @@ func TestEndpointSets(t *testing.T) {
 		t.Errorf("a service with a set: %v", refusal)
 	}
 	call(t, s, "PUT", s.API+"/v1/services/later", object{"spec": object{}}, 201)
-	call(t, s, "PUT", s.API+"/v1/endpoint-sets/later", object{"spec": object{"service": "later", "endpoints": []any{}}}, 201)
+	call(t, s, "PUT", s.API+"/v1/endpoint-sets/later", object{"spec": object{"service": "later", "endpoints": []any{}}},
+		201)
 	call(t, s, "POST", fmt.Sprintf("%s/v1/revisions/%.0f/rollback?wait=live", s.API, at), nil, 200)
 	if got := bodies(10); got != "[a:10]" {
 		t.Errorf("after a rollback to when b was there: %s", got)

@@ -32,7 +32,8 @@ func TestHTTPS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gateway := map[string]any{"kind": "Gateway", "name": "default", "spec": map[string]any{"api_keys": keys(t, s), "listeners": []any{
+	gateway := map[string]any{"kind": "Gateway", "name": "default", "spec": map[string]any{"api_keys": keys(t,
+		s), "listeners": []any{
 		map[string]any{"name": "http", "port": s.ProxyPort},
 		map[string]any{
 			"name": "https", "port": ports[0], "protocol": "https", "certificates": []string{"main", "other"},
@@ -59,10 +60,12 @@ func TestHTTPS(t *testing.T) {
 	if status, body, _, _, _ := fetch(t, one, port, "strict.example.com"); status != 421 {
 		t.Fatalf("strict host on another's connection: %d %q", status, body)
 	}
-	if status, body, cn, _, _ := fetch(t, browser(a, "other.test", nil), port, "other.test"); status != 200 || body != "other" || cn != "other.test" {
+	if status, body, cn, _, _ := fetch(t, browser(a, "other.test", nil), port, "other.test"); status != 200 ||
+		body != "other" || cn != "other.test" {
 		t.Fatalf("other.test: %d %q certificate %s", status, body, cn)
 	}
-	if status, body, _, _, _ := fetch(t, browser(a, "strict.example.com", &client), port, "strict.example.com"); status != 200 || body != "strict" {
+	if status, body, _, _, _ := fetch(t, browser(a, "strict.example.com", &client), port,
+		"strict.example.com"); status != 200 || body != "strict" {
 		t.Fatalf("strict host with a client certificate: %d %q", status, body)
 	}
 	without := browser(a, "strict.example.com", nil)
@@ -99,9 +102,9 @@ func TestHTTPS(t *testing.T) {
 	}
 }
 
-// TestCertificateNamesListeners: a certificate that names the gateway is served when its own write is live, as one of two
-// listeners or of both; nobody writes the gateway. The last one of a listener stays, and what a wildcard drains when it
-// goes is said beforehand.
+// TestCertificateNamesListeners: a certificate that names the gateway is served when its own write is live, as one of
+// two listeners or of both; nobody writes the gateway. The last one of a listener stays, and what a wildcard drains
+// when it goes is said beforehand.
 func TestCertificateNamesListeners(t *testing.T) {
 	s := start(t, "--no-demo", "--concurrency", "1")
 	ports, err := porttest.Take(2)
@@ -128,7 +131,8 @@ func TestCertificateNamesListeners(t *testing.T) {
 	presents := func(listener int, host, want string) {
 		t.Helper()
 		// Which one it is matters here, not whether it is one for the host.
-		c, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[listener])), &tls.Config{ServerName: host, InsecureSkipVerify: true})
+		c, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[listener])),
+			&tls.Config{ServerName: host, InsecureSkipVerify: true})
 		if err != nil {
 			t.Fatalf("listener %d, %s: %v", listener, host, err)
 		}
@@ -139,10 +143,12 @@ func TestCertificateNamesListeners(t *testing.T) {
 	}
 	before := listenerStats(t, s)
 	presents(0, "new.test", "first.test")
-	call(t, s, "PUT", s.API+"/v1/certificates/new?wait=live", certificate(object{"gateways": []string{"default"}}, "new.test"), 201)
+	call(t, s, "PUT", s.API+"/v1/certificates/new?wait=live", certificate(object{"gateways": []string{"default"}},
+		"new.test"), 201)
 	presents(0, "new.test", "new.test")
 	presents(1, "new.test", "new.test")
-	call(t, s, "PUT", s.API+"/v1/certificates/new?wait=live", certificate(object{"gateways": []string{"default"}}, "renewed.test", "new.test"), 200)
+	call(t, s, "PUT", s.API+"/v1/certificates/new?wait=live", certificate(object{"gateways": []string{"default"}},
+		"renewed.test", "new.test"), 200)
 	presents(1, "new.test", "renewed.test")
 	call(t, s, "DELETE", s.API+"/v1/certificates/new?wait=live", nil, 200)
 	presents(0, "new.test", "first.test")
@@ -153,14 +159,17 @@ func TestCertificateNamesListeners(t *testing.T) {
 	call(t, s, "DELETE", s.API+"/v1/certificates/first", nil, 409)
 
 	// One listener alone: its names have a chain there, for they are not for the other listener's clients.
-	call(t, s, "PUT", s.API+"/v1/certificates/two?wait=live", certificate(object{"listeners": []string{"two"}}, "two.test"), 201)
+	call(t, s, "PUT", s.API+"/v1/certificates/two?wait=live", certificate(object{"listeners": []string{"two"}},
+		"two.test"), 201)
 	presents(0, "two.test", "first.test")
 	presents(1, "two.test", "two.test")
-	call(t, s, "PUT", s.API+"/v1/certificates/wild?wait=live", certificate(object{"listeners": []string{"one"}}, "*.wild.test"), 201)
+	call(t, s, "PUT", s.API+"/v1/certificates/wild?wait=live", certificate(object{"listeners": []string{"one"}},
+		"*.wild.test"), 201)
 	presents(0, "a.wild.test", "*.wild.test")
 	presents(1, "a.wild.test", "first.test")
 	answer := call(t, s, "DELETE", s.API+"/v1/certificates/wild?dry_run=true", nil, 200)
-	if said := fmt.Sprint(answer["warnings"]); !strings.Contains(said, "certificates/wild") || !strings.Contains(said, "gateway.drains") {
+	if said := fmt.Sprint(answer["warnings"]); !strings.Contains(said, "certificates/wild") ||
+		!strings.Contains(said, "gateway.drains") {
 		t.Errorf("the dry run says %s", said)
 	}
 	call(t, s, "DELETE", s.API+"/v1/certificates/wild?wait=live", nil, 200)

@@ -105,7 +105,8 @@ func TestMovingHouse(t *testing.T) {
 	h.works(t, a)
 	from := &terminalOf{T: t, s: a, dir: t.TempDir()}
 	all := from.text("export")
-	from.says(all, "#     Certificate/tls:", "#       private_key: ...", "#       jwt.keys.one.secret: ...", "#       key: ...")
+	from.says(all, "#     Certificate/tls:", "#       private_key: ...", "#       jwt.keys.one.secret: ...",
+		"#       key: ...")
 	if strings.Contains(all, "api_keys") || strings.Contains(all, "PRIVATE KEY") {
 		t.Errorf("the export has a key in it:\n%s", all)
 	}
@@ -124,8 +125,10 @@ func TestMovingHouse(t *testing.T) {
 	for _, command := range []string{"apply", "diff"} {
 		_, e := c.run(1, command, "-f", "all.yaml")
 		c.says(e, "all.yaml:", "Certificate/tls spec.private_key is missing",
-			"AuthPolicy/staff spec.jwt.keys[0].secret is missing", "AuthPolicy/staff spec.tokens[0] has neither value nor sha256", "License/main spec.key is missing", "--secrets FILE",
-			"    AuthPolicy/staff:\n      jwt.keys.one.secret: ...\n      tokens.machine.value: ...", "    License/main:\n      key: ...")
+			"AuthPolicy/staff spec.jwt.keys[0].secret is missing", "AuthPolicy/staff spec.tokens[0] has neither value "+
+				"nor sha256", "License/main spec.key is missing", "--secrets FILE",
+			"    AuthPolicy/staff:\n      jwt.keys.one.secret: ...\n      tokens.machine.value: ...",
+			"    License/main:\n      key: ...")
 		if strings.Contains(e, "Certificate/ca") {
 			t.Errorf("what needs no secret is said to:\n%s", e)
 		}
@@ -180,7 +183,8 @@ func TestMovingHouse(t *testing.T) {
 	h.works(t, b)
 }
 
-var remedy = regexp.MustCompile(`curl -X PATCH (\S+) -H "Authorization: Bearer \$\(cat \S+/token\)" -H 'Content-Type: (\S+)' -d '(.*)'`)
+var remedy = regexp.MustCompile(`curl -X PATCH (\S+) -H "Authorization: Bearer \$\(cat \S+/token\)" -H ` +
+	`'Content-Type: (\S+)' -d '(.*)'`)
 
 // TestLockedOut: where Envoy's key is refused, dev says so within 5 s and again, and what it says mends it.
 func TestLockedOut(t *testing.T) {
@@ -190,7 +194,8 @@ func TestLockedOut(t *testing.T) {
 
 	// A write that does not speak of the keys keeps them, and an empty list takes them away.
 	plain := fmt.Sprintf(`{"spec":{"listeners":[{"name":"http","port":%d}]}}`, s.ProxyPort)
-	const other, elsewhere = `{"name":"other","key":"one-more-key-of-another"}`, `{"name":"elsewhere","key":"a-key-of-another-place"}`
+	const other, elsewhere = `{"name":"other","key":"one-more-key-of-another"}`, `{"name":"elsewhere",` +
+		`"key":"a-key-of-another-place"}`
 	for _, c := range []struct {
 		method, url, body string
 		keys              int

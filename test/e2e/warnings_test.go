@@ -48,13 +48,18 @@ func TestCertificatesAreWarnedOf(t *testing.T) {
 	want(soon, "Certificate/soon $.chain certificate.dates ends on", "renew it")
 	want(call(t, s, "PUT", s.API+"/v1/certificates/soon", soon, 200), "ends on") // as it was answered
 	ended := spec(now.Add(-time.Minute))
-	want(call(t, s, "PUT", s.API+"/v1/certificates/ended?dry_run=true", ended, 200), "Certificate/ended $.chain certificate.dates has ended on")
-	want(call(t, s, "POST", s.API+"/v1/apply", map[string]any{"resources": []any{map[string]any{"kind": "Certificate", "name": "ended", "spec": ended["spec"]}}}, 200), "has ended on")
-	want(call(t, s, "GET", s.API+"/v1/status", nil, 200), "Certificate/ended $.chain certificate.dates has ended on", "; Certificate/soon")
+	want(call(t, s, "PUT", s.API+"/v1/certificates/ended?dry_run=true", ended, 200),
+		"Certificate/ended $.chain certificate.dates has ended on")
+	want(call(t, s, "POST", s.API+"/v1/apply",
+		map[string]any{"resources": []any{map[string]any{"kind": "Certificate", "name": "ended", "spec": ended["spec"]}}},
+		200), "has ended on")
+	want(call(t, s, "GET", s.API+"/v1/status", nil, 200), "Certificate/ended $.chain certificate.dates has ended on",
+		"; Certificate/soon")
 
 	out, _ := term.run(0, "status")
 	term.says(out, "warning: Certificate/ended has ended on", "warning: Certificate/soon ends on")
-	out, _ = term.in(fmt.Sprintf("kind: Certificate\nname: more\nspec:\n  chain: %q\n", a.PEM), 0, "apply", "-f", "-", "--dry-run")
+	out, _ = term.in(fmt.Sprintf("kind: Certificate\nname: more\nspec:\n  chain: %q\n", a.PEM), 0, "apply", "-f",
+		"-", "--dry-run")
 	term.says(out, "warning: Certificate/more ends on")
 
 	// Renewed by one write, it is warned of no more.
@@ -73,7 +78,10 @@ func TestCertificatesAreWarnedOf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a.test"}, NotBefore: now, NotAfter: now.Add(time.Hour)}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a.test"}, NotBefore: now,
+		NotAfter: now.Add(time.Hour),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, weak.Public(), weak)
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +93,9 @@ func TestCertificatesAreWarnedOf(t *testing.T) {
 	block := func(typ string, der []byte) string {
 		return string(pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der}))
 	}
-	refused := call(t, s, "PUT", s.API+"/v1/certificates/good", map[string]any{"spec": map[string]any{"chain": block("CERTIFICATE", der), "private_key": block("PRIVATE KEY", key)}}, 422)
+	refused := call(t, s, "PUT", s.API+"/v1/certificates/good",
+		map[string]any{"spec": map[string]any{"chain": block("CERTIFICATE", der), "private_key": block("PRIVATE KEY", key)}},
+		422)
 	term.says(fmt.Sprint(refused["errors"]), "$.spec.chain", "P-224", "issue it anew")
 }
 
@@ -95,7 +105,11 @@ func TestLargestBody(t *testing.T) {
 	body := strings.Repeat("b", 64<<10)
 	put := func(body string, status int) map[string]any {
 		t.Helper()
-		return call(t, s, "PUT", s.API+"/v1/routes/r?wait=live", map[string]any{"spec": map[string]any{"hosts": []any{"body.test"}, "direct_response": map[string]any{"status": 200, "body": body, "content_type": "text/plain; q=100%"}}}, status)
+		return call(t, s, "PUT", s.API+"/v1/routes/r?wait=live",
+			map[string]any{"spec": map[string]any{"hosts": []any{"body.test"}, "direct_response": map[string]any{
+				"status": 200,
+				"body":   body, "content_type": "text/plain; q=100%",
+			}}}, status)
 	}
 	if l := put(body, 201)["live"].(map[string]any); l["state"] != "live" {
 		t.Errorf("%v", l)

@@ -196,7 +196,10 @@ type Watch struct {
 
 // Watch begins to wait for so many resources with a mark at each healthy client.
 func (f *Fleet) Watch(mark string, each int) *Watch {
-	w := &Watch{fleet: f, mark: []byte(mark), each: int32(each), done: make(chan struct{}), at: make([]atomic.Int64, len(f.clients))}
+	w := &Watch{
+		fleet: f, mark: []byte(mark), each: int32(each), done: make(chan struct{}),
+		at: make([]atomic.Int64, len(f.clients)),
+	}
 	w.left.Store(int32(f.Healthy()))
 	for _, c := range f.clients {
 		c.marked.Store(0)

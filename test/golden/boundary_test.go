@@ -76,8 +76,10 @@ func TestBoundaries(t *testing.T) {
 // unreached are fields that no edge of can be accepted: the chain, which TestPresentedCertificates is about, and what
 // the api replaces or Envoy never sees.
 var unreached = map[string]bool{
-	"marchproxy.config.v1.Certificate.chain": true, "marchproxy.config.v1.OpaqueToken.value": true, "marchproxy.config.v1.OpaqueToken.sha256": true,
-	"marchproxy.config.v1.Gateway.api_keys": true, "marchproxy.config.v1.ClusterApiKey.key": true, "marchproxy.config.v1.ClusterApiKey.sha256": true,
+	"marchproxy.config.v1.Certificate.chain": true, "marchproxy.config.v1.OpaqueToken.value": true,
+	"marchproxy.config.v1.OpaqueToken.sha256": true,
+	"marchproxy.config.v1.Gateway.api_keys":   true, "marchproxy.config.v1.ClusterApiKey.key": true,
+	"marchproxy.config.v1.ClusterApiKey.sha256": true,
 }
 
 func isDuration(f protoreflect.FieldDescriptor) bool {
@@ -154,7 +156,8 @@ func storable(m proto.Message) bool {
 	case *configv1.AuthPolicy:
 		for _, k := range m.GetJwt().GetKeys() {
 			secret, err := config.KeyBytes(k, k.GetSecret())
-			if config.IsHMAC(k) == (k.GetPublicKey() != "") || (config.IsHMAC(k) && (err != nil || len(secret) < config.HashSize(k))) {
+			if config.IsHMAC(k) == (k.GetPublicKey() != "") ||
+				(config.IsHMAC(k) && (err != nil || len(secret) < config.HashSize(k))) {
 				return false
 			}
 		}
@@ -360,8 +363,8 @@ func inlineSecrets(v any, secrets map[string]object) {
 	}
 }
 
-// withoutDiscovery has a listener wait for nothing: a filter that is not part of the case has an empty config, and so is the
-// route table.
+// withoutDiscovery has a listener wait for nothing: a filter that is not part of the case has an empty config, and so
+// is the route table.
 func withoutDiscovery(v any) {
 	switch v := v.(type) {
 	case object:
@@ -370,7 +373,8 @@ func withoutDiscovery(v any) {
 				v["typed_config"] = object{"@type": typePrefix + "extensions.filters.http.header_mutation.v3.HeaderMutation"}
 				if name, _ := v["name"].(string); strings.HasPrefix(name, "marchproxy.connections") {
 					v["typed_config"] = object{
-						"@type": typePrefix + "extensions.filters.network.connection_limit.v3.ConnectionLimit", "stat_prefix": "none", "max_connections": 1000,
+						"@type": typePrefix + "extensions.filters.network.connection_limit.v3.ConnectionLimit", "stat_prefix": "none",
+						"max_connections": 1000,
 					}
 				}
 			}

@@ -34,8 +34,10 @@ type pair struct{ chain, key string }
 // TestPresentedCertificates: what package certificate takes to present, Envoy takes, and what it refuses Envoy
 // refuses, or cannot use.
 func TestPresentedCertificates(t *testing.T) {
-	root := issue(t, nil, key(t, elliptic.P256()), func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign })
-	middle := issue(t, root, key(t, elliptic.P256()), func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign })
+	root := issue(t, nil, key(t, elliptic.P256()),
+		func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign })
+	middle := issue(t, root, key(t, elliptic.P256()),
+		func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign })
 	leaf := issue(t, middle, key(t, elliptic.P256()), nil)
 	other := issue(t, middle, key(t, elliptic.P256()), nil)
 	rsa2048 := rsaKey(t, 2048)
@@ -51,7 +53,8 @@ func TestPresentedCertificates(t *testing.T) {
 	block := func(typ string, der []byte) string {
 		return string(pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der}))
 	}
-	long := strings.ReplaceAll(strings.TrimPrefix(strings.TrimSuffix(leaf.pem(), "-----END CERTIFICATE-----\n"), "-----BEGIN CERTIFICATE-----\n"), "\n", "")
+	long := strings.ReplaceAll(strings.TrimPrefix(strings.TrimSuffix(leaf.pem(), "-----END CERTIFICATE-----\n"),
+		"-----BEGIN CERTIFICATE-----\n"), "\n", "")
 	leafKey := pkcs8(t, leaf.key)
 	// Unwanted is what Envoy takes and we do not: keys that no client can use, secrets where everybody may read
 	// them, and spellings that other programs do not know.
@@ -78,19 +81,42 @@ func TestPresentedCertificates(t *testing.T) {
 		{"the leaf twice", pair{leaf.pem() + leaf.pem(), leafKey}, takes},
 		{"another's key", pair{leaf.pem(), pkcs8(t, other.key)}, refuses},
 		{"no key", pair{leaf.pem(), ""}, refuses},
-		{"expired", of(issue(t, root, leaf.key, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) })), takes},
+		{
+			"expired", of(issue(t, root, leaf.key, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) })),
+			takes,
+		},
 		{"not yet", of(issue(t, root, leaf.key, func(c *x509.Certificate) {
 			c.NotBefore, c.NotAfter = time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
 		})), takes},
 		{"must staple", of(issue(t, root, leaf.key, func(c *x509.Certificate) {
-			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: []byte{0x30, 3, 2, 1, 5}}}
+			c.ExtraExtensions = []pkix.Extension{{
+				Id:    asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24},
+				Value: []byte{0x30, 3, 2, 1, 5},
+			}}
 		})), refuses},
-		{"ecdsa for key agreement", of(issue(t, root, leaf.key, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement })), refuses},
-		{"rsa for encipherment", of(issue(t, root, rsa2048, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment })), takes},
-		{"for clients", of(issue(t, root, leaf.key, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })), takes},
-		{"no names", of(issue(t, root, leaf.key, func(c *x509.Certificate) { c.DNSNames, c.Subject = nil, pkix.Name{} })), refuses},
+		{
+			"ecdsa for key agreement",
+			of(issue(t, root, leaf.key, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement })), refuses,
+		},
+		{
+			"rsa for encipherment",
+			of(issue(t, root, rsa2048, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment })), takes,
+		},
+		{
+			"for clients",
+			of(issue(t, root, leaf.key,
+				func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })), takes,
+		},
+		{
+			"no names", of(issue(t, root, leaf.key, func(c *x509.Certificate) { c.DNSNames, c.Subject = nil, pkix.Name{} })),
+			refuses,
+		},
 		{"a common name only", of(issue(t, root, leaf.key, func(c *x509.Certificate) { c.DNSNames = nil })), takes},
-		{"an organisation only", of(issue(t, root, leaf.key, func(c *x509.Certificate) { c.DNSNames, c.Subject = nil, pkix.Name{Organization: []string{"x"}} })), refuses},
+		{
+			"an organisation only",
+			of(issue(t, root, leaf.key,
+				func(c *x509.Certificate) { c.DNSNames, c.Subject = nil, pkix.Name{Organization: []string{"x"}} })), refuses,
+		},
 		{"an address only", of(issue(t, root, leaf.key, func(c *x509.Certificate) {
 			c.DNSNames, c.Subject, c.IPAddresses = nil, pkix.Name{}, []net.IP{net.IPv4(127, 0, 0, 1)}
 		})), takes},
@@ -101,13 +127,24 @@ func TestPresentedCertificates(t *testing.T) {
 			c.DNSNames, c.Subject, c.URIs = nil, pkix.Name{}, []*url.URL{{Scheme: "spiffe", Host: "a"}}
 		})), takes},
 		{"no key usage", of(issue(t, root, leaf.key, func(c *x509.Certificate) { c.KeyUsage = 0 })), takes},
-		{"odd names", of(issue(t, root, leaf.key, func(c *x509.Certificate) { c.DNSNames = []string{"*", "*.*.x", "a_b.x", "a..b"} })), takes},
+		{
+			"odd names",
+			of(issue(t, root, leaf.key, func(c *x509.Certificate) { c.DNSNames = []string{"*", "*.*.x", "a_b.x", "a..b"} })),
+			takes,
+		},
 		{"authority", of(root), refuses},
 		{"sec1 key", pair{leaf.pem(), block("EC PRIVATE KEY", sec1)}, takes},
-		{"pkcs1 key", pair{issue(t, root, rsa2048, nil).pem(), block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsa2048))}, takes},
-		{"pkcs1 key called pkcs8", pair{issue(t, root, rsa2048, nil).pem(), block("PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsa2048))}, refuses},
+		{"pkcs1 key", pair{
+			issue(t, root, rsa2048, nil).pem(),
+			block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsa2048)),
+		}, takes},
+		{"pkcs1 key called pkcs8", pair{
+			issue(t, root, rsa2048, nil).pem(),
+			block("PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsa2048)),
+		}, refuses},
 		{"sec1 key called pkcs8", pair{leaf.pem(), block("PRIVATE KEY", sec1)}, refuses},
-		{"key with parameters", pair{leaf.pem(), block("EC PARAMETERS", []byte{6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7}) + block("EC PRIVATE KEY", sec1)}, takes},
+		{"key with parameters", pair{leaf.pem(), block("EC PARAMETERS", []byte{6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7}) +
+			block("EC PRIVATE KEY", sec1)}, takes},
 		{"key of an odd type", pair{leaf.pem(), strings.ReplaceAll(leafKey, "PRIVATE KEY", "ODD PRIVATE KEY")}, refuses},
 		{"two keys", pair{leaf.pem(), leafKey + pkcs8(t, other.key)}, takes},
 		{"another's key first", pair{leaf.pem(), pkcs8(t, other.key) + leafKey}, refuses},
@@ -126,7 +163,11 @@ func TestPresentedCertificates(t *testing.T) {
 		{"a second block that is broken", pair{leaf.pem() + "-----BEGIN CERTIFICATE-----\nAAAA\n", leafKey}, refuses},
 		{"a second certificate that is none", pair{leaf.pem() + block("CERTIFICATE", []byte("none")), leafKey}, refuses},
 		{"x509 certificate", pair{strings.ReplaceAll(leaf.pem(), "CERTIFICATE", "X509 CERTIFICATE"), leafKey}, unwanted},
-		{"trusted certificate", pair{strings.ReplaceAll(leaf.pem(), "CERTIFICATE", "TRUSTED CERTIFICATE"), leafKey}, unwanted},
+		{
+			"trusted certificate",
+			pair{strings.ReplaceAll(leaf.pem(), "CERTIFICATE", "TRUSTED CERTIFICATE"), leafKey},
+			unwanted,
+		},
 	}
 	e := startLive(t, nil)
 	var listeners []any
@@ -160,7 +201,8 @@ func TestPresentedCertificates(t *testing.T) {
 
 // TestTrustedCertificates: what is only trusted may have weak keys; all of it must be readable.
 func TestTrustedCertificates(t *testing.T) {
-	root := issue(t, nil, key(t, elliptic.P256()), func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign })
+	root := issue(t, nil, key(t, elliptic.P256()),
+		func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign })
 	weak := issue(t, nil, rsaKey(t, 1024), func(c *x509.Certificate) { c.IsCA = true })
 	_, ed, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -172,10 +214,14 @@ func TestTrustedCertificates(t *testing.T) {
 		takes       bool
 	}{
 		{"one", root.pem(), true},
-		{"a bundle", root.pem() + weak.pem() + issue(t, nil, key(t, elliptic.P224()), nil).pem() + issue(t, nil, ed, nil).pem(), true},
+		{"a bundle", root.pem() + weak.pem() + issue(t, nil, key(t, elliptic.P224()), nil).pem() +
+			issue(t, nil, ed, nil).pem(), true},
 		{"twice", root.pem() + root.pem(), true},
 		{"no authority", issue(t, root, key(t, elliptic.P256()), nil).pem(), true},
-		{"expired", issue(t, nil, root.key, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) }).pem(), true},
+		{
+			"expired", issue(t, nil, root.key, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) }).pem(),
+			true,
+		},
 		{"none", "none", false},
 		{"a block that is none", root.pem() + odd, false},
 		{"a broken block", root.pem() + "-----BEGIN CERTIFICATE-----\nAAAA\n", false},
@@ -205,7 +251,8 @@ func TestTrustedCertificates(t *testing.T) {
 // listenersOf are the https listener of a state and those with its route tables.
 func listenersOf(t testing.TB, n int, objects []*resource.Object) []any {
 	t.Helper()
-	return slices.DeleteFunc(listenersWithTables(t, n, objects), func(l any) bool { return l.(object)["listener_filters"] == nil })
+	return slices.DeleteFunc(listenersWithTables(t, n, objects),
+		func(l any) bool { return l.(object)["listener_filters"] == nil })
 }
 
 // listenersWithTables are all listeners of a state and those with its route tables.
@@ -242,8 +289,10 @@ func issue(t testing.TB, by *issued, key crypto.Signer, change func(*x509.Certif
 	t.Helper()
 	serial++
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "n" + big.NewInt(serial).String()}, DNSNames: []string{"a.example.com"}, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(100 * 24 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "n" + big.NewInt(serial).String()},
+		DNSNames: []string{"a.example.com"}, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(100 * 24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature,
 	}
 	if change != nil {
 		change(c)

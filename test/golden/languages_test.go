@@ -25,8 +25,12 @@ var languages = map[string]struct {
 	"regex": {
 		`{"path":{"regex":%s},"direct_response":{"status":200}}`,
 		[]string{
-			"a", "b", "/", ".", "*", "+", "?", "|", "(", ")", "(?:", "(?i)", "(?P<n>", "(?<n>", "(?s:", "(?U)", "(?=", "(?!", "[", "]", "[^", "-", "{2}", "{1,3}", "{0,}", "{1000}", "{1001}", "{,2}", "^", "$",
-			`\d`, `\D`, `\w`, `\s`, `\b`, `\B`, `\A`, `\z`, `\Z`, `\Q`, `\E`, `\C`, `\pL`, `\p{L}`, `\P{Greek}`, `\p{^Lu}`, `\p{Cn}`, `\x41`, `\x{41}`, `\x{e9}`, `\x{100}`, `\101`, `\0`, `\1`, `\n`, `\t`, `\v`, `\a`, `\h`, `\R`, `\X`, `\K`, `\/`, `\-`, `\é`, "é", "日", "[[:alpha:]]", "[:digit:]", "[[:^space:]]", "[[:word:]]", "[a-", "z]", "[é-ü]", " ", "\t", "\"", "\u2028", "x*?", "++", "{", "}", ",", "\\",
+			"a", "b", "/", ".", "*", "+", "?", "|", "(", ")", "(?:", "(?i)", "(?P<n>", "(?<n>", "(?s:", "(?U)", "(?=", "(?!",
+			"[", "]", "[^", "-", "{2}", "{1,3}", "{0,}", "{1000}", "{1001}", "{,2}", "^", "$",
+			`\d`, `\D`, `\w`, `\s`, `\b`, `\B`, `\A`, `\z`, `\Z`, `\Q`, `\E`, `\C`, `\pL`, `\p{L}`, `\P{Greek}`, `\p{^Lu}`,
+			`\p{Cn}`, `\x41`, `\x{41}`, `\x{e9}`, `\x{100}`, `\101`, `\0`, `\1`, `\n`, `\t`, `\v`, `\a`, `\h`, `\R`, `\X`, `\K`,
+			`\/`, `\-`, `\é`, "é", "日", "[[:alpha:]]", "[:digit:]", "[[:^space:]]", "[[:word:]]", "[a-", "z]", "[é-ü]", " ",
+			"\t", "\"", "\u2028", "x*?", "++", "{", "}", ",", "\\",
 		},
 	},
 	"substitution": {
@@ -36,9 +40,14 @@ var languages = map[string]struct {
 	"format": {
 		`{"direct_response":{"status":200},"response_headers":{"set":[{"name":"x","value":%s}]}}`,
 		[]string{
-			"%", "%%", "REQ", "RESP", "TRAILER", "START_TIME", "PROTOCOL", "RESPONSE_CODE", "DURATION", "UPSTREAM_HOST", "ROUTE_NAME", "HOSTNAME", "NONSENSE", "ENVIRONMENT(HOME)", "FILE_CONTENT(/etc/passwd)",
-			"(", ")", "(x)", "(x?y)", "(:path)", "(x-a?:authority)", "()", "(?)", "(x?)", "(X)", "(a b)", ":", ":5", ":0", ":99999", ":-1", "%REQ(x)%", "%REQ(x?y):10%", "%REQ(:path)%", "%RESP(x)%", "%START_TIME%", "%START_TIME(%s)%", "%PROTOCOL%", "a", " ", "é", "\t", "{", "}", "\"",
-			"%DOWNSTREAM_PEER_SERIAL%", "%GRPC_STATUS%", "%TRAILER(x):3%", "%METADATA(a)%", "%DYNAMIC_METADATA(a:b)%", "%CEL(x)%", "%UPSTREAM_METADATA(a)%", "%FILTER_STATE(x)%", "%REQ_WITHOUT_QUERY(x)%", "%RESPONSE_FLAGS%", "%RESPONSE_FLAGS_LONG%", "%STREAM_ID%", "%DURATION%", "%QUERY_PARAM(x)%", "%PATH(WQ:PATH)%",
+			"%", "%%", "REQ", "RESP", "TRAILER", "START_TIME", "PROTOCOL", "RESPONSE_CODE", "DURATION", "UPSTREAM_HOST",
+			"ROUTE_NAME", "HOSTNAME", "NONSENSE", "ENVIRONMENT(HOME)", "FILE_CONTENT(/etc/passwd)",
+			"(", ")", "(x)", "(x?y)", "(:path)", "(x-a?:authority)", "()", "(?)", "(x?)", "(X)", "(a b)", ":", ":5", ":0",
+			":99999", ":-1", "%REQ(x)%", "%REQ(x?y):10%", "%REQ(:path)%", "%RESP(x)%", "%START_TIME%", "%START_TIME(%s)%",
+			"%PROTOCOL%", "a", " ", "é", "\t", "{", "}", "\"",
+			"%DOWNSTREAM_PEER_SERIAL%", "%GRPC_STATUS%", "%TRAILER(x):3%", "%METADATA(a)%", "%DYNAMIC_METADATA(a:b)%",
+			"%CEL(x)%", "%UPSTREAM_METADATA(a)%", "%FILTER_STATE(x)%", "%REQ_WITHOUT_QUERY(x)%", "%RESPONSE_FLAGS%",
+			"%RESPONSE_FLAGS_LONG%", "%STREAM_ID%", "%DURATION%", "%QUERY_PARAM(x)%", "%PATH(WQ:PATH)%",
 		},
 	},
 }

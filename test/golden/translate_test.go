@@ -106,8 +106,8 @@ func assemble(t testing.TB, resources []object, roots string) object {
 	return b
 }
 
-// withoutDemand gives the chain with certificates on demand those of the first certificate: Envoy's validation ends with
-// a segmentation fault where it comes to certificates on demand. The tests of services/xds/internal/fleet have
+// withoutDemand gives the chain with certificates on demand those of the first certificate: Envoy's validation ends
+// with a segmentation fault where it comes to certificates on demand. The tests of services/xds/internal/fleet have
 // them in an Envoy that serves.
 func withoutDemand(listener object) {
 	chains := map[string]object{}

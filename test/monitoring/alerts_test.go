@@ -42,7 +42,8 @@ func promtool(t *testing.T, args ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "needs"), "promtool").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "needs"), "promtool").
+		CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	cmd := exec.CommandContext(t.Context(), "promtool", args...)
@@ -85,7 +86,8 @@ func TestAlertRules(t *testing.T) {
 		if !fires[a.Alert] || !quiet[a.Alert] {
 			t.Errorf("alerts_test.yml lacks a case in which %s fires, or one in which it is quiet", a.Alert)
 		}
-		if !strings.Contains(runbooks, "\n## "+a.Alert+"\n") || a.Annotations["runbook"] != "docs/runbooks.md#"+strings.ToLower(a.Alert) {
+		if !strings.Contains(runbooks, "\n## "+a.Alert+"\n") || a.Annotations["runbook"] != "docs/runbooks.md#"+
+			strings.ToLower(a.Alert) {
 			t.Errorf("%s has no section in docs/runbooks.md, or does not name it (%s)", a.Alert, a.Annotations["runbook"])
 		}
 		if a.Labels["severity"] == "" || a.Annotations["summary"] == "" || a.Annotations["description"] == "" {

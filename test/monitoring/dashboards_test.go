@@ -42,7 +42,8 @@ func queries(v any) (out []string) {
 	return out
 }
 
-// TestDashboards: Prometheus takes every query of every dashboard, and each is made of metrics that docs/metrics.md has.
+// TestDashboards: Prometheus takes every query of every dashboard, and each is made of metrics that docs/metrics.md
+// has.
 func TestDashboards(t *testing.T) {
 	root, err := harness.Root()
 	if err != nil {

@@ -97,7 +97,8 @@ func TestEveryDocumentIsFound(t *testing.T) {
 	}
 }
 
-// TestArchitecture: docs/architecture.md names every package and every crate. (That what it names is there is TestLinks'.)
+// TestArchitecture: docs/architecture.md names every package and every crate. (That what it names is there is
+// TestLinks'.)
 func TestArchitecture(t *testing.T) {
 	root, pages := documents(t)
 	var all []string

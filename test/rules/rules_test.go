@@ -29,7 +29,9 @@ func packages(t *testing.T) []pkg {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Doc,Dir,Imports,TestImports,XTestImports,GoFiles,TestGoFiles,XTestGoFiles", "./proto/...", "./pkg/...", "./bpf/...", "./wasm-filters/...", "./services/...", "./test/...")
+	cmd := exec.CommandContext(t.Context(), "go", "list",
+		"-json=ImportPath,Doc,Dir,Imports,TestImports,XTestImports,GoFiles,TestGoFiles,XTestGoFiles", "./proto/...",
+		"./pkg/...", "./bpf/...", "./wasm-filters/...", "./services/...", "./test/...")
 	cmd.Dir = root
 	out, err := cmd.Output()
 	if err != nil {
@@ -86,18 +88,27 @@ var only = map[string]struct{ where, why string }{
 
 // without lists what packages must not link, however far down, and why. A name stands for what is below it too.
 var without = []struct{ paths, libs, why string }{
-	{"services/api/internal/store", "github.com/nats-io", "the database does not know what its revisions are announced by"},
+	{"services/api/internal/store", "github.com/nats-io", "the database does not know what its revisions " +
+		"are announced by"},
 	{"pkg/config", "github.com/nats-io", "the configuration does not know what it comes by"},
 	{"pkg/translate", "github.com/nats-io", "the translator does not know what its input comes by"},
-	{"pkg/resource pkg/config", "github.com/envoyproxy", "what an operator writes does not know what it is translated into"},
-	{api + xds + agent, "testing net/http/httptest " + module + "pkg/natstest", "what serves has no test's code, flags or servers in it"},
-	{api + xds + agent + cli, module + "pkg/hermetic", "a program that links it has lost the environment that configures it"},
-	{api + xds + agent, "github.com/nats-io/nats-server github.com/fergusstrange", "production brings its own NATS and PostgreSQL"},
-	{api + xds + agent, "net/http/pprof", "it adds itself to the default handler, and tells of the memory, in which secrets are"},
+	{"pkg/resource pkg/config", "github.com/envoyproxy", "what an operator writes does not know what it is " +
+		"translated into"},
+	{api + xds + agent, "testing net/http/httptest " + module + "pkg/natstest", "what serves has no test's code, flags " +
+		"or servers in it"},
+	{api + xds + agent + cli, module + "pkg/hermetic", "a program that links it has lost the environment " +
+		"that configures it"},
+	{
+		api + xds + agent, "github.com/nats-io/nats-server github.com/fergusstrange",
+		"production brings its own NATS and PostgreSQL",
+	},
+	{api + xds + agent, "net/http/pprof", "it adds itself to the default handler, and tells of the memory, in " +
+		"which secrets are"},
 	{xds + agent + cli, "github.com/jackc", "the api alone speaks to the database"},
 	{xds + agent + cli, "github.com/labstack", "the api alone has an HTTP framework to choose"},
 	{api + xds + cli, "github.com/cilium", "the agent alone speaks to the kernel, and needs a capability for it"},
-	{agent, "github.com/tetratelabs/wazero", "an agent leaves memory to its proxy: what compiles filters is where policies are checked"},
+	{agent, "github.com/tetratelabs/wazero", "an agent leaves memory to its proxy: what compiles filters is where " +
+		"policies are checked"},
 }
 
 // The programs, as without names them.
@@ -166,7 +177,8 @@ func leads(imports map[string][]string, from, lib string) []string {
 	return nil
 }
 
-// TestLeads: a rule about what is linked looks through what is between, and takes no library for another one of a like name.
+// TestLeads: a rule about what is linked looks through what is between, and takes no library for another one of a like
+// name.
 func TestLeads(t *testing.T) {
 	imports := map[string][]string{"a": {"b", "c"}, "b": {"c"}, "c": {"lib/x", "a"}, "d": {"library"}}
 	if way := leads(imports, "a", "lib"); !slices.Equal(way, []string{"a", "c", "lib/x"}) {
@@ -179,22 +191,25 @@ func TestLeads(t *testing.T) {
 
 // untested are packages of more than enough lines that have no tests beside them, and why.
 var untested = map[string]string{
-	"pkg/dnstest":                       "a DNS server for tests, which those of the resolver would not pass without",
-	"pkg/translate/arbitrary":           "it makes the cases of pkg/translate's fuzzing and of test/golden, which fail where it makes none of a kind",
+	"pkg/dnstest": "a DNS server for tests, which those of the resolver would not pass without",
+	"pkg/translate/arbitrary": "it makes the cases of pkg/translate's fuzzing and of test/golden, which fail " +
+		"where it makes none of a kind",
 	"services/discover/internal/server": "test/cmd/check-discover runs the program beside a real Docker engine",
-	"services/agent/internal/envoy":     "test/e2e and test/security have it keep, drain and lose a real Envoy, which is what it is for",
+	"services/agent/internal/envoy": "test/e2e and test/security have it keep, drain and lose a real Envoy, which " +
+		"is what it is for",
 }
 
 // enough is how many lines a package may have without tests of its own.
 const enough = 150
 
-// TestTested: a package that is more than a few lines has tests beside it, which say what it promises and are run by who
-// changes it. Those below test/ are proof themselves: what they measure and break is the real system.
+// TestTested: a package that is more than a few lines has tests beside it, which say what it promises and are run by
+// who changes it. Those below test/ are proof themselves: what they measure and break is the real system.
 func TestTested(t *testing.T) {
 	seen := map[string]bool{}
 	for _, p := range packages(t) {
 		path := strings.TrimPrefix(p.ImportPath, module)
-		if strings.HasPrefix(path, "test/") || strings.HasPrefix(path, "proto/") || len(p.TestGoFiles)+len(p.XTestGoFiles) > 0 {
+		if strings.HasPrefix(path, "test/") || strings.HasPrefix(path, "proto/") || len(p.TestGoFiles)+
+			len(p.XTestGoFiles) > 0 {
 			continue
 		}
 		lines := 0

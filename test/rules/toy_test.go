@@ -93,29 +93,32 @@ func (y toy) plant(t *testing.T) string {
 	return tree
 }
 
-// TestToyKind: a kind is added by the files that CONTRIBUTING.md lists, and by nothing else. It makes a copy of the tree
-// with a kind that has a reference, a check, a secret that is sealed and one that is hashed; what asks about every kind
-// passes there, and the real api makes, shows, changes, publishes and deletes one.
+// TestToyKind: a kind is added by the files that CONTRIBUTING.md lists, and by nothing else. It makes a copy of the
+// tree with a kind that has a reference, a check, a secret that is sealed and one that is hashed; what asks about every
+// kind passes there, and the real api makes, shows, changes, publishes and deletes one.
 func TestToyKind(t *testing.T) {
 	tree := toy{
 		section: "How to add a kind", word: "KIND", name: "toy", files: "toy",
 		edits: map[string]edit{
-			"pkg/config/kinds.go":          {"		&rateLimitKind,\n", "		&toyKind,\n"},
-			"pkg/translate/kinds.go":       {"var kinds = map[string]kind{\n", "	\"Toy\": toyKind,\n"},
-			"docs/asyncapi.yaml":           {"enum: [auth_policy, certificate, endpoint_set, gateway, license, rate_limit_policy, route, service", ", toy"},
-			"test/security/scopes_test.go": {"	return map[string]string{\n", "		\"Toy\": `{\"owner\":\"team-` + x + `\",\"spec\":{\"gateway\":\"g` + x + `\"}}`,\n"},
+			"pkg/config/kinds.go":    {"		&rateLimitKind,\n", "		&toyKind,\n"},
+			"pkg/translate/kinds.go": {"var kinds = map[string]kind{\n", "	\"Toy\": toyKind,\n"},
+			"docs/asyncapi.yaml": {"enum: [auth_policy, certificate, endpoint_set, gateway, license, " +
+				"rate_limit_policy, route, service", ", toy"},
+			"test/security/scopes_test.go": {"	return map[string]string{\n", "		\"Toy\": `{\"owner\":\"team-` + x + " +
+				"`\",\"spec\":{\"gateway\":\"g` + x + `\"}}`,\n"},
 		},
 		test: "toy_api_test.go", at: "services/api/internal/relay/toy_test.go",
 	}.plant(t)
 	run(t, tree, "go", "test", "./pkg/translate", "-run", "TestGolden/toy$", "-update")
-	run(t, tree, "go", "test", "./pkg/resource", "./pkg/config", "./pkg/translate", "./services/api/internal/relay", "./test/events",
+	run(t, tree, "go", "test", "./pkg/resource", "./pkg/config", "./pkg/translate", "./services/api/internal/relay",
+		"./test/events",
 		"-run", "^(Test(Kinds|Secrets.*|Forms|Golden|Direction|UpdateEqualsRebuild|FormatsAreWalked|Toy|AsyncAPI))$")
 }
 
-// TestToyFilter: a filter is added by the files that CONTRIBUTING.md lists, and by nothing else. It makes a copy of the tree
-// with a filter that a route asks for, which sends traffic to a service that the route names: it has its place in every
-// listener, its route waits for it and for the cluster, and the first one changes no listener. Arbitrary configurations
-// with it are built without a flaw.
+// TestToyFilter: a filter is added by the files that CONTRIBUTING.md lists, and by nothing else. It makes a copy of the
+// tree with a filter that a route asks for, which sends traffic to a service that the route names: it has its place in
+// every listener, its route waits for it and for the cluster, and the first one changes no listener. Arbitrary
+// configurations with it are built without a flaw.
 func TestToyFilter(t *testing.T) {
 	tree := toy{
 		section: "How to add a filter", word: "FILTER", name: "toyfilter", files: "toyfilter",
@@ -127,13 +130,15 @@ func TestToyFilter(t *testing.T) {
 					"  string toy = 900 [(buf.validate.field).string.max_len = 63];\n",
 			},
 			"pkg/config/route.go": {"	m := routeOf(o)\n", "	r.add(resource.KindService, m.GetToy(), \"$.toy\")\n"},
-			"docs/filters.md":     {"|---|---|---|---|\n", "| `toy` | nothing: tells a service of each request | none | open |\n"},
+			"docs/filters.md": {"|---|---|---|---|\n", "| `toy` | nothing: tells a service of each request | " +
+				"none | open |\n"},
 		},
 		test: "toyfilter_translate_test.go", at: "pkg/translate/toyfilter_test.go",
 	}.plant(t)
 	run(t, tree, "go", "test", "./pkg/translate", "-run", "TestGolden", "-update")
 	run(t, tree, "go", "test", "./pkg/resource", "./pkg/config", "./pkg/translate",
-		"-run", "^(Test(Secrets.*|Forms|Golden|Direction|UpdateEqualsRebuild|FormatsAreWalked|Drain.*|ToyFilter)|FuzzTranslate)$")
+		"-run",
+		"^(Test(Secrets.*|Forms|Golden|Direction|UpdateEqualsRebuild|FormatsAreWalked|Drain.*|ToyFilter)|FuzzTranslate)$")
 }
 
 // copyOf copies the tree without what is made of it, but with the tools that are built already.

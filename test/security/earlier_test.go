@@ -48,15 +48,20 @@ func TestEarlierListeners(t *testing.T) {
 		return object{"kind": "Route", "name": name, "spec": spec}
 	}
 	p.apply(
-		object{"kind": "AuthPolicy", "name": "staff", "spec": object{"tokens": []object{{"name": "t", "sha256": hex.EncodeToString(sum[:])}}}},
+		object{
+			"kind": "AuthPolicy", "name": "staff",
+			"spec": object{"tokens": []object{{"name": "t", "sha256": hex.EncodeToString(sum[:])}}},
+		},
 		object{"kind": "Gateway", "name": "earlier", "spec": object{
 			"listeners": []object{{"name": "http", "port": ports[0]}}, "api_keys": []object{{"name": "k", "key": key}},
 		}},
-		route("exact", object{"auth_policy": "staff"}, "exact.example.com", "*.wild.example.com"), route("default", object{}, "*"),
+		route("exact", object{"auth_policy": "staff"}, "exact.example.com", "*.wild.example.com"),
+		route("default", object{}, "*"),
 	)
 
 	raw, err := bootstrap.Render(bootstrap.Config{
-		NodeID: "earlier", Gateway: "earlier", XDSServer: s.GRPC, APIKey: key, AdminAddr: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1])),
+		NodeID: "earlier", Gateway: "earlier", XDSServer: s.GRPC, APIKey: key, AdminAddr: net.JoinHostPort("127.0.0.1",
+			strconv.Itoa(ports[1])),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -44,7 +44,10 @@ func TestIdentity(t *testing.T) {
 		status, err := a.agent.Get(t.Context(), "/readyz", nil)
 		return err == nil && status == http.StatusOK
 	})
-	a.put("/v1/routes/hello", jsonObject{"spec": jsonObject{"hosts": []string{"*"}, "direct_response": jsonObject{"status": 200, "body": "one"}}})
+	a.put("/v1/routes/hello", jsonObject{"spec": jsonObject{
+		"hosts":           []string{"*"},
+		"direct_response": jsonObject{"status": 200, "body": "one"},
+	}})
 	a.serves("one")
 	t.Run("NATS", a.refusesAtNATS)
 	t.Run("ports", a.refusesAtPorts)
@@ -53,7 +56,10 @@ func TestIdentity(t *testing.T) {
 	t.Run("certificate", a.endsACertificatesStream)
 	t.Run("end of a certificate", a.endsWithTheCertificate)
 	t.Run("rotation", a.rotates)
-	for part, log := range map[string]string{"api": a.logs["api"].String(), "xds": a.logs["xds"].String(), "agent": a.agent.Log()} {
+	for part, log := range map[string]string{
+		"api": a.logs["api"].String(), "xds": a.logs["xds"].String(),
+		"agent": a.agent.Log(),
+	} {
 		if strings.Contains(log, "ermissions Violation") {
 			t.Errorf("%s lacks a permission that it needs:\n%s", part, log)
 		}
@@ -85,29 +91,41 @@ func (a *apart) refusesAtNATS(t *testing.T) {
 	create := jsAPI + "CONSUMER.CREATE." + stream.Name + ".mine"
 	for part, forbidden := range map[string][]string{
 		"reader-audit": {
-			"pub " + config + "revision", "pub " + config + "resource.route.hello", "pub marchproxy.status.v1.xds.xds-1", "pub marchproxy.rpc.v1.apply",
-			"pub " + jsAPI + "STREAM.PURGE." + stream.Name, "pub " + jsAPI + "STREAM.DELETE." + stream.Name, "pub " + jsAPI + "STREAM.UPDATE." + stream.Name,
-			"pub " + jsAPI + "STREAM.MSG.DELETE." + stream.Name, "pub " + jsAPI + "INFO", "pub $JS.ACK." + stream.Name + ".another.1.1.1.1.1", "sub _INBOX.>", "sub >",
+			"pub " + config + "revision", "pub " + config + "resource.route.hello", "pub marchproxy.status.v1.xds.xds-1",
+			"pub marchproxy.rpc.v1.apply",
+			"pub " + jsAPI + "STREAM.PURGE." + stream.Name, "pub " + jsAPI + "STREAM.DELETE." + stream.Name, "pub " + jsAPI +
+				"STREAM.UPDATE." + stream.Name,
+			"pub " + jsAPI + "STREAM.MSG.DELETE." + stream.Name, "pub " + jsAPI + "INFO", "pub $JS.ACK." + stream.Name +
+				".another.1.1.1.1.1", "sub _INBOX.>", "sub >",
 			"sub marchproxy.rpc.v1.apply", "sub $JS.>",
-			"pub " + create, "pub " + jsAPI + "CONSUMER.MSG.NEXT." + stream.Name + ".mine", "pub " + jsAPI + "CONSUMER.DELETE." + stream.Name + ".mine",
+			"pub " + create, "pub " + jsAPI + "CONSUMER.MSG.NEXT." + stream.Name + ".mine", "pub " + jsAPI + "CONSUMER.DELETE." +
+				stream.Name + ".mine",
 		},
 		"agent-edge-1": {
 			// Another's consumer would deliver what that may read.
-			"pub " + jsAPI + "CONSUMER.MSG.NEXT." + stream.Name + ".audit", "pub " + jsAPI + "CONSUMER.DELETE." + stream.Name + ".audit",
-			"pub " + create + "." + config + "revision", "pub " + jsAPI + "CONSUMER.CREATE." + stream.Name + ".edge-1-revision." + config + "resource.gateway.*",
-			"pub " + config + "revision", "pub marchproxy.status.v1.agent.edge-2", "pub marchproxy.status.v1.xds.xds-1", "pub marchproxy.rpc.v1.apply",
+			"pub " + jsAPI + "CONSUMER.MSG.NEXT." + stream.Name + ".audit", "pub " + jsAPI + "CONSUMER.DELETE." +
+				stream.Name + ".audit",
+			"pub " + create + "." + config + "revision", "pub " + jsAPI + "CONSUMER.CREATE." + stream.Name +
+				".edge-1-revision." + config + "resource.gateway.*",
+			"pub " + config + "revision", "pub marchproxy.status.v1.agent.edge-2", "pub marchproxy.status.v1.xds.xds-1",
+			"pub marchproxy.rpc.v1.apply",
 			"pub " + create, "pub " + create + "." + config + ">", "pub " + create + "." + config + "resource.gateway.*",
-			"pub " + jsAPI + "DIRECT.GET." + stream.Name + "." + config + "resource.gateway.default", "pub " + jsAPI + "STREAM.MSG.GET." + stream.Name,
-			"pub " + jsAPI + "STREAM.DELETE." + stream.Name, "pub " + jsAPI + "CONSUMER.LIST." + stream.Name, "pub " + jsAPI + "CONSUMER.NAMES." + stream.Name,
+			"pub " + jsAPI + "DIRECT.GET." + stream.Name + "." + config + "resource.gateway.default", "pub " + jsAPI +
+				"STREAM.MSG.GET." + stream.Name,
+			"pub " + jsAPI + "STREAM.DELETE." + stream.Name, "pub " + jsAPI + "CONSUMER.LIST." + stream.Name, "pub " + jsAPI +
+				"CONSUMER.NAMES." + stream.Name,
 			"sub " + config + ">", "sub marchproxy.status.v1.>", "sub _INBOX.>", "sub marchproxy.rpc.v1.apply", "sub _R_.>",
 		},
 		"xds-xds-1": {
-			"pub " + config + "revision", "pub " + config + "resource.route.hello", "pub " + jsAPI + "STREAM.DELETE." + stream.Name,
-			"pub " + jsAPI + "STREAM.UPDATE." + stream.Name, "pub marchproxy.status.v1.agent.edge-1", "pub marchproxy.status.v1.xds.another",
+			"pub " + config + "revision", "pub " + config + "resource.route.hello", "pub " + jsAPI + "STREAM.DELETE." +
+				stream.Name,
+			"pub " + jsAPI + "STREAM.UPDATE." + stream.Name, "pub marchproxy.status.v1.agent.edge-1",
+			"pub marchproxy.status.v1.xds.another",
 			"sub marchproxy.rpc.v1.apply", "sub _INBOX.>",
 		},
 		"api-api-1": {
-			"pub " + jsAPI + "STREAM.DELETE.ANOTHER", "pub " + jsAPI + "STREAM.CREATE.ANOTHER", "pub marchproxy.status.v1.xds.xds-1", "sub _INBOX.>", "sub >",
+			"pub " + jsAPI + "STREAM.DELETE.ANOTHER", "pub " + jsAPI + "STREAM.CREATE.ANOTHER",
+			"pub marchproxy.status.v1.xds.xds-1", "sub _INBOX.>", "sub >",
 		},
 	} {
 		nc, refusals := a.atNATS(part)
@@ -155,7 +173,10 @@ func (a *apart) refusesAtNATS(t *testing.T) {
 	if js, err = jetstream.New(nc); err != nil {
 		t.Fatal(err)
 	}
-	cons, err := js.CreateConsumer(t.Context(), stream.Name, jetstream.ConsumerConfig{Durable: "audit", AckPolicy: jetstream.AckExplicitPolicy})
+	cons, err := js.CreateConsumer(t.Context(), stream.Name, jetstream.ConsumerConfig{
+		Durable:   "audit",
+		AckPolicy: jetstream.AckExplicitPolicy,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +207,8 @@ func (a *apart) refusesAtNATS(t *testing.T) {
 // refusesAtPorts: api, xds and PostgreSQL take nobody without a certificate, and xds none of another role or gateway.
 func (a *apart) refusesAtPorts(t *testing.T) {
 	for _, port := range []int{a.apiPort, a.xPort} {
-		if code, text := a.callWith(a.trusting(), http.MethodGet, "https://127.0.0.1:"+strconv.Itoa(port)+"/healthz", nil, nil); code != 0 {
+		if code, text := a.callWith(a.trusting(), http.MethodGet, "https://127.0.0.1:"+strconv.Itoa(port)+"/healthz", nil,
+			nil); code != 0 {
 			t.Errorf("port %d answers who has no certificate with %d %s", port, code, text)
 		}
 	}
@@ -215,9 +237,11 @@ func (a *apart) refusesAtPorts(t *testing.T) {
 		"postgresql://marchproxy@127.0.0.1:" + strconv.Itoa(a.pgPort) + "/marchproxy?sslmode=require",
 		a.databaseURL("postgres"),
 	} {
-		cmd := exec.CommandContext(t.Context(), filepath.Join(a.bin, "marchproxy-api"), "new-epoch") // it needs the database alone
+		// it needs the database alone
+		cmd := exec.CommandContext(t.Context(), filepath.Join(a.bin, "marchproxy-api"), "new-epoch")
 		cmd.Env = []string{"DATABASE_URL=" + u}
-		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "pg_hba.conf") && !strings.Contains(string(out), "certificate authentication failed") &&
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "pg_hba.conf") &&
+			!strings.Contains(string(out), "certificate authentication failed") &&
 			!strings.Contains(string(out), "requires a valid client certificate") {
 			t.Errorf("PostgreSQL asked by %s: %s %v", u, out, err)
 		}
@@ -228,7 +252,8 @@ func (a *apart) refusesAtPorts(t *testing.T) {
 // it.
 func (a *apart) hidesTheToken(t *testing.T) {
 	_, id := a.as("reader-audit")
-	code, text := a.callWith(id.Client(""), http.MethodPost, "https://127.0.0.1:"+strconv.Itoa(a.xPort)+"/v1/config?timeout=10s",
+	code, text := a.callWith(id.Client(""), http.MethodPost, "https://127.0.0.1:"+strconv.Itoa(a.xPort)+
+		"/v1/config?timeout=10s",
 		jsonObject{"version": "1", "services": []any{}, "routes": []any{}, "allow_empty": true}, nil)
 	if code >= 300 {
 		t.Fatalf("POST /v1/config: %d %s", code, text)
@@ -252,7 +277,8 @@ func (a *apart) open(part, key string) (answered chan struct{}, ended chan error
 		way = id.Client("127.0.0.1")
 	}
 	way.ServerName = "127.0.0.1"
-	conn, err := grpc.NewClient("passthrough:///127.0.0.1:"+strconv.Itoa(a.grpcPort), grpc.WithTransportCredentials(credentials.NewTLS(way)))
+	conn, err := grpc.NewClient("passthrough:///127.0.0.1:"+strconv.Itoa(a.grpcPort),
+		grpc.WithTransportCredentials(credentials.NewTLS(way)))
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -263,7 +289,8 @@ func (a *apart) open(part, key string) (answered chan struct{}, ended chan error
 		s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
 		if err == nil {
 			err = s.Send(&discoveryv3.DiscoveryRequest{
-				Node: &corev3.Node{Id: "test-" + part, Cluster: "default"}, TypeUrl: "type.googleapis.com/envoy.config.listener.v3.Listener",
+				Node:    &corev3.Node{Id: "test-" + part, Cluster: "default"},
+				TypeUrl: "type.googleapis.com/envoy.config.listener.v3.Listener",
 			})
 			if errors.Is(err, io.EOF) {
 				err = nil // refused before it was read; Recv says why
@@ -322,14 +349,18 @@ func (a *apart) endsAKeysStream(t *testing.T) {
 	const path, second = "/v1/gateways/default", "the-second-key-of-the-default"
 	keys := func(list ...any) {
 		t.Helper()
-		if code, text := a.call(http.MethodPatch, path+"?wait=live", jsonObject{"spec": jsonObject{"api_keys": list}}, nil); code != http.StatusOK {
+		if code, text := a.call(http.MethodPatch, path+"?wait=live", jsonObject{"spec": jsonObject{"api_keys": list}},
+			nil); code != http.StatusOK {
 			t.Fatalf("%d %s", code, text)
 		}
 	}
 	keys(jsonObject{"name": "bootstrap"}, jsonObject{"name": "second", "key": second})
 	ended := a.holds("agent-edge-3", second)
 	mine := a.holds("agent-edge-3", identityKey)
-	for _, what := range []string{path, "/v1/gateways", "/v1/revisions/1", "/v1/revisions/1/diff", "/v1/audit", "/v1/status"} {
+	for _, what := range []string{
+		path, "/v1/gateways", "/v1/revisions/1", "/v1/revisions/1/diff", "/v1/audit",
+		"/v1/status",
+	} {
 		_, text := a.call(http.MethodGet, what, nil, nil)
 		for _, key := range []string{identityKey, second} {
 			if strings.Contains(text, clusterkey.Sum(key)) || strings.Contains(text, key) {
@@ -341,7 +372,9 @@ func (a *apart) endsAKeysStream(t *testing.T) {
 	keys(jsonObject{"name": "bootstrap"})
 	endsSoon(t, "a key that was taken away", ended, began)
 	streamGoesOn(t, "another key", mine)
-	if code, text := a.call(http.MethodPatch, path, jsonObject{"spec": jsonObject{"api_keys": []any{jsonObject{"name": "short", "key": "fifteen-letters"}}}}, nil); code != 422 && code != 400 {
+	if code, text := a.call(http.MethodPatch, path,
+		jsonObject{"spec": jsonObject{"api_keys": []any{jsonObject{"name": "short", "key": "fifteen-letters"}}}},
+		nil); code != 422 && code != 400 {
 		t.Errorf("a short key is answered %d %s", code, text)
 	}
 }
@@ -355,7 +388,8 @@ func (a *apart) endsACertificatesStream(t *testing.T) {
 	a.command("revoke", "agent", "edge-3")
 	endsSoon(t, "a certificate that was revoked", ended, time.Now())
 	streamGoesOn(t, "another certificate", other)
-	if code, _ := a.callWith(way, http.MethodGet, "https://127.0.0.1:"+strconv.Itoa(a.xPort)+"/healthz", nil, nil); code != 0 {
+	if code, _ := a.callWith(way, http.MethodGet, "https://127.0.0.1:"+strconv.Itoa(a.xPort)+"/healthz", nil,
+		nil); code != 0 {
 		t.Errorf("a revoked certificate is answered %d", code)
 	}
 	a.reloadNATS()
@@ -405,7 +439,9 @@ func (a *apart) issueUntil(part string, end time.Time) {
 	}
 	own := authority.Authority{Cert: pair.Leaf, Key: pair.PrivateKey.(crypto.Signer)}
 	cert, key, err := own.Issue(&x509.Certificate{
-		Subject: pkix.Name{CommonName: part}, NotBefore: end.Add(-time.Hour), NotAfter: end, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Subject: pkix.Name{CommonName: part}, NotBefore: end.Add(-time.Hour), NotAfter: end, ExtKeyUsage: []x509.ExtKeyUsage{
+			x509.ExtKeyUsageClientAuth,
+		},
 	})
 	if err != nil {
 		a.t.Fatal(err)
@@ -461,11 +497,15 @@ func (a *apart) rotates(t *testing.T) {
 		code, _ := a.call(http.MethodGet, "/v1/proxies", nil, &proxies)
 		return code == http.StatusOK && len(proxies.Items) > 0
 	})
-	a.put("/v1/routes/hello", jsonObject{"spec": jsonObject{"hosts": []string{"*"}, "direct_response": jsonObject{"status": 200, "body": "two"}}})
+	a.put("/v1/routes/hello", jsonObject{"spec": jsonObject{
+		"hosts":           []string{"*"},
+		"direct_response": jsonObject{"status": 200, "body": "two"},
+	}})
 	took := time.Since(began)
 	stop()
 	wg.Wait()
-	t.Logf("%d requests, %d failed; a change is live %v after the old authority went", asked, failed, took.Round(time.Millisecond))
+	t.Logf("%d requests, %d failed; a change is live %v after the old authority went", asked, failed,
+		took.Round(time.Millisecond))
 	if failed > 0 || asked < 100 {
 		t.Errorf("%d of %d requests failed", failed, asked)
 	}

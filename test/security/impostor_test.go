@@ -71,8 +71,9 @@ func TestImpostor(t *testing.T) {
 	dns.Set("id.test", dnstest.Answer{Addresses: []string{"127.0.0.1"}})
 	s.Want(t, "PUT", s.API+"/v1/certificates/own", map[string]any{"spec": map[string]string{"chain": own.PEM}}, 201)
 	for name, spec := range map[string]string{
-		"plain":  `{"endpoints":[{"host":"id.test","port":` + plain + `}]}`,
-		"secure": `{"protocol":"https","tls":{"ca_certificate":"own"},"endpoints":[{"host":"id.test","port":` + secure + `}]}`,
+		"plain": `{"endpoints":[{"host":"id.test","port":` + plain + `}]}`,
+		"secure": `{"protocol":"https","tls":{"ca_certificate":"own"},"endpoints":[{"host":"id.test","port":` +
+			secure + `}]}`,
 	} {
 		s.Want(t, "PUT", s.API+"/v1/services/"+name, `{"spec":`+spec+`}`, 201)
 		s.Want(t, "PUT", s.API+"/v1/routes/"+name+"?wait=live",

@@ -92,7 +92,8 @@ func tokenAnswer(addr, host, path string, lines []string) (jwtcases.Answer, http
 	switch {
 	case got.Status == http.StatusOK:
 		return jwtcases.OK, got.Header, nil
-	case got.Status == http.StatusBadRequest, got.Status == http.StatusServiceUnavailable && strings.HasPrefix(got.Body, "invalid header value"):
+	case got.Status == http.StatusBadRequest, got.Status == http.StatusServiceUnavailable &&
+		strings.HasPrefix(got.Body, "invalid header value"):
 		return jwtcases.Proxy, got.Header, nil
 	case json.Unmarshal([]byte(got.Body), &refusal) != nil || refusal.Reason == "":
 		return "", nil, fmt.Errorf("answered %d %s", got.Status, got.Body)

@@ -28,7 +28,8 @@ func TestMemoryRunsOut(t *testing.T) {
 		}
 		dir := t.TempDir()
 		raw, err := bootstrap.Render(bootstrap.Config{
-			XDSServer: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0])), AdminAddr: filepath.Join(dir, "admin.sock"), MaxHeap: c.heap,
+			XDSServer: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0])), AdminAddr: filepath.Join(dir, "admin.sock"),
+			MaxHeap: c.heap,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -103,28 +103,39 @@ func newPerimeter(t *testing.T) *perimeter {
 		t.Fatal(status, err)
 	}
 	p := &perimeter{t: t, s: s}
-	p.apply(object{"kind": "Service", "name": "web", "spec": object{"endpoints": []object{{"host": "127.0.0.1", "port": port}}}},
+	p.apply(object{
+		"kind": "Service", "name": "web",
+		"spec": object{"endpoints": []object{{"host": "127.0.0.1", "port": port}}},
+	},
 		object{"kind": "Certificate", "name": "server", "spec": object{"chain": chain, "private_key": key}},
 		object{"kind": "Certificate", "name": "own", "spec": object{"chain": own.PEM}},
 		object{"kind": "Certificate", "name": "other", "spec": object{"chain": other.PEM}},
 		object{"kind": "License", "name": "l", "spec": object{
-			"key": rest + "-" + license.Checksum(rest), "gates": []object{{"feature": "multi-cloud", "paths": []string{"/gated"}}},
+			"key":   rest + "-" + license.Checksum(rest),
+			"gates": []object{{"feature": "multi-cloud", "paths": []string{"/gated"}}},
 		}},
-		object{"kind": "AuthPolicy", "name": "staff", "spec": object{"tokens": []object{{"name": "t", "sha256": hex.EncodeToString(sum[:])}}}},
+		object{
+			"kind": "AuthPolicy", "name": "staff",
+			"spec": object{"tokens": []object{{"name": "t", "sha256": hex.EncodeToString(sum[:])}}},
+		},
 		object{"kind": "AuthPolicy", "name": "claims", "spec": object{"jwt": object{
 			"keys":           []object{{"kid": "k", "algorithm": "HS256", "secret": perimeterSecret}},
 			"forward_claims": []object{{"claim": []string{"sub"}, "header": "x-user"}},
 		}}},
 		object{"kind": "AuthPolicy", "name": "exempt", "spec": object{
-			"tokens": []object{{"name": "t", "sha256": hex.EncodeToString(sum[:])}}, "exempt_paths": []object{{"path": "/open", "prefix": true}},
+			"tokens":       []object{{"name": "t", "sha256": hex.EncodeToString(sum[:])}},
+			"exempt_paths": []object{{"path": "/open", "prefix": true}},
 		}},
 		object{"kind": "Gateway", "name": "default", "spec": object{
 			"license": "l", "api_keys": apiKeys(t, raw), "listeners": []object{
 				{"name": "http", "port": s.ProxyPort},
-				{"name": "https", "port": ports[0], "protocol": "https", "certificates": []string{"server"}, "client_auth": []object{
-					{"hosts": []string{"mtls.example.com", "open.strict.example.com"}, "ca_certificate": "own"},
-					{"hosts": []string{"*.strict.example.com"}, "ca_certificate": "other"},
-				}},
+				{
+					"name": "https", "port": ports[0], "protocol": "https", "certificates": []string{"server"},
+					"client_auth": []object{
+						{"hosts": []string{"mtls.example.com", "open.strict.example.com"}, "ca_certificate": "own"},
+						{"hosts": []string{"*.strict.example.com"}, "ca_certificate": "other"},
+					},
+				},
 			},
 		}},
 		route("admin", object{"auth_policy": "staff"}, "admin.example.com", "*.wild.example.com"),
@@ -161,9 +172,15 @@ func newPerimeter(t *testing.T) *perimeter {
 		version := map[bool]string{false: "HTTP/1.1", true: "HTTP/2"}[http2]
 		p.doors = append(
 			p.doors, door{name: version, addr: s.Proxy, http2: http2},
-			door{name: version + " over TLS", addr: secure, http2: http2, tls: true, config: client(nil, "plain.example.com", http2)},
+			door{
+				name: version + " over TLS", addr: secure, http2: http2, tls: true,
+				config: client(nil, "plain.example.com", http2),
+			},
 		)
-		for host, ca := range map[string]*ca{"mtls.example.com": own, "x.strict.example.com": other, "open.strict.example.com": own} {
+		for host, ca := range map[string]*ca{
+			"mtls.example.com": own, "x.strict.example.com": other,
+			"open.strict.example.com": own,
+		} {
 			p.withCertificate = append(p.withCertificate, door{
 				name: version + " with a certificate for " + host, addr: secure, http2: http2, tls: true,
 				config: client(ca, host, http2), host: host, ca: ca.name,
@@ -203,7 +220,8 @@ func apiKeys(t *testing.T, gateway []byte) any {
 
 func (p *perimeter) apply(resources ...map[string]any) {
 	p.t.Helper()
-	status, raw, err := p.s.Call(p.t.Context(), "POST", p.s.API+"/v1/apply?wait=live", map[string]any{"resources": resources})
+	status, raw, err := p.s.Call(p.t.Context(), "POST", p.s.API+"/v1/apply?wait=live",
+		map[string]any{"resources": resources})
 	if err != nil || status != 200 || !strings.Contains(string(raw), `"state":"live"`) {
 		p.t.Fatalf("apply: %d %s %v", status, raw, err)
 	}
@@ -214,14 +232,16 @@ func (p *perimeter) want(d door, host, path string, status int) {
 	p.t.Helper()
 	got := p.ask(d, host, path)
 	if got.status != status && (status != 400 || got.status != 0) {
-		p.t.Errorf("%s, host %q, path %q: %d, want %d; the backend saw %q", d.name, host, path, got.status, status, got.seen.Get("Seen-Host"))
+		p.t.Errorf("%s, host %q, path %q: %d, want %d; the backend saw %q", d.name, host, path, got.status, status,
+			got.seen.Get("Seen-Host"))
 	}
 }
 
 // harmless says that a request was not served for a protected host.
 func (p *perimeter) harmless(d door, what string, got answer) {
 	p.t.Helper()
-	if host := got.seen.Get("Seen-Host"); host == "admin.example.com" || host == "mtls.example.com" || got.status/100 == 5 {
+	if host := got.seen.Get("Seen-Host"); host == "admin.example.com" || host == "mtls.example.com" ||
+		got.status/100 == 5 {
 		p.t.Errorf("%s, %s: %d, the backend saw %q", d.name, what, got.status, host)
 	}
 }

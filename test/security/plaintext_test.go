@@ -25,12 +25,19 @@ func TestPlainText(t *testing.T) {
 		t.Fatal(err)
 	}
 	local := map[string][]string{
-		"api": {"DATABASE_URL=postgresql://u@127.0.0.1:1/x", "NATS_URL=nats://127.0.0.1:1", "SECRET_KEY=sixteen letters!", "API_ADDR=127.0.0.1:0"},
+		"api": {
+			"DATABASE_URL=postgresql://u@127.0.0.1:1/x", "NATS_URL=nats://127.0.0.1:1", "SECRET_KEY=sixteen letters!",
+			"API_ADDR=127.0.0.1:0",
+		},
 		"xds": {
-			"NATS_URL=nats://127.0.0.1:1", "SECRET_KEY=sixteen letters!", "XDS_GRPC_ADDR=127.0.0.1:0", "XDS_HTTP_ADDR=localhost:0",
+			"NATS_URL=nats://127.0.0.1:1", "SECRET_KEY=sixteen letters!", "XDS_GRPC_ADDR=127.0.0.1:0",
+			"XDS_HTTP_ADDR=localhost:0",
 			"MARCHPROXY_STATE_DIR=" + t.TempDir(),
 		},
-		"agent": {"NATS_URL=nats://[::1]:1", "AGENT_HTTP_ADDR=127.0.0.1:0", "MARCHPROXY_STATE_DIR=" + t.TempDir(), "XDS_SERVER=127.0.0.1:1", "ENVOY_PATH=/bin/true", "MARCHPROXY_RUN_DIR=" + t.TempDir()},
+		"agent": {
+			"NATS_URL=nats://[::1]:1", "AGENT_HTTP_ADDR=127.0.0.1:0", "MARCHPROXY_STATE_DIR=" + t.TempDir(),
+			"XDS_SERVER=127.0.0.1:1", "ENVOY_PATH=/bin/true", "MARCHPROXY_RUN_DIR=" + t.TempDir(),
+		},
 	}
 	// One that is refused ends by itself, however busy the machine is; the others are given some time.
 	const ends, some = time.Minute, 3 * time.Second
@@ -49,9 +56,15 @@ func TestPlainText(t *testing.T) {
 		{"api", "NATS_URL=nats://" + away + ":4222", "NATS_URL names " + away + ":4222, on another machine"},
 		{"api", "NATS_URL=nats://127.0.0.1:1,nats.internal", "NATS_URL names nats.internal, on another machine"},
 		{"api", "DATABASE_URL=postgresql://u@" + away + "/x", "DATABASE_URL lets what is said to " + away},
-		{"api", "DATABASE_URL=postgresql://u@127.0.0.1," + away + "/x?sslmode=disable", "DATABASE_URL lets what is said to " + away},
+		{
+			"api", "DATABASE_URL=postgresql://u@127.0.0.1," + away + "/x?sslmode=disable",
+			"DATABASE_URL lets what is said to " + away,
+		},
 		{"api", "DATABASE_URL=postgresql://u@" + away + "/x?sslmode=require", "DATABASE_URL lets whoever answers as " + away},
-		{"api", "DATABASE_URL=postgresql://u@" + away + "/x?sslnegotiation=direct", "DATABASE_URL lets whoever answers as " + away},
+		{
+			"api", "DATABASE_URL=postgresql://u@" + away + "/x?sslnegotiation=direct",
+			"DATABASE_URL lets whoever answers as " + away,
+		},
 		{"xds", "XDS_GRPC_ADDR=0.0.0.0:0", "XDS_GRPC_ADDR is \"0.0.0.0:0\", which other machines reach"},
 		{"xds", "XDS_HTTP_ADDR=[::]:0", "XDS_HTTP_ADDR is"},
 		{"xds", "NATS_URL=nats://nats.internal:4222", "NATS_URL names nats.internal:4222"},
@@ -68,14 +81,17 @@ func TestPlainText(t *testing.T) {
 			continue
 		}
 		name, _, _ := strings.Cut(c.setting, "=")
-		if said := say(some, c.program, c.setting, "ALLOW_PLAINTEXT=true"); strings.Contains(said, name+" is ") || strings.Contains(said, name+" names ") || strings.Contains(said, name+" lets ") {
+		if said := say(some, c.program, c.setting, "ALLOW_PLAINTEXT=true"); strings.Contains(said, name+" is ") ||
+			strings.Contains(said, name+" names ") || strings.Contains(said, name+" lets ") {
 			t.Errorf("%s with %s and ALLOW_PLAINTEXT says %q", c.program, c.setting, said)
 		}
 	}
 	for _, proven := range []string{
-		"sslmode=verify-full", "sslmode=verify-ca&sslrootcert=" + authority, "sslmode=require&sslrootcert=" + authority, "sslrootcert=system",
+		"sslmode=verify-full", "sslmode=verify-ca&sslrootcert=" + authority, "sslmode=require&sslrootcert=" + authority,
+		"sslrootcert=system",
 	} {
-		if said := say(some, "api", "DATABASE_URL=postgresql://u@"+away+"/x?"+proven); strings.Contains(said, "DATABASE_URL lets ") {
+		if said := say(some, "api", "DATABASE_URL=postgresql://u@"+away+"/x?"+
+			proven); strings.Contains(said, "DATABASE_URL lets ") {
 			t.Errorf("api with %s says %q", proven, said)
 		}
 	}

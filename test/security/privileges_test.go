@@ -23,7 +23,8 @@ import (
 var needed = map[string]string{
 	"health": "", "ready": "", "metrics": "", "openapi": "", "docs": "",
 	"status": "viewer", "proxies": "viewer", "rateLimitStatus": "viewer", "events": "viewer",
-	"listRevisions": "viewer", "getRevision": "viewer", "diffRevisions": "viewer", "audit": "viewer", "exportAudit": "viewer", "verifyAudit": "admin",
+	"listRevisions": "viewer", "getRevision": "viewer", "diffRevisions": "viewer", "audit": "viewer",
+	"exportAudit": "viewer", "verifyAudit": "admin",
 	"apply": "editor", "rollback": "editor",
 	"listTokens": "admin", "createToken": "admin", "deleteToken": "admin",
 }
@@ -31,7 +32,8 @@ var needed = map[string]string{
 // toWrite is the role that writing a kind needs; an operator's for those that are not listed.
 var toWrite = map[string]string{
 	"Route": "editor", "Service": "editor", "EndpointSet": "editor",
-	"Gateway": "operator", "Certificate": "operator", "AuthPolicy": "operator", "License": "operator", "RateLimitPolicy": "operator",
+	"Gateway": "operator", "Certificate": "operator", "AuthPolicy": "operator", "License": "operator",
+	"RateLimitPolicy": "operator",
 }
 
 var roles = []string{"viewer", "editor", "operator", "admin"}
@@ -187,7 +189,10 @@ func TestRoles(t *testing.T) {
 	for _, role := range roles {
 		tokens[role] = s.token("a-"+role, role, nil)
 	}
-	ended := s.must("POST", "/v1/tokens", map[string]any{"name": "ended", "role": "operator", "expires_at": time.Now().Add(2 * time.Second).Format(time.RFC3339Nano)}, 201)["token"].(string)
+	ended := s.must("POST", "/v1/tokens", map[string]any{
+		"name": "ended", "role": "operator",
+		"expires_at": time.Now().Add(2 * time.Second).Format(time.RFC3339Nano),
+	}, 201)["token"].(string)
 	if status, raw := s.as(ended, "GET", s.API+"/v1/routes", ""); status != 200 {
 		t.Fatalf("before its end a token answers %d %s", status, raw)
 	}
@@ -229,17 +234,22 @@ func TestRoles(t *testing.T) {
 func TestRolesOfDoors(t *testing.T) {
 	s := start(t)
 	editor, operator := s.token("e", "editor", nil), s.token("o", "operator", nil)
-	gateway := `{"kind":"Gateway","name":"mine","spec":{"listeners":[{"name":"http","port":10099}],"api_keys":[{"name":"k","key":"a-key-of-an-editors-own-choice"}]}}`
+	gateway := `{"kind":"Gateway","name":"mine","spec":{"listeners":[{"name":"http","port":10099}],` +
+		`"api_keys":[{"name":"k","key":"a-key-of-an-editors-own-choice"}]}}`
 	for name, c := range map[string]struct{ method, url, body string }{
-		"PUT":            {"PUT", s.API + "/v1/gateways/mine", gateway},
-		"PUT, dry":       {"PUT", s.API + "/v1/gateways/mine?dry_run=true", gateway},
-		"PATCH":          {"PATCH", s.API + "/v1/gateways/default", `{"spec":{"api_keys":[{"name":"k","key":"a-key-of-an-editors-own-choice"}]}}`},
-		"DELETE":         {"DELETE", s.API + "/v1/gateways/default", ""},
-		"apply":          {"POST", s.API + "/v1/apply", `{"resources":[` + gateway + `]}`},
-		"apply, dry":     {"POST", s.API + "/v1/apply?dry_run=true", `{"resources":[` + gateway + `]}`},
-		"apply and more": {"POST", s.API + "/v1/apply", `{"resources":[{"kind":"Route","name":"r","spec":{"direct_response":{"status":200}}},` + gateway + `]}`},
-		"prune":          {"POST", s.API + "/v1/apply", `{"owner":"pruned","prune":true,"allow_empty":true,"resources":[]}`},
-		"rollback":       {"POST", s.API + "/v1/revisions/0/rollback", ""},
+		"PUT":      {"PUT", s.API + "/v1/gateways/mine", gateway},
+		"PUT, dry": {"PUT", s.API + "/v1/gateways/mine?dry_run=true", gateway},
+		"PATCH": {
+			"PATCH", s.API + "/v1/gateways/default",
+			`{"spec":{"api_keys":[{"name":"k","key":"a-key-of-an-editors-own-choice"}]}}`,
+		},
+		"DELETE":     {"DELETE", s.API + "/v1/gateways/default", ""},
+		"apply":      {"POST", s.API + "/v1/apply", `{"resources":[` + gateway + `]}`},
+		"apply, dry": {"POST", s.API + "/v1/apply?dry_run=true", `{"resources":[` + gateway + `]}`},
+		"apply and more": {"POST", s.API + "/v1/apply", `{"resources":[{"kind":"Route","name":"r",` +
+			`"spec":{"direct_response":{"status":200}}},` + gateway + `]}`},
+		"prune":    {"POST", s.API + "/v1/apply", `{"owner":"pruned","prune":true,"allow_empty":true,"resources":[]}`},
+		"rollback": {"POST", s.API + "/v1/revisions/0/rollback", ""},
 	} {
 		if name == "prune" {
 			s.must("PUT", "/v1/gateways/pruned", `{"owner":"pruned","spec":{"listeners":[{"name":"http","port":10098}]}}`, 201)
@@ -256,7 +266,8 @@ func TestRolesOfDoors(t *testing.T) {
 		t.Errorf("an operator: %d %s", status, raw)
 	}
 	viewer := s.token("v", "viewer", nil)
-	doc := `{"services":[{"name":"x","hosts":["192.0.2.1"],"port":80}],"routes":[{"name":"x","prefix":"/x","cluster_name":"x"}]}`
+	doc := `{"services":[{"name":"x","hosts":["192.0.2.1"],"port":80}],"routes":[{"name":"x","prefix":"/x",` +
+		`"cluster_name":"x"}]}`
 	if status, raw := s.as(viewer, "POST", s.XDS+"/v1/config?timeout=0s", doc); status != 403 {
 		t.Errorf("POST /v1/config by a viewer: %d %s", status, raw)
 	}

@@ -30,14 +30,20 @@ var scopes = []scope{
 func team(x string) map[string]string {
 	return map[string]string{
 		"Certificate": fmt.Sprintf(`{"owner":"team-%s","spec":{"chain":%s}}`, x, example("Certificate", "chain")),
-		"Service":     fmt.Sprintf(`{"owner":"team-%s","spec":{"protocol":"https","tls":{"ca_certificate":"c%s","sni":"%s.test"},"endpoints":[{"host":"192.0.2.7","port":443}]}}`, x, x, x),
-		"EndpointSet": fmt.Sprintf(`{"owner":"team-%s","spec":{"service":"s%s","endpoints":[{"host":"192.0.2.8","port":443}]}}`, x, x),
-		"AuthPolicy":  fmt.Sprintf(`{"owner":"team-%s","spec":{"tokens":[{"name":"t","value":"a-token-of-team-%s-0123456789"}]}}`, x, x),
-		"License":     fmt.Sprintf(`{"owner":"team-%s","spec":{"features":["x"]}}`, x),
-		"Gateway":     fmt.Sprintf(`{"owner":"team-%s","spec":{"license":"l%s","listeners":[{"name":"http","port":10070}]}}`, x, x),
-		"Route": fmt.Sprintf(`{"owner":"team-%s","spec":{"hosts":["%s.test","*.%s.test"],"gateways":["g%s"],"auth_policy":"a%s","backends":[{"service":"s%s"}]}}`,
+		"Service": fmt.Sprintf(`{"owner":"team-%s","spec":{"protocol":"https","tls":{"ca_certificate":"c%s",`+
+			`"sni":"%s.test"},"endpoints":[{"host":"192.0.2.7","port":443}]}}`, x, x, x),
+		"EndpointSet": fmt.Sprintf(`{"owner":"team-%s","spec":{"service":"s%s","endpoints":[{"host":"192.0.2.8",`+
+			`"port":443}]}}`, x, x),
+		"AuthPolicy": fmt.Sprintf(`{"owner":"team-%s","spec":{"tokens":[{"name":"t",`+
+			`"value":"a-token-of-team-%s-0123456789"}]}}`, x, x),
+		"License": fmt.Sprintf(`{"owner":"team-%s","spec":{"features":["x"]}}`, x),
+		"Gateway": fmt.Sprintf(`{"owner":"team-%s","spec":{"license":"l%s","listeners":[{"name":"http","port":10070}]}}`,
+			x, x),
+		"Route": fmt.Sprintf(`{"owner":"team-%s","spec":{"hosts":["%s.test","*.%s.test"],"gateways":["g%s"],`+
+			`"auth_policy":"a%s","backends":[{"service":"s%s"}]}}`,
 			x, x, x, x, x, x),
-		"RateLimitPolicy": fmt.Sprintf(`{"owner":"team-%s","spec":{"gateways":["g%s"],"cidrs":["198.51.%d.0/24"],"requests_per_second":100}}`, x, x, x[0]),
+		"RateLimitPolicy": fmt.Sprintf(`{"owner":"team-%s","spec":{"gateways":["g%s"],"cidrs":["198.51.%d.0/24"],`+
+			`"requests_per_second":100}}`, x, x, x[0]),
 	}
 }
 
@@ -104,7 +110,8 @@ func TestScopes(t *testing.T) {
 			}
 		}
 		for _, k := range resource.Kinds {
-			tokens[role+" kinds "+k.Name] = s.token(role+"-by-kind-"+strings.ToLower(k.Name), role, map[string][]string{"kinds": {k.Name}})
+			tokens[role+" kinds "+k.Name] = s.token(role+"-by-kind-"+strings.ToLower(k.Name), role,
+				map[string][]string{"kinds": {k.Name}})
 		}
 	}
 	for _, o := range s.operations() {
@@ -207,14 +214,19 @@ func (s system) applies(sc bound, tokens, a, b map[string]string) {
 		list          string
 		role, allowed bool
 	}{
-		"one's own route":         {resources(a, "a", "Route"), sc.may("Route"), true},
-		"one's own and another's": {resources(a, "a", "Route") + "," + resources(b, "b", "Route"), sc.may("Route"), sc.name == "kinds"},
+		"one's own route": {resources(a, "a", "Route"), sc.may("Route"), true},
+		"one's own and another's": {
+			resources(a, "a", "Route") + "," + resources(b, "b", "Route"), sc.may("Route"),
+			sc.name == "kinds",
+		},
 		"one's own and another kind's": {
-			resources(a, "a", "Route", "Service", "RateLimitPolicy"), sc.may("Route", "Service", "RateLimitPolicy"), sc.name == "owners",
+			resources(a, "a", "Route", "Service", "RateLimitPolicy"), sc.may("Route", "Service", "RateLimitPolicy"),
+			sc.name == "owners",
 		},
 	} {
 		for _, dry := range []bool{true, false} {
-			status, raw := s.as(token, "POST", s.API+"/v1/apply?take_over=true", fmt.Sprintf(`{"dry_run":%v,"resources":[%s]}`, dry, c.list))
+			status, raw := s.as(token, "POST", s.API+"/v1/apply?take_over=true", fmt.Sprintf(`{"dry_run":%v,"resources":[%s]}`,
+				dry, c.list))
 			s.refuses("apply of "+what, sc, c.role, c.allowed, status, raw)
 		}
 	}

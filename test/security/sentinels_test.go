@@ -43,8 +43,8 @@ type sentinels struct {
 
 type written struct{ what, text string }
 
-// add adds a secret, which has 12 bytes at least, and that what there is of it in other texts: in hexadecimal, and within
-// something that is written in Base64, at each of the three places where it may begin there.
+// add adds a secret, which has 12 bytes at least, and that what there is of it in other texts: in hexadecimal, and
+// within something that is written in Base64, at each of the three places where it may begin there.
 func (s *sentinels) add(what string, secret []byte) {
 	texts := []string{string(secret), hex.EncodeToString(secret), strings.ToUpper(hex.EncodeToString(secret))}
 	for before, whole := range []int{0, 2, 3} {
@@ -117,7 +117,10 @@ func (s *sentinels) specs(round string) map[string]any {
 		"certificates/sentinel": map[string]any{"chain": chain, "private_key": key},
 		"licenses/sentinel":     map[string]any{"key": s.license("license " + round), "max_proxies": 100},
 		"auth-policies/sentinel": map[string]any{
-			"jwt":    map[string]any{"keys": []any{map[string]any{"kid": "k", "algorithm": "HS256", "secret": s.random("hmac "+round) + `"<&\é`}}},
+			"jwt": map[string]any{"keys": []any{map[string]any{
+				"kid": "k", "algorithm": "HS256",
+				"secret": s.random("hmac "+round) + `"<&\é`,
+			}}},
 			"tokens": []any{map[string]any{"name": "t", "value": s.random("opaque " + round)}},
 		},
 		"gateways/sentinel": map[string]any{
@@ -169,9 +172,9 @@ func inJSON(t *testing.T, v any) []byte {
 	return raw
 }
 
-// TestSentinels: a secret that nobody else has is put wherever one may be: written, changed, tried, refused, deleted and
-// brought back, shown to every door, right and wrong. Then it is nowhere but where it has to be: in the settings of whom
-// it belongs to, and in Envoy, whose own socket tells it to its own user.
+// TestSentinels: a secret that nobody else has is put wherever one may be: written, changed, tried, refused, deleted
+// and brought back, shown to every door, right and wrong. Then it is nowhere but where it has to be: in the settings of
+// whom it belongs to, and in Envoy, whose own socket tells it to its own user.
 func TestSentinels(t *testing.T) {
 	w := &sentinels{t: t, forms: map[string][]written{}}
 	s := harness.ForTest(t, []string{"LICENSE_KEY=" + w.license("LICENSE_KEY")}, "--no-demo", "--log-level", "debug")
@@ -243,7 +246,10 @@ func TestSentinels(t *testing.T) {
 	wrong := w.random("wrong token")
 	for _, before := range []string{"", "1", "12"} { // it knows them again in what is written otherwise
 		text := before + wrong + "3"
-		for _, as := range []string{text, hex.EncodeToString([]byte(text)), base64.StdEncoding.EncodeToString([]byte(text)), base64.RawURLEncoding.EncodeToString([]byte(text))} {
+		for _, as := range []string{
+			text, hex.EncodeToString([]byte(text)), base64.StdEncoding.EncodeToString([]byte(text)),
+			base64.RawURLEncoding.EncodeToString([]byte(text)),
+		} {
 			if has := w.in([]byte(as)); !slices.Equal(has, []string{"wrong token"}) {
 				t.Fatalf("in %s it finds %v", as, has)
 			}
@@ -276,7 +282,13 @@ func TestSentinels(t *testing.T) {
 		whole := `{"spec":` + spec + `}`
 		ask(400, "PUT", "/v1/"+path, whole[:len(whole)-4])
 		ask(422, "PUT", "/v1/"+path, `{"spec":`+strings.TrimSuffix(spec, "}")+`,"no_such_field":1}}`)
-		ask(422, "POST", "/v1/apply", map[string]any{"resources": append([]any{map[string]any{"kind": "Route", "name": "x", "spec": map[string]any{"auth_policy": "no-such"}}}, list...)})
+		ask(422, "POST", "/v1/apply",
+			map[string]any{
+				"resources": append([]any{map[string]any{
+					"kind": "Route", "name": "x",
+					"spec": map[string]any{"auth_policy": "no-such"},
+				}}, list...),
+			})
 	}
 	for path, spec := range map[string]string{
 		"certificates/bad": `{"chain":"none","private_key":%q}`, "certificates/sentinel": `{"private_key":[%q]}`,
@@ -299,7 +311,8 @@ func TestSentinels(t *testing.T) {
 	ask(422, "PUT", "/v1/certificates/sentinel", map[string]any{"spec": certificate})
 
 	// Live, and used: by who may pass and who may not, at every door.
-	ask(201, "PUT", "/v1/routes/sentinel?wait=live", `{"spec":{"hosts":["r.sentinel.test"],"auth_policy":"sentinel","direct_response":{"status":200}}}`)
+	ask(201, "PUT", "/v1/routes/sentinel?wait=live", `{"spec":{"hosts":["r.sentinel.test"],"auth_policy":"sentinel",`+
+		`"direct_response":{"status":200}}}`)
 	policy := second["auth-policies/sentinel"].(map[string]any)
 	opaque := policy["tokens"].([]any)[0].(map[string]any)["value"].(string)
 	c := probe.New(s.Proxy)
@@ -317,7 +330,10 @@ func TestSentinels(t *testing.T) {
 		t.Errorf("a token that there is not is deleted: %s", out)
 	}
 	said("marchproxy token delete", out)
-	for _, header := range []string{"Authorization: Bearer " + wrong, "Authorization: Bearer " + made.Token, "X-Api-Key: " + wrong} {
+	for _, header := range []string{
+		"Authorization: Bearer " + wrong, "Authorization: Bearer " + made.Token,
+		"X-Api-Key: " + wrong,
+	} {
 		for _, body := range []string{"", `{"version":"1","services":[],"routes":[{"secret":"` + wrong + `"}]}`} {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.XDS+"/v1/config", strings.NewReader(body))
 			if err != nil {
@@ -346,7 +362,8 @@ func TestSentinels(t *testing.T) {
 	ask(409, "POST", back, nil)
 	ask(200, "POST", back+"?revive_credentials=true", nil)
 	ask(200, "POST", "/v1/apply", map[string]any{"resources": list})
-	ask(201, "PUT", "/v1/routes/sentinel?wait=live", `{"spec":{"hosts":["r.sentinel.test"],"auth_policy":"sentinel","direct_response":{"status":200}}}`)
+	ask(201, "PUT", "/v1/routes/sentinel?wait=live", `{"spec":{"hosts":["r.sentinel.test"],"auth_policy":"sentinel",`+
+		`"direct_response":{"status":200}}}`)
 	_, socket, err := s.AdminSocket().Do(t.Context(), http.MethodGet, "/config_dump")
 	if err != nil {
 		t.Fatal(err)
@@ -361,7 +378,8 @@ func TestSentinels(t *testing.T) {
 	}
 	s.Kill("api", "xds") // what they say at a start counts as well
 	harness.Eventually(t, func() string {
-		if _, err := s.PutLive(t.Context(), "routes/after", `{"spec":{"hosts":["after.test"],"direct_response":{"status":200}}}`); err != nil {
+		if _, err := s.PutLive(t.Context(), "routes/after",
+			`{"spec":{"hosts":["after.test"],"direct_response":{"status":200}}}`); err != nil {
 			return err.Error()
 		}
 		return ""
@@ -414,7 +432,8 @@ func (s *sentinels) agents(sys *harness.System, key string) (out []*harness.Agen
 		}
 		a, err := harness.StartAgent([]string{
 			"XDS_SERVER=" + sys.GRPC, "CLUSTER_API_KEY=" + k, "GATEWAY=sentinel", "ENVOY_PATH=" + envoy, "NATS_URL=" + nats,
-			fmt.Sprintf("ENVOY_ADMIN_ADDR=127.0.0.1:%d", ports[0]), "ENVOY_CONCURRENCY=1", "MARCHPROXY_RUN_DIR=" + s.t.TempDir(), "LOGLEVEL=debug",
+			fmt.Sprintf("ENVOY_ADMIN_ADDR=127.0.0.1:%d", ports[0]), "ENVOY_CONCURRENCY=1", "MARCHPROXY_RUN_DIR=" + s.t.TempDir(),
+			"LOGLEVEL=debug",
 		})
 		if err != nil {
 			s.t.Fatal(err)
@@ -426,7 +445,10 @@ func (s *sentinels) agents(sys *harness.System, key string) (out []*harness.Agen
 }
 
 // looks has everything say what it has to say.
-func looks(t *testing.T, s *harness.System, call func(method, path string, body any, headers ...string) (int, []byte), said func(string, []byte)) {
+func looks(
+	t *testing.T, s *harness.System, call func(method, path string, body any, headers ...string) (int, []byte),
+	said func(string, []byte),
+) {
 	t.Helper()
 	// Every read of the API, of every object and revision.
 	_, document := call("GET", "/v1/openapi.json", nil)
@@ -451,8 +473,10 @@ func looks(t *testing.T, s *harness.System, call func(method, path string, body 
 		}
 	}
 	for _, url := range []string{
-		s.XDS + "/v1/resources", s.XDS + "/v1/resources?gateway=sentinel", s.XDS + "/v1/version", s.XDS + "/metrics", s.XDS + "/readyz",
-		s.Admin + "/config_dump", s.Admin + "/config_dump?include_eds", s.Admin + "/clusters", s.Admin + "/listeners", s.Admin + "/stats", s.Admin + "/stats/prometheus",
+		s.XDS + "/v1/resources", s.XDS + "/v1/resources?gateway=sentinel", s.XDS + "/v1/version", s.XDS + "/metrics",
+		s.XDS + "/readyz",
+		s.Admin + "/config_dump", s.Admin + "/config_dump?include_eds", s.Admin + "/clusters", s.Admin + "/listeners",
+		s.Admin + "/stats", s.Admin + "/stats/prometheus",
 	} {
 		status, raw, err := s.Call(t.Context(), "GET", url, nil)
 		if err != nil || status >= 500 {

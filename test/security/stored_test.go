@@ -38,9 +38,9 @@ func within(files map[string][]byte, text string) (path string, found bool) {
 	return "", false
 }
 
-// TestStored: who has the files of PostgreSQL, of NATS or of the xDS server has no private key, no secret of a policy, no
-// token and no key of a gateway. The first two hold the rest of the configuration in clear, and the xDS server's none
-// of it, in files of its user alone.
+// TestStored: who has the files of PostgreSQL, of NATS or of the xDS server has no private key, no secret of a policy,
+// no token and no key of a gateway. The first two hold the rest of the configuration in clear, and the xDS server's
+// none of it, in files of its user alone.
 func TestStored(t *testing.T) {
 	s := harness.ForTest(t, nil, "--no-demo")
 	w := &sentinels{t: t, forms: map[string][]written{}}

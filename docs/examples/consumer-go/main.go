@@ -157,7 +157,9 @@ func (f *follower) save() error {
 }
 
 // follow reads messages until something is amiss. fresh reads everything again.
-func (f *follower) follow(ctx context.Context, js jetstream.JetStream, durable string, filters []string, fresh bool) error {
+func (f *follower) follow(
+	ctx context.Context, js jetstream.JetStream, durable string, filters []string, fresh bool,
+) error {
 	s, err := js.Stream(ctx, "MARCHPROXY_CONFIG")
 	if err != nil {
 		return err

@@ -38,7 +38,8 @@ func Diff(before, now []Document) []byte {
 	return []byte(out.String())
 }
 
-// added shows a document that was not there: what it has beside one that it is like, or all of it where that is shorter.
+// added shows a document that was not there: what it has beside one that it is like, or all of it where that is
+// shorter.
 func added(was, is map[string]*Document, d *Document) string {
 	var all, less strings.Builder
 	whole(&all, "+", d.lines())
@@ -54,7 +55,8 @@ func added(was, is map[string]*Document, d *Document) string {
 	return all.String()
 }
 
-// model is what a new document may be like: the resource that it is a variant of, or the first of its type that was there.
+// model is what a new document may be like: the resource that it is a variant of, or the first of its type that was
+// there.
 func model(was, is map[string]*Document, d *Document) *Document {
 	if main, _, variant := strings.Cut(d.Title, " ("); variant {
 		return is[main]

@@ -11,15 +11,15 @@
 //
 // What a document has twice, a listener's filters for instance, is there once, with an anchor that the others refer to.
 //
-// A difference to it has a section for each document that differs, of hunks as in a unified diff, with three lines around
-// what differs. Where a unified diff has the number of a line, it has the line's place in the document, so that
+// A difference to it has a section for each document that differs, of hunks as in a unified diff, with three lines
+// around what differs. Where a unified diff has the number of a line, it has the line's place in the document, so that
 // something new in every gateway does not change every golden file:
 //
 //	--- # Listener http
 //	@@ body.filter_chains[http].filters[marchproxy.connections] @@
 //
-// A document that is gone is there whole, and so is a new one, unless it is shorter to say what it has beside another one,
-// which the section's first line then names:
+// A document that is gone is there whole, and so is a new one, unless it is shorter to say what it has beside another
+// one, which the section's first line then names:
 //
 //	--- # Listener https
 //	~ Listener http
@@ -230,8 +230,8 @@ func same(v any) string {
 	return string(raw)
 }
 
-// count looks for what is there more than once. What is in something that was counted already is not counted again: it is
-// written where that is.
+// count looks for what is there more than once. What is in something that was counted already is not counted again: it
+// is written where that is.
 func (w *writer) count(v any) {
 	switch v := v.(type) {
 	case map[string]any:

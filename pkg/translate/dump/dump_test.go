@@ -52,7 +52,8 @@ body:
 // TestEveryField: what a resource has is shown. A field that is new has to be, or golden files say nothing of it.
 func TestEveryField(t *testing.T) {
 	shown := []string{
-		"Key", "Body", "Version", "Clusters", "Secrets", "Policies", "Together", "ByName", "Carrier", "Needs", "Variants", "Parts",
+		"Key", "Body", "Version", "Clusters", "Secrets", "Policies", "Together", "ByName", "Carrier", "Needs",
+		"Variants", "Parts",
 		"Leaving", "Without", "Partial", "Objects", "OverLimit", "PerRoute", "Plain", "AfterRoutes",
 	}
 	for _, of := range []reflect.Type{reflect.TypeFor[translate.Resource](), reflect.TypeFor[translate.Variants]()} {
@@ -86,11 +87,13 @@ func TestDiff(t *testing.T) {
 		"nothing": {bare, ""},
 		"a value in a list's element": {
 			strings.Replace(bare, "of: []", "of: [3]", 1),
-			"--- # Cluster big\n@@ body.b[left].of[0] @@\n     - 1\n     - 2\n   - name: right\n-    of: []\n+    of:\n+    - 3\n   c: \"0\"\n   d:\n     e: {}\n",
+			"--- # Cluster big\n@@ body.b[left].of[0] @@\n     - 1\n     - 2\n   - name: right\n-    of: []\n+    of:\n+    - " +
+				"3\n   c: \"0\"\n   d:\n     e: {}\n",
 		},
 		"a number in a text's place": {
 			strings.Replace(bare, `c: "0"`, "c: 0", 1),
-			"--- # Cluster big\n@@ body.b[left].of[1] @@\n     - 2\n   - name: right\n     of: []\n-  c: \"0\"\n+  c: 0\n   d:\n     e: {}\n",
+			"--- # Cluster big\n@@ body.b[left].of[1] @@\n     - 2\n   - name: right\n     of: []\n-  c: \"0\"\n+  c: 0\n   " +
+				"d:\n     e: {}\n",
 		},
 		"what it needs": {
 			strings.Replace(bare, "needs: [Cluster big]\n", "", 1),
@@ -98,7 +101,8 @@ func TestDiff(t *testing.T) {
 		},
 		"a line of a text": {
 			strings.Replace(bare, "    -----END-----\n", "    -----FINE-----\n", 1),
-			"--- # Secret s\n@@ body.text line 1 @@\n     -----BEGIN-----\n     --- # no title\n \n-    -----END-----\n+    -----FINE-----\n",
+			"--- # Secret s\n@@ body.text line 1 @@\n     -----BEGIN-----\n     --- # no title\n \n-    -----END-----\n+    " +
+				"-----FINE-----\n",
 		},
 		"one that is gone and one that is new": {
 			strings.Replace(bare, "# Cluster gone", "# Cluster new", 1),
@@ -113,7 +117,8 @@ func TestDiff(t *testing.T) {
 			"--- # Cluster gone (over limit)\n~ Cluster gone\n",
 		},
 		"a new one that has little of its own": {
-			bare + strings.Replace(strings.Replace(bare[:strings.Index(bare, "--- # Cluster gone")], "big", "other", 1), "a: 1", "a: 5", 1),
+			bare + strings.Replace(strings.Replace(bare[:strings.Index(bare, "--- # Cluster gone")], "big", "other", 1),
+				"a: 1", "a: 5", 1),
 			"--- # Cluster other\n~ Cluster big\n@@ body @@\n body:\n-  a: 1\n+  a: 5\n   b:\n   - name: left\n     of:\n",
 		},
 		"a variant that is gone": {

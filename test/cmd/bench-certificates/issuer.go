@@ -26,7 +26,10 @@ func newIssuer() (*issuer, error) {
 // certificate is one as the API takes it, for these hosts.
 func (i *issuer) certificate(name string, hosts ...string) (map[string]any, error) {
 	chain, err := authority.Sign(authority.Server(90*24*time.Hour, hosts...), i.key, nil)
-	return map[string]any{"kind": "Certificate", "name": name, "spec": map[string]any{"chain": chain, "private_key": i.pem}}, err
+	return map[string]any{"kind": "Certificate", "name": name, "spec": map[string]any{
+		"chain":       chain,
+		"private_key": i.pem,
+	}}, err
 }
 
 // handshake is the common name of what is presented for a server name.

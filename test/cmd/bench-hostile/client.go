@@ -105,7 +105,10 @@ func doorsOf(ctx context.Context, s *harness.System) ([]door, error) {
 			ask: func(ctx context.Context) error { // a connection of its own each time, as an Envoy that starts has
 				ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 				defer cancel()
-				_, err := bootstrap.AskDrainTime(ctx, bootstrap.Config{XDSServer: s.GRPC, APIKey: key, NodeID: "quiet", Gateway: "default"})
+				_, err := bootstrap.AskDrainTime(ctx, bootstrap.Config{
+					XDSServer: s.GRPC, APIKey: key, NodeID: "quiet",
+					Gateway: "default",
+				})
 				return err
 			},
 		},

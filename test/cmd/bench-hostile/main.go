@@ -1,7 +1,7 @@
-// Command bench-hostile measures what a system costs its clients while others attack it who have not shown who they are:
-// at the api (8000), the xDS server (18000 and 19000) and the proxy (10000), slowly, with much, and many at a time. It
-// measures a client's p99 at each door and the memory of the api, the xDS server and Envoy, and exits with 1 where one is
-// above its bar.
+// Command bench-hostile measures what a system costs its clients while others attack it who have not shown who they
+// are: at the api (8000), the xDS server (18000 and 19000) and the proxy (10000), slowly, with much, and many at a
+// time. It measures a client's p99 at each door and the memory of the api, the xDS server and Envoy, and exits with 1
+// where one is above its bar.
 //
 // The attackers are a process of their own at the lowest priority, and their rates are fixed: it is what they cost the
 // servers that is measured, not the processor that they take themselves.
@@ -32,11 +32,13 @@ func main() {
 	var o options
 	flag.DurationVar(&o.whole, "for", 10*time.Minute, "how long is attacked")
 	flag.DurationVar(&o.quiet, "quiet", 30*time.Second, "how long is measured without an attack, before and after")
-	flag.DurationVar(&o.slack, "slack", 2*time.Millisecond, "how much a p99 may be above its bar, for a machine that does other work")
+	flag.DurationVar(&o.slack, "slack", 2*time.Millisecond, "how much a p99 may be above its bar, for a machine that "+
+		"does other work")
 	flag.Float64Var(&o.times, "times", 2, "how many times its quiet value a p99 may be")
 	flag.IntVar(&o.megabytes, "memory", 512, "how much memory each process may have, in MB")
 	flag.StringVar(&o.only, "only", "", "the attacks whose names contain this")
-	attacker := flag.String("attacker", "", "attack these doors (JSON) until standard input ends: what the command starts itself with")
+	attacker := flag.String("attacker", "", "attack these doors (JSON) until standard input ends: what the command "+
+		"starts itself with")
 	flag.Parse()
 	var err error
 	if *attacker != "" {
@@ -90,7 +92,8 @@ func run(ctx context.Context, o options) (err error) {
 		}
 		now := during.doors[i]
 		most := time.Duration(o.times*float64(quiet.at(0.99))) + o.slack
-		fmt.Printf("%-20s %7.2f / %7.2f   %10.2f / %7.2f   %10d %8d   p99 %.1f ms, none fails: %s\n", d.Name, ms(quiet.at(0.5)),
+		fmt.Printf("%-20s %7.2f / %7.2f   %10.2f / %7.2f   %10d %8d   p99 %.1f ms, none "+
+			"fails: %s\n", d.Name, ms(quiet.at(0.5)),
 			ms(quiet.at(0.99)), ms(now.at(0.5)), ms(now.at(0.99)), len(now.took), now.failed, ms(most),
 			bar(now.at(0.99) <= most && now.failed == 0))
 		if now.why != nil {

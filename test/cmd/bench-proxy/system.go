@@ -18,7 +18,9 @@ import (
 )
 
 // marchproxy starts the system, and beside it an Envoy with one worker for each of its gateways.
-func marchproxy(ctx context.Context, dir string, back, hosts int, chain, key string) (all []*subject, stop func(), err error) {
+func marchproxy(
+	ctx context.Context, dir string, back, hosts int, chain, key string,
+) (all []*subject, stop func(), err error) {
 	var stops []func()
 	stop = func() {
 		for i := len(stops) - 1; i >= 0; i-- {
@@ -34,10 +36,14 @@ func marchproxy(ctx context.Context, dir string, back, hosts int, chain, key str
 	sum := sha256.Sum256([]byte(token))
 	rest := "PENG-TEST-TEST-TEST-0001"
 	if err := apply(ctx, s, list{
-		object{"kind": "Service", "name": "web", "spec": object{"endpoints": list{object{"host": "127.0.0.1", "port": back}}}},
+		object{
+			"kind": "Service", "name": "web",
+			"spec": object{"endpoints": list{object{"host": "127.0.0.1", "port": back}}},
+		},
 		object{"kind": "Certificate", "name": "bench", "spec": object{"chain": chain, "private_key": key}},
 		object{"kind": "License", "name": "bench", "spec": object{
-			"key": rest + "-" + license.Checksum(rest), "gates": list{object{"feature": "multi-cloud", "paths": list{"/api/v1/multi-cloud"}}},
+			"key":   rest + "-" + license.Checksum(rest),
+			"gates": list{object{"feature": "multi-cloud", "paths": list{"/api/v1/multi-cloud"}}},
 		}},
 		object{"kind": "AuthPolicy", "name": "bench", "spec": object{"tokens": list{
 			object{"name": "bench", "sha256": hex.EncodeToString(sum[:])},
@@ -52,7 +58,12 @@ func marchproxy(ctx context.Context, dir string, back, hosts int, chain, key str
 		hosts       int
 	}{
 		{"bare", bareRoute, object{"metrics": false}, nil, 1},
-		{"full", fullRoute, object{"license": "bench", "auth_policy": "bench"}, []string{"authorization: Bearer " + token}, 1},
+		{
+			"full", fullRoute,
+			object{"license": "bench", "auth_policy": "bench"},
+			[]string{"authorization: Bearer " + token},
+			1,
+		},
 		{"many", manyHosts, object{"metrics": false}, nil, hosts},
 	} {
 		ports, err := porttest.Take(4)
@@ -84,7 +95,8 @@ func marchproxy(ctx context.Context, dir string, back, hosts int, chain, key str
 			resources = resources[n:]
 		}
 		raw, err := bootstrap.Render(bootstrap.Config{
-			NodeID: g.name, Gateway: g.name, XDSServer: s.GRPC, APIKey: clusterKey, AdminAddr: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[3])),
+			NodeID: g.name, Gateway: g.name, XDSServer: s.GRPC, APIKey: clusterKey, AdminAddr: net.JoinHostPort("127.0.0.1",
+				strconv.Itoa(ports[3])),
 		})
 		if err != nil {
 			return nil, stop, err

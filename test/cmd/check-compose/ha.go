@@ -35,7 +35,8 @@ func (c *checker) highAvailability(ctx context.Context, tmp string) error {
 		return err
 	}
 	c.files = append(c.files, "-f", filepath.Join(c.dir, "compose.ha.yaml"))
-	if err := c.compose(ctx, "--profile", "demo", "up", "--wait", "--wait-timeout", "300", "--remove-orphans"); err != nil {
+	if err := c.compose(ctx, "--profile", "demo", "up", "--wait", "--wait-timeout", "300",
+		"--remove-orphans"); err != nil {
 		return errors.Join(err, c.logs())
 	}
 	if err := served(ctx, "Hello from backend"); err != nil {

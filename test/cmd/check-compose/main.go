@@ -168,7 +168,8 @@ func (c *checker) build(ctx context.Context, tmp, version string) error {
 	if len(bases) != 3 {
 		return fmt.Errorf("%d base images are found: %v", len(bases), bases)
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(c.root, "scripts", "docker"), append([]string{"engine", "standins"}, bases...)...)
+	cmd := exec.CommandContext(ctx, filepath.Join(c.root, "scripts", "docker"),
+		append([]string{"engine", "standins"}, bases...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

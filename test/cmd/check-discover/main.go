@@ -1,7 +1,8 @@
-// Command check-discover proves discovery with a real Docker engine (scripts/docker starts one where none answers): compose
-// services come, are scaled, restarted, made sick and well, and go, while requests go to all of them. What the engine's events
-// say has to be so at Envoy within two seconds, and no request may fail to a service that has a container which is up and was
-// not told to end. Then the engine is stopped for a while as a process that hangs, and restarted where this program may.
+// Command check-discover proves discovery with a real Docker engine (scripts/docker starts one where none answers):
+// compose services come, are scaled, restarted, made sick and well, and go, while requests go to all of them. What the
+// engine's events say has to be so at Envoy within two seconds, and no request may fail to a service that has a
+// container which is up and was not told to end. Then the engine is stopped for a while as a process that hangs, and
+// restarted where this program may.
 package main
 
 import (
@@ -40,7 +41,8 @@ func main() {
 	flag.IntVar(&o.services, "services", 50, "compose services")
 	flag.IntVar(&o.rate, "rate", 500, "requests a second, to all of them together")
 	flag.DurationVar(&o.length, "for", 10*time.Minute, "how long services come and go")
-	flag.DurationVar(&o.within, "within", 2*time.Second, "how long after the engine's event a state may take to be at Envoy")
+	flag.DurationVar(&o.within, "within", 2*time.Second, "how long after the engine's event a state may "+
+		"take to be at Envoy")
 	flag.DurationVar(&o.hang, "hang", 15*time.Second, "how long the engine hangs; 0 for not at all")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
@@ -84,7 +86,10 @@ type expectation struct {
 }
 
 func run(ctx context.Context, o options) (err error) {
-	t := &trial{options: o, up: map[string]map[string]bool{}, since: map[string]time.Time{}, expected: map[string]expectation{}}
+	t := &trial{
+		options: o, up: map[string]map[string]bool{}, since: map[string]time.Time{},
+		expected: map[string]expectation{},
+	}
 	if t.root, err = harness.Root(); err != nil {
 		return err
 	}
@@ -149,13 +154,16 @@ func run(ctx context.Context, o options) (err error) {
 func (t *trial) result() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fmt.Printf("%d states, the slowest at Envoy %s after the engine's event; %d requests, %d failed\n", t.states, t.slowest.Round(time.Millisecond), t.sent.Load(), t.failed.Load())
+	fmt.Printf("%d states, the slowest at Envoy %s after the engine's event; %d requests, %d failed\n", t.states,
+		t.slowest.Round(time.Millisecond), t.sent.Load(), t.failed.Load())
 	var wrong []error
 	if n := t.failed.Load(); n > 0 {
-		wrong = append(wrong, fmt.Errorf("%d requests failed to services that were up: %s", n, strings.Join(t.examples, "; ")))
+		wrong = append(wrong, fmt.Errorf("%d requests failed to services that were up: %s", n,
+			strings.Join(t.examples, "; ")))
 	}
 	if len(t.slow) > 0 {
-		wrong = append(wrong, fmt.Errorf("%d states took longer than %s: %s", len(t.slow), t.within, strings.Join(t.slow[:min(len(t.slow), 10)], "; ")))
+		wrong = append(wrong, fmt.Errorf("%d states took longer than %s: %s", len(t.slow), t.within,
+			strings.Join(t.slow[:min(len(t.slow), 10)], "; ")))
 	}
 	return errors.Join(wrong...)
 }
@@ -178,7 +186,10 @@ func (t *trial) docker(ctx context.Context, args ...string) (string, error) {
 }
 
 func (t *trial) compose(ctx context.Context, args ...string) error {
-	_, err := t.docker(ctx, append([]string{"compose", "--progress", "quiet", "-p", project, "-f", filepath.Join(t.dir, "compose.yaml")}, args...)...)
+	_, err := t.docker(ctx, append([]string{
+		"compose", "--progress", "quiet", "-p", project, "-f",
+		filepath.Join(t.dir, "compose.yaml"),
+	}, args...)...)
 	return err
 }
 
@@ -192,12 +203,14 @@ func (t *trial) prepare(ctx context.Context) error {
 	if _, err := t.docker(ctx, "version"); err != nil {
 		return err
 	}
-	build := t.command(ctx, "go", "build", "-trimpath", "-o", filepath.Join(t.dir, "backend"), "./test/cmd/check-discover/backend")
+	build := t.command(ctx, "go", "build", "-trimpath", "-o", filepath.Join(t.dir, "backend"),
+		"./test/cmd/check-discover/backend")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
-	if err := os.WriteFile(filepath.Join(t.dir, "Dockerfile"), []byte("FROM scratch\nCOPY backend /backend\nEXPOSE 8080\nENTRYPOINT [\"/backend\"]\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(t.dir, "Dockerfile"),
+		[]byte("FROM scratch\nCOPY backend /backend\nEXPOSE 8080\nENTRYPOINT [\"/backend\"]\n"), 0o600); err != nil {
 		return err
 	}
 	if _, err := t.docker(ctx, "build", "--quiet", "--tag", image, t.dir); err != nil {
@@ -213,20 +226,25 @@ func (t *trial) prepare(ctx context.Context) error {
 
 // write writes a service of the compose file. Every third one has health checks.
 func (t *trial) write(f *strings.Builder, i int, more map[string]string) {
-	fmt.Fprintf(f, "  %s:\n    image: %s\n    stop_grace_period: 10s\n    deploy: {replicas: 2}\n    labels:\n      marchproxy.enable: 'true'\n      marchproxy.routes.r.hosts: %s.test\n",
+	fmt.Fprintf(f, "  %s:\n    image: %s\n    stop_grace_period: 10s\n    deploy: {replicas: 2}\n    labels:\n      "+
+		"marchproxy.enable: 'true'\n      marchproxy.routes.r.hosts: %s.test\n",
 		service(i), image, service(i))
 	for label, value := range more {
 		fmt.Fprintf(f, "      %s: '%s'\n", label, value)
 	}
 	if i%3 == 0 {
-		f.WriteString("    healthcheck: {test: [CMD, /backend, check], interval: 1s, timeout: 5s, retries: 1, start_period: 10s, start_interval: 200ms}\n")
+		f.WriteString("    healthcheck: {test: [CMD, /backend, check], interval: 1s, timeout: 5s, retries: 1, " +
+			"start_period: 10s, start_interval: 200ms}\n")
 	}
 }
 
 // begin starts the program under test with a token that is bound.
 func (t *trial) begin(ctx context.Context) error {
 	status, raw, err := t.s.Call(ctx, http.MethodPost, t.s.API+"/v1/tokens", map[string]any{
-		"name": "discover", "role": "editor", "bounds": map[string]any{"owners": []string{"discover/check"}, "kinds": []string{"Service", "Route", "EndpointSet"}},
+		"name": "discover", "role": "editor", "bounds": map[string]any{
+			"owners": []string{"discover/check"},
+			"kinds":  []string{"Service", "Route", "EndpointSet"},
+		},
 	})
 	var token struct{ Token string }
 	if err != nil || status != http.StatusCreated || json.Unmarshal(raw, &token) != nil || token.Token == "" {
@@ -239,7 +257,8 @@ func (t *trial) begin(ctx context.Context) error {
 	addr := "127.0.0.1:" + strconv.Itoa(ports[0])
 	t.state = "http://" + addr + "/v1/state"
 	t.discover = t.command(ctx, filepath.Join(t.root, "bin", "marchproxy-discover"))
-	t.discover.Env = append(os.Environ(), "MARCHPROXY_API="+t.s.API, "MARCHPROXY_TOKEN="+token.Token, "DISCOVER_SITE=check", "DISCOVER_HTTP_ADDR="+addr)
+	t.discover.Env = append(os.Environ(), "MARCHPROXY_API="+t.s.API, "MARCHPROXY_TOKEN="+token.Token,
+		"DISCOVER_SITE=check", "DISCOVER_HTTP_ADDR="+addr)
 	log, err := os.Create(filepath.Join(t.dir, "discover.log"))
 	if err != nil {
 		return err
@@ -260,7 +279,8 @@ type event struct {
 
 func (t *trial) events(ctx context.Context) (<-chan event, error) {
 	out := make(chan event, 1000)
-	cmd := t.command(ctx, filepath.Join(t.root, "scripts", "docker"), "events", "--format", "{{json .}}", "--filter", "type=container", "--filter", "label=com.docker.compose.project="+project)
+	cmd := t.command(ctx, filepath.Join(t.root, "scripts", "docker"), "events", "--format", "{{json .}}", "--filter",
+		"type=container", "--filter", "label=com.docker.compose.project="+project)
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -293,7 +313,8 @@ func (t *trial) follow(events <-chan event) {
 		what := ""
 		switch action, _, _ := strings.Cut(e.Action, ":"); {
 		case action == "start":
-			addr, err := t.docker(context.Background(), "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", id)
+			addr, err := t.docker(context.Background(), "inspect", "--format",
+				"{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", id)
 			if err != nil || addr == "" {
 				continue // it has gone meanwhile
 			}
@@ -397,7 +418,8 @@ func (t *trial) compare(has map[string]map[string]string, now time.Time) {
 			t.slowest = max(t.slowest, took)
 		}
 		if took > t.within {
-			t.slow = append(t.slow, fmt.Sprintf("%s %s of %s: %q after %s", addr, e.what, e.cluster, state, took.Round(time.Millisecond)))
+			t.slow = append(t.slow, fmt.Sprintf("%s %s of %s: %q after %s", addr, e.what, e.cluster, state,
+				took.Round(time.Millisecond)))
 		}
 		if right || took > t.within {
 			delete(t.expected, addr)
@@ -436,7 +458,8 @@ func (t *trial) load(ctx context.Context, i int) {
 			t.failed.Add(1)
 			t.mu.Lock()
 			if len(t.examples) < 10 {
-				t.examples = append(t.examples, fmt.Sprintf("%s %s: %d %.80s %v", began.Format("15:04:05.000"), s, a.Status, a.Body, err))
+				t.examples = append(t.examples, fmt.Sprintf("%s %s: %d %.80s %v", began.Format("15:04:05.000"), s, a.Status,
+					a.Body, err))
 			}
 			t.mu.Unlock()
 		}
@@ -447,7 +470,8 @@ func (t *trial) load(ctx context.Context, i int) {
 func (t *trial) isUp(s string, at time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.up[s]) > 0 && at.Sub(t.since[s]) > t.within && len(t.expected) == 0 || len(t.up[s]) > 0 && at.Sub(t.since[s]) > 2*t.within
+	return len(t.up[s]) > 0 && at.Sub(t.since[s]) > t.within && len(t.expected) == 0 || len(t.up[s]) > 0 &&
+		at.Sub(t.since[s]) > 2*t.within
 }
 
 // vary has services change for the length of the run.
@@ -494,7 +518,8 @@ func (t *trial) vary(ctx context.Context) error {
 
 // containers are those of a service that run.
 func (t *trial) containers(ctx context.Context, s string) ([]string, error) {
-	out, err := t.docker(ctx, "ps", "--quiet", "--no-trunc", "--filter", "label=com.docker.compose.project="+project, "--filter", "label=com.docker.compose.service="+s)
+	out, err := t.docker(ctx, "ps", "--quiet", "--no-trunc", "--filter", "label=com.docker.compose.project="+project,
+		"--filter", "label=com.docker.compose.service="+s)
 	return strings.Fields(out), err
 }
 
@@ -546,12 +571,16 @@ func (t *trial) badLabel(ctx context.Context) error {
 	fmt.Println("a label that is wrong")
 	var f strings.Builder
 	f.WriteString("services:\n")
-	t.write(&f, t.services, map[string]string{"marchproxy.routes.bad.paht.prefix": "/", "marchproxy.routes.bad.hosts": "bad.test"})
+	t.write(&f, t.services, map[string]string{
+		"marchproxy.routes.bad.paht.prefix": "/",
+		"marchproxy.routes.bad.hosts":       "bad.test",
+	})
 	path := filepath.Join(t.dir, "bad.yaml")
 	if err := os.WriteFile(path, []byte(f.String()), 0o600); err != nil {
 		return err
 	}
-	if _, err := t.docker(ctx, "compose", "--progress", "quiet", "-p", project+"-bad", "-f", path, "up", "--detach"); err != nil {
+	if _, err := t.docker(ctx, "compose", "--progress", "quiet", "-p", project+"-bad", "-f", path, "up",
+		"--detach"); err != nil {
 		return err
 	}
 	defer func() {
@@ -585,7 +614,8 @@ func (t *trial) problems(ctx context.Context) (string, error) {
 	return fmt.Sprint(st.Problems), err
 }
 
-// trouble has the engine hang for a while, as a process that is stopped does. Its containers go on, and so must requests.
+// trouble has the engine hang for a while, as a process that is stopped does. Its containers go on, and so must
+// requests.
 func (t *trial) trouble(ctx context.Context) error {
 	raw, err := os.ReadFile("/var/run/docker.pid")
 	if state := os.Getenv("MARCHPROXY_ENGINE_DIR"); err != nil {
@@ -595,7 +625,8 @@ func (t *trial) trouble(ctx context.Context) error {
 		raw, err = os.ReadFile(filepath.Join(state, "dockerd.pid"))
 	}
 	if err != nil {
-		return fmt.Errorf("the engine's process is not known, so that it cannot be made to hang; -hang 0 leaves that out: %w", err)
+		return fmt.Errorf("the engine's process is not known, so that it cannot be made to hang; -hang 0 leaves that out: %w",
+			err)
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
 	if err != nil {

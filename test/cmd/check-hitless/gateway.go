@@ -202,7 +202,8 @@ func (g *gateway) vary(ctx context.Context, l *lasting, certificates, changes in
 		}
 		fmt.Printf("%s: %d changes in %v, %d of them named as draining (%v); ",
 			st.name, n, time.Since(t0).Round(time.Millisecond), g.named, slices.Sorted(maps.Keys(because)))
-		fmt.Printf("%d filter chains drain more than before, %d HTTP/2 connections were replaced\n", after-before, l.replaced.Load()-replaced)
+		fmt.Printf("%d filter chains drain more than before, %d HTTP/2 connections were replaced\n", after-before,
+			l.replaced.Load()-replaced)
 		if !st.drains && g.named > 0 && !onlyEntries(because) {
 			return fmt.Errorf("%s: %d changes drain connections: %v", st.name, g.named, because)
 		}
@@ -215,7 +216,8 @@ func (g *gateway) vary(ctx context.Context, l *lasting, certificates, changes in
 
 // draining counts Envoy's filter chains that drain.
 func (g *gateway) draining(ctx context.Context) (int, error) {
-	_, raw, err := g.s.Call(ctx, http.MethodGet, g.s.Admin+"/stats?filter=^listener_manager.total_filter_chains_draining$", nil)
+	_, raw, err := g.s.Call(ctx, http.MethodGet, g.s.Admin+"/stats?filter=^listener_manager.total_filter_chains_draining$",
+		nil)
 	if err != nil {
 		return 0, err
 	}

@@ -104,7 +104,9 @@ func run(ctx context.Context, o options) (err error) {
 	for i := range sites {
 		sites[i] = &site{i: i}
 		for b := range sites[i].ports {
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, strconv.Itoa(i)) }))
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, strconv.Itoa(i))
+			}))
 			defer server.Close()
 			if sites[i].ports[b], err = strconv.Atoi(server.URL[strings.LastIndexByte(server.URL, ':')+1:]); err != nil {
 				return err
@@ -145,8 +147,10 @@ func run(ctx context.Context, o options) (err error) {
 		log, logErr := os.ReadFile(filepath.Join(s.Dir, "log", "envoy.log"))
 		err = errors.Join(err, fmt.Errorf("envoy has ended; the end of its log:\n%s", log[max(0, len(log)-8000):]), logErr)
 	}
-	fmt.Printf("%d rounds of changes in %v; %d requests (%.0f/s): %d failed (%d of them on a connection used before), %d from a wrong backend\n",
-		o.rounds, took.Round(time.Second), c.sent.Load(), float64(c.sent.Load())/took.Seconds(), c.failed.Load(), c.reused.Load(), c.wrong.Load())
+	fmt.Printf("%d rounds of changes in %v; %d requests (%.0f/s): %d failed (%d of them on a connection used before), "+
+		"%d from a wrong backend\n",
+		o.rounds, took.Round(time.Second), c.sent.Load(), float64(c.sent.Load())/took.Seconds(), c.failed.Load(),
+		c.reused.Load(), c.wrong.Load())
 	for _, e := range c.examples {
 		fmt.Println(" ", e)
 	}
@@ -226,7 +230,10 @@ func restartEnvoy(ctx context.Context, s *harness.System) error {
 // report says what became of what lasts.
 func (l *lasting) report() error {
 	var err error
-	for name, c := range map[string]*counter{"WebSockets": &l.websockets, "downloads": &l.downloads, "HTTP/2": &l.answers} {
+	for name, c := range map[string]*counter{
+		"WebSockets": &l.websockets, "downloads": &l.downloads,
+		"HTTP/2": &l.answers,
+	} {
 		fmt.Printf("%s: %d echoes, pieces or answers, %d cut or failed\n", name, c.good.Load(), c.bad.Load())
 		for _, e := range c.examples {
 			fmt.Println(" ", e)
@@ -284,7 +291,8 @@ func limit(ctx context.Context, s *harness.System, k int, wait string) error {
 	if k%10 == 9 {
 		return call(ctx, s, http.MethodDelete, path+wait, nil)
 	}
-	return call(ctx, s, http.MethodPut, path+wait, map[string]any{"spec": map[string]any{"requests_per_second": 100000 + k}})
+	return call(ctx, s, http.MethodPut, path+wait,
+		map[string]any{"spec": map[string]any{"requests_per_second": 100000 + k}})
 }
 
 // client sends a request every pause: nine on one connection, then one on a new one.

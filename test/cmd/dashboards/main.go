@@ -1,4 +1,5 @@
-// Dashboards writes the Grafana dashboards into a directory: dashboards deployments/grafana. scripts/dashboards runs it.
+// Dashboards writes the Grafana dashboards into a directory: dashboards deployments/grafana. scripts/dashboards runs
+// it.
 package main
 
 import (
@@ -70,7 +71,8 @@ func (p page) write(dir string) error {
 		WithVariable(dashboard.NewDatasourceVariableBuilder("source").Label("Prometheus").Type("prometheus"))
 	for _, name := range p.order {
 		text := "label_values(" + p.variables[name] + ", " + name + ")"
-		b.WithVariable(dashboard.NewQueryVariableBuilder(name).Label(name).Datasource(source).Query(dashboard.StringOrMap{String: &text}).
+		b.WithVariable(dashboard.NewQueryVariableBuilder(name).Label(name).Datasource(source).
+			Query(dashboard.StringOrMap{String: &text}).
 			Refresh(dashboard.VariableRefreshOnTimeRangeChanged).Multi(true).IncludeAll(true).AllValue(".*"))
 	}
 	for _, r := range p.rows {
@@ -119,6 +121,7 @@ func (x panel) build() cog.Builder[dashboard.Panel] {
 			ColorScheme(dashboard.NewFieldColorBuilder().Mode("thresholds")).
 			Thresholds(dashboard.NewThresholdsConfigBuilder().Mode("absolute").Steps(steps)).Targets(x.targets())
 	}
-	return timeseries.NewPanelBuilder().Title(x.title).Description(x.about).Unit(x.unit).Datasource(source).Height(8).Span(12).
+	return timeseries.NewPanelBuilder().Title(x.title).Description(x.about).Unit(x.unit).Datasource(source).Height(8).
+		Span(12).
 		Min(0).FillOpacity(10).Targets(x.targets())
 }

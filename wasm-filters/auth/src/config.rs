@@ -15,7 +15,7 @@ use crate::siphash;
 use crate::token::Key;
 
 /// A value takes four bytes of text at least, and the control plane gives no text beyond 4,000,000 bytes
-/// (`pkg/translate/authslots.go`): it is counted there, and so never refused here.
+/// (`pkg/translate/authfilters.go`): it is counted there, and so never refused here.
 const LIMITS: Limits = Limits { nodes: 1 << 20, depth: 12 };
 const LEEWAY: u64 = 60;
 const MOST_LEEWAY: u64 = 3600;

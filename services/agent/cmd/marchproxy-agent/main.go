@@ -48,7 +48,8 @@ func run(args []string) (status int, err error) {
 		return server.Admin(ctx, os.LookupEnv, method, path, os.Stdout)
 	default:
 		err = fmt.Errorf("%q is not known; without arguments it runs the agent, health says whether a running one is ready, "+
-			"doctor checks one, and admin [METHOD] PATH asks its Envoy's admin interface, such as: admin POST /logging?level=debug", args)
+			"doctor checks one, and admin [METHOD] PATH asks its Envoy's admin interface, such as: admin POST "+
+			"/logging?level=debug", args)
 	}
 	if err != nil {
 		return 1, err

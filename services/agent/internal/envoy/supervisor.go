@@ -88,7 +88,8 @@ func New(opt Options) (*Supervisor, error) {
 	return &Supervisor{
 		opt: opt, admin: envoyadmin.New(opt.Bootstrap.AdminAddr), state: State{Reason: "Envoy is being started"},
 		child: &supervisor.Child{
-			Log: supervisor.Through(opt.Output), Shortest: 100 * time.Millisecond, Longest: 10 * time.Second, Grace: 5 * time.Second,
+			Log: supervisor.Through(opt.Output), Shortest: 100 * time.Millisecond, Longest: 10 * time.Second,
+			Grace: 5 * time.Second,
 		},
 	}, nil
 }
@@ -172,13 +173,13 @@ func (s *Supervisor) set(f func(*State)) {
 	f(&s.state)
 }
 
-// envoyLevels are Envoy's names of our log levels. At its own debug level it writes down the headers of each request: its
-// key for the xDS server, and the tokens of clients.
+// envoyLevels are Envoy's names of our log levels. At its own debug level it writes down the headers of each request:
+// its key for the xDS server, and the tokens of clients.
 var envoyLevels = map[string]string{"debug": "info", "info": "info", "warn": "warning", "error": "error"}
 
 // command is Envoy's. Its word on why the xDS server hung up is a warning of the logger "config", which is
-// therefore on at every level. Hot restarts, which the agent does not do, need shared memory, which a killed Envoy leaves
-// behind and small containers lack.
+// therefore on at every level. Hot restarts, which the agent does not do, need shared memory, which a killed Envoy
+// leaves behind and small containers lack.
 func (s *Supervisor) command() *exec.Cmd {
 	args := []string{
 		"-c", filepath.Join(s.opt.Dir, "envoy.json"), "--log-level", envoyLevels[s.opt.LogLevel], "--disable-hot-restart",

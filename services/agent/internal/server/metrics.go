@@ -14,23 +14,30 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	descAttached = desc("xdp_attached", "1 where the interface is guarded in the mode that was asked for (XDP_MODE); mode is the one that it is "+
+	descAttached = desc("xdp_attached", "1 where the interface is guarded in the mode that was asked for (XDP_MODE); "+
+		"mode is the one that it is "+
 		"guarded in, empty where it is not.", "interface", "mode", "asked")
 	descRevision = desc("revision", "The revision up to which the policies are applied.")
 	descPackets  = desc("packets_total", "Packets by what became of them and why.", "verdict", "reason")
 	descPolicy   = desc("policy_packets_total", "Packets by policy, below and above its limit.", "policy", "limit")
 	descUnsaved  = desc("unsaved", "1 while the last good policies cannot be written to disk.")
-	descUnread   = desc("unread", "What the agent has still to read of the policies' events, or to take over, where it has been behind for five seconds.")
-	descMismatch = desc("hash_mismatch", "1 while the policies that were read have not their commit's hash, and are not enforced.")
-	descNATS     = desc("nats_connected", "1 while the agent is connected to NATS.")
-	descExpiry   = desc("identity_expiry_timestamp_seconds", "When the agent's own certificate ends, in seconds since 1970; +Inf without one.")
+	descUnread   = desc("unread", "What the agent has still to read of the policies' events, or to take over, where it "+
+		"has been behind for five seconds.")
+	descMismatch = desc("hash_mismatch", "1 while the policies that were read have not their commit's hash, and "+
+		"are not enforced.")
+	descNATS   = desc("nats_connected", "1 while the agent is connected to NATS.")
+	descExpiry = desc("identity_expiry_timestamp_seconds", "When the agent's own certificate ends, in seconds since "+
+		"1970; +Inf without one.")
 	descUp       = desc("envoy_up", "1 where Envoy serves.")
 	descRestarts = desc("envoy_restarts_total", "How often Envoy ended by itself.")
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descAttached, descRevision, descPackets, descPolicy, descUnsaved, descUnread, descMismatch, descNATS, descExpiry, descUp, descRestarts} {
+	for _, d := range []*prometheus.Desc{
+		descAttached, descRevision, descPackets, descPolicy, descUnsaved, descUnread,
+		descMismatch, descNATS, descExpiry, descUp, descRestarts,
+	} {
 		ch <- d
 	}
 }

@@ -64,7 +64,8 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 			log.Error("trying again: " + err.Error())
 		}
 	}
-	// Before a file is read that is read again later: what only root's rights open shows now, and not at the next rotation.
+	// Before a file is read that is read again later: what only root's rights open shows now, and not at the next
+	// rotation.
 	var toGuard []cap.Value
 	if cfg.Interface != "" {
 		toGuard = privilege.ToGuard
@@ -112,7 +113,8 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	group.Add("http", func(ctx context.Context) error {
 		return process.ServeHTTP(ctx, lis, a.door(), time.Minute, 2*time.Second)
 	})
-	log.Info("serving", zap.String("http", lis.Addr().String()), zap.String("id", cfg.ID), zap.String("interface", cfg.Interface), zap.Any("labels", cfg.Labels))
+	log.Info("serving", zap.String("http", lis.Addr().String()), zap.String("id", cfg.ID),
+		zap.String("interface", cfg.Interface), zap.Any("labels", cfg.Labels))
 	return group.Run(ctx)
 }
 
@@ -135,7 +137,8 @@ func (a *agent) follow(group *process.Group, nc *nats.Conn) error {
 	group.Add("xdp", e.Run)
 	group.Add("replay", func(ctx context.Context) error {
 		return stream.Replay(ctx, js, stream.Options{
-			Kinds: []string{resource.KindRateLimit}, Apart: a.cfg.ID, Initial: initial, InitialCommit: commit, OnUpdate: e.Update, OnProgress: a.behind.Store,
+			Kinds: []string{resource.KindRateLimit}, Apart: a.cfg.ID, Initial: initial, InitialCommit: commit,
+			OnUpdate: e.Update, OnProgress: a.behind.Store,
 			OnMismatch: a.mismatch.Store, Log: a.log,
 		})
 	})

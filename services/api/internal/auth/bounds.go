@@ -31,7 +31,10 @@ var (
 func (b Bounds) Validate() (v resource.Violations) {
 	check := func(name string, list []string, wrong func(string) string) {
 		if len(list) > maxBounds {
-			v = append(v, resource.Violation{Path: "$." + name, Message: fmt.Sprintf("are more than %d", maxBounds), Rule: "bounds"})
+			v = append(v, resource.Violation{
+				Path: "$." + name, Message: fmt.Sprintf("are more than %d", maxBounds),
+				Rule: "bounds",
+			})
 			return
 		}
 		for i, x := range list {
@@ -91,7 +94,8 @@ type boundsCheck struct {
 func (c *boundsCheck) add(path, bound string, within []string, what string) {
 	c.found = append(c.found, resource.Violation{
 		Path: path, Rule: "bounds." + bound,
-		Message: fmt.Sprintf("%s%s, outside of the %s that token %q is bound to (%s)", what, c.when, bound, c.who.Name, strings.Join(within, ", ")),
+		Message: fmt.Sprintf("%s%s, outside of the %s that token %q is bound to (%s)", what, c.when, bound, c.who.Name,
+			strings.Join(within, ", ")),
 	})
 }
 
@@ -121,19 +125,21 @@ func (b Bounds) owns(owner string) bool {
 	return slices.ContainsFunc(b.Owners, func(prefix string) bool {
 		rest, ok := strings.CutPrefix(owner, prefix)
 		const between = ".-_:/"
-		return ok && (rest == "" || strings.ContainsAny(rest[:1], between) || strings.ContainsAny(prefix[len(prefix)-1:], between))
+		return ok && (rest == "" || strings.ContainsAny(rest[:1], between) ||
+			strings.ContainsAny(prefix[len(prefix)-1:], between))
 	})
 }
 
-// references finds what belongs to others. What has no owner is for everybody to refer to, but not to add to, and gateways
-// have bounds of their own.
+// references finds what belongs to others. What has no owner is for everybody to refer to, but not to add to, and
+// gateways have bounds of their own.
 func (c *boundsCheck) references(o *resource.Object, at func(string) string) {
 	for _, r := range config.References(o) {
 		to := c.st.Get(r.To)
 		if r.To.Kind == resource.KindGateway || to == nil || (to.Owner == "" && !r.Adds) || c.who.Bounds.owns(to.Owner) {
 			continue
 		}
-		c.add(at("$.spec"+strings.TrimPrefix(r.Path(), "$")), "owners", c.who.Bounds.Owners, "refers to "+r.To.String()+", which "+ownedBy(to.Owner))
+		c.add(at("$.spec"+strings.TrimPrefix(r.Path(), "$")), "owners", c.who.Bounds.Owners, "refers to "+r.To.String()+
+			", which "+ownedBy(to.Owner))
 	}
 }
 
@@ -200,7 +206,10 @@ func (c *boundsCheck) users(ref resource.Ref, at func(string) string) {
 
 // trusted says whether an object takes what a certificate has signed.
 func trusted(o *resource.Object, certificate resource.Ref) bool {
-	return slices.ContainsFunc(config.References(o), func(r config.Reference) bool { return r.To == certificate && r.Trusted })
+	return slices.ContainsFunc(config.References(o), func(r config.Reference) bool {
+		return r.To == certificate &&
+			r.Trusted
+	})
 }
 
 func (c *boundsCheck) gateway(path, name, by string) {

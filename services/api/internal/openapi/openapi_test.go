@@ -15,8 +15,10 @@ type object = map[string]any
 
 // put is an operation of every kind, as the API has one; the API's own are held to the document's rules by package web.
 var put = openapi.Operation{
-	ID: "put{Kind}", Method: "PUT", Path: "/v1/:kind/:name", Role: auth.Editor, Writes: true, Tag: "{Kinds}", Summary: "Write one {kind} of the {kinds}",
-	Query: []string{"wait"}, Headers: []string{"If-Match", "Idempotency-Key"}, Request: "{Kind}", Answers: map[int]string{200: "{Kind}", 201: "{Kind}"},
+	ID: "put{Kind}", Method: "PUT", Path: "/v1/:kind/:name", Role: auth.Editor, Writes: true, Tag: "{Kinds}",
+	Summary: "Write one {kind} of the {kinds}",
+	Query:   []string{"wait"}, Headers: []string{"If-Match", "Idempotency-Key"}, Request: "{Kind}",
+	Answers: map[int]string{200: "{Kind}", 201: "{Kind}"},
 }
 
 func document(t *testing.T, operations ...openapi.Operation) object {
@@ -41,8 +43,8 @@ func get(v any, path ...string) any {
 	return v
 }
 
-// TestKinds: an operation of every kind is there once for each, by the kind's own words: a client's function is called by
-// them, and a policy's plural is not a policie.
+// TestKinds: an operation of every kind is there once for each, by the kind's own words: a client's function is called
+// by them, and a policy's plural is not a policie.
 func TestKinds(t *testing.T) {
 	doc := document(t, put)
 	paths, _ := doc["paths"].(object)
@@ -54,7 +56,8 @@ func TestKinds(t *testing.T) {
 		if get(o, "operationId") != "put"+k.Name || openapi.IDOf(put.ID, k) != "put"+k.Name {
 			t.Errorf("%s: %v", k.Name, get(o, "operationId"))
 		}
-		if ref := get(o, "responses", "201", "content", "application/json", "schema", "$ref"); ref != "#/components/schemas/"+k.Name {
+		if ref := get(o, "responses", "201", "content", "application/json", "schema", "$ref"); ref != "#/components/schemas/"+
+			k.Name {
 			t.Errorf("%s is answered by %v", k.Name, ref)
 		}
 		if strings.ContainsAny(get(o, "summary").(string), "{}") {
@@ -69,14 +72,18 @@ func TestKinds(t *testing.T) {
 
 // TestRoles: what an operation needs is said, for each kind its own: a kind that operators write says so in PUT too.
 func TestRoles(t *testing.T) {
-	doc := document(t, put, openapi.Operation{ID: "health", Method: "GET", Path: "/healthz", Tag: "System", Summary: "x", Answers: map[int]string{200: "Health"}})
+	doc := document(t, put, openapi.Operation{
+		ID: "health", Method: "GET", Path: "/healthz", Tag: "System", Summary: "x",
+		Answers: map[int]string{200: "Health"},
+	})
 	seen := map[string]bool{}
 	for _, k := range resource.Kinds {
 		o := get(doc, "paths", "/v1/"+k.Path+"/{name}", "put")
 		role := auth.ToWrite(k.Name)
 		seen[role] = true
 		security, _ := json.Marshal(get(o, "security")) // it came from JSON
-		if string(security) != `[{"token":["`+role+`"]}]` || !strings.Contains(get(o, "description").(string), "Role needed: "+role) {
+		if string(security) != `[{"token":["`+role+`"]}]` || !strings.Contains(get(o, "description").(string),
+			"Role needed: "+role) {
 			t.Errorf("%s: %s and %q, want %s", k.Name, security, get(o, "description"), role)
 		}
 	}
@@ -90,19 +97,37 @@ func TestRoles(t *testing.T) {
 
 // TestRefusals: the statuses of refusals follow from what an operation takes.
 func TestRefusals(t *testing.T) {
-	base := openapi.Operation{ID: "x", Method: "GET", Path: "/v1/x", Tag: "System", Role: auth.Viewer, Summary: "x", Answers: map[int]string{200: "Health"}}
+	base := openapi.Operation{
+		ID: "x", Method: "GET", Path: "/v1/x", Tag: "System", Role: auth.Viewer, Summary: "x",
+		Answers: map[int]string{200: "Health"},
+	}
 	for name, c := range map[string]struct {
 		change func(o *openapi.Operation)
 		want   []string
 	}{
-		"open":                   {func(o *openapi.Operation) { o.Role = "" }, []string{"400"}},
-		"readiness":              {func(o *openapi.Operation) { o.Role, o.Path = "", "/readyz" }, []string{"400", "503"}},
-		"with a token":           {func(*openapi.Operation) {}, []string{"400", "401", "403", "503"}},
-		"of one thing":           {func(o *openapi.Operation) { o.Path = "/v1/revisions/:revision" }, []string{"400", "401", "403", "404", "422", "503"}},
-		"with a body":            {func(o *openapi.Operation) { o.Request = "ApplyRequest" }, []string{"400", "401", "403", "413", "415", "422", "503"}},
-		"that can be made twice": {func(o *openapi.Operation) { o.Headers = []string{"Idempotency-Key"} }, []string{"400", "401", "403", "409", "422", "503"}},
-		"of one state":           {func(o *openapi.Operation) { o.Headers = []string{"If-Match"} }, []string{"400", "401", "403", "412", "503"}},
-		"that makes a token":     {func(o *openapi.Operation) { o.Method, o.Tag = "POST", "Tokens" }, []string{"400", "401", "403", "409", "503"}},
+		"open":         {func(o *openapi.Operation) { o.Role = "" }, []string{"400"}},
+		"readiness":    {func(o *openapi.Operation) { o.Role, o.Path = "", "/readyz" }, []string{"400", "503"}},
+		"with a token": {func(*openapi.Operation) {}, []string{"400", "401", "403", "503"}},
+		"of one thing": {
+			func(o *openapi.Operation) { o.Path = "/v1/revisions/:revision" },
+			[]string{"400", "401", "403", "404", "422", "503"},
+		},
+		"with a body": {
+			func(o *openapi.Operation) { o.Request = "ApplyRequest" },
+			[]string{"400", "401", "403", "413", "415", "422", "503"},
+		},
+		"that can be made twice": {
+			func(o *openapi.Operation) { o.Headers = []string{"Idempotency-Key"} },
+			[]string{"400", "401", "403", "409", "422", "503"},
+		},
+		"of one state": {
+			func(o *openapi.Operation) { o.Headers = []string{"If-Match"} },
+			[]string{"400", "401", "403", "412", "503"},
+		},
+		"that makes a token": {
+			func(o *openapi.Operation) { o.Method, o.Tag = "POST", "Tokens" },
+			[]string{"400", "401", "403", "409", "503"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := base
@@ -116,7 +141,8 @@ func TestRefusals(t *testing.T) {
 					continue
 				}
 				got = append(got, status)
-				if get(r, "content", "application/problem+json", "schema", "$ref") != "#/components/schemas/Problem" || get(r, "description") == "" {
+				if get(r, "content", "application/problem+json", "schema", "$ref") != "#/components/schemas/Problem" ||
+					get(r, "description") == "" {
 					t.Errorf("%s is %v", status, r)
 				}
 			}
@@ -129,10 +155,19 @@ func TestRefusals(t *testing.T) {
 
 // TestETag: answers that show one object say that they have its ETag, and no others do.
 func TestETag(t *testing.T) {
-	list := openapi.Operation{ID: "list{Kinds}", Method: "GET", Path: "/v1/:kind", Role: auth.Viewer, Tag: "{Kinds}", Summary: "x", Answers: map[int]string{200: "{Kind}List"}}
-	remove := openapi.Operation{ID: "delete{Kind}", Method: "DELETE", Path: "/v1/:kind/:name", Role: auth.Editor, Tag: "{Kinds}", Summary: "x", Answers: map[int]string{200: "Health"}}
+	list := openapi.Operation{
+		ID: "list{Kinds}", Method: "GET", Path: "/v1/:kind", Role: auth.Viewer, Tag: "{Kinds}",
+		Summary: "x", Answers: map[int]string{200: "{Kind}List"},
+	}
+	remove := openapi.Operation{
+		ID: "delete{Kind}", Method: "DELETE", Path: "/v1/:kind/:name", Role: auth.Editor,
+		Tag: "{Kinds}", Summary: "x", Answers: map[int]string{200: "Health"},
+	}
 	doc := document(t, put, list, remove)
-	for where, want := range map[[2]string]bool{{"/v1/routes/{name}", "put"}: true, {"/v1/routes", "get"}: false, {"/v1/routes/{name}", "delete"}: false} {
+	for where, want := range map[[2]string]bool{
+		{"/v1/routes/{name}", "put"}: true, {"/v1/routes", "get"}: false,
+		{"/v1/routes/{name}", "delete"}: false,
+	} {
 		if got := get(doc, "paths", where[0], where[1], "responses", "200", "headers", "ETag") != nil; got != want {
 			t.Errorf("%v has an ETag: %v, want %v", where, got, want)
 		}
@@ -143,7 +178,8 @@ func TestETag(t *testing.T) {
 func TestSchemas(t *testing.T) {
 	doc := document(t)
 	schema := func(path ...string) any { return get(doc, append([]string{"components", "schemas"}, path...)...) }
-	if port := schema("Listener", "properties", "port"); get(port, "type") != "integer" || get(port, "anyOf") != nil || get(port, "maximum") != 65535.0 {
+	if port := schema("Listener", "properties", "port"); get(port, "type") != "integer" || get(port, "anyOf") != nil ||
+		get(port, "maximum") != 65535.0 {
 		t.Errorf("a port is %v", port)
 	}
 	timeout := schema("RouteSpec", "properties", "timeout")
@@ -154,14 +190,16 @@ func TestSchemas(t *testing.T) {
 		if required, _ := schema(k.Name, "required").([]any); len(required) != 1 || required[0] != "spec" {
 			t.Errorf("%s requires %v", k.Name, required)
 		}
-		if schema(k.Name, "properties", "kind", "const") != k.Name || schema(k.Name, "properties", "spec", "$ref") != "#/components/schemas/"+k.Name+"Spec" {
+		if schema(k.Name, "properties", "kind", "const") != k.Name ||
+			schema(k.Name, "properties", "spec", "$ref") != "#/components/schemas/"+k.Name+"Spec" {
 			t.Errorf("%s is %v", k.Name, schema(k.Name, "properties"))
 		}
 		if labels := schema(k.Name+"Patch", "properties", "labels", "type"); len(labels.([]any)) != 2 {
 			t.Errorf("a patch of %s cannot remove its labels: %v", k.Name, labels)
 		}
 	}
-	if required, _ := schema("Listener", "required").([]any); !slices.Contains(required, any("name")) || !slices.Contains(required, any("port")) {
+	if required, _ := schema("Listener", "required").([]any); !slices.Contains(required, any("name")) ||
+		!slices.Contains(required, any("port")) {
 		t.Errorf("a listener requires %v: what cannot be zero cannot be left out", required)
 	}
 	raw, err := json.Marshal(schema())
@@ -181,17 +219,30 @@ func TestMistakes(t *testing.T) {
 		change func(o *openapi.Operation)
 		says   string
 	}{
-		"a parameter that nobody describes": {func(o *openapi.Operation) { o.Query = []string{"colour"} }, "parameter colour"},
-		"a header that nobody describes":    {func(o *openapi.Operation) { o.Headers = []string{"X-Colour"} }, "parameter X-Colour"},
-		"a body of no schema":               {func(o *openapi.Operation) { o.Request = "Colour" }, "no schema Colour"},
-		"a body without an example":         {func(o *openapi.Operation) { o.Request = "Problem" }, "no example of Problem"},
-		"an answer of no schema":            {func(o *openapi.Operation) { o.Answers = map[int]string{200: "{Kind}|Colour"} }, "no schema Colour"},
-		"a tag that nobody describes":       {func(o *openapi.Operation) { o.Path, o.Tag, o.Request, o.Answers = "/v1/colours", "Colours", "", nil }, `tag "Colours"`},
+		"a parameter that nobody describes": {
+			func(o *openapi.Operation) { o.Query = []string{"colour"} },
+			"parameter colour",
+		},
+		"a header that nobody describes": {
+			func(o *openapi.Operation) { o.Headers = []string{"X-Colour"} },
+			"parameter X-Colour",
+		},
+		"a body of no schema":       {func(o *openapi.Operation) { o.Request = "Colour" }, "no schema Colour"},
+		"a body without an example": {func(o *openapi.Operation) { o.Request = "Problem" }, "no example of Problem"},
+		"an answer of no schema": {
+			func(o *openapi.Operation) { o.Answers = map[int]string{200: "{Kind}|Colour"} },
+			"no schema Colour",
+		},
+		"a tag that nobody describes": {
+			func(o *openapi.Operation) { o.Path, o.Tag, o.Request, o.Answers = "/v1/colours", "Colours", "", nil },
+			`tag "Colours"`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := put
 			c.change(&o)
-			if _, err := openapi.Document([]openapi.Operation{o}); err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "put{Kind}") {
+			if _, err := openapi.Document([]openapi.Operation{o}); err == nil || !strings.Contains(err.Error(), c.says) ||
+				!strings.Contains(err.Error(), "put{Kind}") {
 				t.Errorf("%v, want %q of operation put{Kind}", err, c.says)
 			}
 		})
@@ -214,7 +265,8 @@ func TestParameters(t *testing.T) {
 			t.Errorf("%s may have characters that PostgreSQL refuses", name)
 		}
 	}
-	limit, names, wait, dry, since := openapi.Parameters["limit"], openapi.Parameters["name"], openapi.Parameters["wait"], openapi.Parameters["dry_run"], openapi.Parameters["since"]
+	limit, names, wait, dry, since := openapi.Parameters["limit"], openapi.Parameters["name"], openapi.Parameters["wait"],
+		openapi.Parameters["dry_run"], openapi.Parameters["since"]
 	for _, c := range []struct {
 		p     openapi.Parameter
 		value string

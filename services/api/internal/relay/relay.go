@@ -36,9 +36,9 @@
 //	               ▼
 //	           following, after a pause: another api may lead in the meantime
 //
-// An api leads as long as its connection to the database lives, which has the lock; there is no lease that ends at a time.
-// Two apis lead at once only until the one whose connection is gone notices. That does no harm: both publish the same,
-// and the stream takes only the message that follows its last one, so that one of the two fails and begins again.
+// An api leads as long as its connection to the database lives, which has the lock; there is no lease that ends at a
+// time. Two apis lead at once only until the one whose connection is gone notices. That does no harm: both publish the
+// same, and the stream takes only the message that follows its last one, so that one of the two fails and begins again.
 package relay
 
 import (
@@ -103,7 +103,10 @@ type served struct {
 
 // New returns a relay.
 func New(s *store.Store, js jetstream.JetStream, log *zap.Logger) *Relay {
-	r := &Relay{store: s, js: js, pub: stream.NewPublisher(js), log: log, fresh: make(chan fresh, 256), wake: make(chan struct{}, 1)}
+	r := &Relay{
+		store: s, js: js, pub: stream.NewPublisher(js), log: log, fresh: make(chan fresh, 256),
+		wake: make(chan struct{}, 1),
+	}
 	r.pub.Progress = r.at
 	return r
 }
@@ -267,7 +270,10 @@ func (r *Relay) publishFresh(ctx context.Context, c fresh) error {
 func (r *Relay) publish(ctx context.Context, c store.Committed, handed time.Time) error {
 	began := tracing.Now()
 	defer r.busy(fmt.Sprintf("publishing revision %d", c.Commit.Revision), len(c.Objects))()
-	seq, err := r.watched(ctx, func(ctx context.Context) (uint64, error) { return r.pub.Publish(ctx, c.Objects, c.Commit, r.seq) })
+	seq, err := r.watched(ctx, func(ctx context.Context) (uint64, error) {
+		return r.pub.Publish(ctx, c.Objects,
+			c.Commit, r.seq)
+	})
 	if tracing.On() {
 		now := time.Now()
 		revision := attribute.Int64("marchproxy.revision", c.Commit.Revision)
@@ -280,14 +286,16 @@ func (r *Relay) publish(ctx context.Context, c store.Committed, handed time.Time
 	r.fault("", false)
 	r.seq, r.commit = seq, c.Commit
 	r.pubRev.Store(c.Commit.Revision)
-	r.log.Debug("published", zap.Int64("revision", c.Commit.Revision), zap.String("actor", c.Commit.Actor), zap.Uint64("sequence", seq),
+	r.log.Debug("published", zap.Int64("revision", c.Commit.Revision), zap.String("actor", c.Commit.Actor),
+		zap.Uint64("sequence", seq),
 		zap.String("request_id", c.Commit.RequestID), tracing.ID(c.Commit.Traceparent))
 	return nil
 }
 
 // behind publishes the revisions that the stream lacks.
 func (r *Relay) behind(ctx context.Context, head store.Head) error {
-	if r.ahead(head) || head.Epoch != r.commit.Epoch || head.Revision < r.commit.Revision || head.Revision > r.commit.Revision+coalesce {
+	if r.ahead(head) || head.Epoch != r.commit.Epoch || head.Revision < r.commit.Revision ||
+		head.Revision > r.commit.Revision+coalesce {
 		return r.catchUp(ctx)
 	}
 	if head.Revision == r.commit.Revision && maps.Equal(head.State, r.commit.State) {

@@ -69,7 +69,8 @@ func (r *Relay) compare(ctx context.Context) error {
 	}
 	// Messages can be lost from the middle: by a bad disk, which shows when NATS was restarted, or by hand.
 	age, reconnects := time.Since(l.at), r.js.Conn().Stats().Reconnects
-	due := reconnects != l.reconnects || age > overdue || quiet && (age > max(audit, 100*l.took) || end.Messages != l.end.Messages)
+	due := reconnects != l.reconnects || age > overdue || quiet && (age > max(audit, 100*l.took) ||
+		end.Messages != l.end.Messages)
 	if due && l.under {
 		return nil // it is due again when this one has ended
 	}
@@ -187,7 +188,10 @@ func (r *Relay) repair(ctx context.Context) error {
 		return err
 	}
 	c := store.Committed{
-		Commit: resource.Commit{Epoch: head.Epoch, Revision: head.Revision, State: head.State, Actor: "relay", Message: "repair of the stream", At: resource.Time(time.Now())},
+		Commit: resource.Commit{
+			Epoch: head.Epoch, Revision: head.Revision, State: head.State, Actor: "relay",
+			Message: "repair of the stream", At: resource.Time(time.Now()),
+		},
 	}
 	for _, o := range objects {
 		old := table[o.Ref()]
@@ -205,7 +209,8 @@ func (r *Relay) repair(ctx context.Context) error {
 	for _, o := range c.Objects {
 		c.Commit.Changes = append(c.Commit.Changes, resource.ChangedResource{Kind: o.Kind, Name: o.Name, Deleted: o.Deleted})
 	}
-	r.log.Info("bringing the stream up to the database", zap.Int64("revision", head.Revision), zap.Int("objects", len(c.Objects)))
+	r.log.Info("bringing the stream up to the database", zap.Int64("revision", head.Revision),
+		zap.Int("objects", len(c.Objects)))
 	end()
 	end = func() {}
 	if err := r.publish(ctx, c, tracing.Now()); err != nil {

@@ -16,7 +16,9 @@ const forgetEvery = 10 * time.Minute
 
 // forget deletes what need not be kept of the history, until the context ends. As long as it is not known what the
 // stream has, everything stays: the relay compares the stream's last revision with the database's.
-func forget(ctx context.Context, st *store.Store, keep store.Keep, published func() int64, done *atomic.Int64, log *zap.Logger) {
+func forget(
+	ctx context.Context, st *store.Store, keep store.Keep, published func() int64, done *atomic.Int64, log *zap.Logger,
+) {
 	done.Store(time.Now().Unix())
 	pause := time.Minute // the start has more urgent things to do
 	for {
@@ -42,7 +44,8 @@ func forget(ctx context.Context, st *store.Store, keep store.Keep, published fun
 			log.Warn("what need not be kept of the history cannot be deleted", zap.Error(err))
 			continue
 		case revisions+entries > 0:
-			log.Info("deleted what need not be kept of the history", zap.Int64("revisions", revisions), zap.Int64("audit", entries))
+			log.Info("deleted what need not be kept of the history", zap.Int64("revisions", revisions),
+				zap.Int64("audit", entries))
 		}
 		done.Store(time.Now().Unix())
 	}
@@ -53,7 +56,8 @@ func adopt(ctx context.Context, st *store.Store, log *zap.Logger) error {
 	began := time.Now()
 	n, err := st.Adopt(ctx)
 	if n > 0 {
-		log.Info("chained records of the audit that were written without a chain", zap.Int64("records", n), zap.Duration("took", time.Since(began)))
+		log.Info("chained records of the audit that were written without a chain", zap.Int64("records", n),
+			zap.Duration("took", time.Since(began)))
 	}
 	return err
 }

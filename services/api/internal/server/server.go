@@ -80,7 +80,8 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 	c := Config{
 		DatabaseURL: e.Required("DATABASE_URL", "set it to postgresql://user:password@host:5432/marchproxy"),
 		NatsURL:     e.URL("NATS_URL", "set it to nats://host:4222"),
-		SecretKey:   e.Required("SECRET_KEY", "set it to at least 16 random characters, for instance from: openssl rand -hex 32"),
+		SecretKey: e.Required("SECRET_KEY", "set it to at least 16 random characters, for instance from: "+
+			"openssl rand -hex 32"),
 		Addr:        e.Addr("API_ADDR", ":8000"),
 		ClusterKey:  e.Secret("CLUSTER_API_KEY"),
 		LicenseKey:  e.Secret("LICENSE_KEY"),
@@ -106,11 +107,14 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 	switch host, plain := store.Unproven(c.DatabaseURL); {
 	case host == "" || c.Identity.Plain:
 	case plain:
-		e.Fail("DATABASE_URL", "lets what is said to %s, on another machine, go unencrypted: add sslmode=verify-full and sslrootcert, or set "+
+		e.Fail("DATABASE_URL", "lets what is said to %s, on another machine, go unencrypted: add sslmode=verify-full and "+
+			"sslrootcert, or set "+
 			"ALLOW_PLAINTEXT=true where it may be read on the way", host)
 	default:
-		e.Fail("DATABASE_URL", "lets whoever answers as %s, on another machine, be the database: add sslmode=verify-full and sslrootcert "+
-			"(sslrootcert=system where a public authority has issued its certificate), or set ALLOW_PLAINTEXT=true where nobody can "+
+		e.Fail("DATABASE_URL", "lets whoever answers as %s, on another machine, be the database: add sslmode=verify-full "+
+			"and sslrootcert "+
+			"(sslrootcert=system where a public authority has issued its certificate), or set ALLOW_PLAINTEXT=true "+
+			"where nobody can "+
 			"stand between", host)
 	}
 	if c.ClusterKey != "" {
@@ -119,7 +123,8 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		}
 	}
 	if n := len(c.FirstToken); n > 0 && n < 32 {
-		e.Fail("API_FIRST_TOKEN", "has %d characters; it must have at least 32 random ones, for instance from: openssl rand -hex 32", n)
+		e.Fail("API_FIRST_TOKEN", "has %d characters; it must have at least 32 random ones, for instance from: openssl "+
+			"rand -hex 32", n)
 	}
 	c.Allowed = endpoint.Read(e)
 	if c.LicenseKey != "" {
@@ -212,7 +217,8 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	var retained atomic.Int64
 	board.Keep, board.History = cfg.AbsentProxies, w
 	h, err := (&web.API{
-		Store: st, Writer: w, Board: board, Auth: auth.New(st), Published: rel.Published, Unpublished: func() (string, time.Time) {
+		Store: st, Writer: w, Board: board, Auth: auth.New(st), Published: rel.Published,
+		Unpublished: func() (string, time.Time) {
 			t, bad := rel.Trouble()
 			if !bad {
 				return "", time.Time{}
@@ -306,7 +312,10 @@ func NewEpoch(ctx context.Context, lookup func(string) (string, bool)) error {
 // firstBoot makes what must always be there: the gateway default, and a way in.
 func firstBoot(ctx context.Context, cfg Config, st *store.Store, w *writer.Writer) error {
 	ref := resource.Ref{Kind: resource.KindGateway, Name: resource.DefaultGateway}
-	_, err := w.Write(ctx, writer.Meta{Who: auth.System(), Message: "first boot"}, func(st *config.State) (writer.Plan, error) {
+	_, err := w.Write(ctx, writer.Meta{
+		Who:     auth.System(),
+		Message: "first boot",
+	}, func(st *config.State) (writer.Plan, error) {
 		if st.Get(ref) != nil {
 			return writer.Plan{}, nil
 		}

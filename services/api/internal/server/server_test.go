@@ -101,7 +101,8 @@ func await(t *testing.T, what string, ended chan error, there func() bool) {
 // ask returns status 0 where nobody listens.
 func ask(t *testing.T, settings map[string]string, method, path, body string) (int, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+settings["API_ADDR"]+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+settings["API_ADDR"]+path,
+		strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,8 +122,8 @@ func ask(t *testing.T, settings map[string]string, method, path, body string) (i
 	return resp.StatusCode, string(raw)
 }
 
-// TestRun: an api on an empty database makes what must always be there, and publishes what is written through it; the next
-// one finds it, changes nothing, and takes what its settings say now.
+// TestRun: an api on an empty database makes what must always be there, and publishes what is written through it; the
+// next one finds it, changes nothing, and takes what its settings say now.
 func TestRun(t *testing.T) {
 	database, nats := pgtest.Database(t), natstest.Start(t)
 	first := settings(t, database, nats)
@@ -141,10 +142,12 @@ func TestRun(t *testing.T) {
 	if err := json.Unmarshal([]byte(gateway), &made); err != nil || status != http.StatusOK {
 		t.Fatalf("%v %d %s", err, status, gateway)
 	}
-	if s := made.Spec; len(s.Listeners) != 1 || s.Listeners[0].Port != 8080 || len(s.Keys) != 1 || s.Keys[0].Name != "bootstrap" {
+	if s := made.Spec; len(s.Listeners) != 1 || s.Listeners[0].Port != 8080 || len(s.Keys) != 1 ||
+		s.Keys[0].Name != "bootstrap" {
 		t.Errorf("the gateway default is %s", gateway)
 	}
-	if status, body := ask(t, first, "PUT", "/v1/routes/r", `{"spec":{"direct_response":{"status":204}}}`); status != http.StatusCreated {
+	if status, body := ask(t, first, "PUT", "/v1/routes/r",
+		`{"spec":{"direct_response":{"status":204}}}`); status != http.StatusCreated {
 		t.Fatalf("%d %s", status, body)
 	}
 	_, js := nats.Connect()
@@ -260,8 +263,8 @@ func stderr(t *testing.T, f func()) string {
 	return out.String()
 }
 
-// TestLicenseKey: the setting's key becomes the license default, which the gateway uses from the beginning; a new key takes
-// the old one's place, and what an operator has decided since stays.
+// TestLicenseKey: the setting's key becomes the license default, which the gateway uses from the beginning; a new key
+// takes the old one's place, and what an operator has decided since stays.
 func TestLicenseKey(t *testing.T) {
 	database := pgtest.Database(t)
 	st, w := parts(t, database)
@@ -289,7 +292,8 @@ func TestLicenseKey(t *testing.T) {
 		t.Errorf("revision %d, %d with a key and then %d with the same", none, once, w.Revision())
 	}
 	uses := func() string {
-		return pgtest.Value[string](t, database, "SELECT coalesce(payload -> 'spec' ->> 'license', '') FROM resources WHERE kind = 'Gateway'")
+		return pgtest.Value[string](t, database, "SELECT coalesce(payload -> 'spec' ->> 'license', '') FROM resources "+
+			"WHERE kind = 'Gateway'")
 	}
 	if uses() != environmentLicense {
 		t.Errorf("the gateway uses the license %q", uses())
@@ -299,24 +303,51 @@ func TestLicenseKey(t *testing.T) {
 	}
 }
 
-// TestSettings: what cannot be right is refused at the start, all of it at once, by the settings' names and without their
-// values.
+// TestSettings: what cannot be right is refused at the start, all of it at once, by the settings' names and without
+// their values.
 func TestSettings(t *testing.T) {
-	good := map[string]string{"DATABASE_URL": "postgresql://u:hidden@127.0.0.1/m", "NATS_URL": "nats://127.0.0.1:4222", "SECRET_KEY": "0123456789abcdef-hidden"}
+	good := map[string]string{
+		"DATABASE_URL": "postgresql://u:hidden@127.0.0.1/m", "NATS_URL": "nats://127.0.0.1:4222",
+		"SECRET_KEY": "0123456789abcdef-hidden",
+	}
 	for name, c := range map[string]struct {
 		change map[string]string
 		says   []string
 	}{
-		"nothing is said":                         {map[string]string{"DATABASE_URL": "", "NATS_URL": "", "SECRET_KEY": ""}, []string{"DATABASE_URL", "NATS_URL", "SECRET_KEY", "openssl rand"}},
-		"the least":                               {nil, nil},
-		"a port that is none":                     {map[string]string{"MARCHPROXY_DEFAULT_PORT": "65536"}, []string{"MARCHPROXY_DEFAULT_PORT"}},
-		"a first token that can be guessed":       {map[string]string{"API_FIRST_TOKEN": "hidden"}, []string{"API_FIRST_TOKEN", "at least 32"}},
-		"a license key with a mistake":            {map[string]string{"LICENSE_KEY": "PENG-hidden"}, []string{"LICENSE_KEY", "must look like"}},
-		"a cluster key that can be guessed":       {map[string]string{"CLUSTER_API_KEY": "hidden"}, []string{"CLUSTER_API_KEY"}},
-		"a database elsewhere, in plain text":     {map[string]string{"DATABASE_URL": "postgresql://u:hidden@db.example.com/m?sslmode=disable"}, []string{"DATABASE_URL", "unencrypted", "db.example.com"}},
-		"a database elsewhere that may be anyone": {map[string]string{"DATABASE_URL": "postgresql://u:hidden@db.example.com/m?sslmode=require"}, []string{"DATABASE_URL", "verify-full"}},
+		"nothing is said": {
+			map[string]string{"DATABASE_URL": "", "NATS_URL": "", "SECRET_KEY": ""},
+			[]string{"DATABASE_URL", "NATS_URL", "SECRET_KEY", "openssl rand"},
+		},
+		"the least": {nil, nil},
+		"a port that is none": {
+			map[string]string{"MARCHPROXY_DEFAULT_PORT": "65536"},
+			[]string{"MARCHPROXY_DEFAULT_PORT"},
+		},
+		"a first token that can be guessed": {
+			map[string]string{"API_FIRST_TOKEN": "hidden"},
+			[]string{"API_FIRST_TOKEN", "at least 32"},
+		},
+		"a license key with a mistake": {
+			map[string]string{"LICENSE_KEY": "PENG-hidden"},
+			[]string{"LICENSE_KEY", "must look like"},
+		},
+		"a cluster key that can be guessed": {
+			map[string]string{"CLUSTER_API_KEY": "hidden"},
+			[]string{"CLUSTER_API_KEY"},
+		},
+		"a database elsewhere, in plain text": {
+			map[string]string{"DATABASE_URL": "postgresql://u:hidden@db.example.com/m?sslmode=disable"},
+			[]string{"DATABASE_URL", "unencrypted", "db.example.com"},
+		},
+		"a database elsewhere that may be anyone": {
+			map[string]string{"DATABASE_URL": "postgresql://u:hidden@db.example.com/m?sslmode=require"},
+			[]string{"DATABASE_URL", "verify-full"},
+		},
 		"a listener for everybody, in plain text": {map[string]string{"API_ADDR": "0.0.0.0:8000"}, []string{"API_ADDR"}},
-		"the same, asked for":                     {map[string]string{"API_ADDR": "0.0.0.0:8000", "ALLOW_PLAINTEXT": "true", "DATABASE_URL": "postgresql://u:hidden@db.example.com/m"}, nil},
+		"the same, asked for": {map[string]string{
+			"API_ADDR": "0.0.0.0:8000", "ALLOW_PLAINTEXT": "true",
+			"DATABASE_URL": "postgresql://u:hidden@db.example.com/m",
+		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			set := map[string]string{"API_ADDR": "127.0.0.1:8000"}

@@ -31,7 +31,8 @@ func (c *chain) scan(row pgx.Row) error { return row.Scan(&c.N, &c.Hash, &c.Revi
 func (s *Store) Ends(ctx context.Context) (Head, audit.Point, error) {
 	var h Head
 	var p audit.Point
-	err := s.pool.QueryRow(ctx, `SELECT epoch::text, revision, state, chain_n, encode(chain_hash, 'hex') FROM config_head`).
+	err := s.pool.QueryRow(ctx, `SELECT epoch::text, revision, state, chain_n, encode(chain_hash,`+
+		` 'hex') FROM config_head`).
 		Scan(&h.Epoch, &h.Revision, &h.State, &p.N, &p.Hash)
 	if err != nil {
 		return h, p, fmt.Errorf("read head: %w", err)
@@ -91,8 +92,10 @@ func (s *Store) chain(c *chain, records []Record) (out []link) {
 			continue
 		}
 		l := c.next(r.Revision, r.At, resource.Digest(r.State))
-		h := audit.New(hex.EncodeToString(c.Hash), l.record(entryRow{At: r.At, Actor: r.Actor, ActorID: r.ActorID, RequestID: r.RequestID, Message: r.Message}))
-		for _, x := range slices.SortedFunc(slices.Values(r.Changes), func(a, b config.Change) int { return a.Ref().Compare(b.Ref()) }) {
+		h := audit.New(hex.EncodeToString(c.Hash),
+			l.record(entryRow{At: r.At, Actor: r.Actor, ActorID: r.ActorID, RequestID: r.RequestID, Message: r.Message}))
+		for _, x := range slices.SortedFunc(slices.Values(r.Changes),
+			func(a, b config.Change) int { return a.Ref().Compare(b.Ref()) }) {
 			h.Add(audit.Entry{Kind: x.Ref().Kind, Name: x.Ref().Name, Action: x.Action()})
 		}
 		s.close(c, &l, h.Sum(), len(r.Changes))
@@ -114,7 +117,8 @@ func columnsOf(links []link) []any {
 	var states, keys []string
 	var hashes, signatures [][]byte
 	for _, l := range links {
-		n, revisions, at, adopted = append(n, l.n), append(revisions, l.revision), append(at, l.at), append(adopted, l.adopted)
+		n, revisions, at, adopted = append(n, l.n), append(revisions, l.revision), append(at, l.at),
+			append(adopted, l.adopted)
 		entries, states, keys = append(entries, l.entries), append(states, l.state), append(keys, l.key)
 		hashes, signatures = append(hashes, l.hash), append(signatures, l.signature)
 	}
@@ -136,7 +140,8 @@ func (s *Store) chainToken(ctx context.Context, tx pgx.Tx, r entryRow, role stri
 	h.Add(r.Entry)
 	s.close(&c, &l, h.Sum(), 1)
 	var b pgx.Batch
-	b.Queue(`INSERT INTO token_changes (at, actor, actor_id, request_id, action, name, role, message, n) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+	b.Queue(`INSERT INTO token_changes (at, actor, actor_id, request_id, action, name, role, message, n) VALUES ($1, $2,`+
+		` $3, $4, $5, $6, $7, $8, $9)`,
 		r.At, r.Actor, r.ActorID, r.RequestID, r.Action, r.Name, role, r.Message, l.n)
 	queueLinks(&b, []link{l})
 	b.Queue(updateChain, c.N, c.Hash, c.Revision)
@@ -151,7 +156,8 @@ const adoptAtOnce = 500
 func (s *Store) Adopt(ctx context.Context) (records int64, err error) {
 	for {
 		var any bool
-		err := s.pool.QueryRow(ctx, `SELECT chain_revision < revision OR EXISTS (SELECT FROM token_changes WHERE n IS NULL) FROM config_head`).Scan(&any)
+		err := s.pool.QueryRow(ctx, `SELECT chain_revision < revision OR EXISTS (SELECT FROM token_changes WHERE n IS `+
+			`NULL) FROM config_head`).Scan(&any)
 		if err != nil || !any {
 			return records, s.noted(wrap("chain the audit", err))
 		}
@@ -159,7 +165,8 @@ func (s *Store) Adopt(ctx context.Context) (records int64, err error) {
 		err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 			var c chain
 			var head int64
-			if err := tx.QueryRow(ctx, `SELECT chain_n, chain_hash, chain_revision, revision FROM config_head FOR UPDATE`).Scan(&c.N, &c.Hash, &c.Revision, &head); err != nil {
+			if err := tx.QueryRow(ctx, `SELECT chain_n, chain_hash, chain_revision, revision FROM config_head FOR UPDATE`).
+				Scan(&c.N, &c.Hash, &c.Revision, &head); err != nil {
 				return err
 			}
 			if n, err = s.adopt(ctx, tx, &c, head); err != nil || n == 0 {
@@ -218,7 +225,10 @@ func (s *Store) adopt(ctx context.Context, tx querier, c *chain, head int64) (in
 			latest = x.at
 		}
 	}
-	slices.SortStableFunc(all, func(a, b candidate) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.revision, b.revision)) })
+	slices.SortStableFunc(all, func(a, b candidate) int {
+		return cmp.Or(a.at.Compare(b.at),
+			cmp.Compare(a.revision, b.revision))
+	})
 	all = all[:min(len(all), adoptAtOnce)]
 	now := time.Now()
 	links := make([]link, 0, len(all))
@@ -239,7 +249,8 @@ func (s *Store) adopt(ctx context.Context, tx querier, c *chain, head int64) (in
 	if len(tokens) > 0 {
 		if _, err := tx.Exec(
 			ctx,
-			`UPDATE token_changes t SET n = u.n FROM unnest($1::bigint[], $2::text[]) AS u (n, place) WHERE t.ctid = u.place::tid`,
+			`UPDATE token_changes t SET n = u.n FROM unnest($1::bigint[], $2::text[]) AS u (n, place) WHERE `+
+				`t.ctid = u.place::tid`,
 			tokens,
 			places,
 		); err != nil {

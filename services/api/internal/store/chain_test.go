@@ -43,7 +43,10 @@ func opened(t testing.TB, url, secrets string) *store.Store {
 }
 
 // by is who writes in these tests.
-var by = store.By{Who: auth.Identity{Name: "ada", ID: "4fd1c7b6-0000-0000-0000-000000000001", Role: auth.Admin}, RequestID: "req"}
+var by = store.By{
+	Who:       auth.Identity{Name: "ada", ID: "4fd1c7b6-0000-0000-0000-000000000001", Role: auth.Admin},
+	RequestID: "req",
+}
 
 // write makes a revision of some services, as the writer does, after whatever there is.
 func write(t testing.TB, s *store.Store, services int) {
@@ -54,11 +57,13 @@ func write(t testing.TB, s *store.Store, services int) {
 	}
 	n := tx.Revision + 1
 	r := store.Record{
-		Revision: n, At: time.Now(), Actor: by.Who.Name, ActorID: by.Who.ID, Message: fmt.Sprint("write ", n), RequestID: by.RequestID,
-		State: map[string]resource.KindState{"Service": {Count: n, Hash: strings.Repeat("0", 64)}},
+		Revision: n, At: time.Now(), Actor: by.Who.Name, ActorID: by.Who.ID, Message: fmt.Sprint("write ", n),
+		RequestID: by.RequestID,
+		State:     map[string]resource.KindState{"Service": {Count: n, Hash: strings.Repeat("0", 64)}},
 	}
 	for i := range services {
-		o, err := resource.New(resource.Ref{Kind: "Service", Name: fmt.Sprintf("s-%d-%d", n, services-i)}, &configv1.Service{Endpoints: []*configv1.Endpoint{{Host: "192.0.2.1", Port: 80}}})
+		o, err := resource.New(resource.Ref{Kind: "Service", Name: fmt.Sprintf("s-%d-%d", n, services-i)},
+			&configv1.Service{Endpoints: []*configv1.Endpoint{{Host: "192.0.2.1", Port: 80}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,54 +213,104 @@ func TestChain(t *testing.T) {
 		"before":  {time.Time{}, at.Add(-time.Hour), 0, 0},
 		"neither": {at.Add(time.Hour), at.Add(-time.Hour), 9, 0},
 	} {
-		if got, err := audit.Check(bytes.NewReader(exported(t, s, c.since, c.until)), "", nil); err != nil || got.After.N != c.after || got.Records != c.records {
+		if got, err := audit.Check(bytes.NewReader(exported(t, s, c.since, c.until)), "", nil); err != nil ||
+			got.After.N != c.after || got.Records != c.records {
 			t.Errorf("%s: %+v %v", what, got, err)
 		}
 	}
 }
 
-// TestTampered: whatever somebody changes who has the database and not SECRET_KEY, the first record that does not fit is
-// named.
+// TestTampered: whatever somebody changes who has the database and not SECRET_KEY, the first record that does not fit
+// is named.
 func TestTampered(t *testing.T) {
 	for what, c := range map[string]struct {
 		sql    string
 		n      int64
 		reason string
 	}{
-		"a revision's actor":           {`UPDATE revisions SET actor = 'bob' WHERE revision = 4`, 5, "was changed"},
-		"a revision's reason":          {`UPDATE revisions SET message = '' WHERE revision = 4`, 5, "was changed"},
-		"a revision's time":            {`UPDATE revisions SET at = at + interval '1 us' WHERE revision = 4`, 5, "was changed"},
-		"a revision's token":           {`UPDATE revisions SET actor_id = '' WHERE revision = 4`, 5, "was changed"},
-		"a revision's request":         {`UPDATE revisions SET request_id = 'x' WHERE revision = 4`, 5, "was changed"},
-		"a revision's configuration":   {`UPDATE revisions SET state = '{"Service":{"count":9,"hash":"00"}}' WHERE revision = 4`, 5, "configuration's hash"},
-		"an object's name":             {`UPDATE changes SET name = 'x' WHERE revision = 4 AND name = 's-4-2'`, 5, "was changed"},
-		"an object's kind":             {`UPDATE changes SET kind = 'Route' WHERE revision = 4 AND name = 's-4-2'`, 5, "was changed"},
-		"what was done to an object":   {`UPDATE changes SET before = '{}' WHERE revision = 4 AND name = 's-4-2'`, 5, "was changed"},
-		"a token's actor":              {`UPDATE token_changes SET actor = 'bob' WHERE name = 't4'`, 7, "was changed"},
-		"what was done to a token":     {`UPDATE token_changes SET action = 'delete' WHERE name = 't4'`, 7, "was changed"},
-		"a token's role":               {`UPDATE token_changes SET message = 'role viewer' WHERE name = 't4'`, 7, "was changed"},
-		"a revision is gone":           {`DELETE FROM revisions WHERE revision = 4`, 5, "had 3 entries, and has 0"},
-		"an object is gone":            {`DELETE FROM changes WHERE revision = 4 AND name = 's-4-2'`, 5, "had 3 entries, and has 2"},
-		"a token's entry is gone":      {`DELETE FROM token_changes WHERE name = 't4'`, 7, "had 1 entries, and has 0"},
-		"a revision is gone, chained":  {`DELETE FROM revisions WHERE revision = 4; DELETE FROM changes WHERE revision = 4; DELETE FROM audit_chain WHERE n = 5`, 5, "the next record in the audit is 6"},
-		"the first one is gone":        {`DELETE FROM revisions WHERE revision = 1; DELETE FROM changes WHERE revision = 1; DELETE FROM audit_chain WHERE n = 1`, 1, "the next record in the audit is 2"},
-		"an object is added":           {`INSERT INTO changes (revision, kind, name, after) VALUES (4, 'Service', 'z', '{}')`, 5, "had 3 entries, and has 4"},
-		"an old entry is added":        {`INSERT INTO audit VALUES (now(), 4, 'Service', 'z', 'create', 'bob', '', '')`, 5, "than the rest of its revision"},
-		"an older entry is added":      {`INSERT INTO audit VALUES (now(), 0, 'Service', 'z', 'create', 'bob', '', '')`, 9, "belong to no record"},
-		"a later entry is added":       {`INSERT INTO audit VALUES (now(), 99, 'Service', 'z', 'create', 'bob', '', '')`, 9, "belong to no record"},
-		"a token's entry is added":     {`INSERT INTO token_changes (at, actor, request_id, action, name, role, n) VALUES (now(), 'bob', '', 'create', 'x', 'admin', 99)`, 9, "belong to no record"},
-		"two are swapped":              {`UPDATE revisions SET revision = 99 WHERE revision = 4; UPDATE revisions SET revision = 4 WHERE revision = 5; UPDATE revisions SET revision = 5 WHERE revision = 99`, 5, "was changed"},
-		"two are swapped, chained":     {`UPDATE audit_chain SET n = 99 WHERE n = 5; UPDATE audit_chain SET n = 5 WHERE n = 6; UPDATE audit_chain SET n = 6 WHERE n = 99`, 5, "its revision is 5, and that before it 3"},
-		"the last is gone":             {`DELETE FROM audit_chain WHERE n = 9`, 9, "the audit's head is record 9"},
-		"the last is gone, its head":   {`DELETE FROM audit_chain WHERE n = 9; UPDATE config_head SET chain_n = 8, chain_hash = (SELECT hash FROM audit_chain WHERE n = 8)`, 8, "is not the audit's head"},
-		"the head is another":          {`UPDATE config_head SET chain_hash = sha256('x')`, 9, "is not the audit's head"},
-		"the hash is another":          {`UPDATE audit_chain SET hash = sha256('x') WHERE n = 5`, 5, "was changed"},
-		"the signature is another":     {`UPDATE audit_chain SET signature = sha256('x') WHERE n = 5`, 5, "somebody else has written it"},
-		"the signature's key is":       {`UPDATE audit_chain SET key = 'abcdabcd' WHERE n = 5`, 5, "was an earlier one, give it as well"},
-		"the chain's time is another":  {`UPDATE audit_chain SET at = at - interval '1 day' WHERE n = 5`, 5, "time in the chain"},
-		"it is said to be older":       {`UPDATE audit_chain SET adopted = now() WHERE n = 5`, 5, "was changed"},
-		"a beginning is made up":       {`UPDATE audit_anchor SET n = 2, revision = 2, hash = (SELECT hash FROM audit_chain WHERE n = 2), key = (SELECT key FROM audit_chain LIMIT 1); DELETE FROM audit_chain WHERE n <= 2; DELETE FROM revisions WHERE revision <= 2; DELETE FROM changes WHERE revision <= 2`, 2, "retention"},
-		"a beginning, with a key's":    {`UPDATE audit_anchor SET n = 2, revision = 2, hash = (SELECT hash FROM audit_chain WHERE n = 2), key = 'abcdabcd'`, 2, "give it as well"},
+		"a revision's actor":  {`UPDATE revisions SET actor = 'bob' WHERE revision = 4`, 5, "was changed"},
+		"a revision's reason": {`UPDATE revisions SET message = '' WHERE revision = 4`, 5, "was changed"},
+		"a revision's time": {
+			`UPDATE revisions SET at = at + interval '1 us' WHERE revision = 4`, 5,
+			"was changed",
+		},
+		"a revision's token":   {`UPDATE revisions SET actor_id = '' WHERE revision = 4`, 5, "was changed"},
+		"a revision's request": {`UPDATE revisions SET request_id = 'x' WHERE revision = 4`, 5, "was changed"},
+		"a revision's configuration": {`UPDATE revisions SET state = '{"Service":{"count":9,"hash":"00"}}' WHERE ` +
+			`revision = 4`, 5, "configuration's hash"},
+		"an object's name": {
+			`UPDATE changes SET name = 'x' WHERE revision = 4 AND name = 's-4-2'`, 5,
+			"was changed",
+		},
+		"an object's kind": {
+			`UPDATE changes SET kind = 'Route' WHERE revision = 4 AND name = 's-4-2'`, 5,
+			"was changed",
+		},
+		"what was done to an object": {
+			`UPDATE changes SET before = '{}' WHERE revision = 4 AND name = 's-4-2'`, 5,
+			"was changed",
+		},
+		"a token's actor":          {`UPDATE token_changes SET actor = 'bob' WHERE name = 't4'`, 7, "was changed"},
+		"what was done to a token": {`UPDATE token_changes SET action = 'delete' WHERE name = 't4'`, 7, "was changed"},
+		"a token's role": {
+			`UPDATE token_changes SET message = 'role viewer' WHERE name = 't4'`, 7,
+			"was changed",
+		},
+		"a revision is gone": {`DELETE FROM revisions WHERE revision = 4`, 5, "had 3 entries, and has 0"},
+		"an object is gone": {
+			`DELETE FROM changes WHERE revision = 4 AND name = 's-4-2'`, 5,
+			"had 3 entries, and has 2",
+		},
+		"a token's entry is gone": {`DELETE FROM token_changes WHERE name = 't4'`, 7, "had 1 entries, and has 0"},
+		"a revision is gone, chained": {`DELETE FROM revisions WHERE revision = 4; DELETE FROM changes WHERE revision = ` +
+			`4; DELETE FROM audit_chain WHERE n = 5`, 5, "the next record in the audit is 6"},
+		"the first one is gone": {`DELETE FROM revisions WHERE revision = 1; DELETE FROM changes WHERE revision = ` +
+			`1; DELETE FROM audit_chain WHERE n = 1`, 1, "the next record in the audit is 2"},
+		"an object is added": {
+			`INSERT INTO changes (revision, kind, name, after) VALUES (4, 'Service', 'z', '{}')`,
+			5, "had 3 entries, and has 4",
+		},
+		"an old entry is added": {
+			`INSERT INTO audit VALUES (now(), 4, 'Service', 'z', 'create', 'bob', '', '')`, 5,
+			"than the rest of its revision",
+		},
+		"an older entry is added": {
+			`INSERT INTO audit VALUES (now(), 0, 'Service', 'z', 'create', 'bob', '', '')`, 9,
+			"belong to no record",
+		},
+		"a later entry is added": {
+			`INSERT INTO audit VALUES (now(), 99, 'Service', 'z', 'create', 'bob', '', '')`, 9,
+			"belong to no record",
+		},
+		"a token's entry is added": {`INSERT INTO token_changes (at, actor, request_id, action, name, role, n) VALUES ` +
+			`(now(), 'bob', '', 'create', 'x', 'admin', 99)`, 9, "belong to no record"},
+		"two are swapped": {`UPDATE revisions SET revision = 99 WHERE revision = 4; UPDATE revisions SET ` +
+			`revision = 4 WHERE revision = 5; UPDATE revisions SET revision = 5 WHERE revision = 99`, 5, "was changed"},
+		"two are swapped, chained": {`UPDATE audit_chain SET n = 99 WHERE n = 5; UPDATE audit_chain SET n = 5 WHERE n ` +
+			`= 6; UPDATE audit_chain SET n = 6 WHERE n = 99`, 5, "its revision is 5, and that before it 3"},
+		"the last is gone": {`DELETE FROM audit_chain WHERE n = 9`, 9, "the audit's head is record 9"},
+		"the last is gone, its head": {`DELETE FROM audit_chain WHERE n = 9; UPDATE config_head SET chain_n = 8,` +
+			` chain_hash = (SELECT hash FROM audit_chain WHERE n = 8)`, 8, "is not the audit's head"},
+		"the head is another": {`UPDATE config_head SET chain_hash = sha256('x')`, 9, "is not the audit's head"},
+		"the hash is another": {`UPDATE audit_chain SET hash = sha256('x') WHERE n = 5`, 5, "was changed"},
+		"the signature is another": {
+			`UPDATE audit_chain SET signature = sha256('x') WHERE n = 5`, 5,
+			"somebody else has written it",
+		},
+		"the signature's key is": {
+			`UPDATE audit_chain SET key = 'abcdabcd' WHERE n = 5`, 5,
+			"was an earlier one, give it as well",
+		},
+		"the chain's time is another": {
+			`UPDATE audit_chain SET at = at - interval '1 day' WHERE n = 5`, 5,
+			"time in the chain",
+		},
+		"it is said to be older": {`UPDATE audit_chain SET adopted = now() WHERE n = 5`, 5, "was changed"},
+		"a beginning is made up": {`UPDATE audit_anchor SET n = 2, revision = 2, hash = (SELECT hash FROM ` +
+			`audit_chain WHERE n = 2), key = (SELECT key FROM audit_chain LIMIT 1); DELETE FROM audit_chain WHERE n <= 2; ` +
+			`DELETE FROM revisions WHERE revision <= 2; DELETE FROM changes WHERE revision <= 2`, 2, "retention"},
+		"a beginning, with a key's": {`UPDATE audit_anchor SET n = 2, revision = 2, hash = (SELECT hash FROM ` +
+			`audit_chain WHERE n = 2), key = 'abcdabcd'`, 2, "give it as well"},
 		"the beginning is not there":   {`DELETE FROM audit_anchor`, 1, "audit_anchor is empty"},
 		"the actor is another, hashed": {"", 5, "somebody else has written it"}, // below
 	} {
@@ -274,7 +329,8 @@ func TestTampered(t *testing.T) {
 			}
 			check := func() {
 				t.Helper()
-				if v := verified(t, s, ""); v.Broken == nil || v.Broken.N != c.n || !strings.Contains(v.Broken.Reason, c.reason) || v.Done {
+				if v := verified(t, s, ""); v.Broken == nil || v.Broken.N != c.n || !strings.Contains(v.Broken.Reason, c.reason) ||
+					v.Done {
 					t.Errorf("%+v, want record %d", v.Broken, c.n)
 				}
 			}
@@ -367,7 +423,8 @@ func TestRetention(t *testing.T) {
 	if v := verified(t, s, hex.EncodeToString(second)); v.FoundN == nil || *v.FoundN != 5 {
 		t.Errorf("the last record that was deleted is found as %d", number(v.FoundN))
 	}
-	if got, err := audit.Check(bytes.NewReader(exported(t, s, time.Time{}, time.Time{})), "", nil); err != nil || got.After.N != 5 || got.Records != 4 {
+	if got, err := audit.Check(bytes.NewReader(exported(t, s, time.Time{}, time.Time{})), "", nil); err != nil ||
+		got.After.N != 5 || got.Records != 4 {
 		t.Errorf("%+v %v", got, err)
 	}
 	// The key is changed: the beginning is signed anew while the old one is known.
@@ -381,7 +438,8 @@ func TestRetention(t *testing.T) {
 	}
 	// One that is made up is not built upon.
 	pgtest.Exec(t, url, `UPDATE audit_anchor SET n = 6`)
-	if _, _, err := both.Prune(t.Context(), store.Keep{Revisions: 1, Audit: time.Minute}, 7, later); err == nil || !strings.Contains(err.Error(), "up to record 6 is not signed with the SECRET_KEY") {
+	if _, _, err := both.Prune(t.Context(), store.Keep{Revisions: 1, Audit: time.Minute}, 7, later); err == nil ||
+		!strings.Contains(err.Error(), "up to record 6 is not signed with the SECRET_KEY") {
 		t.Error(err)
 	}
 }
@@ -472,7 +530,8 @@ func TestAdopt(t *testing.T) {
 	if v.Entries != 2613 || v.Adopted != 1313 || time.Since(v.AdoptedAt) > time.Minute || v.Revision != 1300 {
 		t.Errorf("%+v", v)
 	}
-	if n := pgtest.Value[int64](t, url, `SELECT count(*) FROM (SELECT revision, lag(revision) OVER (ORDER BY n) AS before FROM audit_chain) AS c
+	if n := pgtest.Value[int64](t, url,
+		`SELECT count(*) FROM (SELECT revision, lag(revision) OVER (ORDER BY n) AS before FROM audit_chain) AS c
 		WHERE revision = 0 AND before % 100 <> 0`); n != 0 {
 		t.Errorf("%d tokens are not where they belong", n)
 	}
@@ -483,7 +542,8 @@ func TestAdopt(t *testing.T) {
 	revise(t, url, 1301, 1303)
 	token(t, s, "new", true)
 	write(t, s, 2)
-	pgtest.Exec(t, url, `INSERT INTO token_changes (at, actor, request_id, action, name, role) VALUES (now(), 'ci', '', 'create', 'old', 'admin')`)
+	pgtest.Exec(t, url, `INSERT INTO token_changes (at, actor, request_id, action, name, role) VALUES (now(), 'ci', '',`+
+		` 'create', 'old', 'admin')`)
 	if v := verified(t, s, ""); v.Broken != nil || v.Records != 1313+5 || v.Unchained != 1 {
 		t.Errorf("%+v %+v", v, v.Broken)
 	}
@@ -500,7 +560,8 @@ func TestAdopt(t *testing.T) {
 	if v := verified(t, s, ""); v.Broken == nil || v.Broken.Revision != 17 {
 		t.Errorf("%+v", v.Broken)
 	}
-	if _, err := audit.Check(bytes.NewReader(exported(t, s, time.Time{}, time.Time{})), "", nil); !errors.As(err, &broken) {
+	if _, err := audit.Check(bytes.NewReader(exported(t, s, time.Time{}, time.Time{})), "",
+		nil); !errors.As(err, &broken) {
 		t.Error("the file of it fits:", err)
 	}
 }

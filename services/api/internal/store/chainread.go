@@ -41,8 +41,8 @@ type entries struct {
 	tokens map[int64]entryRow
 }
 
-// readEntries reads the records after n until a later one, whose revisions are those after one until another one. They are
-// read as of one moment only within a transaction that sees one.
+// readEntries reads the records after n until a later one, whose revisions are those after one until another one. They
+// are read as of one moment only within a transaction that sees one.
 func readEntries(ctx context.Context, q querier, n, lastN, revision, lastRevision int64) (*entries, error) {
 	e := &entries{tokens: map[int64]entryRow{}}
 	rows, err := q.Query(ctx, `SELECT n, 0, at, actor, actor_id, request_id, `+messageOrRole+`, 'Token', name, action
@@ -98,7 +98,8 @@ type told struct {
 // hashed reads what the next record says, with its hash after the hash before.
 func (e *entries) hashed(previous []byte, l link) (told, []byte, error) {
 	var h *audit.Hasher
-	out, err := e.record(l, func(r audit.Record) { h = audit.New(hex.EncodeToString(previous), r) }, func(x audit.Entry) { h.Add(x) })
+	out, err := e.record(l, func(r audit.Record) { h = audit.New(hex.EncodeToString(previous), r) },
+		func(x audit.Entry) { h.Add(x) })
 	if err != nil {
 		return out, nil, err
 	}
@@ -180,7 +181,8 @@ func (a *anchor) scan(row pgx.Row) error {
 
 // signs is what the anchor's signature is over.
 func (a *anchor) signs() []byte {
-	return fmt.Appendf(nil, "%d %d %x %d %d %s", a.N, a.Revision, a.Hash, a.at.UnixMicro(), a.deletedAt.UnixMicro(), a.keep)
+	return fmt.Appendf(nil, "%d %d %x %d %d %s", a.N, a.Revision, a.Hash, a.at.UnixMicro(),
+		a.deletedAt.UnixMicro(), a.keep)
 }
 
 // wrong says what is wrong with the anchor; "" where nothing is.
@@ -189,7 +191,8 @@ func (a *anchor) wrong(box *seal.Box) string {
 		return ""
 	}
 	if signed, known := box.Signed(a.key, signsAnchor, a.signs(), a.signature); !signed {
-		return "that retention has deleted the audit up to record " + strconv.FormatInt(a.N, 10) + " is not " + unsigned(known)
+		return "that retention has deleted the audit up to record " + strconv.FormatInt(a.N, 10) + " is not " +
+			unsigned(known)
 	}
 	return ""
 }

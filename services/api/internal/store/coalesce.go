@@ -6,18 +6,20 @@ import (
 	"time"
 )
 
-// coalesceAfter is how old revisions are before they are looked at, and coalesceWithin how far back: what an api that was
-// away for longer has left is kept as other revisions are.
+// coalesceAfter is how old revisions are before they are looked at, and coalesceWithin how far back: what an api that
+// was away for longer has left is kept as other revisions are.
 const (
 	coalesceAfter  = time.Hour
 	coalesceWithin = 7 * 24 * time.Hour
 )
 
-// Coalesce deletes the revisions that changed nothing but objects of some kinds, each of which has changed again in the same
-// hour: a container that comes and goes all day leaves the last of each hour. What the audit says of them stays. It deletes
-// none from published on, which the relay compares with the stream, and none that the audit's chain does not have yet. It
-// takes no lock that a write needs.
-func (s *Store) Coalesce(ctx context.Context, kinds []string, published int64, now time.Time) (revisions int64, err error) {
+// Coalesce deletes the revisions that changed nothing but objects of some kinds, each of which has changed again in the
+// same hour: a container that comes and goes all day leaves the last of each hour. What the audit says of them stays.
+// It deletes none from published on, which the relay compares with the stream, and none that the audit's chain does not
+// have yet. It takes no lock that a write needs.
+func (s *Store) Coalesce(
+	ctx context.Context, kinds []string, published int64, now time.Time,
+) (revisions int64, err error) {
 	for n := int64(batch); n == batch && err == nil; revisions += n {
 		err = s.pool.QueryRow(ctx, `WITH old AS (
 				SELECT r.revision, r.at FROM revisions r, config_head h

@@ -9,8 +9,8 @@ import (
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
 
-// TestCoalesce: of what was found, the last of each hour stays, and so does a revision that has anything else in it. The
-// audit has every entry, and its chain fits as before.
+// TestCoalesce: of what was found, the last of each hour stays, and so does a revision that has anything else in it.
+// The audit has every entry, and its chain fits as before.
 func TestCoalesce(t *testing.T) {
 	url := pgtest.Database(t)
 	s := opened(t, url, secret)
@@ -20,8 +20,10 @@ func TestCoalesce(t *testing.T) {
 	pgtest.Exec(t, url, `INSERT INTO revisions (revision, at, actor, message, request_id, traceparent, state, change_count)
 		SELECT n, $2::timestamptz - (31 - n) * interval '10 minutes', 'discover', '', '', '', '{}', 1 FROM generate_series(1, $1::int) AS n`, last, now)
 	pgtest.Exec(t, url, `INSERT INTO changes (revision, kind, name, before, after)
-		SELECT n, 'EndpointSet', 'web', CASE WHEN n > 1 THEN '{}'::json END, '{}' FROM generate_series(1, $1::int) AS n`, last)
-	pgtest.Exec(t, url, `INSERT INTO changes (revision, kind, name, after) SELECT n, 'Service', 's' || n, '{}' FROM generate_series(7, $1::int, 7) AS n`, last)
+		SELECT n, 'EndpointSet', 'web', CASE WHEN n > 1 THEN '{}'::json END, '{}' FROM generate_series(1, $1::int) AS n`,
+		last)
+	pgtest.Exec(t, url, `INSERT INTO changes (revision, kind, name, after) SELECT n, 'Service', 's' || n, '{}' FROM `+
+		`generate_series(7, $1::int, 7) AS n`, last)
 	pgtest.Exec(t, url, `UPDATE config_head SET revision = $1`, last)
 	if _, err := s.Adopt(t.Context()); err != nil {
 		t.Fatal(err)

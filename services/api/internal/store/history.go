@@ -27,9 +27,13 @@ const ToHead = -1
 // Between reads what was changed after a revision until a later one: each object as it was at the first and as it is
 // at the second, without those that neither has. It costs what was changed in between. Both revisions must be kept.
 func (s *Store) Between(ctx context.Context, from, to int64) (rows []ChangeRow, err error) {
-	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{
+		IsoLevel:   pgx.RepeatableRead,
+		AccessMode: pgx.ReadOnly,
+	}, func(tx pgx.Tx) error {
 		var oldest, head int64
-		if err := tx.QueryRow(ctx, `SELECT coalesce((SELECT min(revision) FROM revisions), 0), revision FROM config_head`).Scan(&oldest, &head); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT coalesce((SELECT min(revision) FROM revisions), 0), revision FROM config_head`).
+			Scan(&oldest, &head); err != nil {
 			return err
 		}
 		if to == ToHead {
@@ -66,8 +70,8 @@ type Keep struct {
 	// Revisions is how many at most, and Age how old ones.
 	Revisions int64
 	Age       time.Duration
-	// Audit is how old the entries of the audit are at most. Those of revisions that are kept are always there, and what is
-	// later than one of them.
+	// Audit is how old the entries of the audit are at most. Those of revisions that are kept are always there, and what
+	// is later than one of them.
 	Audit time.Duration
 }
 
@@ -76,7 +80,9 @@ const batch = 2000
 
 // Prune deletes what need not be kept, the oldest revisions first and none of those from published on, which the relay
 // compares with the stream. What the audit says of them stays. It takes no lock that a write needs.
-func (s *Store) Prune(ctx context.Context, k Keep, published int64, now time.Time) (revisions, entries int64, err error) {
+func (s *Store) Prune(
+	ctx context.Context, k Keep, published int64, now time.Time,
+) (revisions, entries int64, err error) {
 	var first int64 // of those that are kept
 	err = s.pool.QueryRow(ctx, `SELECT least($1, revision, greatest(
 			CASE WHEN $2::bigint > 0 THEN coalesce((SELECT r.revision FROM revisions r ORDER BY r.revision DESC OFFSET $2 - 1 LIMIT 1), 0) ELSE 0 END,
@@ -110,8 +116,8 @@ func (s *Store) Prune(ctx context.Context, k Keep, published int64, now time.Tim
 }
 
 // pruneAudit deletes the first records of the audit that are older than is to be kept, and writes down where the chain
-// begins from then on. It ends before the first record that is not, or whose revision is kept: what is left is whole. It
-// says how many entries have gone.
+// begins from then on. It ends before the first record that is not, or whose revision is kept: what is left is whole.
+// It says how many entries have gone.
 func (s *Store) pruneAudit(ctx context.Context, keep time.Duration, now time.Time) (gone int64, err error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		var a anchor
@@ -122,7 +128,8 @@ func (s *Store) pruneAudit(ctx context.Context, keep time.Duration, now time.Tim
 			return errors.New(wrong) // what has been cut off would be forgotten
 		}
 		var kept int64
-		if err := tx.QueryRow(ctx, `SELECT coalesce(min(revision), $1) FROM revisions`, math.MaxInt64).Scan(&kept); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT coalesce(min(revision), $1) FROM revisions`, math.MaxInt64).
+			Scan(&kept); err != nil {
 			return err
 		}
 		some, err := links(ctx, tx, a.N, math.MaxInt64)
@@ -149,7 +156,8 @@ func (s *Store) pruneAudit(ctx context.Context, keep time.Duration, now time.Tim
 		b.Queue(`DELETE FROM audit WHERE revision <= $1`, a.Revision)
 		b.Queue(`DELETE FROM token_changes WHERE n <= $1`, a.N)
 		b.Queue(`DELETE FROM audit_chain WHERE n <= $1`, a.N)
-		b.Queue(`UPDATE audit_anchor SET n = $1, revision = $2, hash = $3, at = $4, deleted_at = $5, keep = $6, key = $7, signature = $8`,
+		b.Queue(`UPDATE audit_anchor SET n = $1, revision = $2, hash = $3, at = $4, deleted_at = $5, keep = $6, key = $7,`+
+			` signature = $8`,
 			a.N, a.Revision, a.Hash, a.at, a.deletedAt, a.keep, a.key, a.signature)
 		gone = total
 		return tx.SendBatch(ctx, &b).Close()

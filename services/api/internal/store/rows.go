@@ -62,7 +62,8 @@ func queueChanges(b *pgx.Batch, records []Record) {
 		), history AS (
 			INSERT INTO changes (revision, kind, name, before, after) SELECT revision, kind, name, before, after FROM these
 		) `
-	const insert = these + `INSERT INTO resources (kind, name, revision, payload, columns_of, owner, labels, hosts, services)
+	const insert = these +
+		`INSERT INTO resources (kind, name, revision, payload, columns_of, owner, labels, hosts, services)
 		SELECT kind, name, revision, after, revision,
 			nullif(owner, ''), nullif(labels, '')::jsonb, nullif(hosts, '')::jsonb, nullif(services, '')::jsonb
 		FROM these WHERE last`

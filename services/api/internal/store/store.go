@@ -59,7 +59,8 @@ type Store struct {
 func Open(ctx context.Context, url string, box *seal.Box) (*Store, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, errors.New("DATABASE_URL cannot be read; it must look like postgresql://user:password@host:5432/marchproxy")
+		return nil, errors.New("DATABASE_URL cannot be read; it must look like " +
+			"postgresql://user:password@host:5432/marchproxy")
 	}
 	cfg.MaxConns = max(cfg.MaxConns, 8)
 	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
@@ -89,8 +90,8 @@ func renew(c *pgx.ConnConfig, url string) error {
 	return nil
 }
 
-// Unproven is a host on another machine to which a URL lets a connection go whose other end has not shown that it is the
-// database, and whether that goes unencrypted besides; "" where there is none.
+// Unproven is a host on another machine to which a URL lets a connection go whose other end has not shown that it is
+// the database, and whether that goes unencrypted besides; "" where there is none.
 func Unproven(url string) (host string, plain bool) {
 	c, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -133,7 +134,8 @@ func (s *Store) migrate(ctx context.Context) error {
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	if _, err := s.pool.Exec(ctx, `INSERT INTO config_head (epoch, revision, state) VALUES ($1, 0, '{}') ON CONFLICT DO NOTHING`, uuid.New()); err != nil {
+	if _, err := s.pool.Exec(ctx, `INSERT INTO config_head (epoch, revision, state) VALUES ($1, 0, '{}') ON CONFLICT DO `+
+		`NOTHING`, uuid.New()); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
 	return nil
@@ -173,7 +175,8 @@ func readHead(ctx context.Context, db interface {
 // RenewEpoch begins another life of the database, and wakes every api, this one too.
 func (s *Store) RenewEpoch(ctx context.Context) (string, error) {
 	epoch := uuid.New().String()
-	if _, err := s.pool.Exec(ctx, `WITH renewed AS (UPDATE config_head SET epoch = $1 RETURNING epoch) SELECT pg_notify('`+NotifyChannel+`', '') FROM renewed`, epoch); err != nil {
+	if _, err := s.pool.Exec(ctx, `WITH renewed AS (UPDATE config_head SET epoch = $1 RETURNING epoch) SELECT pg_notify('`+
+		NotifyChannel+`', '') FROM renewed`, epoch); err != nil {
 		return "", fmt.Errorf("renew epoch: %w", err)
 	}
 	return epoch, nil
@@ -183,7 +186,10 @@ func (s *Store) RenewEpoch(ctx context.Context) (string, error) {
 func (s *Store) Snapshot(ctx context.Context) (Head, []*resource.Object, error) {
 	var h Head
 	var out []*resource.Object
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{
+		IsoLevel:   pgx.RepeatableRead,
+		AccessMode: pgx.ReadOnly,
+	}, func(tx pgx.Tx) error {
 		if err := h.scan(tx.QueryRow(ctx, selectHead)); err != nil {
 			return err
 		}
@@ -238,8 +244,10 @@ func (s *Store) StateAt(ctx context.Context, n int64) (state map[string]resource
 func (s *Store) Revision(ctx context.Context, n int64) (Committed, error) {
 	c := Committed{Commit: resource.Commit{Revision: n}}
 	var at time.Time
-	err := s.pool.QueryRow(ctx, `SELECT (SELECT epoch::text FROM config_head), at, actor, message, request_id, traceparent, state FROM revisions WHERE revision = $1`, n).
-		Scan(&c.Commit.Epoch, &at, &c.Commit.Actor, &c.Commit.Message, &c.Commit.RequestID, &c.Commit.Traceparent, &c.Commit.State)
+	err := s.pool.QueryRow(ctx, `SELECT (SELECT epoch::text FROM config_head), at, actor, message, request_id,`+
+		` traceparent, state FROM revisions WHERE revision = $1`, n).
+		Scan(&c.Commit.Epoch, &at, &c.Commit.Actor, &c.Commit.Message, &c.Commit.RequestID, &c.Commit.Traceparent,
+			&c.Commit.State)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return c, ErrNotFound
 	}
@@ -247,7 +255,8 @@ func (s *Store) Revision(ctx context.Context, n int64) (Committed, error) {
 		return c, fmt.Errorf("read revision %d: %w", n, err)
 	}
 	c.Commit.At = resource.Time(at)
-	rows, err := s.pool.Query(ctx, `SELECT kind, name, after::text FROM changes WHERE revision = $1 ORDER BY kind, name`, n)
+	rows, err := s.pool.Query(ctx, `SELECT kind, name, after::text FROM changes WHERE revision = $1 ORDER BY kind, name`,
+		n)
 	if err != nil {
 		return c, fmt.Errorf("read revision %d: %w", n, err)
 	}
@@ -273,7 +282,8 @@ func (s *Store) Revision(ctx context.Context, n int64) (Committed, error) {
 
 // RevisionsAfter reads the commits after a revision, in order, without their states.
 func (s *Store) RevisionsAfter(ctx context.Context, after int64, limit int) ([]resource.Commit, error) {
-	rows, err := s.pool.Query(ctx, `SELECT (SELECT epoch::text FROM config_head), r.revision, r.at, r.actor, r.message, r.request_id,
+	rows, err := s.pool.Query(ctx,
+		`SELECT (SELECT epoch::text FROM config_head), r.revision, r.at, r.actor, r.message, r.request_id,
 			(SELECT json_agg(json_build_object('kind', c.kind, 'name', c.name, 'deleted', c.after IS NULL) ORDER BY c.kind, c.name)
 				FROM (SELECT kind, name, after FROM changes WHERE revision = r.revision ORDER BY kind, name LIMIT $3) AS c)
 		FROM revisions r WHERE r.revision > $1 ORDER BY r.revision LIMIT $2`, after, limit, resource.MaxChanges)
@@ -289,9 +299,11 @@ func (s *Store) RevisionsAfter(ctx context.Context, after int64, limit int) ([]r
 	})
 }
 
-// Lead tries to become the one api that publishes; release gives it up. Head is [Store.Head] by the connection that holds
-// the lock: an error says that it has gone.
-func (s *Store) Lead(ctx context.Context) (release func(), head func(context.Context) (Head, error), ok bool, err error) {
+// Lead tries to become the one api that publishes; release gives it up. Head is [Store.Head] by the connection that
+// holds the lock: an error says that it has gone.
+func (s *Store) Lead(
+	ctx context.Context,
+) (release func(), head func(context.Context) (Head, error), ok bool, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, nil, false, fmt.Errorf("lead: %w", err)

@@ -62,7 +62,10 @@ var errPause = errors.New("pause")
 // Verify goes on with a verification until its end, the first record that does not fit, or a time. It holds one page of
 // the chain and one entry. Where it looks for a hash, "" for none, it says which record has it.
 func (s *Store) Verify(ctx context.Context, v *Verified, hash string, until time.Time) error {
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{
+		IsoLevel:   pgx.RepeatableRead,
+		AccessMode: pgx.ReadOnly,
+	}, func(tx pgx.Tx) error {
 		return s.verify(ctx, tx, v, hash, until)
 	})
 	if err != nil && !errors.Is(err, errPause) {
@@ -109,7 +112,8 @@ func unsigned(known bool) string {
 	if known {
 		return "signed with the SECRET_KEY of the apis: somebody else has written it"
 	}
-	return "signed with a SECRET_KEY that this api has: if that was an earlier one, give it as well, after a comma; otherwise somebody else has written it"
+	return "signed with a SECRET_KEY that this api has: if that was an earlier one, give it as well, after a comma; " +
+		"otherwise somebody else has written it"
 }
 
 func (s *Store) verifyPage(ctx context.Context, tx pgx.Tx, v *Verified, some []link, hash string) error {
@@ -166,9 +170,11 @@ func (s *Store) unfit(v *Verified, l link, x told, sum []byte, states map[int64]
 	case l.revision > 0 && l.adopted == nil && l.revision != v.Revision+1:
 		return fmt.Sprintf("its revision is %d, and that before it %d", l.revision, v.Revision)
 	case x.odd != nil && x.odd.revision != l.revision:
-		return fmt.Sprintf("before it, the audit has %s %s of revision %d, which the chain does not have: it was added", x.odd.Kind, x.odd.Name, x.odd.revision)
+		return fmt.Sprintf("before it, the audit has %s %s of revision %d, which the chain does not have: it was added",
+			x.odd.Kind, x.odd.Name, x.odd.revision)
 	case x.odd != nil:
-		return fmt.Sprintf("%s %s says another time, actor or reason than the rest of its revision: one of them was changed", x.odd.Kind, x.odd.Name)
+		return fmt.Sprintf("%s %s says another time, actor or reason than the rest of its revision: one of them was changed",
+			x.odd.Kind, x.odd.Name)
 	case x.entries != int(l.entries):
 		return fmt.Sprintf("it had %d entries, and has %d", l.entries, x.entries)
 	case !bytes.Equal(sum, l.hash):
@@ -224,11 +230,18 @@ func (s *Store) verifyEnd(ctx context.Context, tx pgx.Tx, v *Verified, a anchor)
 	}
 	switch last := hex.EncodeToString(c.Hash); {
 	case c.N > v.Last.N:
-		v.Broken = &Broken{N: v.Last.N + 1, Reason: fmt.Sprintf("it is not there: the audit's head is record %d, and the chain ends before it", c.N)}
+		v.Broken = &Broken{N: v.Last.N + 1, Reason: fmt.Sprintf("it is not there: the audit's head is record %d, and the "+
+			"chain ends before it", c.N)}
 	case c.N < v.Last.N || last != v.Last.Hash || c.Revision != v.Revision:
-		v.Broken = &Broken{N: v.Last.N, Revision: v.Revision, Reason: fmt.Sprintf("it is not the audit's head, which is record %d", c.N)}
+		v.Broken = &Broken{
+			N: v.Last.N, Revision: v.Revision,
+			Reason: fmt.Sprintf("it is not the audit's head, which is record %d", c.N),
+		}
 	case stray > 0:
-		v.Broken = &Broken{N: v.Last.N, Revision: v.Revision, Reason: fmt.Sprintf("the audit has %d entries that belong to no record: they were added", stray)}
+		v.Broken = &Broken{
+			N: v.Last.N, Revision: v.Revision,
+			Reason: fmt.Sprintf("the audit has %d entries that belong to no record: they were added", stray),
+		}
 	default:
 		v.Done, v.Unchained = true, max(head-c.Revision, 0)+tokens
 	}
@@ -240,7 +253,10 @@ func (s *Store) Stretch(ctx context.Context, since, until time.Time) (h audit.He
 	var a anchor
 	var c chain
 	var before, last int64
-	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{
+		IsoLevel:   pgx.RepeatableRead,
+		AccessMode: pgx.ReadOnly,
+	}, func(tx pgx.Tx) error {
 		if err := a.scan(tx.QueryRow(ctx, selectAnchor)); err != nil {
 			return err
 		}
@@ -249,12 +265,14 @@ func (s *Store) Stretch(ctx context.Context, since, until time.Time) (h audit.He
 		}
 		before, last = a.N, c.N
 		if !since.IsZero() {
-			if err := tx.QueryRow(ctx, `SELECT coalesce((SELECT n - 1 FROM audit_chain WHERE at >= $1 ORDER BY n LIMIT 1), $2)`, since, c.N).Scan(&before); err != nil {
+			if err := tx.QueryRow(ctx, `SELECT coalesce((SELECT n - 1 FROM audit_chain WHERE at >= $1 ORDER BY n LIMIT 1), $2)`,
+				since, c.N).Scan(&before); err != nil {
 				return err
 			}
 		}
 		if !until.IsZero() {
-			if err := tx.QueryRow(ctx, `SELECT coalesce((SELECT n FROM audit_chain WHERE at < $1 ORDER BY n DESC LIMIT 1), $2)`, until, a.N).Scan(&last); err != nil {
+			if err := tx.QueryRow(ctx, `SELECT coalesce((SELECT n FROM audit_chain WHERE at < $1 ORDER BY n DESC LIMIT 1), $2)`,
+				until, a.N).Scan(&last); err != nil {
 				return err
 			}
 		}
@@ -286,14 +304,17 @@ var ErrDeleted = errors.New("a part of the audit was deleted by retention while 
 // exportAtOnce is how many entries of the chain are read before they are handed on, unless one record has more.
 const exportAtOnce = 5000
 
-// Export writes a part of the chain, a line a record, and flushes each of its pages. It holds one page at a time, and no
-// connection while who reads it is slow.
+// Export writes a part of the chain, a line a record, and flushes each of its pages. It holds one page at a time, and
+// no connection while who reads it is slow.
 func (s *Store) Export(ctx context.Context, h audit.Header, flush func(lines []byte) error) error {
 	revision := int64(-1) // not known yet
 	for n := h.After.N; n < h.Last.N; {
 		var lines bytes.Buffer
 		enc := audit.Encoder{W: &lines}
-		err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
+		err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{
+			IsoLevel:   pgx.RepeatableRead,
+			AccessMode: pgx.ReadOnly,
+		}, func(tx pgx.Tx) (err error) {
 			some, err := links(ctx, tx, n, h.Last.N)
 			if err != nil {
 				return err

@@ -87,15 +87,18 @@ func (s *Store) Begin(ctx context.Context, keys []Key) (*Tx, error) {
 	t := &Tx{conn: conn, store: s, stored: map[int64]bool{}}
 	var b pgx.Batch
 	b.Queue(`BEGIN`)
-	b.Queue(`SELECT epoch::text, revision, state::text, chain_n, chain_hash, chain_revision FROM config_head FOR UPDATE`).QueryRow(t.scanHead)
+	b.Queue(`SELECT epoch::text, revision, state::text, chain_n, chain_hash, chain_revision FROM config_head FOR UPDATE`).
+		QueryRow(t.scanHead)
 	if len(keys) > 0 {
 		var actors, names []string
 		for _, k := range keys {
 			actors, names = append(actors, k.Actor), append(names, k.Key)
 		}
 		t.Answers = map[Key]Answer{}
-		b.Queue(`SELECT actor, key, request, status, response::text FROM idempotency JOIN unnest($1::text[], $2::text[]) AS k (actor, key)
-			USING (actor, key) WHERE at > now() - interval '24 hours'`, actors, names).Query(func(rows pgx.Rows) error {
+		b.Queue(
+			`SELECT actor, key, request, status, response::text FROM idempotency JOIN unnest($1::text[], $2::text[]) AS k (actor, key)
+			USING (actor, key) WHERE at > now() - interval '24 hours'`, actors, names,
+		).Query(func(rows pgx.Rows) error {
 			var k Key
 			var request []byte
 			var status int
@@ -214,8 +217,8 @@ func (t *Tx) adopt(ctx context.Context) error {
 	return nil
 }
 
-// queueHead stores the revisions and their links of the chain, and makes the last one the head, which it announces: in one
-// statement, for each costs a write some tens of microseconds. It returns the last one's state as it is stored.
+// queueHead stores the revisions and their links of the chain, and makes the last one the head, which it announces: in
+// one statement, for each costs a write some tens of microseconds. It returns the last one's state as it is stored.
 func (t *Tx) queueHead(b *pgx.Batch, records []Record, links []link) (state string) {
 	var revisions []int64
 	var at []time.Time

@@ -113,7 +113,10 @@ func (d *applyDocument) desired() ([]writer.Desired, error) {
 	}
 	all = append(all, d.check()...)
 	if utf8.RuneCountInString(d.Message) > 1024 || strings.ContainsRune(d.Message, 0) {
-		all = append(all, resource.Violation{Path: "$.message", Message: "is longer than 1024 characters, or has a zero byte", Rule: "message"})
+		all = append(all, resource.Violation{
+			Path: "$.message", Message: "is longer than 1024 characters, or has a zero byte",
+			Rule: "message",
+		})
 	}
 	if len(all) > 0 {
 		return nil, violations(http.StatusUnprocessableEntity, "nothing has been changed", all)
@@ -132,7 +135,8 @@ func (d *applyDocument) check() resource.Violations {
 	case d.Resources == nil:
 		add("resources", "is missing; give a list", "required")
 	case len(d.Resources) == 0 && d.Prune && !d.AllowEmpty:
-		add("resources", "is empty, and prune would delete all that the owner has; allow_empty=true says that this is meant", "empty")
+		add("resources", "is empty, and prune would delete all that the owner has; allow_empty=true says that this is meant",
+			"empty")
 	}
 	if d.Prune && d.name() == "" {
 		add("owner", "is needed with prune: only what an owner has is deleted", "owner")
@@ -227,7 +231,10 @@ func (a *API) revisions(c echo.Context) error {
 }
 
 func revisionOf(r store.RevisionRow) api.Revision {
-	return api.Revision{Revision: r.Revision, At: resource.Time(r.At), Actor: r.Actor, Message: r.Message, RequestID: r.RequestID, ChangeCount: r.ChangeCount}
+	return api.Revision{
+		Revision: r.Revision, At: resource.Time(r.At), Actor: r.Actor, Message: r.Message,
+		RequestID: r.RequestID, ChangeCount: r.ChangeCount,
+	}
 }
 
 // RPC answers the xDS server's façade with the same handler as POST /v1/apply.

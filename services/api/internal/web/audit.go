@@ -19,7 +19,10 @@ func (a *API) audit(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	f := store.AuditFilter{Kind: c.QueryParam("kind"), Name: c.QueryParam("object"), Actor: c.QueryParam("actor"), Limit: limit + 1}
+	f := store.AuditFilter{
+		Kind: c.QueryParam("kind"), Name: c.QueryParam("object"), Actor: c.QueryParam("actor"),
+		Limit: limit + 1,
+	}
 	cur, err := cursor(c)
 	if err != nil {
 		return err
@@ -78,7 +81,8 @@ func (a *API) verifyAudit(c echo.Context) error {
 		return err
 	}
 	out := api.AuditVerification{
-		OK: v.Done, Last: api.AuditPoint(v.Last), Records: v.Records, Entries: v.Entries, Adopted: v.Adopted, Unproven: v.Unproven, Unchained: v.Unchained,
+		OK: v.Done, Last: api.AuditPoint(v.Last), Records: v.Records, Entries: v.Entries, Adopted: v.Adopted,
+		Unproven: v.Unproven, Unchained: v.Unchained,
 	}
 	if v.Adopted > 0 {
 		out.AdoptedAt = resource.Time(v.AdoptedAt)
@@ -92,7 +96,8 @@ func (a *API) verifyAudit(c echo.Context) error {
 		if !b.At.IsZero() {
 			out.Broken.At = resource.Time(b.At)
 		}
-		a.Log.Error("the audit does not fit", zap.Int64("record", b.N), zap.Int64("revision", b.Revision), zap.String("reason", b.Reason))
+		a.Log.Error("the audit does not fit", zap.Int64("record", b.N), zap.Int64("revision", b.Revision),
+			zap.String("reason", b.Reason))
 	case !v.Done:
 		b, err := json.Marshal(v)
 		if err != nil {
@@ -113,7 +118,8 @@ func (a *API) exportAudit(c echo.Context) error {
 		if text := c.QueryParam(name); text != "" {
 			var err error
 			if times[i], err = time.Parse(time.RFC3339Nano, text); err != nil {
-				return wrong(http.StatusBadRequest, "query parameter %s must be a time as RFC 3339 has it, such as 2026-01-31T00:00:00Z", name)
+				return wrong(http.StatusBadRequest, "query parameter %s must be a time as RFC 3339 has it, such as "+
+					"2026-01-31T00:00:00Z", name)
 			}
 		}
 	}

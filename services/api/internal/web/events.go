@@ -171,7 +171,8 @@ func (f *follower) sendRevisions() error {
 func (f *follower) sendStatus() error {
 	sum := f.Board.Summary()
 	now := api.LiveStatus{
-		LiveRevision: sum.Live, Proxies: sum.Proxies, Rejected: sum.Rejected, RejectedObjects: sum.RejectedObjects, Troubles: f.troubles(),
+		LiveRevision: sum.Live, Proxies: sum.Proxies, Rejected: sum.Rejected, RejectedObjects: sum.RejectedObjects,
+		Troubles: f.troubles(),
 		Progress: append(f.progress(), sum.Progress...), LaggingProxies: sum.LaggingProxies,
 	}
 	_, now.UnresolvedNames = f.unresolved(0)

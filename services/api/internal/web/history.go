@@ -40,7 +40,8 @@ func (a *API) revision(c echo.Context) error {
 			return a.unkept(c, store.ErrGone, n)
 		}
 		if n <= a.Writer.Revision() && 0 < oldest && oldest < n {
-			return wrong(http.StatusGone, "revision %d is not kept: it changed only what was found (%s), which changed again in the same hour; "+
+			return wrong(http.StatusGone, "revision %d is not kept: it changed only what was found (%s), which changed again "+
+				"in the same hour; "+
 				"GET /v1/audit says who made it", n, strings.Join(config.Found(), ", "))
 		}
 		return missing(store.ErrNotFound, "revision %d", n)
@@ -66,7 +67,8 @@ func (a *API) unkept(c echo.Context, err error, revisions ...int64) error {
 	for _, n := range revisions {
 		switch {
 		case errors.Is(err, store.ErrGone) && n < oldest:
-			return wrong(http.StatusGone, "revision %d is not kept any more; the oldest one that is kept is %d (API_KEEP_REVISIONS, API_KEEP_HISTORY)", n, oldest)
+			return wrong(http.StatusGone, "revision %d is not kept any more; the oldest one that is kept is %d "+
+				"(API_KEEP_REVISIONS, API_KEEP_HISTORY)", n, oldest)
 		case errors.Is(err, store.ErrNotFound) && n > newest:
 			return missing(err, "revision %d", n)
 		}
@@ -137,8 +139,8 @@ func (a *API) rollback(c echo.Context) error {
 	})
 }
 
-// back is what makes of the state what it was, and the credentials that come back with it. What was found stays as it is: the
-// addresses of the past may be somebody else's. It goes with what it adds to.
+// back is what makes of the state what it was, and the credentials that come back with it. What was found stays as it
+// is: the addresses of the past may be somebody else's. It goes with what it adds to.
 func (a *API) back(st *config.State, rows []store.ChangeRow) (p writer.Plan, revived []writer.Credential) {
 	p = writer.Plan{TakeOver: true, Status: http.StatusOK} // owners are what they were, as all is
 	for _, x := range rows {
@@ -157,7 +159,10 @@ func (a *API) back(st *config.State, rows []store.ChangeRow) (p writer.Plan, rev
 			}
 			continue
 		}
-		d := writer.Desired{Ref: o.Ref(), Spec: o.Message(), Owner: &o.Owner, Labels: o.Labels, Path: "$", SpecPath: "$", Stored: true}
+		d := writer.Desired{
+			Ref: o.Ref(), Spec: o.Message(), Owner: &o.Owner, Labels: o.Labels, Path: "$", SpecPath: "$",
+			Stored: true,
+		}
 		if d.Labels == nil {
 			d.Labels = map[string]string{}
 		}
@@ -173,9 +178,11 @@ const ruleRevives = "rollback.revives"
 func unconfirmed(revived []writer.Credential) error {
 	var v resource.Violations
 	for _, x := range revived[:min(len(revived), maxRevived)] {
-		v = append(v, resource.Violation{Path: "$", Rule: ruleRevives, Message: x.Object.String() + " would have " + x.What + " again"})
+		v = append(v, resource.Violation{Path: "$", Rule: ruleRevives, Message: x.Object.String() + " would have " +
+			x.What + " again"})
 	}
-	return violations(http.StatusConflict, fmt.Sprintf("nothing has been changed: %d credentials that were taken away since then would come back; "+
+	return violations(http.StatusConflict, fmt.Sprintf("nothing has been changed: %d credentials that were taken away "+
+		"since then would come back; "+
 		"revive_credentials=true (--revive-credentials) says that this is meant", len(revived)), v)
 }
 
@@ -185,7 +192,8 @@ const maxRevived = 100
 func reviving(revived []writer.Credential) (out []api.Warning) {
 	for _, x := range revived[:min(len(revived), maxRevived)] {
 		out = append(out, api.Warning{
-			Kind: x.Object.Kind, Name: x.Object.Name, Path: x.Path, Rule: ruleRevives, Message: "comes back with this rollback: " + x.What,
+			Kind: x.Object.Kind, Name: x.Object.Name, Path: x.Path, Rule: ruleRevives, Message: "comes back with this " +
+				"rollback: " + x.What,
 		})
 	}
 	return out

@@ -28,8 +28,12 @@ func limitOf(k *config.Kind, c config.Change) live.Limit {
 func (a *API) limitStatus(c echo.Context) error {
 	o, err := a.Store.Object(c.Request().Context(), resource.Ref{Kind: resource.KindRateLimit, Name: c.Param("name")})
 	if err != nil {
-		return missing(err, "%s %q; GET /v1/rate-limit-policies lists those that there are", resource.KindRateLimit, c.Param("name"))
+		return missing(err, "%s %q; GET /v1/rate-limit-policies lists those that there are", resource.KindRateLimit,
+			c.Param("name"))
 	}
 	selector := o.Message().(*configv1.RateLimitPolicy).GetNodeSelector()
-	return c.JSON(http.StatusOK, api.RateLimitStatus{Name: o.Name, Revision: o.Revision, Nodes: a.Board.Nodes(o.Name, o.Revision, selector)})
+	return c.JSON(http.StatusOK, api.RateLimitStatus{
+		Name: o.Name, Revision: o.Revision,
+		Nodes: a.Board.Nodes(o.Name, o.Revision, selector),
+	})
 }

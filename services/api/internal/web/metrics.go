@@ -28,14 +28,17 @@ func newMetrics(a *API) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "marchproxy_api_requests_total", Help: "Requests by operation (operationId of the OpenAPI document) and status.",
+			Name: "marchproxy_api_requests_total", Help: "Requests by operation (operationId of the OpenAPI " +
+				"document) and status.",
 		}, []string{"operation", "code"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "marchproxy_api_request_duration_seconds", Help: "Time to answer by operation; with wait=live that includes the wait.",
+			Name: "marchproxy_api_request_duration_seconds", Help: "Time to answer by operation; with wait=live that " +
+				"includes the wait.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"operation"}),
 	}
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.requests, m.seconds)
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		m.requests, m.seconds)
 	gauge := func(name, help string, value func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
@@ -47,8 +50,10 @@ func newMetrics(a *API) *metrics {
 		a.Attempts.Wrong)
 	count("marchproxy_api_slowed_credentials_total", "Tokens that were not looked at, because too many wrong ones had "+
 		"come from their address.", a.Attempts.Slowed)
-	gauge("marchproxy_api_revision", "The newest revision that this api has seen.", func() float64 { return float64(a.Writer.Revision()) })
-	gauge("marchproxy_api_oldest_revision", "The oldest revision that is kept; 0 without any, -1 where the database does not answer.", func() float64 {
+	gauge("marchproxy_api_revision", "The newest revision that this api has seen.",
+		func() float64 { return float64(a.Writer.Revision()) })
+	gauge("marchproxy_api_oldest_revision", "The oldest revision that is kept; 0 without any, -1 where the database "+
+		"does not answer.", func() float64 {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		n, err := a.Store.Oldest(ctx)
@@ -60,21 +65,25 @@ func newMetrics(a *API) *metrics {
 	gauge("marchproxy_api_waiting_writes", "Writes that wait until those that are being stored are done.", func() float64 {
 		return float64(a.Writer.Waiting())
 	})
-	gauge("marchproxy_api_published_revision", "The newest revision in the event stream.", func() float64 { return float64(a.Published()) })
-	gauge("marchproxy_api_live_revision", "The revision that every connected Envoy serves; 0 without any.", func() float64 {
+	gauge("marchproxy_api_published_revision", "The newest revision in the event stream.",
+		func() float64 { return float64(a.Published()) })
+	gauge("marchproxy_api_live_revision", "The revision that every connected Envoy serves; 0 "+
+		"without any.", func() float64 {
 		return float64(a.Board.Summary().Live)
 	})
 	gauge("marchproxy_api_proxies", "Connected Envoys.", func() float64 {
 		return float64(a.Board.Summary().Proxies)
 	})
-	gauge("marchproxy_api_absent_proxies", "Envoys that were connected and are not any more, for as long as they are remembered.", func() float64 {
+	gauge("marchproxy_api_absent_proxies", "Envoys that were connected and are not any more, for as long as they are "+
+		"remembered.", func() float64 {
 		return float64(a.Board.Absent())
 	})
 	m.registry.MustRegister(offsets{a.Board})
 	gauge("marchproxy_api_rejected_objects", "Objects that an Envoy refused.", func() float64 {
 		return float64(a.Board.Summary().RejectedObjects)
 	})
-	gauge("marchproxy_api_lagging_proxies", "Connected Envoys that have lacked something for more than five seconds; GET /v1/status names them.", func() float64 {
+	gauge("marchproxy_api_lagging_proxies", "Connected Envoys that have lacked something for more than five seconds; "+
+		"GET /v1/status names them.", func() float64 {
 		return float64(a.Board.Summary().LaggingProxies)
 	})
 	m.registry.MustRegister(expiryMetric{a})
@@ -84,11 +93,13 @@ func newMetrics(a *API) *metrics {
 		}
 		return 0
 	}
-	gauge("marchproxy_api_stream_trouble", "1 while what is stored is not published; GET /v1/status says why.", func() float64 {
+	gauge("marchproxy_api_stream_trouble", "1 while what is stored is not published; GET /v1/status "+
+		"says why.", func() float64 {
 		reason, _ := a.Unpublished()
 		return flag(reason != "")
 	})
-	gauge("marchproxy_api_unpublished", "What the relay has still to do of what it has been busy with for five seconds; GET /v1/status says what.", func() float64 {
+	gauge("marchproxy_api_unpublished", "What the relay has still to do of what it has been busy with for five seconds; "+
+		"GET /v1/status says what.", func() float64 {
 		left := int64(0)
 		for _, p := range a.progress() {
 			if p.Who == partStream {
@@ -98,11 +109,13 @@ func newMetrics(a *API) *metrics {
 		return float64(left)
 	})
 	if a.Retained != nil {
-		gauge("marchproxy_api_retention_last_success_timestamp_seconds", "When the history was last looked through for what need not be "+
+		gauge("marchproxy_api_retention_last_success_timestamp_seconds", "When the history was last looked through for "+
+			"what need not be "+
 			"kept, in seconds since 1970; at first when the api began.", func() float64 { return float64(a.Retained()) })
 	}
 	if a.Expiry != nil {
-		gauge("marchproxy_api_identity_expiry_timestamp_seconds", "When the api's own certificate ends, in seconds since 1970; +Inf without one.", a.Expiry)
+		gauge("marchproxy_api_identity_expiry_timestamp_seconds", "When the api's own certificate ends, in seconds since "+
+			"1970; +Inf without one.", a.Expiry)
 	}
 	gauge("marchproxy_api_database_trouble", "1 while nothing can be stored; GET /v1/status says why.", func() float64 {
 		_, bad := a.Store.Trouble()

@@ -19,9 +19,11 @@ func (a *API) status(c echo.Context) error {
 	}
 	sum := a.Board.Summary()
 	out := api.Status{
-		Revision: head.Revision, Epoch: head.Epoch, PublishedRevision: a.Published(), LiveRevision: sum.Live, Proxies: sum.Proxies,
+		Revision: head.Revision, Epoch: head.Epoch, PublishedRevision: a.Published(), LiveRevision: sum.Live,
+		Proxies:  sum.Proxies,
 		Rejected: sum.Rejected, RejectedObjects: sum.RejectedObjects, Xds: sum.Servers, State: map[string]api.KindState{},
-		Lagging: sum.Lagging, LaggingProxies: sum.LaggingProxies, Troubles: a.troubles(), Progress: append(a.progress(), sum.Progress...),
+		Lagging: sum.Lagging, LaggingProxies: sum.LaggingProxies, Troubles: a.troubles(),
+		Progress: append(a.progress(), sum.Progress...),
 	}
 	if out.OldestRevision, err = a.Store.Oldest(c.Request().Context()); err != nil {
 		return err
@@ -57,6 +59,12 @@ func (a *API) proxies(c echo.Context) error {
 	if err != nil {
 		return errCursor
 	}
-	items, next, total := a.Board.Proxies(live.Filter{Gateway: c.QueryParam("gateway"), State: c.QueryParam("state"), After: string(after), Limit: limit})
-	return c.JSON(http.StatusOK, api.ProxyList{Items: items, NextCursor: base64.RawURLEncoding.EncodeToString([]byte(next)), Total: int32(total)})
+	items, next, total := a.Board.Proxies(live.Filter{
+		Gateway: c.QueryParam("gateway"), State: c.QueryParam("state"),
+		After: string(after), Limit: limit,
+	})
+	return c.JSON(http.StatusOK, api.ProxyList{
+		Items:      items,
+		NextCursor: base64.RawURLEncoding.EncodeToString([]byte(next)), Total: int32(total),
+	})
 }

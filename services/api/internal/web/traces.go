@@ -21,7 +21,8 @@ func (a *API) traced(op operation, next echo.HandlerFunc) echo.HandlerFunc {
 			return next(c)
 		}
 		r, span := tracing.Serve(
-			c.Request(), op.Method+" "+op.Path, attribute.String("http.request.method", c.Request().Method), attribute.String("http.route", op.Path),
+			c.Request(), op.Method+" "+op.Path, attribute.String("http.request.method", c.Request().Method),
+			attribute.String("http.route", op.Path),
 			attribute.String("url.path", c.Request().URL.Path), attribute.String("marchproxy.request_id", requestID(c)),
 		)
 		defer span.End()
@@ -43,7 +44,8 @@ func (a *API) about(c echo.Context) *zap.Logger {
 	return a.Log.With(zap.String("request_id", requestID(c)), tracing.ID(traceOf(c.Request())))
 }
 
-// traceOf is the traceparent that a write's commit has: that of the request's span, or of its header where none is made.
+// traceOf is the traceparent that a write's commit has: that of the request's span, or of its header where none is
+// made.
 func traceOf(r *http.Request) string {
 	if t := tracing.Traceparent(tracing.Of(r.Context())); t != "" {
 		return t

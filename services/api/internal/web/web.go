@@ -82,10 +82,12 @@ func (a *API) Handler() (http.Handler, error) {
 	}
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = a.fail
-	e.Use(a.requestID, middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: func(c echo.Context, err error, stack []byte) error {
-		a.about(c).Error("panic", zap.Error(err), zap.ByteString("stack", stack))
-		return &problem{defect}
-	}}))
+	e.Use(a.requestID, middleware.RecoverWithConfig(middleware.RecoverConfig{
+		LogErrorFunc: func(c echo.Context, err error, stack []byte) error {
+			a.about(c).Error("panic", zap.Error(err), zap.ByteString("stack", stack))
+			return &problem{defect}
+		},
+	}))
 	allowed := map[string][]string{}
 	for _, op := range a.operations() {
 		h := a.measure(op.ID, a.traced(op, a.guard(op)))
@@ -195,7 +197,8 @@ func check(r *http.Request, op operation) error {
 		case !slices.Contains(op.Query, name) && len(op.Query) == 0:
 			return wrong(http.StatusBadRequest, "query parameter %q is not known here; there are none", name)
 		case !slices.Contains(op.Query, name):
-			return wrong(http.StatusBadRequest, "query parameter %q is not known here; known: %s", name, strings.Join(op.Query, ", "))
+			return wrong(http.StatusBadRequest, "query parameter %q is not known here; known: %s", name,
+				strings.Join(op.Query, ", "))
 		case len(values) > 1:
 			return wrong(http.StatusBadRequest, "query parameter %q is given %d times; give it once", name, len(values))
 		}
@@ -276,14 +279,16 @@ func (a *API) explain(err error, log *zap.Logger) api.Problem {
 	case errors.Is(err, store.ErrTokenExists), errors.Is(err, store.ErrLastAdmin):
 		return api.Problem{Status: http.StatusConflict, Detail: err.Error()}
 	case errors.Is(err, store.ErrNotFound):
-		return api.Problem{Status: http.StatusNotFound, Detail: "what the path names does not exist; GET on the path above it lists what there is"}
+		return api.Problem{Status: http.StatusNotFound, Detail: "what the path names does not exist; GET on the path above " +
+			"it lists what there is"}
 	case errors.As(err, &he) && he.Code == http.StatusNotFound:
 		return api.Problem{Status: http.StatusNotFound, Detail: "there is nothing at this path; /docs lists what there is"}
 	case errors.As(err, &he):
 		return api.Problem{Status: int32(he.Code), Detail: fmt.Sprint(he.Message)}
 	case errors.Is(err, writer.ErrUnknown):
 		log.Error("a write's outcome is unknown", zap.Error(err))
-		detail := "the database did not confirm the write; it may have been stored. Look, or send it again with an Idempotency-Key"
+		detail := "the database did not confirm the write; it may have been stored. Look, or send it again with " +
+			"an Idempotency-Key"
 		if why := store.Why(err); why != "" {
 			detail = why + ". " + detail
 		}
@@ -294,7 +299,8 @@ func (a *API) explain(err error, log *zap.Logger) api.Problem {
 		return api.Problem{Status: http.StatusServiceUnavailable, Detail: why + "; nothing has been changed. Try again"}
 	}
 	if errors.Is(err, context.Canceled) { // by who asked, or because the api ends
-		return api.Problem{Status: http.StatusServiceUnavailable, Detail: "the request was given up; nothing has been changed. Try again"}
+		return api.Problem{Status: http.StatusServiceUnavailable, Detail: "the request was given up; nothing has been " +
+			"changed. Try again"}
 	}
 	return defect
 }
@@ -303,7 +309,8 @@ func (a *API) explain(err error, log *zap.Logger) api.Problem {
 func body(c echo.Context, limit int64) ([]byte, error) {
 	ct, _, _ := strings.Cut(c.Request().Header.Get("Content-Type"), ";")
 	switch strings.ToLower(strings.TrimSpace(ct)) {
-	case "", "application/json", "application/merge-patch+json", "application/x-www-form-urlencoded": // the last is curl's, unasked
+	case "", "application/json", "application/merge-patch+json", "application/x-www-form-urlencoded":
+		// the last is curl's, unasked
 	default:
 		return nil, wrong(http.StatusUnsupportedMediaType, "Content-Type is %q; send application/json", ct)
 	}

@@ -39,7 +39,10 @@ func (a *API) put(c echo.Context) error {
 		return violations(
 			http.StatusUnprocessableEntity,
 			"the body speaks of another object than the path",
-			resource.Violations{{Path: "$.name", Message: "must be " + ref.String() + ", as in the path, or absent", Rule: "name"}},
+			resource.Violations{{
+				Path: "$.name", Message: "must be " + ref.String() + ", as in the path, or absent",
+				Rule: "name",
+			}},
 		)
 	}
 	d, v := desired(k, ref, doc.Spec, doc.Owner, doc.Labels, "$")
@@ -152,7 +155,9 @@ func (a *API) remove(c echo.Context) error {
 }
 
 // write changes one object: want says how it should be, nil for gone.
-func (a *API) write(c echo.Context, ref resource.Ref, raw []byte, want func(before *resource.Object) (*writer.Desired, error)) error {
+func (a *API) write(
+	c echo.Context, ref resource.Ref, raw []byte, want func(before *resource.Object) (*writer.Desired, error),
+) error {
 	opt, err := readOptions(c)
 	if err != nil {
 		return err
@@ -174,7 +179,8 @@ func (a *API) write(c echo.Context, ref resource.Ref, raw []byte, want func(befo
 		}
 		show := func(res writer.Result) (any, error) { return a.applied(res, opt), nil }
 		if d == nil {
-			return writer.Plan{Deletes: []resource.Ref{ref}, Owner: owner, TakeOver: opt.takeOver, Status: http.StatusOK}, show, nil
+			return writer.Plan{Deletes: []resource.Ref{ref}, Owner: owner, TakeOver: opt.takeOver, Status: http.StatusOK},
+				show, nil
 		}
 		plan := writer.Plan{Upserts: []writer.Desired{*d}, TakeOver: opt.takeOver, Status: http.StatusOK}
 		if before == nil && !opt.dryRun {
@@ -204,7 +210,10 @@ func (a *API) written(before *resource.Object, res writer.Result) (any, error) {
 
 // answer makes a write and answers with what show makes of its result, which is also what an idempotency
 // key remembers.
-func (a *API) answer(c echo.Context, opt options, raw []byte, plan func(*config.State) (writer.Plan, func(writer.Result) (any, error), error)) error {
+func (a *API) answer(
+	c echo.Context, opt options, raw []byte,
+	plan func(*config.State) (writer.Plan, func(writer.Result) (any, error), error),
+) error {
 	var show func(writer.Result) (any, error)
 	var asked []*resource.Object // as they were, of those that are to be
 	res, err := a.Writer.Write(c.Request().Context(), a.meta(c, opt, raw), func(st *config.State) (writer.Plan, error) {
@@ -307,10 +316,14 @@ func precondition(r *http.Request, before *resource.Object) error {
 		tag = etag(before.Revision)
 	}
 	if h := r.Header.Get("If-Match"); h != "" && (before == nil || !matchesStrongly(h, tag)) {
-		return &problem{api.Problem{Status: http.StatusPreconditionFailed, Detail: "the resource is not what If-Match expects; read it again and decide anew", CurrentETag: tag}}
+		return &problem{api.Problem{Status: http.StatusPreconditionFailed, Detail: "the resource is not what If-Match " +
+			"expects; read it again and decide anew", CurrentETag: tag}}
 	}
 	if h := r.Header.Get("If-None-Match"); h != "" && before != nil && matches(h, tag) {
-		return &problem{api.Problem{Status: http.StatusPreconditionFailed, Detail: "the resource exists already", CurrentETag: tag}}
+		return &problem{api.Problem{
+			Status: http.StatusPreconditionFailed, Detail: "the resource exists already",
+			CurrentETag: tag,
+		}}
 	}
 	return nil
 }
@@ -349,7 +362,10 @@ func readOptions(c echo.Context) (o options, err error) {
 
 func (a *API) meta(c echo.Context, o options, raw []byte) writer.Meta {
 	r := c.Request()
-	m := writer.Meta{Who: actor(c), Message: o.message, RequestID: requestID(c), DryRun: o.dryRun, Alone: o.alone, Traceparent: traceOf(r)}
+	m := writer.Meta{
+		Who: actor(c), Message: o.message, RequestID: requestID(c), DryRun: o.dryRun, Alone: o.alone,
+		Traceparent: traceOf(r),
+	}
 	if key := r.Header.Get("Idempotency-Key"); key != "" && !o.dryRun {
 		h := sha256.New()
 		fmt.Fprintf(h, "%s %s\n", r.Method, r.URL.Path)

@@ -19,9 +19,13 @@ import (
 // route is one as most are: a host of its own and a service.
 func route(i, change int) writer.Desired {
 	spec := &configv1.Route{
-		Hosts: []string{fmt.Sprintf("host-%d.example.com", i)}, Backends: []*configv1.Backend{{Service: "backend", Weight: new(uint32(1 + change%100))}},
+		Hosts:    []string{fmt.Sprintf("host-%d.example.com", i)},
+		Backends: []*configv1.Backend{{Service: "backend", Weight: new(uint32(1 + change%100))}},
 	}
-	return writer.Desired{Ref: resource.Ref{Kind: resource.KindRoute, Name: fmt.Sprintf("route-%d", i)}, Spec: spec, Path: "$", SpecPath: "$"}
+	return writer.Desired{
+		Ref: resource.Ref{Kind: resource.KindRoute, Name: fmt.Sprintf("route-%d", i)}, Spec: spec,
+		Path: "$", SpecPath: "$",
+	}
 }
 
 // filled is an api whose database has so many routes.
@@ -109,9 +113,9 @@ func BenchmarkTurn(b *testing.B) {
 	}
 }
 
-// BenchmarkLarge is an apply that makes 10,000 routes beside others, and one that deletes them, while somebody writes one
-// route after another: how long the large ones take, and how long the small ones wait for them at most.
-// go test ./api/internal/writer -run xxx -bench Large -benchtime 5x.
+// BenchmarkLarge is an apply that makes 10,000 routes beside others, and one that deletes them, while somebody writes
+// one route after another: how long the large ones take, and how long the small ones wait for them at most. go test
+// ./api/internal/writer -run xxx -bench Large -benchtime 5x.
 func BenchmarkLarge(b *testing.B) {
 	const there, many = 20_000, 10_000
 	a := filled(b, pgtest.Database(b), there)

@@ -71,7 +71,8 @@ func TestLarge(t *testing.T) {
 		if changes, now := stored(t, url, first+1); changes != many || now != objects || len(got[1].result.Changes) != many {
 			t.Errorf("round %d: %d changes and %d objects are stored, %d said", round, changes, now, len(got[1].result.Changes))
 		}
-		if n := pgtest.Value[int64](t, url, `SELECT count(DISTINCT xmin::text) FROM revisions WHERE revision IN ($1, $2)`, first, first+1); n != 1 {
+		if n := pgtest.Value[int64](t, url, `SELECT count(DISTINCT xmin::text) FROM revisions WHERE revision IN ($1, $2)`,
+			first, first+1); n != 1 {
 			t.Errorf("round %d: the group made %d transactions", round, n)
 		}
 	}
@@ -101,7 +102,8 @@ func TestLargeRefused(t *testing.T) {
 		func() (writer.Result, error) { return a.write(t.Context(), "large", large(2)) },
 	)
 	var refused *writer.Refused
-	if got[0].err != nil || !errors.As(got[1].err, &refused) || got[2].err != nil || got[3].err != nil || got[4].err != nil {
+	if got[0].err != nil || !errors.As(got[1].err, &refused) || got[2].err != nil || got[3].err != nil ||
+		got[4].err != nil {
 		t.Errorf("%v, %v, %v, %v, %v", got[0].err, got[1].err, got[2].err, got[3].err, got[4].err)
 	}
 	if n := len(got[2].result.Changes); n > 0 || got[4].result.Revision != 4 {

@@ -269,7 +269,8 @@ func trace(members []member, began, stored time.Time, err error) {
 	for _, m := range members {
 		whole := tracing.Parent(m.meta.Traceparent)
 		tracing.Span(whole, "wait for the turn", m.came, began, nil)
-		tracing.Span(whole, "decide", m.from, m.to, m.refused, attribute.Int("marchproxy.changes", len(m.decided.record.Changes)))
+		tracing.Span(whole, "decide", m.from, m.to, m.refused, attribute.Int("marchproxy.changes",
+			len(m.decided.record.Changes)))
 		if m.refused == nil && m.decided.stores() {
 			tracing.Span(whole, "transaction", stored, now, err, attribute.Int("marchproxy.writes", len(members)),
 				attribute.Int64("marchproxy.revision", m.decided.record.Revision))
@@ -299,7 +300,8 @@ func (w *Writer) failed(members []member, records int, err error) {
 	w.queue.again(again)
 }
 
-// unknown is the error of a write that was not confirmed, as it is where the database has said that it did not store it.
+// unknown is the error of a write that was not confirmed, as it is where the database has said that it did not store
+// it.
 func unknown(err error) error {
 	if store.NotStored(err) {
 		return err

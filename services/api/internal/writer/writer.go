@@ -50,8 +50,8 @@ type Desired struct {
 	// Owner and Labels stay as they are where they are nil; empty ones take them away.
 	Owner  *string
 	Labels map[string]string
-	// KeepApart keeps what is stored of the field that belongs to the place, where the kind has one: the write did not speak
-	// of it.
+	// KeepApart keeps what is stored of the field that belongs to the place, where the kind has one: the write did not
+	// speak of it.
 	KeepApart bool
 	// Path is where it stands in the request, for violations: $ or $.resources[3]; SpecPath where its spec
 	// does.
@@ -171,8 +171,11 @@ type Writer struct {
 
 // New reads the configuration. licenseKey is the key of licenses that bring none, "" for none. notify is
 // handed each revision right after its commit, in order.
-func New(ctx context.Context, s *store.Store, box *seal.Box, licenseKey string, log *zap.Logger, notify func(store.Committed)) (*Writer, error) {
-	w := &Writer{store: s, box: box, log: log, notify: notify, environment: map[string]string{resource.KindLicense + ".key": licenseKey}, turn: make(chan struct{}, 1)}
+func New(
+	ctx context.Context, s *store.Store, box *seal.Box, licenseKey string, log *zap.Logger, notify func(store.Committed),
+) (*Writer, error) {
+	w := &Writer{store: s, box: box, log: log, notify: notify, environment: map[string]string{resource.KindLicense +
+		".key": licenseKey}, turn: make(chan struct{}, 1)}
 	return w, w.reload(ctx)
 }
 
@@ -211,7 +214,10 @@ func (w *Writer) decide(meta Meta, plan Planner, epoch string, revision int64, e
 		undo()
 		return decision{}, refuse(missing, err)
 	}
-	d := decision{result: Result{Epoch: epoch, Revision: revision, Changes: changes, Unchanged: unchanged, Status: p.Status}, undo: undo}
+	d := decision{result: Result{
+		Epoch: epoch, Revision: revision, Changes: changes, Unchanged: unchanged,
+		Status: p.Status,
+	}, undo: undo}
 	if len(changes) == 0 {
 		d.result.Revision--
 	} else if err := w.check(changes, p); err != nil {
@@ -220,7 +226,8 @@ func (w *Writer) decide(meta Meta, plan Planner, epoch string, revision int64, e
 	}
 	d.result.Drains = before.Drains(w.state, changes)
 	d.record = store.Record{
-		Revision: revision, At: now, Actor: meta.Who.Name, ActorID: meta.Who.ID, Message: meta.Message, RequestID: meta.RequestID, Traceparent: meta.Traceparent,
+		Revision: revision, At: now, Actor: meta.Who.Name, ActorID: meta.Who.ID, Message: meta.Message,
+		RequestID: meta.RequestID, Traceparent: meta.Traceparent,
 		State: w.state.Summary(), Changes: changes, Key: meta.Key,
 	}
 	d.result.State = resource.Digest(d.record.State)
@@ -268,7 +275,9 @@ func refuse(missing resource.Violations, err error) error {
 
 // objects makes the plan's objects, without those that are as asked already. Where secrets are missing, the
 // objects have something in their place: they are for further checks alone.
-func (w *Writer) objects(who auth.Identity, p Plan, revision int64, now time.Time) (out []*resource.Object, unchanged int, missing resource.Violations, err error) {
+func (w *Writer) objects(
+	who auth.Identity, p Plan, revision int64, now time.Time,
+) (out []*resource.Object, unchanged int, missing resource.Violations, err error) {
 	var wrong, denied resource.Violations
 	for _, d := range p.Upserts {
 		before := w.state.Get(d.Ref)
@@ -284,7 +293,8 @@ func (w *Writer) objects(who auth.Identity, p Plan, revision int64, now time.Tim
 			return nil, 0, nil, err
 		}
 		o.Owner, o.Labels, o.Revision = owner, labels, revision
-		same := before != nil && bytes.Equal(before.Spec, o.Spec) && before.Owner == owner && maps.Equal(before.Labels, labels)
+		same := before != nil && bytes.Equal(before.Spec, o.Spec) && before.Owner == owner &&
+			maps.Equal(before.Labels, labels)
 		if same && d.Stored {
 			unchanged++ // a rollback did not name it
 			continue

@@ -70,9 +70,11 @@ func (c *cli) auditExportCommand() *cobra.Command {
 	var since, until string
 	cmd := &cobra.Command{
 		Use: "export", Short: "The audit as lines of JSON with its hashes, the oldest first", Args: cobra.NoArgs,
-		Long: "A line is a record: a write with all that it changed, or a token made or deleted. Its hash is over it and the record\n" +
+		Long: "A line is a record: a write with all that it changed, or a token made or deleted. Its hash is over it " +
+			"and the record\n" +
 			"before. Each is checked against its hash while it is written; audit verify FILE does so again, without the api.",
-		Example: "  marchproxy audit export > audit.ndjson\n  marchproxy audit export --since 2026-01-01 --until 2026-02-01 > january.ndjson",
+		Example: "  marchproxy audit export > audit.ndjson\n  marchproxy audit export --since 2026-01-01 --until " +
+			"2026-02-01 > january.ndjson",
 		RunE: c.use(func(ctx context.Context, a *client.Client, _ []string) error {
 			q := url.Values{}
 			for name, value := range map[string]string{"since": since, "until": until} {
@@ -131,16 +133,22 @@ func (c *cli) auditVerifyCommand() *cobra.Command {
 	var head string
 	cmd := &cobra.Command{
 		Use: "verify [FILE]", Short: "Say whether the audit was changed, or a file of it", Args: cobra.MaximumNArgs(1),
-		Long: "Without a file the api looks at all of it: that each record's hash is that of what it says and of the record before,\n" +
-			"that it is signed with this system's SECRET_KEY, and that none is missing; it wants a token of an admin. A file, - for\n" +
-			"standard input, is one that audit export has written; its hashes are looked at here, without an api, and its signatures\n" +
-			"are not in it. Who has the database and SECRET_KEY can make all of it anew: --head is what such a one cannot change, a\n" +
-			"hash that was noted elsewhere before (audit.hash of status -o json). It says which record has it. The exit status is 2\n" +
+		Long: "Without a file the api looks at all of it: that each record's hash is that of what it says and of the " +
+			"record before,\n" +
+			"that it is signed with this system's SECRET_KEY, and that none is missing; it wants a token of an admin. " +
+			"A file, - for\n" +
+			"standard input, is one that audit export has written; its hashes are looked at here, without an api, and " +
+			"its signatures\n" +
+			"are not in it. Who has the database and SECRET_KEY can make all of it anew: --head is what such a one " +
+			"cannot change, a\n" +
+			"hash that was noted elsewhere before (audit.hash of status -o json). It says which record has it. The " +
+			"exit status is 2\n" +
 			"where something was changed, or no record has that hash.",
 		Example: "  marchproxy audit verify --head 3f7a...\n  marchproxy audit verify audit.ndjson",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if head != "" && !hash64.MatchString(head) {
-				return errors.New("--head must be the 64 hexadecimal digits of a record's hash, as status -o json has it in audit.hash")
+				return errors.New("--head must be the 64 hexadecimal digits of a record's hash, as status -o json has " +
+					"it in audit.hash")
 			}
 			if len(args) == 1 {
 				return c.verifyFile(args[0], head)
@@ -196,7 +204,10 @@ func (c *cli) verifyFile(name, head string) error {
 	p := c.progress()
 	res, err := audit.Check(in, head, checking(p))
 	p.done()
-	v := api.AuditVerification{OK: err == nil, Last: api.AuditPoint(res.Last), Records: res.Records, Entries: res.Entries, Adopted: res.Adopted}
+	v := api.AuditVerification{
+		OK: err == nil, Last: api.AuditPoint(res.Last), Records: res.Records, Entries: res.Entries,
+		Adopted: res.Adopted,
+	}
 	if res.Found != nil {
 		v.Found = &api.AuditPoint{N: *res.Found, Hash: head}
 	}
@@ -205,7 +216,8 @@ func (c *cli) verifyFile(name, head string) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	if broken != nil {
-		v.Broken = &api.AuditBroken{N: broken.Record, At: broken.At, Reason: fmt.Sprintf("line %d: %s", broken.Line, broken.Reason)}
+		v.Broken = &api.AuditBroken{N: broken.Record, At: broken.At, Reason: fmt.Sprintf("line %d: %s", broken.Line,
+			broken.Reason)}
 	}
 	return c.verified(v, head)
 }
@@ -237,7 +249,8 @@ func (c *cli) verified(v api.AuditVerification, head string) error {
 	case head != "" && v.Found == nil:
 		return &codeError{
 			exitDrift,
-			"no record has the hash that was given: the audit was made anew, or restored from a backup that is older than the hash, or that record is not kept any more",
+			"no record has the hash that was given: the audit was made anew, or restored from a backup that is older than the " +
+				"hash, or that record is not kept any more",
 		}
 	}
 	return nil

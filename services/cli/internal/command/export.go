@@ -25,7 +25,8 @@ func (c *cli) exportCommand() *cobra.Command {
 			"the top lists them. EndpointSets, which are what was found, are left out unless they are named. The keys of\n" +
 			"Envoys (api_keys of a Gateway) belong to the place and are left out, so that applying the documents elsewhere\n" +
 			"keeps the keys of that place.",
-		Example:           "  marchproxy export > all.yaml && marchproxy diff -f all.yaml\n  marchproxy export routes services --owner team-a",
+		Example: "  marchproxy export > all.yaml && marchproxy diff -f all.yaml\n  marchproxy export routes " +
+			"services --owner team-a",
 		ValidArgsFunction: cobra.FixedCompletions(paths(), cobra.ShellCompDirectiveNoFileComp),
 		RunE: c.use(func(ctx context.Context, a *client.Client, args []string) error {
 			kinds, err := kindsOf(args)
@@ -46,7 +47,8 @@ func (c *cli) exportCommand() *cobra.Command {
 			if c.output == "json" {
 				return c.print(map[string]any{"items": all, "revision": revision}, nil)
 			}
-			if _, err := fmt.Fprintf(c.out, "# MarchProxy, revision %d: %s\n", revision, plural(len(all), "resource")); err != nil {
+			if _, err := fmt.Fprintf(c.out, "# MarchProxy, revision %d: %s\n", revision,
+				plural(len(all), "resource")); err != nil {
 				return err
 			}
 			if err := withheld(c.out, all); err != nil {
@@ -56,7 +58,8 @@ func (c *cli) exportCommand() *cobra.Command {
 		}),
 	}
 	f.flags(cmd.Flags())
-	cmd.Flags().BoolVar(&keys, "api-keys", false, "with the names of Envoys' keys, which keep the stored ones where they are applied; elsewhere --secrets gives them")
+	cmd.Flags().BoolVar(&keys, "api-keys", false, "with the names of Envoys' keys, which keep the stored ones where "+
+		"they are applied; elsewhere --secrets gives them")
 	return cmd
 }
 
@@ -78,7 +81,9 @@ func withheld(w io.Writer, all []manifest.File) error {
 
 // snapshot reads kinds at one revision: each page is of one moment, so what was written in between shows
 // in the pages' revisions, and everything is read again.
-func (c *cli) snapshot(ctx context.Context, a *client.Client, kinds []resource.Kind, f filters) (all []manifest.File, revision int64, err error) {
+func (c *cli) snapshot(
+	ctx context.Context, a *client.Client, kinds []resource.Kind, f filters,
+) (all []manifest.File, revision int64, err error) {
 	p := c.progress()
 	defer p.done()
 	for range 10 {

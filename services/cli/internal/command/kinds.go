@@ -41,7 +41,8 @@ func fold(s string) string { return strings.NewReplacer("-", "", "_", "").Replac
 // kindsOf is kindOf for a list, and every kind of what somebody wants for none.
 func kindsOf(words []string) ([]resource.Kind, error) {
 	if len(words) == 0 {
-		return slices.DeleteFunc(slices.Clone(resource.Kinds), func(k resource.Kind) bool { return config.KindOf(k.Name).Found }), nil
+		return slices.DeleteFunc(slices.Clone(resource.Kinds),
+			func(k resource.Kind) bool { return config.KindOf(k.Name).Found }), nil
 	}
 	var out []resource.Kind
 	for _, w := range words {

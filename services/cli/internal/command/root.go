@@ -62,7 +62,8 @@ func Root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "marchproxy", Short: "An L7 proxy platform for plain machines", SilenceUsage: true, SilenceErrors: true,
 		Long: "marchproxy runs the whole system on one machine (dev), and talks to a running one.\n\n" +
-			"Exit codes: 0 done; 1 an error, said on standard error; 2 differences (diff, doctor), or an audit that was changed;\n" +
+			"Exit codes: 0 done; 1 an error, said on standard error; 2 differences (diff, doctor), or an audit " +
+			"that was changed;\n" +
 			"3 stored, but an Envoy has refused it or does not serve it yet (--wait, status);\n" +
 			"with status also: what is stored cannot be published, or nothing can be stored.",
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -75,7 +76,8 @@ func Root() *cobra.Command {
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&c.url, "api", "", "the api's address (MARCHPROXY_API, otherwise "+defaultAPI+")")
-	f.StringVar(&c.tokenFile, "token-file", "", "file that holds the token (MARCHPROXY_TOKEN_FILE, or the token itself in MARCHPROXY_TOKEN; otherwise that of marchproxy dev)")
+	f.StringVar(&c.tokenFile, "token-file", "", "file that holds the token (MARCHPROXY_TOKEN_FILE, or the token itself "+
+		"in MARCHPROXY_TOKEN; otherwise that of marchproxy dev)")
 	f.StringVarP(&c.output, "output", "o", "", "table for people, json or yaml for programs")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "say what is going on, also where standard error is no terminal")
 	root.AddCommand(
@@ -84,7 +86,8 @@ func Root() *cobra.Command {
 		c.revisionsCommand(), c.rollbackCommand(), c.auditCommand(), c.tokenCommand(),
 		c.doctorCommand(), c.pkiCommand(), c.composeCommand(), c.filtersCommand(), c.versionCommand(), dev.Command(),
 	)
-	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
+	// the flag exists
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	return root
 }
 
@@ -145,12 +148,15 @@ func (c *cli) identity() (identity.Settings, *identity.Identity, error) {
 // warnOpen warns of a file with secrets that others can read.
 func (c *cli) warnOpen(what, file string) {
 	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o077 != 0 {
-		fmt.Fprintf(c.err, "marchproxy: %s in %s can be read by other users of this machine; chmod 600 keeps it to yourself\n", what, file)
+		fmt.Fprintf(c.err, "marchproxy: %s in %s can be read by other users of this machine; chmod 600 keeps it to "+
+			"yourself\n", what, file)
 	}
 }
 
 // use runs f with a client.
-func (c *cli) use(f func(ctx context.Context, a *client.Client, args []string) error) func(*cobra.Command, []string) error {
+func (c *cli) use(
+	f func(ctx context.Context, a *client.Client, args []string) error,
+) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		a, err := c.api()
 		if err != nil {

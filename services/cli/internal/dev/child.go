@@ -43,7 +43,8 @@ func (c *child) start(ctx context.Context, logs string, say func(string), change
 		if d.Ran > supervisor.Steady {
 			said = ""
 		}
-		if line := fmt.Sprintf("%s ended (%v); starting it again. Its log: %s", c.name, d.Err, c.lastWords(logs)); line != said {
+		if line := fmt.Sprintf("%s ended (%v); starting it again. Its log: %s", c.name, d.Err,
+			c.lastWords(logs)); line != said {
 			say(line)
 			said = line
 		}

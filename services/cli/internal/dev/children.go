@@ -44,58 +44,65 @@ func (s *system) self(env []string, args ...string) func() *exec.Cmd {
 // other users do not see them.
 
 func natsCommand() *cobra.Command {
-	return &cobra.Command{Use: "nats PORT DIR", Hidden: true, Args: cobra.ExactArgs(2), RunE: func(cmd *cobra.Command, args []string) error {
-		port, err := strconv.Atoi(args[0])
-		if err != nil {
+	return &cobra.Command{
+		Use: "nats PORT DIR", Hidden: true, Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			port, err := strconv.Atoi(args[0])
+			if err != nil {
+				return err
+			}
+			opts := &server.Options{}
+			if err := opts.ProcessConfigString(os.Getenv(natsUsersSetting)); err != nil {
+				return fmt.Errorf("%s: %w", natsUsersSetting, err)
+			}
+			if len(opts.Nkeys) == 0 {
+				return errors.New(natsUsersSetting + " has no users; marchproxy dev starts this")
+			}
+			opts.Host, opts.Port, opts.JetStream, opts.StoreDir = "127.0.0.1", port, true, args[1]
+			opts.NoSigs, opts.MaxPayload, opts.MaxPending = true, 64<<20, 256<<20
+			s, err := server.NewServer(opts)
+			if err != nil {
+				return err
+			}
+			s.ConfigureLogger()
+			go s.Start()
+			if !s.ReadyForConnections(30 * time.Second) {
+				return errors.New("nats does not start")
+			}
+			err = watchNats(cmd.Context(), s, args[1])
+			s.Shutdown()
+			s.WaitForShutdown()
 			return err
-		}
-		opts := &server.Options{}
-		if err := opts.ProcessConfigString(os.Getenv(natsUsersSetting)); err != nil {
-			return fmt.Errorf("%s: %w", natsUsersSetting, err)
-		}
-		if len(opts.Nkeys) == 0 {
-			return errors.New(natsUsersSetting + " has no users; marchproxy dev starts this")
-		}
-		opts.Host, opts.Port, opts.JetStream, opts.StoreDir = "127.0.0.1", port, true, args[1]
-		opts.NoSigs, opts.MaxPayload, opts.MaxPending = true, 64<<20, 256<<20
-		s, err := server.NewServer(opts)
-		if err != nil {
-			return err
-		}
-		s.ConfigureLogger()
-		go s.Start()
-		if !s.ReadyForConnections(30 * time.Second) {
-			return errors.New("nats does not start")
-		}
-		err = watchNats(cmd.Context(), s, args[1])
-		s.Shutdown()
-		s.WaitForShutdown()
-		return err
-	}}
+		},
+	}
 }
 
 func backendCommand() *cobra.Command {
-	return &cobra.Command{Use: "backend PORT|ADDRESS", Hidden: true, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		addr := args[0]
-		if !strings.Contains(addr, ":") {
-			addr = net.JoinHostPort("127.0.0.1", addr)
-		}
-		lis, err := process.Listen(cmd.Context(), addr, "--backend-port")
-		if err != nil {
-			return err
-		}
-		hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "text/plain")
-			_, _ = io.WriteString(w, "Hello from backend\n") // the client is gone: nobody is left to tell
-		})
-		return process.ServeHTTP(cmd.Context(), lis, hello, time.Minute, 0)
-	}}
+	return &cobra.Command{
+		Use: "backend PORT|ADDRESS", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			addr := args[0]
+			if !strings.Contains(addr, ":") {
+				addr = net.JoinHostPort("127.0.0.1", addr)
+			}
+			lis, err := process.Listen(cmd.Context(), addr, "--backend-port")
+			if err != nil {
+				return err
+			}
+			hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "text/plain")
+				_, _ = io.WriteString(w, "Hello from backend\n") // the client is gone: nobody is left to tell
+			})
+			return process.ServeHTTP(cmd.Context(), lis, hello, time.Minute, 0)
+		},
+	}
 }
 
 // postgresCommand runs the embedded PostgreSQL; dev starts it as an unprivileged user where it is root
 // itself, because PostgreSQL refuses root.
 func postgresCommand() *cobra.Command {
-	return &cobra.Command{Use: "postgres PORT DIR", Hidden: true, Args: cobra.ExactArgs(2), RunE: func(cmd *cobra.Command, args []string) error {
+	return &cobra.Command{Use: "postgres " +
+		"PORT DIR", Hidden: true, Args: cobra.ExactArgs(2), RunE: func(cmd *cobra.Command, args []string) error {
 		port, err := strconv.ParseUint(args[0], 10, 16)
 		if err != nil {
 			return err
@@ -103,8 +110,12 @@ func postgresCommand() *cobra.Command {
 		dir := args[1]
 		data, programs := filepath.Join(dir, "data"), "binaries-"+postgresVersion
 		pg := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
-			Version(postgresVersion).Port(uint32(port)).Database("marchproxy").Username("marchproxy").Password(os.Getenv("MARCHPROXY_PG_PASSWORD")).
-			DataPath(data).RuntimePath(filepath.Join(dir, "runtime")).BinariesPath(filepath.Join(dir, programs)).CachePath(filepath.Join(dir, "cache")).
+			Version(postgresVersion).Port(uint32(port)).Database("marchproxy").Username("marchproxy").Password(
+			os.Getenv("MARCHPROXY_PG_PASSWORD"),
+		).
+			DataPath(data).RuntimePath(filepath.Join(dir, "runtime")).BinariesPath(filepath.Join(dir, programs)).CachePath(
+			filepath.Join(dir, "cache"),
+		).
 			BinaryRepositoryURL(nowhere).StartTimeout(60 * time.Second).Logger(os.Stderr).Locale("C").Encoding("UTF8").
 			StartParameters(map[string]string{
 				"listen_addresses": "127.0.0.1", "shared_buffers": "128MB", "max_connections": "100", "wal_level": "replica",
@@ -152,30 +163,36 @@ func postgresCommand() *cobra.Command {
 // databaseCommand runs dev's PostgreSQL and nothing else, and prints its URL when it is ready: for tests.
 func databaseCommand() *cobra.Command {
 	var o Options
-	cmd := &cobra.Command{Use: "database", Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		s := &system{Options: o, logs: o.StateDir, ownDatabase: true, say: func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }}
-		lock, err := s.open(cmd.Context())
-		if err != nil {
-			return err
-		}
-		defer func() { _ = lock.Close() }() // ends with the process anyway
-		if err := s.loadSecrets(); err != nil {
-			return err
-		}
-		if err := s.planPostgres(); err != nil {
-			return err
-		}
-		own, stop := context.WithCancel(context.WithoutCancel(cmd.Context()))
-		c := s.children[0]
-		c.start(own, s.logs, s.say, func() {})
-		defer func() { stop(); <-c.done }()
-		if err := c.await(cmd.Context(), s.logs, s.say); err != nil {
-			return err
-		}
-		fmt.Fprintln(cmd.OutOrStdout(), s.databaseURL())
-		<-cmd.Context().Done()
-		return nil
-	}}
+	cmd := &cobra.Command{
+		Use: "database", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s := &system{
+				Options: o, logs: o.StateDir, ownDatabase: true,
+				say: func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) },
+			}
+			lock, err := s.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer func() { _ = lock.Close() }() // ends with the process anyway
+			if err := s.loadSecrets(); err != nil {
+				return err
+			}
+			if err := s.planPostgres(); err != nil {
+				return err
+			}
+			own, stop := context.WithCancel(context.WithoutCancel(cmd.Context()))
+			c := s.children[0]
+			c.start(own, s.logs, s.say, func() {})
+			defer func() { stop(); <-c.done }()
+			if err := c.await(cmd.Context(), s.logs, s.say); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), s.databaseURL())
+			<-cmd.Context().Done()
+			return nil
+		},
+	}
 	cmd.Flags().StringVar(&o.StateDir, "state-dir", stateDir(), "where it is kept")
 	cmd.Flags().StringVar(&o.Cache, "cache-dir", cacheDir(), "where PostgreSQL's archive is kept")
 	cmd.Flags().IntVar(&o.PGPort, "postgres-port", 5432, "its port")
@@ -205,23 +222,26 @@ func postmasterLives(data string) bool {
 func envoyCommand() *cobra.Command {
 	var fetched bool
 	arch := ""
-	cmd := &cobra.Command{Use: "envoy-path", Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		openMask() // of the cache that it may be the first to make
-		find := envoybin.Find
-		if fetched {
-			find = envoybin.Fetched
-		}
-		if arch != "" {
-			find = func(ctx context.Context, cache string, say func(string)) (string, error) {
-				return envoybin.FetchedFor(ctx, arch, cache, say)
+	cmd := &cobra.Command{
+		Use: "envoy-path", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			openMask() // of the cache that it may be the first to make
+			find := envoybin.Find
+			if fetched {
+				find = envoybin.Fetched
 			}
-		}
-		path, err := find(cmd.Context(), cacheDir(), func(s string) { fmt.Fprintln(os.Stderr, s) })
-		if err == nil {
-			fmt.Fprintln(cmd.OutOrStdout(), path)
-		}
-		return err
-	}}
+			if arch != "" {
+				find = func(ctx context.Context, cache string, say func(string)) (string, error) {
+					return envoybin.FetchedFor(ctx, arch, cache, say)
+				}
+			}
+			path, err := find(cmd.Context(), cacheDir(), func(s string) { fmt.Fprintln(os.Stderr, s) })
+			if err == nil {
+				fmt.Fprintln(cmd.OutOrStdout(), path)
+			}
+			return err
+		},
+	}
 	cmd.Flags().BoolVar(&fetched, "fetched", false, "the one in the cache, whatever else there is: for tests")
 	cmd.Flags().StringVar(&arch, "arch", "", "the one in the cache for another architecture, amd64 or arm64: for images")
 	return cmd
@@ -229,9 +249,12 @@ func envoyCommand() *cobra.Command {
 
 // getCommand asks a URL, in images that have no curl: the health check of the demo.
 func getCommand() *cobra.Command {
-	return &cobra.Command{Use: "get URL", Hidden: true, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		return httpOK(args[0])(cmd.Context())
-	}}
+	return &cobra.Command{
+		Use: "get URL", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return httpOK(args[0])(cmd.Context())
+		},
+	}
 }
 
 func httpOK(url string) func(context.Context) error {

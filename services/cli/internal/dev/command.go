@@ -25,11 +25,15 @@ func Command() *cobra.Command {
 	var o Options
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Run the whole system on this machine", Args: cobra.NoArgs,
-		Long: "PostgreSQL, NATS, the api, the xDS server, Envoy and a demo backend, the same programs as in production, on loopback.\n" +
-			"What is not there is fetched once. Ctrl-C stops everything and loses nothing; the next run finds the configuration;\n" +
+		Long: "PostgreSQL, NATS, the api, the xDS server, Envoy and a demo backend, the same programs as in production, " +
+			"on loopback.\n" +
+			"What is not there is fetched once. Ctrl-C stops everything and loses nothing; the next run finds the " +
+			"configuration;\n" +
 			"of a run that was killed, the next one stops what is left.\n" +
-			"The api takes the token in the file token of the state directory, which its user alone can read; the other commands find it.\n" +
-			"DATABASE_URL, where set, is used instead of a PostgreSQL of its own; an envoy of the pinned version on PATH, or the one that ENVOY_PATH names, instead of a fetched one.",
+			"The api takes the token in the file token of the state directory, which its user alone can read; the other " +
+			"commands find it.\n" +
+			"DATABASE_URL, where set, is used instead of a PostgreSQL of its own; an envoy of the pinned version on PATH, or " +
+			"the one that ENVOY_PATH names, instead of a fetched one.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.StateDir == "" {
 				o.StateDir = stateDir()
@@ -42,8 +46,10 @@ func Command() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.StateDir, "state-dir", "", "where everything is kept (/var/lib/marchproxy/dev for root, otherwise ~/.local/state/marchproxy)")
-	f.StringVar(&o.Cache, "cache-dir", "", "where downloads are kept (MARCHPROXY_CACHE, otherwise /var/cache/marchproxy for root and ~/.cache/marchproxy)")
+	f.StringVar(&o.StateDir, "state-dir", "", "where everything is kept (/var/lib/marchproxy/dev for root, otherwise "+
+		"~/.local/state/marchproxy)")
+	f.StringVar(&o.Cache, "cache-dir", "", "where downloads are kept (MARCHPROXY_CACHE, otherwise /var/cache/marchproxy "+
+		"for root and ~/.cache/marchproxy)")
 	f.IntVar(&o.APIPort, "api-port", defaultAPIPort, "HTTP API")
 	f.IntVar(&o.GRPCPort, "xds-grpc-port", 18000, "xDS")
 	f.IntVar(&o.HTTPPort, "xds-http-port", 19000, "POST /v1/config")

@@ -64,7 +64,8 @@ type system struct {
 
 func run(ctx context.Context, o Options, out io.Writer) error {
 	s := &system{
-		Options: o, say: func(line string) { fmt.Fprintln(out, line) }, logs: filepath.Join(o.StateDir, "log"), ownDatabase: os.Getenv("DATABASE_URL") == "",
+		Options: o, say: func(line string) { fmt.Fprintln(out, line) }, logs: filepath.Join(o.StateDir, "log"),
+		ownDatabase: os.Getenv("DATABASE_URL") == "",
 	}
 	lock, err := s.open(ctx)
 	if err != nil {
@@ -111,7 +112,8 @@ func (s *system) loadSecrets() error {
 	raw, err := os.ReadFile(path)
 	if err == nil {
 		if err := json.Unmarshal(raw, &s.secrets); err != nil {
-			return fmt.Errorf("%s cannot be read (%w); restore it, or remove %s to begin anew: what is kept there opens with these secrets only", path, err, s.StateDir)
+			return fmt.Errorf("%s cannot be read (%w); restore it, or remove %s to begin anew: what is kept there opens with "+
+				"these secrets only", path, err, s.StateDir)
 		}
 		return nil
 	}
@@ -183,8 +185,11 @@ func (s *system) plan(envoy string) error {
 	}
 	env := []string{
 		"DATABASE_URL=" + database, "NATS_URL=nats://" + local(s.NatsPort), "SECRET_KEY=" + s.secrets.SecretKey,
-		"API_ADDR=" + local(s.APIPort), "XDS_GRPC_ADDR=" + local(s.GRPCPort), "XDS_HTTP_ADDR=" + local(s.HTTPPort), "XDS_ID=" + ownID,
-		"API_FIRST_TOKEN=" + s.token, "XDS_USER_TOKEN_FILE=" + s.tokenPath(), "MARCHPROXY_DEV=true", "MARCHPROXY_DEFAULT_PORT=" + strconv.Itoa(s.ProxyPort), "MARCHPROXY_STATE_DIR=" + filepath.Join(s.StateDir, "xds"), "MARCHPROXY_WASM_DIR=" + s.wasmDir(), "LOGLEVEL=" + s.LogLevel,
+		"API_ADDR=" + local(s.APIPort), "XDS_GRPC_ADDR=" + local(s.GRPCPort), "XDS_HTTP_ADDR=" + local(s.HTTPPort),
+		"XDS_ID=" + ownID,
+		"API_FIRST_TOKEN=" + s.token, "XDS_USER_TOKEN_FILE=" + s.tokenPath(), "MARCHPROXY_DEV=true",
+		"MARCHPROXY_DEFAULT_PORT=" + strconv.Itoa(s.ProxyPort), "MARCHPROXY_STATE_DIR=" + filepath.Join(s.StateDir, "xds"),
+		"MARCHPROXY_WASM_DIR=" + s.wasmDir(), "LOGLEVEL=" + s.LogLevel,
 	}
 	if os.Getenv(endpoint.Setting) == "" { // the backends of who develops are on this machine
 		env = append(env, endpoint.Setting+"=loopback")
@@ -202,23 +207,37 @@ func (s *system) plan(envoy string) error {
 		return err
 	}
 	s.urls = map[string]string{
-		"api": "http://" + local(s.APIPort), "xds": "http://" + local(s.HTTPPort), "grpc": local(s.GRPCPort), "proxy": local(s.ProxyPort),
+		"api": "http://" + local(s.APIPort), "xds": "http://" + local(s.HTTPPort), "grpc": local(s.GRPCPort),
+		"proxy": local(s.ProxyPort),
 		"admin": "http://" + local(s.AdminPort), "backend": local(s.BackendPort),
 	}
 	s.children = append(s.children,
-		&child{name: "nats", make: s.self([]string{natsUsersSetting + "=" + users}, "nats", strconv.Itoa(s.NatsPort), filepath.Join(s.StateDir, "nats")), ready: tcpOK(local(s.NatsPort)), beside: true},
-		&child{name: "api", make: service(api, "CLUSTER_API_KEY="+s.secrets.ClusterKey, "NATS_NKEY="+seeds[pki.API]), ready: httpOK(s.urls["api"] + "/readyz")},
-		&child{name: "xds", make: service(xds, "NATS_NKEY="+seeds[pki.XDS]), ready: httpOK(s.urls["xds"] + "/readyz"), beside: true},
+		&child{name: "nats", make: s.self([]string{natsUsersSetting + "=" + users}, "nats", strconv.Itoa(s.NatsPort),
+			filepath.Join(s.StateDir, "nats")), ready: tcpOK(local(s.NatsPort)), beside: true},
+		&child{
+			name: "api", make: service(api, "CLUSTER_API_KEY="+s.secrets.ClusterKey, "NATS_NKEY="+seeds[pki.API]),
+			ready: httpOK(s.urls["api"] + "/readyz"),
+		},
+		&child{
+			name: "xds", make: service(xds, "NATS_NKEY="+seeds[pki.XDS]), ready: httpOK(s.urls["xds"] + "/readyz"),
+			beside: true,
+		},
 	)
 	if !s.NoDemo {
-		s.children = append(s.children, &child{name: "backend", make: s.self(nil, "backend", strconv.Itoa(s.BackendPort)), ready: tcpOK(local(s.BackendPort)), beside: true})
+		s.children = append(s.children, &child{
+			name: "backend", make: s.self(nil, "backend", strconv.Itoa(s.BackendPort)),
+			ready: tcpOK(local(s.BackendPort)), beside: true,
+		})
 	}
 	// Envoy keeps nothing, and takes apart what it serves before it ends, which takes long with much of it.
 	ready := httpOK(s.urls["admin"] + "/ready")
 	s.children = append(s.children, &child{name: "envoy", grace: 2 * time.Second, ready: ready, make: func() *exec.Cmd {
 		// Hot restarts, which nobody does here, need shared memory that an Envoy which is killed leaves behind.
 		c := s.withDrainTime(boot, envoyConfig)
-		args := []string{"-c", boot, "--concurrency", strconv.Itoa(s.Concurrency), "--log-level", "warning", "--disable-hot-restart"}
+		args := []string{
+			"-c", boot, "--concurrency", strconv.Itoa(s.Concurrency), "--log-level", "warning",
+			"--disable-hot-restart",
+		}
 		cmd := exec.Command(envoy, append(args, c.Flags()...)...)
 		cmd.Env = append(bootstrap.Environment(), s.mark())
 		return cmd
@@ -248,7 +267,8 @@ func (s *system) withDrainTime(path string, c bootstrap.Config) bootstrap.Config
 		err = writeBootstrap(path, c)
 	}
 	if err != nil {
-		s.say(fmt.Sprintf("Envoy is started with a drain time of %v, not with that of its gateway: %v", bootstrap.DefaultDrainTime, err))
+		s.say(fmt.Sprintf("Envoy is started with a drain time of %v, not with that of its gateway: %v",
+			bootstrap.DefaultDrainTime, err))
 	}
 	return c
 }
@@ -306,7 +326,8 @@ func (s *system) serve(ctx context.Context) error {
 
 // greet says that everything is ready, and what to do with it.
 func (s *system) greet() {
-	s.say(fmt.Sprintf("MarchProxy is ready: proxy http://localhost:%d  api %s (docs at /docs)  Envoy's admin %s", s.ProxyPort, s.urls["api"], s.urls["admin"]))
+	s.say(fmt.Sprintf("MarchProxy is ready: proxy http://localhost:%d  api %s (docs at /docs)  Envoy's admin %s",
+		s.ProxyPort, s.urls["api"], s.urls["admin"]))
 	status := os.Args[0] + " status"
 	if s.StateDir != stateDir() {
 		status = "MARCHPROXY_TOKEN_FILE=" + s.tokenPath() + " " + status
@@ -314,8 +335,10 @@ func (s *system) greet() {
 	if s.APIPort != defaultAPIPort {
 		status = "MARCHPROXY_API=" + s.urls["api"] + " " + status
 	}
-	s.say(fmt.Sprintf(`The api wants your token:  curl -H "Authorization: Bearer $(cat %s)" %s/v1/routes`, s.tokenPath(), s.urls["api"]))
-	s.say(fmt.Sprintf("Try:  curl http://localhost:%d/   ·   %s   ·   Ctrl-C stops, and the next run finds what you leave", s.ProxyPort, status))
+	s.say(fmt.Sprintf(`The api wants your token:  curl -H "Authorization: Bearer $(cat %s)" %s/v1/routes`, s.tokenPath(),
+		s.urls["api"]))
+	s.say(fmt.Sprintf("Try:  curl http://localhost:%d/   ·   %s   ·   Ctrl-C stops, and the next run finds what you leave",
+		s.ProxyPort, status))
 }
 
 func (s *system) write() {

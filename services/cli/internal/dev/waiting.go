@@ -34,7 +34,8 @@ func (s *system) envoyWaits(ctx context.Context, log func() []byte) string {
 		}
 		return fmt.Sprintf("%s\n  Envoy's key is ClusterKey in %s; the gateway default takes the api_keys %s instead.\n"+
 			"  This takes them away, so that Envoy's is taken again:\n"+
-			"    curl -X PATCH %s -H \"Authorization: Bearer $(cat %s)\" -H 'Content-Type: application/merge-patch+json' -d '{\"spec\":{\"api_keys\":null}}'",
+			"    curl -X PATCH %s -H \"Authorization: Bearer $(cat %s)\" -H 'Content-Type: application/merge-patch+json' -d "+
+			"'{\"spec\":{\"api_keys\":null}}'",
 			reason, filepath.Join(s.StateDir, "secrets.json"), names, gateway, s.tokenPath())
 	case envoyadmin.NoListeners:
 		return reason + "; " + gateway + " shows it"
@@ -46,8 +47,8 @@ func (s *system) envoyWaits(ctx context.Context, log func() []byte) string {
 // busyEvery is how often it is looked who is busy for longer than a moment.
 const busyEvery = 5 * time.Second
 
-// tellBusy says, until the context ends, what the system is busy with where that takes long: a start with much data, or a
-// large apply.
+// tellBusy says, until the context ends, what the system is busy with where that takes long: a start with much data, or
+// a large apply.
 func (s *system) tellBusy(ctx context.Context) {
 	tick := time.NewTicker(busyEvery)
 	defer tick.Stop()

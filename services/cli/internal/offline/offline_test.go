@@ -25,8 +25,8 @@ const (
 	route = "kind: Route\nname: r\nspec: {hosts: [a.example.com], backends: [{service: web}]}\n---\n"
 )
 
-// TestCheck: everything that is wrong is found at once, each where it stands, and nothing that is right. What one mistake
-// entails is not said a second time.
+// TestCheck: everything that is wrong is found at once, each where it stands, and nothing that is right. What one
+// mistake entails is not said a second time.
 func TestCheck(t *testing.T) {
 	for name, c := range map[string]struct {
 		files   string
@@ -37,27 +37,54 @@ func TestCheck(t *testing.T) {
 		"all is well":    {web + route, false, nil},
 		"in other order": {route + web, false, nil},
 		"two mistakes of one and one of another": {
-			"kind: Service\nname: s\nspec: {endpoints: [{host: '', port: 70000}]}\n---\nkind: Route\nname: Upper\nspec: {direct_response: {status: 200}}\n",
-			false, []string{ // an empty host breaks two rules
-				"Service/s $.spec.endpoints[0].host", "Service/s $.spec.endpoints[0].host", "Service/s $.spec.endpoints[0].port", "Route/Upper $.name",
+			"kind: Service\nname: s\nspec: {endpoints: [{host: '', port: 70000}]}\n---\nkind: Route\nname: Upper\nspec: " +
+				"{direct_response: {status: 200}}\n",
+			false,
+			[]string{ // an empty host breaks two rules
+				"Service/s $.spec.endpoints[0].host", "Service/s $.spec.endpoints[0].host", "Service/s $.spec.endpoints[0].port",
+				"Route/Upper $.name",
 			},
 		},
-		"an unknown kind":                                       {"kind: Rout\nname: r\nspec: {}\n---\n" + web, false, []string{"Rout/r $.kind"}},
-		"an unknown field":                                      {"kind: Service\nname: s\nspec: {endpoint: []}\n", false, []string{"Service/s $.spec.endpoint"}},
-		"labels that nobody could select by":                    {"kind: Service\nname: s\nlabels: {'': x}\nspec: {endpoints: [{host: 127.0.0.1, port: 1}]}\n", false, []string{"Service/s $.labels"}},
-		"a service that is nowhere":                             {route, false, []string{"Route/r $.spec.backends[0].service"}},
-		"a part refers to what is elsewhere":                    {route, true, nil},
-		"a part with a mistake of its own":                      {strings.Replace(route, "a.example.com", "not a host", 1), true, []string{"Route/r $.spec.hosts[0]"}},
-		"what refers to something mistaken":                     {strings.Replace(web, "8080", "70000", 1) + route, false, []string{"Service/web $.spec.endpoints[0].port"}},
-		"two routes for the same requests, which both are told": {web + route + strings.Replace(route, "name: r\n", "name: r2\n", 1), false, []string{"Route/r $.spec.hosts[0]", "Route/r2 $.spec.hosts[0]"}},
-		"a listener that the gateway has not":                   {web + strings.Replace(route, "hosts:", "listeners: [https], hosts:", 1), false, []string{"Route/r $.spec.listeners[0]"}},
-		"the same in a part":                                    {web + strings.Replace(route, "hosts:", "listeners: [https], hosts:", 1), true, nil},
-		"the default's listener, assumed":                       {web + strings.Replace(route, "hosts:", "listeners: [http], hosts:", 1), false, nil},
-		"the default without it": {
-			"kind: Gateway\nname: default\nspec: {listeners: [{name: web, port: 8080}]}\n---\n" + web + strings.Replace(route, "hosts:", "listeners: [http], hosts:", 1),
-			true, []string{"Route/r $.spec.listeners[0]"},
+		"an unknown kind": {
+			"kind: Rout\nname: r\nspec: {}\n---\n" + web, false,
+			[]string{"Rout/r $.kind"},
 		},
-		"what Envoy alone would refuse": {"kind: Route\nname: r\nspec: {path: {regex: '/(?=a)'}, direct_response: {status: 200}}\n", false, []string{"Route/r $.spec.path.regex"}},
+		"an unknown field": {
+			"kind: Service\nname: s\nspec: {endpoint: []}\n", false,
+			[]string{"Service/s $.spec.endpoint"},
+		},
+		"labels that nobody could select by": {"kind: Service\nname: s\nlabels: {'': x}\nspec: " +
+			"{endpoints: [{host: 127.0.0.1, port: 1}]}\n", false, []string{"Service/s $.labels"}},
+		"a service that is nowhere": {
+			route, false,
+			[]string{"Route/r $.spec.backends[0].service"},
+		},
+		"a part refers to what is elsewhere": {route, true, nil},
+		"a part with a mistake of its own": {
+			strings.Replace(route, "a.example.com", "not a host", 1),
+			true,
+			[]string{"Route/r $.spec.hosts[0]"},
+		},
+		"what refers to something mistaken": {
+			strings.Replace(web, "8080", "70000", 1) + route, false,
+			[]string{"Service/web $.spec.endpoints[0].port"},
+		},
+		"two routes for the same requests, which both are told": {web + route + strings.Replace(route, "name: r\n",
+			"name: r2\n", 1), false, []string{"Route/r $.spec.hosts[0]", "Route/r2 $.spec.hosts[0]"}},
+		"a listener that the gateway has not": {web + strings.Replace(route, "hosts:",
+			"listeners: [https], hosts:", 1), false, []string{"Route/r $.spec.listeners[0]"}},
+		"the same in a part": {web + strings.Replace(route, "hosts:",
+			"listeners: [https], hosts:", 1), true, nil},
+		"the default's listener, assumed": {web + strings.Replace(route, "hosts:",
+			"listeners: [http], hosts:", 1), false, nil},
+		"the default without it": {
+			"kind: Gateway\nname: default\nspec: {listeners: [{name: web, port: 8080}]}\n---\n" + web + strings.Replace(route,
+				"hosts:", "listeners: [http], hosts:", 1),
+			true,
+			[]string{"Route/r $.spec.listeners[0]"},
+		},
+		"what Envoy alone would refuse": {"kind: Route\nname: r\nspec: {path: {regex: '/(?=a)'}, direct_response: {status: " +
+			"200}}\n", false, []string{"Route/r $.spec.path.regex"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string

@@ -50,7 +50,8 @@ func (p *PKI) Issue(i Issued) (dir string, err error) {
 		return "", err
 	}
 	if !partName.MatchString(i.Name) {
-		return "", fmt.Errorf("%q is no name: letters, digits, _ and -, at most 63; give the part's XDS_ID or AGENT_ID", i.Name)
+		return "", fmt.Errorf("%q is no name: letters, digits, _ and -, at most 63; give the part's XDS_ID or AGENT_ID",
+			i.Name)
 	}
 	if len(i.Hosts) == 0 && slices.Contains([]string{API, XDS, NATS, Postgres}, i.Role) {
 		return "", fmt.Errorf("a %s is connected to: say by which names and addresses with --host", i.Role)
@@ -114,7 +115,10 @@ func (p *PKI) sign(dir string, i *Issued) error {
 		return err
 	}
 	t := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{Organization: []string{"MarchProxy"}, OrganizationalUnit: []string{i.Role}, CommonName: i.Name},
+		SerialNumber: serial(), Subject: pkix.Name{
+			Organization: []string{"MarchProxy"}, OrganizationalUnit: []string{i.Role},
+			CommonName: i.Name,
+		},
 		NotBefore: p.now().Add(-time.Hour), NotAfter: p.now().AddDate(0, 0, i.Days),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}

@@ -54,7 +54,8 @@ func TestAgain(t *testing.T) {
 		t.Errorf("a second time makes %+v", again)
 	}
 	old := certificate(t, dir, "api-api-1")
-	if later := initialise(t, dir, nil, false, now.Add(61*24*time.Hour)); len(later.Certificates) != 12 || len(later.New) != 0 {
+	if later := initialise(t, dir, nil, false, now.Add(61*24*time.Hour)); len(later.Certificates) != 12 ||
+		len(later.New) != 0 {
 		t.Errorf("29 days before the end %+v is made", later)
 	}
 	c := certificate(t, dir, "api-api-1")
@@ -69,14 +70,15 @@ func TestAgain(t *testing.T) {
 	if now, err := os.ReadFile(filepath.Join(dir, "secret-key")); err != nil || string(now) != string(key) {
 		t.Errorf("the secret key is another one: %v", err)
 	}
-	if more := initialise(t, dir, []string{"other.example.com"}, false, now); !slices.Contains(more.Certificates, "api-1") ||
+	if more := initialise(t, dir, []string{"other.example.com"}, false,
+		now); !slices.Contains(more.Certificates, "api-1") ||
 		!slices.Contains(certificate(t, dir, "xds-xds-2").DNSNames, "other.example.com") {
 		t.Errorf("a new name made the certificates of %v", more.Certificates)
 	}
 }
 
-// TestOwners: each file is its container's user's, nobody else reads it, and what is the authority's belongs to whoever has
-// the directory.
+// TestOwners: each file is its container's user's, nobody else reads it, and what is the authority's belongs to whoever
+// has the directory.
 func TestOwners(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root, as docker compose run --rm init has it")

@@ -1,5 +1,5 @@
-// Command marchproxy-discover finds the services of a site, in a Docker engine, Nomad, Consul or DNS, and has the api route
-// to them. With the argument docker-filter it is what stands between a Docker engine and the program itself.
+// Command marchproxy-discover finds the services of a site, in a Docker engine, Nomad, Consul or DNS, and has the api
+// route to them. With the argument docker-filter it is what stands between a Docker engine and the program itself.
 package main
 
 import (
@@ -28,5 +28,6 @@ func run(args []string) error {
 	case len(args) == 1 && args[0] == "docker-filter":
 		return server.Filter(ctx, os.LookupEnv)
 	}
-	return fmt.Errorf("%q is not known; without arguments it discovers, and with docker-filter it passes on what that needs of a Docker engine", args)
+	return fmt.Errorf("%q is not known; without arguments it discovers, and with docker-filter it passes on what that "+
+		"needs of a Docker engine", args)
 }

@@ -1,5 +1,5 @@
-// Package catalog asks HTTP catalogs that hold a question back until something has changed (blocking queries), as Nomad's and
-// Consul's do, and makes labels of their tags.
+// Package catalog asks HTTP catalogs that hold a question back until something has changed (blocking queries), as
+// Nomad's and Consul's do, and makes labels of their tags.
 package catalog
 
 import (
@@ -23,9 +23,11 @@ type Client struct {
 	Wait time.Duration
 }
 
-// Get asks for a path, until its index is above one; 0 for at once. It returns the index to ask with next time: 1 at the
-// least, and 0 where it has gone back, as after a restore.
-func (c *Client) Get(ctx context.Context, path string, query url.Values, index uint64, into any) (next uint64, err error) {
+// Get asks for a path, until its index is above one; 0 for at once. It returns the index to ask with next time: 1 at
+// the least, and 0 where it has gone back, as after a restore.
+func (c *Client) Get(
+	ctx context.Context, path string, query url.Values, index uint64, into any,
+) (next uint64, err error) {
 	wait := c.Wait
 	if wait == 0 {
 		wait = time.Minute
@@ -54,7 +56,8 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values, index u
 		return 0, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("GET %s is answered with %s %s", path, resp.Status, strings.TrimSpace(string(raw[:min(len(raw), 300)])))
+		return 0, fmt.Errorf("GET %s is answered with %s %s", path, resp.Status,
+			strings.TrimSpace(string(raw[:min(len(raw), 300)])))
 	}
 	// One that has no leader, or has lost it, may know nothing of what there is.
 	for name, values := range resp.Header {
@@ -75,8 +78,8 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values, index u
 	return next, nil
 }
 
-// Labels makes labels of tags: marchproxy.enable, and marchproxy.routes.web.hosts=a.example.com. One that is only a name is
-// true.
+// Labels makes labels of tags: marchproxy.enable, and marchproxy.routes.web.hosts=a.example.com. One that is only a
+// name is true.
 func Labels(tags []string) map[string]string {
 	out := map[string]string{}
 	for _, t := range tags {

@@ -39,7 +39,10 @@ func New(opt Options) *Consul {
 	if !strings.Contains(opt.Address, "://") {
 		opt.Address = "http://" + opt.Address
 	}
-	return &Consul{opt, catalog.Client{Address: opt.Address, Header: "X-Consul-Token", Token: opt.Token, IndexHeader: "X-Consul-Index", Wait: opt.Wait}}
+	return &Consul{opt, catalog.Client{
+		Address: opt.Address, Header: "X-Consul-Token", Token: opt.Token,
+		IndexHeader: "X-Consul-Index", Wait: opt.Wait,
+	}}
 }
 
 // Name implements [source.Source].
@@ -59,8 +62,8 @@ type entry struct {
 	Checks []struct{ CheckID, Status string }
 }
 
-// passes says whether an instance takes requests, and drains whether somebody has put it, or its node, into maintenance:
-// it finishes what it has.
+// passes says whether an instance takes requests, and drains whether somebody has put it, or its node, into
+// maintenance: it finishes what it has.
 func (e entry) passes() (takes, drains bool) {
 	takes = true
 	for _, c := range e.Checks {
@@ -83,7 +86,9 @@ type answer struct {
 
 // Run implements [source.Source].
 func (c *Consul) Run(ctx context.Context, found func([]source.Workload), health func(error)) error {
-	source.Retry(ctx, 5*time.Second, func(ctx context.Context) error { return c.follow(ctx, found, health) }, func(err error) {
+	source.Retry(ctx, 5*time.Second, func(ctx context.Context) error {
+		return c.follow(ctx, found, health)
+	}, func(err error) {
 		health(err)
 		c.opt.Log.Warn("Consul cannot be followed; what it had is kept", zap.String("consul", c.opt.Address), zap.Error(err))
 	})
@@ -192,8 +197,9 @@ func workload(name string, all []entry) source.Workload {
 			continue
 		}
 		x := source.Endpoint{
-			Host: cmp.Or(e.Service.Address, e.Node.Address), Port: e.Service.Port, Weight: cmp.Or(s.Weight, e.Service.Weights.Passing),
-			Zone: cmp.Or(s.Zone, e.Node.Datacenter), Cloud: s.Cloud, State: source.Ready,
+			Host: cmp.Or(e.Service.Address, e.Node.Address), Port: e.Service.Port,
+			Weight: cmp.Or(s.Weight, e.Service.Weights.Passing),
+			Zone:   cmp.Or(s.Zone, e.Node.Datacenter), Cloud: s.Cloud, State: source.Ready,
 		}
 		if drains {
 			x.State = source.Draining

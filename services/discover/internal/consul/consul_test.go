@@ -13,8 +13,8 @@ import (
 	"github.com/marchproxy/marchproxy/services/discover/internal/source"
 )
 
-// recorded answers as Consul does, in the forms of its API's documentation: no server of it can be had here. A question with
-// an index waits for the next one.
+// recorded answers as Consul does, in the forms of its API's documentation: no server of it can be had here. A question
+// with an index waits for the next one.
 type recorded struct {
 	mu      sync.Mutex
 	index   int
@@ -60,8 +60,10 @@ const one = `{"Node":{"Address":"10.1.0.%[1]d","Datacenter":"dc1"},"Service":{"I
 // TestConsul: instances whose checks pass are endpoints, those in maintenance drain, and what is critical is left out.
 func TestConsul(t *testing.T) {
 	api := &recorded{index: 3, changed: make(chan struct{}), answers: map[string]string{
-		"/v1/catalog/services":   `{"consul":[],"web":["marchproxy.enable=true","marchproxy.routes.0.hosts=web.example.com"]}`,
-		"/v1/health/service/web": "[" + fmt.Sprintf(one, 1, "10.0.0.1", "http", "passing") + "," + fmt.Sprintf(one, 2, "", "http", "warning") + "]",
+		"/v1/catalog/services": `{"consul":[],"web":["marchproxy.enable=true",` +
+			`"marchproxy.routes.0.hosts=web.example.com"]}`,
+		"/v1/health/service/web": "[" + fmt.Sprintf(one, 1, "10.0.0.1", "http", "passing") + "," +
+			fmt.Sprintf(one, 2, "", "http", "warning") + "]",
 	}}
 	server := httptest.NewServer(api)
 	defer server.Close()
@@ -88,7 +90,8 @@ func TestConsul(t *testing.T) {
 		}
 	}
 	until("web web.example.com 10.0.0.1:8080*1 ready 10.1.0.2:8080*2 ready")
-	api.set("/v1/health/service/web", "["+fmt.Sprintf(one, 1, "10.0.0.1", "http", "critical")+","+fmt.Sprintf(one, 2, "", "_node_maintenance", "critical")+"]")
+	api.set("/v1/health/service/web", "["+fmt.Sprintf(one, 1, "10.0.0.1", "http", "critical")+","+fmt.Sprintf(one, 2, "",
+		"_node_maintenance", "critical")+"]")
 	until("web web.example.com 10.1.0.2:8080*2 draining")
 	api.set("/v1/catalog/services", `{"consul":[]}`)
 	until("")

@@ -146,7 +146,8 @@ func (d *Docker) endpoint(c Container) (*source.Endpoint, error) {
 	case d.opt.Address != "":
 		e.Host, e.Port = d.opt.Address, c.published(port)
 		if e.Port == 0 {
-			return nil, fmt.Errorf("port %d is not published, and Envoys reach this engine's containers by %s (DISCOVER_ADDRESS)", port, d.opt.Address)
+			return nil, fmt.Errorf("port %d is not published, and Envoys reach this engine's containers by %s "+
+				"(DISCOVER_ADDRESS)", port, d.opt.Address)
 		}
 	default:
 		if e.Host, err = c.address(s.Network); err != nil {

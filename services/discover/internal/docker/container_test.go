@@ -21,7 +21,8 @@ func container(t *testing.T, id, more string) Container {
 	var c Container
 	if err := json.Unmarshal([]byte(`{"Id":"`+id+`","Names":["/shop-web-`+id+`"],"State":"running","Status":"Up 5 seconds",
 		"Ports":[{"PrivatePort":80,"Type":"tcp"}],"NetworkSettings":{"Networks":{"shop_default":{"IPAddress":"172.18.0.2"}}},
-		"Labels":{"marchproxy.enable":"true","com.docker.compose.project":"shop","com.docker.compose.service":"web"}}`), &c); err != nil {
+		"Labels":{"marchproxy.enable":"true","com.docker.compose.project":"shop","com.docker.compose.service":"web"}}`),
+		&c); err != nil {
 		t.Fatal(err)
 	}
 	if more != "" {
@@ -37,7 +38,8 @@ func container(t *testing.T, id, more string) Container {
 
 // TestEndpoints: which containers take requests, and where.
 func TestEndpoints(t *testing.T) {
-	const networks = `{"NetworkSettings":{"Networks":{"shop_default":{"IPAddress":"172.18.0.2"},"front":{"IPAddress":"172.19.0.2"}}}`
+	const networks = `{"NetworkSettings":{"Networks":{"shop_default":{"IPAddress":"172.18.0.2"},` +
+		`"front":{"IPAddress":"172.19.0.2"}}}`
 	for name, c := range map[string]struct{ more, address, want string }{
 		"an ordinary one":           {"", "", "172.18.0.2:80 ready"},
 		"one that has ended":        {`{"State":"exited"}`, "", ""},
@@ -47,21 +49,40 @@ func TestEndpoints(t *testing.T) {
 		"a healthy one":             {`{"Status":"Up 1 minute (healthy)"}`, "", "172.18.0.2:80 ready"},
 		"the same from 1.52 on":     {`{"Status":"Up 1 minute","Health":{"Status":"unhealthy"}}`, "", ""},
 		"without checks, from 1.52": {`{"Health":{"Status":"none"}}`, "", "172.18.0.2:80 ready"},
-		"two ports":                 {`{"Ports":[{"PrivatePort":80,"Type":"tcp"},{"PrivatePort":81,"Type":"tcp"}]}`, "", "exposes several ports (80, 81); say marchproxy.port"},
-		"a port twice":              {`{"Ports":[{"PrivatePort":80,"PublicPort":8080,"Type":"tcp"},{"PrivatePort":80,"PublicPort":8080,"Type":"tcp"}]}`, "", "172.18.0.2:80 ready"},
-		"no port":                   {`{"Ports":[{"PrivatePort":53,"Type":"udp"}]}`, "", "exposes no port; say marchproxy.port"},
-		"a port by a label":         {`{"Ports":[],"Labels":{"marchproxy.enable":"true","marchproxy.port":"9000"}}`, "", "172.18.0.2:9000 ready"},
-		"two networks":              {networks + `}`, "", "is in several networks (front, shop_default); say marchproxy.network"},
+		"two ports": {
+			`{"Ports":[{"PrivatePort":80,"Type":"tcp"},{"PrivatePort":81,"Type":"tcp"}]}`, "",
+			"exposes several ports (80, 81); say marchproxy.port",
+		},
+		"a port twice": {`{"Ports":[{"PrivatePort":80,"PublicPort":8080,"Type":"tcp"},{"PrivatePort":80,` +
+			`"PublicPort":8080,"Type":"tcp"}]}`, "", "172.18.0.2:80 ready"},
+		"no port": {
+			`{"Ports":[{"PrivatePort":53,"Type":"udp"}]}`, "",
+			"exposes no port; say marchproxy.port",
+		},
+		"a port by a label": {
+			`{"Ports":[],"Labels":{"marchproxy.enable":"true","marchproxy.port":"9000"}}`, "",
+			"172.18.0.2:9000 ready",
+		},
+		"two networks": {networks + `}`, "", "is in several networks (front, shop_default); say " +
+			"marchproxy.network"},
 		"a network by a label": {
-			networks + `,"Labels":{"marchproxy.enable":"true","com.docker.compose.project":"shop","marchproxy.network":"default"}}`, "", "172.18.0.2:80 ready",
+			networks + `,"Labels":{"marchproxy.enable":"true","com.docker.compose.project":"shop",` +
+				`"marchproxy.network":"default"}}`, "", "172.18.0.2:80 ready",
 		},
 		"another network": {
-			networks + `,"Labels":{"marchproxy.enable":"true","marchproxy.network":"back"}}`, "", `has no address in network "back"; it has one in front, shop_default`,
+			networks + `,"Labels":{"marchproxy.enable":"true","marchproxy.network":"back"}}`, "",
+			`has no address in network "back"; it has one in front, shop_default`,
 		},
-		"the host's network":                {`{"HostConfig":{"NetworkMode":"host"}}`, "", "say by which address Envoys reach it (DISCOVER_ADDRESS)"},
+		"the host's network": {
+			`{"HostConfig":{"NetworkMode":"host"}}`, "",
+			"say by which address Envoys reach it (DISCOVER_ADDRESS)",
+		},
 		"the host's network and an address": {`{"HostConfig":{"NetworkMode":"host"}}`, "192.0.2.1", "192.0.2.1:80 ready"},
-		"a published port":                  {`{"Ports":[{"PrivatePort":80,"PublicPort":32768,"Type":"tcp"}]}`, "192.0.2.1", "192.0.2.1:32768 ready"},
-		"one that is not published":         {"", "192.0.2.1", "port 80 is not published"},
+		"a published port": {
+			`{"Ports":[{"PrivatePort":80,"PublicPort":32768,"Type":"tcp"}]}`, "192.0.2.1",
+			"192.0.2.1:32768 ready",
+		},
+		"one that is not published": {"", "192.0.2.1", "port 80 is not published"},
 	} {
 		d := &Docker{opt: Options{Address: c.address}, killed: map[string]time.Time{}}
 		x := container(t, "1", c.more)
@@ -78,24 +99,29 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-// TestWorkloads: the containers of a compose service are one workload, whose newest says what is wanted; one that was told
-// to end drains; what nobody asked for, and one-off containers, are left alone.
+// TestWorkloads: the containers of a compose service are one workload, whose newest says what is wanted; one that was
+// told to end drains; what nobody asked for, and one-off containers, are left alone.
 func TestWorkloads(t *testing.T) {
-	d := &Docker{opt: Options{Patience: time.Second}, killed: map[string]time.Time{"1": time.Now(), "gone": time.Now().Add(-time.Minute)}}
+	d := &Docker{opt: Options{Patience: time.Second}, killed: map[string]time.Time{
+		"1":    time.Now(),
+		"gone": time.Now().Add(-time.Minute),
+	}}
 	old := container(t, "1", `{"Created":1}`)
 	now := container(t, "2", `{"Created":2,"NetworkSettings":{"Networks":{"shop_default":{"IPAddress":"172.18.0.3"}}},
 		"Labels":{"marchproxy.enable":"true","marchproxy.name":"new","com.docker.compose.project":"shop","com.docker.compose.service":"web"}}`)
 	all := d.workloads([]Container{
 		old, now,
 		container(t, "3", `{"Labels":{"com.docker.compose.project":"shop","com.docker.compose.service":"db"}}`),
-		container(t, "4", `{"Labels":{"marchproxy.enable":"true","com.docker.compose.project":"shop","com.docker.compose.service":"web","com.docker.compose.oneoff":"True"}}`),
+		container(t, "4", `{"Labels":{"marchproxy.enable":"true","com.docker.compose.project":"shop",`+
+			`"com.docker.compose.service":"web","com.docker.compose.oneoff":"True"}}`),
 		container(t, "5", `{"Names":["/alone"],"State":"exited","Labels":{"marchproxy.enable":"true"}}`),
 	}, time.Now())
 	if len(all) != 2 || all[0].Key != "alone" || len(all[0].Endpoints) != 0 || all[1].Key != "shop/web" {
 		t.Fatalf("%+v", all)
 	}
 	web := all[1]
-	if web.Labels["marchproxy.name"] != "new" || len(web.Endpoints) != 2 || web.Endpoints[0].State != source.Draining || web.Endpoints[1].State != source.Ready {
+	if web.Labels["marchproxy.name"] != "new" || len(web.Endpoints) != 2 || web.Endpoints[0].State != source.Draining ||
+		web.Endpoints[1].State != source.Ready {
 		t.Errorf("%+v", web)
 	}
 	if len(d.killed) != 1 {
@@ -134,7 +160,9 @@ func TestEvents(t *testing.T) {
 
 // TestFilter: what is passed on are exact paths, read only.
 func TestFilter(t *testing.T) {
-	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.URL.Path) }))
+	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.URL.Path)
+	}))
 	defer engine.Close()
 	h, err := Filter(strings.Replace(engine.URL, "http://", "tcp://", 1))
 	if err != nil {
@@ -195,7 +223,8 @@ func TestFollow(t *testing.T) {
 	defer engine.Close()
 	defer close(hangs)
 	d, err := New(Options{
-		Host: strings.Replace(engine.URL, "http://", "tcp://", 1), Relist: 20 * time.Millisecond, Patience: time.Second, Log: zap.NewNop(),
+		Host: strings.Replace(engine.URL, "http://", "tcp://", 1), Relist: 20 * time.Millisecond, Patience: time.Second,
+		Log: zap.NewNop(),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,9 +1,9 @@
 // Package docker finds containers by their labels. It asks a Docker engine for two things, over HTTP: the list of
 // containers and the stream of events. The engine's own client would bring some eighty packages for these.
 //
-// What is known of a container is always a whole list's, read when the connection is new, after each event, and every half
-// minute in case an event was lost. One thing no list tells: that a container was sent the signal to end. It drains from
-// then on, some seconds before it is gone.
+// What is known of a container is always a whole list's, read when the connection is new, after each event, and every
+// half minute in case an event was lost. One thing no list tells: that a container was sent the signal to end. It
+// drains from then on, some seconds before it is gone.
 package docker
 
 import (
@@ -32,7 +32,8 @@ type Options struct {
 	// Address is the one by which Envoys reach the ports that this engine publishes; "" where they are in the containers'
 	// networks.
 	Address string
-	// Relist is how often everything is read again, 30 s where 0; Patience how long the engine may take for an answer, 10 s.
+	// Relist is how often everything is read again, 30 s where 0; Patience how long the engine may take for an answer, 10
+	// s.
 	Relist, Patience time.Duration
 	Log              *zap.Logger
 }
@@ -71,7 +72,10 @@ func dial(host string, patience time.Duration) (base string, c *http.Client, err
 		return "", nil, fmt.Errorf("%q is no address of a Docker engine such as unix:///var/run/docker.sock: %w", host, err)
 	}
 	dialer := &net.Dialer{Timeout: patience}
-	t := &http.Transport{ResponseHeaderTimeout: patience, MaxIdleConns: 4, IdleConnTimeout: time.Minute, DisableCompression: true}
+	t := &http.Transport{
+		ResponseHeaderTimeout: patience, MaxIdleConns: 4, IdleConnTimeout: time.Minute,
+		DisableCompression: true,
+	}
 	switch {
 	case u.Scheme == "unix" && u.Path != "":
 		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -82,7 +86,8 @@ func dial(host string, patience time.Duration) (base string, c *http.Client, err
 		t.DialContext = dialer.DialContext
 		return "http://" + u.Host, &http.Client{Transport: t}, nil
 	}
-	return "", nil, fmt.Errorf("%q is no address of a Docker engine such as unix:///var/run/docker.sock or tcp://host:2375", host)
+	return "", nil, fmt.Errorf("%q is no address of a Docker engine such as unix:///var/run/docker.sock or "+
+		"tcp://host:2375", host)
 }
 
 // Name implements [source.Source].
@@ -90,9 +95,12 @@ func (d *Docker) Name() string { return "docker" }
 
 // Run implements [source.Source].
 func (d *Docker) Run(ctx context.Context, found func([]source.Workload), health func(error)) error {
-	source.Retry(ctx, 2*time.Second, func(ctx context.Context) error { return d.follow(ctx, found, health) }, func(err error) {
+	source.Retry(ctx, 2*time.Second, func(ctx context.Context) error {
+		return d.follow(ctx, found, health)
+	}, func(err error) {
 		health(err)
-		d.opt.Log.Warn("the Docker engine cannot be followed; what it had is kept", zap.String("docker", d.opt.Host), zap.Error(err))
+		d.opt.Log.Warn("the Docker engine cannot be followed; what it had is kept", zap.String("docker", d.opt.Host),
+			zap.Error(err))
 	})
 	return nil
 }
@@ -142,8 +150,8 @@ func (d *Docker) follow(ctx context.Context, found func([]source.Workload), heal
 	}
 }
 
-// forget lets those drain no more that were told to end before a time and are still there: some programs take SIGTERM for
-// something else. A list that has them no more forgets them as well.
+// forget lets those drain no more that were told to end before a time and are still there: some programs take SIGTERM
+// for something else. A list that has them no more forgets them as well.
 func (d *Docker) forget(before time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -224,7 +232,8 @@ func (d *Docker) events(stream io.Reader, changed chan<- struct{}) error {
 			d.mu.Lock()
 			delete(d.killed, e.Actor.ID)
 			d.mu.Unlock()
-		case e.Type == "container" && strings.HasPrefix(action, "exec_"), action == "top", action == "attach", action == "resize":
+		case e.Type == "container" && strings.HasPrefix(action, "exec_"), action == "top", action == "attach",
+			action == "resize":
 			continue // health checks are an exec each
 		}
 		select {

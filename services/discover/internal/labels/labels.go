@@ -37,7 +37,8 @@ type Settings struct {
 	// Name, Network, Zone and Cloud are "" and Port and Weight 0 where nothing is said.
 	Name, Network, Zone, Cloud string
 	Port, Weight               uint32
-	// Service and Routes are specs in JSON, without what a service's name is needed for; Routes by their names in the labels.
+	// Service and Routes are specs in JSON, without what a service's name is needed for; Routes by their names in the
+	// labels.
 	Service json.RawMessage
 	Routes  map[string]json.RawMessage
 	// Bad are the routes that cannot be made of their labels; they stay what they were.
@@ -109,7 +110,8 @@ func Read(all map[string]string) Settings {
 				out.Bad[route] = true
 			}
 		default:
-			fail(label, "is not known; there are marchproxy.enable, name, port, network, weight, zone, cloud, service.FIELD and routes.NAME.FIELD")
+			fail(label, "is not known; there are marchproxy.enable, name, port, network, weight, zone, cloud, service.FIELD "+
+				"and routes.NAME.FIELD")
 		}
 	}
 	out.Service = service.json()
@@ -208,7 +210,8 @@ func (f fields) set(d protoreflect.MessageDescriptor, path []string, value strin
 			if strings.HasPrefix(value, "{") {
 				return f.raw(path[0], value)
 			}
-			return fmt.Errorf("%s has fields of its own (%s); write %s.FIELD, or JSON in braces", path[0], names(fd.Message()), path[0])
+			return fmt.Errorf("%s has fields of its own (%s); write %s.FIELD, or JSON in braces", path[0],
+				names(fd.Message()), path[0])
 		}
 		v, err := scalar(fd, value)
 		f[path[0]] = v

@@ -10,7 +10,8 @@ import (
 
 const traefik = "traefik."
 
-// FromTraefik adds our labels for those of Traefik that say something which we have, too. Ours count where both are there.
+// FromTraefik adds our labels for those of Traefik that say something which we have, too. Ours count where both are
+// there.
 //
 //	traefik.enable, traefik.docker.network
 //	traefik.http.routers.NAME.rule          Host, Path, PathPrefix, Method, Header and Query, with && and ||

@@ -1,7 +1,8 @@
 // Package nomad finds services of Nomad's own catalog (provider = "nomad"). Their tags are the labels.
 //
-// A registration says nothing of health: Nomad takes one out when its allocation ends or its checks ask for a restart. While
-// an allocation stops, its registration goes before its task is told to end (shutdown_delay), which is what drains it.
+// A registration says nothing of health: Nomad takes one out when its allocation ends or its checks ask for a restart.
+// While an allocation stops, its registration goes before its task is told to end (shutdown_delay), which is what
+// drains it.
 package nomad
 
 import (
@@ -40,7 +41,10 @@ var _ source.Source = (*Nomad)(nil)
 
 // New makes one; nobody is asked yet.
 func New(opt Options) *Nomad {
-	return &Nomad{opt, catalog.Client{Address: opt.Address, Header: "X-Nomad-Token", Token: opt.Token, IndexHeader: "X-Nomad-Index", Wait: opt.Wait}}
+	return &Nomad{opt, catalog.Client{
+		Address: opt.Address, Header: "X-Nomad-Token", Token: opt.Token,
+		IndexHeader: "X-Nomad-Index", Wait: opt.Wait,
+	}}
 }
 
 // Name implements [source.Source].
@@ -89,8 +93,8 @@ func (n *Nomad) Run(ctx context.Context, found func([]source.Workload), health f
 	return nil
 }
 
-// read reads the registrations of the services whose tags ask for it, a few at a time. All of them, or an error: part of a
-// list would take away what is there.
+// read reads the registrations of the services whose tags ask for it, a few at a time. All of them, or an error: part
+// of a list would take away what is there.
 func (n *Nomad) read(ctx context.Context, list []listed) ([]source.Workload, error) {
 	var mu sync.Mutex
 	var failed error
@@ -106,7 +110,8 @@ func (n *Nomad) read(ctx context.Context, list []listed) ([]source.Workload, err
 			asking.Go(func() {
 				defer func() { <-turns }()
 				var all []registration
-				_, err := n.api.Get(ctx, "/v1/service/"+url.PathEscape(s.ServiceName), url.Values{"namespace": {ns.Namespace}}, 0, &all)
+				_, err := n.api.Get(ctx, "/v1/service/"+url.PathEscape(s.ServiceName), url.Values{"namespace": {ns.Namespace}},
+					0, &all)
 				mu.Lock()
 				defer mu.Unlock()
 				if err != nil {
@@ -137,7 +142,10 @@ func workload(namespace, name string, tags []string, all []registration) source.
 	at := map[source.Endpoint]bool{}
 	for _, r := range all {
 		s := labels.Read(catalog.Labels(r.Tags))
-		e := source.Endpoint{Host: r.Address, Port: r.Port, Weight: s.Weight, Zone: cmp.Or(s.Zone, r.Datacenter), Cloud: s.Cloud, State: source.Ready}
+		e := source.Endpoint{
+			Host: r.Address, Port: r.Port, Weight: s.Weight, Zone: cmp.Or(s.Zone, r.Datacenter),
+			Cloud: s.Cloud, State: source.Ready,
+		}
 		if r.Address == "" || r.Port == 0 {
 			w.Problems = append(w.Problems, "allocation "+r.AllocID+": its registration has no address or port")
 			continue

@@ -14,8 +14,8 @@ import (
 	"github.com/marchproxy/marchproxy/services/discover/internal/source"
 )
 
-// recorded answers as Nomad does, in the forms of its API's documentation: no server of it can be had here. A question with
-// an index waits for the next one.
+// recorded answers as Nomad does, in the forms of its API's documentation: no server of it can be had here. A question
+// with an index waits for the next one.
 type recorded struct {
 	mu      sync.Mutex
 	index   int
@@ -62,8 +62,8 @@ const (
 		"Tags":["marchproxy.enable","marchproxy.routes.0.hosts=web%[1]d.example.com"],"Address":"10.0.0.%[1]d","Port":2%[1]d000,"CreateIndex":%[1]d,"ModifyIndex":%[1]d}`
 )
 
-// TestNomad: registrations become endpoints and the newest's tags the labels; a change is seen when it is made, and a server
-// that refuses or has no leader takes nothing away.
+// TestNomad: registrations become endpoints and the newest's tags the labels; a change is seen when it is made, and a
+// server that refuses or has no leader takes nothing away.
 func TestNomad(t *testing.T) {
 	api := &recorded{index: 7, leader: true, changed: make(chan struct{}), answers: map[string]string{
 		"/v1/services": services, "/v1/service/web": "[" + fmt.Sprintf(one, 1) + "]",

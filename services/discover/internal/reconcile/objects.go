@@ -60,7 +60,8 @@ func (n Naming) of(w source.Workload) wanted {
 		k, _ := resource.KindByName(kind)
 		_, v := resource.DecodeSpec(k, spec)
 		for _, x := range v {
-			out.problems = append(out.problems, fmt.Sprintf("labels %s%s%s: %s", labels.Prefix, what, strings.TrimPrefix(x.Path, "$"), x.Message))
+			out.problems = append(out.problems, fmt.Sprintf("labels %s%s%s: %s", labels.Prefix, what,
+				strings.TrimPrefix(x.Path, "$"), x.Message))
 		}
 		return len(v) == 0
 	}
@@ -70,7 +71,10 @@ func (n Naming) of(w source.Workload) wanted {
 		out.kept = append(out.kept, resource.KindService+"/"+name)
 	}
 	for _, route := range slices.Sorted(maps.Keys(s.Routes)) {
-		o := api.Object{Kind: resource.KindRoute, Name: short(name+"-"+route, resource.MaxNameLength), Spec: backed(s.Routes[route], name)}
+		o := api.Object{
+			Kind: resource.KindRoute, Name: short(name+"-"+route, resource.MaxNameLength),
+			Spec: backed(s.Routes[route], name),
+		}
 		if check(resource.KindRoute, o.Spec, "routes."+route) {
 			out.others = append(out.others, o)
 		} else {
@@ -103,7 +107,10 @@ func (n Naming) of(w source.Workload) wanted {
 	if err != nil {
 		panic(err) // of words and numbers
 	}
-	out.set = &api.Object{Kind: resource.KindEndpointSet, Name: short(name+"-"+slug(n.Site), resource.MaxNameLength), Spec: raw}
+	out.set = &api.Object{
+		Kind: resource.KindEndpointSet, Name: short(name+"-"+slug(n.Site), resource.MaxNameLength),
+		Spec: raw,
+	}
 	mark := func(o *api.Object, owner string) {
 		o.Owner, o.Labels = n.owner(owner, w.Key), map[string]string{SiteLabel: n.Site}
 	}

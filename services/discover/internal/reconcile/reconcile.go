@@ -81,7 +81,8 @@ type item struct {
 // New makes one.
 func New(w Writer, opt Options) *Reconciler {
 	return &Reconciler{
-		opt: opt, api: w, wake: make(chan struct{}, 1), items: map[string]*item{}, begun: map[string]bool{}, full: map[string]bool{},
+		opt: opt, api: w, wake: make(chan struct{}, 1), items: map[string]*item{}, begun: map[string]bool{},
+		full: map[string]bool{},
 	}
 }
 
@@ -201,7 +202,8 @@ func (r *Reconciler) inherit(ctx context.Context) bool {
 	defer r.mu.Unlock()
 	for _, o := range sets {
 		key, mine := strings.CutPrefix(o.Owner, r.opt.setOwner()+"/")
-		if !mine || slices.ContainsFunc(slices.Collect(maps.Values(r.items)), func(x *item) bool { return r.opt.owner(r.opt.setOwner(), x.key) == o.Owner }) {
+		if !mine || slices.ContainsFunc(slices.Collect(maps.Values(r.items)),
+			func(x *item) bool { return r.opt.owner(r.opt.setOwner(), x.key) == o.Owner }) {
 			continue
 		}
 		name, _, other := strings.Cut(key, ":")
@@ -209,7 +211,10 @@ func (r *Reconciler) inherit(ctx context.Context) bool {
 			name = "docker"
 		}
 		// gone stays open until its source has found something.
-		r.items[leftID(o.Owner)] = &item{source: name, key: key, want: wanted{key: key}, routes: map[string]api.Object{}, done: "left", digest: "left", gone: time.Now()}
+		r.items[leftID(o.Owner)] = &item{
+			source: name, key: key, want: wanted{key: key}, routes: map[string]api.Object{},
+			done: "left", digest: "left", gone: time.Now(),
+		}
 	}
 	r.left = true
 	return true
@@ -273,7 +278,8 @@ func (r *Reconciler) write(ctx context.Context, x *item) {
 	all := slices.Concat(want.problems, problems)
 	if !slices.Equal(all, x.problems) {
 		for _, p := range all {
-			r.opt.Log.Warn("a part of a workload is not served as its labels say", zap.String("workload", x.key), zap.String("problem", p))
+			r.opt.Log.Warn("a part of a workload is not served as its labels say", zap.String("workload", x.key),
+				zap.String("problem", p))
 		}
 	}
 	x.problems = all
@@ -306,7 +312,9 @@ func (r *Reconciler) fail() {
 }
 
 // apply writes a workload's objects: at once, and one by one where that is refused. problems are what was refused.
-func (r *Reconciler) apply(ctx context.Context, want wanted, last map[string]api.Object) (problems []string, written map[string]api.Object, err error) {
+func (r *Reconciler) apply(
+	ctx context.Context, want wanted, last map[string]api.Object,
+) (problems []string, written map[string]api.Object, err error) {
 	others := slices.Clone(want.others)
 	for _, name := range want.kept {
 		if o, known := last[name]; known {
@@ -427,7 +435,10 @@ type Status struct {
 func (r *Reconciler) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := Status{Workloads: len(r.items), Applies: r.applies, Failures: r.failures, Problems: map[string][]string{}, Began: r.left && len(r.begun) > 0}
+	out := Status{
+		Workloads: len(r.items), Applies: r.applies, Failures: r.failures, Problems: map[string][]string{},
+		Began: r.left && len(r.begun) > 0,
+	}
 	for _, x := range r.items {
 		if x.digest != x.done {
 			out.Pending++

@@ -19,8 +19,8 @@ import (
 	"github.com/marchproxy/marchproxy/services/discover/internal/source"
 )
 
-// memory is an api that keeps objects by owner, as apply does; refuse says why it refuses one, "" where it does not. The
-// real one is asked in test/e2e.
+// memory is an api that keeps objects by owner, as apply does; refuse says why it refuses one, "" where it does not.
+// The real one is asked in test/e2e.
 type memory struct {
 	mu      sync.Mutex
 	objects map[string]api.Object // by kind and name
@@ -117,7 +117,10 @@ func start(t *testing.T, m *memory, site, owner string) *Reconciler {
 	if m.objects == nil {
 		m.objects = map[string]api.Object{}
 	}
-	r := New(m, Options{Naming: Naming{Site: site, Owner: owner}, Remove: 50 * time.Millisecond, Again: 50 * time.Millisecond, Parallel: 4, Log: zap.NewNop()})
+	r := New(m, Options{
+		Naming: Naming{Site: site, Owner: owner}, Remove: 50 * time.Millisecond,
+		Again: 50 * time.Millisecond, Parallel: 4, Log: zap.NewNop(),
+	})
 	done := make(chan error, 1)
 	ctx, stop := context.WithCancel(t.Context())
 	go func() { done <- r.Run(ctx) }()
@@ -130,21 +133,26 @@ func start(t *testing.T, m *memory, site, owner string) *Reconciler {
 	return r
 }
 
-// TestReconcile: what is found is written, changed, and goes when it has been gone for a while; its endpoints go at once.
+// TestReconcile: what is found is written, changed, and goes when it has been gone for a while; its endpoints go at
+// once.
 func TestReconcile(t *testing.T) {
 	m := &memory{}
 	r := start(t, m, "here", "discover/here")
 	r.Found("docker", []source.Workload{workload("shop/web", nil, "10.0.0.1", "10.0.0.2"), workload("shop/api", nil)})
-	m.until(t, "EndpointSet/shop-api-here, EndpointSet/shop-web-here 10.0.0.1 10.0.0.2, Route/shop-api-0, Route/shop-web-0, Service/shop-api, Service/shop-web")
+	m.until(t, "EndpointSet/shop-api-here, EndpointSet/shop-web-here 10.0.0.1 10.0.0.2, Route/shop-api-0, "+
+		"Route/shop-web-0, Service/shop-api, Service/shop-web")
 	if o := m.objects["Route/shop-web-0"].Owner; o != "discover/here/shop/web" {
 		t.Errorf("the owner is %s", o)
 	}
 	r.Found("docker", []source.Workload{workload("shop/web", nil, "10.0.0.1", "-10.0.0.2"), workload("shop/api", nil)})
-	m.until(t, "EndpointSet/shop-api-here, EndpointSet/shop-web-here 10.0.0.1 10.0.0.2-, Route/shop-api-0, Route/shop-web-0, Service/shop-api, Service/shop-web")
-	r.Found("docker", []source.Workload{workload("shop/web", map[string]string{"marchproxy.routes.1.hosts": "b.test"}, "10.0.0.1")})
+	m.until(t, "EndpointSet/shop-api-here, EndpointSet/shop-web-here 10.0.0.1 10.0.0.2-, Route/shop-api-0, "+
+		"Route/shop-web-0, Service/shop-api, Service/shop-web")
+	r.Found("docker", []source.Workload{workload("shop/web", map[string]string{"marchproxy.routes.1.hosts": "b.test"},
+		"10.0.0.1")})
 	m.until(t, "EndpointSet/shop-web-here 10.0.0.1, Route/shop-web-0, Route/shop-web-1, Service/shop-web")
 	applies := m.applies
-	r.Found("docker", []source.Workload{workload("shop/web", map[string]string{"marchproxy.routes.1.hosts": "b.test"}, "10.0.0.1")})
+	r.Found("docker", []source.Workload{workload("shop/web", map[string]string{"marchproxy.routes.1.hosts": "b.test"},
+		"10.0.0.1")})
 	r.Found("docker", nil)
 	m.until(t, "")
 	if n := m.applies - applies; n != 2 { // without endpoints, and not at all
@@ -152,8 +160,8 @@ func TestReconcile(t *testing.T) {
 	}
 }
 
-// TestProblems: a bad label and a refusal by the api take only what they are about; the rest is served, the route keeps its
-// last form, and what is wrong is said on the set and in the status.
+// TestProblems: a bad label and a refusal by the api take only what they are about; the rest is served, the route keeps
+// its last form, and what is wrong is said on the set and in the status.
 func TestProblems(t *testing.T) {
 	m := &memory{refuse: func(o api.Object) string {
 		if o.Kind == "Route" && strings.Contains(string(o.Spec), "taken.test") {
@@ -164,12 +172,14 @@ func TestProblems(t *testing.T) {
 	r := start(t, m, "here", "discover/here")
 	both := map[string]string{"marchproxy.routes.1.hosts": "one.test"}
 	r.Found("docker", []source.Workload{workload("web", both, "10.0.0.1"), workload("other", nil, "10.0.0.9")})
-	all := "EndpointSet/other-here 10.0.0.9, EndpointSet/web-here %s, Route/other-0, Route/web-0, Route/web-1, Service/other, Service/web"
+	all := "EndpointSet/other-here 10.0.0.9, EndpointSet/web-here %s, Route/other-0, Route/web-0, Route/web-1, " +
+		"Service/other, Service/web"
 	m.until(t, fmt.Sprintf(all, "10.0.0.1"))
 	both["marchproxy.routes.1.paht.prefix"] = "/"
 	r.Found("docker", []source.Workload{workload("web", both, "10.0.0.2"), workload("other", nil, "10.0.0.9")})
 	m.until(t, fmt.Sprintf(all, "10.0.0.2"))
-	if p := m.objects["EndpointSet/web-here"].Labels[ProblemLabel]; !strings.Contains(p, "label marchproxy.routes.1.paht.prefix: Route has no field") {
+	if p := m.objects["EndpointSet/web-here"].Labels[ProblemLabel]; !strings.Contains(p,
+		"label marchproxy.routes.1.paht.prefix: Route has no field") {
 		t.Errorf("the set says %q", p)
 	}
 	delete(both, "marchproxy.routes.1.paht.prefix")
@@ -203,15 +213,16 @@ func (m *memory) spec(name string) string {
 	return string(m.objects[name].Spec)
 }
 
-// TestLeft: what an earlier life has left goes when a source has found others without it, and stays while a source has found
-// nothing at all; an api that is away delays everything and loses nothing.
+// TestLeft: what an earlier life has left goes when a source has found others without it, and stays while a source has
+// found nothing at all; an api that is away delays everything and loses nothing.
 func TestLeft(t *testing.T) {
 	m := &memory{objects: map[string]api.Object{}, away: errors.New("the api is away")}
 	for _, key := range []string{"gone", "stays"} {
 		owner := "discover/here/" + key
 		m.objects["Service/"+key] = api.Object{Kind: "Service", Name: key, Owner: owner}
 		m.objects["EndpointSet/"+key+"-here"] = api.Object{
-			Kind: "EndpointSet", Name: key + "-here", Owner: owner, Labels: map[string]string{SiteLabel: "here"}, Spec: json.RawMessage(`{"service":"` + key + `"}`),
+			Kind: "EndpointSet", Name: key + "-here", Owner: owner, Labels: map[string]string{SiteLabel: "here"},
+			Spec: json.RawMessage(`{"service":"` + key + `"}`),
 		}
 	}
 	r := start(t, m, "here", "discover/here")
@@ -249,7 +260,8 @@ func TestShared(t *testing.T) {
 	m.until(t, "EndpointSet/shop-web-a 10.0.0.1, Route/shop-web-0, Service/shop-web")
 	b.Found("docker", []source.Workload{workload("shop/web", nil, "10.0.1.1")})
 	m.until(t, "EndpointSet/shop-web-a 10.0.0.1, EndpointSet/shop-web-b 10.0.1.1, Route/shop-web-0, Service/shop-web")
-	if x, y := m.objects["EndpointSet/shop-web-a"].Owner, m.objects["Service/shop-web"].Owner; x != "discover/a/shop/web" || y != "discover/shared/shop/web" {
+	if x, y := m.objects["EndpointSet/shop-web-a"].Owner,
+		m.objects["Service/shop-web"].Owner; x != "discover/a/shop/web" || y != "discover/shared/shop/web" {
 		t.Errorf("owners %s and %s", x, y)
 	}
 }
@@ -260,11 +272,15 @@ func TestNames(t *testing.T) {
 	n := Naming{Site: "a-site-with-a-long-name", Owner: "discover/a-site-with-a-long-name"}
 	w := n.of(source.Workload{Key: long, Name: strings.ReplaceAll(long, "/", "-"), Labels: workload("x", nil).Labels})
 	for _, o := range append(w.others, *w.set) {
-		if len(o.Name) > 63 || strings.Trim(o.Name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || strings.HasSuffix(o.Name, "-") || len(o.Owner) > 63 {
+		if len(o.Name) > 63 || strings.Trim(o.Name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" ||
+			strings.HasSuffix(o.Name, "-") || len(o.Owner) > 63 {
 			t.Errorf("%s %q of %q", o.Kind, o.Name, o.Owner)
 		}
 	}
-	other := n.of(source.Workload{Key: long + "2", Name: strings.ReplaceAll(long, "/", "-") + "2", Labels: workload("x", nil).Labels})
+	other := n.of(source.Workload{
+		Key: long + "2", Name: strings.ReplaceAll(long, "/", "-") + "2",
+		Labels: workload("x", nil).Labels,
+	})
 	if other.set.Name == w.set.Name || other.set.Owner == w.set.Owner {
 		t.Error("two have one name")
 	}

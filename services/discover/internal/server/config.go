@@ -1,5 +1,5 @@
-// Package server puts the parts of marchproxy-discover together: sources, the reconciler, the api's client, and a door for
-// those who look after it.
+// Package server puts the parts of marchproxy-discover together: sources, the reconciler, the api's client, and a door
+// for those who look after it.
 package server
 
 import (
@@ -27,11 +27,12 @@ type Config struct {
 	Sources []string
 	// DockerHost is the engine (DOCKER_HOST), and Address how Envoys reach the ports that it publishes (DISCOVER_ADDRESS).
 	DockerHost, Address string
-	// Nomad and Consul are their addresses (NOMAD_ADDR, CONSUL_HTTP_ADDR), with tokens (NOMAD_TOKEN, CONSUL_HTTP_TOKEN, secrets).
+	// Nomad and Consul are their addresses (NOMAD_ADDR, CONSUL_HTTP_ADDR), with tokens (NOMAD_TOKEN, CONSUL_HTTP_TOKEN,
+	// secrets).
 	Nomad, NomadToken, NomadNamespace string
 	Consul, ConsulToken               string
-	// SRV are the names that are looked up (DISCOVER_SRV: web=_http._tcp.web.example.com), at DNS, "" for the system's servers
-	// (DISCOVER_DNS).
+	// SRV are the names that are looked up (DISCOVER_SRV: web=_http._tcp.web.example.com), at DNS, "" for the system's
+	// servers (DISCOVER_DNS).
 	SRV []srv.Name
 	DNS string
 	// Remove is how long a workload is gone before its Service and Routes go (DISCOVER_REMOVE_AFTER).
@@ -55,8 +56,9 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 	}
 	host, _, _ = strings.Cut(strings.ToLower(host), ".")
 	c := Config{
-		API:            e.String("MARCHPROXY_API", "http://127.0.0.1:8000"),
-		Token:          e.Required("MARCHPROXY_TOKEN", "an admin makes one with: marchproxy token create discover --role editor --owner discover/SITE"),
+		API: e.String("MARCHPROXY_API", "http://127.0.0.1:8000"),
+		Token: e.Required("MARCHPROXY_TOKEN", "an admin makes one with: marchproxy token create discover --role "+
+			"editor --owner discover/SITE"),
 		DockerHost:     e.String("DOCKER_HOST", "unix:///var/run/docker.sock"),
 		Address:        e.String("DISCOVER_ADDRESS", ""),
 		Nomad:          e.String("NOMAD_ADDR", "http://127.0.0.1:4646"),
@@ -72,7 +74,8 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 	}
 	c.Site = e.String("DISCOVER_SITE", host)
 	if msg := resource.CheckName(c.Site); msg != "" || len(c.Site) > 24 {
-		e.Fail("DISCOVER_SITE", "is %q; it must be at most 24 of a-z, 0-9 and -, and is the host's name where it is not set", c.Site)
+		e.Fail("DISCOVER_SITE", "is %q; it must be at most 24 of a-z, 0-9 and -, and is the host's name where it is not set",
+			c.Site)
 	}
 	c.Owner = e.String("DISCOVER_OWNER", "discover/"+c.Site)
 	if !ownerName.MatchString(c.Owner) || len(c.Owner) > 36 {
@@ -90,7 +93,8 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		e.Fail("MARCHPROXY_API", "is no URL such as https://api:8000")
 	} else if u.Scheme == "http" && !identity.Loopback(u.Hostname()) && !c.Identity.Plain {
-		e.Fail("MARCHPROXY_API", "is http to another machine, on the way to which the token could be read; use https and MARCHPROXY_TLS_CA, or ALLOW_PLAINTEXT=true")
+		e.Fail("MARCHPROXY_API", "is http to another machine, on the way to which the token could be read; use https and "+
+			"MARCHPROXY_TLS_CA, or ALLOW_PLAINTEXT=true")
 	}
 	if c.SRV, err = srv.Parse(e.String("DISCOVER_SRV", "")); err != nil {
 		e.Fail("DISCOVER_SRV", "%v", err)

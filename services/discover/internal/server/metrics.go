@@ -25,7 +25,10 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descUp, descFound, descWorkloads, descPending, descProblems, descApplies, descFailures} {
+	for _, d := range []*prometheus.Desc{
+		descUp, descFound, descWorkloads, descPending, descProblems, descApplies,
+		descFailures,
+	} {
 		ch <- d
 	}
 }

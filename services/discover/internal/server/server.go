@@ -74,7 +74,8 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		}
 		d.by[s.Name()] = sourceState{Reason: "it has not answered yet", Since: time.Now()}
 		group.Add(s.Name(), func(ctx context.Context) error {
-			return s.Run(ctx, func(all []source.Workload) { d.found(s.Name(), all) }, func(err error) { d.health(s.Name(), err) })
+			return s.Run(ctx, func(all []source.Workload) { d.found(s.Name(), all) },
+				func(err error) { d.health(s.Name(), err) })
 		})
 	}
 	group.Add("reconciler", d.rec.Run)
@@ -82,7 +83,8 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	group.Add("http", func(ctx context.Context) error {
 		return process.ServeHTTP(ctx, lis, d.door(), time.Minute, 2*time.Second)
 	})
-	log.Info("discovering", zap.String("site", cfg.Site), zap.String("owner", cfg.Owner), zap.Strings("sources", cfg.Sources), zap.String("http", lis.Addr().String()))
+	log.Info("discovering", zap.String("site", cfg.Site), zap.String("owner", cfg.Owner),
+		zap.Strings("sources", cfg.Sources), zap.String("http", lis.Addr().String()))
 	return group.Run(ctx)
 }
 
@@ -91,7 +93,8 @@ func newSource(name string, cfg Config, log *zap.Logger) (source.Source, error) 
 	case "docker":
 		return docker.New(docker.Options{Host: cfg.DockerHost, Address: cfg.Address, Log: log})
 	case "nomad":
-		return nomad.New(nomad.Options{Address: cfg.Nomad, Token: cfg.NomadToken, Namespace: cfg.NomadNamespace, Log: log}), nil
+		return nomad.New(nomad.Options{Address: cfg.Nomad, Token: cfg.NomadToken, Namespace: cfg.NomadNamespace, Log: log}),
+			nil
 	case "consul":
 		return consul.New(consul.Options{Address: cfg.Consul, Token: cfg.ConsulToken, Log: log}), nil
 	case "dns":
@@ -160,7 +163,8 @@ func (d *discover) notReady() error {
 // door tells how it is, and lets nobody change anything.
 func (d *discover) door() http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{d})
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collector{d})
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "healthy") })

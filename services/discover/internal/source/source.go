@@ -1,5 +1,5 @@
-// Package source is what the sources of endpoints (Docker, Nomad, Consul, DNS) have in common: what they find, and how they
-// hand it over.
+// Package source is what the sources of endpoints (Docker, Nomad, Consul, DNS) have in common: what they find, and how
+// they hand it over.
 package source
 
 import (
@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Source finds workloads. Run hands over everything that there is, at first and after each change, until the context ends; it
-// goes on after every failure. A list that failed is not handed over: what is not known to be gone stays. It tells health
-// whether it works, nil for yes, as often as it likes.
+// Source finds workloads. Run hands over everything that there is, at first and after each change, until the context
+// ends; it goes on after every failure. A list that failed is not handed over: what is not known to be gone stays. It
+// tells health whether it works, nil for yes, as often as it likes.
 type Source interface {
 	// Name is the source's in logs, metrics and labels: docker.
 	Name() string
@@ -49,8 +49,8 @@ type Endpoint struct {
 	State  State  `json:"state,omitempty"`
 }
 
-// Retry calls one until the context ends, at once after it returned nil, and after a pause, which grows up to most, where it
-// failed. failed is told of each failure.
+// Retry calls one until the context ends, at once after it returned nil, and after a pause, which grows up to most,
+// where it failed. failed is told of each failure.
 func Retry(ctx context.Context, most time.Duration, one func(context.Context) error, failed func(error)) {
 	pause := 100 * time.Millisecond
 	for ctx.Err() == nil {

@@ -1,5 +1,5 @@
-// Package srv finds endpoints by DNS: SRV records (RFC 2782), whose targets are looked up as well. The records say nothing of
-// routes; a Service of the name is made, to which routes are written by hand.
+// Package srv finds endpoints by DNS: SRV records (RFC 2782), whose targets are looked up as well. The records say
+// nothing of routes; a Service of the name is made, to which routes are written by hand.
 package srv
 
 import (
@@ -100,8 +100,8 @@ func (s *SRV) Run(ctx context.Context, found func([]source.Workload), health fun
 	}
 }
 
-// look looks all names up. Where one fails that never was there, it is left out, and so are all: what an earlier life of
-// this program found stays.
+// look looks all names up. Where one fails that never was there, it is left out, and so are all: what an earlier life
+// of this program found stays.
 func (s *SRV) look(ctx context.Context) (out []source.Workload, failed error) {
 	known := true
 	for _, n := range s.opt.Names {
@@ -144,7 +144,10 @@ func (s *SRV) one(ctx context.Context, record string) ([]source.Endpoint, error)
 			return nil, err
 		}
 		for _, a := range addrs {
-			out = append(out, source.Endpoint{Host: a.Unmap().String(), Port: uint32(r.Port), Weight: min(uint32(r.Weight), 10000), State: source.Ready})
+			out = append(out, source.Endpoint{
+				Host: a.Unmap().String(), Port: uint32(r.Port),
+				Weight: min(uint32(r.Weight), 10000), State: source.Ready,
+			})
 		}
 	}
 	slices.SortFunc(out, func(a, b source.Endpoint) int {

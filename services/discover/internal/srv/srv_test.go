@@ -13,8 +13,8 @@ import (
 	"github.com/marchproxy/marchproxy/services/discover/internal/source"
 )
 
-// TestSRV: a real DNS server's records become endpoints, those of the first priority; a name that fails keeps what it had,
-// and until every name has been found once nothing is handed over.
+// TestSRV: a real DNS server's records become endpoints, those of the first priority; a name that fails keeps what it
+// had, and until every name has been found once nothing is handed over.
 func TestSRV(t *testing.T) {
 	dns, err := dnstest.Start()
 	if err != nil {
@@ -39,7 +39,11 @@ func TestSRV(t *testing.T) {
 	}
 	dns.Set("_http._tcp.api.test", dnstest.Answer{Services: []dnsmessage.SRVResource{record(0, 0, 80, "b.test.")}})
 	want := fmt.Sprint([]source.Endpoint{
-		{Host: "192.0.2.1", Port: 8080, Weight: 10, State: source.Ready}, {Host: "192.0.2.2", Port: 8081, Weight: 20, State: source.Ready},
+		{Host: "192.0.2.1", Port: 8080, Weight: 10, State: source.Ready},
+		{
+			Host: "192.0.2.2", Port: 8081, Weight: 20,
+			State: source.Ready,
+		},
 		{Host: "2001:db8::1", Port: 8080, Weight: 10, State: source.Ready},
 	})
 	look := func() (web, api string, err error) {
@@ -49,12 +53,14 @@ func TestSRV(t *testing.T) {
 		}
 		return fmt.Sprint(all[0].Endpoints), fmt.Sprint(all[1].Endpoints), err
 	}
-	if web, api, err := look(); err != nil || web != want || api != fmt.Sprint([]source.Endpoint{{Host: "192.0.2.2", Port: 80, State: source.Ready}}) {
+	if web, api, err := look(); err != nil || web != want ||
+		api != fmt.Sprint([]source.Endpoint{{Host: "192.0.2.2", Port: 80, State: source.Ready}}) {
 		t.Errorf("%s, %s, %v; want %s", web, api, err, want)
 	}
 	dns.Set("_http._tcp.web.test", dnstest.Answer{Code: dnsmessage.RCodeServerFailure})
 	dns.Set("_http._tcp.api.test", dnstest.Answer{Services: []dnsmessage.SRVResource{record(0, 0, 81, "b.test.")}})
-	if web, api, err := look(); err == nil || web != want || api != fmt.Sprint([]source.Endpoint{{Host: "192.0.2.2", Port: 81, State: source.Ready}}) {
+	if web, api, err := look(); err == nil || web != want ||
+		api != fmt.Sprint([]source.Endpoint{{Host: "192.0.2.2", Port: 81, State: source.Ready}}) {
 		t.Errorf("while one name fails: %s, %s, %v", web, api, err)
 	}
 	for _, bad := range []string{"web", "web=", "Web=x.test"} {

@@ -93,7 +93,8 @@ func NewGateway(name string, opt Options) *Gateway {
 	}
 	return &Gateway{
 		name: name, opt: opt, table: newTable(types, opt.Log.With(zap.String("gateway", name)).Warn),
-		streams: map[*deltaStream]struct{}{}, watchers: map[chan struct{}]struct{}{}, catchUp: catchUp{active: map[*deltaStream]time.Time{}},
+		streams: map[*deltaStream]struct{}{}, watchers: map[chan struct{}]struct{}{},
+		catchUp: catchUp{active: map[*deltaStream]time.Time{}},
 	}
 }
 

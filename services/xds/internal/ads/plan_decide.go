@@ -130,7 +130,8 @@ func (p *plan) carryOut(rec *record, d decision, now time.Time) (item, bool) {
 
 // ready says whether traffic may be sent to a cluster: the Envoy has it, with its endpoints.
 func (p *plan) ready(cluster string) bool {
-	return p.has(p.t.find(translate.TypeCluster, cluster)) != nil && p.has(p.t.find(translate.TypeEndpoint, cluster)) != nil
+	return p.has(p.t.find(translate.TypeCluster, cluster)) != nil &&
+		p.has(p.t.find(translate.TypeEndpoint, cluster)) != nil
 }
 
 // filtersReady says whether the Envoy has the ECDS filter configs that a resource needs. A version that some Envoy has

@@ -11,8 +11,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
-// maxTraces is how many revisions a gateway keeps the spans of, and of how many one response is a part at most: an Envoy
-// that comes lacks the revisions of all times, and nobody waits for it.
+// maxTraces is how many revisions a gateway keeps the spans of, and of how many one response is a part at most: an
+// Envoy that comes lacks the revisions of all times, and nobody waits for it.
 const (
 	maxTraces  = 256
 	maxParents = 8
@@ -72,7 +72,8 @@ func (s *deltaStream) push(r *response, parents []trace.SpanContext, from time.T
 	p := pushed{sent: now}
 	for _, whole := range parents {
 		p.spans = append(p.spans, tracing.Span(whole, "push "+ShortType(r.typ), from, now, nil,
-			attribute.String("marchproxy.proxy", s.id), attribute.String("marchproxy.gateway", s.g.name), attribute.Int("marchproxy.resources", len(r.items))))
+			attribute.String("marchproxy.proxy", s.id), attribute.String("marchproxy.gateway", s.g.name),
+			attribute.Int("marchproxy.resources", len(r.items))))
 	}
 	if s.pushed == nil {
 		s.pushed = map[string]pushed{}
@@ -92,6 +93,7 @@ func (s *deltaStream) answered(r *discoveryv3.DeltaDiscoveryRequest) {
 		name = "nack " + ShortType(translate.Type(r.GetTypeUrl()))
 	}
 	for _, span := range p.spans {
-		tracing.Span(span, name, p.sent, now, tracing.Failed(r.GetErrorDetail().GetMessage()), attribute.String("marchproxy.proxy", s.id))
+		tracing.Span(span, name, p.sent, now, tracing.Failed(r.GetErrorDetail().GetMessage()),
+			attribute.String("marchproxy.proxy", s.id))
 	}
 }

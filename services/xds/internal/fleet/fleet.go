@@ -89,8 +89,10 @@ type commit struct {
 // New returns a fleet without configuration.
 func New(opt Options) *Fleet {
 	f := &Fleet{
-		opt: opt, started: time.Now(), changed: make(chan struct{}, 1), quarantined: make(chan struct{}, 1), troubled: make(chan struct{}, 1),
-		state: config.New(), members: map[string]*member{}, hosts: map[string]map[resource.Ref]string{}, seats: seats.New(opt.ID),
+		opt: opt, started: time.Now(), changed: make(chan struct{}, 1), quarantined: make(chan struct{}, 1),
+		troubled: make(chan struct{}, 1),
+		state:    config.New(), members: map[string]*member{}, hosts: map[string]map[resource.Ref]string{},
+		seats: seats.New(opt.ID),
 	}
 	f.opt.ADS.Log, f.opt.ADS.Seats = opt.Log, f.seats
 	f.opt.ADS.OnChange = f.signal
@@ -145,8 +147,8 @@ func (f *Fleet) Close() {
 	}
 }
 
-// Apply takes an update of the event stream. Until it is built and handed to the gateways, readers see the commit before:
-// an Envoy that connects meanwhile is served that, and what is new as soon as it is there.
+// Apply takes an update of the event stream. Until it is built and handed to the gateways, readers see the commit
+// before: an Envoy that connects meanwhile is served that, and what is new as soon as it is there.
 func (f *Fleet) Apply(u resource.Update) {
 	f.build.Lock()
 	defer f.build.Unlock()
@@ -185,7 +187,8 @@ func (f *Fleet) Apply(u resource.Update) {
 func (f *Fleet) serve(m *member, c resource.Commit, began time.Time, delta translate.Delta) {
 	if tracing.On() {
 		whole := tracing.Parent(c.Traceparent)
-		tracing.Span(whole, "build", began, time.Now(), nil, attribute.String("marchproxy.gateway", m.gateway.Name()), attribute.Int64("marchproxy.revision", c.Revision))
+		tracing.Span(whole, "build", began, time.Now(), nil, attribute.String("marchproxy.gateway", m.gateway.Name()),
+			attribute.Int64("marchproxy.revision", c.Revision))
 		m.gateway.Trace(c.Revision, whole)
 	}
 	m.gateway.Apply(c.Revision, delta)
@@ -197,8 +200,8 @@ func (f *Fleet) serve(m *member, c resource.Commit, began time.Time, delta trans
 // retireAfter is how long a policy outlives its last route, and a cluster its own.
 func (f *Fleet) retireAfter() time.Duration { return cmp.Or(f.opt.ADS.Linger, ads.DefaultLinger) }
 
-// retire takes the policies that no route names any more from the Envoys. Those stay that routes name which are served in
-// place of rejected ones: the next update asks again.
+// retire takes the policies that no route names any more from the Envoys. Those stay that routes name which are served
+// in place of rejected ones: the next update asks again.
 func (f *Fleet) retire(m *member) {
 	f.build.Lock()
 	defer f.build.Unlock()
@@ -418,7 +421,10 @@ func (f *Fleet) rejectedBy(name string) (out []status.RejectedResource) {
 }
 
 func (f *Fleet) rejected(gateway string, r ads.Rejection) status.RejectedResource {
-	out := status.RejectedResource{Gateway: gateway, Resource: ads.ShortType(r.Resource.Type) + " " + r.Resource.Name, Reason: r.Reason}
+	out := status.RejectedResource{
+		Gateway: gateway, Resource: ads.ShortType(r.Resource.Type) + " " + r.Resource.Name,
+		Reason: r.Reason,
+	}
 	if len(r.Closed) > 0 {
 		out.Reason += "; until it is corrected, every request under this policy is refused"
 		for _, name := range r.Closed {

@@ -11,8 +11,8 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/status"
 )
 
-// follow has the resolver follow the names of every service's endpoints, also of one that no route sends to yet: who writes it
-// learns whether its names exist, and its first route waits for nothing. Call it with the lock held.
+// follow has the resolver follow the names of every service's endpoints, also of one that no route sends to yet: who
+// writes it learns whether its names exist, and its first route waits for nothing. Call it with the lock held.
 func (f *Fleet) follow(changes []config.Change) {
 	for _, c := range changes {
 		if config.KindOf(c.Ref().Kind).Endpoints == nil {
@@ -43,9 +43,9 @@ func (f *Fleet) follow(changes []config.Change) {
 	}
 }
 
-// followed are the hosts of an object's endpoints that the resolver is asked for: names, and addresses that a service may not have,
-// so that both are spoken of in the same way. The api refuses such addresses, unless it allows others than this
-// server, or one was written before there was a rule.
+// followed are the hosts of an object's endpoints that the resolver is asked for: names, and addresses that a service
+// may not have, so that both are spoken of in the same way. The api refuses such addresses, unless it allows others
+// than this server, or one was written before there was a rule.
 func (f *Fleet) followed(o *resource.Object) map[string]bool {
 	out := map[string]bool{}
 	if o == nil {
@@ -86,8 +86,8 @@ func (f *Fleet) Troubled() <-chan struct{} { return f.troubled }
 // shown is how many services are listed with a name.
 const shown = 10
 
-// maxNames is how many names are reported with what is wrong with them: while DNS is away that may be all there are, and
-// a message has to fit. That they have no address is known of all of them.
+// maxNames is how many names are reported with what is wrong with them: while DNS is away that may be all there are,
+// and a message has to fit. That they have no address is known of all of them.
 const maxNames = 2000
 
 // Names reports the names that do not resolve, [maxNames] at most.

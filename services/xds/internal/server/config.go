@@ -29,8 +29,8 @@ type Config struct {
 	SecretKey string
 	// HasClusterKey says that CLUSTER_API_KEY is set, which is the api's, and the agents'.
 	HasClusterKey bool
-	// Identity is its certificate, whom it trusts, and its key at NATS; XDS_TLS_CERT and XDS_TLS_KEY are other names of the
-	// first.
+	// Identity is its certificate, whom it trusts, and its key at NATS; XDS_TLS_CERT and XDS_TLS_KEY are other names of
+	// the first.
 	Identity identity.Settings
 	// StateDir holds the last good state (MARCHPROXY_STATE_DIR).
 	StateDir string
@@ -46,8 +46,8 @@ type Config struct {
 	Linger time.Duration
 	// Dev lets Envoys in without a key where no key is configured (MARCHPROXY_DEV).
 	Dev bool
-	// UserTokenFile holds the token of this server's own user, with which it may post to /v1/config from this machine without
-	// naming one (XDS_USER_TOKEN_FILE); "" where everybody has to.
+	// UserTokenFile holds the token of this server's own user, with which it may post to /v1/config from this machine
+	// without naming one (XDS_USER_TOKEN_FILE); "" where everybody has to.
 	UserTokenFile string
 	// Tracing is what OpenTelemetry's variables say.
 	Tracing tracing.Settings
@@ -85,7 +85,8 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		}
 		server, ok := dnsServer(text)
 		if !ok {
-			e.Fail("XDS_DNS_SERVERS", "has %q; give IP addresses, or address:port, with commas: 10.0.0.53,[2001:db8::53]:5353", text)
+			e.Fail("XDS_DNS_SERVERS", "has %q; give IP addresses, or address:port, with commas: 10.0.0.53,[2001:db8::53]:5353",
+				text)
 		}
 		c.DNSServers = append(c.DNSServers, server)
 	}

@@ -55,12 +55,16 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &keeper{fleet: f, log: log, file: file, initial: saved, document: &status.Document{}, grown: make(chan struct{}, 1)}
+	k := &keeper{
+		fleet: f, log: log, file: file, initial: saved, document: &status.Document{},
+		grown: make(chan struct{}, 1),
+	}
 	if n := file.Notes(); n.Document == "" || json.Unmarshal([]byte(n.Document), k.document) != nil {
 		k.document.Version = n.ConfigVersion // by a server of an older version
 	}
 	if found {
-		log.Info("serving the last good state", zap.Int64("revision", saved.Commit.Revision), zap.Int("objects", len(saved.Objects)))
+		log.Info("serving the last good state", zap.Int64("revision", saved.Commit.Revision),
+			zap.Int("objects", len(saved.Objects)))
 		f.Apply(resource.Update{Commit: saved.Commit, Changed: saved.Objects})
 		quarantined, err := file.Quarantine()
 		if err != nil {
@@ -77,7 +81,10 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 func (k *keeper) begin() stream.Options {
 	saved := k.initial
 	k.initial = laststate.Saved{}
-	return stream.Options{Initial: saved.Objects, InitialCommit: saved.Commit, OnUpdate: k.update, OnProgress: k.progress, OnMismatch: k.mismatch.Store, Log: k.log}
+	return stream.Options{
+		Initial: saved.Objects, InitialCommit: saved.Commit, OnUpdate: k.update, OnProgress: k.progress,
+		OnMismatch: k.mismatch.Store, Log: k.log,
+	}
 }
 
 // run writes down what is quarantined, and what could not be written before, and the file anew when that is due, until
@@ -202,7 +209,8 @@ func (k *keeper) update(u resource.Update) error {
 	unsaved := k.file.Behind()
 	k.mu.Unlock()
 	if tracing.On() {
-		tracing.Span(tracing.Parent(u.Commit.Traceparent), "write down", began, time.Now(), unsaved, attribute.Int64("marchproxy.revision", u.Commit.Revision))
+		tracing.Span(tracing.Parent(u.Commit.Traceparent), "write down", began, time.Now(), unsaved,
+			attribute.Int64("marchproxy.revision", u.Commit.Revision))
 	}
 	k.fleet.Apply(u)
 	k.log.Debug("serving", zap.Int64("revision", u.Commit.Revision), zap.Int("objects", len(u.Changed)),

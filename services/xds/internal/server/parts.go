@@ -30,8 +30,13 @@ type client struct {
 }
 
 // Apply hands a document over.
-func (c client) Apply(ctx context.Context, body []byte, authorization, remote string, wait time.Duration) (int, []byte, error) {
-	r, err := rpc.Apply(ctx, c.nc, c.box, rpc.Request{Body: body, Authorization: authorization, Remote: remote, Wait: wait, Traceparent: tracing.Traceparent(tracing.Of(ctx))})
+func (c client) Apply(
+	ctx context.Context, body []byte, authorization, remote string, wait time.Duration,
+) (int, []byte, error) {
+	r, err := rpc.Apply(ctx, c.nc, c.box, rpc.Request{
+		Body: body, Authorization: authorization, Remote: remote, Wait: wait,
+		Traceparent: tracing.Traceparent(tracing.Of(ctx)),
+	})
 	return r.Status, r.Body, err
 }
 
@@ -48,10 +53,15 @@ func (v view) Head() (revision, live int64, ok bool) {
 func (v view) Proxies() int { return v.f.Proxies() }
 
 // registry are the server's metrics.
-func registry(f *fleet.Fleet, k *keeper, tried *guard.Attempts, id *identity.Identity, nc *nats.Conn) *prometheus.Registry {
+func registry(
+	f *fleet.Fleet, k *keeper, tried *guard.Attempts, id *identity.Identity, nc *nats.Conn,
+) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	gauge := func(name, help string, value func() float64) {
-		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "marchproxy", Subsystem: "xds", Name: name, Help: help}, value))
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: "marchproxy", Subsystem: "xds", Name: name,
+			Help: help,
+		}, value))
 	}
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	count := func(name, help string, value func() int64) {
@@ -79,16 +89,20 @@ func registry(f *fleet.Fleet, k *keeper, tried *guard.Attempts, id *identity.Ide
 			return 0
 		})
 	}
-	flag("unsaved", "1 while the last good state cannot be written to disk; the status report says why.", func() bool { return k.Unsaved() != "" })
-	flag("hash_mismatch", "1 while what was read of the event stream has not its commit's hash, and is not served.", k.mismatch.Load)
+	flag("unsaved", "1 while the last good state cannot be written to disk; the status report says why.",
+		func() bool { return k.Unsaved() != "" })
+	flag("hash_mismatch", "1 while what was read of the event stream has not its commit's hash, and is not served.",
+		k.mismatch.Load)
 	flag("nats_connected", "1 while the server is connected to NATS.", nc.IsConnected)
-	gauge("identity_expiry_timestamp_seconds", "When the server's own certificate ends, in seconds since 1970; +Inf without one.", id.Expiry)
+	gauge("identity_expiry_timestamp_seconds", "When the server's own certificate ends, in seconds since 1970; +Inf "+
+		"without one.", id.Expiry)
 	gauge("lagging_proxies", "Connected Envoys that have lacked something for more than five seconds.", func() float64 {
 		_, n := f.Lagging()
 		return float64(n)
 	})
 	r.MustRegister(lags{f})
-	gauge("unread", "What the server has still to read of the configuration's stream, or to take over, where it has been behind for five seconds.", func() float64 {
+	gauge("unread", "What the server has still to read of the configuration's stream, or to take over, where it has "+
+		"been behind for five seconds.", func() float64 {
 		if b := k.Behind(); b != nil {
 			return float64(max(1, b.Total-b.Done))
 		}
@@ -97,12 +111,13 @@ func registry(f *fleet.Fleet, k *keeper, tried *guard.Attempts, id *identity.Ide
 	return r
 }
 
-// lags are the ages of what Envoys lack that lag for long: of the worst ones only, so that there are no more series than
-// anybody looks at, however many Envoys there are.
+// lags are the ages of what Envoys lack that lag for long: of the worst ones only, so that there are no more series
+// than anybody looks at, however many Envoys there are.
 type lags struct{ f *fleet.Fleet }
 
 var descLag = prometheus.NewDesc("marchproxy_xds_proxy_lag_seconds",
-	"For how long an Envoy has lacked something, where that is more than five seconds; at most twenty of them.", []string{"proxy", "gateway", "address"}, nil)
+	"For how long an Envoy has lacked something, where that is more than five seconds; at most twenty of them.",
+	[]string{"proxy", "gateway", "address"}, nil)
 
 // Describe implements prometheus.Collector.
 func (l lags) Describe(ch chan<- *prometheus.Desc) { ch <- descLag }

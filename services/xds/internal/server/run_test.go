@@ -96,7 +96,10 @@ func TestRun(t *testing.T) {
 	ask := func(key string) (time.Duration, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		return bootstrap.AskDrainTime(ctx, bootstrap.Config{XDSServer: local(0), APIKey: key, NodeID: "e", Gateway: resource.DefaultGateway})
+		return bootstrap.AskDrainTime(ctx, bootstrap.Config{
+			XDSServer: local(0), APIKey: key, NodeID: "e",
+			Gateway: resource.DefaultGateway,
+		})
 	}
 	if d, err := ask(key); err != nil || d != 90*time.Second {
 		t.Errorf("an Envoy with the gateway's key is told %v %v, want 1m30s", d, err)
@@ -135,7 +138,8 @@ func publish(t *testing.T, nats *natstest.Server) {
 	tally := resource.Tally{}
 	tally.Add(o.Kind, resource.Sum(o))
 	commit := resource.Commit{
-		Epoch: "11111111-1111-4111-8111-111111111111", Revision: 1, State: tally.State(), Actor: "test", At: resource.Time(time.Now()),
+		Epoch: "11111111-1111-4111-8111-111111111111", Revision: 1, State: tally.State(), Actor: "test",
+		At: resource.Time(time.Now()),
 	}
 	if _, err := stream.NewPublisher(js).Publish(t.Context(), []*resource.Object{o}, commit, 0); err != nil {
 		t.Fatal(err)

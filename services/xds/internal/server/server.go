@@ -58,7 +58,8 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return err
 	}
 	if cfg.HasClusterKey {
-		log.Warn("CLUSTER_API_KEY opens nothing here: a gateway's keys are its api_keys; the api makes it a key of the gateway default on its first start")
+		log.Warn("CLUSTER_API_KEY opens nothing here: a gateway's keys are its api_keys; the api makes it a key of the " +
+			"gateway default on its first start")
 	}
 	var keep *keeper
 	f := fleet.New(fleet.Options{
@@ -132,9 +133,11 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	group.Add("http", func(ctx context.Context) error {
 		api := client{nc, box, tried, httpDoor.Proven}
 		door := facade.AsUser(cfg.UserTokenFile, facade.New(api, view{f}, keep, log))
-		return process.ServeHTTP(ctx, id.Wrap(httpDoor, true, log), routes(door, f, keep, registry(f, keep, tried, id, nc)), 2*time.Minute, 5*time.Second)
+		return process.ServeHTTP(ctx, id.Wrap(httpDoor, true, log), routes(door, f, keep, registry(f, keep, tried, id, nc)),
+			2*time.Minute, 5*time.Second)
 	})
-	log.Info("serving", zap.String("grpc", grpcLis.Addr().String()), zap.String("http", httpLis.Addr().String()), zap.String("id", cfg.ID))
+	log.Info("serving", zap.String("grpc", grpcLis.Addr().String()), zap.String("http", httpLis.Addr().String()),
+		zap.String("id", cfg.ID))
 	return errors.Join(group.Run(ctx), keep.Close())
 }
 

@@ -1,5 +1,5 @@
-// Command backend is what the containers of check-discover run: it answers with its host's name, says what it was told to of
-// its health, and finishes its requests when it is told to end. With the argument check it asks for that health.
+// Command backend is what the containers of check-discover run: it answers with its host's name, says what it was told
+// to of its health, and finishes its requests when it is told to end. With the argument check it asks for that health.
 package main
 
 import (
