@@ -63,14 +63,16 @@ func TestMetricsInCode(t *testing.T) {
 	named := map[string]bool{}
 	for file, prefix := range map[string]string{
 		"services/api/internal/web/metrics.go": "", "services/api/internal/web/warnings.go": "",
-		"services/xds/internal/server/parts.go": "marchproxy_xds_", "services/agent/internal/server/metrics.go": "marchproxy_agent_",
+		"services/xds/internal/server/parts.go":        "marchproxy_xds_",
+		"services/agent/internal/server/metrics.go":    "marchproxy_agent_",
 		"services/discover/internal/server/metrics.go": "marchproxy_discover_",
 	} {
 		raw, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range regexp.MustCompile(`(?:gauge|count|flag|desc|NewDesc|Name:)[ (]+"([a-z_]+[a-z])"`).FindAllStringSubmatch(string(raw), -1) {
+		for _, m := range regexp.MustCompile(`(?:gauge|count|flag|desc|NewDesc|Name:)[ (]+"([a-z_]+[a-z])"`).
+			FindAllStringSubmatch(string(raw), -1) {
 			name := m[1]
 			if !strings.HasPrefix(name, "marchproxy_") {
 				name = prefix + name
