@@ -156,7 +156,7 @@ func TestImages(t *testing.T) {
 
 // TestHealth: what runs says how it is, by a program and not a shell, and what starts later waits for it.
 func TestHealth(t *testing.T) {
-	each(t, func(t *testing.T, p *types.Project, s types.ServiceConfig) {
+	each(t, func(t *testing.T, _ *types.Project, s types.ServiceConfig) {
 		if slices.Contains(once, s.Name) {
 			if s.Restart != "" && s.Restart != "no" {
 				t.Errorf("%s is started again when it has done its work", s.Name)
@@ -240,7 +240,7 @@ func TestSettings(t *testing.T) {
 func TestFiles(t *testing.T) {
 	dir := filepath.Join(root(t), "deployments", "compose")
 	seen := map[string]string{}
-	each(t, func(t *testing.T, p *types.Project, s types.ServiceConfig) {
+	each(t, func(t *testing.T, _ *types.Project, s types.ServiceConfig) {
 		for _, v := range s.Volumes {
 			if v.Type != types.VolumeTypeBind {
 				continue

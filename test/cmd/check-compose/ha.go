@@ -111,7 +111,7 @@ func (c *checker) under(ctx context.Context, l *load, what string, do func() err
 		err = l.converged(ctx)
 	}
 	took := time.Since(began)
-	sent, failed, first, written := end()
+	sent, failed, written, first := end()
 	switch {
 	case err != nil:
 		return err
@@ -175,7 +175,7 @@ func (c *checker) load() (*load, error) {
 }
 
 // begin sends requests and writes until the function that it returns is called, which waits for the last of them.
-func (l *load) begin(ctx context.Context) (end func() (sent, failed int, first error, written int)) {
+func (l *load) begin(ctx context.Context) (end func() (sent, failed, written int, first error)) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -216,10 +216,10 @@ func (l *load) begin(ctx context.Context) (end func() (sent, failed int, first e
 			}
 		}
 	})
-	return func() (int, int, error, int) {
+	return func() (int, int, int, error) {
 		cancel()
 		wg.Wait()
-		return sent, failed, first, written
+		return sent, failed, written, first
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 
 // TestToyFilter is copied here by the test of the same name (test/rules), into a tree that has the toy filter.
 func TestToyFilter(t *testing.T) {
-	config := translate.Key{Type: translate.TypeExtension, Name: "marchproxy.toy"}
+	toy := translate.Key{Type: translate.TypeExtension, Name: "marchproxy.toy"}
 	route := func(hosts, more string) *resource.Object {
 		return object(t, resource.KindRoute, "r", `{"hosts":[`+hosts+`],`+more+`"direct_response":{"status":200}}`)
 	}
@@ -27,11 +27,11 @@ func TestToyFilter(t *testing.T) {
 		})
 		b := builder(resource.DefaultGateway)
 		b.Rebuild(st)
-		asleep, filters := b.Get(config), filtersOf(t, b)
+		asleep, filters := b.Get(toy), filtersOf(t, b)
 		if asleep == nil {
 			t.Fatal("its place has no content")
 		}
-		if at := slices.Index(filters, config.Name); at < 0 || filters[at-1] != "marchproxy.route_rate_limit" {
+		if at := slices.Index(filters, toy.Name); at < 0 || filters[at-1] != "marchproxy.route_rate_limit" {
 			t.Errorf("filters: %v", filters)
 		}
 
@@ -48,20 +48,20 @@ func TestToyFilter(t *testing.T) {
 			valid(t, r)
 		}
 		want := []translate.Key{
-			{Type: translate.TypeCluster, Name: "toys"}, config, {Type: translate.TypeEndpoint, Name: "toys"}, table,
+			{Type: translate.TypeCluster, Name: "toys"}, toy, {Type: translate.TypeEndpoint, Name: "toys"}, table,
 		}
 		slices.SortFunc(got, compareKeys)
 		slices.SortFunc(want, compareKeys)
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: changed are %v, want %v", hosts, got, want)
 		}
-		if r := b.Get(table); !slices.Contains(r.Needs, config) || !slices.Contains(r.Clusters, "toys") ||
-			!tells(t, r, config.Name) {
+		if r := b.Get(table); !slices.Contains(r.Needs, toy) || !slices.Contains(r.Clusters, "toys") ||
+			!tells(t, r, toy.Name) {
 			t.Errorf("%s: the table needs %v and the clusters %v", hosts, r.Needs, r.Clusters)
 		}
 
 		changes, _ = st.Apply([]*resource.Object{route(hosts, "")})
-		if b.Update(st, changes, b.Policies()); b.Get(config).Version != asleep.Version {
+		if b.Update(st, changes, b.Policies()); b.Get(toy).Version != asleep.Version {
 			t.Errorf("%s: nobody asks for it, and it is awake", hosts)
 		}
 		changes, undo := st.Apply([]*resource.Object{route(hosts, `"toy":"nobody",`)})

@@ -46,7 +46,7 @@ func TestLarge(t *testing.T) {
 	for round, plan := range []writer.Planner{
 		large(1),
 		large(2),
-		func(st *config.State) (p writer.Plan, err error) {
+		func(*config.State) (p writer.Plan, err error) {
 			for i := range many {
 				p.Deletes = append(p.Deletes, resource.Ref{Kind: resource.KindService, Name: fmt.Sprint("many-", i)})
 			}

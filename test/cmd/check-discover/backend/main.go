@@ -18,7 +18,10 @@ import (
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "check" {
 		resp, err := http.Get("http://127.0.0.1:8080/health")
-		if err != nil || resp.StatusCode != http.StatusOK {
+		if err != nil {
+			os.Exit(1)
+		}
+		if _ = resp.Body.Close(); resp.StatusCode != http.StatusOK {
 			os.Exit(1)
 		}
 		return
