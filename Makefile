@@ -34,7 +34,6 @@ test: test-needs build lint check-generated check-wasm check-bpf ## Check everyt
 	go run ./test/cmd/fuzz-filters -n 30000 -envoy 5000
 	go run ./test/cmd/bench-proxy -rounds 1 -hosts 200 -protocols http1,tls
 	go run ./test/cmd/bench-hostile -for 20s -quiet 5s -slack 2s
-	$(MAKE) --no-print-directory race
 
 # Modules whose tests run goroutines of the product in their own process. Those of test/ start the programs and look at them
 # from outside, where the race detector does not see: race-programs builds the programs with it. proto has no tests.
