@@ -1,7 +1,7 @@
 // Command consumer prints what changes in MarchProxy's configuration. It is a durable consumer: what
 // happens while it is away is printed at its next start.
 //
-//	go run . -nats nats://token@127.0.0.1:4222 -state /var/lib/consumer.json route
+//	go run . -nats nats://USER:PASSWORD@127.0.0.1:4222 -state /var/lib/consumer.json route
 package main
 
 import (
