@@ -88,14 +88,14 @@ func TestOutputJSON(t *testing.T) {
 	c := &terminalOf{T: t, s: s, dir: t.TempDir()}
 	c.file("f.yaml", "kind: RateLimitPolicy\nname: p\nspec: {cidrs: [192.0.2.0/24], packets_per_second: 1000}\n")
 	c.run(0, "pki", "init")
-	// a script, a program, and a stream of lines, each of them JSON
-	seen := []string{"completion", "dev", "help", "events"}
+	// a script, a program, a stream of lines, each of them JSON, and one that has no result to print
+	seen := []string{"completion", "dev", "help", "events", "filters"}
 	for _, args := range []string{
 		"apply -f f.yaml", "diff -f f.yaml", "validate -f f.yaml", "export", "get all", "get ratelimitpolicy p", "limits p",
 		"revisions", "revisions 1", "revisions diff 1", "rollback 1", "audit", "token create x --role viewer", "token list",
 		"token delete x",
 		"apply -f f.yaml", "delete -f f.yaml", "status", "proxies", "doctor", "version",
-		"pki issue xds xds-1 --host xds.test", "pki renew",
+		"pki issue xds xds-1 --host xds.test", "pki renew", "compose init --dir stack",
 	} {
 		fields := strings.Fields(args)
 		seen = append(seen, fields[0])
