@@ -17,8 +17,12 @@ const askFor = 3 * time.Second
 
 // Ready asks a program of the same settings, which listens on addr (host:port, where no host is every interface), for
 // /readyz, and returns its reason where it is not ready. It is what the health check of a container runs: the image has
-// no shell and no curl. A nil identity, or one without a certificate, asks without TLS.
-func Ready(ctx context.Context, addr string, id *Identity) error {
+// no shell and no curl. Files without a certificate ask without TLS.
+func Ready(ctx context.Context, addr string, files Files) error {
+	id, err := Open(files)
+	if err != nil {
+		return err
+	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("%q is not host:port: %w", addr, err)

@@ -38,11 +38,11 @@ func TestReady(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	id, err := identity.Open(files)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, by := range map[string]*identity.Identity{"plain": nil, "TLS": id} {
+	for name, of := range map[string]identity.Files{"plain": {}, "TLS": files} {
+		by, err := identity.Open(of)
+		if err != nil {
+			t.Fatal(err)
+		}
 		const reason = "the database is away"
 		var ready atomic.Bool
 		plain, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -60,17 +60,17 @@ func TestReady(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := identity.Ready(t.Context(), "0.0.0.0:"+port, by); err == nil || !strings.Contains(err.Error(), reason) {
+		if err := identity.Ready(t.Context(), "0.0.0.0:"+port, of); err == nil || !strings.Contains(err.Error(), reason) {
 			t.Errorf("%s: %v, want %q", name, err, reason)
 		}
 		ready.Store(true)
-		if err := identity.Ready(t.Context(), ":"+port, by); err != nil {
+		if err := identity.Ready(t.Context(), ":"+port, of); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if identity.Ready(t.Context(), ":"+port, by) == nil {
+		if identity.Ready(t.Context(), ":"+port, of) == nil {
 			t.Errorf("%s: nobody listens, and it is ready", name)
 		}
 	}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"net"
 
 	"github.com/marchproxy/marchproxy/pkg/identity"
 )
@@ -13,11 +12,9 @@ func Health(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
-	var id *identity.Identity
-	if host, _, err := net.SplitHostPort(cfg.HTTPAddr); err == nil && !identity.Loopback(host) {
-		if id, err = identity.Open(cfg.Identity.Files); err != nil {
-			return err
-		}
+	files := cfg.Identity.Files
+	if identity.LoopbackAddr(cfg.HTTPAddr) {
+		files = identity.Files{} // there it is served without TLS
 	}
-	return identity.Ready(ctx, cfg.HTTPAddr, id)
+	return identity.Ready(ctx, cfg.HTTPAddr, files)
 }

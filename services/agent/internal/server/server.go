@@ -82,7 +82,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		a.cfg.Envoy.TLS = &bootstrap.TLS{Identity: id, Dir: cfg.RunDir}
 	}
 	var group process.Group
-	if host, _, err := net.SplitHostPort(cfg.HTTPAddr); err == nil && !identity.Loopback(host) {
+	if !identity.LoopbackAddr(cfg.HTTPAddr) {
 		lis = id.Wrap(lis, true, log) // this machine's own look at it needs no certificate
 	}
 	if cfg.NatsURL != "" {

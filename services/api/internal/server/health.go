@@ -5,8 +5,6 @@ import (
 	"fmt"
 
 	"github.com/marchproxy/marchproxy/pkg/identity"
-	"github.com/marchproxy/marchproxy/pkg/process"
-	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
 
 // Health asks the api that runs with this environment whether it is ready; an error says why not.
@@ -15,22 +13,13 @@ func Health(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
-	id, err := identity.Open(cfg.Identity.Files)
-	if err != nil {
-		return err
-	}
-	return identity.Ready(ctx, cfg.Addr, id)
+	return identity.Ready(ctx, cfg.Addr, cfg.Identity.Files)
 }
 
 // Migrate brings the database to this version, under a lock, and ends. The api does the same at its start; where this
 // went before, several that start at once do not wait for each other.
 func Migrate(ctx context.Context, lookup func(string) (string, bool)) error {
-	e := process.NewEnv(lookup)
-	url := e.Required("DATABASE_URL", "set it to postgresql://user:password@host:5432/marchproxy")
-	if err := e.Err(); err != nil {
-		return err
-	}
-	st, err := store.Open(ctx, url, nil)
+	st, err := openStore(ctx, lookup)
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ type Config struct {
 func readConfig(lookup func(string) (string, bool)) (Config, error) {
 	e := process.NewEnv(lookup)
 	c := Config{
-		DatabaseURL: e.Required("DATABASE_URL", "set it to postgresql://user:password@host:5432/marchproxy"),
+		DatabaseURL: databaseURL(e),
 		NatsURL:     e.URL("NATS_URL", "set it to nats://host:4222"),
 		SecretKey: e.Required("SECRET_KEY", "set it to at least 16 random characters, for instance from: "+
 			"openssl rand -hex 32"),
@@ -288,15 +288,25 @@ func (s served) Report(x status.XdsStatus, fresh bool) (missing bool) {
 	return missing
 }
 
+func databaseURL(e *process.Env) string {
+	return e.Required("DATABASE_URL", "set it to postgresql://user:password@host:5432/marchproxy")
+}
+
+// openStore opens the database that the environment names, of which no other setting is needed, and brings it to this
+// version.
+func openStore(ctx context.Context, lookup func(string) (string, bool)) (*store.Store, error) {
+	e := process.NewEnv(lookup)
+	url := databaseURL(e)
+	if err := e.Err(); err != nil {
+		return nil, err
+	}
+	return store.Open(ctx, url, nil)
+}
+
 // NewEpoch begins a new life of the database, as after a restore from a backup: consumers follow it then,
 // whatever revision they have seen.
 func NewEpoch(ctx context.Context, lookup func(string) (string, bool)) error {
-	e := process.NewEnv(lookup)
-	url := e.Required("DATABASE_URL", "set it to postgresql://user:password@host:5432/marchproxy")
-	if err := e.Err(); err != nil {
-		return err
-	}
-	st, err := store.Open(ctx, url, nil)
+	st, err := openStore(ctx, lookup)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,11 @@ func newClient(url, token string, id *identity.Identity) *client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = 8
 	t.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		return (&tls.Dialer{Config: id.Client(hostOf(addr))}).DialContext(ctx, network, addr) // with the certificate of now
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, err
+		}
+		return (&tls.Dialer{Config: id.Client(host)}).DialContext(ctx, network, addr) // with the certificate of now
 	}
 	return &client{strings.TrimRight(url, "/"), token, &http.Client{Transport: t, Timeout: 20 * time.Second}}
 }

@@ -1,8 +1,6 @@
 package server
 
 import (
-	"net"
-
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -52,12 +50,4 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	metric(descProblems, prometheus.GaugeValue, float64(len(s.Problems)))
 	metric(descApplies, prometheus.CounterValue, float64(s.Applies))
 	metric(descFailures, prometheus.CounterValue, float64(s.Failures))
-}
-
-func hostOf(addr string) string {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return addr
-	}
-	return host
 }

@@ -60,7 +60,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
-	if !identity.Loopback(hostOf(cfg.HTTPAddr)) {
+	if !identity.LoopbackAddr(cfg.HTTPAddr) {
 		lis = id.Wrap(lis, true, log)
 	}
 	d := &discover{by: map[string]sourceState{}, rec: reconcile.New(newClient(cfg.API, cfg.Token, id), reconcile.Options{

@@ -12,9 +12,5 @@ func Health(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
-	id, err := identity.Open(cfg.Identity.Files)
-	if err != nil {
-		return err
-	}
-	return identity.Ready(ctx, cfg.HTTPAddr, id)
+	return identity.Ready(ctx, cfg.HTTPAddr, cfg.Identity.Files)
 }
