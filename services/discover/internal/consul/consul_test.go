@@ -2,56 +2,14 @@ package consul
 
 import (
 	"fmt"
-	"net/http"
-	"net/http/httptest"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/marchproxy/marchproxy/services/discover/internal/catalog/catalogtest"
 	"github.com/marchproxy/marchproxy/services/discover/internal/source"
 )
-
-// recorded answers as Consul does, in the forms of its API's documentation: no server of it can be had here. A question
-// with an index waits for the next one.
-type recorded struct {
-	mu      sync.Mutex
-	index   int
-	changed chan struct{}
-	answers map[string]string // by path
-}
-
-func (c *recorded) set(path, answer string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.answers[path] = answer
-	c.index++
-	close(c.changed)
-	c.changed = make(chan struct{})
-}
-
-func (c *recorded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c.mu.Lock()
-	index, changed := c.index, c.changed
-	c.mu.Unlock()
-	if r.URL.Query().Get("index") == fmt.Sprint(index) {
-		select {
-		case <-changed:
-		case <-r.Context().Done():
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	answer, there := c.answers[r.URL.Path]
-	if !there || r.Header.Get("X-Consul-Token") != "secret" {
-		http.Error(w, "rpc error: ACL not found", http.StatusForbidden)
-		return
-	}
-	w.Header().Set("X-Consul-Index", fmt.Sprint(c.index))
-	w.Header().Set("X-Consul-KnownLeader", "true")
-	_, _ = fmt.Fprint(w, answer)
-}
 
 const one = `{"Node":{"Address":"10.1.0.%[1]d","Datacenter":"dc1"},"Service":{"ID":"web-%[1]d","Service":"web","Address":"%[2]s","Port":8080,
 	"Tags":["marchproxy.enable=true","marchproxy.routes.0.hosts=web.example.com"],"Weights":{"Passing":%[1]d,"Warning":1},"CreateIndex":%[1]d},
@@ -59,15 +17,13 @@ const one = `{"Node":{"Address":"10.1.0.%[1]d","Datacenter":"dc1"},"Service":{"I
 
 // TestConsul: instances whose checks pass are endpoints, those in maintenance drain, and what is critical is left out.
 func TestConsul(t *testing.T) {
-	api := &recorded{index: 3, changed: make(chan struct{}), answers: map[string]string{
+	api := catalogtest.Start(t, "X-Consul", map[string]string{
 		"/v1/catalog/services": `{"consul":[],"web":["marchproxy.enable=true",` +
 			`"marchproxy.routes.0.hosts=web.example.com"]}`,
 		"/v1/health/service/web": "[" + fmt.Sprintf(one, 1, "10.0.0.1", "http", "passing") + "," +
 			fmt.Sprintf(one, 2, "", "http", "warning") + "]",
-	}}
-	server := httptest.NewServer(api)
-	defer server.Close()
-	c := New(Options{Address: server.URL, Token: "secret", Wait: 5 * time.Second, Log: zap.NewNop()})
+	})
+	c := New(Options{Address: api.URL, Token: catalogtest.Token, Wait: 5 * time.Second, Log: zap.NewNop()})
 	found := make(chan []source.Workload, 100)
 	done := make(chan error, 1)
 	go func() { done <- c.Run(t.Context(), func(all []source.Workload) { found <- all }, func(error) {}) }()
@@ -90,9 +46,9 @@ func TestConsul(t *testing.T) {
 		}
 	}
 	until("web web.example.com 10.0.0.1:8080*1 ready 10.1.0.2:8080*2 ready")
-	api.set("/v1/health/service/web", "["+fmt.Sprintf(one, 1, "10.0.0.1", "http", "critical")+","+fmt.Sprintf(one, 2, "",
+	api.Set("/v1/health/service/web", "["+fmt.Sprintf(one, 1, "10.0.0.1", "http", "critical")+","+fmt.Sprintf(one, 2, "",
 		"_node_maintenance", "critical")+"]")
 	until("web web.example.com 10.1.0.2:8080*2 draining")
-	api.set("/v1/catalog/services", `{"consul":[]}`)
+	api.Set("/v1/catalog/services", `{"consul":[]}`)
 	until("")
 }

@@ -2,58 +2,15 @@ package nomad
 
 import (
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/marchproxy/marchproxy/services/discover/internal/catalog/catalogtest"
 	"github.com/marchproxy/marchproxy/services/discover/internal/source"
 )
-
-// recorded answers as Nomad does, in the forms of its API's documentation: no server of it can be had here. A question
-// with an index waits for the next one.
-type recorded struct {
-	mu      sync.Mutex
-	index   int
-	changed chan struct{}
-	answers map[string]string // by path
-	leader  bool
-}
-
-func (n *recorded) set(path, answer string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.answers[path] = answer
-	n.index++
-	close(n.changed)
-	n.changed = make(chan struct{})
-}
-
-func (n *recorded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	n.mu.Lock()
-	index, changed := n.index, n.changed
-	n.mu.Unlock()
-	if r.URL.Query().Get("index") == fmt.Sprint(index) {
-		select {
-		case <-changed:
-		case <-r.Context().Done():
-		}
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	answer, there := n.answers[r.URL.Path]
-	if !there || r.Header.Get("X-Nomad-Token") != "secret" {
-		http.Error(w, "Permission denied", http.StatusForbidden)
-		return
-	}
-	w.Header().Set("X-Nomad-Index", fmt.Sprint(n.index))
-	w.Header().Set("X-Nomad-KnownLeader", fmt.Sprint(n.leader))
-	_, _ = fmt.Fprint(w, answer)
-}
 
 const (
 	services = `[{"Namespace":"default","Services":[
@@ -65,12 +22,10 @@ const (
 // TestNomad: registrations become endpoints and the newest's tags the labels; a change is seen when it is made, and a
 // server that refuses or has no leader takes nothing away.
 func TestNomad(t *testing.T) {
-	api := &recorded{index: 7, leader: true, changed: make(chan struct{}), answers: map[string]string{
+	api := catalogtest.Start(t, "X-Nomad", map[string]string{
 		"/v1/services": services, "/v1/service/web": "[" + fmt.Sprintf(one, 1) + "]",
-	}}
-	server := httptest.NewServer(api)
-	defer server.Close()
-	n := New(Options{Address: server.URL, Token: "secret", Namespace: "*", Wait: 5 * time.Second, Log: zap.NewNop()})
+	})
+	n := New(Options{Address: api.URL, Token: catalogtest.Token, Namespace: "*", Wait: 5 * time.Second, Log: zap.NewNop()})
 	found, health := make(chan []source.Workload, 10), make(chan error, 100)
 	done := make(chan error, 1)
 	go func() {
@@ -95,12 +50,10 @@ func TestNomad(t *testing.T) {
 		}
 	}
 	next("web1.example.com 10.0.0.1:21000 dc1")
-	api.set("/v1/service/web", "["+fmt.Sprintf(one, 1)+","+fmt.Sprintf(one, 2)+"]")
+	api.Set("/v1/service/web", "["+fmt.Sprintf(one, 1)+","+fmt.Sprintf(one, 2)+"]")
 	next("web2.example.com 10.0.0.1:21000 dc1 10.0.0.2:22000 dc1")
-	api.mu.Lock()
-	api.leader = false
-	api.mu.Unlock()
-	api.set("/v1/service/web", "[]")
+	api.Lead(false)
+	api.Set("/v1/service/web", "[]")
 	for err := error(nil); err == nil || !strings.Contains(err.Error(), "knows no leader"); {
 		select {
 		case err = <-health:
@@ -111,9 +64,7 @@ func TestNomad(t *testing.T) {
 	if len(found) > 0 {
 		t.Errorf("without a leader %+v is found", <-found)
 	}
-	api.mu.Lock()
-	api.leader = true
-	api.mu.Unlock()
-	api.set("/v1/service/web", "["+fmt.Sprintf(one, 2)+"]")
+	api.Lead(true)
+	api.Set("/v1/service/web", "["+fmt.Sprintf(one, 2)+"]")
 	next("web2.example.com 10.0.0.2:22000 dc1")
 }

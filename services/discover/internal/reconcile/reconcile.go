@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -67,6 +68,7 @@ type Reconciler struct {
 // item is a workload.
 type item struct {
 	source, key string
+	found       source.Workload // as the source handed it over last
 	want        wanted
 	digest      string // of want
 	done        string // the digest that is written, "" for none
@@ -105,7 +107,10 @@ func (r *Reconciler) Found(name string, all []source.Workload) {
 			r.items[id] = x
 			delete(r.items, leftID(r.opt.owner(r.opt.setOwner(), w.Key))) // an earlier life had it as well
 		}
-		x.gone = time.Time{}
+		if x.gone.IsZero() && reflect.DeepEqual(x.found, w) {
+			continue // a source hands over everything at each change
+		}
+		x.gone, x.found = time.Time{}, w
 		r.set(x, r.opt.of(w))
 	}
 	for id, x := range r.items {
@@ -200,10 +205,13 @@ func (r *Reconciler) inherit(ctx context.Context) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	found := map[string]bool{}
+	for _, x := range r.items {
+		found[r.opt.owner(r.opt.setOwner(), x.key)] = true
+	}
 	for _, o := range sets {
 		key, mine := strings.CutPrefix(o.Owner, r.opt.setOwner()+"/")
-		if !mine || slices.ContainsFunc(slices.Collect(maps.Values(r.items)),
-			func(x *item) bool { return r.opt.owner(r.opt.setOwner(), x.key) == o.Owner }) {
+		if !mine || found[o.Owner] {
 			continue
 		}
 		name, _, other := strings.Cut(key, ":")
@@ -333,10 +341,12 @@ func (r *Reconciler) apply(
 	}
 	// One by one: the Service with its endpoints, then each route.
 	written = map[string]api.Object{}
-	var first []api.Object
+	var first, routes []api.Object
 	for _, o := range others {
 		if o.Kind == resource.KindService {
 			first = append(first, o)
+		} else {
+			routes = append(routes, o)
 		}
 	}
 	if err := r.send(ctx, want, first, false); errors.As(err, &refused) && len(first) > 0 {
@@ -349,10 +359,7 @@ func (r *Reconciler) apply(
 		return nil, nil, err
 	}
 	maps.Copy(written, named(first))
-	for _, o := range others {
-		if o.Kind == resource.KindService {
-			continue
-		}
+	for _, o := range routes {
 		err := r.send(ctx, wanted{key: want.key}, []api.Object{o}, false)
 		switch {
 		case errors.As(err, &refused):
