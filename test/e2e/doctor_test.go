@@ -1,17 +1,14 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/marchproxy/marchproxy/pkg/porttest"
@@ -128,7 +125,7 @@ func secondServer(t *testing.T, s *harness.System) (url string, stop func()) {
 		t.Fatal(err)
 	}
 	addr := natsURL[strings.LastIndexByte(natsURL, '@')+1:]
-	wire, stop := cable(t, addr)
+	wire, stop := harness.Cable(t, addr)
 	p, err := porttest.Take(2)
 	if err != nil {
 		t.Fatal(err)
@@ -149,45 +146,4 @@ func secondServer(t *testing.T, s *harness.System) (url string, stop func()) {
 		return ""
 	})
 	return url, stop
-}
-
-// cable is a way to an address that can be cut.
-func cable(t *testing.T, to string) (addr string, cut func()) {
-	t.Helper()
-	lis, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var mu sync.Mutex
-	var conns []net.Conn
-	cut = func() {
-		cancel()
-		_ = lis.Close()
-		mu.Lock()
-		defer mu.Unlock()
-		for _, c := range conns {
-			_ = c.Close()
-		}
-	}
-	t.Cleanup(cut)
-	go func() {
-		for {
-			a, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			b, err := (&net.Dialer{}).DialContext(ctx, "tcp", to)
-			if err != nil {
-				_ = a.Close()
-				continue
-			}
-			mu.Lock()
-			conns = append(conns, a, b)
-			mu.Unlock()
-			go func() { _, _ = io.Copy(a, b); _ = a.Close() }()
-			go func() { _, _ = io.Copy(b, a); _ = b.Close() }()
-		}
-	}()
-	return lis.Addr().String(), cut
 }

@@ -3,7 +3,6 @@ package monitoring
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -146,7 +145,7 @@ func TestAlertsFire(t *testing.T) {
 	}
 	well := startNode(t, s, "")
 	addr := natsURL[strings.LastIndexByte(natsURL, '@')+1:]
-	wire, cut := cable(t, addr)
+	wire, cut := harness.Cable(t, addr)
 	disk := t.TempDir()
 	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"); err != nil {
 		t.Fatal(err)
@@ -337,44 +336,4 @@ func tamper(t *testing.T, s *harness.System) {
 	if _, err := js.Publish(t.Context(), m.Subject, raw); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// cable is a way to an address that can be cut.
-func cable(t *testing.T, to string) (addr string, cut func()) {
-	t.Helper()
-	lis, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	var conns []net.Conn
-	cut = func() {
-		_ = lis.Close() // it may be cut twice
-		mu.Lock()
-		defer mu.Unlock()
-		for _, c := range conns {
-			_ = c.Close()
-		}
-	}
-	t.Cleanup(cut)
-	go func() {
-		for {
-			a, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			b, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", to)
-			if err != nil {
-				_ = a.Close()
-				continue
-			}
-			mu.Lock()
-			conns = append(conns, a, b)
-			mu.Unlock()
-			for from, to := range map[net.Conn]net.Conn{a: b, b: a} {
-				go func() { _, _ = to.(*net.TCPConn).ReadFrom(from); _ = to.Close() }()
-			}
-		}
-	}()
-	return lis.Addr().String(), cut
 }

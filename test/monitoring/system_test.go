@@ -2,19 +2,13 @@ package monitoring
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/porttest"
+	"github.com/marchproxy/marchproxy/test/authority"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
@@ -38,30 +32,17 @@ func direct(name string, more map[string]any) map[string]any {
 }
 
 // certificate signs itself, and ends after some hours.
-func certificate(t *testing.T, name string, hours int) (chain, key string) {
+func certificate(t *testing.T, name string, hours int) (chain, private string) {
 	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, private, err := authority.Key()
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Duration(hours) * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{
-			x509.ExtKeyUsageServerAuth,
-			x509.ExtKeyUsageClientAuth,
-		},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &k.PublicKey, k)
+	chain, err = authority.Sign(authority.Server(time.Duration(hours)*time.Hour, name), key, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
-		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
+	return chain, private
 }
 
 // node is an agent that guards one end of a wire and runs an Envoy of the gateway edge.
