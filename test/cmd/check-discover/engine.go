@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/porttest"
+)
+
+// command runs a program of the project's directory.
+func (t *trial) command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = t.root
+	return cmd
+}
+
+func (t *trial) docker(ctx context.Context, args ...string) (string, error) {
+	cmd := t.command(ctx, filepath.Join(t.root, "scripts", "docker"), args...)
+	var out, says bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &says
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("docker %s: %w\n%s", strings.Join(args[:min(len(args), 4)], " "), err, says.String())
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+func (t *trial) compose(ctx context.Context, args ...string) error {
+	_, err := t.docker(ctx, append([]string{
+		"compose", "--progress", "quiet", "-p", project, "-f",
+		filepath.Join(t.dir, "compose.yaml"),
+	}, args...)...)
+	return err
+}
+
+func service(i int) string { return fmt.Sprintf("s%d", i) }
+
+// cluster is the Service's name at Envoy.
+func cluster(service string) string { return project + "-" + service }
+
+// prepare makes the image and the compose file.
+func (t *trial) prepare(ctx context.Context) error {
+	if _, err := t.docker(ctx, "version"); err != nil {
+		return err
+	}
+	build := t.command(ctx, "go", "build", "-trimpath", "-o", filepath.Join(t.dir, "backend"),
+		"./test/cmd/check-discover/backend")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	if err := os.WriteFile(filepath.Join(t.dir, "Dockerfile"),
+		[]byte("FROM scratch\nCOPY backend /backend\nEXPOSE 8080\nENTRYPOINT [\"/backend\"]\n"), 0o600); err != nil {
+		return err
+	}
+	if _, err := t.docker(ctx, "build", "--quiet", "--tag", image, t.dir); err != nil {
+		return err
+	}
+	var f strings.Builder
+	f.WriteString("services:\n")
+	for i := range t.services {
+		t.write(&f, i, nil)
+	}
+	return os.WriteFile(filepath.Join(t.dir, "compose.yaml"), []byte(f.String()), 0o600)
+}
+
+// write writes a service of the compose file. Every third one has health checks.
+func (t *trial) write(f *strings.Builder, i int, more map[string]string) {
+	fmt.Fprintf(f, "  %s:\n    image: %s\n    stop_grace_period: 10s\n    deploy: {replicas: 2}\n    labels:\n      "+
+		"marchproxy.enable: 'true'\n      marchproxy.routes.r.hosts: %s.test\n",
+		service(i), image, service(i))
+	for label, value := range more {
+		fmt.Fprintf(f, "      %s: '%s'\n", label, value)
+	}
+	if i%3 == 0 {
+		f.WriteString("    healthcheck: {test: [CMD, /backend, check], interval: 1s, timeout: 5s, retries: 1, " +
+			"start_period: 10s, start_interval: 200ms}\n")
+	}
+}
+
+// begin starts the program under test with a token that is bound.
+func (t *trial) begin(ctx context.Context) error {
+	status, raw, err := t.s.Call(ctx, http.MethodPost, t.s.API+"/v1/tokens", map[string]any{
+		"name": "discover", "role": "editor", "bounds": map[string]any{
+			"owners": []string{"discover/check"},
+			"kinds":  []string{"Service", "Route", "EndpointSet"},
+		},
+	})
+	var token struct{ Token string }
+	if err != nil || status != http.StatusCreated || json.Unmarshal(raw, &token) != nil || token.Token == "" {
+		return fmt.Errorf("a token: %d %s %w", status, raw, err)
+	}
+	ports, err := porttest.Take(1)
+	if err != nil {
+		return err
+	}
+	addr := "127.0.0.1:" + strconv.Itoa(ports[0])
+	t.state = "http://" + addr + "/v1/state"
+	t.discover = t.command(ctx, filepath.Join(t.root, "bin", "marchproxy-discover"))
+	t.discover.Env = append(os.Environ(), "MARCHPROXY_API="+t.s.API, "MARCHPROXY_TOKEN="+token.Token,
+		"DISCOVER_SITE=check", "DISCOVER_HTTP_ADDR="+addr)
+	log, err := os.Create(filepath.Join(t.dir, "discover.log"))
+	if err != nil {
+		return err
+	}
+	t.discover.Stdout, t.discover.Stderr = log, log
+	return t.discover.Start()
+}
+
+// event is one of the engine's, of a container of this project.
+type event struct {
+	Action   string
+	TimeNano int64 `json:"timeNano"`
+	Actor    struct {
+		ID         string
+		Attributes map[string]string
+	}
+}
+
+func (t *trial) events(ctx context.Context) (<-chan event, error) {
+	out := make(chan event, 1000)
+	cmd := t.command(ctx, filepath.Join(t.root, "scripts", "docker"), "events", "--format", "{{json .}}", "--filter",
+		"type=container", "--filter", "label=com.docker.compose.project="+project)
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		defer close(out)
+		for dec := json.NewDecoder(pipe); ; {
+			var e event
+			if dec.Decode(&e) != nil {
+				_ = cmd.Wait() // the context ended, or the engine
+				return
+			}
+			out <- e
+		}
+	}()
+	return out, nil
+}
+
+// follow keeps what should be at Envoy.
+func (t *trial) follow(events <-chan event) {
+	addresses := map[string]string{} // by container
+	for e := range events {
+		s := e.Actor.Attributes["com.docker.compose.service"]
+		checked := e.Actor.Attributes["image"] == image && isChecked(s)
+		id := e.Actor.ID
+		at := time.Unix(0, e.TimeNano)
+		what := ""
+		switch action, _, _ := strings.Cut(e.Action, ":"); {
+		case action == "start":
+			addr, err := t.docker(context.Background(), "inspect", "--format",
+				"{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", id)
+			if err != nil || addr == "" {
+				continue // it has gone meanwhile
+			}
+			addresses[id] = addr
+			if !checked {
+				what = "ready"
+			}
+		case e.Action == "health_status: healthy":
+			what = "ready"
+		case e.Action == "health_status: unhealthy", action == "die":
+			what = "gone"
+		case action == "kill" && slices.Contains([]string{"15", "9"}, e.Actor.Attributes["signal"]):
+			what = "draining"
+		}
+		addr := addresses[id]
+		if what == "" || addr == "" {
+			continue
+		}
+		t.mu.Lock()
+		t.expected[addr] = expectation{cluster(s), what, at}
+		t.states++
+		if t.up[s] == nil {
+			t.up[s] = map[string]bool{}
+		}
+		if what == "ready" {
+			t.up[s][id] = true
+		} else if delete(t.up[s], id); len(t.up[s]) == 0 {
+			t.since[s] = time.Now()
+		}
+		t.mu.Unlock()
+	}
+}
+
+func isChecked(service string) bool {
+	n, err := strconv.Atoi(strings.TrimPrefix(service, "s"))
+	return err == nil && n%3 == 0
+}
