@@ -174,8 +174,10 @@ type Writer struct {
 func New(
 	ctx context.Context, s *store.Store, box *seal.Box, licenseKey string, log *zap.Logger, notify func(store.Committed),
 ) (*Writer, error) {
-	w := &Writer{store: s, box: box, log: log, notify: notify, environment: map[string]string{resource.KindLicense +
-		".key": licenseKey}, turn: make(chan struct{}, 1)}
+	w := &Writer{
+		store: s, box: box, log: log, notify: notify, turn: make(chan struct{}, 1),
+		environment: map[string]string{resource.KindLicense + ".key": licenseKey},
+	}
 	return w, w.reload(ctx)
 }
 

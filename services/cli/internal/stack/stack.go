@@ -179,17 +179,17 @@ func own(dir string, uid, gid int, hosts []string) error {
 	give := func(path string, u, g int, mode fs.FileMode) error {
 		return errors.Join(os.Chown(path, u, g), os.Chmod(path, mode))
 	}
-	pki, err := os.OpenRoot(filepath.Join(dir, "pki"))
+	tree, err := os.OpenRoot(filepath.Join(dir, "pki"))
 	if err != nil {
 		return err
 	}
-	err = fs.WalkDir(pki.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
+	err = fs.WalkDir(tree.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return pki.Lchown(path, uid, gid)
+		return tree.Lchown(path, uid, gid)
 	})
-	if err := errors.Join(err, pki.Close()); err != nil {
+	if err := errors.Join(err, tree.Close()); err != nil {
 		return err
 	}
 	for _, s := range secrets {
