@@ -70,7 +70,8 @@ func Table(ctx context.Context, js jetstream.JetStream) (map[resource.Ref]*resou
 }
 
 const (
-	// stalled is how long messages that there are may be outstanding, and more how long one is waited for that may come.
+	// stalled is how long messages that there are may be outstanding, and more how long one is waited for that may come;
+	// then it is looked whether those that are outstanding are still there.
 	stalled = 30 * time.Second
 	more    = time.Second
 )
@@ -97,15 +98,20 @@ func each(ctx context.Context, js jetstream.JetStream, enough func(m jetstream.M
 		return err
 	}
 	defer it.Stop()
-	next := func(limit time.Duration) (jetstream.Msg, error) {
-		ctx, cancel := context.WithTimeout(ctx, limit)
+	next := func() (jetstream.Msg, error) {
+		ctx, cancel := context.WithTimeout(ctx, more)
 		defer cancel()
 		return it.Next(jetstream.NextContext(ctx))
 	}
-	for limit := stalled; ; {
-		m, err := next(limit)
-		if errors.Is(err, context.DeadlineExceeded) && limit == more && ctx.Err() == nil {
-			return nil
+	var read uint64 // the consumer's sequence
+	for waited, all := time.Duration(0), false; ; {
+		m, err := next()
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			if waited += more; all || waited >= 2*more && gone(ctx, cons, read) {
+				return nil
+			} else if waited < stalled {
+				continue
+			}
 		}
 		if err != nil {
 			return err
@@ -117,10 +123,15 @@ func each(ctx context.Context, js jetstream.JetStream, enough func(m jetstream.M
 		if enough(m, meta.Sequence.Stream >= last || meta.NumPending == 0) {
 			return nil
 		}
-		if limit = stalled; meta.NumPending == 0 {
-			limit = more // somebody may be in the middle of a transaction
-		}
+		// Where all is read, somebody may be in the middle of a transaction: one more message is waited for.
+		waited, all, read = 0, meta.NumPending == 0, meta.Sequence.Consumer
 	}
+}
+
+// gone says whether messages that were still to come are no longer there: the stream was purged, or has lost them.
+func gone(ctx context.Context, cons jetstream.Consumer, read uint64) bool {
+	info, err := cons.Info(ctx)
+	return err == nil && info.NumPending == 0 && info.Delivered.Consumer <= read
 }
 
 // Intact says whether the stream's resources amount to the state of its last commit. It may be asked while others
