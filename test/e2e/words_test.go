@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -90,12 +91,14 @@ func TestOutputJSON(t *testing.T) {
 	c.run(0, "pki", "init")
 	// a script, a program, a stream of lines, each of them JSON, and one that has no result to print
 	seen := []string{"completion", "dev", "help", "events", "filters"}
+	saved := filepath.Join(c.dir, "saved")
 	for _, args := range []string{
 		"apply -f f.yaml", "diff -f f.yaml", "validate -f f.yaml", "export", "get all", "get ratelimitpolicy p", "limits p",
 		"revisions", "revisions 1", "revisions diff 1", "rollback 1", "audit", "token create x --role viewer", "token list",
 		"token delete x",
 		"apply -f f.yaml", "delete -f f.yaml", "status", "proxies", "doctor", "version",
-		"pki issue xds xds-1 --host xds.test", "pki renew", "compose init --dir stack",
+		"pki issue xds xds-1 --host xds.test", "pki renew",
+		"backup --state-dir " + s.Dir + " " + saved, "restore --check --state-dir " + s.Dir + " " + saved, "compose init --dir stack",
 	} {
 		fields := strings.Fields(args)
 		seen = append(seen, fields[0])

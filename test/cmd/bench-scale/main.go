@@ -1,7 +1,7 @@
 // Command bench-scale measures what the system costs with very many routes: a change beside 1,000, 10,000 and 100,000
 // hosts, thousands added and deleted by one apply while others write, memory, writers beside one another, two apis,
-// what the parts use while nothing happens, restarts, and, where asked for, minutes of changes at a steady rate. It
-// prints a table with bars, and fails where one is missed, unless -report is given.
+// what the parts use while nothing happens, restarts, a backup and its restore, and, where asked for, minutes of changes
+// at a steady rate. It prints a table with bars, and fails where one is missed, unless -report is given.
 package main
 
 import (
@@ -20,7 +20,9 @@ import (
 )
 
 // parts of the measurement, in the order in which they are done: what deletes comes last.
-var parts = []string{"change", "add", "memory", "writers", "apis", "idle", "xds", "restart", "delete", "churn"}
+var parts = []string{
+	"change", "add", "memory", "writers", "apis", "idle", "xds", "restart", "backup", "delete", "churn",
+}
 
 type options struct {
 	only       string
@@ -119,8 +121,8 @@ func (m *scale) measure(ctx context.Context) error {
 	}
 	steps := map[string]func(context.Context) error{
 		"add": m.add, "memory": m.memory, "writers": m.writers, "apis": m.apis, "idle": m.rest, "xds": m.restartXDS,
-		"restart": m.restart,
-		"delete":  m.delete,
+		"restart": m.restart, "backup": m.backup,
+		"delete": m.delete,
 	}
 	for _, part := range parts {
 		step := steps[part]

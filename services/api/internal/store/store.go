@@ -26,6 +26,7 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/seal"
@@ -57,6 +58,19 @@ type Store struct {
 
 // Open connects, and brings the schema up to date. The box signs the records of the audit; nil is for who writes none.
 func Open(ctx context.Context, url string, box *seal.Box) (*Store, error) {
+	s, err := connect(ctx, url, "", box)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.migrate(ctx); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// connect makes the pool, whose tables are in a schema of PostgreSQL's, or where the user has them for "".
+func connect(ctx context.Context, url, in string, box *seal.Box) (*Store, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, errors.New("DATABASE_URL cannot be read; it must look like " +
@@ -64,6 +78,9 @@ func Open(ctx context.Context, url string, box *seal.Box) (*Store, error) {
 	}
 	cfg.MaxConns = max(cfg.MaxConns, 8)
 	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+	if in != "" {
+		cfg.ConnConfig.RuntimeParams["search_path"] = in
+	}
 	if cfg.ConnConfig.TLSConfig != nil {
 		cfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error { return renew(c, url) }
 	}
@@ -71,12 +88,7 @@ func Open(ctx context.Context, url string, box *seal.Box) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	s := &Store{pool: pool, box: box, instance: uuid.NewString(), raised: make(chan struct{}, 1)}
-	if err := s.migrate(ctx); err != nil {
-		pool.Close()
-		return nil, err
-	}
-	return s, nil
+	return &Store{pool: pool, box: box, instance: uuid.NewString(), raised: make(chan struct{}, 1)}, nil
 }
 
 // renew reads the certificates again that a URL names: they may have been renewed since the start.
@@ -85,7 +97,7 @@ func renew(c *pgx.ConnConfig, url string) error {
 	if err != nil {
 		return errors.New("DATABASE_URL: its certificate files cannot be read")
 	}
-	now.ConnectTimeout = c.ConnectTimeout
+	now.ConnectTimeout, now.RuntimeParams = c.ConnectTimeout, c.RuntimeParams
 	c.Config = now.Config // whole: it holds on to what reads a client's certificate by the address of its TLSConfig
 	return nil
 }
@@ -117,6 +129,21 @@ func (s *Store) Close() { s.pool.Close() }
 func (s *Store) Ping(ctx context.Context) error { return s.pool.Ping(ctx) }
 
 func (s *Store) migrate(ctx context.Context) error {
+	if err := s.withMigrations(func(p *goose.Provider) error {
+		_, err := p.Up(ctx)
+		return err
+	}); err != nil {
+		return err
+	}
+	if _, err := s.pool.Exec(ctx, `INSERT INTO config_head (epoch, revision, state) VALUES ($1, 0, '{}') ON CONFLICT DO `+
+		`NOTHING`, uuid.New()); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+// withMigrations hands out what brings the schema from one version to another.
+func (s *Store) withMigrations(f func(*goose.Provider) error) error {
 	db := stdlib.OpenDBFromPool(s.pool)
 	defer func() { _ = db.Close() }()
 	files, err := fs.Sub(migrations, "migrations")
@@ -128,14 +155,10 @@ func (s *Store) migrate(ctx context.Context) error {
 		return fmt.Errorf("migrate: %w", err)
 	}
 	p, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(locker))
+	if err == nil {
+		err = f(p)
+	}
 	if err != nil {
-		return fmt.Errorf("migrate: %w", err)
-	}
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("migrate: %w", err)
-	}
-	if _, err := s.pool.Exec(ctx, `INSERT INTO config_head (epoch, revision, state) VALUES ($1, 0, '{}') ON CONFLICT DO `+
-		`NOTHING`, uuid.New()); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
 	return nil
@@ -151,6 +174,21 @@ type Head struct {
 // Equal says whether two heads are the same. After an older backup was restored, one revision can have two states.
 func (h Head) Equal(o Head) bool {
 	return h.Epoch == o.Epoch && h.Revision == o.Revision && maps.Equal(h.State, o.State)
+}
+
+// Describes says why a state is not the one that the head speaks of; nil where it is.
+func (h Head) Describes(st *config.State) error {
+	found := st.Summary()
+	if maps.Equal(found, h.State) {
+		return nil
+	}
+	for _, k := range resource.Kinds {
+		if f, h := found[k.Name], h.State[k.Name]; f != h {
+			return fmt.Errorf("the database does not agree with itself: %s has %d objects with hash %q, its head says %d with %q; "+
+				"restore a backup", k.Name, f.Count, f.Hash, h.Count, h.Hash)
+		}
+	}
+	return errors.New("the database's head speaks of kinds that this version does not know; run the version that wrote it")
 }
 
 // selectHead is what [Head.scan] reads.

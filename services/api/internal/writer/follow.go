@@ -24,22 +24,8 @@ func (w *Writer) reload(ctx context.Context) error {
 	w.recent.forget()
 	st := config.New()
 	st.Apply(objects)
-	if found := st.Summary(); !maps.Equal(found, head.State) {
-		for _, k := range resource.Kinds {
-			if f, h := found[k.Name], head.State[k.Name]; f != h {
-				return fmt.Errorf(
-					"the database does not agree with itself: %s has %d objects with hash %q, its head says %d with %q; "+
-						"restore a backup",
-					k.Name,
-					f.Count,
-					f.Hash,
-					h.Count,
-					h.Hash,
-				)
-			}
-		}
-		return fmt.Errorf("the database's head speaks of kinds that this version does not know; run the " +
-			"version that wrote it")
+	if err := head.Describes(st); err != nil {
+		return err
 	}
 	w.state, w.head = st, head
 	w.show(resource.Digest(head.State))

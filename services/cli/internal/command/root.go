@@ -83,7 +83,7 @@ func Root() *cobra.Command {
 	root.AddCommand(
 		c.applyCommand(), c.diffCommand(), c.validateCommand(), c.exportCommand(),
 		c.getCommand(), c.deleteCommand(), c.statusCommand(), c.proxiesCommand(), c.limitsCommand(), c.eventsCommand(),
-		c.revisionsCommand(), c.rollbackCommand(), c.auditCommand(), c.tokenCommand(),
+		c.revisionsCommand(), c.rollbackCommand(), c.auditCommand(), c.tokenCommand(), c.backupCommand(), c.restoreCommand(),
 		c.doctorCommand(), c.pkiCommand(), c.composeCommand(), c.filtersCommand(), c.versionCommand(), dev.Command(),
 	)
 	// the flag exists

@@ -170,24 +170,11 @@ func databaseCommand() *cobra.Command {
 				Options: o, logs: o.StateDir, ownDatabase: true,
 				say: func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) },
 			}
-			lock, err := s.open(cmd.Context())
+			closed, err := s.alone(cmd.Context())
 			if err != nil {
 				return err
 			}
-			defer func() { _ = lock.Close() }() // ends with the process anyway
-			if err := s.loadSecrets(); err != nil {
-				return err
-			}
-			if err := s.planPostgres(); err != nil {
-				return err
-			}
-			own, stop := context.WithCancel(context.WithoutCancel(cmd.Context()))
-			c := s.children[0]
-			c.start(own, s.logs, s.say, func() {})
-			defer func() { stop(); <-c.done }()
-			if err := c.await(cmd.Context(), s.logs, s.say); err != nil {
-				return err
-			}
+			defer closed()
 			fmt.Fprintln(cmd.OutOrStdout(), s.databaseURL())
 			<-cmd.Context().Done()
 			return nil
