@@ -99,10 +99,13 @@ func (s *Server) Restore(from string) {
 	}
 }
 
+// URL is where it serves.
+func (s *Server) URL() string { return s.run.ClientURL() }
+
 // Connect returns a connection that comes back whenever the server does.
 func (s *Server) Connect() (*nats.Conn, jetstream.JetStream) {
 	s.t.Helper()
-	nc, err := nats.Connect(s.run.ClientURL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond),
+	nc, err := nats.Connect(s.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond),
 		nats.ReconnectJitter(0, 0))
 	if err != nil {
 		s.t.Fatal(err)
