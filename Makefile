@@ -22,7 +22,7 @@ run: build ## Run the whole system on this machine
 .PHONY: test
 test: test-needs build lint check-generated check-wasm check-bpf ## Check everything, with real PostgreSQL, NATS and Envoy
 	go test -count=1 -timeout 40m $(MODULES:%=./%/...)
-	go run ./test/cmd/bench-scale -hosts 1000 -changes 30 -idle 1s -churn 10s -slack 20 -only change,add,memory,writers,apis,idle,xds,restart,delete,churn
+	go run ./test/cmd/bench-scale -hosts 1000 -changes 30 -idle 1s -churn 10s -slack 20 -only change,add,memory,writers,apis,idle,xds,restart,backup,delete,churn
 	go run ./test/cmd/check-live -changes 300
 	go run ./test/cmd/check-hitless -rounds 100 -certificates 5 -changes 12
 	go run ./test/cmd/check-auth -trials 300
@@ -111,7 +111,7 @@ bench-propagation: build ## Measure how long a change takes to be live, beside E
 	go run ./test/cmd/bench-propagation $(ARGS)
 
 .PHONY: bench-scale
-bench-scale: build ## Measure changes, bulk, memory, writers and restarts with 100,000 hosts (12 minutes; ARGS='-only churn' for more)
+bench-scale: build ## Measure changes, bulk, memory, writers, restarts and a backup with 100,000 hosts (12 minutes; ARGS='-only churn' for more)
 	go run ./test/cmd/bench-scale $(ARGS)
 
 .PHONY: bench-fanout
@@ -169,6 +169,14 @@ chaos: build ## Kill every part under load and look for what was lost
 .PHONY: test-compose
 test-compose: ## Build the images, bring up docker compose, run the guide's tests; kill and upgrade under load (root, or a Docker engine)
 	go run ./test/cmd/check-compose -ha $(ARGS)
+
+.PHONY: test-nomad
+test-nomad: build ## Check the jobs of deployments/nomad and replace each of them under load, without a Nomad (root; 4 minutes)
+	go test -count=1 -v -timeout 20m ./test/nomad/ -full $(ARGS)
+
+.PHONY: test-upgrade
+test-upgrade: build ## Replace the last release by this one and back, a process after another, in each order, under load (5 minutes)
+	go test -count=1 -v -timeout 30m ./test/upgrade/ -full $(ARGS)
 
 .PHONY: images
 images: ## Build the images for amd64 and arm64, reproducibly, with their SBOMs
