@@ -89,7 +89,9 @@ type ApplyRequest struct {
 
 // ApplyResult is the answer to a write of many resources, or of a rollback.
 type ApplyResult struct {
-	Revision  int64    `json:"revision"`
+	Revision int64 `json:"revision"`
+	// Epoch is the life of the database that the revision is counted in: another one begins where it is restored.
+	Epoch     string   `json:"epoch"`
 	DryRun    bool     `json:"dry_run,omitempty"`
 	Changes   []Change `json:"changes"`
 	Unchanged int32    `json:"unchanged"`

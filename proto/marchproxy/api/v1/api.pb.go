@@ -712,7 +712,9 @@ type ApplyResult struct {
 	// The answer to wait=live.
 	Live *Live `protobuf:"bytes,5,opt,name=live,proto3" json:"live,omitempty"`
 	// What was accepted, or would be, and may not be what is wanted.
-	Warnings      []*Warning `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []*Warning `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// The life of the database that the revision is counted in: another one begins where it is restored.
+	Epoch         string `protobuf:"bytes,13,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -787,6 +789,13 @@ func (x *ApplyResult) GetWarnings() []*Warning {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *ApplyResult) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
 }
 
 // Something that is accepted and should be looked at.
@@ -3517,14 +3526,15 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\tresources\x18\x05 \x03(\v2\x19.marchproxy.api.v1.ObjectR\tresources\x12\x1b\n" +
 	"\ttake_over\x18\x06 \x01(\bR\btakeOver\x12\x1f\n" +
 	"\vallow_empty\x18\a \x01(\bR\n" +
-	"allowEmpty\"\xfa\x01\n" +
+	"allowEmpty\"\x90\x02\n" +
 	"\vApplyResult\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x123\n" +
 	"\achanges\x18\x03 \x03(\v2\x19.marchproxy.api.v1.ChangeR\achanges\x12\x1c\n" +
 	"\tunchanged\x18\x04 \x01(\x05R\tunchanged\x12+\n" +
 	"\x04live\x18\x05 \x01(\v2\x17.marchproxy.api.v1.LiveR\x04live\x126\n" +
-	"\bwarnings\x18\f \x03(\v2\x1a.marchproxy.api.v1.WarningR\bwarnings\"s\n" +
+	"\bwarnings\x18\f \x03(\v2\x1a.marchproxy.api.v1.WarningR\bwarnings\x12\x14\n" +
+	"\x05epoch\x18\r \x01(\tR\x05epoch\"s\n" +
 	"\aWarning\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +

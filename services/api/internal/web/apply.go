@@ -166,6 +166,7 @@ func (d *applyDocument) plan(st *config.State, want []writer.Desired) writer.Pla
 func (a *API) applied(res writer.Result, opt options) api.ApplyResult {
 	out := api.ApplyResult{
 		Revision:  res.Revision,
+		Epoch:     res.Epoch,
 		DryRun:    opt.dryRun,
 		Unchanged: int32(res.Unchanged),
 		Changes:   []api.Change{},

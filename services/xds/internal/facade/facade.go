@@ -12,12 +12,12 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/status"
 	"github.com/marchproxy/marchproxy/pkg/tracing"
 )
 
@@ -53,11 +53,12 @@ type View interface {
 	Proxies() int
 }
 
-// Memory keeps the version of the last accepted document.
+// Memory keeps the last accepted document.
 type Memory interface {
 	Version() string
-	// SetVersion takes that of a document that became a revision.
-	SetVersion(version string, revision int64)
+	// Accepted takes a document that became a revision. It may come after a later one: of documents that were posted
+	// together the api's answers come in any order.
+	Accepted(status.Document)
 }
 
 // Handler serves the door.
@@ -67,13 +68,6 @@ type Handler struct {
 	memory Memory
 	log    *zap.Logger
 	mux    *http.ServeMux
-
-	// mu guards what follows, and the order of versions that are remembered. Nobody waits for the api under it.
-	mu sync.Mutex
-	// posting is how many documents the api has, and newest the highest revision that it has answered meanwhile: of
-	// documents that were posted together the answers may come in another order.
-	posting int
-	newest  int64
 }
 
 // New returns the handler of /v1/config, /v1/version and /healthz.
@@ -111,6 +105,7 @@ type answer struct {
 
 // applied is what is read of the api's reply.
 type applied struct {
+	Epoch    string            `json:"epoch"`
 	Revision int64             `json:"revision"`
 	Changes  []json.RawMessage `json:"changes"`
 	Live     struct {
@@ -208,20 +203,16 @@ func (d *document) body() ([]byte, error) {
 }
 
 func (h *Handler) apply(w http.ResponseWriter, r *http.Request, doc *document, body []byte, wait time.Duration) {
-	h.mu.Lock()
-	h.posting++
-	h.mu.Unlock()
-	defer h.posted()
 	ctx, cancel := context.WithTimeout(r.Context(), wait+patience)
 	defer cancel()
-	status, reply, err := h.api.Apply(ctx, body, r.Header.Get("Authorization"), r.RemoteAddr, wait)
+	code, reply, err := h.api.Apply(ctx, body, r.Header.Get("Authorization"), r.RemoteAddr, wait)
 	if err != nil {
 		h.away(w, err, "so nothing can be stored; what is live stays live. Whether this document was stored is unknown: "+
 			"post it again")
 		return
 	}
-	if status >= 300 {
-		h.refused(w, status, reply, doc)
+	if code >= 300 {
+		h.refused(w, code, reply, doc)
 		return
 	}
 	var a applied
@@ -234,31 +225,13 @@ func (h *Handler) apply(w http.ResponseWriter, r *http.Request, doc *document, b
 	if version == "" {
 		version = strconv.FormatInt(a.Revision, 10)
 	}
-	h.accepted(version, a.Revision)
-	write(w, status, "application/json", answer{
+	h.memory.Accepted(status.Document{
+		Version: version, Epoch: a.Epoch, Revision: a.Revision, At: resource.Time(time.Now()),
+	})
+	write(w, code, "application/json", answer{
 		Status: "success", Version: version, Revision: a.Revision, Live: a.Live.Live, State: a.Live.State,
 		Reason: a.Live.Reason, Proxies: a.Live.Proxies, Changes: len(a.Changes),
 	})
-}
-
-// accepted remembers a document's version, unless a later one's was remembered since it was posted.
-func (h *Handler) accepted(version string, revision int64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if revision >= h.newest {
-		h.newest = revision
-		h.memory.SetVersion(version, revision)
-	}
-}
-
-// posted forgets what was only for documents that were posted together: a database that was restored begins at a lower
-// revision.
-func (h *Handler) posted() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.posting--; h.posting == 0 {
-		h.newest = 0
-	}
 }
 
 // away says that the api does not answer.

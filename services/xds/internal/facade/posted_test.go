@@ -10,40 +10,53 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/pkg/status"
 )
 
 // slow is an api that answers each document when the test says so.
-type slow struct{ asked chan chan int64 }
+type slow struct{ asked chan chan reply }
+
+type reply struct {
+	epoch    string
+	revision int64
+}
 
 func (s slow) Ask(context.Context, string, string) (int, []byte, error) {
 	return http.StatusNoContent, nil, nil
 }
 
 func (s slow) Apply(ctx context.Context, _ []byte, _, _ string, _ time.Duration) (int, []byte, error) {
-	answer := make(chan int64)
+	answer := make(chan reply)
 	s.asked <- answer
 	select {
-	case revision := <-answer:
-		return http.StatusOK, fmt.Appendf(nil, `{"revision":%d}`, revision), nil
+	case a := <-answer:
+		return http.StatusOK, fmt.Appendf(nil, `{"epoch":%q,"revision":%d}`, a.epoch, a.revision), nil
 	case <-ctx.Done():
 		return 0, nil, ctx.Err()
 	}
 }
 
 // remembered is a memory, and a view of no Envoy.
-type remembered struct{ version string }
+type remembered struct{ last status.Document }
 
-func (r *remembered) Version() string                    { return r.version }
-func (r *remembered) SetVersion(version string, _ int64) { r.version = version }
-func (r *remembered) Head() (int64, int64, bool)         { return 1, 1, true }
-func (r *remembered) Proxies() int                       { return 0 }
+func (r *remembered) Version() string { return r.last.Version }
+
+func (r *remembered) Accepted(d status.Document) {
+	if d.After(r.last) {
+		r.last = d
+	}
+}
+
+func (r *remembered) Head() (int64, int64, bool) { return 1, 1, true }
+func (r *remembered) Proxies() int               { return 0 }
 
 // TestDocumentsAtOnce: a document whose Envoys take long does not hold up another one, and the version that is
 // remembered is that of the later revision, in whatever order the answers come.
 func TestDocumentsAtOnce(t *testing.T) {
-	api, memory := slow{make(chan chan int64)}, &remembered{}
+	api, memory := slow{make(chan chan reply)}, &remembered{}
 	h := New(api, memory, memory, zap.NewNop())
-	post := func(version string) (answer chan<- int64, done <-chan int) {
+	post := func(version string) (answer chan<- reply, done <-chan int) {
 		t.Helper()
 		status := make(chan int, 1)
 		go func() {
@@ -62,21 +75,21 @@ func TestDocumentsAtOnce(t *testing.T) {
 		}
 		return nil, nil
 	}
-	end := func(answer chan<- int64, done <-chan int, revision int64, want string) {
+	end := func(answer chan<- reply, done <-chan int, epoch string, revision int64, want string) {
 		t.Helper()
-		answer <- revision
+		answer <- reply{epoch, revision}
 		if code := <-done; code != http.StatusOK {
 			t.Errorf("status %d", code)
 		}
-		if memory.version != want {
-			t.Errorf("after revision %d the version is %q, want %q", revision, memory.version, want)
+		if memory.last.Version != want {
+			t.Errorf("after revision %d the version is %q, want %q", revision, memory.last.Version, want)
 		}
 	}
 	first, firstDone := post("first")
 	second, secondDone := post("second")
-	end(second, secondDone, 12, "second")
-	end(first, firstDone, 11, "second")
-	// The database is another one, older than the last document.
+	end(second, secondDone, "a", 12, "second")
+	end(first, firstDone, "a", 11, "second")
+	// The database was restored: its revisions are lower, and count anew.
 	third, thirdDone := post("third")
-	end(third, thirdDone, 3, "third")
+	end(third, thirdDone, "b", 3, "third")
 }

@@ -272,33 +272,20 @@ func (k *keeper) Document() *status.Document {
 	return k.document
 }
 
-// SetVersion keeps the version of a document that this server has accepted.
-func (k *keeper) SetVersion(version string, revision int64) {
-	c, _ := k.fleet.Head()
-	now := resource.Time(time.Now())
-	k.remember(&status.Document{Version: version, Epoch: c.Epoch, Revision: revision, At: now}, true)
-}
-
-// heard keeps the version of a document that another server has accepted, unless this one knows of a later one.
-func (k *keeper) heard(d *status.Document) {
-	if d != nil {
-		k.remember(d, false)
-	}
-}
-
-func (k *keeper) remember(d *status.Document, own bool) {
+// Accepted keeps a document that this server or another one has accepted, unless a later one is known.
+func (k *keeper) Accepted(d status.Document) {
 	k.said.Lock()
-	if !own && !d.After(*k.document) {
+	if !d.After(*k.document) {
 		k.said.Unlock()
 		return
 	}
-	k.document = d
+	k.document = &d
 	k.said.Unlock()
 	k.fleet.Signal()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.said.Lock()
-	d = k.document // a later one may have overtaken this one on the way here
+	d = *k.document // a later one may have overtaken this one on the way here
 	k.said.Unlock()
 	raw, _ := json.Marshal(d) // it cannot fail
 	k.note(k.file.Note(laststate.Notes{ConfigVersion: d.Version, Document: string(raw)}))
@@ -312,7 +299,9 @@ type listener struct {
 
 // Report implements [status.Follower].
 func (l listener) Report(s status.XdsStatus, fresh bool) (missing bool) {
-	l.k.heard(s.Document)
+	if s.Document != nil {
+		l.k.Accepted(*s.Document)
+	}
 	return l.Peers.Report(s, fresh)
 }
 
