@@ -62,6 +62,34 @@ func (a archive) fetch(ctx context.Context, dir string) error {
 	return process.WritePrivate(path, raw) // several states may fetch at the same time
 }
 
+// take has the programs in a directory if they are kept in another one, and the archive beside these, to be unpacked,
+// if they are not.
+func (a archive) take(ctx context.Context, kept, to string) error {
+	if isFile(filepath.Join(kept, "bin", "pg_ctl")) {
+		return os.CopyFS(to, os.DirFS(kept))
+	}
+	return a.fetch(ctx, filepath.Dir(kept))
+}
+
+// keep keeps unpacked programs for other states, which unpacking costs seconds. Others may do so at the same time.
+func keep(programs, kept string) error {
+	if isFile(filepath.Join(kept, "bin", "pg_ctl")) {
+		return nil
+	}
+	half, err := os.MkdirTemp(filepath.Dir(kept), "temp_")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(half) }() // it takes room and does no other harm
+	if err := os.CopyFS(half, os.DirFS(programs)); err != nil {
+		return err
+	}
+	if err := os.Rename(half, kept); err != nil && !isFile(filepath.Join(kept, "bin", "pg_ctl")) {
+		return err
+	}
+	return nil
+}
+
 func (a archive) is(raw []byte) bool {
 	sum := sha256.Sum256(raw)
 	return hex.EncodeToString(sum[:]) == a.digest

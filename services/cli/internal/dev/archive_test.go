@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -74,5 +75,43 @@ func TestArchive(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 1 {
 		t.Errorf("left behind: %v %v", entries, err)
+	}
+}
+
+// TestKept: programs that were unpacked once are not unpacked again, and are the same wherever they are taken to.
+func TestKept(t *testing.T) {
+	unpacked, cache := t.TempDir(), t.TempDir()
+	kept := filepath.Join(cache, "binaries-1")
+	for _, d := range []string{"bin", "lib"} {
+		if err := os.Mkdir(filepath.Join(unpacked, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(unpacked, "bin", "pg_ctl"), []byte("program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("libpq.so.5", filepath.Join(unpacked, "lib", "libpq.so")); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			if err := keep(unpacked, kept); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if left, err := os.ReadDir(cache); err != nil || len(left) != 1 {
+		t.Errorf("the cache has %v, %v", left, err)
+	}
+	to := filepath.Join(t.TempDir(), "binaries-1")
+	if err := (archive{url: "http://postgres.invalid"}).take(t.Context(), kept, to); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(to, "bin", "pg_ctl"))
+	link, err2 := os.Readlink(filepath.Join(to, "lib", "libpq.so"))
+	if err != nil || err2 != nil || info.Mode().Perm() != 0o755 || link != "libpq.so.5" {
+		t.Errorf("%v %v, %v %v", info, err, link, err2)
 	}
 }

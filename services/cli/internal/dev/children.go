@@ -123,6 +123,7 @@ func postgresCommand() *cobra.Command {
 				// shared memory files, which a server that is killed leaves behind.
 				"unix_socket_directories": "", "dynamic_shared_memory_type": "mmap",
 			}))
+		kept := filepath.Join(dir, "cache", programs)
 		ready := filepath.Join(dir, readyMarker)
 		if err := os.Remove(ready); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -130,16 +131,23 @@ func postgresCommand() *cobra.Command {
 		if err := discardUnfinished(dir, map[string]string{"data": "PG_VERSION", programs: "bin/pg_ctl"}); err != nil {
 			return err
 		}
-		if !isFile(filepath.Join(dir, programs, "bin", "pg_ctl")) {
+		fresh := !isFile(filepath.Join(dir, programs, "bin", "pg_ctl"))
+		if fresh {
 			if err := removeOthers(dir, "binaries*", programs); err != nil {
 				return err
 			}
-			if err := postgres.fetch(cmd.Context(), filepath.Join(dir, "cache")); err != nil {
+			if err := postgres.take(cmd.Context(), kept, filepath.Join(dir, programs)); err != nil {
 				return err
 			}
 		}
 		// A server that was killed leaves children behind for a moment; dev tries again.
 		if err := pg.Start(); err != nil {
+			if fresh {
+				err = errors.Join(err, os.RemoveAll(kept)) // it may be why
+			}
+			return err
+		}
+		if err := keep(filepath.Join(dir, programs), kept); err != nil {
 			return err
 		}
 		if err := errors.Join(os.Remove(filepath.Join(dir, unfinished)), os.WriteFile(ready, nil, 0o644)); err != nil {
