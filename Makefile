@@ -20,7 +20,7 @@ run: build ## Run the whole system on this machine
 	bin/marchproxy dev $(ARGS)
 
 .PHONY: test
-test: test-needs build lint check-generated check-wasm check-bpf ## Check everything, with real PostgreSQL, NATS and Envoy
+test: test-needs build lint check-generated check-webui check-wasm check-bpf ## Check everything, with real PostgreSQL, NATS and Envoy
 	go test -count=1 -timeout 40m $(MODULES:%=./%/...)
 	go run ./test/cmd/bench-scale -hosts 1000 -changes 30 -idle 1s -churn 10s -slack 20 -only change,add,memory,writers,apis,idle,xds,restart,backup,delete,churn
 	go run ./test/cmd/check-live -changes 300
@@ -53,7 +53,7 @@ race-programs: ## Run the programs themselves under the race detector, beside th
 .PHONY: test-needs
 test-needs: # what make test would otherwise miss after ten minutes
 	@[ "$$(id -u)" = 0 ] || { echo 'make test needs root: it loads XDP programs and makes network namespaces' >&2; exit 1; }
-	@scripts/needs ip unshare mountpoint setpriv git curl openssl cc bpftool ab promtool nginx haproxy caddy h2load clang-14 llvm-strip-14 /usr/include/bpf/bpf_helpers.h
+	@scripts/needs ip unshare mountpoint setpriv git curl openssl cc bpftool ab promtool nginx haproxy caddy h2load clang-14 llvm-strip-14 /usr/include/bpf/bpf_helpers.h chromium
 	@scripts/rust true
 
 .PHONY: check-fresh
@@ -145,6 +145,22 @@ check-security: build ## Try every hole that was closed, against the real system
 .PHONY: check-known
 check-known: ## Ask the vulnerability databases about all dependencies, and say which cannot be reached
 	scripts/known
+
+.PHONY: webui
+webui: ## Build the web UI into services/webui/dist (running it needs no Node.js)
+	scripts/webui
+
+.PHONY: check-webui
+check-webui: ## Check that services/webui/dist is what its sources give, byte for byte
+	scripts/webui --check
+
+.PHONY: test-webui
+test-webui: build ## Look at the web UI with Chromium, at a real system (ARGS='-g rollback' for one test)
+	ARGS="$(ARGS)" go test -count=1 -timeout 10m -v ./test/webui/
+
+.PHONY: screenshots
+screenshots: build ## Make docs/images of the web UI anew
+	MARCHPROXY_SHOTS=$(CURDIR)/docs/images ARGS="$(ARGS)" go test -count=1 -timeout 10m -v ./test/webui/
 
 .PHONY: walkthrough
 walkthrough: ## Ask a running system (make run) what the integration guide asks, with its status codes

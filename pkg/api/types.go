@@ -379,6 +379,19 @@ type Token struct {
 	Bounds *TokenBounds `json:"bounds,omitempty"`
 }
 
+// SignIn is what the web UI signs in with.
+type SignIn struct {
+	Token string `json:"token"`
+}
+
+// Session is who asks, and what they may do.
+type Session struct {
+	Name string `json:"name"`
+	// Role is viewer, editor, operator or admin.
+	Role   string       `json:"role"`
+	Bounds *TokenBounds `json:"bounds,omitempty"`
+}
+
 // TokenBounds are what a token may write: only what is within all of these that are not empty.
 type TokenBounds struct {
 	// Owners are prefixes of owners, and Hosts ends of hosts.
@@ -432,6 +445,34 @@ type RateLimitNode struct {
 	Sources         []LimitedSource  `json:"sources,omitempty"`
 	Warnings        []string         `json:"warnings,omitempty"`
 	At              string           `json:"at"`
+}
+
+// Node is a machine whose agent reports, or did within the hour.
+type Node struct {
+	ID        string            `json:"id"`
+	Connected bool              `json:"connected"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	// Interface that is guarded; "" where there is none to guard.
+	Interface string `json:"interface,omitempty"`
+	// Mode is native, skb or hw; "" while nothing is enforced.
+	Mode     string `json:"mode,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	Revision int64  `json:"revision"`
+	// Passed and Dropped are packets by reason.
+	Passed   map[string]int64 `json:"passed,omitempty"`
+	Dropped  map[string]int64 `json:"dropped,omitempty"`
+	Policies []string         `json:"policies,omitempty"`
+	Sources  []LimitedSource  `json:"sources,omitempty"`
+	Warnings []string         `json:"warnings,omitempty"`
+	// Proxy is the Envoy that the node's agent runs, of Gateway; "" where it runs none.
+	Proxy   string `json:"proxy,omitempty"`
+	Gateway string `json:"gateway,omitempty"`
+	At      string `json:"at"`
+}
+
+// NodeList is the nodes, by name.
+type NodeList struct {
+	Items []Node `json:"items"`
 }
 
 // LimitedSource is a source above its limit.

@@ -308,6 +308,16 @@ func TestContract(t *testing.T) {
 	c.do(t, exchange{op: "verifyAudit", method: "GET", path: "/v1/audit/verify", status: 200})
 	c.do(t, exchange{op: "status", method: "GET", path: "/v1/status", status: 200})
 	c.do(t, exchange{op: "proxies", method: "GET", path: "/v1/proxies", status: 200})
+	c.do(t, exchange{op: "nodes", method: "GET", path: "/v1/nodes", status: 200})
+	token, err := s.Token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.do(t, exchange{op: "signIn", method: "POST", path: "/v1/session", body: `{"token":"` + token + `"}`, status: 201})
+	c.do(t, exchange{op: "signIn", method: "POST", path: "/v1/session", body: `{"token":"mp_wrong"}`, status: 401})
+	c.do(t, exchange{op: "signIn", method: "POST", path: "/v1/session", body: `{}`, status: 401, invalid: true})
+	c.do(t, exchange{op: "session", method: "GET", path: "/v1/session", status: 200})
+	c.do(t, exchange{op: "signOut", method: "DELETE", path: "/v1/session", status: 204})
 	for _, x := range []exchange{
 		{op: "health", path: "/healthz"},
 		{op: "ready", path: "/readyz"},

@@ -31,6 +31,8 @@ type System struct {
 	Dir string
 	// API, XDS and Admin are URLs, the last one of what is told of Envoy's admin interface; Proxy is host:port.
 	API, XDS, Admin, Proxy string
+	// UI is the web UI's own URL, by the name localhost: a browser keeps a session there.
+	UI string
 	// GRPC is the xDS server's host:port.
 	GRPC      string
 	ProxyPort int
@@ -71,7 +73,7 @@ func StartIn(ctx context.Context, env []string, args ...string) (*System, error)
 	if err != nil {
 		return nil, err
 	}
-	p, err := porttest.Take(8)
+	p, err := porttest.Take(9)
 	if err != nil {
 		return nil, err
 	}
@@ -89,13 +91,14 @@ func StartIn(ctx context.Context, env []string, args ...string) (*System, error)
 	s.args = append([]string{"dev", "--state-dir", dir}, args...)
 	for i, flag := range []string{
 		"--api-port", "--xds-grpc-port", "--xds-http-port", "--proxy-port", "--admin-port",
-		"--nats-port", "--postgres-port", "--backend-port",
+		"--nats-port", "--postgres-port", "--backend-port", "--ui-port",
 	} {
 		s.args = append(s.args, flag, strconv.Itoa(p[i]))
 	}
 	local := func(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p[i])) }
 	s.GRPC = local(1)
 	s.API, s.XDS, s.Proxy, s.Admin = "http://"+local(0), "http://"+local(2), local(3), "http://"+local(4)
+	s.UI = fmt.Sprintf("http://localhost:%d", p[8])
 	s.client = &http.Client{Timeout: 90 * time.Second, Transport: s}
 	s.trusted.Store(local(0), true)
 	s.trusted.Store(local(2), true)

@@ -22,6 +22,7 @@ import (
 // a kind need what toWrite says, and those that read one a viewer.
 var needed = map[string]string{
 	"health": "", "ready": "", "metrics": "", "openapi": "", "docs": "",
+	"signIn": "", "session": "viewer", "signOut": "viewer", "nodes": "viewer",
 	"status": "viewer", "proxies": "viewer", "rateLimitStatus": "viewer", "events": "viewer",
 	"listRevisions": "viewer", "getRevision": "viewer", "diffRevisions": "viewer", "audit": "viewer",
 	"exportAudit": "viewer", "verifyAudit": "admin",
@@ -197,6 +198,9 @@ func TestRoles(t *testing.T) {
 		t.Fatalf("before its end a token answers %d %s", status, raw)
 	}
 	for _, o := range operations {
+		if o.id == "signIn" { // its body is the credential; session_test.go has it
+			continue
+		}
 		body := string(o.example)
 		// After some of them the address is slowed down, whatever is asked.
 		status, raw := s.as("not known", o.method, o.url(s, "none"), body)

@@ -2907,6 +2907,116 @@ func (x *Token) GetBounds() *TokenBounds {
 	return nil
 }
 
+// What the web UI signs in with.
+type SignIn struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A token of this API.
+	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignIn) Reset() {
+	*x = SignIn{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignIn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignIn) ProtoMessage() {}
+
+func (x *SignIn) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignIn.ProtoReflect.Descriptor instead.
+func (*SignIn) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *SignIn) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+// Who asks.
+type Session struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token's name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it may do: viewer, editor, operator or admin.
+	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// Within which it writes; everywhere where absent.
+	Bounds        *TokenBounds `protobuf:"bytes,3,opt,name=bounds,proto3" json:"bounds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Session) Reset() {
+	*x = Session{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Session) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Session) ProtoMessage() {}
+
+func (x *Session) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Session.ProtoReflect.Descriptor instead.
+func (*Session) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Session) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Session) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Session) GetBounds() *TokenBounds {
+	if x != nil {
+		return x.Bounds
+	}
+	return nil
+}
+
 // What a token may write: only what is within all of these that are not empty, before the write and after it. Reads
 // are not bound.
 type TokenBounds struct {
@@ -2928,7 +3038,7 @@ type TokenBounds struct {
 
 func (x *TokenBounds) Reset() {
 	*x = TokenBounds{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2940,7 +3050,7 @@ func (x *TokenBounds) String() string {
 func (*TokenBounds) ProtoMessage() {}
 
 func (x *TokenBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2953,7 +3063,7 @@ func (x *TokenBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBounds.ProtoReflect.Descriptor instead.
 func (*TokenBounds) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TokenBounds) GetOwners() []string {
@@ -2995,7 +3105,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3007,7 +3117,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3020,7 +3130,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -3053,7 +3163,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3065,7 +3175,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3078,7 +3188,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Problem) GetType() string {
@@ -3145,7 +3255,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3157,7 +3267,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3170,7 +3280,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Violation) GetPath() string {
@@ -3209,7 +3319,7 @@ type RateLimitStatus struct {
 
 func (x *RateLimitStatus) Reset() {
 	*x = RateLimitStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3221,7 +3331,7 @@ func (x *RateLimitStatus) String() string {
 func (*RateLimitStatus) ProtoMessage() {}
 
 func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3234,7 +3344,7 @@ func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
 func (*RateLimitStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RateLimitStatus) GetName() string {
@@ -3292,7 +3402,7 @@ type RateLimitNode struct {
 
 func (x *RateLimitNode) Reset() {
 	*x = RateLimitNode{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3304,7 +3414,7 @@ func (x *RateLimitNode) String() string {
 func (*RateLimitNode) ProtoMessage() {}
 
 func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3317,7 +3427,7 @@ func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitNode.ProtoReflect.Descriptor instead.
 func (*RateLimitNode) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RateLimitNode) GetId() string {
@@ -3404,6 +3514,222 @@ func (x *RateLimitNode) GetAt() string {
 	return ""
 }
 
+// A machine whose agent reports.
+type Node struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Whether it reports; a node that does not is listed for an hour, and its kernel goes on with what it had.
+	Connected bool `protobuf:"varint,2,opt,name=connected,proto3" json:"connected,omitempty"`
+	// Its labels (NODE_LABELS), by which policies select it.
+	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The interface that is guarded; absent where it has none to guard, and so enforces nothing.
+	Interface string `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
+	// How the program runs, as achieved: native, skb or hw; absent while nothing is enforced.
+	Mode string `protobuf:"bytes,5,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Why nothing is enforced, or not all of it, and what to do.
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The configuration's revision that it has.
+	Revision int64 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Packets that were let through and dropped since the node's program was loaded, by reason.
+	Passed  map[string]int64 `protobuf:"bytes,8,rep,name=passed,proto3" json:"passed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Dropped map[string]int64 `protobuf:"bytes,9,rep,name=dropped,proto3" json:"dropped,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// The policies that it enforces, by name.
+	Policies []string `protobuf:"bytes,10,rep,name=policies,proto3" json:"policies,omitempty"`
+	// The sources that lost most packets to a limit: a sample, of those that the kernel follows one by one.
+	Sources []*LimitedSource `protobuf:"bytes,11,rep,name=sources,proto3" json:"sources,omitempty"`
+	// What its operator should know.
+	Warnings []string `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// The Envoy that its agent runs; absent where it runs none.
+	Proxy string `protobuf:"bytes,13,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	// That Envoy's gateway.
+	Gateway string `protobuf:"bytes,14,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// When it last reported, RFC 3339.
+	At            string `protobuf:"bytes,15,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Node) Reset() {
+	*x = Node{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Node) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Node) ProtoMessage() {}
+
+func (x *Node) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Node.ProtoReflect.Descriptor instead.
+func (*Node) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Node) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Node) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *Node) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Node) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *Node) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Node) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Node) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Node) GetPassed() map[string]int64 {
+	if x != nil {
+		return x.Passed
+	}
+	return nil
+}
+
+func (x *Node) GetDropped() map[string]int64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return nil
+}
+
+func (x *Node) GetPolicies() []string {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *Node) GetSources() []*LimitedSource {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *Node) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *Node) GetProxy() string {
+	if x != nil {
+		return x.Proxy
+	}
+	return ""
+}
+
+func (x *Node) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *Node) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+// The nodes, by name.
+type NodeList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*Node                `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeList) Reset() {
+	*x = NodeList{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeList) ProtoMessage() {}
+
+func (x *NodeList) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeList.ProtoReflect.Descriptor instead.
+func (*NodeList) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *NodeList) GetItems() []*Node {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
 // A source above its limit.
 type LimitedSource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3417,7 +3743,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3429,7 +3755,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3442,7 +3768,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -3729,7 +4055,13 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"expires_at\x18\x06 \x01(\tR\texpiresAt\x12 \n" +
 	"\flast_used_at\x18\a \x01(\tR\n" +
 	"lastUsedAt\x126\n" +
-	"\x06bounds\x18\b \x01(\v2\x1e.marchproxy.api.v1.TokenBoundsR\x06bounds\"\xb0\x02\n" +
+	"\x06bounds\x18\b \x01(\v2\x1e.marchproxy.api.v1.TokenBoundsR\x06bounds\"'\n" +
+	"\x06SignIn\x12\x1d\n" +
+	"\x05token\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05token\"{\n" +
+	"\aSession\x12\x1b\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\x12\x1b\n" +
+	"\x04role\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04role\x126\n" +
+	"\x06bounds\x18\x03 \x01(\v2\x1e.marchproxy.api.v1.TokenBoundsR\x06bounds\"\xb0\x02\n" +
 	"\vTokenBounds\x12=\n" +
 	"\x06owners\x18\x01 \x03(\tB%\xbaH\"\x92\x01\x1f\x10@\"\x1br\x19\x10\x01\x18?2\x13^[A-Za-z0-9._:/-]+$R\x06owners\x12M\n" +
 	"\bgateways\x18\x02 \x03(\tB1\xbaH.\x92\x01+\x10@\"'r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$R\bgateways\x12\x1e\n" +
@@ -3770,7 +4102,35 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x02at\x18\f \x01(\tR\x02at\x1a:\n" +
 	"\fDroppedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"C\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xba\x05\n" +
+	"\x04Node\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
+	"\tconnected\x18\x02 \x01(\bR\tconnected\x12;\n" +
+	"\x06labels\x18\x03 \x03(\v2#.marchproxy.api.v1.Node.LabelsEntryR\x06labels\x12\x1c\n" +
+	"\tinterface\x18\x04 \x01(\tR\tinterface\x12\x12\n" +
+	"\x04mode\x18\x05 \x01(\tR\x04mode\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x1a\n" +
+	"\brevision\x18\a \x01(\x03R\brevision\x12;\n" +
+	"\x06passed\x18\b \x03(\v2#.marchproxy.api.v1.Node.PassedEntryR\x06passed\x12>\n" +
+	"\adropped\x18\t \x03(\v2$.marchproxy.api.v1.Node.DroppedEntryR\adropped\x12\x1a\n" +
+	"\bpolicies\x18\n" +
+	" \x03(\tR\bpolicies\x12:\n" +
+	"\asources\x18\v \x03(\v2 .marchproxy.api.v1.LimitedSourceR\asources\x12\x1a\n" +
+	"\bwarnings\x18\f \x03(\tR\bwarnings\x12\x14\n" +
+	"\x05proxy\x18\r \x01(\tR\x05proxy\x12\x18\n" +
+	"\agateway\x18\x0e \x01(\tR\agateway\x12\x0e\n" +
+	"\x02at\x18\x0f \x01(\tR\x02at\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vPassedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a:\n" +
+	"\fDroppedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"A\n" +
+	"\bNodeList\x125\n" +
+	"\x05items\x18\x01 \x03(\v2\x17.marchproxy.api.v1.NodeB\x06\xbaH\x03\xc8\x01\x01R\x05items\"C\n" +
 	"\rLimitedSource\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\alimited\x18\x02 \x01(\x03R\alimitedB\xc7\x01\n" +
@@ -3788,7 +4148,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),            // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),      // 1: marchproxy.api.v1.ObjectStatus
@@ -3820,23 +4180,30 @@ var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Proxy)(nil),             // 27: marchproxy.api.v1.Proxy
 	(*ProxyList)(nil),         // 28: marchproxy.api.v1.ProxyList
 	(*Token)(nil),             // 29: marchproxy.api.v1.Token
-	(*TokenBounds)(nil),       // 30: marchproxy.api.v1.TokenBounds
-	(*TokenList)(nil),         // 31: marchproxy.api.v1.TokenList
-	(*Problem)(nil),           // 32: marchproxy.api.v1.Problem
-	(*Violation)(nil),         // 33: marchproxy.api.v1.Violation
-	(*RateLimitStatus)(nil),   // 34: marchproxy.api.v1.RateLimitStatus
-	(*RateLimitNode)(nil),     // 35: marchproxy.api.v1.RateLimitNode
-	(*LimitedSource)(nil),     // 36: marchproxy.api.v1.LimitedSource
-	nil,                       // 37: marchproxy.api.v1.Object.LabelsEntry
-	nil,                       // 38: marchproxy.api.v1.Change.LabelsBeforeEntry
-	nil,                       // 39: marchproxy.api.v1.Change.LabelsAfterEntry
-	nil,                       // 40: marchproxy.api.v1.Status.StateEntry
-	nil,                       // 41: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	(*structpb.Struct)(nil),   // 42: google.protobuf.Struct
+	(*SignIn)(nil),            // 30: marchproxy.api.v1.SignIn
+	(*Session)(nil),           // 31: marchproxy.api.v1.Session
+	(*TokenBounds)(nil),       // 32: marchproxy.api.v1.TokenBounds
+	(*TokenList)(nil),         // 33: marchproxy.api.v1.TokenList
+	(*Problem)(nil),           // 34: marchproxy.api.v1.Problem
+	(*Violation)(nil),         // 35: marchproxy.api.v1.Violation
+	(*RateLimitStatus)(nil),   // 36: marchproxy.api.v1.RateLimitStatus
+	(*RateLimitNode)(nil),     // 37: marchproxy.api.v1.RateLimitNode
+	(*Node)(nil),              // 38: marchproxy.api.v1.Node
+	(*NodeList)(nil),          // 39: marchproxy.api.v1.NodeList
+	(*LimitedSource)(nil),     // 40: marchproxy.api.v1.LimitedSource
+	nil,                       // 41: marchproxy.api.v1.Object.LabelsEntry
+	nil,                       // 42: marchproxy.api.v1.Change.LabelsBeforeEntry
+	nil,                       // 43: marchproxy.api.v1.Change.LabelsAfterEntry
+	nil,                       // 44: marchproxy.api.v1.Status.StateEntry
+	nil,                       // 45: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	nil,                       // 46: marchproxy.api.v1.Node.LabelsEntry
+	nil,                       // 47: marchproxy.api.v1.Node.PassedEntry
+	nil,                       // 48: marchproxy.api.v1.Node.DroppedEntry
+	(*structpb.Struct)(nil),   // 49: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	42, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	37, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	49, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	41, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	2,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
 	8,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
@@ -3847,10 +4214,10 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	9,  // 9: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	2,  // 10: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
 	8,  // 11: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
-	42, // 12: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	42, // 13: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	38, // 14: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
-	39, // 15: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
+	49, // 12: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	49, // 13: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	42, // 14: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
+	43, // 15: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
 	9,  // 16: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
 	10, // 17: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
 	9,  // 18: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
@@ -3860,7 +4227,7 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	16, // 22: marchproxy.api.v1.AuditVerification.broken:type_name -> marchproxy.api.v1.AuditBroken
 	25, // 23: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
 	26, // 24: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	40, // 25: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	44, // 25: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
 	22, // 26: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
 	8,  // 27: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
 	20, // 28: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
@@ -3873,18 +4240,24 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	19, // 35: marchproxy.api.v1.LiveStatus.progress:type_name -> marchproxy.api.v1.Progress
 	25, // 36: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
 	27, // 37: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	30, // 38: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
-	29, // 39: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	33, // 40: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	35, // 41: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	41, // 42: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	36, // 43: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	24, // 44: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	32, // 38: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	32, // 39: marchproxy.api.v1.Session.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	29, // 40: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	35, // 41: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	37, // 42: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	45, // 43: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	40, // 44: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	46, // 45: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
+	47, // 46: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
+	48, // 47: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
+	40, // 48: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
+	38, // 49: marchproxy.api.v1.NodeList.items:type_name -> marchproxy.api.v1.Node
+	24, // 50: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -3898,7 +4271,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

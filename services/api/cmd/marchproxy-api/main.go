@@ -21,7 +21,8 @@ const usage = `usage: marchproxy-api             serve; the environment configur
        marchproxy-api migrate     bring the database to this version, and end
        marchproxy-api backup      all that the database has, in a file: backup [-json] FILE|-
        marchproxy-api restore     and back: restore [-replace] [-check] [-json] FILE|-
-       marchproxy-api new-epoch   after the database was restored by other means: begin a new life of it`
+       marchproxy-api new-epoch   after the database was restored by other means: begin a new life of it
+       marchproxy-api openapi     print the API's OpenAPI document`
 
 type (
 	lookup  = func(string) (string, bool)
@@ -30,7 +31,8 @@ type (
 
 var commands = map[string]command{
 	"health": alone(server.Health), "migrate": alone(server.Migrate), "new-epoch": alone(server.NewEpoch),
-	"with-xds": alone(together.Run), "backup": backup.Write, "restore": backup.Restore,
+	"openapi": alone(server.OpenAPI), "with-xds": alone(together.Run),
+	"backup": backup.Write, "restore": backup.Restore,
 }
 
 // errUsage has the usage said.

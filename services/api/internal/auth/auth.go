@@ -1,6 +1,6 @@
 // Package auth knows who asks, and what they may do: bearer tokens, stored as hashes, each with a role and, if it has
-// any, bounds. [Check] decides on every write, whichever door it comes through. There is no default credential: the
-// first boot prints a token once.
+// any, bounds; and sessions of browsers, each of which stands for a token. [Check] decides on every write, whichever
+// door it comes through. There is no default credential: the first boot prints a token once.
 package auth
 
 import (
@@ -51,9 +51,11 @@ type Token struct {
 	ExpiresAt time.Time
 }
 
-// Tokens finds a token by the SHA-256 of its secret, and notes that it was used.
+// Tokens finds a token by the SHA-256 of its secret, or of the secret of a session that was begun with it, and notes
+// that it was used. A session ends no later than its token.
 type Tokens interface {
 	Token(ctx context.Context, sha256 []byte) (t Token, found bool, err error)
+	Session(ctx context.Context, sha256 []byte) (t Token, found bool, err error)
 }
 
 // Auth identifies requests.
@@ -82,7 +84,15 @@ const (
 func New(tokens Tokens) *Auth { return &Auth{tokens: tokens, seen: map[[sha256.Size]byte]sighting{}} }
 
 // Request is what is known of a request.
-type Request struct{ Authorization string }
+type Request struct {
+	// Authorization is the header; where it is "", Session counts.
+	Authorization string
+	// Session is the secret in a browser's cookie.
+	Session string
+}
+
+// SessionLasts is how long somebody stays signed in.
+const SessionLasts = 12 * time.Hour
 
 // NewSecret makes a token's secret: 256 random bits.
 func NewSecret() (secret string, sum []byte) {
@@ -104,6 +114,16 @@ var ErrUnavailable = errors.New("the database does not answer, so the token cann
 // Identify says who asks. The error is a sentence for the asker. Where a request comes from is no credential: other
 // users of the machine, the pages of its browsers and the proxies on it all come from loopback, too.
 func (a *Auth) Identify(ctx context.Context, r Request) (Identity, error) {
+	if r.Authorization == "" && r.Session != "" {
+		t, found, err := a.look(ctx, Sum(r.Session), a.tokens.Session)
+		switch {
+		case err != nil:
+			return Identity{}, errors.Join(ErrUnavailable, err)
+		case !found || !time.Now().Before(t.ExpiresAt):
+			return Identity{}, errors.New("the session has ended; sign in again")
+		}
+		return t.Identity, nil
+	}
 	if r.Authorization == "" {
 		return Identity{}, errors.New("a token is needed: send Authorization: Bearer TOKEN")
 	}
@@ -111,7 +131,7 @@ func (a *Auth) Identify(ctx context.Context, r Request) (Identity, error) {
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
 		return Identity{}, errors.New("the Authorization header must be: Bearer TOKEN")
 	}
-	t, found, err := a.look(ctx, Sum(strings.TrimSpace(secret)))
+	t, found, err := a.look(ctx, Sum(strings.TrimSpace(secret)), a.tokens.Token)
 	switch {
 	case err != nil:
 		return Identity{}, errors.Join(ErrUnavailable, err)
@@ -125,7 +145,9 @@ func (a *Auth) Identify(ctx context.Context, r Request) (Identity, error) {
 }
 
 // look asks the database, and remembers what it says for the time when it says nothing.
-func (a *Auth) look(ctx context.Context, sum []byte) (Token, bool, error) {
+func (a *Auth) look(
+	ctx context.Context, sum []byte, ask func(context.Context, []byte) (Token, bool, error),
+) (Token, bool, error) {
 	key, now := [sha256.Size]byte(sum), time.Now()
 	a.mu.Lock()
 	old, known := a.seen[key]
@@ -135,7 +157,7 @@ func (a *Auth) look(ctx context.Context, sum []byte) (Token, bool, error) {
 		defer cancel()
 		ctx = limit
 	}
-	t, found, err := a.tokens.Token(ctx, sum)
+	t, found, err := ask(ctx, sum)
 	if err != nil && known {
 		return old.Token, true, nil
 	}

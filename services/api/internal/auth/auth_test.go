@@ -7,13 +7,42 @@ import (
 	"encoding/base64"
 	"strings"
 	"testing"
+	"time"
 )
 
-// one knows one token.
+// one knows one token, and one session of it, which has ended where its secret begins with old.
 type one struct{ secret string }
 
 func (o one) Token(_ context.Context, sum []byte) (t Token, found bool, err error) {
 	return Token{Identity: Identity{Name: "ci", Role: Editor}}, string(sum) == string(Sum(o.secret)), nil
+}
+
+func (o one) Session(_ context.Context, sum []byte) (t Token, found bool, err error) {
+	end := time.Hour
+	if string(sum) == string(Sum("old"+o.secret)) {
+		end, found = -time.Hour, true
+	}
+	found = found || string(sum) == string(Sum("session"+o.secret))
+	return Token{Identity: Identity{Name: "browser", Role: Viewer}, ExpiresAt: time.Now().Add(end)}, found, nil
+}
+
+// TestIdentifySession: a session's secret lets in as a session alone, a token's as a token alone, and where both come
+// the token counts.
+func TestIdentifySession(t *testing.T) {
+	secret, _ := NewSecret()
+	for _, c := range []struct{ authorization, session, name, says string }{
+		{"", "session" + secret, "browser", ""},
+		{"Bearer " + secret, "session" + secret, "ci", ""},
+		{"Bearer wrong", "session" + secret, "", "the token is not known"},
+		{"Bearer session" + secret, "", "", "the token is not known"},
+		{"", secret, "", "the session has ended; sign in again"},
+		{"", "old" + secret, "", "the session has ended; sign in again"},
+	} {
+		who, err := New(one{secret}).Identify(t.Context(), Request{Authorization: c.authorization, Session: c.session})
+		if who.Name != c.name || (err == nil) != (c.says == "") || err != nil && !strings.HasPrefix(err.Error(), c.says) {
+			t.Errorf("%q and %q: %v %v", c.authorization, c.session, who, err)
+		}
+	}
 }
 
 // TestIdentify: who is let in is who shows a token that is known, and nobody else.

@@ -27,6 +27,10 @@ func (d *database) Token(ctx context.Context, _ []byte) (Token, bool, error) {
 	}
 }
 
+func (d *database) Session(ctx context.Context, sum []byte) (Token, bool, error) {
+	return d.Token(ctx, sum)
+}
+
 // TestWhileTheDatabaseIsAway: who was right a moment ago goes on, for a time, and nobody else.
 func TestWhileTheDatabaseIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -152,3 +152,27 @@ func (b *Board) Nodes(policy string, revision int64, selector map[string]string)
 	}
 	return out
 }
+
+// AllNodes are the nodes that report, and those that did within the last hour, by name.
+func (b *Board) AllNodes() []api.Node {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	fresh, gone := b.allAgents()
+	out := []api.Node{}
+	for i, a := range slices.Concat(fresh, gone) {
+		n := api.Node{
+			ID: a.ID, Connected: i < len(fresh), Labels: a.Labels, Interface: a.Interface, Mode: a.Mode, Reason: a.Reason,
+			Revision: a.Revision, Passed: a.Passed, Dropped: a.Dropped, Warnings: a.Warnings, Proxy: a.Envoy,
+			Gateway: a.EnvoyGateway, At: a.At,
+		}
+		for _, p := range a.Policies {
+			n.Policies = append(n.Policies, p.Name)
+		}
+		for _, s := range a.Sources {
+			n.Sources = append(n.Sources, api.LimitedSource{Address: s.Address, Limited: s.Limited})
+		}
+		out = append(out, n)
+	}
+	slices.SortFunc(out, func(x, y api.Node) int { return cmp.Compare(x.ID, y.ID) })
+	return out
+}

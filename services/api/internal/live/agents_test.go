@@ -135,12 +135,25 @@ func TestSilentNodesAreNamed(t *testing.T) {
 func TestSilentNodesAreGone(t *testing.T) {
 	now := time.Now()
 	b := live.NewBoard(func() time.Time { return now })
-	b.ReportAgent(status.AgentStatus{ID: "n", Interface: "eth0"}, true)
+	b.ReportAgent(status.AgentStatus{
+		ID: "n", Interface: "eth0", Mode: "skb", Revision: 3, Envoy: "n-envoy", EnvoyGateway: "default",
+		Policies: []status.PolicyStatus{{Name: "p", Revision: 1}},
+		Sources:  []status.LimitedSource{{Address: "192.0.2.1", Policy: "p", Limited: 7}},
+	}, true)
 	if n := b.Nodes("p", 1, nil); len(n) != 1 {
 		t.Fatalf("%v", n)
+	}
+	b.ReportAgent(status.AgentStatus{ID: "a"}, true)
+	all := b.AllNodes()
+	if len(all) != 2 || all[0].ID != "a" || !all[1].Connected || all[1].Mode != "skb" || all[1].Proxy != "n-envoy" ||
+		all[1].Gateway != "default" || all[1].Revision != 3 || len(all[1].Policies) != 1 || all[1].Sources[0].Limited != 7 {
+		t.Errorf("all nodes: %+v", all)
 	}
 	now = now.Add(status.Stale + time.Second)
 	if n := b.Nodes("p", 1, nil); len(n) != 0 {
 		t.Errorf("a node that was silent for %s is still there: %v", status.Stale, n)
+	}
+	if all := b.AllNodes(); len(all) != 2 || all[1].Connected {
+		t.Errorf("a node that is silent: %+v", all)
 	}
 }

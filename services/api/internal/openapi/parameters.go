@@ -161,6 +161,7 @@ var answerText = map[int]string{
 	200: "As asked.",
 	201: "Created.",
 	202: "Stored, and not live: not in the time given, or refused, or nobody is connected; `live` says which and why.",
+	204: "Done.",
 	304: "Unchanged.",
 }
 

@@ -11,6 +11,7 @@ import (
 var tagText = map[string]string{
 	"Apply":     "Many resources at once.",
 	"Revisions": "The history: what changed, by whom, and how to go back.",
+	"Session":   "How the web UI signs in: with a token, once, for a cookie that scripts cannot read.",
 	"Status":    "What the Envoys and the nodes make of the configuration.",
 	"System":    "The api itself; open to everybody.",
 	"Tokens":    "Who may use this API.",

@@ -48,6 +48,9 @@ type Config struct {
 	SecretKey string
 	// Addr to listen on (API_ADDR; :8000).
 	Addr string
+	// UIAddr is one more address, of the web UI and so of the API, where no client certificate is asked for (API_UI_ADDR;
+	// none).
+	UIAddr string
 	// ClusterKey becomes a key of the gateway default on the first boot (CLUSTER_API_KEY).
 	ClusterKey string
 	// LicenseKey is the key of the License default, and of others that bring none (LICENSE_KEY).
@@ -83,6 +86,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		SecretKey: e.Required("SECRET_KEY", "set it to at least 16 random characters, for instance from: "+
 			"openssl rand -hex 32"),
 		Addr:        e.Addr("API_ADDR", ":8000"),
+		UIAddr:      e.Addr("API_UI_ADDR", ""),
 		ClusterKey:  e.Secret("CLUSTER_API_KEY"),
 		LicenseKey:  e.Secret("LICENSE_KEY"),
 		DefaultPort: e.Int("MARCHPROXY_DEFAULT_PORT", 10000, 1, 65535),
@@ -103,6 +107,9 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 	}
 	c.Tracing = tracing.Read(e, c.Identity)
 	c.Identity.Listener(e, "API_ADDR", c.Addr)
+	if c.UIAddr != "" {
+		c.Identity.Listener(e, "API_UI_ADDR", c.UIAddr)
+	}
 	c.Identity.NATS(e, "NATS_URL", c.NatsURL)
 	switch host, plain := store.Unproven(c.DatabaseURL); {
 	case host == "" || c.Identity.Plain:
@@ -213,6 +220,16 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return err
 	}
 	guarded := guard.Listen(lis, unproven)
+	proven := guarded.Proven
+	var ui *guard.Listener
+	if cfg.UIAddr != "" {
+		lis, err := process.Listen(ctx, cfg.UIAddr, "API_UI_ADDR")
+		if err != nil {
+			return err
+		}
+		ui = guard.Listen(lis, unproven)
+		proven = func(remote string) { guarded.Proven(remote); ui.Proven(remote) } // each knows its own
+	}
 	board := live.NewBoard(time.Now)
 	var retained atomic.Int64
 	board.Keep, board.History = cfg.AbsentProxies, w
@@ -225,7 +242,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 			}
 			return t.Reason, t.Since
 		}, Progress: []func() []api.Progress{rel.Progress}, Committed: &committed, Log: log,
-		CertificateWarning: cfg.CertificateWarning, Proven: guarded.Proven, Retained: retained.Load, Expiry: id.Expiry,
+		CertificateWarning: cfg.CertificateWarning, Proven: proven, Retained: retained.Load, Expiry: id.Expiry,
 	}).Handler()
 	if err != nil {
 		return err
@@ -269,6 +286,11 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	group.Add("http", func(ctx context.Context) error {
 		return process.ServeHTTP(ctx, id.Wrap(guarded, cfg.ClientCerts, log), h, 2*time.Minute, 5*time.Second)
 	})
+	if ui != nil {
+		group.Add("ui", func(ctx context.Context) error {
+			return process.ServeHTTP(ctx, id.Wrap(ui, false, log), h, 2*time.Minute, 5*time.Second)
+		})
+	}
 	group.Add("rpc", func(ctx context.Context) error { return rpc.Serve(ctx, nc, box, web.RPC(h)) })
 	log.Info("serving", zap.String("http", lis.Addr().String()))
 	go resource.Compile()
@@ -317,6 +339,16 @@ func NewEpoch(ctx context.Context, lookup func(string) (string, bool)) error {
 	}
 	fmt.Printf("The database's epoch is %s from now on.\n", epoch)
 	return nil
+}
+
+// OpenAPI prints the API's document: what clients are made from, without a server.
+func OpenAPI(context.Context, func(string) (string, bool)) error {
+	raw, err := web.Document()
+	if err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(append(raw, '\n'))
+	return err
 }
 
 // firstBoot makes what must always be there: the gateway default, and a way in.

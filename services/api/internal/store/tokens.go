@@ -58,6 +58,12 @@ func (s *Store) Token(ctx context.Context, sha256 []byte) (auth.Token, bool, err
 	if err != nil || !found {
 		return auth.Token{}, false, err
 	}
+	s.noteUse(ctx, t)
+	return t.Token, true, nil
+}
+
+// noteUse notes that a token is used.
+func (s *Store) noteUse(ctx context.Context, t TokenRow) {
 	if now := time.Now(); now.Sub(t.LastUsedAt) >= usedEvery {
 		// A database that can only be read still tells who may read, and none keeps a reader waiting for this.
 		limit, cancel := context.WithTimeout(ctx, time.Second)
@@ -68,7 +74,6 @@ func (s *Store) Token(ctx context.Context, sha256 []byte) (auth.Token, bool, err
 			_ = s.noted(fmt.Errorf("note a token's use: %w", err))
 		}
 	}
-	return t.Token, true, nil
 }
 
 func one(ctx context.Context, db interface {
@@ -135,6 +140,10 @@ func (s *Store) SetBootstrap(ctx context.Context, sha256 []byte) error {
 			return nil // it is that already
 		}
 		if err != nil {
+			return err
+		}
+		// Who has the old secret is not to stay signed in with it.
+		if _, err := tx.Exec(ctx, `DELETE FROM sessions WHERE token_id = $1`, t.ID); err != nil {
 			return err
 		}
 		return s.auditToken(ctx, tx, "create", t, By{Who: auth.System()})

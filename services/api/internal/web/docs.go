@@ -19,15 +19,29 @@ import (
 //go:embed docs.html
 var docsTemplate string
 
-// describe makes the OpenAPI document and its page.
-func (a *API) describe() error {
+// Document is the OpenAPI document of the API.
+func Document() ([]byte, error) {
+	a := &API{}
+	a.metrics = newMetrics(a)
+	return a.document()
+}
+
+func (a *API) document() ([]byte, error) {
 	var table []openapi.Operation
 	for _, o := range a.operations() {
 		table = append(table, o.Operation)
 	}
-	var err error
-	if a.openAPI, err = openapi.Document(table); err != nil {
-		return fmt.Errorf("OpenAPI document: %w", err)
+	raw, err := openapi.Document(table)
+	if err != nil {
+		return nil, fmt.Errorf("OpenAPI document: %w", err)
+	}
+	return raw, nil
+}
+
+// describe makes the OpenAPI document and its page.
+func (a *API) describe() (err error) {
+	if a.openAPI, err = a.document(); err != nil {
+		return err
 	}
 	a.docs, err = page(a.openAPI)
 	return err

@@ -135,11 +135,11 @@ func (a *API) events(c echo.Context) error {
 	}
 }
 
-// welcome says whether the token that the stream began with still opens it. One that cannot be looked at does: the
-// database will be back, and nothing is sent from it meanwhile.
+// welcome says whether the token or session that the stream began with still opens it. One that cannot be looked at
+// does: the database will be back, and nothing is sent from it meanwhile.
 func (f *follower) welcome() bool {
 	r := f.c.Request()
-	_, err := f.Auth.Identify(r.Context(), auth.Request{Authorization: r.Header.Get("Authorization")})
+	_, err := f.Auth.Identify(r.Context(), credentials(r))
 	return err == nil || errors.Is(err, auth.ErrUnavailable)
 }
 

@@ -1,12 +1,15 @@
 package web
 
 import (
+	"cmp"
 	"errors"
 	"math"
+	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 )
@@ -19,13 +22,23 @@ var errSlowed = errors.New("too many wrong tokens have come from this address, s
 
 // identify says who asks, unless that address has guessed too often. It is before anything is read of the body.
 func (a *API) identify(c echo.Context) (auth.Identity, error) {
+	ask := credentials(c.Request())
+	who, err := a.admit(c, ask)
+	if err == nil && ask.Session != "" {
+		err = fromElsewhere(c.Request())
+	}
+	return who, err
+}
+
+// admit says whose a credential is, unless the address has guessed too often.
+func (a *API) admit(c echo.Context, ask auth.Request) (auth.Identity, error) {
 	r := c.Request()
-	secret := r.Header.Get("Authorization")
+	secret := cmp.Or(ask.Authorization, ask.Session)
 	if wait, look := a.Attempts.Look(r.RemoteAddr, secret); !look {
 		c.Response().Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(max(wait, time.Second).Seconds()))))
 		return auth.Identity{}, errSlowed
 	}
-	who, err := a.Auth.Identify(r.Context(), auth.Request{Authorization: secret})
+	who, err := a.Auth.Identify(r.Context(), ask)
 	switch {
 	case err == nil:
 		a.Attempts.Passed(secret)
@@ -34,6 +47,24 @@ func (a *API) identify(c echo.Context) (auth.Identity, error) {
 		}
 	case !errors.Is(err, auth.ErrUnavailable):
 		a.Attempts.Failed(r.RemoteAddr, secret, "api")
+		if ask.Session != "" {
+			c.SetCookie(sessionCookie("", -1)) // the browser need not send it again
+		}
 	}
 	return who, err
+}
+
+// refused is the answer to whom [API.admit] does not let in.
+func (a *API) refused(c echo.Context, err error) error {
+	switch {
+	case errors.Is(err, errSlowed):
+		return wrong(http.StatusTooManyRequests, "%s", err.Error())
+	case errors.Is(err, errElsewhere):
+		return wrong(http.StatusForbidden, "%s", err.Error())
+	case errors.Is(err, auth.ErrUnavailable):
+		a.about(c).Error("token not checked", zap.Error(err))
+		return wrong(http.StatusServiceUnavailable, "%s", auth.ErrUnavailable.Error())
+	}
+	c.Response().Header().Set("WWW-Authenticate", `Bearer realm="marchproxy"`)
+	return wrong(http.StatusUnauthorized, "%s", err.Error())
 }

@@ -37,3 +37,7 @@ func (a *API) limitStatus(c echo.Context) error {
 		Nodes: a.Board.Nodes(o.Name, o.Revision, selector),
 	})
 }
+
+func (a *API) nodes(c echo.Context) error {
+	return c.JSON(http.StatusOK, api.NodeList{Items: a.Board.AllNodes()})
+}

@@ -77,6 +77,11 @@ func (a *API) operations() []operation {
 			Query:   append([]string{"gateway", "state"}, page...),
 			Answers: map[int]string{200: "ProxyList"},
 		}, a.proxies},
+		{op{
+			ID: "nodes", Method: "GET", Path: "/v1/nodes", Role: auth.Viewer, Tag: "Status",
+			Summary: "The machines whose agents report, and what their kernels do",
+			Answers: map[int]string{200: "NodeList"},
+		}, a.nodes},
 		{
 			op{
 				ID:      "rateLimitStatus",
@@ -168,6 +173,24 @@ func (a *API) operations() []operation {
 			},
 			a.verifyAudit,
 		},
+
+		{op{
+			ID: "signIn", Method: "POST", Path: "/v1/session", Tag: "Session",
+			Summary: "Sign in with a token, as the web UI does",
+			Description: "The answer sets a cookie that stands for the token for twelve hours, or until the token ends, " +
+				"is deleted, or somebody signs out. Programs send the token itself.",
+			Request: "SignIn", Answers: map[int]string{201: "Session"},
+		}, a.signIn},
+		{op{
+			ID: "session", Method: "GET", Path: "/v1/session", Role: auth.Viewer, Tag: "Session",
+			Summary: "Who asks, and what they may do",
+			Answers: map[int]string{200: "Session"},
+		}, a.session},
+		{op{
+			ID: "signOut", Method: "DELETE", Path: "/v1/session", Role: auth.Viewer, Tag: "Session", Summary: "Sign out",
+			Description: "Ends the session that the request's cookie is of.",
+			Answers:     map[int]string{204: ""},
+		}, a.signOut},
 
 		{op{
 			ID: "listTokens", Method: "GET", Path: "/v1/tokens", Role: auth.Admin, Tag: "Tokens",

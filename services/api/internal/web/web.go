@@ -101,6 +101,9 @@ func (a *API) Handler() (http.Handler, error) {
 	for path, methods := range allowed {
 		notAllowed(e, path, methods)
 	}
+	if err := addPages(e); err != nil {
+		return nil, err
+	}
 	return e, nil
 }
 
@@ -133,7 +136,10 @@ func (a *API) requestID(next echo.HandlerFunc) echo.HandlerFunc {
 			id = uuid.NewString()
 		}
 		c.Set(keyRequest, id)
-		c.Response().Header().Set("X-Request-Id", id)
+		h := c.Response().Header()
+		h.Set("X-Request-Id", id)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin") // what a browser is signed in for is for no other site's page
 		return next(c)
 	}
 }
@@ -146,15 +152,8 @@ func (a *API) guard(op operation) echo.HandlerFunc {
 		if op.Role != "" {
 			r := c.Request()
 			who, err := a.identify(c)
-			switch {
-			case errors.Is(err, errSlowed):
-				return wrong(http.StatusTooManyRequests, "%s", err.Error())
-			case errors.Is(err, auth.ErrUnavailable):
-				a.about(c).Error("token not checked", zap.Error(err))
-				return wrong(http.StatusServiceUnavailable, "%s", auth.ErrUnavailable.Error())
-			case err != nil:
-				c.Response().Header().Set("WWW-Authenticate", `Bearer realm="marchproxy"`)
-				return wrong(http.StatusUnauthorized, "%s", err.Error())
+			if err != nil {
+				return a.refused(c, err)
 			}
 			ask := auth.Operation{Role: op.Role}
 			if k, ok := resource.KindByPath(c.Param("kind")); ok && op.Writes {

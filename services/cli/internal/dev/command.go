@@ -9,10 +9,10 @@ import (
 
 // Options are dev's flags.
 type Options struct {
-	StateDir, Cache                                                                  string
-	APIPort, GRPCPort, HTTPPort, ProxyPort, AdminPort, NatsPort, PGPort, BackendPort int
-	Concurrency                                                                      int
-	NoDemo                                                                           bool
+	StateDir, Cache                                                                          string
+	APIPort, UIPort, GRPCPort, HTTPPort, ProxyPort, AdminPort, NatsPort, PGPort, BackendPort int
+	Concurrency                                                                              int
+	NoDemo                                                                                   bool
 	// ProxyPortGiven says that the port was asked for, not just the default.
 	ProxyPortGiven bool
 	LogLevel       string
@@ -51,6 +51,7 @@ func Command() *cobra.Command {
 	f.StringVar(&o.Cache, "cache-dir", "", "where downloads are kept (MARCHPROXY_CACHE, otherwise /var/cache/marchproxy "+
 		"for root and ~/.cache/marchproxy)")
 	f.IntVar(&o.APIPort, "api-port", defaultAPIPort, "HTTP API")
+	f.IntVar(&o.UIPort, "ui-port", 3000, "the web UI, which is below /ui of the HTTP API as well")
 	f.IntVar(&o.GRPCPort, "xds-grpc-port", 18000, "xDS")
 	f.IntVar(&o.HTTPPort, "xds-http-port", 19000, "POST /v1/config")
 	f.IntVar(&o.ProxyPort, "proxy-port", 10000, "Envoy's listener; where it is not given, the one of the last run")

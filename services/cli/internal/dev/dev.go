@@ -185,8 +185,8 @@ func (s *system) plan(envoy string) error {
 	}
 	env := []string{
 		"DATABASE_URL=" + database, "NATS_URL=nats://" + local(s.NatsPort), "SECRET_KEY=" + s.secrets.SecretKey,
-		"API_ADDR=" + local(s.APIPort), "XDS_GRPC_ADDR=" + local(s.GRPCPort), "XDS_HTTP_ADDR=" + local(s.HTTPPort),
-		"XDS_ID=" + ownID,
+		"API_ADDR=" + local(s.APIPort), "API_UI_ADDR=" + local(s.UIPort), "XDS_GRPC_ADDR=" + local(s.GRPCPort),
+		"XDS_HTTP_ADDR=" + local(s.HTTPPort), "XDS_ID=" + ownID,
 		"API_FIRST_TOKEN=" + s.token, "XDS_USER_TOKEN_FILE=" + s.tokenPath(), "MARCHPROXY_DEV=true",
 		"MARCHPROXY_DEFAULT_PORT=" + strconv.Itoa(s.ProxyPort), "MARCHPROXY_STATE_DIR=" + filepath.Join(s.StateDir, "xds"),
 		"MARCHPROXY_WASM_DIR=" + s.wasmDir(), "LOGLEVEL=" + s.LogLevel,
@@ -207,8 +207,8 @@ func (s *system) plan(envoy string) error {
 		return err
 	}
 	s.urls = map[string]string{
-		"api": "http://" + local(s.APIPort), "xds": "http://" + local(s.HTTPPort), "grpc": local(s.GRPCPort),
-		"proxy": local(s.ProxyPort),
+		"api": "http://" + local(s.APIPort), "ui": fmt.Sprintf("http://localhost:%d", s.UIPort),
+		"xds": "http://" + local(s.HTTPPort), "grpc": local(s.GRPCPort), "proxy": local(s.ProxyPort),
 		"admin": "http://" + local(s.AdminPort), "backend": local(s.BackendPort),
 	}
 	s.children = append(s.children,
@@ -328,6 +328,7 @@ func (s *system) serve(ctx context.Context) error {
 func (s *system) greet() {
 	s.say(fmt.Sprintf("MarchProxy is ready: proxy http://localhost:%d  api %s (docs at /docs)  Envoy's admin %s",
 		s.ProxyPort, s.urls["api"], s.urls["admin"]))
+	s.say(fmt.Sprintf("Web UI: %s  (sign in with the token in %s)", s.urls["ui"], s.tokenPath()))
 	status := os.Args[0] + " status"
 	if s.StateDir != stateDir() {
 		status = "MARCHPROXY_TOKEN_FILE=" + s.tokenPath() + " " + status

@@ -27,6 +27,7 @@ func (s *system) ports(ctx context.Context) error {
 	}{
 		{"--proxy-port", "Envoy's listener", s.ProxyPort, false},
 		{"--api-port", "the api", s.APIPort, false},
+		{"--ui-port", "the web UI", s.UIPort, false},
 		{"--xds-grpc-port", "xDS", s.GRPCPort, false},
 		{"--xds-http-port", "POST /v1/config", s.HTTPPort, false},
 		{"--admin-port", "Envoy's admin interface", s.AdminPort, false},

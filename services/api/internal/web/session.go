@@ -1,0 +1,102 @@
+package web
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"go.uber.org/zap"
+
+	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/services/api/internal/auth"
+)
+
+// cookieName has the prefix by which browsers take the cookie from this host alone, over TLS (or from their own machine).
+const cookieName = "__Host-marchproxy"
+
+// sessionCookie holds a session's secret where scripts do not see it, and is sent by this site's own pages alone. A
+// browser keeps it over TLS and from its own machine: what others could read on the way it does not send.
+func sessionCookie(secret string, lasts time.Duration) *http.Cookie {
+	return &http.Cookie{
+		Name: cookieName, Value: secret, Path: "/", MaxAge: int(lasts.Seconds()), Secure: true, HttpOnly: true,
+		SameSite: http.SameSiteStrictMode,
+	}
+}
+
+// credentials are what a request shows of who sends it: a token, or else the cookie of a session.
+func credentials(r *http.Request) auth.Request {
+	ask := auth.Request{Authorization: r.Header.Get("Authorization")}
+	if c, err := r.Cookie(cookieName); err == nil && ask.Authorization == "" {
+		ask.Session = c.Value
+	}
+	return ask
+}
+
+var (
+	errElsewhere = errors.New("the request comes from the page of another site, which may not use your session")
+	sameOrigin   = http.NewCrossOriginProtection()
+)
+
+// fromElsewhere refuses what another site's page makes a browser send that is signed in here. SameSite alone does not
+// keep out pages of another port of this host.
+func fromElsewhere(r *http.Request) error {
+	if sameOrigin.Check(r) != nil {
+		return errElsewhere
+	}
+	return nil
+}
+
+// signIn exchanges a token for a session, a new one each time: one that somebody else has put into the browser before
+// is of no use to them.
+func (a *API) signIn(c echo.Context) error {
+	if err := fromElsewhere(c.Request()); err != nil {
+		return a.refused(c, err)
+	}
+	raw, err := body(c, maxObject)
+	if err != nil {
+		return err
+	}
+	var doc api.SignIn
+	if err := decode(raw, &doc); err != nil {
+		return err
+	}
+	who, err := a.admit(c, auth.Request{Authorization: "Bearer " + doc.Token})
+	if err != nil {
+		return a.refused(c, err)
+	}
+	var old []byte
+	if s := credentials(c.Request()).Session; s != "" {
+		old = auth.Sum(s)
+	}
+	secret, sum := auth.NewSecret()
+	if err := a.Store.CreateSession(c.Request().Context(), sum, old, who.ID, auth.SessionLasts); err != nil {
+		return err
+	}
+	a.about(c).Info("signed in", zap.String("token", who.Name), zap.String("address", c.Request().RemoteAddr))
+	c.SetCookie(sessionCookie(secret, auth.SessionLasts))
+	return c.JSON(http.StatusCreated, sessionOf(who))
+}
+
+func sessionOf(who auth.Identity) api.Session {
+	out := api.Session{Name: who.Name, Role: who.Role}
+	if !who.Bounds.Empty() {
+		bounds := api.TokenBounds(who.Bounds)
+		out.Bounds = &bounds
+	}
+	return out
+}
+
+func (a *API) session(c echo.Context) error { return c.JSON(http.StatusOK, sessionOf(actor(c))) }
+
+// signOut ends the session that the request comes with, if it comes with one; its streams of events end as well.
+func (a *API) signOut(c echo.Context) error {
+	if s := credentials(c.Request()).Session; s != "" {
+		if err := a.Store.DeleteSession(c.Request().Context(), auth.Sum(s)); err != nil {
+			return err
+		}
+		a.followers.deleted.Raise()
+	}
+	c.SetCookie(sessionCookie("", -1))
+	return c.NoContent(http.StatusNoContent)
+}

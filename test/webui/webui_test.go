@@ -1,0 +1,88 @@
+// Package webui looks at the web UI as people do: with a browser, at a real system.
+package webui
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/marchproxy/marchproxy/test/harness"
+)
+
+// TestPages runs services/webui/tests by Debian's Chromium. MARCHPROXY_SHOTS names a directory for screenshots, and
+// ARGS are more arguments of Playwright (-g, and a word of a test's title).
+func TestPages(t *testing.T) {
+	root, err := harness.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(name string, args ...string) *exec.Cmd {
+		c := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", name), args...)
+		c.Dir, c.Stderr = filepath.Join(root, "services", "webui"), os.Stderr
+		return c
+	}
+	if err := run("needs", "chromium").Run(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := run("npm-ci", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules := filepath.Join(strings.TrimSpace(string(out)), "node_modules")
+	link(t, modules, filepath.Join(root, "services", "webui", "node_modules"))
+	s, err := harness.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	token, err := s.Token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// One of the tests needs something that Envoy refuses and the api does not: a limit that is Envoy's own.
+	status, body, err := s.AdminSocket().Do(t.Context(), "POST", "/runtime_modify?re2.max_program_size.error_level=100")
+	if err != nil || status != 200 {
+		t.Fatalf("runtime_modify: %d %s %v", status, body, err)
+	}
+	args := append([]string{"node_modules/@playwright/test/cli.js", "test"}, strings.Fields(os.Getenv("ARGS"))...)
+	play := run("node", args...)
+	play.Env = append(os.Environ(), "MARCHPROXY_UI="+s.UI, "MARCHPROXY_API="+s.API, "MARCHPROXY_TOKEN="+token,
+		fmt.Sprintf("MARCHPROXY_PROXY_PORT=%d", s.ProxyPort), "MARCHPROXY_BACKEND_PORT="+backend(t, s),
+		"MARCHPROXY_RUN="+filepath.Join(s.Dir, "run.json"), "MARCHPROXY_RESULTS="+filepath.Join(t.TempDir(), "results"))
+	play.Stdout = os.Stdout
+	if err := play.Run(); err != nil {
+		t.Errorf("the browser's tests: %v", err)
+	}
+}
+
+// link has the modules where the sources look for them.
+func link(t *testing.T, modules, at string) {
+	t.Helper()
+	if to, err := os.Readlink(at); err == nil && to == modules {
+		return
+	}
+	if err := os.RemoveAll(at); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(modules, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// backend is the port of the system's demo backend.
+func backend(t *testing.T, s *harness.System) string {
+	t.Helper()
+	spec, _ := s.Want(t, "GET", s.API+"/v1/services/demo", nil, 200)["spec"].(map[string]any)
+	endpoints, _ := spec["endpoints"].([]any)
+	if len(endpoints) != 1 {
+		t.Fatalf("the demo's service is %v", spec)
+	}
+	return fmt.Sprint(endpoints[0].(map[string]any)["port"])
+}
