@@ -15,6 +15,7 @@ const (
 
 // Coalesce deletes the revisions that changed nothing but objects of some kinds, each of which has changed again in the
 // same hour: a container that comes and goes all day leaves the last of each hour. What the audit says of them stays.
+// What an object was before those that have gone is written down at the change that stays, for [Store.Between].
 // It deletes none from published on, which the relay compares with the stream, and none that the audit's chain does not
 // have yet. It takes no lock that a write needs.
 func (s *Store) Coalesce(
@@ -34,6 +35,15 @@ func (s *Store) Coalesce(
 				ORDER BY r.revision LIMIT $5
 			), gone AS (
 				DELETE FROM changes c USING old WHERE c.revision = old.revision RETURNING c.*
+			), heirs AS (
+				SELECT DISTINCT ON (kind, name, heir) kind, name, heir,
+					coalesce(since, revision) AS since, CASE WHEN since IS NULL THEN before ELSE was END AS was
+				FROM (SELECT g.*, (SELECT min(n.revision) FROM changes n WHERE n.kind = g.kind AND n.name = g.name
+					AND n.revision > g.revision AND n.revision NOT IN (SELECT revision FROM old)) AS heir FROM gone g) AS g
+				ORDER BY kind, name, heir, revision
+			), told AS (
+				UPDATE changes c SET since = h.since, was = h.was FROM heirs h
+				WHERE c.revision = h.heir AND c.kind = h.kind AND c.name = h.name AND c.since IS NULL
 			), kept AS (
 				INSERT INTO audit (at, revision, kind, name, action, actor, request_id, message, actor_id)
 				SELECT r.at, r.revision, c.kind, c.name, `+actionOf+`, r.actor, r.request_id, r.message, r.actor_id

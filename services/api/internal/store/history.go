@@ -25,7 +25,8 @@ func (s *Store) Oldest(ctx context.Context) (revision int64, err error) {
 const ToHead = -1
 
 // Between reads what was changed after a revision until a later one: each object as it was at the first and as it is
-// at the second, without those that neither has. It costs what was changed in between. Both revisions must be kept.
+// at the second, without those that neither has. It costs what was changed in between. Both revisions must be kept. Where others
+// have been coalesced into the first change since then, it is taken for all of them.
 func (s *Store) Between(ctx context.Context, from, to int64) (rows []ChangeRow, err error) {
 	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{
 		IsoLevel:   pgx.RepeatableRead,
@@ -48,7 +49,7 @@ func (s *Store) Between(ctx context.Context, from, to int64) (rows []ChangeRow, 
 			}
 		}
 		found, err := tx.Query(ctx, `SELECT first.before::text, last.after::text FROM
-				(SELECT DISTINCT ON (kind, name) kind, name, before FROM changes WHERE revision > $1 AND revision <= $2 ORDER BY kind, name, revision) AS first
+				(SELECT DISTINCT ON (kind, name) kind, name, CASE WHEN since > $1 THEN was ELSE before END AS before FROM changes WHERE revision > $1 AND revision <= $2 ORDER BY kind, name, revision) AS first
 			JOIN
 				(SELECT DISTINCT ON (kind, name) kind, name, after FROM changes WHERE revision > $1 AND revision <= $2 ORDER BY kind, name, revision DESC) AS last
 			USING (kind, name)
