@@ -166,8 +166,10 @@ func TestAlertsFire(t *testing.T) {
 		disk, "XDS_SERVER=127.0.0.1:1",
 		"MARCHPROXY_TLS_CERT="+filepath.Join(dir, "cert.pem"), "MARCHPROXY_TLS_KEY="+filepath.Join(dir, "key.pem"),
 		"ALLOW_PLAINTEXT=true")
+	found, engine := startDiscover(t, s)
 	p := watch(t, map[string][]string{
-		"marchproxy-api": {host(s.API)}, "marchproxy-xds": {host(s.XDS)},
+		"marchproxy-discover": {found},
+		"marchproxy-api":      {host(s.API)}, "marchproxy-xds": {host(s.XDS)},
 		"marchproxy-agent": {host(well.HTTP), host(ill.HTTP)},
 		"marchproxy-envoy": {host(s.Admin), host(well.admin)},
 	})
@@ -249,6 +251,13 @@ func TestAlertsFire(t *testing.T) {
 		"MarchProxyErrors", "MarchProxyConfigurationRefused", "MarchProxyCredentialsRefused", "MarchProxyClockOffset")
 	close(stop)
 	busy.Wait()
+
+	// A container comes that may not be written, and its engine goes.
+	engine.add()
+	p.fires(t, "MarchProxyDiscoverPending", "MarchProxyDiscoverProblems")
+	engine.CloseClientConnections()
+	engine.Close()
+	p.fires(t, "MarchProxyDiscoverSourceDown")
 
 	// An Envoy hangs, another one is gone.
 	envoy := s.Pid("envoy")
