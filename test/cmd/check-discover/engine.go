@@ -126,29 +126,41 @@ type event struct {
 	}
 }
 
-func (t *trial) events(ctx context.Context) (<-chan event, error) {
+// events are those that happen until the context ends, of one engine after the other: a restart ends the stream.
+func (t *trial) events(ctx context.Context) <-chan event {
 	out := make(chan event, 1000)
-	cmd := t.command(ctx, filepath.Join(t.root, "scripts", "docker"), "events", "--format", "{{json .}}", "--filter",
-		"type=container", "--filter", "label=com.docker.compose.project="+project)
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
 	go func() {
 		defer close(out)
-		for dec := json.NewDecoder(pipe); ; {
-			var e event
-			if dec.Decode(&e) != nil {
-				_ = cmd.Wait() // the context ended, or the engine
-				return
+		for ctx.Err() == nil {
+			if err := t.stream(ctx, out); err != nil && ctx.Err() == nil {
+				fmt.Println("the engine's events:", err)
 			}
-			out <- e
+			select {
+			case <-time.After(100 * time.Millisecond): // there may be no engine for a while
+			case <-ctx.Done():
+			}
 		}
 	}()
-	return out, nil
+	return out
+}
+
+func (t *trial) stream(ctx context.Context, out chan<- event) error {
+	cmd := t.command(ctx, "docker", "events", "--format", "{{json .}}", "--filter", "type=container", "--filter",
+		"label=com.docker.compose.project="+project)
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	for dec := json.NewDecoder(pipe); ; {
+		var e event
+		if dec.Decode(&e) != nil {
+			return cmd.Wait()
+		}
+		out <- e
+	}
 }
 
 // follow keeps what should be at Envoy.

@@ -2,7 +2,7 @@
 // compose services come, are scaled, restarted, made sick and well, and go, while requests go to all of them. What the
 // engine's events say has to be so at Envoy within two seconds, and no request may fail to a service that has a
 // container which is up and was not told to end. Then the engine is stopped for a while as a process that hangs, and
-// restarted where this program may.
+// restarted.
 package main
 
 import (
@@ -25,6 +25,7 @@ type options struct {
 	services, rate int
 	length, within time.Duration
 	hang           time.Duration
+	restart        bool
 }
 
 func main() {
@@ -35,6 +36,7 @@ func main() {
 	flag.DurationVar(&o.within, "within", 2*time.Second, "how long after the engine's event a state may "+
 		"take to be at Envoy")
 	flag.DurationVar(&o.hang, "hang", 15*time.Second, "how long the engine hangs; 0 for not at all")
+	flag.BoolVar(&o.restart, "restart", true, "restart the engine, which has to be the one that scripts/docker starts")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
 		fmt.Fprintln(os.Stderr, "check-discover:", err)
@@ -109,10 +111,7 @@ func run(ctx context.Context, o options) (err error) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer stop()
-	events, err := t.events(ctx)
-	if err != nil {
-		return err
-	}
+	events := t.events(ctx)
 	all.Go(func() { t.follow(events) })
 	all.Go(func() { t.watch(ctx) })
 	fmt.Printf("%d services come\n", o.services)
@@ -133,6 +132,11 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	if o.hang > 0 {
 		if err := t.trouble(ctx); err != nil {
+			return err
+		}
+	}
+	if o.restart {
+		if err := t.restartEngine(ctx); err != nil {
 			return err
 		}
 	}

@@ -187,9 +187,26 @@ func (t *trial) trouble(ctx context.Context) error {
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		return err
 	}
-	if n := t.failed.Load() - before; n > 0 {
-		return fmt.Errorf("%d requests failed while the engine was stopped: %s", n, strings.Join(t.examples, "; "))
+	return t.after(ctx, before, 3)
+}
+
+// restartEngine restarts the engine, whose containers go on.
+func (t *trial) restartEngine(ctx context.Context) error {
+	fmt.Println("the engine is restarted")
+	if err := t.settle(ctx, time.Minute); err != nil {
+		return err
 	}
-	// What happens right after is seen again.
-	return t.compose(ctx, "up", "--detach", "--no-recreate", "--scale", service(1)+"=3", service(1))
+	before := t.failed.Load()
+	if _, err := t.docker(ctx, "engine", "restart"); err != nil {
+		return fmt.Errorf("-restart=false leaves this out: %w", err)
+	}
+	return t.after(ctx, before, 4)
+}
+
+// after says what failed in the engine's absence, and has something happen, which is seen again.
+func (t *trial) after(ctx context.Context, failed int64, scale int) error {
+	if n := t.failed.Load() - failed; n > 0 {
+		return fmt.Errorf("%d requests failed meanwhile: %s", n, strings.Join(t.examples, "; "))
+	}
+	return t.compose(ctx, "up", "--detach", "--no-recreate", "--scale", service(1)+"="+strconv.Itoa(scale), service(1))
 }
