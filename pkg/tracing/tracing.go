@@ -151,6 +151,14 @@ func Serve(r *http.Request, name string, attributes ...attribute.KeyValue) (*htt
 	return r.WithContext(ctx), span
 }
 
+// Begin begins the span of what no request asked for, at a time before now perhaps: a part of the context's, or a trace
+// of its own.
+func Begin(
+	ctx context.Context, name string, from time.Time, attributes ...attribute.KeyValue,
+) (context.Context, trace.Span) {
+	return tracer.Start(ctx, name, trace.WithTimestamp(from), trace.WithAttributes(attributes...))
+}
+
 // Span records what has been done from one time to another as a part of something else. An error says that it failed.
 // Where the whole is not traced nothing is recorded.
 func Span(

@@ -113,14 +113,14 @@ func (c *Consul) follow(ctx context.Context, found func([]source.Workload), heal
 			return err
 		case list := <-lists:
 			for name, tags := range list {
-				if watched[name] == nil && labels.Read(catalog.Labels(tags)).Enabled {
+				if watched[name] == nil && labels.ReadBasics(catalog.Labels(tags)).Enabled {
 					own, stop := context.WithCancel(ctx)
 					watched[name] = stop
 					go c.watch(own, name, answers)
 				}
 			}
 			for name, stop := range watched {
-				if tags, there := list[name]; !there || !labels.Read(catalog.Labels(tags)).Enabled {
+				if tags, there := list[name]; !there || !labels.ReadBasics(catalog.Labels(tags)).Enabled {
 					stop()
 					delete(watched, name)
 					delete(known, name)
@@ -185,7 +185,7 @@ func workload(name string, all []entry) source.Workload {
 	})
 	for _, e := range all {
 		l := catalog.Labels(e.Service.Tags)
-		s := labels.Read(l)
+		s := labels.ReadBasics(l)
 		if !s.Enabled {
 			continue
 		}

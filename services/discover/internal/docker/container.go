@@ -88,9 +88,14 @@ func (d *Docker) workloads(all []Container, now time.Time) []source.Workload {
 			groups[key] = append(groups[key], c)
 		}
 	}
-	for id, at := range d.killed {
-		if !there[id] && now.Sub(at) > d.opt.Patience { // not one that is too new for this list
+	for id, until := range d.killed {
+		if now.After(until) {
 			delete(d.killed, id)
+		}
+	}
+	for id := range d.stops {
+		if !there[id] {
+			delete(d.stops, id)
 		}
 	}
 	var out []source.Workload
@@ -104,7 +109,7 @@ func (d *Docker) workloads(all []Container, now time.Time) []source.Workload {
 			return strings.Compare(a.ID, b.ID)
 		})
 		w := source.Workload{Key: key, Name: strings.ReplaceAll(key, "/", "-"), Labels: some[0].Labels}
-		if !labels.Read(w.Labels).Enabled {
+		if !labels.ReadBasics(w.Labels).Enabled {
 			continue
 		}
 		for _, c := range some {
@@ -131,7 +136,7 @@ func (d *Docker) endpoint(c Container) (*source.Endpoint, error) {
 	if !c.takes() && (!ends || c.State != "running") {
 		return nil, nil //nolint:nilnil // no endpoint is an answer
 	}
-	s := labels.Read(c.Labels)
+	s := labels.ReadBasics(c.Labels)
 	port, err := c.port(s.Port)
 	if err != nil {
 		return nil, err

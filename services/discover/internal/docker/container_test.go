@@ -1,12 +1,14 @@
 package docker
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,10 +104,11 @@ func TestEndpoints(t *testing.T) {
 // TestWorkloads: the containers of a compose service are one workload, whose newest says what is wanted; one that was
 // told to end drains; what nobody asked for, and one-off containers, are left alone.
 func TestWorkloads(t *testing.T) {
-	d := &Docker{opt: Options{Patience: time.Second}, killed: map[string]time.Time{
-		"1":    time.Now(),
-		"gone": time.Now().Add(-time.Minute),
-	}}
+	d := &Docker{killed: map[string]time.Time{
+		"1":      time.Now().Add(time.Minute),
+		"2":      time.Now().Add(-time.Second), // it has taken the signal for something else
+		"coming": time.Now().Add(time.Minute),  // it is too new for this list
+	}, stops: map[string]stop{"1": {known: true}, "gone": {known: true}}}
 	old := container(t, "1", `{"Created":1}`)
 	now := container(t, "2", `{"Created":2,"NetworkSettings":{"Networks":{"shop_default":{"IPAddress":"172.18.0.3"}}},
 		"Labels":{"marchproxy.enable":"true","marchproxy.name":"new","com.docker.compose.project":"shop","com.docker.compose.service":"web"}}`)
@@ -124,8 +127,8 @@ func TestWorkloads(t *testing.T) {
 		web.Endpoints[1].State != source.Ready {
 		t.Errorf("%+v", web)
 	}
-	if len(d.killed) != 1 {
-		t.Errorf("who has gone is still remembered: %v", d.killed)
+	if len(d.killed) != 2 || len(d.stops) != 1 {
+		t.Errorf("who has gone is still remembered: %v, %v", d.killed, d.stops)
 	}
 }
 
@@ -152,9 +155,82 @@ func TestEvents(t *testing.T) {
 			t.Errorf("%s: drains %t, changed %t", c.event, drains, len(changed) > 0)
 		}
 	}
-	d := &Docker{killed: map[string]time.Time{"x": time.Now().Add(-time.Hour), "y": time.Now()}}
-	if d.forget(time.Now().Add(-time.Minute)); len(d.killed) != 1 {
-		t.Errorf("one that was told to end an hour ago and is still there drains: %v", d.killed)
+}
+
+// TestStop: a container drains for as long as it may take to end, from the signal on that its image ends by.
+func TestStop(t *testing.T) {
+	answers := map[string]string{
+		"/containers/a/json": `{"Config":{"StopTimeout":120}}`,
+		"/containers/b/json": `{"Config":{"StopSignal":"SIGQUIT","StopTimeout":-1}}`,
+		"/containers/c/json": `{"Config":{"StopSignal":"SIGRTMIN+3"}}`,
+		"/containers/d/json": `{"Config":{"StopSignal":"WINCH"}}`,
+	}
+	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a, there := answers[r.URL.Path]; there {
+			_, _ = io.WriteString(w, a)
+			return
+		}
+		http.Error(w, "this is not passed on", http.StatusForbidden)
+	}))
+	defer engine.Close()
+	d, err := New(Options{Host: strings.Replace(engine.URL, "http://", "tcp://", 1), Log: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []Container
+	for _, id := range []string{"a", "b", "c", "d", "refused"} {
+		all = append(all, container(t, id, ""))
+	}
+	all = append(all, container(t, "other", `{"Labels":{"com.docker.compose.project":"shop"}}`))
+	d.learn(t.Context(), all)
+	for _, c := range []struct {
+		id, signal string
+		drains     time.Duration
+	}{
+		{"a", "15", 130 * time.Second},
+		{"a", "9", 130 * time.Second},
+		{"a", "3", 0}, // Java writes down its threads
+		{"b", "3", forever},
+		{"b", "15", forever},
+		{"c", "37", shortest},
+		{"d", "28", shortest},
+		{"d", "10", 0},
+		{"refused", "3", shortest},
+		{"refused", "28", 0},
+	} {
+		raw, err := json.Marshal(map[string]any{
+			"Type": "container", "Action": "kill",
+			"Actor": map[string]any{"ID": c.id, "Attributes": map[string]string{"signal": c.signal}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.killed = map[string]time.Time{}
+		_ = d.events(bytes.NewReader(raw), make(chan struct{}, 1)) // it ends where the text does
+		until, drains := d.killed[c.id]
+		if left := time.Until(until); drains != (c.drains > 0) || drains && (left > c.drains || left < c.drains-5*time.Second) {
+			t.Errorf("%s is sent %s: it drains for %s, want %s", c.id, c.signal, left, c.drains)
+		}
+	}
+	if _, asked := d.stops["other"]; asked || len(d.stops) != 5 {
+		t.Errorf("the engine was asked of %v", d.stops)
+	}
+}
+
+// TestFilterReduces: of a container's own answer nothing is passed on but how it is stopped.
+func TestFilterReduces(t *testing.T) {
+	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"Id":"x","Config":{"Env":["PASSWORD=secret"],"StopTimeout":20},"Mounts":[{"Source":"/etc"}]}`)
+	}))
+	defer engine.Close()
+	h, err := Filter(strings.Replace(engine.URL, "http://", "tcp://", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", "/v1.47/containers/"+strings.Repeat("0a", 32)+"/json?size=1", http.NoBody))
+	if got := w.Body.String(); w.Code != 200 || got != `{"Config":{"StopTimeout":20}}` {
+		t.Errorf("%d %s", w.Code, got)
 	}
 }
 
@@ -179,6 +255,8 @@ func TestFilter(t *testing.T) {
 		{"GET", "/networks", true},
 		{"GET", "/version", true},
 		{"POST", "/containers/json", false},
+		{"GET", "/containers/x/json", false},
+		{"GET", "/containers/" + strings.Repeat("a", 64) + "/archive", false},
 		{"GET", "/containers/x/archive?path=/etc/shadow", false},
 		{"GET", "/containers/json/../x/archive", false},
 		{"GET", "/containers/json%2f..%2fx/archive", false},
@@ -202,10 +280,22 @@ func TestFollow(t *testing.T) {
 	list := `[{"Id":"1","Names":["/web"],"State":"running","Ports":[{"PrivatePort":80,"Type":"tcp"}],"Labels":{"marchproxy.enable":"true"},
 		"NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"}}}}]`
 	hangs := make(chan struct{})
+	var pings atomic.Int64
+	var mute atomic.Bool
 	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/events" {
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
+			return
+		}
+		switch r.URL.Path {
+		case "/_ping":
+			if pings.Add(1); mute.Load() {
+				<-r.Context().Done()
+			}
+			return
+		case "/containers/1/json":
+			http.NotFound(w, r)
 			return
 		}
 		switch a := <-answer; a {
@@ -224,7 +314,7 @@ func TestFollow(t *testing.T) {
 	defer close(hangs)
 	d, err := New(Options{
 		Host: strings.Replace(engine.URL, "http://", "tcp://", 1), Relist: 20 * time.Millisecond, Patience: time.Second,
-		Log: zap.NewNop(),
+		Ping: 50 * time.Millisecond, Log: zap.NewNop(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -261,5 +351,19 @@ func TestFollow(t *testing.T) {
 	}
 	if failed != 3 {
 		t.Errorf("%d failures were told, of 3", failed)
+	}
+	// One that hangs is noticed by that it does not answer, long before the list is asked for again.
+	d.opt.Relist = time.Hour
+	mute.Store(true)
+	for failed = 0; failed == 0; {
+		select {
+		case err := <-health:
+			if err != nil && strings.Contains(err.Error(), "does not answer") {
+				failed++
+			}
+		case answer <- list:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("an engine that hangs is not noticed, after %d questions", pings.Load())
+		}
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,9 +32,9 @@ type Options struct {
 	// networks.
 	Address string
 	// Relist is how often everything is read again, 30 s where 0; Patience how long the engine may take for an answer, 10
-	// s.
-	Relist, Patience time.Duration
-	Log              *zap.Logger
+	// s; Ping how often it is asked whether it still answers at all, 5 s, which is also what it may take for that.
+	Relist, Patience, Ping time.Duration
+	Log                    *zap.Logger
 }
 
 // Docker is a [source.Source].
@@ -45,8 +44,12 @@ type Docker struct {
 	http *http.Client
 
 	mu sync.Mutex
-	// killed are the containers that were told to end, and when.
+	// killed are the containers that were told to end, and until when they drain if they are still there.
 	killed map[string]time.Time
+	// stops are how containers are stopped, of those that are known.
+	stops map[string]stop
+	// learning is held while the engine is asked for these.
+	learning sync.Mutex
 }
 
 var _ source.Source = (*Docker)(nil)
@@ -59,7 +62,10 @@ func New(opt Options) (*Docker, error) {
 	if opt.Patience == 0 {
 		opt.Patience = 10 * time.Second
 	}
-	d := &Docker{opt: opt, killed: map[string]time.Time{}}
+	if opt.Ping == 0 {
+		opt.Ping = 5 * time.Second
+	}
+	d := &Docker{opt: opt, killed: map[string]time.Time{}, stops: map[string]stop{}}
 	var err error
 	d.base, d.http, err = dial(opt.Host, opt.Patience)
 	return d, err
@@ -115,8 +121,9 @@ func (d *Docker) follow(ctx context.Context, found func([]source.Workload), heal
 		return err
 	}
 	defer func() { _ = stream.Close() }()
-	changed, ended := make(chan struct{}, 1), make(chan error, 1)
+	changed, ended := make(chan struct{}, 1), make(chan error, 2)
 	go func() { ended <- d.events(stream, changed) }()
+	go func() { ended <- d.ping(ctx) }()
 	var last []Container
 	list := func() error {
 		all, err := d.list(ctx)
@@ -126,6 +133,7 @@ func (d *Docker) follow(ctx context.Context, found func([]source.Workload), heal
 		last = all
 		health(nil)
 		found(d.workloads(all, time.Now()))
+		go d.learn(ctx, all)
 		return nil
 	}
 	if err := list(); err != nil {
@@ -138,9 +146,8 @@ func (d *Docker) follow(ctx context.Context, found func([]source.Workload), heal
 		case <-ctx.Done():
 			return nil
 		case err := <-ended:
-			return fmt.Errorf("the stream of events ended: %w", err)
+			return err
 		case <-relist.C:
-			d.forget(time.Now().Add(-d.opt.Relist))
 		case <-changed:
 			found(d.workloads(last, time.Now())) // who drains now is known without a list
 		}
@@ -150,14 +157,25 @@ func (d *Docker) follow(ctx context.Context, found func([]source.Workload), heal
 	}
 }
 
-// forget lets those drain no more that were told to end before a time and are still there: some programs take SIGTERM
-// for something else. A list that has them no more forgets them as well.
-func (d *Docker) forget(before time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for id, at := range d.killed {
-		if at.Before(before) {
-			delete(d.killed, id)
+// ping asks the engine whether it answers, again and again, until it does not: one that hangs sends no event, as one
+// does to which nothing happens. It returns nil when the context ends.
+func (d *Docker) ping(ctx context.Context) error {
+	tick := time.NewTicker(d.opt.Ping)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		once, cancel := context.WithTimeout(ctx, d.opt.Ping)
+		body, err := d.get(once, "/_ping", nil)
+		if err == nil {
+			_ = body.Close() // the head says it
+		}
+		cancel()
+		if err != nil {
+			return fmt.Errorf("the engine does not answer: %w", err)
 		}
 	}
 }
@@ -177,7 +195,19 @@ func (d *Docker) get(ctx context.Context, path string, query url.Values) (io.Rea
 	}
 	defer func() { _ = resp.Body.Close() }()
 	raw, _ := io.ReadAll(io.LimitReader(resp.Body, 1000)) // the status says enough
-	return nil, fmt.Errorf("GET %s is answered with %s %s", path, resp.Status, strings.TrimSpace(string(raw)))
+	return nil, &statusError{path, resp.StatusCode, strings.TrimSpace(string(raw))}
+}
+
+// statusError is an answer that is not the one that was asked for.
+type statusError struct {
+	path   string
+	status int
+	text   string
+}
+
+// Error implements error.
+func (e *statusError) Error() string {
+	return fmt.Sprintf("GET %s is answered with %d %s", e.path, e.status, e.text)
 }
 
 // maxList is how large a list of containers may be.
@@ -208,9 +238,6 @@ type event struct {
 	}
 }
 
-// ending are the signals by which containers are stopped; HUP and the others mean something else.
-var ending = []string{"2", "3", "9", "15", "SIGINT", "SIGQUIT", "SIGKILL", "SIGTERM", "INT", "QUIT", "KILL", "TERM"}
-
 // events reads the stream until it ends, and says when there may be something else.
 func (d *Docker) events(stream io.Reader, changed chan<- struct{}) error {
 	dec := json.NewDecoder(stream)
@@ -218,15 +245,17 @@ func (d *Docker) events(stream io.Reader, changed chan<- struct{}) error {
 		var e event
 		if err := dec.Decode(&e); err != nil {
 			if errors.Is(err, io.EOF) {
-				return errors.New("the engine has closed it")
+				err = errors.New("the engine has closed it")
 			}
-			return err
+			return fmt.Errorf("the stream of events ended: %w", err)
 		}
 		action, _, _ := strings.Cut(e.Action, ":") // exec_start: sh, health_status: healthy
 		switch {
-		case e.Type == "container" && action == "kill" && slices.Contains(ending, e.Actor.Attributes["signal"]):
+		case e.Type == "container" && action == "kill":
 			d.mu.Lock()
-			d.killed[e.Actor.ID] = time.Now()
+			if how := d.stops[e.Actor.ID]; how.ends(e.Actor.Attributes["signal"]) {
+				d.killed[e.Actor.ID] = how.until(time.Now())
+			}
 			d.mu.Unlock()
 		case e.Type == "container" && action == "start":
 			d.mu.Lock()

@@ -30,13 +30,68 @@ import (
 // Prefix is that of every label of ours.
 const Prefix = "marchproxy."
 
-// Settings are what labels say of a workload.
-type Settings struct {
+// Basics are what labels say beside the fields of a Service and of Routes.
+type Basics struct {
 	// Enabled says that it is to be served at all.
 	Enabled bool
 	// Name, Network, Zone and Cloud are "" and Port and Weight 0 where nothing is said.
 	Name, Network, Zone, Cloud string
 	Port, Weight               uint32
+}
+
+// ReadBasics reads these alone, which costs little: for each of a workload's endpoints.
+func ReadBasics(all map[string]string) (out Basics) {
+	for label, value := range all {
+		if name, ours := strings.CutPrefix(label, Prefix); ours {
+			_, _ = out.set(name, value) // Read says what is wrong with it
+		}
+	}
+	if all[Prefix+"enable"] == "" && all[traefik+"enable"] == "" {
+		return out
+	}
+	for label, value := range all {
+		if name, theirs := strings.CutPrefix(strings.ToLower(label), traefik); theirs {
+			ours := traefikBasic(strings.Split(name, "."))
+			if _, there := all[Prefix+ours]; ours != "" && !there {
+				_, _ = out.set(ours, value)
+			}
+		}
+	}
+	return out
+}
+
+// set sets what a label says, by its name without the prefix; false for one that is not among them.
+func (b *Basics) set(name, value string) (known bool, err error) {
+	value = strings.TrimSpace(value)
+	switch name {
+	case "enable":
+		if b.Enabled, err = strconv.ParseBool(value); err != nil {
+			err = fmt.Errorf("%q is not true or false", value)
+		}
+	case "name":
+		if msg := resource.CheckName(value); msg != "" {
+			return true, errors.New(msg)
+		}
+		b.Name = value
+	case "network":
+		b.Network = value
+	case "zone":
+		b.Zone = value
+	case "cloud":
+		b.Cloud = value
+	case "port":
+		b.Port, err = number(value, 65535)
+	case "weight":
+		b.Weight, err = number(value, 10000)
+	default:
+		return false, nil
+	}
+	return true, err
+}
+
+// Settings are what labels say of a workload.
+type Settings struct {
+	Basics
 	// Service and Routes are specs in JSON, without what a service's name is needed for; Routes by their names in the
 	// labels.
 	Service json.RawMessage
@@ -64,29 +119,13 @@ func Read(all map[string]string) Settings {
 			continue
 		}
 		value := strings.TrimSpace(all[label])
-		switch first, rest, _ := strings.Cut(name, "."); first {
-		case "enable":
-			on, err := strconv.ParseBool(value)
+		if known, err := out.set(name, value); known {
 			if err != nil {
-				fail(label, "%q is not true or false", value)
+				fail(label, "%v", err)
 			}
-			out.Enabled = on
-		case "name":
-			if msg := resource.CheckName(value); msg != "" {
-				fail(label, "%s", msg)
-				continue
-			}
-			out.Name = value
-		case "network":
-			out.Network = value
-		case "zone":
-			out.Zone = value
-		case "cloud":
-			out.Cloud = value
-		case "port":
-			out.Port = number(value, 65535, func(msg string) { fail(label, "%s", msg) })
-		case "weight":
-			out.Weight = number(value, 10000, func(msg string) { fail(label, "%s", msg) })
+			continue
+		}
+		switch first, rest, _ := strings.Cut(name, "."); first {
 		case "service":
 			if err := service.set(descriptor(resource.KindService), strings.Split(rest, "."), value); err != nil {
 				fail(label, "%v", err)
@@ -123,13 +162,12 @@ func Read(all map[string]string) Settings {
 	return out
 }
 
-func number(value string, most uint64, fail func(string)) uint32 {
+func number(value string, most uint64) (uint32, error) {
 	n, err := strconv.ParseUint(value, 10, 32)
 	if err != nil || n == 0 || n > most {
-		fail(fmt.Sprintf("%q is not a number from 1 to %d", value, most))
-		return 0
+		return 0, fmt.Errorf("%q is not a number from 1 to %d", value, most)
 	}
-	return uint32(n)
+	return uint32(n), nil
 }
 
 func descriptor(kind string) protoreflect.MessageDescriptor {

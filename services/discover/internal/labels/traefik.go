@@ -36,19 +36,17 @@ func FromTraefik(all map[string]string) (out map[string]string, notes []string) 
 		}
 		value := strings.TrimSpace(all[label])
 		parts := strings.Split(name, ".")
+		if ours := traefikBasic(parts); ours != "" {
+			add(ours, value)
+			continue
+		}
 		switch {
-		case name == "enable":
-			add("enable", value)
-		case name == "docker.network":
-			add("network", value)
 		case len(parts) == 4 && parts[0] == "http" && parts[1] == "routers" && parts[3] == "rule":
 			if err := routes(parts[2], value, add); err != nil {
 				notes = append(notes, fmt.Sprintf("label %s: %v", label, err))
 			}
 		case len(parts) > 4 && parts[0] == "http" && parts[1] == "services" && parts[3] == "loadbalancer":
 			switch strings.Join(parts[4:], ".") {
-			case "server.port":
-				add("port", value)
 			case "server.scheme":
 				if p := map[string]string{"https": "https", "h2c": "http2"}[value]; p != "" {
 					add("service.protocol", p)
@@ -69,6 +67,20 @@ func FromTraefik(all map[string]string) (out map[string]string, notes []string) 
 		}
 	}
 	return out, notes
+}
+
+// traefikBasic is which of [Basics] a label of theirs is, by its parts in small letters; "" for none.
+func traefikBasic(parts []string) string {
+	switch {
+	case len(parts) == 1 && parts[0] == "enable":
+		return "enable"
+	case len(parts) == 2 && parts[0] == "docker" && parts[1] == "network":
+		return "network"
+	case len(parts) == 6 && parts[0] == "http" && parts[1] == "services" &&
+		strings.Join(parts[3:], ".") == "loadbalancer.server.port":
+		return "port"
+	}
+	return ""
 }
 
 // routes adds the labels of a rule's routes: one for each of its alternatives that differ in more than the host.

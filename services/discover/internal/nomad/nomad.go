@@ -103,7 +103,7 @@ func (n *Nomad) read(ctx context.Context, list []listed) ([]source.Workload, err
 	turns := make(chan struct{}, 8)
 	for _, ns := range list {
 		for _, s := range ns.Services {
-			if !labels.Read(catalog.Labels(s.Tags)).Enabled {
+			if !labels.ReadBasics(catalog.Labels(s.Tags)).Enabled {
 				continue
 			}
 			turns <- struct{}{}
@@ -141,7 +141,7 @@ func workload(namespace, name string, tags []string, all []registration) source.
 	}
 	at := map[source.Endpoint]bool{}
 	for _, r := range all {
-		s := labels.Read(catalog.Labels(r.Tags))
+		s := labels.ReadBasics(catalog.Labels(r.Tags))
 		e := source.Endpoint{
 			Host: r.Address, Port: r.Port, Weight: s.Weight, Zone: cmp.Or(s.Zone, r.Datacenter),
 			Cloud: s.Cloud, State: source.Ready,

@@ -18,9 +18,11 @@ import (
 	"github.com/marchproxy/marchproxy/services/discover/internal/source"
 )
 
-// SiteLabel is on every object that is written, with the site's name; ProblemLabel says what is wrong with a workload.
+// SiteLabel is on every object that is written, with the site's name, but on those that sites share: these have
+// SharedLabel, with their owner's name. ProblemLabel says what is wrong with a workload.
 const (
 	SiteLabel    = "discover.site"
+	SharedLabel  = "discover.shared"
 	ProblemLabel = "discover.problem"
 )
 
@@ -36,6 +38,12 @@ type Naming struct {
 
 // setOwner is the owner of EndpointSets, before the workload's key.
 func (n Naming) setOwner() string { return "discover/" + n.Site }
+
+// shares says whether Services and Routes are of several sites.
+func (n Naming) shares() bool { return n.Owner != n.setOwner() }
+
+// shared is the value of [SharedLabel].
+func (n Naming) shared() string { return slug(n.Owner) }
 
 // wanted is what should be there of one workload.
 type wanted struct {
@@ -116,8 +124,8 @@ func (n Naming) of(w source.Workload) wanted {
 	}
 	for i := range out.others {
 		mark(&out.others[i], n.Owner)
-		if n.Owner != n.setOwner() {
-			delete(out.others[i].Labels, SiteLabel) // it is of all of them
+		if n.shares() {
+			out.others[i].Labels = map[string]string{SharedLabel: n.shared()}
 		}
 	}
 	mark(out.set, n.setOwner())

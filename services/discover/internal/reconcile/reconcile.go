@@ -12,18 +12,24 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 
 	"github.com/marchproxy/marchproxy/services/discover/internal/source"
 )
 
 // Writer is the api.
 type Writer interface {
-	// Apply writes; a refusal is an error that [errors.As] makes a *Refused.
-	Apply(ctx context.Context, r api.ApplyRequest) error
+	// Apply writes, and returns the revision from which on it is so; a refusal is an error that [errors.As] makes a
+	// *Refused.
+	Apply(ctx context.Context, r api.ApplyRequest) (revision int64, err error)
+	// Revision is the newest that there is.
+	Revision(ctx context.Context) (int64, error)
 	// Labelled lists the objects of a kind that have a label.
 	Labelled(ctx context.Context, kind, name, value string) ([]api.Object, error)
 }
@@ -45,6 +51,9 @@ type Options struct {
 	Remove time.Duration
 	// Again is when what was refused is tried again, without a change: what it was refused for may be gone.
 	Again time.Duration
+	// Look is how often it is looked whether somebody else has changed what was written: a rollback brings back what was
+	// removed, and takes away what has come since.
+	Look time.Duration
 	// Parallel is how many applies are made at a time.
 	Parallel int
 	Log      *zap.Logger
@@ -60,7 +69,8 @@ type Reconciler struct {
 	items map[string]*item // by source and key
 	// begun are the sources that have handed over anything, and full those of which that was not nothing.
 	begun, full map[string]bool
-	left        bool // what earlier lives have left is known
+	left        bool  // what earlier lives have left is known
+	looked      int64 // the newest revision when it was looked last
 	applies     int64
 	failures    int64
 }
@@ -75,6 +85,9 @@ type item struct {
 	refused     string // the digest that was refused
 	retry       time.Time
 	gone        time.Time // when it was last there; zero while it is
+	changed     time.Time // when want was made
+	revision    int64     // from which on it is as it was written last
+	wrote       time.Time // when that was
 	problems    []string
 	routes      map[string]api.Object // others as they were written last, by kind and name
 	busy        bool
@@ -146,7 +159,7 @@ func (r *Reconciler) set(x *item, w wanted) {
 		panic(err) // of objects that were made of JSON
 	}
 	if x.digest = string(raw); x.digest != x.done && x.digest != x.refused {
-		x.retry = time.Time{}
+		x.retry, x.changed = time.Time{}, time.Now()
 	}
 	if !slices.Equal(x.problems, w.problems) && x.digest == x.done {
 		x.problems = w.problems
@@ -167,6 +180,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	turns := make(chan struct{}, max(1, r.opt.Parallel))
 	var writing sync.WaitGroup
 	defer writing.Wait()
+	var looked time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -174,7 +188,15 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		case <-r.wake:
 		case <-tick.C:
 		}
-		if !r.inherit(ctx) {
+		if time.Since(looked) >= r.opt.Look {
+			if err := r.look(ctx); err != nil {
+				r.opt.Log.Warn("the api cannot be asked what is there", zap.Error(err))
+				r.fail()
+			} else {
+				looked = time.Now()
+			}
+		}
+		if !r.known() {
 			continue
 		}
 		for _, x := range r.due(time.Now()) {
@@ -187,45 +209,113 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	}
 }
 
-// inherit takes over what earlier lives of this program have left, so that what is gone meanwhile goes.
-func (r *Reconciler) inherit(ctx context.Context) bool {
+// known says whether it is known what earlier lives have left.
+func (r *Reconciler) known() bool {
 	r.mu.Lock()
-	known := r.left
-	r.mu.Unlock()
-	if known {
-		return true
-	}
+	defer r.mu.Unlock()
+	return r.left
+}
+
+// look compares what there is with what was written, where anything has changed since: what somebody else has changed is
+// written again, and what nobody here has goes. That is what an earlier life of this program has left, and what a
+// rollback has brought back.
+func (r *Reconciler) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	sets, err := r.api.Labelled(ctx, resource.KindEndpointSet, SiteLabel, r.opt.Site)
+	began := time.Now()
+	head, err := r.api.Revision(ctx)
 	if err != nil {
-		r.opt.Log.Warn("the api cannot be asked what is there", zap.Error(err))
-		r.fail()
-		return false
+		return err
+	}
+	r.mu.Lock()
+	same := r.left && head == r.looked
+	r.mu.Unlock()
+	if same {
+		return nil
+	}
+	there := map[string][]api.Object{} // by owner
+	for _, kind := range []string{resource.KindEndpointSet, resource.KindService, resource.KindRoute} {
+		name, value := SiteLabel, r.opt.Site
+		if kind != resource.KindEndpointSet && r.opt.shares() {
+			name, value = SharedLabel, r.opt.shared()
+		}
+		all, err := r.api.Labelled(ctx, kind, name, value)
+		if err != nil {
+			return err
+		}
+		for _, o := range all {
+			there[o.Owner] = append(there[o.Owner], o)
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	found := map[string]bool{}
+	found, whole := map[string]bool{}, true
 	for _, x := range r.items {
-		found[r.opt.owner(r.opt.setOwner(), x.key)] = true
+		own := r.opt.owner(r.opt.setOwner(), x.key)
+		found[own] = true
+		all := there[own]
+		if r.opt.shares() {
+			all = slices.Concat(all, there[r.opt.owner(r.opt.Owner, x.key)])
+		}
+		// What is being written, or was after the question, is newer than the answer.
+		if x.busy || x.wrote.After(began) {
+			whole = false
+			continue
+		}
+		if x.digest != x.done || x.done == left || x.as(all) {
+			continue
+		}
+		r.opt.Log.Info("what was written is not what is there; it is written again", zap.String("workload", x.key))
+		x.done = ""
 	}
-	for _, o := range sets {
-		key, mine := strings.CutPrefix(o.Owner, r.opt.setOwner()+"/")
-		if !mine || found[o.Owner] {
+	for owner, all := range there {
+		key, mine := strings.CutPrefix(owner, r.opt.setOwner()+"/")
+		if !mine || found[owner] || len(all) == 0 {
 			continue
 		}
 		name, _, other := strings.Cut(key, ":")
 		if !other {
 			name = "docker"
 		}
-		// gone stays open until its source has found something.
-		r.items[leftID(o.Owner)] = &item{
+		// Nothing goes until its source has found something.
+		r.items[leftID(owner)] = &item{
 			source: name, key: key, want: wanted{key: key}, routes: map[string]api.Object{},
-			done: "left", digest: "left", gone: time.Now(),
+			done: left, digest: left, gone: time.Now(),
 		}
 	}
-	r.left = true
-	return true
+	if r.left = true; whole {
+		r.looked = head
+	}
+	return nil
+}
+
+// left is the digest of what is not known here, and is to go.
+const left = "left"
+
+// as says whether what is there of an item is what was written.
+func (x *item) as(there []api.Object) bool {
+	names := map[string]bool{}
+	for _, o := range there {
+		if o.Revision > x.revision {
+			return false
+		}
+		names[o.Kind+"/"+o.Name] = true
+	}
+	for name := range x.routes {
+		if !names[name] {
+			return false
+		}
+		delete(names, name)
+	}
+	if x.want.set != nil {
+		if name := x.want.set.Kind + "/" + x.want.set.Name; !names[name] {
+			return false
+		} else {
+			delete(names, name)
+		}
+	}
+	// What stays because its labels cannot be read may be of an earlier life.
+	return len(names) == 0 || len(x.want.kept) > 0
 }
 
 // leftID is that of an item which an earlier life has left, by the owner of its set.
@@ -254,7 +344,7 @@ func (r *Reconciler) write(ctx context.Context, x *item) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	r.mu.Lock()
-	want, digest := x.want, x.digest
+	want, digest, changed := x.want, x.digest, x.changed
 	leaves := !x.gone.IsZero() && time.Since(x.gone) >= r.opt.Remove
 	last := maps.Clone(x.routes)
 	r.mu.Unlock()
@@ -274,7 +364,12 @@ func (r *Reconciler) write(ctx context.Context, x *item) {
 		}
 		return
 	}
-	problems, written, err := r.apply(ctx, want, last)
+	if tracing.On() {
+		var span trace.Span
+		ctx, span = tracing.Begin(ctx, "discover", changed, attribute.String("marchproxy.workload", x.key))
+		defer span.End()
+	}
+	problems, written, revision, err := r.apply(ctx, want, last)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	x.busy = false
@@ -282,7 +377,7 @@ func (r *Reconciler) write(ctx context.Context, x *item) {
 		r.failed(x, err)
 		return
 	}
-	x.routes = written
+	x.routes, x.revision, x.wrote = written, revision, time.Now()
 	all := slices.Concat(want.problems, problems)
 	if !slices.Equal(all, x.problems) {
 		for _, p := range all {
@@ -305,6 +400,7 @@ func (r *Reconciler) write(ctx context.Context, x *item) {
 func (r *Reconciler) failed(x *item, err error) {
 	r.failures++
 	pause := time.Second
+	x.wrote = time.Now() // a part of it perhaps
 	var refused *Refused
 	if errors.As(err, &refused) {
 		pause, x.refused = r.opt.Again, x.digest
@@ -322,7 +418,7 @@ func (r *Reconciler) fail() {
 // apply writes a workload's objects: at once, and one by one where that is refused. problems are what was refused.
 func (r *Reconciler) apply(
 	ctx context.Context, want wanted, last map[string]api.Object,
-) (problems []string, written map[string]api.Object, err error) {
+) (problems []string, written map[string]api.Object, revision int64, err error) {
 	others := slices.Clone(want.others)
 	for _, name := range want.kept {
 		if o, known := last[name]; known {
@@ -331,13 +427,13 @@ func (r *Reconciler) apply(
 	}
 	// What is kept and not known here, of an earlier life perhaps, must not go.
 	prune := !slices.ContainsFunc(want.kept, func(name string) bool { _, known := last[name]; return !known })
-	err = r.send(ctx, want, others, prune)
+	revision, err = r.send(ctx, want, others, prune)
 	var refused *Refused
 	if !errors.As(err, &refused) {
-		return nil, named(others), err
+		return nil, named(others), revision, err
 	}
 	if refused.Status == 401 || len(others) == 0 {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	// One by one: the Service with its endpoints, then each route.
 	written = map[string]api.Object{}
@@ -349,28 +445,29 @@ func (r *Reconciler) apply(
 			routes = append(routes, o)
 		}
 	}
-	if err := r.send(ctx, want, first, false); errors.As(err, &refused) && len(first) > 0 {
+	revision, err = r.send(ctx, want, first, false)
+	if errors.As(err, &refused) && len(first) > 0 {
 		problems = append(problems, fmt.Sprintf("Service %s: %s", first[0].Name, refused.Message))
 		first = nil
-		if err := r.send(ctx, want, nil, false); err != nil { // its endpoints may be served all the same
-			return nil, nil, err
-		}
-	} else if err != nil {
-		return nil, nil, err
+		revision, err = r.send(ctx, want, nil, false) // its endpoints may be served all the same
+	}
+	if err != nil {
+		return nil, nil, 0, err
 	}
 	maps.Copy(written, named(first))
 	for _, o := range routes {
-		err := r.send(ctx, wanted{key: want.key}, []api.Object{o}, false)
+		at, err := r.send(ctx, wanted{key: want.key}, []api.Object{o}, false)
 		switch {
 		case errors.As(err, &refused):
 			problems = append(problems, fmt.Sprintf("%s %s: %s", o.Kind, o.Name, refused.Message))
 		case err != nil:
-			return nil, nil, err
+			return nil, nil, 0, err
 		default:
 			written[o.Kind+"/"+o.Name] = o
+			revision = max(revision, at)
 		}
 	}
-	return problems, written, nil
+	return problems, written, revision, nil
 }
 
 func named(all []api.Object) map[string]api.Object {
@@ -382,31 +479,33 @@ func named(all []api.Object) map[string]api.Object {
 }
 
 // send is one apply, or two where sites share the services.
-func (r *Reconciler) send(ctx context.Context, want wanted, others []api.Object, prune bool) error {
+func (r *Reconciler) send(
+	ctx context.Context, want wanted, others []api.Object, prune bool,
+) (revision int64, err error) {
 	var sets []api.Object
 	if want.set != nil {
 		sets = []api.Object{*want.set}
 	}
-	if r.opt.Owner == r.opt.setOwner() {
+	if !r.opt.shares() {
 		return r.once(ctx, r.opt.Owner, want.key, slices.Concat(others, sets), prune)
 	}
 	if len(others) > 0 || prune {
-		if err := r.once(ctx, r.opt.Owner, want.key, others, prune); err != nil {
-			return err
+		if revision, err = r.once(ctx, r.opt.Owner, want.key, others, prune); err != nil {
+			return 0, err
 		}
 	}
 	if len(sets) == 0 {
-		return nil
+		return revision, nil
 	}
 	return r.once(ctx, r.opt.setOwner(), want.key, sets, false)
 }
 
 // remove deletes what a workload has. What other sites share stays as long as one of them has endpoints of it.
 func (r *Reconciler) remove(ctx context.Context, key string) error {
-	if err := r.once(ctx, r.opt.setOwner(), key, nil, true); err != nil || r.opt.Owner == r.opt.setOwner() {
+	if _, err := r.once(ctx, r.opt.setOwner(), key, nil, true); err != nil || !r.opt.shares() {
 		return err
 	}
-	err := r.once(ctx, r.opt.Owner, key, nil, true)
+	_, err := r.once(ctx, r.opt.Owner, key, nil, true)
 	var refused *Refused
 	if errors.As(err, &refused) && refused.Status == 409 {
 		return nil
@@ -414,17 +513,24 @@ func (r *Reconciler) remove(ctx context.Context, key string) error {
 	return err
 }
 
-func (r *Reconciler) once(ctx context.Context, owner, key string, all []api.Object, prune bool) error {
+func (r *Reconciler) once(
+	ctx context.Context, owner, key string, all []api.Object, prune bool,
+) (revision int64, err error) {
 	r.mu.Lock()
 	r.applies++
 	r.mu.Unlock()
 	if all == nil {
 		all = []api.Object{}
 	}
-	return r.api.Apply(ctx, api.ApplyRequest{
+	began := tracing.Now()
+	revision, err = r.api.Apply(ctx, api.ApplyRequest{
 		Owner: r.opt.owner(owner, key), Prune: prune, AllowEmpty: prune, Resources: all,
 		Message: "found at " + r.opt.Site + ": " + key,
 	})
+	if tracing.On() {
+		tracing.Span(tracing.Of(ctx), "apply", began, time.Now(), err, attribute.Int64("marchproxy.revision", revision))
+	}
+	return revision, err
 }
 
 // Status is what a reconciler knows of itself.

@@ -27,28 +27,57 @@ type memory struct {
 	refuse  func(o api.Object) string
 	away    error
 	applies int
+	head    int64
 }
 
-func (m *memory) Apply(_ context.Context, r api.ApplyRequest) error {
+// Revision implements Writer.
+func (m *memory) Revision(context.Context) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.head, m.away
+}
+
+func (m *memory) Apply(_ context.Context, r api.ApplyRequest) (int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.applies++
 	if m.away != nil {
-		return m.away
+		return 0, m.away
 	}
+	m.head++
 	next := maps.Clone(m.objects)
 	if r.Prune {
 		maps.DeleteFunc(next, func(_ string, o api.Object) bool { return o.Owner == r.Owner })
 	}
 	for _, o := range r.Resources {
 		if why := m.refuse(o); why != "" {
-			return &Refused{Status: 422, Message: why}
+			return 0, &Refused{Status: 422, Message: why}
 		}
-		o.Owner = r.Owner
+		o.Owner, o.Revision = r.Owner, m.head
 		next[o.Kind+"/"+o.Name] = o
 	}
 	m.objects = next
-	return nil
+	return m.head, nil
+}
+
+// rollback has somebody else make objects what they were.
+func (m *memory) rollback(to map[string]api.Object) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.head++
+	next := map[string]api.Object{}
+	for name, o := range m.objects {
+		if o.Kind == "EndpointSet" && to["Service/"+strings.TrimSuffix(o.Name, "-here")].Name != "" {
+			next[name] = o // what was found stays, where what it adds to does
+		}
+	}
+	for name, o := range to {
+		if o.Kind != "EndpointSet" {
+			o.Revision = m.head
+			next[name] = o
+		}
+	}
+	m.objects = next
 }
 
 func (m *memory) Labelled(_ context.Context, kind, name, value string) (out []api.Object, err error) {
@@ -119,7 +148,7 @@ func start(t *testing.T, m *memory, site, owner string) *Reconciler {
 	}
 	r := New(m, Options{
 		Naming: Naming{Site: site, Owner: owner}, Remove: 50 * time.Millisecond,
-		Again: 50 * time.Millisecond, Parallel: 4, Log: zap.NewNop(),
+		Again: 50 * time.Millisecond, Look: 20 * time.Millisecond, Parallel: 4, Log: zap.NewNop(),
 	})
 	done := make(chan error, 1)
 	ctx, stop := context.WithCancel(t.Context())
@@ -247,6 +276,56 @@ func TestLeft(t *testing.T) {
 	}
 	r.Found("docker", []source.Workload{workload("stays", nil, "10.0.0.1")})
 	m.until(t, "EndpointSet/stays-here 10.0.0.1, Route/stays-0, Service/stays")
+}
+
+// TestRollback: what somebody else changes, takes away or brings back is made what was found, without a change of it.
+func TestRollback(t *testing.T) {
+	m := &memory{}
+	r := start(t, m, "here", "discover/here")
+	r.Found("docker", []source.Workload{workload("old", nil, "10.0.0.1"), workload("web", nil, "10.0.0.2")})
+	m.until(t, "EndpointSet/old-here 10.0.0.1, EndpointSet/web-here 10.0.0.2, Route/old-0, Route/web-0, Service/old, "+
+		"Service/web")
+	m.mu.Lock()
+	before := maps.Clone(m.objects)
+	m.mu.Unlock()
+	delete(before, "Route/web-0")
+	r.Found("docker", []source.Workload{workload("new", nil, "10.0.0.3"), workload("web", nil, "10.0.0.2")})
+	const now = "EndpointSet/new-here 10.0.0.3, EndpointSet/web-here 10.0.0.2, Route/new-0, Route/web-0, Service/new, " +
+		"Service/web"
+	m.until(t, now)
+	m.rollback(before) // brings back old, and takes new and a route away
+	if m.says() == now {
+		t.Fatal("nothing was rolled back")
+	}
+	m.until(t, now)
+	m.mu.Lock() // somebody changes one
+	m.head++
+	o := m.objects["Service/web"]
+	o.Spec, o.Revision = json.RawMessage(`{"protocol":"http2"}`), m.head
+	m.objects["Service/web"] = o
+	m.mu.Unlock()
+	deadline := time.Now().Add(10 * time.Second)
+	for m.spec("Service/web") != "{}" {
+		if time.Now().After(deadline) {
+			t.Fatalf("it is still %s", m.spec("Service/web"))
+		}
+		time.Sleep(time.Millisecond) // until it is written again
+	}
+	for len(r.Status().Problems) > 0 || r.Status().Pending > 0 {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v", r.Status())
+		}
+		time.Sleep(time.Millisecond) // until it is at rest
+	}
+	m.mu.Lock()
+	applies := m.applies
+	m.mu.Unlock()
+	time.Sleep(100 * time.Millisecond) // in which it looks five times, and finds what it wrote
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.applies != applies {
+		t.Errorf("%d applies while nothing changes", m.applies-applies)
+	}
 }
 
 // TestShared: two sites have endpoints of one service, whose routes go with the last of them.

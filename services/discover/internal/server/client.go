@@ -16,6 +16,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 
 	"github.com/marchproxy/marchproxy/services/discover/internal/reconcile"
 )
@@ -55,6 +56,9 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if t := tracing.Traceparent(tracing.Of(ctx)); t != "" {
+		req.Header.Set("Traceparent", t)
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return fmt.Errorf("the api at %s: %w", c.url, err)
@@ -65,9 +69,6 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 		return fmt.Errorf("the api's answer: %w", err)
 	}
 	if resp.StatusCode < 300 {
-		if into == nil {
-			return nil
-		}
 		return json.Unmarshal(answer, into)
 	}
 	message := problem(resp.Status, answer)
@@ -94,8 +95,17 @@ func problem(status string, raw []byte) string {
 }
 
 // Apply implements [reconcile.Writer].
-func (c *client) Apply(ctx context.Context, r api.ApplyRequest) error {
-	return c.do(ctx, http.MethodPost, "/v1/apply", nil, r, nil)
+func (c *client) Apply(ctx context.Context, r api.ApplyRequest) (int64, error) {
+	var out api.ApplyResult
+	err := c.do(ctx, http.MethodPost, "/v1/apply", nil, r, &out)
+	return out.Revision, err
+}
+
+// Revision implements [reconcile.Writer].
+func (c *client) Revision(ctx context.Context) (int64, error) {
+	var page api.ObjectList
+	err := c.do(ctx, http.MethodGet, "/v1/endpoint-sets", url.Values{"limit": {"1"}}, nil, &page)
+	return page.Revision, err
 }
 
 // Labelled implements [reconcile.Writer].

@@ -13,6 +13,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 
 	"github.com/marchproxy/marchproxy/services/discover/internal/reconcile"
 	"github.com/marchproxy/marchproxy/services/discover/internal/srv"
@@ -40,6 +41,7 @@ type Config struct {
 	// HTTPAddr serves /metrics, /healthz, /readyz and /v1/state (DISCOVER_HTTP_ADDR; loopback).
 	HTTPAddr string
 	Identity identity.Settings
+	Tracing  tracing.Settings
 	LogLevel string
 }
 
@@ -72,6 +74,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		LogLevel:       e.String("LOGLEVEL", "info"),
 		Identity:       identity.Read(e),
 	}
+	c.Tracing = tracing.Read(e, c.Identity)
 	c.Site = e.String("DISCOVER_SITE", host)
 	if msg := resource.CheckName(c.Site); msg != "" || len(c.Site) > 24 {
 		e.Fail("DISCOVER_SITE", "is %q; it must be at most 24 of a-z, 0-9 and -, and is the host's name where it is not set",

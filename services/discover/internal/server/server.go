@@ -52,6 +52,11 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return err
 	}
 	defer func() { _ = log.Sync() }()
+	untrace, err := cfg.Tracing.Start(ctx, "marchproxy-discover", cfg.Site, log)
+	if err != nil {
+		return err
+	}
+	defer untrace()
 	lis, err := process.Listen(ctx, cfg.HTTPAddr, "DISCOVER_HTTP_ADDR")
 	if err != nil {
 		return err
@@ -64,7 +69,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		lis = id.Wrap(lis, true, log)
 	}
 	d := &discover{by: map[string]sourceState{}, rec: reconcile.New(newClient(cfg.API, cfg.Token, id), reconcile.Options{
-		Naming: cfg.Naming, Remove: cfg.Remove, Again: 30 * time.Second, Parallel: 8, Log: log,
+		Naming: cfg.Naming, Remove: cfg.Remove, Again: 30 * time.Second, Look: 10 * time.Second, Parallel: 8, Log: log,
 	})}
 	var group process.Group
 	for _, name := range cfg.Sources {
