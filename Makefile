@@ -183,8 +183,8 @@ chaos: build ## Kill every part under load and look for what was lost
 	go run ./test/cmd/chaos $(ARGS)
 
 .PHONY: test-compose
-test-compose: ## Build the images, bring up docker compose, run the guide's tests; kill and upgrade under load (root, or a Docker engine)
-	go run ./test/cmd/check-compose -ha $(ARGS)
+test-compose: ## Build the images twice, bring up docker compose, run the guide's tests; kill and upgrade under load (ARGS='-ha=false -images=false' for a short one)
+	go run ./test/cmd/check-compose -ha -images $(ARGS)
 
 .PHONY: test-nomad
 test-nomad: build ## Check the jobs of deployments/nomad and replace each of them under load, without a Nomad (root; 4 minutes)

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,16 +31,19 @@ const project = "marchproxy-check"
 func main() {
 	ha := flag.Bool("ha", false, "two of everything as well: kills and an upgrade under load")
 	guide := flag.Bool("guide", true, "run the integration guide's tests")
+	images := flag.Bool("images", false, "build the images twice and for both architectures as well, and look into them")
 	keep := flag.Bool("keep", false, "leave it running at the end")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *ha, *guide, *keep); err != nil {
+	if err := run(ctx, options{*ha, *guide, *images, *keep}); err != nil {
 		fmt.Fprintln(os.Stderr, "check-compose:", err)
 		stop()
 		os.Exit(1)
 	}
 }
+
+type options struct{ ha, guide, images, keep bool }
 
 // checker is a copy of deployments/compose, with its own secrets, as one project.
 type checker struct {
@@ -47,6 +51,9 @@ type checker struct {
 	// files are the arguments that name the compose files.
 	files []string
 	env   []string
+	// args are docker build's, and made where the programs are that it is given where a base image stands in.
+	args []string
+	made string
 	// began is when nothing was there yet.
 	began time.Time
 }
@@ -55,7 +62,7 @@ func (c *checker) say(format string, args ...any) {
 	fmt.Printf("%6.1f s  %s\n", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-func run(ctx context.Context, ha, guide, keep bool) (err error) {
+func run(ctx context.Context, o options) (err error) {
 	root, err := harness.Root()
 	if err != nil {
 		return err
@@ -78,10 +85,15 @@ func run(ctx context.Context, ha, guide, keep bool) (err error) {
 		return err
 	}
 	c.say("the images are built")
+	if o.images {
+		if err := c.images(ctx, tmp); err != nil {
+			return err
+		}
+	}
 	if err := c.compose(ctx, "run", "--rm", "init"); err != nil {
 		return err
 	}
-	if !keep {
+	if !o.keep {
 		defer func() { err = errors.Join(err, c.down()) }()
 	}
 	begin := time.Now()
@@ -96,12 +108,12 @@ func run(ctx context.Context, ha, guide, keep bool) (err error) {
 	if err := c.compose(ctx, "run", "--rm", "cli", "status"); err != nil {
 		return err
 	}
-	if guide {
+	if o.guide {
 		if err := c.guide(ctx); err != nil {
 			return errors.Join(err, c.logs())
 		}
 	}
-	if ha {
+	if o.ha {
 		return c.highAvailability(ctx, tmp)
 	}
 	return nil
@@ -175,7 +187,7 @@ func (c *checker) build(ctx context.Context, tmp, version string) error {
 	if err != nil {
 		return fmt.Errorf("the base images: %w", err)
 	}
-	args := []string{"build", "--build-arg", "VERSION=" + version}
+	c.args = nil
 	override := "services:\n"
 	contexts := ""
 	for one := range strings.FieldsSeq(string(out)) {
@@ -184,15 +196,15 @@ func (c *checker) build(ctx context.Context, tmp, version string) error {
 			c.env = append(c.env, one)
 			continue
 		}
-		args = append(args, "--build-arg", one)
+		c.args = append(c.args, "--build-arg", one)
 		if strings.HasPrefix(image, "marchproxy-standin/") {
-			args = append(args, "--build-arg", "SNAPSHOT=")
-			if err := c.programs(ctx, filepath.Join(tmp, "build")); err != nil {
+			c.args = append(c.args, "--build-arg", "SNAPSHOT=")
+			c.made = filepath.Join(tmp, "build")
+			if err := c.programs(ctx, c.made, runtime.GOARCH); err != nil {
 				return err
 			}
 			// A context of a stage's name takes the stage's place.
-			made := filepath.Join(tmp, "build")
-			contexts = fmt.Sprintf("      additional_contexts: {build: %q, envoy: %q}\n", made, made)
+			contexts = fmt.Sprintf("      additional_contexts: {build: %q, envoy: %q}\n", c.made, c.made)
 		}
 	}
 	for _, service := range []string{"init", "api", "xds", "proxy"} {
@@ -204,11 +216,12 @@ func (c *checker) build(ctx context.Context, tmp, version string) error {
 	}
 	c.files = []string{"-f", filepath.Join(c.dir, "compose.yaml"), "-f", path}
 	c.env = append(c.env, "COMPOSE_PROJECT_NAME="+project, "MARCHPROXY_VERSION="+version)
+	args := slices.Concat([]string{"build", "--build-arg", "VERSION=" + version}, c.args)
 	return c.compose(ctx, append(args, "init", "api", "xds", "proxy")...)
 }
 
-// programs makes in dir what the Dockerfile's stages build and envoy have, with this machine's Go.
-func (c *checker) programs(ctx context.Context, dir string) error {
+// programs makes in dir what the Dockerfile's stages build and envoy have for an architecture, with this machine's Go.
+func (c *checker) programs(ctx context.Context, dir, arch string) error {
 	for _, d := range []string{"out/bin", "out/state/xds", "out/wasm"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err
@@ -217,17 +230,18 @@ func (c *checker) programs(ctx context.Context, dir string) error {
 	run := func(name string, args ...string) error {
 		cmd := exec.CommandContext(ctx, name, args...)
 		cmd.Dir, cmd.Stderr = c.root, os.Stderr
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOARCH="+arch)
 		return cmd.Run()
 	}
 	bin := filepath.Join(dir, "out/bin") + "/"
 	if err := run("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "./services/..."); err != nil {
 		return err
 	}
-	if err := run(bin+"marchproxy", "filters", "install", "--dir", filepath.Join(dir, "out/wasm")); err != nil {
+	marchproxy := filepath.Join(c.made, "out/bin/marchproxy") // the one of this machine
+	if err := run(marchproxy, "filters", "install", "--dir", filepath.Join(dir, "out/wasm")); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, bin+"marchproxy", "dev", "envoy-path", "--arch", runtime.GOARCH)
+	cmd := exec.CommandContext(ctx, marchproxy, "dev", "envoy-path", "--arch", arch)
 	cmd.Stderr = os.Stderr
 	envoy, err := cmd.Output()
 	if err != nil {
