@@ -208,7 +208,8 @@ func TestStop(t *testing.T) {
 		d.killed = map[string]time.Time{}
 		_ = d.events(bytes.NewReader(raw), make(chan struct{}, 1)) // it ends where the text does
 		until, drains := d.killed[c.id]
-		if left := time.Until(until); drains != (c.drains > 0) || drains && (left > c.drains || left < c.drains-5*time.Second) {
+		left := time.Until(until)
+		if drains != (c.drains > 0) || drains && (left > c.drains || left < c.drains-5*time.Second) {
 			t.Errorf("%s is sent %s: it drains for %s, want %s", c.id, c.signal, left, c.drains)
 		}
 	}
@@ -220,7 +221,8 @@ func TestStop(t *testing.T) {
 // TestFilterReduces: of a container's own answer nothing is passed on but how it is stopped.
 func TestFilterReduces(t *testing.T) {
 	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"Id":"x","Config":{"Env":["PASSWORD=secret"],"StopTimeout":20},"Mounts":[{"Source":"/etc"}]}`)
+		_, _ = io.WriteString(w, `{"Id":"x","Config":{"Env":["PASSWORD=secret"],"StopTimeout":20},`+
+			`"Mounts":[{"Source":"/etc"}]}`)
 	}))
 	defer engine.Close()
 	h, err := Filter(strings.Replace(engine.URL, "http://", "tcp://", 1))

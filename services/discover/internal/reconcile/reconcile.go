@@ -180,7 +180,20 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	turns := make(chan struct{}, max(1, r.opt.Parallel))
 	var writing sync.WaitGroup
 	defer writing.Wait()
-	var looked time.Time
+	looks := time.NewTicker(r.opt.Look)
+	defer looks.Stop()
+	writing.Go(func() { // beside the writes, which do not wait for it
+		for ; ; r.poke() {
+			select {
+			case <-ctx.Done():
+				return
+			case <-looks.C:
+			}
+			if r.known() {
+				r.tryLook(ctx)
+			}
+		}
+	})
 	for {
 		select {
 		case <-ctx.Done():
@@ -188,15 +201,10 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		case <-r.wake:
 		case <-tick.C:
 		}
-		if time.Since(looked) >= r.opt.Look {
-			if err := r.look(ctx); err != nil {
-				r.opt.Log.Warn("the api cannot be asked what is there", zap.Error(err))
-				r.fail()
-			} else {
-				looked = time.Now()
-			}
-		}
 		if !r.known() {
+			if r.tryLook(ctx); r.known() { // nothing is written before it is known what is there
+				r.poke()
+			}
 			continue
 		}
 		for _, x := range r.due(time.Now()) {
@@ -206,6 +214,14 @@ func (r *Reconciler) Run(ctx context.Context) error {
 				r.write(ctx, x)
 			})
 		}
+	}
+}
+
+// tryLook looks, and notes where that fails.
+func (r *Reconciler) tryLook(ctx context.Context) {
+	if err := r.look(ctx); err != nil && ctx.Err() == nil {
+		r.opt.Log.Warn("the api cannot be asked what is there", zap.Error(err))
+		r.fail()
 	}
 }
 
