@@ -110,7 +110,10 @@ func TestKilledFirstRun(t *testing.T) {
 	}
 	for _, half := range []string{"data/PG_VERSION", "data/postmaster.pid"} {
 		for _, dir := range []string{"data", "ready"} {
-			if err := os.RemoveAll(filepath.Join(s.Dir, "postgres", dir)); err != nil {
+			// What the killed run has left still writes there for a moment.
+			var err error
+			removed := func() bool { err = os.RemoveAll(filepath.Join(s.Dir, "postgres", dir)); return err == nil }
+			if harness.Await(within(t), removed) != nil {
 				t.Fatal(err)
 			}
 		}

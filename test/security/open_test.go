@@ -17,7 +17,7 @@ func TestOpenPages(t *testing.T) {
 	for path, spec := range map[string]any{
 		"certificates/shown-certificate": map[string]string{"chain": chain, "private_key": private},
 		"services/shown-service": map[string]any{
-			"endpoints": []any{map[string]any{"host": "192.0.2.77", "port": 4711}},
+			"endpoints": []any{map[string]any{"host": "192.0.2.77", "port": 47113}},
 		},
 		"auth-policies/hidden-policy": map[string]any{"tokens": []any{map[string]string{
 			"name": "hidden-token-name", "value": "hidden-token-value-0123456789",
@@ -46,7 +46,7 @@ func TestOpenPages(t *testing.T) {
 		}
 		return string(raw)
 	}
-	hidden := []string{"hidden", "192.0.2.77", "4711", "198.51.100", "MIIE", "BEGIN"}
+	hidden := []string{"hidden", "192.0.2.77", ":47113", `"47113`, "198.51.100", "MIIE", "BEGIN"}
 	shown := []string{"shown-service", "shown-host"}
 	for _, url := range []string{
 		s.API + "/metrics", s.API + "/healthz", s.API + "/readyz", s.API + "/docs", s.API + "/v1/openapi.json",
