@@ -37,8 +37,6 @@ type cluster struct {
 	bin   string
 	envoy string
 	wasm  string
-	// hosts is /etc/hosts of every task.
-	hosts string
 	// pace is what the jobs' times are multiplied with.
 	pace float64
 
@@ -202,7 +200,7 @@ func (c *cluster) start(j job, n *node) *alloc {
 		c.t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"hosts": "127.0.0.1 localhost\n" + c.hosts, "resolv.conf": "", "nsswitch.conf": "hosts: files\n",
+		"hosts": c.names(), "resolv.conf": "", "nsswitch.conf": "hosts: files\n",
 	} {
 		if err := os.WriteFile(filepath.Join(etc, name), []byte(text), 0o644); err != nil {
 			c.t.Fatal(err)
@@ -214,13 +212,15 @@ func (c *cluster) start(j job, n *node) *alloc {
 		{filepath.Join(a.dir, "local"), "/local", false},
 		{etc, "/etc", true},
 	}
-	if image == "proxy-l7" { // what Debian's image has, and Envoy takes of it
-		for _, dir := range []string{"/usr", "/lib", "/lib64", "/bin"} {
-			if _, err := os.Stat(dir); err == nil {
-				b.Binds = append(b.Binds, bind{dir, dir, true})
-			}
-		}
+	base := []string{"/lib", "/lib64"} // make build links with the machine's libraries, unlike the images
+	if image == "proxy-l7" {           // what Debian's image has, and Envoy takes of it
+		base = append([]string{"/usr", "/bin"}, base...)
 		b.Binds = append(b.Binds, bind{c.wasm, "/var/lib/envoy/wasm", true})
+	}
+	for _, dir := range base {
+		if _, err := os.Stat(dir); err == nil {
+			b.Binds = append(b.Binds, bind{dir, dir, true})
+		}
 	}
 	b.Binds = append(b.Binds, bind{c.bin, "/usr/local/bin", true})
 	for _, m := range x.Config.Mount {
@@ -236,7 +236,11 @@ func (c *cluster) start(j job, n *node) *alloc {
 			c.t.Errorf("%s: a mount of the type %s", j.ID, m.Type)
 		}
 	}
-	spec, err := json.Marshal(b)
+	raw, err := json.Marshal(b)
+	spec := filepath.Join(a.dir, "box.json")
+	if err == nil {
+		err = os.WriteFile(spec, raw, 0o600)
+	}
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -244,8 +248,8 @@ func (c *cluster) start(j job, n *node) *alloc {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	a.cmd = exec.Command(own)
-	a.cmd.Env, a.cmd.Stdout, a.cmd.Stderr = []string{setting + "=" + string(spec)}, a.log, a.log
+	a.cmd = exec.Command(own, word, spec)
+	a.cmd.Env, a.cmd.Stdout, a.cmd.Stderr = []string{}, a.log, a.log
 	if err := a.cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
@@ -273,6 +277,16 @@ func (c *cluster) command(image string) []string {
 		c.t.Fatalf("no such image: %s", image)
 		return nil
 	}
+}
+
+// names are what the network's DNS has: xds.internal is where there are xDS servers now. Each task has them as its
+// /etc/hosts, which is looked at for each question.
+func (c *cluster) names() string {
+	out := "127.0.0.1 localhost\n" + c.host + " db.internal nats.internal\n"
+	for _, address := range c.offered("marchproxy-xds") {
+		out += address + " xds.internal\n"
+	}
+	return out
 }
 
 // times is a time of a job, as this test keeps it.
@@ -314,6 +328,10 @@ func (c *cluster) check(a *alloc) {
 		a.mu.Lock()
 		a.passing = passing
 		a.mu.Unlock()
+		hosts := filepath.Join(a.dir, "etc", "hosts")
+		if err := os.WriteFile(hosts+".new", []byte(c.names()), 0o644); err == nil {
+			_ = os.Rename(hosts+".new", hosts) // the next look writes it again
+		}
 		select {
 		case <-a.ended:
 			return

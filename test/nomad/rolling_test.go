@@ -49,7 +49,6 @@ func TestRollingRestart(t *testing.T) {
 	}
 	c.programs()
 	secrets, pki := c.secrets()
-	c.names()
 	c.postgres(pki)
 	c.natsServer(pki)
 	c.vault = filled(t, pki, secrets)
@@ -138,14 +137,6 @@ func (c *cluster) pki(dir string, args ...string) string {
 		c.t.Fatalf("marchproxy pki %v: %v\n%s", args, err, out)
 	}
 	return string(out)
-}
-
-// names are what the network's DNS would have.
-func (c *cluster) names() {
-	c.hosts = c.host + " db.internal nats.internal\n"
-	for _, n := range c.nodes {
-		c.hosts += n.address + " xds.internal\n"
-	}
 }
 
 // postgres runs dev's PostgreSQL with what pki has issued: TLS, and a client's certificate in the place of a password. The

@@ -14,12 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setting carries a [box] to the process that becomes a task.
-const setting = "MARCHPROXY_TEST_TASK"
+// word is the first argument of this program where it is to become a task; the second is a file with its [box].
+const word = "become"
 
 func TestMain(m *testing.M) {
-	if spec := os.Getenv(setting); spec != "" {
-		err := become(spec)
+	if len(os.Args) == 3 && os.Args[1] == word {
+		err := become(os.Args[2])
 		fmt.Fprintln(os.Stderr, "start the task:", err) // it has not become it
 		os.Exit(1)
 	}
@@ -53,7 +53,11 @@ type bind struct {
 // that goes on.
 func become(spec string) error {
 	var b box
-	if err := json.Unmarshal([]byte(spec), &b); err != nil {
+	raw, err := os.ReadFile(spec)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, &b); err != nil {
 		return err
 	}
 	runtime.LockOSThread()
@@ -74,7 +78,7 @@ func become(spec string) error {
 	if err := b.confine(); err != nil {
 		return err
 	}
-	return syscall.Exec(b.Command[0], b.Command, b.Env)
+	return fmt.Errorf("%s: %w", b.Command[0], syscall.Exec(b.Command[0], b.Command, b.Env))
 }
 
 func (b box) mount() error {

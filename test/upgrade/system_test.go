@@ -26,9 +26,9 @@ import (
 )
 
 const (
-	token      = "a token that is long enough for its role, in a test"
-	secretKey  = "a key that seals, in a test"
-	clusterKey = "a key of a gateway, in a test"
+	token      = "a-token-that-is-long-enough-for-its-role-in-a-test"
+	secretKey  = "a-key-that-seals-in-a-test"
+	clusterKey = "a-key-of-a-gateway-in-a-test"
 	// farewell is how long a program may take to end when it is asked to.
 	farewell = 30 * time.Second
 )
