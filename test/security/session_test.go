@@ -71,7 +71,7 @@ func TestSession(t *testing.T) {
 	s := start(t)
 	token := s.token("person", "editor", nil)
 	b := &browser{system: s, origin: s.API}
-	route := `{"spec":{"direct_response":{"status":204}}}`
+	route := `{"spec":{"hosts":["mine.example.com"],"direct_response":{"status":204}}}`
 
 	b.says("without a session", b.send("GET", "/v1/routes", ""), 401, "a token is needed")
 	b.signIn(token)

@@ -48,7 +48,7 @@ func (a *API) admit(c echo.Context, ask auth.Request) (auth.Identity, error) {
 	case !errors.Is(err, auth.ErrUnavailable):
 		a.Attempts.Failed(r.RemoteAddr, secret, "api")
 		if ask.Session != "" {
-			c.SetCookie(sessionCookie("", -1)) // the browser need not send it again
+			c.SetCookie(sessionCookie("", -time.Second)) // the browser need not send it again
 		}
 	}
 	return who, err

@@ -12,11 +12,12 @@ import (
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 )
 
-// cookieName has the prefix by which browsers take the cookie from this host alone, over TLS (or from their own machine).
+// cookieName has the prefix by which browsers take the cookie from this host alone, over TLS or from their own machine.
 const cookieName = "__Host-marchproxy"
 
 // sessionCookie holds a session's secret where scripts do not see it, and is sent by this site's own pages alone. A
-// browser keeps it over TLS and from its own machine: what others could read on the way it does not send.
+// browser keeps it over TLS and from its own machine: what others could read on the way it does not send. A time below 0
+// has it forget the cookie.
 func sessionCookie(secret string, lasts time.Duration) *http.Cookie {
 	return &http.Cookie{
 		Name: cookieName, Value: secret, Path: "/", MaxAge: int(lasts.Seconds()), Secure: true, HttpOnly: true,
@@ -97,6 +98,6 @@ func (a *API) signOut(c echo.Context) error {
 		}
 		a.followers.deleted.Raise()
 	}
-	c.SetCookie(sessionCookie("", -1))
+	c.SetCookie(sessionCookie("", -time.Second))
 	return c.NoContent(http.StatusNoContent)
 }
