@@ -155,12 +155,12 @@ check-webui: ## Check that services/webui/dist is what its sources give, byte fo
 	scripts/webui --check
 
 .PHONY: test-webui
-test-webui: build ## Look at the web UI with Chromium, at a real system (ARGS='-g rollback' for one test)
-	ARGS="$(ARGS)" go test -count=1 -timeout 10m -v ./test/webui/
+test-webui: build ## Look at the web UI with Chromium, at a real system (ARGS=rollback for one test)
+	go test -count=1 -timeout 10m -v ./test/webui/ -only '$(ARGS)'
 
 .PHONY: screenshots
 screenshots: build ## Make docs/images of the web UI anew
-	MARCHPROXY_SHOTS=$(CURDIR)/docs/images ARGS="$(ARGS)" go test -count=1 -timeout 10m -v ./test/webui/
+	go test -count=1 -timeout 10m -v ./test/webui/ -only 'every page' -shots $(CURDIR)/docs/images
 
 .PHONY: walkthrough
 walkthrough: ## Ask a running system (make run) what the integration guide asks, with its status codes

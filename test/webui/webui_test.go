@@ -2,6 +2,7 @@
 package webui
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,8 +13,12 @@ import (
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
-// TestPages runs services/webui/tests by Debian's Chromium. MARCHPROXY_SHOTS names a directory for screenshots, and
-// ARGS are more arguments of Playwright (-g, and a word of a test's title).
+var (
+	only  = flag.String("only", "", "an expression that the titles of the tests fit which are run; all where empty")
+	shots = flag.String("shots", "", "where screenshots are put; none are made where empty")
+)
+
+// TestPages runs services/webui/tests by Debian's Chromium.
 func TestPages(t *testing.T) {
 	root, err := harness.Root()
 	if err != nil {
@@ -51,11 +56,10 @@ func TestPages(t *testing.T) {
 	if err != nil || status != 200 {
 		t.Fatalf("runtime_modify: %d %s %v", status, body, err)
 	}
-	args := append([]string{"node_modules/@playwright/test/cli.js", "test"}, strings.Fields(os.Getenv("ARGS"))...)
-	play := run("node", args...)
+	play := run("node", "node_modules/@playwright/test/cli.js", "test", "--grep", *only)
 	play.Env = append(os.Environ(), "MARCHPROXY_UI="+s.UI, "MARCHPROXY_API="+s.API, "MARCHPROXY_TOKEN="+token,
 		fmt.Sprintf("MARCHPROXY_PROXY_PORT=%d", s.ProxyPort), "MARCHPROXY_BACKEND_PORT="+backend(t, s),
-		"MARCHPROXY_RUN="+filepath.Join(s.Dir, "run.json"), "MARCHPROXY_RESULTS="+filepath.Join(t.TempDir(), "results"))
+		"MARCHPROXY_SHOTS="+*shots, "MARCHPROXY_RUN="+filepath.Join(s.Dir, "run.json"), "MARCHPROXY_RESULTS="+filepath.Join(t.TempDir(), "results"))
 	play.Stdout = os.Stdout
 	if err := play.Run(); err != nil {
 		t.Errorf("the browser's tests: %v", err)

@@ -42,6 +42,17 @@ export { expect };
 /** A control by its label, with or without the star of what is needed. */
 export const field = (page: Page | Locator, label: string) => page.getByLabel(new RegExp(`^${label}( \\*)?$`)).and(page.locator("input, textarea"));
 
+/** Has a text editor hold a text, pasted as people do. */
+export async function paste(editor: Locator, text: string) {
+  await editor.click();
+  await editor.press("Control+a");
+  await editor.evaluate((box, pasted) => {
+    const clipboardData = new DataTransfer();
+    clipboardData.setData("text/plain", pasted);
+    box.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+  }, text);
+}
+
 export async function signIn(page: Page, path = "/ui/", token = system.token) {
   await page.goto(path);
   await field(page, "Token").fill(token);

@@ -16,8 +16,8 @@ import (
 const cookieName = "__Host-marchproxy"
 
 // sessionCookie holds a session's secret where scripts do not see it, and is sent by this site's own pages alone. A
-// browser keeps it over TLS and from its own machine: what others could read on the way it does not send. A time below 0
-// has it forget the cookie.
+// browser keeps it over TLS and from its own machine: what others could read on the way it does not send. A time
+// below 0 has it forget the cookie.
 func sessionCookie(secret string, lasts time.Duration) *http.Cookie {
 	return &http.Cookie{
 		Name: cookieName, Value: secret, Path: "/", MaxAge: int(lasts.Seconds()), Secure: true, HttpOnly: true,
