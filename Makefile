@@ -25,6 +25,7 @@ test: test-needs build lint check-generated check-webui check-wasm check-bpf ## 
 	go run ./test/cmd/bench-scale -hosts 1000 -changes 30 -idle 1s -churn 10s -slack 20 -only change,add,memory,writers,apis,idle,xds,restart,backup,delete,churn
 	go run ./test/cmd/check-live -changes 300
 	go run ./test/cmd/check-hitless -rounds 100 -certificates 5 -changes 12
+	go run ./test/cmd/check-acme -names 12 -envoys 2 -rate 100 -kept 10
 	go run ./test/cmd/check-auth -trials 300
 	go run ./test/cmd/chaos -kills 9
 	go run ./test/cmd/check-disk -rounds 1 -hold 2s
@@ -53,7 +54,7 @@ race-programs: ## Run the programs themselves under the race detector, beside th
 .PHONY: test-needs
 test-needs: # what make test would otherwise miss after ten minutes
 	@[ "$$(id -u)" = 0 ] || { echo 'make test needs root: it loads XDP programs and makes network namespaces' >&2; exit 1; }
-	@scripts/needs ip unshare mountpoint setpriv git curl openssl cc bpftool ab promtool nginx haproxy caddy h2load clang-14 llvm-strip-14 /usr/include/bpf/bpf_helpers.h chromium
+	@scripts/needs ip unshare mountpoint setpriv git curl openssl cc bpftool ab promtool named nginx haproxy caddy h2load clang-14 llvm-strip-14 /usr/include/bpf/bpf_helpers.h chromium
 	@scripts/rust true
 
 .PHONY: check-fresh
@@ -133,6 +134,10 @@ check-hitless: build ## Prove that no change of the configuration costs a reques
 .PHONY: test-discover
 test-discover: build ## Prove discovery with a real Docker engine: 50 compose services that come, scale, fail and go (10 minutes; ARGS='-services 6 -for 30s')
 	go run ./test/cmd/check-discover $(ARGS)
+
+.PHONY: test-acme
+test-acme: build ## Prove that certificates come and are renewed by themselves: 200 names, 3 Envoys, a real authority, an api killed
+	go run ./test/cmd/check-acme $(ARGS)
 
 .PHONY: check-auth
 check-auth: build ## Prove that a revoked key stops working when wait=live returns: 2,000 revocations

@@ -34,10 +34,11 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 			"XdsServer": api.XdsServer{}, "Proxy": api.Proxy{}, "ProxyList": api.ProxyList{}, "Token": api.Token{},
 			"TokenBounds": api.TokenBounds{}, "SignIn": api.SignIn{}, "Session": api.Session{},
 			"Node": api.Node{}, "NodeList": api.NodeList{},
-			"TokenList":   api.TokenList{}, "Problem": api.Problem{}, "Violation": api.Violation{},
+			"TokenList": api.TokenList{}, "Problem": api.Problem{}, "Violation": api.Violation{},
 			"RateLimitStatus": api.RateLimitStatus{}, "RateLimitNode": api.RateLimitNode{}, "LimitedSource": api.LimitedSource{},
 			"LicenseStatus": api.LicenseStatus{}, "UnresolvedName": api.UnresolvedName{},
-			"Progress": api.Progress{}, "LaggingProxy": api.LaggingProxy{},
+			"CertificateIssuance": api.CertificateIssuance{},
+			"Progress":            api.Progress{}, "LaggingProxy": api.LaggingProxy{},
 		}},
 		{eventsv1.File_marchproxy_events_v1_events_proto, map[string]any{
 			"ResourceEvent": resource.Object{}, "Commit": resource.Commit{}, "KindState": resource.KindState{},

@@ -28,6 +28,24 @@ type ObjectStatus struct {
 	// State is pending, live, rejected or no_proxies.
 	State  string `json:"state"`
 	Reason string `json:"reason,omitempty"`
+	// Issuance is how far the issuer of a Certificate is; nil of what has none.
+	Issuance *CertificateIssuance `json:"issuance,omitempty"`
+}
+
+// CertificateIssuance is how far a certificate is that comes from an authority.
+type CertificateIssuance struct {
+	// Step is waiting, ordering, answering, validating, finalizing, issued or failed.
+	Step string `json:"step"`
+	Note string `json:"note,omitempty"`
+	// Problem and Reason are of the last attempt; "" where it succeeded.
+	Problem  string `json:"problem,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	Failures int32  `json:"failures,omitempty"`
+	// Dates are RFC 3339's.
+	NextAt      string `json:"next_at,omitempty"`
+	IssuedAt    string `json:"issued_at,omitempty"`
+	RenewAt     string `json:"renew_at,omitempty"`
+	Explanation string `json:"explanation,omitempty"`
 }
 
 // Live is how far a revision has come.

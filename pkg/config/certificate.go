@@ -34,6 +34,7 @@ var certificateKind = Kind{
 		for i, g := range servername.Gateways(certificateOf(o)) {
 			r.add(resource.KindGateway, g, "$.gateways[%d]", i)
 		}
+		r.add(resource.KindIssuer, certificateOf(o).GetIssuer(), "$.issuer")
 	},
 	listeners: func(o *resource.Object) listenerNames {
 		return listenerNames{servername.Gateways(certificateOf(o)), certificateOf(o).GetListeners(), true}
@@ -49,6 +50,9 @@ var certificateKind = Kind{
 		for _, h := range servername.Read(o).Names() {
 			out.Hosts = append(out.Hosts, Place{"$.chain", h})
 		}
+		for i, n := range certificateOf(o).GetNames() {
+			out.Hosts = append(out.Hosts, Place{fmt.Sprintf("$.names[%d]", i), n})
+		}
 		if len(out.Hosts) == 0 && certificateOf(o).GetPrivateKey() != "" {
 			out.EveryHost = &Why{"$.chain", "names no host"}
 		}
@@ -63,12 +67,21 @@ var certificateKind = Kind{
 	},
 	Warn: warnCertificate,
 	Secret: func(holder proto.Message) (can bool, needed string) {
-		if holder.(*configv1.Certificate).GetFacts().GetHasPrivateKey() {
+		if c := holder.(*configv1.Certificate); c.GetIssuer() == "" && c.GetFacts().GetHasPrivateKey() {
 			needed = ": the certificate had one where it comes from, and none is stored here; give it"
 		}
 		return true, needed
 	},
 	Secrets: certificateSecrets,
+	Kept: func(now, then proto.Message) proto.Message {
+		is, was := now.(*configv1.Certificate), then.(*configv1.Certificate)
+		if is.GetIssuer() == "" || was.GetIssuer() == "" {
+			return then
+		}
+		was = proto.CloneOf(was) // the one that was current then has ended, or its key is one that nobody should use again
+		was.Chain, was.PrivateKey, was.Facts = is.GetChain(), is.GetPrivateKey(), is.GetFacts()
+		return was
+	},
 }
 
 func certificateOf(o *resource.Object) *configv1.Certificate {
@@ -79,6 +92,12 @@ func certificateOf(o *resource.Object) *configv1.Certificate {
 func certificateSecrets(w *SecretWrite) {
 	const at = "$.private_key"
 	c := w.Spec.(*configv1.Certificate)
+	if c.GetIssuer() != "" && (c.GetPrivateKey() == "" || w.Kept("private_key")) {
+		if err := standIn(w, c); err != nil {
+			w.Fail("$.chain", "certificate", err.Error())
+			return
+		}
+	}
 	leaf, err := certificate.Leaf(c.GetChain())
 	if err != nil {
 		w.Fail("$.chain", "certificate", err.Error())
@@ -99,7 +118,19 @@ func certificateSecrets(w *SecretWrite) {
 	c.Facts = &configv1.CertificateFacts{
 		NotBefore: resource.Time(leaf.NotBefore), NotAfter: resource.Time(leaf.NotAfter), DnsNames: leaf.DNSNames,
 		Fingerprint: hex.EncodeToString(sum[:]), HasPrivateKey: c.GetPrivateKey() != "",
+		Placeholder: certificate.IsPlaceholder(leaf),
 	}
+}
+
+// standIn gives a certificate that an issuer keeps the chain that it has, or one that stands in until there is one. A
+// chain that was read before it was renewed, and is sent back, so does no harm.
+func standIn(w *SecretWrite, c *configv1.Certificate) (err error) {
+	if was, _ := w.Before.(*configv1.Certificate); c.GetPrivateKey() != "" {
+		c.Chain = was.GetChain()
+		return nil
+	}
+	c.Chain, c.PrivateKey, err = certificate.Placeholder()
+	return err
 }
 
 // warnCertificate warns of one that has ended or ends soon, and of a chain in another order than clients expect.
@@ -129,6 +160,12 @@ func warnCertificate(c Change, soon time.Duration) (out []Problem) {
 func (s *State) checkCertificate(change Change) []Problem {
 	o := change.After
 	c := certificateOf(o)
+	for i, n := range c.GetNames() {
+		if why := needsDNS(s.Issuer(c.GetIssuer()), n); why != "" {
+			return []Problem{problem(o, fmt.Sprintf("$.names[%d]", i), "certificate.wildcard", "is a wildcard, and issuer %q "+
+				"has no dns01: %s", c.GetIssuer(), why)}
+		}
+	}
 	if c.GetPrivateKey() != "" {
 		return nil
 	}

@@ -66,6 +66,7 @@ func gatewayReferences(o *resource.Object, r *refs) {
 	r.add(resource.KindService, m.GetTracing().GetService(), "$.tracing.service")
 	r.add(resource.KindAuthPolicy, m.GetAuthPolicy(), "$.auth_policy")
 	r.add(resource.KindLicense, m.GetLicense(), "$.license")
+	r.add(resource.KindIssuer, m.GetCertificateIssuer(), "$.certificate_issuer")
 }
 
 // sameCertificates counts, by listener, what the lists of certificates have in common before and after; nil where the
@@ -98,17 +99,25 @@ func (s *State) checkGateway(c Change) []Problem {
 		}
 		names[l.GetName()], ports[l.GetPort()] = true, true
 		tls := l.GetProtocol() == configv1.Listener_https
-		if tls && len(s.ServerNames(o.Name).Listener(l.GetName()).First()) == 0 {
+		if tls && len(s.ServerNames(o.Name).Listener(l.GetName()).First()) == 0 &&
+			gatewayOf(o).GetCertificateIssuer() == "" {
 			out = append(out, problem(
 				o,
 				fmt.Sprintf("$.listeners[%d].certificates", i),
 				"gateway.certificates",
-				"is empty, and no certificate names this listener; an https listener needs at least one certificate",
+				"is empty, and no certificate names this listener; an https listener needs at least one certificate, or a "+
+					"certificate_issuer in its gateway",
 			))
 		}
 		if !tls && (len(l.GetCertificates()) > 0 || len(l.GetClientAuth()) > 0) {
 			out = append(out, problem(o, fmt.Sprintf("$.listeners[%d].protocol", i), "gateway.certificates",
 				"must be https for certificates to have an effect"))
+		}
+	}
+	if gatewayOf(o).GetCertificateIssuer() == "" && gatewayOf(c.Before).GetCertificateIssuer() != "" {
+		if r := s.automaticAt(o.Name); r != "" {
+			out = append(out, problem(o, "$.certificate_issuer", "reference.in_use", "is missing, and route %q asks for "+
+				"certificates of it (tls: auto); change that first or in the same apply", r))
 		}
 	}
 	for _, l := range gatewayOf(c.Before).GetListeners() {

@@ -24,6 +24,8 @@ type Kind struct {
 	// Found says that it is what was found rather than what somebody wants: a rollback and an export leave it out, and the
 	// history keeps the last of what follows in short order.
 	Found bool
+	// System says that the server alone writes it: nobody's token may.
+	System bool
 
 	// Concerns says for which gateways' Envoys a change may be something to do; nil where that may be any.
 	Concerns func(c Change) (gateways []string, all bool)
@@ -43,6 +45,9 @@ type Kind struct {
 	Secrets func(w *SecretWrite)
 	// Warn says what is accepted all the same. Certificates are warned of that end so soon.
 	Warn func(c Change, soon time.Duration) []Problem
+	// Kept is the spec that a rollback brings back where there is one now: it may keep of that what the server renews by
+	// itself. Without it what was comes back as it was.
+	Kept func(now, then proto.Message) proto.Message
 
 	// references tells of every object that an object refers to.
 	references func(o *resource.Object, r *refs)
@@ -70,6 +75,7 @@ var kinds = map[string]*Kind{}
 // The kinds' functions look each other up, so that the table cannot be the variable's first value.
 func init() {
 	for _, k := range []*Kind{
+		&issuerKind,
 		&certificateKind,
 		&serviceKind,
 		&endpointSetKind,
@@ -78,6 +84,7 @@ func init() {
 		&gatewayKind,
 		&routeKind,
 		&rateLimitKind,
+		&challengeKind,
 	} {
 		kinds[k.Name] = k
 	}

@@ -89,6 +89,9 @@ func routeReferences(o *resource.Object, r *refs) {
 func (s *State) indexRoute(o *resource.Object, by int) {
 	m := routeOf(o)
 	match := matchKey(m)
+	if m.GetTls() == configv1.Route_auto {
+		s.automatic = s.automatic.with(o, by)
+	}
 	for _, gw := range Gateways(m) {
 		for _, host := range Hosts(m) {
 			put(s.byHost, HostKey{gw, host}, o, by)
@@ -102,6 +105,7 @@ func (s *State) indexRoute(o *resource.Object, by int) {
 func (s *State) checkRoute(c Change) []Problem {
 	var out []Problem
 	o, r := c.After, routeOf(c.After)
+	out = append(out, s.checkTLS(o)...)
 	match := matchKey(r)
 	for _, gw := range Gateways(r) {
 		for i, host := range Hosts(r) {

@@ -56,6 +56,10 @@ type State struct {
 	cidrs map[netip.Prefix]bag[*resource.Object]
 	// found are the sets of endpoints by the service that they add to.
 	found map[string]bag[*resource.Object]
+	// challenges are what the Envoys of a gateway answer an authority, by the gateway.
+	challenges map[string]bag[*resource.Object]
+	// automatic are the routes that ask for certificates of their hosts.
+	automatic bag[*resource.Object]
 	// onListener are the routes and certificates that name a listener.
 	onListener map[ListenerKey]bag[resource.Ref]
 	// policies are the authentication policies that a gateway needs, its routes' and its own, by its name.
@@ -79,6 +83,7 @@ func New() *State {
 		cidrs:   map[netip.Prefix]bag[*resource.Object]{},
 		found:   map[string]bag[*resource.Object]{},
 
+		challenges: map[string]bag[*resource.Object]{},
 		onListener: map[ListenerKey]bag[resource.Ref]{},
 		policies:   map[string]bag[string]{},
 		serving:    map[string]*servername.Index{},

@@ -11,6 +11,10 @@ var forms = map[string]string{
 	`^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(:[0-9]{1,5})?)?$`: `must be a host, with a port ` +
 		`where it is needed: "id.example.com" or "id.example.com:8443"`,
 	`^[^\x00-\x20\x7f/]*$`: `must be a host such as "shop.internal", without scheme, path and spaces`,
+	`^[A-Za-z0-9_-]*=*$`:   `must be base64url, as the authority shows it: letters, digits, "-" and "_"`,
+	`^[A-Za-z0-9+/]*=*$`:   `must be base64, as tsig-keygen prints it: "c2VjcmV0LWtleQ=="`,
+	`^[A-Za-z0-9_-]+$`:     `must be letters, digits, "-" and "_"`,
+	`^[A-Za-z0-9_.-]+$`:    `must be letters, digits, "-", "_" and "."`,
 	`^[0-9a-fA-F:.]*$`: `must be an IP address: "127.0.0.1", "::1", or "0.0.0.0" for all ` +
 		`of the machine's`,
 	`^[0-9A-Fa-f:.]{2,39}(/[0-9]{1,3})?$`: `must be a network or an address: "203.0.113.0/24", "203.0.113.7" ` +

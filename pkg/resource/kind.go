@@ -35,6 +35,8 @@ const (
 	KindAuthPolicy  = "AuthPolicy"
 	KindLicense     = "License"
 	KindEndpointSet = "EndpointSet"
+	KindIssuer      = "CertificateIssuer"
+	KindChallenge   = "CertificateChallenge"
 )
 
 // Kinds lists every kind, in the order in which resources are applied: what others refer to first.

@@ -72,6 +72,21 @@ func (l *Listener) First() []string {
 	return l.first
 }
 
+// Only says whether a certificate is the only one that the listener presents.
+func (l *Listener) Only(name string) bool {
+	for _, c := range l.list {
+		if c != name {
+			return false
+		}
+	}
+	for _, c := range l.naming.list {
+		if c.Name != name {
+			return false
+		}
+	}
+	return len(l.list)+l.naming.Len() > 0
+}
+
 // Name is the listener's.
 func (l *Listener) Name() string { return l.name }
 

@@ -25,6 +25,10 @@ func (w *work) listeners() {
 	wanted := map[string]bool{}
 	for _, l := range w.gw.GetListeners() {
 		wanted[l.GetName()] = true
+		if x := w.names.Listener(l.GetName()); x != nil && len(x.First()) == 0 {
+			w.put(Key{TypeListener, l.GetName()}, nil) // it opens with its first certificate
+			continue
+		}
 		r, own := w.listenerResource(l, w.names)
 		for name, u := range own {
 			all := certs[name]

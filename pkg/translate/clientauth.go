@@ -185,6 +185,12 @@ func (t *tableBuilder) wildcards() []*routev3.VirtualHost {
 	for _, h := range slices.Sorted(maps.Keys(source)) {
 		v := t.virtualHost(h, h, t.routes(source[h]))
 		t.protectHost(v, h)
+		t.answer(v, "")
+		out = append(out, v)
+	}
+	if len(source[config.AnyHost]) == 0 && len(t.st.ChallengesAt(t.gateway)) > 0 {
+		v := t.virtualHost(config.AnyHost, config.AnyHost, nil) // for hosts that nothing serves yet
+		t.answer(v, "")
 		out = append(out, v)
 	}
 	return out

@@ -69,12 +69,16 @@ func gatewayIn(st *config.State, name string) *configv1.Gateway {
 	return resource.Spec[*configv1.Gateway](st.Get(resource.Ref{Kind: resource.KindGateway, Name: name}))
 }
 
-// bare builds a listener without chains that have certificates of their own; nil where there is none of the name.
+// bare builds a listener without chains that have certificates of their own; nil where there is none of the name, or it is
+// not open for want of a certificate.
 func bare(name string, g *configv1.Gateway, l string, first []string) *listenerv3.Listener {
 	for _, x := range g.GetListeners() {
 		if x.GetName() == l {
 			var s *serving
 			if x.GetProtocol() == configv1.Listener_https {
+				if len(first) == 0 {
+					return nil // it opens with its first certificate
+				}
 				s = &serving{first: first}
 			}
 			return listener(name, g, x, s, false)
@@ -94,8 +98,11 @@ type form struct {
 func (now form) since(was *configv1.Gateway, listener string, chains servername.Snapshot) (lost []string, drains bool) {
 	l := now.names.Listener(listener)
 	if was != now.of || !slices.Equal(chains.First(), l.First()) {
-		lost, drains = replaced(bare(now.gateway, was, listener, chains.First()),
-			bare(now.gateway, now.of, listener, l.First()))
+		before := bare(now.gateway, was, listener, chains.First())
+		if before == nil {
+			return nil, false // nobody could connect to it
+		}
+		lost, drains = replaced(before, bare(now.gateway, now.of, listener, l.First()))
 		if drains && (len(lost) == 0 || slices.Contains(lost, chainOnDemand)) {
 			return nil, true // what all chains have in common is another one
 		}

@@ -86,6 +86,7 @@ var others = map[string]string{
 	"tracing.percent":                    `tracing: {percent: 6}`,
 	"auth_policy":                        `auth_policy: admins`,
 	"license":                            `license: other`,
+	"certificate_issuer":                 `certificate_issuer: other`,
 	"metrics":                            `metrics: false`,
 	"metrics_engine":                     `metrics_engine: wasm`,
 	"drain_time":                         `drain_time: 60s`,

@@ -19,6 +19,8 @@ type kind struct {
 
 // kinds has every kind; a test looks for those that it lacks.
 var kinds = map[string]kind{
+	resource.KindIssuer:    issuerKind,
+	resource.KindChallenge: challengeKind,
 	resource.KindCertificate: {(*work).certificateChanged, func(k *checker, o *resource.Object) {
 		k.certificate(o.Message().(*configv1.Certificate))
 	}},

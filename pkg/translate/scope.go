@@ -56,6 +56,7 @@ func (v *view) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuild
 		}
 		v := t.virtualHost(host, "*", routes)
 		t.protectHost(v, host)
+		t.answer(v, host)
 		table.VirtualHosts, table.TypedPerFilterConfig = []*routev3.VirtualHost{v}, hostFilterOff
 	} else {
 		table.VirtualHosts = t.wildcards()

@@ -169,6 +169,10 @@ func TestContract(t *testing.T) {
 		},
 		{"Certificate", "certificates", "tls", string(pem), `{"owner":"me"}`},
 		{
+			"CertificateIssuer", "certificate-issuers", "ca", `{"spec":{"directory":"https://127.0.0.1:1/d","terms_agreed":true}}`,
+			`{"spec":{"contacts":["ops@example.com"]}}`,
+		},
+		{
 			"Gateway", "gateways", "edge", `{"spec":{"listeners":[{"name":"http","port":` + fmt.Sprint(s.ProxyPort+1) + `}]}}`,
 			`{"spec":{"limits":{"max_request_headers":50}}}`,
 		},
@@ -204,7 +208,7 @@ func TestContract(t *testing.T) {
 		c.do(t, exchange{
 			op: "put" + k.kind, method: "PUT", path: one, body: `{"spec":{}}`, status: 422,
 			header: map[string]string{"Idempotency-Key": "make-" + k.name}, invalid: k.kind == "Certificate" ||
-				k.kind == "Gateway" || k.kind == "EndpointSet",
+				k.kind == "CertificateIssuer" || k.kind == "Gateway" || k.kind == "EndpointSet",
 		})
 		c.do(t, exchange{
 			op: "put" + k.kind, method: "PUT", path: one, body: k.body, status: 412,
@@ -286,6 +290,27 @@ func TestContract(t *testing.T) {
 		strings.Repeat("x", 64<<20) + `","resources":[]}`, invalid: true})
 	c.do(t, exchange{op: "rateLimitStatus", method: "GET", path: "/v1/rate-limit-policies/limits/status", status: 200})
 	c.do(t, exchange{op: "rateLimitStatus", method: "GET", path: "/v1/rate-limit-policies/none/status", status: 404})
+	c.do(t, exchange{
+		op: "listCertificateChallenges", method: "GET", path: "/v1/certificate-challenges", status: 200,
+	})
+	c.do(t, exchange{
+		op: "getCertificateChallenge", method: "GET", path: "/v1/certificate-challenges/none", status: 404,
+	})
+	c.do(t, exchange{op: "renewCertificate", method: "POST", path: "/v1/certificates/tls/renew", status: 409})
+	c.do(t, exchange{op: "renewCertificate", method: "POST", path: "/v1/certificates/none/renew", status: 404})
+	c.do(t, exchange{
+		op: "putCertificate", method: "PUT", path: "/v1/certificates/ordered",
+		body: `{"spec":{"issuer":"ca","names":["ordered.test"]}}`, status: 201,
+	})
+	eventually(t, func() string { // the issuer's directory is not there
+		at := call(t, s, "GET", s.API+"/v1/certificates/ordered", nil, 200)["status"].(map[string]any)
+		if x, ok := at["issuance"].(map[string]any); !ok || x["problem"] != "unreachable" {
+			return fmt.Sprint(at)
+		}
+		return ""
+	})
+	c.do(t, exchange{op: "renewCertificate", method: "POST", path: "/v1/certificates/ordered/renew", status: 202})
+	c.do(t, exchange{op: "deleteCertificate", method: "DELETE", path: "/v1/certificates/ordered", status: 200})
 	rev := fmt.Sprint(applied["revision"])
 	c.do(t, exchange{op: "listRevisions", method: "GET", path: "/v1/revisions?limit=2", status: 200})
 	c.do(t, exchange{op: "getRevision", method: "GET", path: "/v1/revisions/" + rev, status: 200})
@@ -294,7 +319,8 @@ func TestContract(t *testing.T) {
 	c.do(t, exchange{op: "rollback", method: "POST", path: "/v1/revisions/" + rev + "/rollback", status: 200})
 	for _, k := range []string{
 		"Route r routes", "EndpointSet web-a endpoint-sets", "Service web services",
-		"Gateway edge gateways", "Certificate tls certificates", "RateLimitPolicy limits rate-limit-policies",
+		"Gateway edge gateways", "Certificate tls certificates", "CertificateIssuer ca certificate-issuers",
+		"RateLimitPolicy limits rate-limit-policies",
 		"AuthPolicy staff auth-policies", "License main licenses",
 	} {
 		f := strings.Fields(k)

@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
@@ -23,33 +22,12 @@ import (
 // new connections over both. It returns its admin interface.
 func secondEnvoy(t *testing.T, s *harness.System, grpc string) string {
 	t.Helper()
-	path, err := harness.EnvoyPath()
+	e, err := s.StartEnvoy(t.Context(), "second", grpc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ports, err := porttest.Take(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	admin := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0]))
-	key, err := s.ClusterKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := bootstrap.Render(bootstrap.Config{
-		NodeID: "second", Gateway: "default", XDSServer: grpc, APIKey: key,
-		AdminAddr: admin,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	boot := filepath.Join(t.TempDir(), "envoy.json")
-	if err := os.WriteFile(boot, raw, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	run(t, exec.CommandContext(context.WithoutCancel(t.Context()), path, "-c", boot, "--concurrency", "1",
-		"--disable-hot-restart", "--log-level", "error"))
-	return "http://" + admin
+	t.Cleanup(e.Close)
+	return e.Admin
 }
 
 // secondXDS runs an xDS server beside that of dev, and returns its doors.

@@ -208,6 +208,8 @@ func TestAlertsFire(t *testing.T) {
 	// What has been written cannot be served as it is.
 	chain, private := certificate(t, "web.test", 12)
 	put("certificates/web", map[string]any{"spec": map[string]any{"chain": chain, "private_key": private}})
+	put("certificate-issuers/away", `{"spec":{"directory":"https://127.0.0.1:1/directory","terms_agreed":true}}`)
+	put("certificates/away", `{"spec":{"issuer":"away","names":["away.test"]}}`)
 	put("services/named", `{"spec":{"endpoints":[{"host":"nobody.test","port":80}]}}`)
 	put("services/dead", `{"spec":{"endpoints":[{"host":"127.0.0.1","port":1}]}}`)
 	put("routes/dead?wait=live", `{"spec":{"hosts":["dead.test"],"backends":[{"service":"dead"}]}}`)
@@ -247,10 +249,19 @@ func TestAlertsFire(t *testing.T) {
 		}
 	})
 	p.fires(t, "MarchProxyNATSDisconnected", "MarchProxyStale", "MarchProxyCertificateExpires",
-		"MarchProxyCertificateExpired", "MarchProxyNameUnresolved",
+		"MarchProxyCertificateExpired", "MarchProxyCertificateNotIssued", "MarchProxyNameUnresolved",
 		"MarchProxyErrors", "MarchProxyConfigurationRefused", "MarchProxyCredentialsRefused", "MarchProxyClockOffset")
 	close(stop)
 	busy.Wait()
+	f, err := s.Forcer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close(t.Context()) })
+	if err := f.Exec(t.Context(), `UPDATE issuance SET renew_at = now() - interval '2 hours'`); err != nil {
+		t.Fatal(err)
+	}
+	p.fires(t, "MarchProxyCertificateRenewalOverdue")
 
 	// A container comes that may not be written, and its engine goes.
 	engine.add()

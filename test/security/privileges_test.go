@@ -26,14 +26,15 @@ var needed = map[string]string{
 	"status": "viewer", "proxies": "viewer", "rateLimitStatus": "viewer", "events": "viewer",
 	"listRevisions": "viewer", "getRevision": "viewer", "diffRevisions": "viewer", "audit": "viewer",
 	"exportAudit": "viewer", "verifyAudit": "admin",
-	"apply": "editor", "rollback": "editor",
+	"apply": "editor", "rollback": "editor", "renewCertificate": "operator",
 	"listTokens": "admin", "createToken": "admin", "deleteToken": "admin",
 }
 
 // toWrite is the role that writing a kind needs; an operator's for those that are not listed.
 var toWrite = map[string]string{
 	"Route": "editor", "Service": "editor", "EndpointSet": "editor",
-	"Gateway": "operator", "Certificate": "operator", "AuthPolicy": "operator", "License": "operator",
+	"Gateway": "operator", "Certificate": "operator", "CertificateIssuer": "operator",
+	"AuthPolicy": "operator", "License": "operator",
 	"RateLimitPolicy": "operator",
 }
 

@@ -29,6 +29,8 @@ var scopes = []scope{
 // its gateway.
 func team(x string) map[string]string {
 	return map[string]string{
+		"CertificateIssuer": fmt.Sprintf(`{"owner":"team-%s","spec":{"directory":"letsencrypt-staging","terms_agreed":true}}`,
+			x),
 		"Certificate": fmt.Sprintf(`{"owner":"team-%s","spec":{"chain":%s}}`, x, example("Certificate", "chain")),
 		"Service": fmt.Sprintf(`{"owner":"team-%s","spec":{"protocol":"https","tls":{"ca_certificate":"c%s",`+
 			`"sni":"%s.test"},"endpoints":[{"host":"192.0.2.7","port":443}]}}`, x, x, x),
@@ -94,6 +96,9 @@ func TestScopes(t *testing.T) {
 	s := start(t)
 	teamA, teamB := team("a"), team("b")
 	for _, k := range resource.Kinds { // in the order in which they refer to each other
+		if config.KindOf(k.Name).System {
+			continue // nobody's token writes it
+		}
 		if teamA[k.Name] == "" {
 			t.Fatalf("team says nothing of the kind %s, which has bounds like the others", k.Name)
 		}
@@ -110,6 +115,9 @@ func TestScopes(t *testing.T) {
 			}
 		}
 		for _, k := range resource.Kinds {
+			if config.KindOf(k.Name).System {
+				continue
+			}
 			tokens[role+" kinds "+k.Name] = s.token(role+"-by-kind-"+strings.ToLower(k.Name), role,
 				map[string][]string{"kinds": {k.Name}})
 		}
@@ -168,12 +176,13 @@ func (s system) ofKind(o operation, sc bound, tokens, a, b map[string]string) {
 		}
 	}
 	status, raw := s.as(token, o.method, o.url(s, name(o.kind, "a")), body(a))
-	if o.method == "DELETE" && status == 409 && within { // it is used: what is said is not that it must not
+	conflicts := o.method == "DELETE" || o.id == "renewCertificate"
+	if conflicts && status == 409 && within { // it is used, or has no issuer: what is said is not that it must not
 		status = 200
 	}
 	s.refuses(o.id+" of one's own", sc, role, within, status, raw)
 	status, raw = s.as(token, o.method, o.url(s, name(o.kind, "b")), body(b))
-	if o.method == "DELETE" && status == 409 && other {
+	if conflicts && status == 409 && other {
 		status = 200
 	}
 	s.refuses(o.id+" of another's", sc, role, other, status, raw)

@@ -111,7 +111,14 @@ func (s *sentinels) specs(round string) map[string]any {
 	chain, key := s.private("private key "+round, "sentinel.test")
 	return map[string]any{
 		"certificates/sentinel": map[string]any{"chain": chain, "private_key": key},
-		"licenses/sentinel":     map[string]any{"key": s.license("license " + round), "max_proxies": 100},
+		"certificate-issuers/sentinel": map[string]any{
+			"directory": "letsencrypt-staging", "terms_agreed": true,
+			"external_account": map[string]any{"key_id": "k", "mac_key": s.random("external account " + round)},
+			"dns01": map[string]any{"rfc2136": map[string]any{
+				"server": "192.0.2.53", "key_name": "k", "key": s.random("dns " + round),
+			}},
+		},
+		"licenses/sentinel": map[string]any{"key": s.license("license " + round), "max_proxies": 100},
 		"auth-policies/sentinel": map[string]any{
 			"jwt": map[string]any{"keys": []any{map[string]any{
 				"kid": "k", "algorithm": "HS256",

@@ -74,7 +74,12 @@ var words = map[string][]string{
 	"body":  {"", "ok", "é", "%REQ(x)%", "\r\n"},
 	"cidrs": networks, "allow": networks, "deny": networks, "RateLimitPolicy.key": {"zone", "role"},
 	"RateLimitPolicy.value": {"a", "b", ""},
-	"StringMatch.exact":     {"", "v", "é", "\x01", " "}, "StringMatch.prefix": {"v", "é", "\t"},
+	"directory":             {"letsencrypt", "https://a.example.com/d", "x"}, "contacts": {"a@example.com"}, "profile": {"", "p"},
+	"trusted_ca": {""}, "certificate_issuer": {"x-1"}, "key_id": {"k"}, "key_name": {"k"}, "mac_key": {"a2V5", ""},
+	"Rfc2136.key": {"a2V5", ""}, "Rfc2136.server": {"192.0.2.53"}, "Rfc2136.zone": {"", "example.com"},
+	"name_servers": {"192.0.2.53"}, "ChallengeResponse.host": hosts, "ChallengeResponse.id": {"a1", "b-2"},
+	"ChallengeResponse.body": {"a1.x", "b-2.y"},
+	"StringMatch.exact":      {"", "v", "é", "\x01", " "}, "StringMatch.prefix": {"v", "é", "\t"},
 }
 
 // wanted are fields that hardly anything works without.
@@ -98,7 +103,14 @@ var wanted = map[string]bool{
 	"marchproxy.config.v1.OpaqueToken.name":      true, "marchproxy.config.v1.ExemptPath.path": true,
 	"marchproxy.config.v1.FeatureGate.feature": true, "marchproxy.config.v1.FeatureGate.paths": true,
 	"marchproxy.config.v1.HashCookie.name": true, "marchproxy.config.v1.ClientAuth.hosts": true,
-	"marchproxy.config.v1.ClientAuth.ca_certificate": true,
+	"marchproxy.config.v1.ClientAuth.ca_certificate":   true,
+	"marchproxy.config.v1.CertificateIssuer.directory": true, "marchproxy.config.v1.CertificateIssuer.terms_agreed": true,
+	"marchproxy.config.v1.ExternalAccount.key_id": true, "marchproxy.config.v1.Dns01.rfc2136": true,
+	"marchproxy.config.v1.Rfc2136.server": true, "marchproxy.config.v1.Rfc2136.key_name": true,
+	"marchproxy.config.v1.OrderLimit.orders":             true,
+	"marchproxy.config.v1.CertificateChallenge.gateways": true, "marchproxy.config.v1.CertificateChallenge.responses": true,
+	"marchproxy.config.v1.ChallengeResponse.host": true, "marchproxy.config.v1.ChallengeResponse.id": true,
+	"marchproxy.config.v1.ChallengeResponse.body": true,
 }
 
 var (

@@ -179,7 +179,9 @@ type ObjectStatus struct {
 	// refused it and serves its last good version; no_proxies: no Envoy is connected.
 	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
 	// Why it is rejected, in Envoy's words; of a service, which of its DNS names do not resolve and why.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How far its issuer is; of a Certificate that has one.
+	Issuance      *CertificateIssuance `protobuf:"bytes,3,opt,name=issuance,proto3" json:"issuance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -228,6 +230,134 @@ func (x *ObjectStatus) GetReason() string {
 	return ""
 }
 
+func (x *ObjectStatus) GetIssuance() *CertificateIssuance {
+	if x != nil {
+		return x.Issuance
+	}
+	return nil
+}
+
+// How far a certificate is that comes from an authority.
+type CertificateIssuance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// waiting: for its turn; ordering, answering (the Envoys get what they answer the authority, or the DNS does),
+	// validating (the authority looks), finalizing: under way; issued: it has one, and is renewed when that is due; failed:
+	// the last attempt, and the next one is at next_at.
+	Step string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	// What is waited for, where something is.
+	Note string `protobuf:"bytes,2,opt,name=note,proto3" json:"note,omitempty"`
+	// What was wrong with the last attempt, in the authority's word (RFC 8555, 6.7): caa, connection, rateLimited and
+	// others; or unreachable, failed. Absent where it succeeded.
+	Problem string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	// The same in a sentence.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Attempts that have failed since the last success.
+	Failures int32 `protobuf:"varint,5,opt,name=failures,proto3" json:"failures,omitempty"`
+	// When it is looked at again, RFC 3339.
+	NextAt string `protobuf:"bytes,6,opt,name=next_at,json=nextAt,proto3" json:"next_at,omitempty"`
+	// When the present certificate was issued, RFC 3339; absent where none was.
+	IssuedAt string `protobuf:"bytes,7,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	// When it is renewed, as the authority says (RFC 9773) or by its own dates. RFC 3339.
+	RenewAt string `protobuf:"bytes,8,opt,name=renew_at,json=renewAt,proto3" json:"renew_at,omitempty"`
+	// A page of the authority's that says why it is renewed then.
+	Explanation   string `protobuf:"bytes,9,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateIssuance) Reset() {
+	*x = CertificateIssuance{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateIssuance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateIssuance) ProtoMessage() {}
+
+func (x *CertificateIssuance) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateIssuance.ProtoReflect.Descriptor instead.
+func (*CertificateIssuance) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CertificateIssuance) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *CertificateIssuance) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *CertificateIssuance) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *CertificateIssuance) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CertificateIssuance) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *CertificateIssuance) GetNextAt() string {
+	if x != nil {
+		return x.NextAt
+	}
+	return ""
+}
+
+func (x *CertificateIssuance) GetIssuedAt() string {
+	if x != nil {
+		return x.IssuedAt
+	}
+	return ""
+}
+
+func (x *CertificateIssuance) GetRenewAt() string {
+	if x != nil {
+		return x.RenewAt
+	}
+	return ""
+}
+
+func (x *CertificateIssuance) GetExplanation() string {
+	if x != nil {
+		return x.Explanation
+	}
+	return ""
+}
+
 // How far a revision has come.
 type Live struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -258,7 +388,7 @@ type Live struct {
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[2]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -270,7 +400,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[2]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -283,7 +413,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{2}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Live) GetLive() bool {
@@ -367,7 +497,7 @@ type LaggingProxy struct {
 
 func (x *LaggingProxy) Reset() {
 	*x = LaggingProxy{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[3]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -379,7 +509,7 @@ func (x *LaggingProxy) String() string {
 func (*LaggingProxy) ProtoMessage() {}
 
 func (x *LaggingProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[3]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -392,7 +522,7 @@ func (x *LaggingProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaggingProxy.ProtoReflect.Descriptor instead.
 func (*LaggingProxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{3}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LaggingProxy) GetId() string {
@@ -470,7 +600,7 @@ type AbsentProxy struct {
 
 func (x *AbsentProxy) Reset() {
 	*x = AbsentProxy{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[4]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -482,7 +612,7 @@ func (x *AbsentProxy) String() string {
 func (*AbsentProxy) ProtoMessage() {}
 
 func (x *AbsentProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[4]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -495,7 +625,7 @@ func (x *AbsentProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbsentProxy.ProtoReflect.Descriptor instead.
 func (*AbsentProxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{4}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AbsentProxy) GetId() string {
@@ -548,7 +678,7 @@ type ObjectList struct {
 
 func (x *ObjectList) Reset() {
 	*x = ObjectList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[5]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +690,7 @@ func (x *ObjectList) String() string {
 func (*ObjectList) ProtoMessage() {}
 
 func (x *ObjectList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[5]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +703,7 @@ func (x *ObjectList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectList.ProtoReflect.Descriptor instead.
 func (*ObjectList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{5}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ObjectList) GetItems() []*Object {
@@ -621,7 +751,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +763,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[6]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +776,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{6}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ApplyRequest) GetOwner() string {
@@ -721,7 +851,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +863,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[7]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +876,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{7}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ApplyResult) GetRevision() int64 {
@@ -818,7 +948,7 @@ type Warning struct {
 
 func (x *Warning) Reset() {
 	*x = Warning{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +960,7 @@ func (x *Warning) String() string {
 func (*Warning) ProtoMessage() {}
 
 func (x *Warning) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[8]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +973,7 @@ func (x *Warning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warning.ProtoReflect.Descriptor instead.
 func (*Warning) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{8}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Warning) GetKind() string {
@@ -908,7 +1038,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1050,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[9]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1063,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{9}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Change) GetAction() string {
@@ -1022,7 +1152,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1164,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[10]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1177,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{10}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Revision) GetRevision() int64 {
@@ -1112,7 +1242,7 @@ type RevisionList struct {
 
 func (x *RevisionList) Reset() {
 	*x = RevisionList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1254,7 @@ func (x *RevisionList) String() string {
 func (*RevisionList) ProtoMessage() {}
 
 func (x *RevisionList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[11]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1267,7 @@ func (x *RevisionList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevisionList.ProtoReflect.Descriptor instead.
 func (*RevisionList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{11}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RevisionList) GetItems() []*Revision {
@@ -1169,7 +1299,7 @@ type Diff struct {
 
 func (x *Diff) Reset() {
 	*x = Diff{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1311,7 @@ func (x *Diff) String() string {
 func (*Diff) ProtoMessage() {}
 
 func (x *Diff) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[12]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1324,7 @@ func (x *Diff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diff.ProtoReflect.Descriptor instead.
 func (*Diff) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{12}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Diff) GetRevision() int64 {
@@ -1245,7 +1375,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1387,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[13]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1400,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{13}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AuditEntry) GetRevision() int64 {
@@ -1349,7 +1479,7 @@ type AuditList struct {
 
 func (x *AuditList) Reset() {
 	*x = AuditList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1491,7 @@ func (x *AuditList) String() string {
 func (*AuditList) ProtoMessage() {}
 
 func (x *AuditList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[14]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1504,7 @@ func (x *AuditList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditList.ProtoReflect.Descriptor instead.
 func (*AuditList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{14}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AuditList) GetItems() []*AuditEntry {
@@ -1404,7 +1534,7 @@ type AuditPoint struct {
 
 func (x *AuditPoint) Reset() {
 	*x = AuditPoint{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1546,7 @@ func (x *AuditPoint) String() string {
 func (*AuditPoint) ProtoMessage() {}
 
 func (x *AuditPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[15]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1559,7 @@ func (x *AuditPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditPoint.ProtoReflect.Descriptor instead.
 func (*AuditPoint) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AuditPoint) GetN() int64 {
@@ -1463,7 +1593,7 @@ type AuditBroken struct {
 
 func (x *AuditBroken) Reset() {
 	*x = AuditBroken{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1605,7 @@ func (x *AuditBroken) String() string {
 func (*AuditBroken) ProtoMessage() {}
 
 func (x *AuditBroken) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[16]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1618,7 @@ func (x *AuditBroken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditBroken.ProtoReflect.Descriptor instead.
 func (*AuditBroken) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AuditBroken) GetN() int64 {
@@ -1551,7 +1681,7 @@ type AuditVerification struct {
 
 func (x *AuditVerification) Reset() {
 	*x = AuditVerification{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1693,7 @@ func (x *AuditVerification) String() string {
 func (*AuditVerification) ProtoMessage() {}
 
 func (x *AuditVerification) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[17]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1706,7 @@ func (x *AuditVerification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditVerification.ProtoReflect.Descriptor instead.
 func (*AuditVerification) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AuditVerification) GetOk() bool {
@@ -1703,7 +1833,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +1845,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[18]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +1858,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Status) GetRevision() int64 {
@@ -1883,7 +2013,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2025,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[19]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2038,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Progress) GetWho() string {
@@ -1961,7 +2091,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1973,7 +2103,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1986,7 +2116,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Trouble) GetPart() string {
@@ -2036,7 +2166,7 @@ type UnresolvedName struct {
 
 func (x *UnresolvedName) Reset() {
 	*x = UnresolvedName{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2178,7 @@ func (x *UnresolvedName) String() string {
 func (*UnresolvedName) ProtoMessage() {}
 
 func (x *UnresolvedName) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2191,7 @@ func (x *UnresolvedName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnresolvedName.ProtoReflect.Descriptor instead.
 func (*UnresolvedName) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UnresolvedName) GetHost() string {
@@ -2139,7 +2269,7 @@ type LicenseStatus struct {
 
 func (x *LicenseStatus) Reset() {
 	*x = LicenseStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2151,7 +2281,7 @@ func (x *LicenseStatus) String() string {
 func (*LicenseStatus) ProtoMessage() {}
 
 func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2164,7 +2294,7 @@ func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicenseStatus.ProtoReflect.Descriptor instead.
 func (*LicenseStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LicenseStatus) GetName() string {
@@ -2248,7 +2378,7 @@ type LiveStatus struct {
 
 func (x *LiveStatus) Reset() {
 	*x = LiveStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2390,7 @@ func (x *LiveStatus) String() string {
 func (*LiveStatus) ProtoMessage() {}
 
 func (x *LiveStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2403,7 @@ func (x *LiveStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveStatus.ProtoReflect.Descriptor instead.
 func (*LiveStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LiveStatus) GetLiveRevision() int64 {
@@ -2345,7 +2475,7 @@ type KindState struct {
 
 func (x *KindState) Reset() {
 	*x = KindState{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2357,7 +2487,7 @@ func (x *KindState) String() string {
 func (*KindState) ProtoMessage() {}
 
 func (x *KindState) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2370,7 +2500,7 @@ func (x *KindState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindState.ProtoReflect.Descriptor instead.
 func (*KindState) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *KindState) GetCount() int64 {
@@ -2408,7 +2538,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2550,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2563,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Rejection) GetKind() string {
@@ -2499,7 +2629,7 @@ type XdsServer struct {
 
 func (x *XdsServer) Reset() {
 	*x = XdsServer{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2511,7 +2641,7 @@ func (x *XdsServer) String() string {
 func (*XdsServer) ProtoMessage() {}
 
 func (x *XdsServer) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2524,7 +2654,7 @@ func (x *XdsServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XdsServer.ProtoReflect.Descriptor instead.
 func (*XdsServer) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *XdsServer) GetId() string {
@@ -2607,7 +2737,7 @@ type Proxy struct {
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2619,7 +2749,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2632,7 +2762,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Proxy) GetId() string {
@@ -2748,7 +2878,7 @@ type ProxyList struct {
 
 func (x *ProxyList) Reset() {
 	*x = ProxyList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2760,7 +2890,7 @@ func (x *ProxyList) String() string {
 func (*ProxyList) ProtoMessage() {}
 
 func (x *ProxyList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2773,7 +2903,7 @@ func (x *ProxyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyList.ProtoReflect.Descriptor instead.
 func (*ProxyList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ProxyList) GetItems() []*Proxy {
@@ -2823,7 +2953,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2835,7 +2965,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2848,7 +2978,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Token) GetName() string {
@@ -2918,7 +3048,7 @@ type SignIn struct {
 
 func (x *SignIn) Reset() {
 	*x = SignIn{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2930,7 +3060,7 @@ func (x *SignIn) String() string {
 func (*SignIn) ProtoMessage() {}
 
 func (x *SignIn) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2943,7 +3073,7 @@ func (x *SignIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignIn.ProtoReflect.Descriptor instead.
 func (*SignIn) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SignIn) GetToken() string {
@@ -2968,7 +3098,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2980,7 +3110,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2993,7 +3123,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Session) GetName() string {
@@ -3038,7 +3168,7 @@ type TokenBounds struct {
 
 func (x *TokenBounds) Reset() {
 	*x = TokenBounds{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3180,7 @@ func (x *TokenBounds) String() string {
 func (*TokenBounds) ProtoMessage() {}
 
 func (x *TokenBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3193,7 @@ func (x *TokenBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBounds.ProtoReflect.Descriptor instead.
 func (*TokenBounds) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TokenBounds) GetOwners() []string {
@@ -3105,7 +3235,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3247,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3260,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -3163,7 +3293,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3305,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3318,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Problem) GetType() string {
@@ -3255,7 +3385,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3267,7 +3397,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3280,7 +3410,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Violation) GetPath() string {
@@ -3319,7 +3449,7 @@ type RateLimitStatus struct {
 
 func (x *RateLimitStatus) Reset() {
 	*x = RateLimitStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3331,7 +3461,7 @@ func (x *RateLimitStatus) String() string {
 func (*RateLimitStatus) ProtoMessage() {}
 
 func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3344,7 +3474,7 @@ func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
 func (*RateLimitStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RateLimitStatus) GetName() string {
@@ -3402,7 +3532,7 @@ type RateLimitNode struct {
 
 func (x *RateLimitNode) Reset() {
 	*x = RateLimitNode{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3414,7 +3544,7 @@ func (x *RateLimitNode) String() string {
 func (*RateLimitNode) ProtoMessage() {}
 
 func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3427,7 +3557,7 @@ func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitNode.ProtoReflect.Descriptor instead.
 func (*RateLimitNode) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RateLimitNode) GetId() string {
@@ -3552,7 +3682,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3564,7 +3694,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3577,7 +3707,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Node) GetId() string {
@@ -3695,7 +3825,7 @@ type NodeList struct {
 
 func (x *NodeList) Reset() {
 	*x = NodeList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3707,7 +3837,7 @@ func (x *NodeList) String() string {
 func (*NodeList) ProtoMessage() {}
 
 func (x *NodeList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3720,7 +3850,7 @@ func (x *NodeList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeList.ProtoReflect.Descriptor instead.
 func (*NodeList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *NodeList) GetItems() []*Node {
@@ -3743,7 +3873,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +3885,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +3898,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -3808,10 +3938,21 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\bwarnings\x18\f \x03(\v2\x1a.marchproxy.api.v1.WarningR\bwarnings\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x01\n" +
 	"\fObjectStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x91\x02\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12B\n" +
+	"\bissuance\x18\x03 \x01(\v2&.marchproxy.api.v1.CertificateIssuanceR\bissuance\"\xfe\x01\n" +
+	"\x13CertificateIssuance\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\tR\x04step\x12\x12\n" +
+	"\x04note\x18\x02 \x01(\tR\x04note\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bfailures\x18\x05 \x01(\x05R\bfailures\x12\x17\n" +
+	"\anext_at\x18\x06 \x01(\tR\x06nextAt\x12\x1b\n" +
+	"\tissued_at\x18\a \x01(\tR\bissuedAt\x12\x19\n" +
+	"\brenew_at\x18\b \x01(\tR\arenewAt\x12 \n" +
+	"\vexplanation\x18\t \x01(\tR\vexplanation\"\x91\x02\n" +
 	"\x04Live\x12\x12\n" +
 	"\x04live\x18\x01 \x01(\bR\x04live\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -4148,116 +4289,118 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
-	(*Object)(nil),            // 0: marchproxy.api.v1.Object
-	(*ObjectStatus)(nil),      // 1: marchproxy.api.v1.ObjectStatus
-	(*Live)(nil),              // 2: marchproxy.api.v1.Live
-	(*LaggingProxy)(nil),      // 3: marchproxy.api.v1.LaggingProxy
-	(*AbsentProxy)(nil),       // 4: marchproxy.api.v1.AbsentProxy
-	(*ObjectList)(nil),        // 5: marchproxy.api.v1.ObjectList
-	(*ApplyRequest)(nil),      // 6: marchproxy.api.v1.ApplyRequest
-	(*ApplyResult)(nil),       // 7: marchproxy.api.v1.ApplyResult
-	(*Warning)(nil),           // 8: marchproxy.api.v1.Warning
-	(*Change)(nil),            // 9: marchproxy.api.v1.Change
-	(*Revision)(nil),          // 10: marchproxy.api.v1.Revision
-	(*RevisionList)(nil),      // 11: marchproxy.api.v1.RevisionList
-	(*Diff)(nil),              // 12: marchproxy.api.v1.Diff
-	(*AuditEntry)(nil),        // 13: marchproxy.api.v1.AuditEntry
-	(*AuditList)(nil),         // 14: marchproxy.api.v1.AuditList
-	(*AuditPoint)(nil),        // 15: marchproxy.api.v1.AuditPoint
-	(*AuditBroken)(nil),       // 16: marchproxy.api.v1.AuditBroken
-	(*AuditVerification)(nil), // 17: marchproxy.api.v1.AuditVerification
-	(*Status)(nil),            // 18: marchproxy.api.v1.Status
-	(*Progress)(nil),          // 19: marchproxy.api.v1.Progress
-	(*Trouble)(nil),           // 20: marchproxy.api.v1.Trouble
-	(*UnresolvedName)(nil),    // 21: marchproxy.api.v1.UnresolvedName
-	(*LicenseStatus)(nil),     // 22: marchproxy.api.v1.LicenseStatus
-	(*LiveStatus)(nil),        // 23: marchproxy.api.v1.LiveStatus
-	(*KindState)(nil),         // 24: marchproxy.api.v1.KindState
-	(*Rejection)(nil),         // 25: marchproxy.api.v1.Rejection
-	(*XdsServer)(nil),         // 26: marchproxy.api.v1.XdsServer
-	(*Proxy)(nil),             // 27: marchproxy.api.v1.Proxy
-	(*ProxyList)(nil),         // 28: marchproxy.api.v1.ProxyList
-	(*Token)(nil),             // 29: marchproxy.api.v1.Token
-	(*SignIn)(nil),            // 30: marchproxy.api.v1.SignIn
-	(*Session)(nil),           // 31: marchproxy.api.v1.Session
-	(*TokenBounds)(nil),       // 32: marchproxy.api.v1.TokenBounds
-	(*TokenList)(nil),         // 33: marchproxy.api.v1.TokenList
-	(*Problem)(nil),           // 34: marchproxy.api.v1.Problem
-	(*Violation)(nil),         // 35: marchproxy.api.v1.Violation
-	(*RateLimitStatus)(nil),   // 36: marchproxy.api.v1.RateLimitStatus
-	(*RateLimitNode)(nil),     // 37: marchproxy.api.v1.RateLimitNode
-	(*Node)(nil),              // 38: marchproxy.api.v1.Node
-	(*NodeList)(nil),          // 39: marchproxy.api.v1.NodeList
-	(*LimitedSource)(nil),     // 40: marchproxy.api.v1.LimitedSource
-	nil,                       // 41: marchproxy.api.v1.Object.LabelsEntry
-	nil,                       // 42: marchproxy.api.v1.Change.LabelsBeforeEntry
-	nil,                       // 43: marchproxy.api.v1.Change.LabelsAfterEntry
-	nil,                       // 44: marchproxy.api.v1.Status.StateEntry
-	nil,                       // 45: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	nil,                       // 46: marchproxy.api.v1.Node.LabelsEntry
-	nil,                       // 47: marchproxy.api.v1.Node.PassedEntry
-	nil,                       // 48: marchproxy.api.v1.Node.DroppedEntry
-	(*structpb.Struct)(nil),   // 49: google.protobuf.Struct
+	(*Object)(nil),              // 0: marchproxy.api.v1.Object
+	(*ObjectStatus)(nil),        // 1: marchproxy.api.v1.ObjectStatus
+	(*CertificateIssuance)(nil), // 2: marchproxy.api.v1.CertificateIssuance
+	(*Live)(nil),                // 3: marchproxy.api.v1.Live
+	(*LaggingProxy)(nil),        // 4: marchproxy.api.v1.LaggingProxy
+	(*AbsentProxy)(nil),         // 5: marchproxy.api.v1.AbsentProxy
+	(*ObjectList)(nil),          // 6: marchproxy.api.v1.ObjectList
+	(*ApplyRequest)(nil),        // 7: marchproxy.api.v1.ApplyRequest
+	(*ApplyResult)(nil),         // 8: marchproxy.api.v1.ApplyResult
+	(*Warning)(nil),             // 9: marchproxy.api.v1.Warning
+	(*Change)(nil),              // 10: marchproxy.api.v1.Change
+	(*Revision)(nil),            // 11: marchproxy.api.v1.Revision
+	(*RevisionList)(nil),        // 12: marchproxy.api.v1.RevisionList
+	(*Diff)(nil),                // 13: marchproxy.api.v1.Diff
+	(*AuditEntry)(nil),          // 14: marchproxy.api.v1.AuditEntry
+	(*AuditList)(nil),           // 15: marchproxy.api.v1.AuditList
+	(*AuditPoint)(nil),          // 16: marchproxy.api.v1.AuditPoint
+	(*AuditBroken)(nil),         // 17: marchproxy.api.v1.AuditBroken
+	(*AuditVerification)(nil),   // 18: marchproxy.api.v1.AuditVerification
+	(*Status)(nil),              // 19: marchproxy.api.v1.Status
+	(*Progress)(nil),            // 20: marchproxy.api.v1.Progress
+	(*Trouble)(nil),             // 21: marchproxy.api.v1.Trouble
+	(*UnresolvedName)(nil),      // 22: marchproxy.api.v1.UnresolvedName
+	(*LicenseStatus)(nil),       // 23: marchproxy.api.v1.LicenseStatus
+	(*LiveStatus)(nil),          // 24: marchproxy.api.v1.LiveStatus
+	(*KindState)(nil),           // 25: marchproxy.api.v1.KindState
+	(*Rejection)(nil),           // 26: marchproxy.api.v1.Rejection
+	(*XdsServer)(nil),           // 27: marchproxy.api.v1.XdsServer
+	(*Proxy)(nil),               // 28: marchproxy.api.v1.Proxy
+	(*ProxyList)(nil),           // 29: marchproxy.api.v1.ProxyList
+	(*Token)(nil),               // 30: marchproxy.api.v1.Token
+	(*SignIn)(nil),              // 31: marchproxy.api.v1.SignIn
+	(*Session)(nil),             // 32: marchproxy.api.v1.Session
+	(*TokenBounds)(nil),         // 33: marchproxy.api.v1.TokenBounds
+	(*TokenList)(nil),           // 34: marchproxy.api.v1.TokenList
+	(*Problem)(nil),             // 35: marchproxy.api.v1.Problem
+	(*Violation)(nil),           // 36: marchproxy.api.v1.Violation
+	(*RateLimitStatus)(nil),     // 37: marchproxy.api.v1.RateLimitStatus
+	(*RateLimitNode)(nil),       // 38: marchproxy.api.v1.RateLimitNode
+	(*Node)(nil),                // 39: marchproxy.api.v1.Node
+	(*NodeList)(nil),            // 40: marchproxy.api.v1.NodeList
+	(*LimitedSource)(nil),       // 41: marchproxy.api.v1.LimitedSource
+	nil,                         // 42: marchproxy.api.v1.Object.LabelsEntry
+	nil,                         // 43: marchproxy.api.v1.Change.LabelsBeforeEntry
+	nil,                         // 44: marchproxy.api.v1.Change.LabelsAfterEntry
+	nil,                         // 45: marchproxy.api.v1.Status.StateEntry
+	nil,                         // 46: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	nil,                         // 47: marchproxy.api.v1.Node.LabelsEntry
+	nil,                         // 48: marchproxy.api.v1.Node.PassedEntry
+	nil,                         // 49: marchproxy.api.v1.Node.DroppedEntry
+	(*structpb.Struct)(nil),     // 50: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	49, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	41, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	50, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	42, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
-	2,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
-	8,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
-	4,  // 5: marchproxy.api.v1.Live.absent:type_name -> marchproxy.api.v1.AbsentProxy
-	3,  // 6: marchproxy.api.v1.Live.waiting_for:type_name -> marchproxy.api.v1.LaggingProxy
-	0,  // 7: marchproxy.api.v1.ObjectList.items:type_name -> marchproxy.api.v1.Object
-	0,  // 8: marchproxy.api.v1.ApplyRequest.resources:type_name -> marchproxy.api.v1.Object
-	9,  // 9: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
-	2,  // 10: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
-	8,  // 11: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
-	49, // 12: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	49, // 13: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	42, // 14: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
-	43, // 15: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
-	9,  // 16: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
-	10, // 17: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
-	9,  // 18: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
-	13, // 19: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
-	15, // 20: marchproxy.api.v1.AuditVerification.last:type_name -> marchproxy.api.v1.AuditPoint
-	15, // 21: marchproxy.api.v1.AuditVerification.found:type_name -> marchproxy.api.v1.AuditPoint
-	16, // 22: marchproxy.api.v1.AuditVerification.broken:type_name -> marchproxy.api.v1.AuditBroken
-	25, // 23: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
-	26, // 24: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	44, // 25: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
-	22, // 26: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
-	8,  // 27: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
-	20, // 28: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
-	21, // 29: marchproxy.api.v1.Status.names:type_name -> marchproxy.api.v1.UnresolvedName
-	19, // 30: marchproxy.api.v1.Status.progress:type_name -> marchproxy.api.v1.Progress
-	3,  // 31: marchproxy.api.v1.Status.lagging:type_name -> marchproxy.api.v1.LaggingProxy
-	15, // 32: marchproxy.api.v1.Status.audit:type_name -> marchproxy.api.v1.AuditPoint
-	25, // 33: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
-	20, // 34: marchproxy.api.v1.LiveStatus.troubles:type_name -> marchproxy.api.v1.Trouble
-	19, // 35: marchproxy.api.v1.LiveStatus.progress:type_name -> marchproxy.api.v1.Progress
-	25, // 36: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
-	27, // 37: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	32, // 38: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
-	32, // 39: marchproxy.api.v1.Session.bounds:type_name -> marchproxy.api.v1.TokenBounds
-	29, // 40: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	35, // 41: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	37, // 42: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	45, // 43: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	40, // 44: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	46, // 45: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
-	47, // 46: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
-	48, // 47: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
-	40, // 48: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
-	38, // 49: marchproxy.api.v1.NodeList.items:type_name -> marchproxy.api.v1.Node
-	24, // 50: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	3,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
+	9,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
+	2,  // 5: marchproxy.api.v1.ObjectStatus.issuance:type_name -> marchproxy.api.v1.CertificateIssuance
+	5,  // 6: marchproxy.api.v1.Live.absent:type_name -> marchproxy.api.v1.AbsentProxy
+	4,  // 7: marchproxy.api.v1.Live.waiting_for:type_name -> marchproxy.api.v1.LaggingProxy
+	0,  // 8: marchproxy.api.v1.ObjectList.items:type_name -> marchproxy.api.v1.Object
+	0,  // 9: marchproxy.api.v1.ApplyRequest.resources:type_name -> marchproxy.api.v1.Object
+	10, // 10: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
+	3,  // 11: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
+	9,  // 12: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
+	50, // 13: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	50, // 14: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	43, // 15: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
+	44, // 16: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
+	10, // 17: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
+	11, // 18: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
+	10, // 19: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
+	14, // 20: marchproxy.api.v1.AuditList.items:type_name -> marchproxy.api.v1.AuditEntry
+	16, // 21: marchproxy.api.v1.AuditVerification.last:type_name -> marchproxy.api.v1.AuditPoint
+	16, // 22: marchproxy.api.v1.AuditVerification.found:type_name -> marchproxy.api.v1.AuditPoint
+	17, // 23: marchproxy.api.v1.AuditVerification.broken:type_name -> marchproxy.api.v1.AuditBroken
+	26, // 24: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
+	27, // 25: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
+	45, // 26: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	23, // 27: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
+	9,  // 28: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
+	21, // 29: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
+	22, // 30: marchproxy.api.v1.Status.names:type_name -> marchproxy.api.v1.UnresolvedName
+	20, // 31: marchproxy.api.v1.Status.progress:type_name -> marchproxy.api.v1.Progress
+	4,  // 32: marchproxy.api.v1.Status.lagging:type_name -> marchproxy.api.v1.LaggingProxy
+	16, // 33: marchproxy.api.v1.Status.audit:type_name -> marchproxy.api.v1.AuditPoint
+	26, // 34: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
+	21, // 35: marchproxy.api.v1.LiveStatus.troubles:type_name -> marchproxy.api.v1.Trouble
+	20, // 36: marchproxy.api.v1.LiveStatus.progress:type_name -> marchproxy.api.v1.Progress
+	26, // 37: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
+	28, // 38: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
+	33, // 39: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	33, // 40: marchproxy.api.v1.Session.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	30, // 41: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	36, // 42: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	38, // 43: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	46, // 44: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	41, // 45: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	47, // 46: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
+	48, // 47: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
+	49, // 48: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
+	41, // 49: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
+	39, // 50: marchproxy.api.v1.NodeList.items:type_name -> marchproxy.api.v1.Node
+	25, // 51: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -4271,7 +4414,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

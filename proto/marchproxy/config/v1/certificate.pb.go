@@ -28,7 +28,8 @@ type Certificate struct {
 	// The certificate and its intermediates, PEM, the leaf first. One with a private key must be such that
 	// Envoy can present it: RSA of 2,048 bits and more or ECDSA on P-256, P-384 or P-521, a key usage (if any)
 	// with digitalSignature for ECDSA, a name, and no must-staple. One that has ended, or ends soon, is taken
-	// with a warning. Without a key it may be a bundle of authorities.
+	// with a warning. Without a key it may be a bundle of authorities. With an issuer it is written by the server, and one
+	// that comes without a private_key is not read.
 	Chain string `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
 	// The private key, PEM (PKCS #8, PKCS #1 or SEC 1). Write-only: sealed before it is stored and never
 	// shown. Absent for a chain that is only trusted; on a later write, absent keeps the stored key where
@@ -41,7 +42,13 @@ type Certificate struct {
 	// the gateway. Of several with the same name those that a listener lists come first, then those created first.
 	Gateways []string `protobuf:"bytes,4,rep,name=gateways,proto3" json:"gateways,omitempty"`
 	// The https listeners of those gateways that present it; all of them where empty.
-	Listeners     []string `protobuf:"bytes,5,rep,name=listeners,proto3" json:"listeners,omitempty"`
+	Listeners []string `protobuf:"bytes,5,rep,name=listeners,proto3" json:"listeners,omitempty"`
+	// The CertificateIssuer that the certificate comes from, and is renewed by; none where chain and private_key are given.
+	// Until the first one is issued, the listener serves what it has for the names otherwise.
+	Issuer string `protobuf:"bytes,6,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// With an issuer: the names to be in the certificate, exact ones or wildcards (*.example.com, which need a dns01 in the
+	// issuer).
+	Names         []string `protobuf:"bytes,7,rep,name=names,proto3" json:"names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -111,6 +118,20 @@ func (x *Certificate) GetListeners() []string {
 	return nil
 }
 
+func (x *Certificate) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Certificate) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
 // What a certificate says of itself. Written by the server. Of what is sent only `has_private_key` is read:
 // a certificate that had a key where it comes from is refused without one.
 type CertificateFacts struct {
@@ -125,6 +146,8 @@ type CertificateFacts struct {
 	Fingerprint string `protobuf:"bytes,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	// Whether a private key is stored.
 	HasPrivateKey bool `protobuf:"varint,5,opt,name=has_private_key,json=hasPrivateKey,proto3" json:"has_private_key,omitempty"`
+	// Whether it only stands in until the issuer has issued one: self-signed, and served for no name.
+	Placeholder   bool `protobuf:"varint,6,opt,name=placeholder,proto3" json:"placeholder,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -194,26 +217,38 @@ func (x *CertificateFacts) GetHasPrivateKey() bool {
 	return false
 }
 
+func (x *CertificateFacts) GetPlaceholder() bool {
+	if x != nil {
+		return x.Placeholder
+	}
+	return false
+}
+
 var File_marchproxy_config_v1_certificate_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_certificate_proto_rawDesc = "" +
 	"\n" +
-	"&marchproxy/config/v1/certificate.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\"marchproxy/config/v1/options.proto\"\x96\x02\n" +
-	"\vCertificate\x12!\n" +
-	"\x05chain\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01(\x80\x80\x10R\x05chain\x12.\n" +
+	"&marchproxy/config/v1/certificate.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\"marchproxy/config/v1/options.proto\"\xd4\x05\n" +
+	"\vCertificate\x12\x1f\n" +
+	"\x05chain\x18\x01 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x10R\x05chain\x12.\n" +
 	"\vprivate_key\x18\x02 \x01(\tB\r\xbaH\x06r\x04(\x80\x80\x04\x88\xb5\x18\x01R\n" +
 	"privateKey\x12<\n" +
 	"\x05facts\x18\x03 \x01(\v2&.marchproxy.config.v1.CertificateFactsR\x05facts\x12.\n" +
 	"\bgateways\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\x18\x01\"\x06r\x04\x10\x01\x18?R\bgateways\x120\n" +
-	"\tlisteners\x18\x05 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\x18\x01\"\x06r\x04\x10\x01\x18?R\tlisteners:\x14\x8a\xb5\x18\fcertificates\x90\xb5\x18\n" +
-	"\"\xb5\x01\n" +
+	"\tlisteners\x18\x05 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\x18\x01\"\x06r\x04\x10\x01\x18?R\tlisteners\x12\x1f\n" +
+	"\x06issuer\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06issuer\x12y\n" +
+	"\x05names\x18\a \x03(\tBc\xbaH`\x92\x01]\x10d\x18\x01\"WrU\x10\x01\x18\xfd\x012N^(\\*\\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$R\x05names:\xb7\x02\xbaH\x9f\x02\x1a\x95\x01\n" +
+	"\x12certificate.issuer\x12Oneeds both issuer and names, or neither: names are what the issuer is asked for\x1a.(this.issuer == '') == (size(this.names) == 0)\x1a\x84\x01\n" +
+	"\x11certificate.chain\x12Hneeds chain, or issuer and names for a certificate that is got by itself\x1a%this.issuer != '' || this.chain != ''\x8a\xb5\x18\fcertificates\x90\xb5\x18\n" +
+	"\"\xd7\x01\n" +
 	"\x10CertificateFacts\x12\x1d\n" +
 	"\n" +
 	"not_before\x18\x01 \x01(\tR\tnotBefore\x12\x1b\n" +
 	"\tnot_after\x18\x02 \x01(\tR\bnotAfter\x12\x1b\n" +
 	"\tdns_names\x18\x03 \x03(\tR\bdnsNames\x12 \n" +
 	"\vfingerprint\x18\x04 \x01(\tR\vfingerprint\x12&\n" +
-	"\x0fhas_private_key\x18\x05 \x01(\bR\rhasPrivateKeyB\xe4\x01\n" +
+	"\x0fhas_private_key\x18\x05 \x01(\bR\rhasPrivateKey\x12 \n" +
+	"\vplaceholder\x18\x06 \x01(\bR\vplaceholderB\xe4\x01\n" +
 	"\x18com.marchproxy.config.v1B\x10CertificateProtoP\x01ZDgithub.com/marchproxy/marchproxy/proto/marchproxy/config/v1;configv1\xa2\x02\x03MCX\xaa\x02\x14Marchproxy.Config.V1\xca\x02\x14Marchproxy\\Config\\V1\xe2\x02 Marchproxy\\Config\\V1\\GPBMetadata\xea\x02\x16Marchproxy::Config::V1b\x06proto3"
 
 var (

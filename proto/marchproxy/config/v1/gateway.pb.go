@@ -159,8 +159,11 @@ type Gateway struct {
 	DrainTime *durationpb.Duration `protobuf:"bytes,9,opt,name=drain_time,json=drainTime,proto3" json:"drain_time,omitempty"`
 	// What counts the metrics; native where absent. Names and labels are the same.
 	MetricsEngine Gateway_MetricsEngine `protobuf:"varint,10,opt,name=metrics_engine,json=metricsEngine,proto3,enum=marchproxy.config.v1.Gateway_MetricsEngine" json:"metrics_engine,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The CertificateIssuer of routes with `tls: auto`. With one, an https listener may be without certificates: it opens
+	// with the first.
+	CertificateIssuer string `protobuf:"bytes,11,opt,name=certificate_issuer,json=certificateIssuer,proto3" json:"certificate_issuer,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Gateway) Reset() {
@@ -261,6 +264,13 @@ func (x *Gateway) GetMetricsEngine() Gateway_MetricsEngine {
 		return x.MetricsEngine
 	}
 	return Gateway_METRICS_ENGINE_UNSPECIFIED
+}
+
+func (x *Gateway) GetCertificateIssuer() string {
+	if x != nil {
+		return x.CertificateIssuer
+	}
+	return ""
 }
 
 // One address on which the Envoys of a gateway accept connections.
@@ -717,7 +727,7 @@ var File_marchproxy_config_v1_gateway_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\"marchproxy/config/v1/gateway.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\x1a\"marchproxy/config/v1/options.proto\"\xc7\x05\n" +
+	"\"marchproxy/config/v1/gateway.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\x1a\"marchproxy/config/v1/options.proto\"\xff\x05\n" +
 	"\aGateway\x12H\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x1e.marchproxy.config.v1.ListenerB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10@R\tlisteners\x12H\n" +
@@ -734,7 +744,8 @@ const file_marchproxy_config_v1_gateway_proto_rawDesc = "" +
 	"drain_time\x18\t \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
 	"\"\x04\b\x80\xa3\x052\x02\b\x01R\tdrainTime\x12\\\n" +
 	"\x0emetrics_engine\x18\n" +
-	" \x01(\x0e2+.marchproxy.config.v1.Gateway.MetricsEngineB\b\xbaH\x05\x82\x01\x02\x10\x01R\rmetricsEngine\"E\n" +
+	" \x01(\x0e2+.marchproxy.config.v1.Gateway.MetricsEngineB\b\xbaH\x05\x82\x01\x02\x10\x01R\rmetricsEngine\x126\n" +
+	"\x12certificate_issuer\x18\v \x01(\tB\a\xbaH\x04r\x02\x18?R\x11certificateIssuer\"E\n" +
 	"\rMetricsEngine\x12\x1e\n" +
 	"\x1aMETRICS_ENGINE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +

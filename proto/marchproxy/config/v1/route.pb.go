@@ -23,6 +23,55 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Where the certificate of a route's hosts comes from.
+type Route_Tls int32
+
+const (
+	// None but those that there are.
+	Route_TLS_UNSPECIFIED Route_Tls = 0
+	// The gateway's certificate_issuer issues one.
+	Route_auto Route_Tls = 1
+)
+
+// Enum value maps for Route_Tls.
+var (
+	Route_Tls_name = map[int32]string{
+		0: "TLS_UNSPECIFIED",
+		1: "auto",
+	}
+	Route_Tls_value = map[string]int32{
+		"TLS_UNSPECIFIED": 0,
+		"auto":            1,
+	}
+)
+
+func (x Route_Tls) Enum() *Route_Tls {
+	p := new(Route_Tls)
+	*p = x
+	return p
+}
+
+func (x Route_Tls) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Route_Tls) Descriptor() protoreflect.EnumDescriptor {
+	return file_marchproxy_config_v1_route_proto_enumTypes[0].Descriptor()
+}
+
+func (Route_Tls) Type() protoreflect.EnumType {
+	return &file_marchproxy_config_v1_route_proto_enumTypes[0]
+}
+
+func (x Route_Tls) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Route_Tls.Descriptor instead.
+func (Route_Tls) EnumDescriptor() ([]byte, []int) {
+	return file_marchproxy_config_v1_route_proto_rawDescGZIP(), []int{0, 0}
+}
+
 // Hosts and a match, and what is done with the requests that fit. Among the routes of one host the
 // most specific wins: exact path, then longest prefix, then regex; then methods, number of header
 // matches, number of query matches, and last the route's name.
@@ -82,8 +131,11 @@ type Route struct {
 	// where absent beside a timeout, with websocket, or with a backend of protocol grpc, whose streams may be
 	// silent at first.
 	ResponseHeadersTimeout *durationpb.Duration `protobuf:"bytes,23,opt,name=response_headers_timeout,json=responseHeadersTimeout,proto3" json:"response_headers_timeout,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// auto gets a certificate for each of the hosts, from the gateway's certificate_issuer, and has it renewed; a host that
+	// another certificate of the gateway has gets none. Clients are not redirected to https by it.
+	Tls           Route_Tls `protobuf:"varint,24,opt,name=tls,proto3,enum=marchproxy.config.v1.Route_Tls" json:"tls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Route) Reset() {
@@ -275,6 +327,13 @@ func (x *Route) GetResponseHeadersTimeout() *durationpb.Duration {
 		return x.ResponseHeadersTimeout
 	}
 	return nil
+}
+
+func (x *Route) GetTls() Route_Tls {
+	if x != nil {
+		return x.Tls
+	}
+	return Route_TLS_UNSPECIFIED
 }
 
 // How the path of a request must look. Matched after Envoy's normalisation (merged slashes, resolved
@@ -959,7 +1018,7 @@ var File_marchproxy_config_v1_route_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_route_proto_rawDesc = "" +
 	"\n" +
-	" marchproxy/config/v1/route.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\x1a\"marchproxy/config/v1/options.proto\"\x81\x0e\n" +
+	" marchproxy/config/v1/route.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a!marchproxy/config/v1/common.proto\x1a\"marchproxy/config/v1/options.proto\"\xe4\x0e\n" +
 	"\x05Route\x12\x8f\x01\n" +
 	"\x05hosts\x18\x01 \x03(\tBy\xbaHv\x92\x01s\x10\x90N\x18\x01\"lrj\x10\x01\x18\xfd\x012c^(\\*|(\\*\\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*|\\[[0-9a-f:.]+\\])$R\x05hosts\x123\n" +
 	"\x04path\x18\x02 \x01(\v2\x1f.marchproxy.config.v1.PathMatchR\x04path\x12@\n" +
@@ -985,7 +1044,11 @@ const file_marchproxy_config_v1_route_proto_rawDesc = "" +
 	"\vauth_policy\x18\x15 \x01(\tB\a\xbaH\x04r\x02\x18?R\n" +
 	"authPolicy\x12Q\n" +
 	"\bfeatures\x18\x16 \x03(\tB5\xbaH2\x92\x01/\x10\x10\x18\x01\")r'\x10\x01\x18@2!^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$R\bfeatures\x12c\n" +
-	"\x18response_headers_timeout\x18\x17 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x16responseHeadersTimeout:\xd5\x01\xbaH\xc3\x01\x1a\xc0\x01\n" +
+	"\x18response_headers_timeout\x18\x17 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x16responseHeadersTimeout\x12;\n" +
+	"\x03tls\x18\x18 \x01(\x0e2\x1f.marchproxy.config.v1.Route.TlsB\b\xbaH\x05\x82\x01\x02\x10\x01R\x03tls\"$\n" +
+	"\x03Tls\x12\x13\n" +
+	"\x0fTLS_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04auto\x10\x01:\xd5\x01\xbaH\xc3\x01\x1a\xc0\x01\n" +
 	"\froute.action\x12Cexactly one of backends, redirect and direct_response must be given\x1ak(size(this.backends) > 0 ? 1 : 0) + (has(this.redirect) ? 1 : 0) + (has(this.direct_response) ? 1 : 0) == 1\x8a\xb5\x18\x06routes\x90\xb5\x18<\"\x9f\x01\n" +
 	"\tPathMatch\x12/\n" +
 	"\x06prefix\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x18\x80 2\v^/[^?#\\s]*$H\x00R\x06prefix\x12-\n" +
@@ -1055,52 +1118,55 @@ func file_marchproxy_config_v1_route_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_route_proto_rawDescData
 }
 
+var file_marchproxy_config_v1_route_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_marchproxy_config_v1_route_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_marchproxy_config_v1_route_proto_goTypes = []any{
-	(*Route)(nil),               // 0: marchproxy.config.v1.Route
-	(*PathMatch)(nil),           // 1: marchproxy.config.v1.PathMatch
-	(*Backend)(nil),             // 2: marchproxy.config.v1.Backend
-	(*Redirect)(nil),            // 3: marchproxy.config.v1.Redirect
-	(*DirectResponse)(nil),      // 4: marchproxy.config.v1.DirectResponse
-	(*Retry)(nil),               // 5: marchproxy.config.v1.Retry
-	(*Rewrite)(nil),             // 6: marchproxy.config.v1.Rewrite
-	(*RegexRewrite)(nil),        // 7: marchproxy.config.v1.RegexRewrite
-	(*Mirror)(nil),              // 8: marchproxy.config.v1.Mirror
-	(*Cors)(nil),                // 9: marchproxy.config.v1.Cors
-	(*NamedMatch)(nil),          // 10: marchproxy.config.v1.NamedMatch
-	(*durationpb.Duration)(nil), // 11: google.protobuf.Duration
-	(*HeaderChanges)(nil),       // 12: marchproxy.config.v1.HeaderChanges
-	(*LocalRateLimit)(nil),      // 13: marchproxy.config.v1.LocalRateLimit
-	(*StringMatch)(nil),         // 14: marchproxy.config.v1.StringMatch
+	(Route_Tls)(0),              // 0: marchproxy.config.v1.Route.Tls
+	(*Route)(nil),               // 1: marchproxy.config.v1.Route
+	(*PathMatch)(nil),           // 2: marchproxy.config.v1.PathMatch
+	(*Backend)(nil),             // 3: marchproxy.config.v1.Backend
+	(*Redirect)(nil),            // 4: marchproxy.config.v1.Redirect
+	(*DirectResponse)(nil),      // 5: marchproxy.config.v1.DirectResponse
+	(*Retry)(nil),               // 6: marchproxy.config.v1.Retry
+	(*Rewrite)(nil),             // 7: marchproxy.config.v1.Rewrite
+	(*RegexRewrite)(nil),        // 8: marchproxy.config.v1.RegexRewrite
+	(*Mirror)(nil),              // 9: marchproxy.config.v1.Mirror
+	(*Cors)(nil),                // 10: marchproxy.config.v1.Cors
+	(*NamedMatch)(nil),          // 11: marchproxy.config.v1.NamedMatch
+	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
+	(*HeaderChanges)(nil),       // 13: marchproxy.config.v1.HeaderChanges
+	(*LocalRateLimit)(nil),      // 14: marchproxy.config.v1.LocalRateLimit
+	(*StringMatch)(nil),         // 15: marchproxy.config.v1.StringMatch
 }
 var file_marchproxy_config_v1_route_proto_depIdxs = []int32{
-	1,  // 0: marchproxy.config.v1.Route.path:type_name -> marchproxy.config.v1.PathMatch
-	10, // 1: marchproxy.config.v1.Route.headers:type_name -> marchproxy.config.v1.NamedMatch
-	10, // 2: marchproxy.config.v1.Route.query:type_name -> marchproxy.config.v1.NamedMatch
-	2,  // 3: marchproxy.config.v1.Route.backends:type_name -> marchproxy.config.v1.Backend
-	3,  // 4: marchproxy.config.v1.Route.redirect:type_name -> marchproxy.config.v1.Redirect
-	4,  // 5: marchproxy.config.v1.Route.direct_response:type_name -> marchproxy.config.v1.DirectResponse
-	11, // 6: marchproxy.config.v1.Route.timeout:type_name -> google.protobuf.Duration
-	11, // 7: marchproxy.config.v1.Route.idle_timeout:type_name -> google.protobuf.Duration
-	5,  // 8: marchproxy.config.v1.Route.retry:type_name -> marchproxy.config.v1.Retry
-	6,  // 9: marchproxy.config.v1.Route.rewrite:type_name -> marchproxy.config.v1.Rewrite
-	8,  // 10: marchproxy.config.v1.Route.mirrors:type_name -> marchproxy.config.v1.Mirror
-	12, // 11: marchproxy.config.v1.Route.request_headers:type_name -> marchproxy.config.v1.HeaderChanges
-	12, // 12: marchproxy.config.v1.Route.response_headers:type_name -> marchproxy.config.v1.HeaderChanges
-	9,  // 13: marchproxy.config.v1.Route.cors:type_name -> marchproxy.config.v1.Cors
-	13, // 14: marchproxy.config.v1.Route.local_rate_limit:type_name -> marchproxy.config.v1.LocalRateLimit
-	11, // 15: marchproxy.config.v1.Route.response_headers_timeout:type_name -> google.protobuf.Duration
-	12, // 16: marchproxy.config.v1.Backend.request_headers:type_name -> marchproxy.config.v1.HeaderChanges
-	11, // 17: marchproxy.config.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
-	11, // 18: marchproxy.config.v1.Retry.backoff:type_name -> google.protobuf.Duration
-	7,  // 19: marchproxy.config.v1.Rewrite.regex:type_name -> marchproxy.config.v1.RegexRewrite
-	14, // 20: marchproxy.config.v1.Cors.allow_origins:type_name -> marchproxy.config.v1.StringMatch
-	11, // 21: marchproxy.config.v1.Cors.max_age:type_name -> google.protobuf.Duration
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	2,  // 0: marchproxy.config.v1.Route.path:type_name -> marchproxy.config.v1.PathMatch
+	11, // 1: marchproxy.config.v1.Route.headers:type_name -> marchproxy.config.v1.NamedMatch
+	11, // 2: marchproxy.config.v1.Route.query:type_name -> marchproxy.config.v1.NamedMatch
+	3,  // 3: marchproxy.config.v1.Route.backends:type_name -> marchproxy.config.v1.Backend
+	4,  // 4: marchproxy.config.v1.Route.redirect:type_name -> marchproxy.config.v1.Redirect
+	5,  // 5: marchproxy.config.v1.Route.direct_response:type_name -> marchproxy.config.v1.DirectResponse
+	12, // 6: marchproxy.config.v1.Route.timeout:type_name -> google.protobuf.Duration
+	12, // 7: marchproxy.config.v1.Route.idle_timeout:type_name -> google.protobuf.Duration
+	6,  // 8: marchproxy.config.v1.Route.retry:type_name -> marchproxy.config.v1.Retry
+	7,  // 9: marchproxy.config.v1.Route.rewrite:type_name -> marchproxy.config.v1.Rewrite
+	9,  // 10: marchproxy.config.v1.Route.mirrors:type_name -> marchproxy.config.v1.Mirror
+	13, // 11: marchproxy.config.v1.Route.request_headers:type_name -> marchproxy.config.v1.HeaderChanges
+	13, // 12: marchproxy.config.v1.Route.response_headers:type_name -> marchproxy.config.v1.HeaderChanges
+	10, // 13: marchproxy.config.v1.Route.cors:type_name -> marchproxy.config.v1.Cors
+	14, // 14: marchproxy.config.v1.Route.local_rate_limit:type_name -> marchproxy.config.v1.LocalRateLimit
+	12, // 15: marchproxy.config.v1.Route.response_headers_timeout:type_name -> google.protobuf.Duration
+	0,  // 16: marchproxy.config.v1.Route.tls:type_name -> marchproxy.config.v1.Route.Tls
+	13, // 17: marchproxy.config.v1.Backend.request_headers:type_name -> marchproxy.config.v1.HeaderChanges
+	12, // 18: marchproxy.config.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
+	12, // 19: marchproxy.config.v1.Retry.backoff:type_name -> google.protobuf.Duration
+	8,  // 20: marchproxy.config.v1.Rewrite.regex:type_name -> marchproxy.config.v1.RegexRewrite
+	15, // 21: marchproxy.config.v1.Cors.allow_origins:type_name -> marchproxy.config.v1.StringMatch
+	12, // 22: marchproxy.config.v1.Cors.max_age:type_name -> google.protobuf.Duration
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_config_v1_route_proto_init() }
@@ -1122,13 +1188,14 @@ func file_marchproxy_config_v1_route_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_config_v1_route_proto_rawDesc), len(file_marchproxy_config_v1_route_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_marchproxy_config_v1_route_proto_goTypes,
 		DependencyIndexes: file_marchproxy_config_v1_route_proto_depIdxs,
+		EnumInfos:         file_marchproxy_config_v1_route_proto_enumTypes,
 		MessageInfos:      file_marchproxy_config_v1_route_proto_msgTypes,
 	}.Build()
 	File_marchproxy_config_v1_route_proto = out.File

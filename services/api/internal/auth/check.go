@@ -58,6 +58,9 @@ func Check(who Identity, op Operation, st *config.State, before, after *resource
 	if rank[need] == 0 || rank[who.Role] < rank[need] {
 		return resource.Violations{{Path: "$", Message: who.lacks(need, kind), Rule: "role"}}
 	}
+	if config.KindOf(kind).System && (who.ID != "" || who.Name != SystemName) {
+		return resource.Violations{{Path: "$", Rule: "role", Message: "a " + kind + " is written by the server alone"}}
+	}
 	if kind == "" || who.Bounds.Empty() {
 		return nil
 	}

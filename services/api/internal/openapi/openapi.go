@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 )
@@ -83,6 +84,9 @@ func Document(operations []Operation) ([]byte, error) {
 			continue
 		}
 		for _, k := range resource.Kinds {
+			if config.KindOf(k.Name).System && o.Method != http.MethodGet {
+				continue // it would be refused to everybody
+			}
 			if err := add(o, strings.Replace(o.Path, ":kind", k.Path, 1), k.Name, replacer(k)); err != nil {
 				return nil, err
 			}

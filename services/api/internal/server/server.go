@@ -31,6 +31,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/status"
 	"github.com/marchproxy/marchproxy/pkg/tracing"
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
+	"github.com/marchproxy/marchproxy/services/api/internal/issuance"
 	"github.com/marchproxy/marchproxy/services/api/internal/live"
 	"github.com/marchproxy/marchproxy/services/api/internal/relay"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
@@ -233,6 +234,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	board := live.NewBoard(time.Now)
 	var retained atomic.Int64
 	board.Keep, board.History = cfg.AbsentProxies, w
+	certificates := issuance.New(st, w, board, box, log)
 	h, err := (&web.API{
 		Store: st, Writer: w, Board: board, Auth: auth.New(st), Published: rel.Published,
 		Unpublished: func() (string, time.Time) {
@@ -243,6 +245,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 			return t.Reason, t.Since
 		}, Progress: []func() []api.Progress{rel.Progress}, Committed: &committed, Log: log,
 		CertificateWarning: cfg.CertificateWarning, Proven: proven, Retained: retained.Load, Expiry: id.Expiry,
+		Orders: certificates.Orders,
 	}).Handler()
 	if err != nil {
 		return err
@@ -278,6 +281,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		})
 		return nil
 	})
+	group.Add("issuance", certificates.Run)
 	group.Add("status", func(ctx context.Context) error {
 		return status.WatchXds(ctx, nc, js, served{board, rel})
 	})

@@ -24,7 +24,7 @@ import (
 // tables is all that the api keeps, in the order of a backup.
 var tables = []string{
 	"config_head", "resources", "tokens", "idempotency", "revisions", "changes", "token_changes", "audit", "audit_anchor",
-	"audit_chain",
+	"audit_chain", "issuance_accounts",
 }
 
 // versions is the table in which goose notes which migrations there were. A restore makes it by migrating.

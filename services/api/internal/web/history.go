@@ -127,7 +127,10 @@ func (a *API) rollback(c echo.Context) error {
 		if err != nil {
 			return writer.Plan{}, nil, a.unkept(c, err, n)
 		}
-		plan, revived := a.back(st, rows)
+		plan, revived, err := a.back(st, rows)
+		if err != nil {
+			return writer.Plan{}, nil, err
+		}
 		if len(revived) > 0 && !opt.revive && !opt.dryRun {
 			plan.Refused = unconfirmed(revived)
 		}
@@ -141,7 +144,7 @@ func (a *API) rollback(c echo.Context) error {
 
 // back is what makes of the state what it was, and the credentials that come back with it. What was found stays as it
 // is: the addresses of the past may be somebody else's. It goes with what it adds to.
-func (a *API) back(st *config.State, rows []store.ChangeRow) (p writer.Plan, revived []writer.Credential) {
+func (a *API) back(st *config.State, rows []store.ChangeRow) (p writer.Plan, revived []writer.Credential, err error) {
 	p = writer.Plan{TakeOver: true, Status: http.StatusOK} // owners are what they were, as all is
 	for _, x := range rows {
 		o := x.Before
@@ -159,6 +162,15 @@ func (a *API) back(st *config.State, rows []store.ChangeRow) (p writer.Plan, rev
 			}
 			continue
 		}
+		now := st.Get(o.Ref())
+		if kept := config.KindOf(o.Kind).Kept; kept != nil && now != nil {
+			spec, err := resource.New(o.Ref(), kept(now.Message(), o.Message()))
+			if err != nil {
+				return p, nil, err
+			}
+			spec.Owner, spec.Labels = o.Owner, o.Labels
+			o = spec
+		}
 		d := writer.Desired{
 			Ref: o.Ref(), Spec: o.Message(), Owner: &o.Owner, Labels: o.Labels, Path: "$", SpecPath: "$",
 			Stored: true,
@@ -167,9 +179,9 @@ func (a *API) back(st *config.State, rows []store.ChangeRow) (p writer.Plan, rev
 			d.Labels = map[string]string{}
 		}
 		p.Upserts = append(p.Upserts, d)
-		revived = append(revived, a.Writer.Revived(st.Get(o.Ref()), o)...)
+		revived = append(revived, a.Writer.Revived(now, o)...)
 	}
-	return p, revived
+	return p, revived, nil
 }
 
 const ruleRevives = "rollback.revives"

@@ -86,7 +86,7 @@ func newMetrics(a *API) *metrics {
 		"GET /v1/status names them.", func() float64 {
 		return float64(a.Board.Summary().LaggingProxies)
 	})
-	m.registry.MustRegister(expiryMetric{a})
+	m.registry.MustRegister(expiryMetric{a}, issuanceMetric{a})
 	flag := func(bad bool) float64 {
 		if bad {
 			return 1

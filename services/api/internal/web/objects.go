@@ -62,7 +62,11 @@ func (a *API) get(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, out)
+	list := []api.Object{out}
+	if err := a.issuances(c.Request().Context(), list); err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, list[0])
 }
 
 // matches compares a header's tags with one weakly, as If-None-Match does.
@@ -197,6 +201,9 @@ func (a *API) list(c echo.Context) error {
 			return err
 		}
 		out.Items = append(out.Items, x)
+	}
+	if err := a.issuances(c.Request().Context(), out.Items); err != nil {
+		return err
 	}
 	return c.JSON(http.StatusOK, out)
 }

@@ -97,6 +97,21 @@ func (a *API) operations() []operation {
 			},
 			a.limitStatus,
 		},
+		{
+			op{
+				ID:      "renewCertificate",
+				Method:  "POST",
+				Path:    "/v1/certificates/:name/renew",
+				Role:    auth.Operator,
+				Tag:     "Status",
+				Summary: "Order a certificate from its issuer now",
+				Description: "Whether its renewal is due or the pause after a failure over; what the issuer's order_limit and the " +
+					"authority allow holds all the same. It answers when that is noted: `status.issuance` of the certificate says " +
+					"how far it is.",
+				Answers: map[int]string{202: "Certificate"},
+			},
+			a.renew,
+		},
 		{op{
 			ID: "events", Method: "GET", Path: "/v1/events", Role: auth.Viewer, Tag: "Status",
 			Summary: "Follow every change (server-sent events)",

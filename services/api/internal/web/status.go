@@ -47,6 +47,11 @@ func (a *API) status(c echo.Context) error {
 	if out.Warnings, err = a.ending(c.Request().Context(), head); err != nil {
 		return err
 	}
+	unissued, err := a.unissued(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	out.Warnings = append(out.Warnings, unissued...)
 	return c.JSON(http.StatusOK, out)
 }
 

@@ -49,6 +49,8 @@ type API struct {
 	// certificate ends ([identity.Identity.Expiry]), both in seconds since 1970; they may be nil.
 	Retained func() int64
 	Expiry   func() float64
+	// Orders counts the orders of certificates that have ended, by issuer and result; it may be nil.
+	Orders func() map[[2]string]int
 	// Progress are what is asked who is busy with something for longer than a moment, nil where nobody is.
 	Progress []func() []api.Progress
 	// Committed tells GET /v1/events that there may be a new revision.

@@ -97,6 +97,21 @@ func (w *Writer) Look(ctx context.Context) error {
 	return w.follow(ctx, news)
 }
 
+// Read shows the state at the head, which must not be kept or changed. Writes wait meanwhile.
+func (w *Writer) Read(ctx context.Context, look func(st *config.State)) error {
+	select {
+	case w.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-w.turn }()
+	if err := w.catchUp(ctx, w.store.News); err != nil {
+		return err
+	}
+	look(w.state)
+	return nil
+}
+
 // Hear follows a revision that another api has announced whole, which saves asking the database for it, and looks at
 // the database where that is not the next one.
 func (w *Writer) Hear(ctx context.Context, c store.Committed) error {

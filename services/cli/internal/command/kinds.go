@@ -26,9 +26,13 @@ func kindOf(word string) (resource.Kind, error) {
 			begins = append(begins, k)
 		}
 	}
+	// The kind that the others are called after: cert is a certificate, not the issuer of one.
+	for _, k := range begins {
+		if !slices.ContainsFunc(begins, func(o resource.Kind) bool { return !strings.HasPrefix(o.Name, k.Name) }) {
+			return k, nil
+		}
+	}
 	switch len(begins) {
-	case 1:
-		return begins[0], nil
 	case 0:
 		return resource.Kind{}, fmt.Errorf("there is no kind %q; kinds: %s", word, strings.Join(paths(), ", "))
 	default:
