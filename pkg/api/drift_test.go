@@ -37,8 +37,8 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 			"TokenList": api.TokenList{}, "Problem": api.Problem{}, "Violation": api.Violation{},
 			"RateLimitStatus": api.RateLimitStatus{}, "RateLimitNode": api.RateLimitNode{}, "LimitedSource": api.LimitedSource{},
 			"LicenseStatus": api.LicenseStatus{}, "UnresolvedName": api.UnresolvedName{},
-			"CertificateIssuance": api.CertificateIssuance{},
-			"Progress":            api.Progress{}, "LaggingProxy": api.LaggingProxy{},
+			"CertificateIssuance": api.CertificateIssuance{}, "DrainedLocality": api.DrainedLocality{},
+			"Progress": api.Progress{}, "LaggingProxy": api.LaggingProxy{},
 		}},
 		{eventsv1.File_marchproxy_events_v1_events_proto, map[string]any{
 			"ResourceEvent": resource.Object{}, "Commit": resource.Commit{}, "KindState": resource.KindState{},

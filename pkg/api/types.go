@@ -252,6 +252,20 @@ type Status struct {
 	OldestRevision int64 `json:"oldest_revision,omitempty"`
 	// Audit is the last record of the audit.
 	Audit AuditPoint `json:"audit"`
+	// Drained are the places that take no new requests, a hundred at most.
+	Drained []DrainedLocality `json:"drained,omitempty"`
+}
+
+// DrainedLocality is a cloud, region or zone that takes no new requests; what is empty may be any.
+type DrainedLocality struct {
+	// Name is that of the LocalityDrain.
+	Name   string `json:"name"`
+	Cloud  string `json:"cloud,omitempty"`
+	Region string `json:"region,omitempty"`
+	Zone   string `json:"zone,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// Since when, RFC 3339.
+	Since string `json:"since"`
 }
 
 // Progress is what a part of the system is busy with.

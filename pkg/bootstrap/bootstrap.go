@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/locality"
 )
 
 // Config is what differs from Envoy to Envoy.
@@ -19,6 +21,8 @@ type Config struct {
 	NodeID string
 	// Gateway is node.cluster; default where empty.
 	Gateway string
+	// Place is where it runs, node.locality; the zero one where that is not said.
+	Place locality.Place
 	// XDSServer is host:port of the xDS server's gRPC port.
 	XDSServer string
 	// APIKey authenticates the Envoy (CLUSTER_API_KEY); none is sent where empty.
@@ -127,10 +131,14 @@ func Render(c Config) ([]byte, error) {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetIndent("", "  ")
+	node := object{"id": c.NodeID, "cluster": c.Gateway, "metadata": object{MetadataSpace: object{
+		MetadataRuntime: true, MetadataPlaces: true, MetadataDrain: c.drainSeconds(),
+	}}}
+	if c.Place != (locality.Place{}) {
+		node["locality"] = object{"region": c.Place.EnvoyRegion(), "zone": c.Place.Zone}
+	}
 	err = enc.Encode(object{
-		"node": object{"id": c.NodeID, "cluster": c.Gateway, "metadata": object{MetadataSpace: object{
-			MetadataRuntime: true, MetadataPlaces: true, MetadataDrain: c.drainSeconds(),
-		}}},
+		"node":  node,
 		"admin": object{"address": admin},
 		"dynamic_resources": object{
 			"ads_config": object{

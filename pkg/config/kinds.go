@@ -45,6 +45,9 @@ type Kind struct {
 	Secrets func(w *SecretWrite)
 	// Warn says what is accepted all the same. Certificates are warned of that end so soon.
 	Warn func(c Change, soon time.Duration) []Problem
+	// WarnBeside says what is accepted all the same and depends on the other objects of the state, which has the change in
+	// it.
+	WarnBeside func(s *State, c Change) []Problem
 	// Kept is the spec that a rollback brings back where there is one now: it may keep of that what the server renews by
 	// itself. Without it what was comes back as it was.
 	Kept func(now, then proto.Message) proto.Message
@@ -79,6 +82,7 @@ func init() {
 		&certificateKind,
 		&serviceKind,
 		&endpointSetKind,
+		&localityDrainKind,
 		&authPolicyKind,
 		&licenseKind,
 		&gatewayKind,

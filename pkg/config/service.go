@@ -5,6 +5,7 @@ import (
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
+	"github.com/marchproxy/marchproxy/pkg/locality"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
@@ -20,6 +21,37 @@ var serviceKind = Kind{
 	Endpoints: func(o *resource.Object) []Place {
 		return hostsOf(o.Message().(*configv1.Service).GetEndpoints())
 	},
+	WarnBeside: warnLocality,
+}
+
+// warnLocality says where a service speaks of places in vain.
+func warnLocality(s *State, c Change) []Problem {
+	if c.After == nil {
+		return nil
+	}
+	m := c.After.Message().(*configv1.Service)
+	p := m.GetLocality()
+	if p == nil {
+		return nil
+	}
+	var out []Problem
+	if m.GetHealthCheck() == nil && m.GetOutlierDetection() == nil {
+		out = append(out, problem(c.After, "$.locality", "locality.checks", "has no effect when endpoints die: without "+
+			"health_check or outlier_detection every endpoint is taken for healthy"))
+	}
+	look := func(field string, i int, x *configv1.Locality) {
+		if at := locality.Of(x); !s.anyEndpoint(c.After.Name, at.Has) {
+			out = append(out, problem(c.After, fmt.Sprintf("$.locality.%s[%d]", field, i), "locality.empty",
+				"names %s, where the service has no endpoint now", at))
+		}
+	}
+	for i, x := range p.GetFailover() {
+		look("failover", i, x)
+	}
+	for i, x := range p.GetSplit() {
+		look("split", i, x.GetPlace())
+	}
+	return out
 }
 
 // hostsOf are the hosts of endpoints.

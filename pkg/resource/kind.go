@@ -37,6 +37,8 @@ const (
 	KindEndpointSet = "EndpointSet"
 	KindIssuer      = "CertificateIssuer"
 	KindChallenge   = "CertificateChallenge"
+
+	KindLocalityDrain = "LocalityDrain"
 )
 
 // Kinds lists every kind, in the order in which resources are applied: what others refer to first.

@@ -25,6 +25,31 @@ func TestCheckRefuses(t *testing.T) {
 			"$.endpoints endpoint.priority",
 		},
 		{"Service", `{"endpoints":[{"host":"fe80::1%eth0","port":1}]}`, "$.endpoints[0].host endpoint.host"},
+		{
+			"Service", `{"locality":{"prefer":"zone","split":[{"place":{"cloud":"a"},"weight":1}]}}`,
+			"$.locality.prefer locality.split",
+		},
+		{"Service", `{"locality":{"split":[{"place":{"cloud":"a"}}]}}`, "$.locality.split locality.split"},
+		{
+			"Service", `{"locality":{"failover":[{},{"cloud":"a"},{"cloud":"a","zone":"b"}]}}`,
+			"$.locality.failover[0] locality.place; $.locality.failover[2] locality.place",
+		},
+		{
+			"Service", `{"locality":{"failover":[{"cloud":"a"}],"costs":[{"to":{"cloud":"a"},"cost":1}]}}`,
+			"$.locality.costs locality.order",
+		},
+		{
+			"Service", `{"locality":{"costs":[{"to":{"cloud":"a"}},{"from":{"cloud":"b"},"to":{"cloud":"a"},"cost":2}]}}`,
+			"$.locality.costs[1] locality.place",
+		},
+		{
+			"Service", `{"locality":{"overprovisioning_factor":99}}`,
+			"$.locality.overprovisioning_factor locality.factor",
+		},
+		{
+			"Service", `{"locality":{"prefer":"region","failover":[{"cloud":"a"},{"zone":"b"}],` +
+				`"overprovisioning_factor":100}}`, "",
+		},
 		{"Gateway", `{"listeners":[{"name":"a","port":1,"address":"1.2.3"}]}`, "$.listeners[0].address gateway.address"},
 		{
 			"Gateway", `{"listeners":[{"name":"a","port":1}],"access_log":{"fields":{"x":"%NONSENSE%"}}}`,

@@ -19,6 +19,7 @@ import (
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
+	"github.com/marchproxy/marchproxy/pkg/locality"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
@@ -58,14 +59,19 @@ func (v *view) service(name string, s *configv1.Service, was, wasEndpoints *Reso
 			out.endpoints.Objects = append(out.endpoints.Objects, o.Ref())
 		}
 		out.endpoints.Partial = found.unresolved && adds(out.endpoints, wasEndpoints)
+		if found.assignment.near() {
+			found.assignment.locate(out.endpoints)
+		}
 	}
 	return out
 }
 
 // endpoints are what a service's endpoints came to.
 type endpoints struct {
-	cla   *endpointv3.ClusterLoadAssignment
-	names []string
+	// cla is the assignment for an Envoy that does not say where it is.
+	cla        *endpointv3.ClusterLoadAssignment
+	assignment assignment
+	names      []string
 	// pending says that a name has not been answered yet, unresolved that one has no address.
 	pending, unresolved bool
 }
@@ -77,32 +83,30 @@ func (e endpoints) wanting() bool {
 
 // place is a locality of a priority.
 type place struct {
-	priority    uint32
-	cloud, zone string
+	priority uint32
+	locality.Place
 }
 
 // endpoints are a service's own and those of the sets that add to it.
 func (v *view) endpoints(name string, s *configv1.Service, sets []*resource.Object) endpoints {
 	places := map[place][]*endpointv3.LbEndpoint{}
-	out := endpoints{cla: &endpointv3.ClusterLoadAssignment{ClusterName: name}}
+	out := endpoints{assignment: assignment{cluster: name, policy: s.GetLocality()}}
 	for _, e := range s.GetEndpoints() {
-		p := place{e.GetPriority(), e.GetCloud(), e.GetZone()}
+		p := place{e.GetPriority(), locality.Of(e)}
 		for _, a := range v.addresses(&out, e.GetHost()) {
 			places[p] = append(places[p], lbEndpoint(a, e))
 		}
 	}
 	v.add(&out, places, sets)
+	v.drain(places)
 	keep(s, places)
 	keys := slices.SortedFunc(maps.Keys(places), func(a, b place) int {
-		return compareAll(int(a.priority)-int(b.priority), compare(a.cloud, b.cloud), compare(a.zone, b.zone))
+		return compareAll(int(a.priority)-int(b.priority), a.Place.Compare(b.Place))
 	})
 	for _, p := range keys {
-		l := &endpointv3.LocalityLbEndpoints{Priority: p.priority, LbEndpoints: places[p]}
-		if p.cloud != "" || p.zone != "" {
-			l.Locality = &corev3.Locality{Region: p.cloud, Zone: p.zone}
-		}
-		out.cla.Endpoints = append(out.cla.Endpoints, l)
+		out.assignment.groups = append(out.assignment.groups, localEndpoints{p, places[p]})
 	}
+	out.cla = out.assignment.at(locality.Place{})
 	return out
 }
 
@@ -193,6 +197,14 @@ func cluster(name string, s *configv1.Service) *clusterv3.Cluster {
 	}
 	if s.GetHealthCheck() != nil || s.GetOutlierDetection() != nil {
 		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: panicThreshold(s)}}
+	}
+	if split(s.GetLocality()) {
+		if c.CommonLbConfig == nil {
+			c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{}
+		}
+		c.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
+			LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{},
+		}
 	}
 	b := s.GetCircuitBreaker()
 	atMost := func(n uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(orNumber(n, serviceLimit)) }

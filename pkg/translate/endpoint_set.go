@@ -10,6 +10,7 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/config"
+	"github.com/marchproxy/marchproxy/pkg/locality"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
@@ -44,7 +45,7 @@ func (v *view) add(out *endpoints, places map[place][]*endpointv3.LbEndpoint, se
 	}
 	for _, o := range sets {
 		for _, e := range o.Message().(*configv1.EndpointSet).GetEndpoints() {
-			p := place{0, e.GetCloud(), e.GetZone()}
+			p := place{0, locality.Of(e)}
 			for _, a := range v.addresses(out, e.GetHost()) {
 				lb := lbEndpoint(a, e)
 				at := addressOf(lb)
@@ -71,25 +72,32 @@ func addressOf(lb *endpointv3.LbEndpoint) netip.AddrPort {
 // defaultPanicThreshold is Envoy's own, in percent: what a cluster without checks has.
 const defaultPanicThreshold = 50
 
+func isReady(lb *endpointv3.LbEndpoint) bool {
+	return lb.GetHealthStatus() != corev3.HealthStatus_DRAINING
+}
+
+func drains(lb *endpointv3.LbEndpoint) bool { return !isReady(lb) }
+
 // keep leaves out the draining endpoints of a priority where they are too many. To Envoy they are unhealthy, and where
 // the share of healthy ones is below the panic threshold it sends requests to all of them: to those that are about to
-// go, too. An endpoint that is left out finishes its requests just as well, and gets none.
+// go, too. An endpoint that is left out finishes its requests just as well, and gets none. Where a service says how places
+// are used all of them are left out: other places would get requests in their stead, as for others that are unhealthy.
 func keep(s *configv1.Service, places map[place][]*endpointv3.LbEndpoint) {
 	threshold := float64(defaultPanicThreshold)
 	if s.GetHealthCheck() != nil || s.GetOutlierDetection() != nil {
 		threshold = panicThreshold(s)
 	}
-	drains := func(lb *endpointv3.LbEndpoint) bool { return lb.GetHealthStatus() == corev3.HealthStatus_DRAINING }
 	all, ready := map[uint32]int{}, map[uint32]int{}
 	for p, some := range places {
 		for _, lb := range some {
-			if all[p.priority]++; !drains(lb) {
+			if all[p.priority]++; isReady(lb) {
 				ready[p.priority]++
 			}
 		}
 	}
 	for p, some := range places {
-		if share := ready[p.priority]; share > 0 && float64(share*100) >= threshold*float64(all[p.priority]) {
+		share := ready[p.priority]
+		if s.GetLocality() == nil && share > 0 && float64(share*100) >= threshold*float64(all[p.priority]) {
 			continue
 		}
 		if places[p] = slices.DeleteFunc(some, drains); len(places[p]) == 0 {

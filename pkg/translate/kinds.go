@@ -27,7 +27,8 @@ var kinds = map[string]kind{
 	resource.KindService: {(*work).serviceChanged, func(k *checker, o *resource.Object) {
 		k.service(o.Name, o.Message().(*configv1.Service))
 	}},
-	resource.KindEndpointSet: endpointSetKind,
+	resource.KindEndpointSet:   endpointSetKind,
+	resource.KindLocalityDrain: localityDrainKind,
 	resource.KindAuthPolicy: {(*work).policyChanged, func(k *checker, o *resource.Object) {
 		k.authPolicy(o.Message().(*configv1.AuthPolicy))
 		k.engine(o.Message().(*configv1.AuthPolicy))

@@ -59,6 +59,9 @@ type Resource struct {
 	// a route that names a policy may not be there before the policy.
 	Needs []Key
 	Variants
+	// Located is what Envoys get in place of endpoints where it matters where they are, nil where it does not. The resource
+	// itself is then for those that do not say where they are.
+	Located *Located
 	// Parts are the policies that a filter config holds, by name, each with a digest of what it holds of it; Without is
 	// the config with some of them closed, so that these refuse every request and the others are what they are. nil where
 	// the resource cannot be divided.
@@ -112,7 +115,8 @@ func (r *Resource) SetsPerRoute() bool {
 	return r.Type == TypeScope && (len(r.Policies) > 0 || slices.Contains(r.Needs, Key{TypeExtension, nameLicense}))
 }
 
-// Find is the resource itself or one of its variants, whichever has a version; nil where none does.
+// Find is the resource itself or one of its variants, whichever has a version; nil where none does. Of those for Envoys at
+// a place it finds what [Resource.At] has made.
 func (r *Resource) Find(version string) *Resource {
 	if r == nil || r.Version == version {
 		return r
@@ -122,7 +126,7 @@ func (r *Resource) Find(version string) *Resource {
 			return found
 		}
 	}
-	return nil
+	return r.Located.find(version)
 }
 
 // Is says whether a version is this resource's, in any variant.

@@ -167,6 +167,10 @@ func TestContract(t *testing.T) {
 			"EndpointSet", "endpoint-sets", "web-a", `{"spec":{"service":"web","endpoints":[{"host":"127.0.0.1","port":2}]}}`,
 			`{"spec":{"endpoints":[{"host":"127.0.0.1","port":2,"state":"draining"}]}}`,
 		},
+		{
+			"LocalityDrain", "locality-drains", "away", `{"spec":{"cloud":"away","reason":"works"}}`,
+			`{"spec":{"zone":"a","reason":null}}`,
+		},
 		{"Certificate", "certificates", "tls", string(pem), `{"owner":"me"}`},
 		{
 			"CertificateIssuer", "certificate-issuers", "ca", `{"spec":{"directory":"https://127.0.0.1:1/d","terms_agreed":true}}`,
@@ -318,7 +322,7 @@ func TestContract(t *testing.T) {
 	c.do(t, exchange{op: "diffRevisions", method: "GET", path: "/v1/revisions/" + rev + "/diff?against=1", status: 200})
 	c.do(t, exchange{op: "rollback", method: "POST", path: "/v1/revisions/" + rev + "/rollback", status: 200})
 	for _, k := range []string{
-		"Route r routes", "EndpointSet web-a endpoint-sets", "Service web services",
+		"Route r routes", "EndpointSet web-a endpoint-sets", "LocalityDrain away locality-drains", "Service web services",
 		"Gateway edge gateways", "Certificate tls certificates", "CertificateIssuer ca certificate-issuers",
 		"RateLimitPolicy limits rate-limit-policies",
 		"AuthPolicy staff auth-policies", "License main licenses",

@@ -33,7 +33,10 @@ func TestDocsCommands(t *testing.T) {
 	for _, c := range []struct {
 		doc      string
 		commands int // at least: fewer means that this test does not see them
-	}{{"getting-started.md", 14}, {"auth.md", 8}, {"license.md", 3}, {"rate-limits.md", 2}, {"scaling.md", 21}} {
+	}{
+		{"getting-started.md", 14}, {"auth.md", 8}, {"license.md", 3}, {"rate-limits.md", 2}, {"scaling.md", 21},
+		{"localities.md", 5}, {"locality_drain.md", 4},
+	} {
 		t.Run(c.doc, func(t *testing.T) {
 			s := start(t)
 			script, want := commands(t, s, c.doc)

@@ -97,7 +97,7 @@ func TestOutputJSON(t *testing.T) {
 		"certificates",
 		"revisions", "revisions 1", "revisions diff 1", "rollback 1", "audit", "token create x --role viewer", "token list",
 		"token delete x",
-		"apply -f f.yaml", "delete -f f.yaml", "status", "proxies", "doctor", "version",
+		"apply -f f.yaml", "delete -f f.yaml", "drain --zone a", "undrain --zone a", "status", "proxies", "doctor", "version",
 		"pki issue xds xds-1 --host xds.test", "pki renew",
 		"backup --state-dir " + s.Dir + " " + saved, "restore --check --state-dir " + s.Dir + " " + saved, "compose init --dir stack",
 	} {

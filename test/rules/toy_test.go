@@ -103,7 +103,8 @@ func TestToyKind(t *testing.T) {
 			"pkg/config/kinds.go":    {"		&rateLimitKind,\n", "		&toyKind,\n"},
 			"pkg/translate/kinds.go": {"var kinds = map[string]kind{\n", "	\"Toy\": toyKind,\n"},
 			"docs/asyncapi.yaml": {"enum: [auth_policy, certificate, certificate_challenge, " +
-				"certificate_issuer, endpoint_set, gateway, license, rate_limit_policy, route, service", ", toy"},
+				"certificate_issuer, endpoint_set, gateway, license, locality_drain, " +
+				"rate_limit_policy, route, service", ", toy"},
 			"test/security/scopes_test.go": {"	return map[string]string{\n", "		\"Toy\": `{\"owner\":\"team-` + x + " +
 				"`\",\"spec\":{\"gateway\":\"g` + x + `\"}}`,\n"},
 		},

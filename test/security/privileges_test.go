@@ -35,7 +35,7 @@ var toWrite = map[string]string{
 	"Route": "editor", "Service": "editor", "EndpointSet": "editor",
 	"Gateway": "operator", "Certificate": "operator", "CertificateIssuer": "operator",
 	"AuthPolicy": "operator", "License": "operator",
-	"RateLimitPolicy": "operator",
+	"RateLimitPolicy": "operator", "LocalityDrain": "operator",
 }
 
 var roles = []string{"viewer", "editor", "operator", "admin"}

@@ -20,8 +20,8 @@ type scope struct {
 
 var scopes = []scope{
 	{"owners", map[string][]string{"owners": {"team-a"}}, nil},
-	{"gateways", map[string][]string{"gateways": {"ga"}}, []string{"RateLimitPolicy"}},
-	{"hosts", map[string][]string{"hosts": {"a.test"}}, []string{"RateLimitPolicy", "Gateway", "License"}},
+	{"gateways", map[string][]string{"gateways": {"ga"}}, []string{"RateLimitPolicy", "LocalityDrain"}},
+	{"hosts", map[string][]string{"hosts": {"a.test"}}, []string{"RateLimitPolicy", "LocalityDrain", "Gateway", "License"}},
 	{"kinds", nil, nil}, // one token a kind
 }
 
@@ -36,6 +36,7 @@ func team(x string) map[string]string {
 			`"sni":"%s.test"},"endpoints":[{"host":"192.0.2.7","port":443}]}}`, x, x, x),
 		"EndpointSet": fmt.Sprintf(`{"owner":"team-%s","spec":{"service":"s%s","endpoints":[{"host":"192.0.2.8",`+
 			`"port":443}]}}`, x, x),
+		"LocalityDrain": fmt.Sprintf(`{"owner":"team-%s","spec":{"zone":"%s"}}`, x, x),
 		"AuthPolicy": fmt.Sprintf(`{"owner":"team-%s","spec":{"tokens":[{"name":"t",`+
 			`"value":"a-token-of-team-%s-0123456789"}]}}`, x, x),
 		"License": fmt.Sprintf(`{"owner":"team-%s","spec":{"features":["x"]}}`, x),

@@ -47,7 +47,7 @@ type Document struct {
 	// Title says which: its type's name without the package, its own, and of a variant which one.
 	Title string
 	// Variant is empty for the resource itself, or the field of [translate.Variants] that has it, or "without NAME" for a
-	// filter config that has one of its parts closed.
+	// filter config that has one of its parts closed, or "at PLACE" for what Envoys there get.
 	Variant string
 	// Body is the resource as protojson has it, with its @type.
 	Body map[string]any
@@ -99,6 +99,11 @@ func add(out *[]Document, r *translate.Resource, name, variant string) error {
 			below = variant + ", " + v.name
 		}
 		if err := add(out, v.r, name, below); err != nil {
+			return err
+		}
+	}
+	for _, p := range r.Places() {
+		if err := add(out, r.At(p), name, "at "+p.String()); err != nil {
 			return err
 		}
 	}

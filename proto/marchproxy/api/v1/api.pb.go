@@ -1826,7 +1826,10 @@ type Status struct {
 	// The oldest revision that is kept: what came before can be neither shown nor rolled back to. 0 where there is none.
 	OldestRevision int64 `protobuf:"varint,25,opt,name=oldest_revision,json=oldestRevision,proto3" json:"oldest_revision,omitempty"`
 	// The last record of the audit. Noted elsewhere, it proves later that nothing before it was changed.
-	Audit         *AuditPoint `protobuf:"bytes,26,opt,name=audit,proto3" json:"audit,omitempty"`
+	Audit *AuditPoint `protobuf:"bytes,26,opt,name=audit,proto3" json:"audit,omitempty"`
+	// The clouds, regions and zones that take no new requests (LocalityDrain), in the order of the drains' names, a hundred
+	// at most. Empty where there are none.
+	Drained       []*DrainedLocality `protobuf:"bytes,27,rep,name=drained,proto3" json:"drained,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1994,6 +1997,104 @@ func (x *Status) GetAudit() *AuditPoint {
 	return nil
 }
 
+func (x *Status) GetDrained() []*DrainedLocality {
+	if x != nil {
+		return x.Drained
+	}
+	return nil
+}
+
+// A cloud, region or zone that takes no new requests.
+type DrainedLocality struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the LocalityDrain.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The cloud or site; any where empty.
+	Cloud string `protobuf:"bytes,2,opt,name=cloud,proto3" json:"cloud,omitempty"`
+	// The region; any where empty.
+	Region string `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	// The zone; any where empty.
+	Zone string `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Why.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Since when, RFC 3339.
+	Since         string `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainedLocality) Reset() {
+	*x = DrainedLocality{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainedLocality) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainedLocality) ProtoMessage() {}
+
+func (x *DrainedLocality) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainedLocality.ProtoReflect.Descriptor instead.
+func (*DrainedLocality) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DrainedLocality) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DrainedLocality) GetCloud() string {
+	if x != nil {
+		return x.Cloud
+	}
+	return ""
+}
+
+func (x *DrainedLocality) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *DrainedLocality) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *DrainedLocality) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DrainedLocality) GetSince() string {
+	if x != nil {
+		return x.Since
+	}
+	return ""
+}
+
 // What a part of the system is busy with.
 type Progress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2013,7 +2114,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2126,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[20]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2139,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Progress) GetWho() string {
@@ -2091,7 +2192,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2204,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[21]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +2217,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Trouble) GetPart() string {
@@ -2166,7 +2267,7 @@ type UnresolvedName struct {
 
 func (x *UnresolvedName) Reset() {
 	*x = UnresolvedName{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2279,7 @@ func (x *UnresolvedName) String() string {
 func (*UnresolvedName) ProtoMessage() {}
 
 func (x *UnresolvedName) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[22]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2292,7 @@ func (x *UnresolvedName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnresolvedName.ProtoReflect.Descriptor instead.
 func (*UnresolvedName) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UnresolvedName) GetHost() string {
@@ -2269,7 +2370,7 @@ type LicenseStatus struct {
 
 func (x *LicenseStatus) Reset() {
 	*x = LicenseStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2281,7 +2382,7 @@ func (x *LicenseStatus) String() string {
 func (*LicenseStatus) ProtoMessage() {}
 
 func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[23]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2294,7 +2395,7 @@ func (x *LicenseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicenseStatus.ProtoReflect.Descriptor instead.
 func (*LicenseStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LicenseStatus) GetName() string {
@@ -2378,7 +2479,7 @@ type LiveStatus struct {
 
 func (x *LiveStatus) Reset() {
 	*x = LiveStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2491,7 @@ func (x *LiveStatus) String() string {
 func (*LiveStatus) ProtoMessage() {}
 
 func (x *LiveStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[24]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2403,7 +2504,7 @@ func (x *LiveStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveStatus.ProtoReflect.Descriptor instead.
 func (*LiveStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LiveStatus) GetLiveRevision() int64 {
@@ -2475,7 +2576,7 @@ type KindState struct {
 
 func (x *KindState) Reset() {
 	*x = KindState{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2487,7 +2588,7 @@ func (x *KindState) String() string {
 func (*KindState) ProtoMessage() {}
 
 func (x *KindState) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[25]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2500,7 +2601,7 @@ func (x *KindState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindState.ProtoReflect.Descriptor instead.
 func (*KindState) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *KindState) GetCount() int64 {
@@ -2538,7 +2639,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2550,7 +2651,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2563,7 +2664,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Rejection) GetKind() string {
@@ -2629,7 +2730,7 @@ type XdsServer struct {
 
 func (x *XdsServer) Reset() {
 	*x = XdsServer{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2641,7 +2742,7 @@ func (x *XdsServer) String() string {
 func (*XdsServer) ProtoMessage() {}
 
 func (x *XdsServer) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +2755,7 @@ func (x *XdsServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XdsServer.ProtoReflect.Descriptor instead.
 func (*XdsServer) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *XdsServer) GetId() string {
@@ -2737,7 +2838,7 @@ type Proxy struct {
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2749,7 +2850,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2762,7 +2863,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Proxy) GetId() string {
@@ -2878,7 +2979,7 @@ type ProxyList struct {
 
 func (x *ProxyList) Reset() {
 	*x = ProxyList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2890,7 +2991,7 @@ func (x *ProxyList) String() string {
 func (*ProxyList) ProtoMessage() {}
 
 func (x *ProxyList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2903,7 +3004,7 @@ func (x *ProxyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyList.ProtoReflect.Descriptor instead.
 func (*ProxyList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProxyList) GetItems() []*Proxy {
@@ -2953,7 +3054,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2965,7 +3066,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2978,7 +3079,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Token) GetName() string {
@@ -3048,7 +3149,7 @@ type SignIn struct {
 
 func (x *SignIn) Reset() {
 	*x = SignIn{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3060,7 +3161,7 @@ func (x *SignIn) String() string {
 func (*SignIn) ProtoMessage() {}
 
 func (x *SignIn) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3073,7 +3174,7 @@ func (x *SignIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignIn.ProtoReflect.Descriptor instead.
 func (*SignIn) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SignIn) GetToken() string {
@@ -3098,7 +3199,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3110,7 +3211,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3123,7 +3224,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Session) GetName() string {
@@ -3168,7 +3269,7 @@ type TokenBounds struct {
 
 func (x *TokenBounds) Reset() {
 	*x = TokenBounds{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3180,7 +3281,7 @@ func (x *TokenBounds) String() string {
 func (*TokenBounds) ProtoMessage() {}
 
 func (x *TokenBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3193,7 +3294,7 @@ func (x *TokenBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBounds.ProtoReflect.Descriptor instead.
 func (*TokenBounds) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TokenBounds) GetOwners() []string {
@@ -3235,7 +3336,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3247,7 +3348,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3260,7 +3361,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -3293,7 +3394,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3305,7 +3406,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3318,7 +3419,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Problem) GetType() string {
@@ -3385,7 +3486,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3397,7 +3498,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3410,7 +3511,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Violation) GetPath() string {
@@ -3449,7 +3550,7 @@ type RateLimitStatus struct {
 
 func (x *RateLimitStatus) Reset() {
 	*x = RateLimitStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3461,7 +3562,7 @@ func (x *RateLimitStatus) String() string {
 func (*RateLimitStatus) ProtoMessage() {}
 
 func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3474,7 +3575,7 @@ func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
 func (*RateLimitStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RateLimitStatus) GetName() string {
@@ -3532,7 +3633,7 @@ type RateLimitNode struct {
 
 func (x *RateLimitNode) Reset() {
 	*x = RateLimitNode{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3544,7 +3645,7 @@ func (x *RateLimitNode) String() string {
 func (*RateLimitNode) ProtoMessage() {}
 
 func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3557,7 +3658,7 @@ func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitNode.ProtoReflect.Descriptor instead.
 func (*RateLimitNode) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RateLimitNode) GetId() string {
@@ -3682,7 +3783,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3694,7 +3795,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3707,7 +3808,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Node) GetId() string {
@@ -3825,7 +3926,7 @@ type NodeList struct {
 
 func (x *NodeList) Reset() {
 	*x = NodeList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3837,7 +3938,7 @@ func (x *NodeList) String() string {
 func (*NodeList) ProtoMessage() {}
 
 func (x *NodeList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3850,7 +3951,7 @@ func (x *NodeList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeList.ProtoReflect.Descriptor instead.
 func (*NodeList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *NodeList) GetItems() []*Node {
@@ -3873,7 +3974,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3885,7 +3986,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3898,7 +3999,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -4081,7 +4182,7 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x06broken\x18\n" +
 	" \x01(\v2\x1e.marchproxy.api.v1.AuditBrokenR\x06broken\x12\x1f\n" +
 	"\vnext_cursor\x18\v \x01(\tR\n" +
-	"nextCursor\"\xde\a\n" +
+	"nextCursor\"\x9c\b\n" +
 	"\x06Status\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12-\n" +
@@ -4101,11 +4202,19 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x0flagging_proxies\x18\x17 \x01(\x05R\x0elaggingProxies\x12)\n" +
 	"\x10rejected_objects\x18\x18 \x01(\x05R\x0frejectedObjects\x12'\n" +
 	"\x0foldest_revision\x18\x19 \x01(\x03R\x0eoldestRevision\x123\n" +
-	"\x05audit\x18\x1a \x01(\v2\x1d.marchproxy.api.v1.AuditPointR\x05audit\x1aV\n" +
+	"\x05audit\x18\x1a \x01(\v2\x1d.marchproxy.api.v1.AuditPointR\x05audit\x12<\n" +
+	"\adrained\x18\x1b \x03(\v2\".marchproxy.api.v1.DrainedLocalityR\adrained\x1aV\n" +
 	"\n" +
 	"StateEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x122\n" +
-	"\x05value\x18\x02 \x01(\v2\x1c.marchproxy.api.v1.KindStateR\x05value:\x028\x01\"p\n" +
+	"\x05value\x18\x02 \x01(\v2\x1c.marchproxy.api.v1.KindStateR\x05value:\x028\x01\"\x95\x01\n" +
+	"\x0fDrainedLocality\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05cloud\x18\x02 \x01(\tR\x05cloud\x12\x16\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\x12\x12\n" +
+	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05since\x18\x06 \x01(\tR\x05since\"p\n" +
 	"\bProgress\x12\x10\n" +
 	"\x03who\x18\x01 \x01(\tR\x03who\x12\x12\n" +
 	"\x04what\x18\x02 \x01(\tR\x04what\x12\x12\n" +
@@ -4289,7 +4398,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),              // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),        // 1: marchproxy.api.v1.ObjectStatus
@@ -4311,41 +4420,42 @@ var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*AuditBroken)(nil),         // 17: marchproxy.api.v1.AuditBroken
 	(*AuditVerification)(nil),   // 18: marchproxy.api.v1.AuditVerification
 	(*Status)(nil),              // 19: marchproxy.api.v1.Status
-	(*Progress)(nil),            // 20: marchproxy.api.v1.Progress
-	(*Trouble)(nil),             // 21: marchproxy.api.v1.Trouble
-	(*UnresolvedName)(nil),      // 22: marchproxy.api.v1.UnresolvedName
-	(*LicenseStatus)(nil),       // 23: marchproxy.api.v1.LicenseStatus
-	(*LiveStatus)(nil),          // 24: marchproxy.api.v1.LiveStatus
-	(*KindState)(nil),           // 25: marchproxy.api.v1.KindState
-	(*Rejection)(nil),           // 26: marchproxy.api.v1.Rejection
-	(*XdsServer)(nil),           // 27: marchproxy.api.v1.XdsServer
-	(*Proxy)(nil),               // 28: marchproxy.api.v1.Proxy
-	(*ProxyList)(nil),           // 29: marchproxy.api.v1.ProxyList
-	(*Token)(nil),               // 30: marchproxy.api.v1.Token
-	(*SignIn)(nil),              // 31: marchproxy.api.v1.SignIn
-	(*Session)(nil),             // 32: marchproxy.api.v1.Session
-	(*TokenBounds)(nil),         // 33: marchproxy.api.v1.TokenBounds
-	(*TokenList)(nil),           // 34: marchproxy.api.v1.TokenList
-	(*Problem)(nil),             // 35: marchproxy.api.v1.Problem
-	(*Violation)(nil),           // 36: marchproxy.api.v1.Violation
-	(*RateLimitStatus)(nil),     // 37: marchproxy.api.v1.RateLimitStatus
-	(*RateLimitNode)(nil),       // 38: marchproxy.api.v1.RateLimitNode
-	(*Node)(nil),                // 39: marchproxy.api.v1.Node
-	(*NodeList)(nil),            // 40: marchproxy.api.v1.NodeList
-	(*LimitedSource)(nil),       // 41: marchproxy.api.v1.LimitedSource
-	nil,                         // 42: marchproxy.api.v1.Object.LabelsEntry
-	nil,                         // 43: marchproxy.api.v1.Change.LabelsBeforeEntry
-	nil,                         // 44: marchproxy.api.v1.Change.LabelsAfterEntry
-	nil,                         // 45: marchproxy.api.v1.Status.StateEntry
-	nil,                         // 46: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	nil,                         // 47: marchproxy.api.v1.Node.LabelsEntry
-	nil,                         // 48: marchproxy.api.v1.Node.PassedEntry
-	nil,                         // 49: marchproxy.api.v1.Node.DroppedEntry
-	(*structpb.Struct)(nil),     // 50: google.protobuf.Struct
+	(*DrainedLocality)(nil),     // 20: marchproxy.api.v1.DrainedLocality
+	(*Progress)(nil),            // 21: marchproxy.api.v1.Progress
+	(*Trouble)(nil),             // 22: marchproxy.api.v1.Trouble
+	(*UnresolvedName)(nil),      // 23: marchproxy.api.v1.UnresolvedName
+	(*LicenseStatus)(nil),       // 24: marchproxy.api.v1.LicenseStatus
+	(*LiveStatus)(nil),          // 25: marchproxy.api.v1.LiveStatus
+	(*KindState)(nil),           // 26: marchproxy.api.v1.KindState
+	(*Rejection)(nil),           // 27: marchproxy.api.v1.Rejection
+	(*XdsServer)(nil),           // 28: marchproxy.api.v1.XdsServer
+	(*Proxy)(nil),               // 29: marchproxy.api.v1.Proxy
+	(*ProxyList)(nil),           // 30: marchproxy.api.v1.ProxyList
+	(*Token)(nil),               // 31: marchproxy.api.v1.Token
+	(*SignIn)(nil),              // 32: marchproxy.api.v1.SignIn
+	(*Session)(nil),             // 33: marchproxy.api.v1.Session
+	(*TokenBounds)(nil),         // 34: marchproxy.api.v1.TokenBounds
+	(*TokenList)(nil),           // 35: marchproxy.api.v1.TokenList
+	(*Problem)(nil),             // 36: marchproxy.api.v1.Problem
+	(*Violation)(nil),           // 37: marchproxy.api.v1.Violation
+	(*RateLimitStatus)(nil),     // 38: marchproxy.api.v1.RateLimitStatus
+	(*RateLimitNode)(nil),       // 39: marchproxy.api.v1.RateLimitNode
+	(*Node)(nil),                // 40: marchproxy.api.v1.Node
+	(*NodeList)(nil),            // 41: marchproxy.api.v1.NodeList
+	(*LimitedSource)(nil),       // 42: marchproxy.api.v1.LimitedSource
+	nil,                         // 43: marchproxy.api.v1.Object.LabelsEntry
+	nil,                         // 44: marchproxy.api.v1.Change.LabelsBeforeEntry
+	nil,                         // 45: marchproxy.api.v1.Change.LabelsAfterEntry
+	nil,                         // 46: marchproxy.api.v1.Status.StateEntry
+	nil,                         // 47: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	nil,                         // 48: marchproxy.api.v1.Node.LabelsEntry
+	nil,                         // 49: marchproxy.api.v1.Node.PassedEntry
+	nil,                         // 50: marchproxy.api.v1.Node.DroppedEntry
+	(*structpb.Struct)(nil),     // 51: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	50, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	42, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	51, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	43, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	3,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
 	9,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
@@ -4357,10 +4467,10 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	10, // 10: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	3,  // 11: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
 	9,  // 12: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
-	50, // 13: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	50, // 14: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	43, // 15: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
-	44, // 16: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
+	51, // 13: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	51, // 14: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	44, // 15: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
+	45, // 16: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
 	10, // 17: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
 	11, // 18: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
 	10, // 19: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
@@ -4368,39 +4478,40 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	16, // 21: marchproxy.api.v1.AuditVerification.last:type_name -> marchproxy.api.v1.AuditPoint
 	16, // 22: marchproxy.api.v1.AuditVerification.found:type_name -> marchproxy.api.v1.AuditPoint
 	17, // 23: marchproxy.api.v1.AuditVerification.broken:type_name -> marchproxy.api.v1.AuditBroken
-	26, // 24: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
-	27, // 25: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	45, // 26: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
-	23, // 27: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
+	27, // 24: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
+	28, // 25: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
+	46, // 26: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	24, // 27: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
 	9,  // 28: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
-	21, // 29: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
-	22, // 30: marchproxy.api.v1.Status.names:type_name -> marchproxy.api.v1.UnresolvedName
-	20, // 31: marchproxy.api.v1.Status.progress:type_name -> marchproxy.api.v1.Progress
+	22, // 29: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
+	23, // 30: marchproxy.api.v1.Status.names:type_name -> marchproxy.api.v1.UnresolvedName
+	21, // 31: marchproxy.api.v1.Status.progress:type_name -> marchproxy.api.v1.Progress
 	4,  // 32: marchproxy.api.v1.Status.lagging:type_name -> marchproxy.api.v1.LaggingProxy
 	16, // 33: marchproxy.api.v1.Status.audit:type_name -> marchproxy.api.v1.AuditPoint
-	26, // 34: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
-	21, // 35: marchproxy.api.v1.LiveStatus.troubles:type_name -> marchproxy.api.v1.Trouble
-	20, // 36: marchproxy.api.v1.LiveStatus.progress:type_name -> marchproxy.api.v1.Progress
-	26, // 37: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
-	28, // 38: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	33, // 39: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
-	33, // 40: marchproxy.api.v1.Session.bounds:type_name -> marchproxy.api.v1.TokenBounds
-	30, // 41: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	36, // 42: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	38, // 43: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	46, // 44: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	41, // 45: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	47, // 46: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
-	48, // 47: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
-	49, // 48: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
-	41, // 49: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
-	39, // 50: marchproxy.api.v1.NodeList.items:type_name -> marchproxy.api.v1.Node
-	25, // 51: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	20, // 34: marchproxy.api.v1.Status.drained:type_name -> marchproxy.api.v1.DrainedLocality
+	27, // 35: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
+	22, // 36: marchproxy.api.v1.LiveStatus.troubles:type_name -> marchproxy.api.v1.Trouble
+	21, // 37: marchproxy.api.v1.LiveStatus.progress:type_name -> marchproxy.api.v1.Progress
+	27, // 38: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
+	29, // 39: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
+	34, // 40: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	34, // 41: marchproxy.api.v1.Session.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	31, // 42: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	37, // 43: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	39, // 44: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	47, // 45: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	42, // 46: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	48, // 47: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
+	49, // 48: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
+	50, // 49: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
+	42, // 50: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
+	40, // 51: marchproxy.api.v1.NodeList.items:type_name -> marchproxy.api.v1.Node
+	26, // 52: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -4414,7 +4525,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   50,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -145,10 +145,12 @@ type FoundEndpoint struct {
 	Weight uint32 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
 	// Where it runs; endpoints of one zone form a locality.
 	Zone string `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
-	// The cloud or site it runs in; the region of its locality.
+	// The cloud or site it runs in; with region, the region of its locality (CLOUD/REGION).
 	Cloud string `protobuf:"bytes,5,opt,name=cloud,proto3" json:"cloud,omitempty"`
 	// Whether it takes requests; ready where absent.
-	State         FoundEndpoint_State `protobuf:"varint,6,opt,name=state,proto3,enum=marchproxy.config.v1.FoundEndpoint_State" json:"state,omitempty"`
+	State FoundEndpoint_State `protobuf:"varint,6,opt,name=state,proto3,enum=marchproxy.config.v1.FoundEndpoint_State" json:"state,omitempty"`
+	// The region of the cloud.
+	Region        string `protobuf:"bytes,7,opt,name=region,proto3" json:"region,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -225,6 +227,13 @@ func (x *FoundEndpoint) GetState() FoundEndpoint_State {
 	return FoundEndpoint_STATE_UNSPECIFIED
 }
 
+func (x *FoundEndpoint) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
 var File_marchproxy_config_v1_endpoint_set_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_endpoint_set_proto_rawDesc = "" +
@@ -232,7 +241,7 @@ const file_marchproxy_config_v1_endpoint_set_proto_rawDesc = "" +
 	"'marchproxy/config/v1/endpoint_set.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\"marchproxy/config/v1/options.proto\"\x97\x01\n" +
 	"\vEndpointSet\x12#\n" +
 	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\x12L\n" +
-	"\tendpoints\x18\x02 \x03(\v2#.marchproxy.config.v1.FoundEndpointB\t\xbaH\x06\x92\x01\x03\x10\x90NR\tendpoints:\x15\x8a\xb5\x18\rendpoint-sets\x90\xb5\x18\x19\"\x8d\x03\n" +
+	"\tendpoints\x18\x02 \x03(\v2#.marchproxy.config.v1.FoundEndpointB\t\xbaH\x06\x92\x01\x03\x10\x90NR\tendpoints:\x15\x8a\xb5\x18\rendpoint-sets\x90\xb5\x18\x19\"\xaf\x03\n" +
 	"\rFoundEndpoint\x12w\n" +
 	"\x04host\x18\x01 \x01(\tBc\xbaH`\xba\x01V\n" +
 	"\rendpoint.host\x12#must be an IP address or a DNS name\x1a this.isIp() || this.isHostname()r\x05\x10\x01\x18\xfd\x01R\x04host\x12\x1f\n" +
@@ -240,7 +249,8 @@ const file_marchproxy_config_v1_endpoint_set_proto_rawDesc = "" +
 	"\x06weight\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x06weight\x12\x1c\n" +
 	"\x04zone\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04zone\x12\x1e\n" +
 	"\x05cloud\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05cloud\x12I\n" +
-	"\x05state\x18\x06 \x01(\x0e2).marchproxy.config.v1.FoundEndpoint.StateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\"7\n" +
+	"\x05state\x18\x06 \x01(\x0e2).marchproxy.config.v1.FoundEndpoint.StateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12 \n" +
+	"\x06region\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06region\"7\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05ready\x10\x01\x12\f\n" +

@@ -84,6 +84,63 @@ func (Service_Protocol) EnumDescriptor() ([]byte, []int) {
 	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{0, 0}
 }
 
+// How near endpoints have to be.
+type LocalityPolicy_Near int32
+
+const (
+	// It does not matter.
+	LocalityPolicy_NEAR_UNSPECIFIED LocalityPolicy_Near = 0
+	// Those of the Envoy's zone, then those of its region, then those of its cloud, then all others.
+	LocalityPolicy_zone LocalityPolicy_Near = 1
+	// Those of the Envoy's region, then those of its cloud, then all others.
+	LocalityPolicy_region LocalityPolicy_Near = 2
+	// Those of the Envoy's cloud, then all others.
+	LocalityPolicy_cloud LocalityPolicy_Near = 3
+)
+
+// Enum value maps for LocalityPolicy_Near.
+var (
+	LocalityPolicy_Near_name = map[int32]string{
+		0: "NEAR_UNSPECIFIED",
+		1: "zone",
+		2: "region",
+		3: "cloud",
+	}
+	LocalityPolicy_Near_value = map[string]int32{
+		"NEAR_UNSPECIFIED": 0,
+		"zone":             1,
+		"region":           2,
+		"cloud":            3,
+	}
+)
+
+func (x LocalityPolicy_Near) Enum() *LocalityPolicy_Near {
+	p := new(LocalityPolicy_Near)
+	*p = x
+	return p
+}
+
+func (x LocalityPolicy_Near) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LocalityPolicy_Near) Descriptor() protoreflect.EnumDescriptor {
+	return file_marchproxy_config_v1_service_proto_enumTypes[1].Descriptor()
+}
+
+func (LocalityPolicy_Near) Type() protoreflect.EnumType {
+	return &file_marchproxy_config_v1_service_proto_enumTypes[1]
+}
+
+func (x LocalityPolicy_Near) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LocalityPolicy_Near.Descriptor instead.
+func (LocalityPolicy_Near) EnumDescriptor() ([]byte, []int) {
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{2, 0}
+}
+
 // Envoy's load balancing policies.
 type LoadBalancing_Policy int32
 
@@ -133,11 +190,11 @@ func (x LoadBalancing_Policy) String() string {
 }
 
 func (LoadBalancing_Policy) Descriptor() protoreflect.EnumDescriptor {
-	return file_marchproxy_config_v1_service_proto_enumTypes[1].Descriptor()
+	return file_marchproxy_config_v1_service_proto_enumTypes[2].Descriptor()
 }
 
 func (LoadBalancing_Policy) Type() protoreflect.EnumType {
-	return &file_marchproxy_config_v1_service_proto_enumTypes[1]
+	return &file_marchproxy_config_v1_service_proto_enumTypes[2]
 }
 
 func (x LoadBalancing_Policy) Number() protoreflect.EnumNumber {
@@ -146,7 +203,7 @@ func (x LoadBalancing_Policy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LoadBalancing_Policy.Descriptor instead.
 func (LoadBalancing_Policy) EnumDescriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{2, 0}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{6, 0}
 }
 
 // An upstream: where requests go.
@@ -175,8 +232,10 @@ type Service struct {
 	// endpoints that replace all others are until their first checks are back. Envoy's own is 50; with 0 it
 	// answers 503 instead.
 	PanicThreshold *uint32 `protobuf:"varint,10,opt,name=panic_threshold,json=panicThreshold,proto3,oneof" json:"panic_threshold,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How endpoints in several clouds, regions and zones are used; where absent it does not matter where they are.
+	Locality      *LocalityPolicy `protobuf:"bytes,11,opt,name=locality,proto3" json:"locality,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
@@ -279,6 +338,13 @@ func (x *Service) GetPanicThreshold() uint32 {
 	return 0
 }
 
+func (x *Service) GetLocality() *LocalityPolicy {
+	if x != nil {
+		return x.Locality
+	}
+	return nil
+}
+
 // One address of a service.
 type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -297,8 +363,10 @@ type Endpoint struct {
 	Priority uint32 `protobuf:"varint,4,opt,name=priority,proto3" json:"priority,omitempty"`
 	// Where it runs; endpoints of one zone form a locality.
 	Zone string `protobuf:"bytes,5,opt,name=zone,proto3" json:"zone,omitempty"`
-	// The cloud or site it runs in; the region of its locality.
-	Cloud         string `protobuf:"bytes,6,opt,name=cloud,proto3" json:"cloud,omitempty"`
+	// The cloud or site it runs in; with region, the region of its locality (CLOUD/REGION).
+	Cloud string `protobuf:"bytes,6,opt,name=cloud,proto3" json:"cloud,omitempty"`
+	// The region of the cloud.
+	Region        string `protobuf:"bytes,7,opt,name=region,proto3" json:"region,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -375,6 +443,286 @@ func (x *Endpoint) GetCloud() string {
 	return ""
 }
 
+func (x *Endpoint) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+// How endpoints in several places are used. What it says is made the priorities and the locality weights of Envoy:
+// endpoints of a lower priority get requests as those above lack health. Where the healthy ones of a priority are fewer
+// than 100 / overprovisioning_factor of it, the next one takes a part, and all where none is healthy. Without
+// health_check or outlier_detection every endpoint is taken for healthy.
+type LocalityPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Endpoints near the Envoy come first; with it, or with costs, each Envoy gets priorities of its own. An Envoy is where
+	// its node.locality says (NODE_CLOUD, NODE_REGION and NODE_ZONE of the agent); to one that does not say none is near.
+	Prefer LocalityPolicy_Near `protobuf:"varint,1,opt,name=prefer,proto3,enum=marchproxy.config.v1.LocalityPolicy_Near" json:"prefer,omitempty"`
+	// Places in the order in which they are used, after prefer. Of those that have an endpoint the first counts; endpoints
+	// in none of them come last.
+	Failover []*Locality `protobuf:"bytes,2,rep,name=failover,proto3" json:"failover,omitempty"`
+	// What requests cost from one place to another, after prefer: the cheapest come first. Of those that fit the first
+	// counts. Where none fits, it is 0 within a cloud, and more than any of these otherwise.
+	Costs []*LocalityCost `protobuf:"bytes,3,rep,name=costs,proto3" json:"costs,omitempty"`
+	// The share of the requests that places get, whatever the number of their endpoints, which have it by their weights. Of
+	// those that have an endpoint the first counts. Endpoints in none of them, or in one of weight 0, come last.
+	Split []*LocalityShare `protobuf:"bytes,4,rep,name=split,proto3" json:"split,omitempty"`
+	// How many times more than the healthy endpoints of a priority may be asked for, in percent, before the next priority
+	// takes a part; 140 where 0.
+	OverprovisioningFactor uint32 `protobuf:"varint,5,opt,name=overprovisioning_factor,json=overprovisioningFactor,proto3" json:"overprovisioning_factor,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *LocalityPolicy) Reset() {
+	*x = LocalityPolicy{}
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalityPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalityPolicy) ProtoMessage() {}
+
+func (x *LocalityPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalityPolicy.ProtoReflect.Descriptor instead.
+func (*LocalityPolicy) Descriptor() ([]byte, []int) {
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *LocalityPolicy) GetPrefer() LocalityPolicy_Near {
+	if x != nil {
+		return x.Prefer
+	}
+	return LocalityPolicy_NEAR_UNSPECIFIED
+}
+
+func (x *LocalityPolicy) GetFailover() []*Locality {
+	if x != nil {
+		return x.Failover
+	}
+	return nil
+}
+
+func (x *LocalityPolicy) GetCosts() []*LocalityCost {
+	if x != nil {
+		return x.Costs
+	}
+	return nil
+}
+
+func (x *LocalityPolicy) GetSplit() []*LocalityShare {
+	if x != nil {
+		return x.Split
+	}
+	return nil
+}
+
+func (x *LocalityPolicy) GetOverprovisioningFactor() uint32 {
+	if x != nil {
+		return x.OverprovisioningFactor
+	}
+	return 0
+}
+
+// A place: what is empty may be anything.
+type Locality struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The cloud or site.
+	Cloud string `protobuf:"bytes,1,opt,name=cloud,proto3" json:"cloud,omitempty"`
+	// The region.
+	Region string `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// The zone.
+	Zone          string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Locality) Reset() {
+	*x = Locality{}
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Locality) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Locality) ProtoMessage() {}
+
+func (x *Locality) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Locality.ProtoReflect.Descriptor instead.
+func (*Locality) Descriptor() ([]byte, []int) {
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Locality) GetCloud() string {
+	if x != nil {
+		return x.Cloud
+	}
+	return ""
+}
+
+func (x *Locality) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Locality) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+// What requests cost.
+type LocalityCost struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the Envoy is; anywhere where absent.
+	From *Locality `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// Where the endpoint is; anywhere where absent.
+	To *Locality `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// In any unit, as long as it is one: an invoice's cents a GB.
+	Cost          uint32 `protobuf:"varint,3,opt,name=cost,proto3" json:"cost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalityCost) Reset() {
+	*x = LocalityCost{}
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalityCost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalityCost) ProtoMessage() {}
+
+func (x *LocalityCost) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalityCost.ProtoReflect.Descriptor instead.
+func (*LocalityCost) Descriptor() ([]byte, []int) {
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *LocalityCost) GetFrom() *Locality {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *LocalityCost) GetTo() *Locality {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *LocalityCost) GetCost() uint32 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+// The share of a place.
+type LocalityShare struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The place.
+	Place *Locality `protobuf:"bytes,1,opt,name=place,proto3" json:"place,omitempty"`
+	// Its share of the sum of all weights; places without endpoints do not count.
+	Weight        uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalityShare) Reset() {
+	*x = LocalityShare{}
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalityShare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalityShare) ProtoMessage() {}
+
+func (x *LocalityShare) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalityShare.ProtoReflect.Descriptor instead.
+func (*LocalityShare) Descriptor() ([]byte, []int) {
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *LocalityShare) GetPlace() *Locality {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+func (x *LocalityShare) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
 // How an endpoint is chosen.
 type LoadBalancing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -396,7 +744,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[2]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -408,7 +756,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[2]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -421,7 +769,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{2}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LoadBalancing) GetPolicy() LoadBalancing_Policy {
@@ -484,7 +832,7 @@ type HashOn struct {
 
 func (x *HashOn) Reset() {
 	*x = HashOn{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[3]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -496,7 +844,7 @@ func (x *HashOn) String() string {
 func (*HashOn) ProtoMessage() {}
 
 func (x *HashOn) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[3]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -509,7 +857,7 @@ func (x *HashOn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashOn.ProtoReflect.Descriptor instead.
 func (*HashOn) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{3}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HashOn) GetSource() isHashOn_Source {
@@ -609,7 +957,7 @@ type HashCookie struct {
 
 func (x *HashCookie) Reset() {
 	*x = HashCookie{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[4]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +969,7 @@ func (x *HashCookie) String() string {
 func (*HashCookie) ProtoMessage() {}
 
 func (x *HashCookie) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[4]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +982,7 @@ func (x *HashCookie) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashCookie.ProtoReflect.Descriptor instead.
 func (*HashCookie) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{4}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HashCookie) GetName() string {
@@ -682,7 +1030,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[5]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -694,7 +1042,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[5]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -707,7 +1055,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{5}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HealthCheck) GetCheck() isHealthCheck_Check {
@@ -812,7 +1160,7 @@ type HttpCheck struct {
 
 func (x *HttpCheck) Reset() {
 	*x = HttpCheck{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[6]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +1172,7 @@ func (x *HttpCheck) String() string {
 func (*HttpCheck) ProtoMessage() {}
 
 func (x *HttpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[6]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +1185,7 @@ func (x *HttpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpCheck.ProtoReflect.Descriptor instead.
 func (*HttpCheck) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{6}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HttpCheck) GetPath() string {
@@ -870,7 +1218,7 @@ type TcpCheck struct {
 
 func (x *TcpCheck) Reset() {
 	*x = TcpCheck{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[7]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +1230,7 @@ func (x *TcpCheck) String() string {
 func (*TcpCheck) ProtoMessage() {}
 
 func (x *TcpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[7]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +1243,7 @@ func (x *TcpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpCheck.ProtoReflect.Descriptor instead.
 func (*TcpCheck) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{7}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{11}
 }
 
 // A gRPC health check.
@@ -909,7 +1257,7 @@ type GrpcCheck struct {
 
 func (x *GrpcCheck) Reset() {
 	*x = GrpcCheck{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[8]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -921,7 +1269,7 @@ func (x *GrpcCheck) String() string {
 func (*GrpcCheck) ProtoMessage() {}
 
 func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[8]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -934,7 +1282,7 @@ func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrpcCheck.ProtoReflect.Descriptor instead.
 func (*GrpcCheck) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{8}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GrpcCheck) GetService() string {
@@ -964,7 +1312,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[9]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1324,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[9]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1337,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{9}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *OutlierDetection) GetConsecutive_5Xx() uint32 {
@@ -1044,7 +1392,7 @@ type CircuitBreaker struct {
 
 func (x *CircuitBreaker) Reset() {
 	*x = CircuitBreaker{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[10]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1404,7 @@ func (x *CircuitBreaker) String() string {
 func (*CircuitBreaker) ProtoMessage() {}
 
 func (x *CircuitBreaker) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[10]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1417,7 @@ func (x *CircuitBreaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitBreaker.ProtoReflect.Descriptor instead.
 func (*CircuitBreaker) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{10}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CircuitBreaker) GetMaxConnections() uint32 {
@@ -1117,7 +1465,7 @@ type UpstreamTls struct {
 
 func (x *UpstreamTls) Reset() {
 	*x = UpstreamTls{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[11]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1477,7 @@ func (x *UpstreamTls) String() string {
 func (*UpstreamTls) ProtoMessage() {}
 
 func (x *UpstreamTls) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[11]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1490,7 @@ func (x *UpstreamTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTls.ProtoReflect.Descriptor instead.
 func (*UpstreamTls) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{11}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UpstreamTls) GetSni() string {
@@ -1177,7 +1525,7 @@ var File_marchproxy_config_v1_service_proto protoreflect.FileDescriptor
 
 const file_marchproxy_config_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\"marchproxy/config/v1/service.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\"marchproxy/config/v1/options.proto\"\xe1\x06\n" +
+	"\"marchproxy/config/v1/service.proto\x12\x14marchproxy.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\"marchproxy/config/v1/options.proto\"\xa3\a\n" +
 	"\aService\x12G\n" +
 	"\tendpoints\x18\x01 \x03(\v2\x1e.marchproxy.config.v1.EndpointB\t\xbaH\x06\x92\x01\x03\x10\x90NR\tendpoints\x12L\n" +
 	"\bprotocol\x18\x02 \x01(\x0e2&.marchproxy.config.v1.Service.ProtocolB\b\xbaH\x05\x82\x01\x02\x10\x01R\bprotocol\x12J\n" +
@@ -1189,14 +1537,15 @@ const file_marchproxy_config_v1_service_proto_rawDesc = "" +
 	"\x0fconnect_timeout\x18\b \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x03\b\xac\x022\x04\x10\xc0\x84=R\x0econnectTimeout\x12P\n" +
 	"\fidle_timeout\x18\t \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=R\vidleTimeout\x125\n" +
 	"\x0fpanic_threshold\x18\n" +
-	" \x01(\rB\a\xbaH\x04*\x02\x18dH\x00R\x0epanicThreshold\x88\x01\x01\"N\n" +
+	" \x01(\rB\a\xbaH\x04*\x02\x18dH\x00R\x0epanicThreshold\x88\x01\x01\x12@\n" +
+	"\blocality\x18\v \x01(\v2$.marchproxy.config.v1.LocalityPolicyR\blocality\"N\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04http\x10\x01\x12\t\n" +
 	"\x05http2\x10\x02\x12\b\n" +
 	"\x04grpc\x10\x03\x12\t\n" +
 	"\x05https\x10\x04:\x10\x8a\xb5\x18\bservices\x90\xb5\x18\x14B\x12\n" +
-	"\x10_panic_threshold\"\xa9\x02\n" +
+	"\x10_panic_threshold\"\xcb\x02\n" +
 	"\bEndpoint\x12w\n" +
 	"\x04host\x18\x01 \x01(\tBc\xbaH`\xba\x01V\n" +
 	"\rendpoint.host\x12#must be an IP address or a DNS name\x1a this.isIp() || this.isHostname()r\x05\x10\x01\x18\xfd\x01R\x04host\x12\x1f\n" +
@@ -1204,7 +1553,31 @@ const file_marchproxy_config_v1_service_proto_rawDesc = "" +
 	"\x06weight\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x06weight\x12#\n" +
 	"\bpriority\x18\x04 \x01(\rB\a\xbaH\x04*\x02\x18\x0fR\bpriority\x12\x1c\n" +
 	"\x04zone\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04zone\x12\x1e\n" +
-	"\x05cloud\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05cloud\"\xdf\x03\n" +
+	"\x05cloud\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05cloud\x12 \n" +
+	"\x06region\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06region\"\xb0\x03\n" +
+	"\x0eLocalityPolicy\x12K\n" +
+	"\x06prefer\x18\x01 \x01(\x0e2).marchproxy.config.v1.LocalityPolicy.NearB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06prefer\x12D\n" +
+	"\bfailover\x18\x02 \x03(\v2\x1e.marchproxy.config.v1.LocalityB\b\xbaH\x05\x92\x01\x02\x10@R\bfailover\x12C\n" +
+	"\x05costs\x18\x03 \x03(\v2\".marchproxy.config.v1.LocalityCostB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x05costs\x12C\n" +
+	"\x05split\x18\x04 \x03(\v2#.marchproxy.config.v1.LocalityShareB\b\xbaH\x05\x92\x01\x02\x10@R\x05split\x12B\n" +
+	"\x17overprovisioning_factor\x18\x05 \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\x16overprovisioningFactor\"=\n" +
+	"\x04Near\x12\x14\n" +
+	"\x10NEAR_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04zone\x10\x01\x12\n" +
+	"\n" +
+	"\x06region\x10\x02\x12\t\n" +
+	"\x05cloud\x10\x03\"j\n" +
+	"\bLocality\x12\x1e\n" +
+	"\x05cloud\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05cloud\x12 \n" +
+	"\x06region\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06region\x12\x1c\n" +
+	"\x04zone\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04zone\"\x86\x01\n" +
+	"\fLocalityCost\x122\n" +
+	"\x04from\x18\x01 \x01(\v2\x1e.marchproxy.config.v1.LocalityR\x04from\x12.\n" +
+	"\x02to\x18\x02 \x01(\v2\x1e.marchproxy.config.v1.LocalityR\x02to\x12\x12\n" +
+	"\x04cost\x18\x03 \x01(\rR\x04cost\"o\n" +
+	"\rLocalityShare\x12<\n" +
+	"\x05place\x18\x01 \x01(\v2\x1e.marchproxy.config.v1.LocalityB\x06\xbaH\x03\xc8\x01\x01R\x05place\x12 \n" +
+	"\x06weight\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x06weight\"\xdf\x03\n" +
 	"\rLoadBalancing\x12L\n" +
 	"\x06policy\x18\x01 \x01(\x0e2*.marchproxy.config.v1.LoadBalancing.PolicyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06policy\x12?\n" +
 	"\ahash_on\x18\x02 \x03(\v2\x1c.marchproxy.config.v1.HashOnB\b\xbaH\x05\x92\x01\x02\x10\bR\x06hashOn\x12.\n" +
@@ -1287,52 +1660,65 @@ func file_marchproxy_config_v1_service_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_service_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_marchproxy_config_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_marchproxy_config_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_marchproxy_config_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_marchproxy_config_v1_service_proto_goTypes = []any{
 	(Service_Protocol)(0),       // 0: marchproxy.config.v1.Service.Protocol
-	(LoadBalancing_Policy)(0),   // 1: marchproxy.config.v1.LoadBalancing.Policy
-	(*Service)(nil),             // 2: marchproxy.config.v1.Service
-	(*Endpoint)(nil),            // 3: marchproxy.config.v1.Endpoint
-	(*LoadBalancing)(nil),       // 4: marchproxy.config.v1.LoadBalancing
-	(*HashOn)(nil),              // 5: marchproxy.config.v1.HashOn
-	(*HashCookie)(nil),          // 6: marchproxy.config.v1.HashCookie
-	(*HealthCheck)(nil),         // 7: marchproxy.config.v1.HealthCheck
-	(*HttpCheck)(nil),           // 8: marchproxy.config.v1.HttpCheck
-	(*TcpCheck)(nil),            // 9: marchproxy.config.v1.TcpCheck
-	(*GrpcCheck)(nil),           // 10: marchproxy.config.v1.GrpcCheck
-	(*OutlierDetection)(nil),    // 11: marchproxy.config.v1.OutlierDetection
-	(*CircuitBreaker)(nil),      // 12: marchproxy.config.v1.CircuitBreaker
-	(*UpstreamTls)(nil),         // 13: marchproxy.config.v1.UpstreamTls
-	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
+	(LocalityPolicy_Near)(0),    // 1: marchproxy.config.v1.LocalityPolicy.Near
+	(LoadBalancing_Policy)(0),   // 2: marchproxy.config.v1.LoadBalancing.Policy
+	(*Service)(nil),             // 3: marchproxy.config.v1.Service
+	(*Endpoint)(nil),            // 4: marchproxy.config.v1.Endpoint
+	(*LocalityPolicy)(nil),      // 5: marchproxy.config.v1.LocalityPolicy
+	(*Locality)(nil),            // 6: marchproxy.config.v1.Locality
+	(*LocalityCost)(nil),        // 7: marchproxy.config.v1.LocalityCost
+	(*LocalityShare)(nil),       // 8: marchproxy.config.v1.LocalityShare
+	(*LoadBalancing)(nil),       // 9: marchproxy.config.v1.LoadBalancing
+	(*HashOn)(nil),              // 10: marchproxy.config.v1.HashOn
+	(*HashCookie)(nil),          // 11: marchproxy.config.v1.HashCookie
+	(*HealthCheck)(nil),         // 12: marchproxy.config.v1.HealthCheck
+	(*HttpCheck)(nil),           // 13: marchproxy.config.v1.HttpCheck
+	(*TcpCheck)(nil),            // 14: marchproxy.config.v1.TcpCheck
+	(*GrpcCheck)(nil),           // 15: marchproxy.config.v1.GrpcCheck
+	(*OutlierDetection)(nil),    // 16: marchproxy.config.v1.OutlierDetection
+	(*CircuitBreaker)(nil),      // 17: marchproxy.config.v1.CircuitBreaker
+	(*UpstreamTls)(nil),         // 18: marchproxy.config.v1.UpstreamTls
+	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
 }
 var file_marchproxy_config_v1_service_proto_depIdxs = []int32{
-	3,  // 0: marchproxy.config.v1.Service.endpoints:type_name -> marchproxy.config.v1.Endpoint
+	4,  // 0: marchproxy.config.v1.Service.endpoints:type_name -> marchproxy.config.v1.Endpoint
 	0,  // 1: marchproxy.config.v1.Service.protocol:type_name -> marchproxy.config.v1.Service.Protocol
-	4,  // 2: marchproxy.config.v1.Service.load_balancing:type_name -> marchproxy.config.v1.LoadBalancing
-	7,  // 3: marchproxy.config.v1.Service.health_check:type_name -> marchproxy.config.v1.HealthCheck
-	11, // 4: marchproxy.config.v1.Service.outlier_detection:type_name -> marchproxy.config.v1.OutlierDetection
-	12, // 5: marchproxy.config.v1.Service.circuit_breaker:type_name -> marchproxy.config.v1.CircuitBreaker
-	13, // 6: marchproxy.config.v1.Service.tls:type_name -> marchproxy.config.v1.UpstreamTls
-	14, // 7: marchproxy.config.v1.Service.connect_timeout:type_name -> google.protobuf.Duration
-	14, // 8: marchproxy.config.v1.Service.idle_timeout:type_name -> google.protobuf.Duration
-	1,  // 9: marchproxy.config.v1.LoadBalancing.policy:type_name -> marchproxy.config.v1.LoadBalancing.Policy
-	5,  // 10: marchproxy.config.v1.LoadBalancing.hash_on:type_name -> marchproxy.config.v1.HashOn
-	14, // 11: marchproxy.config.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
-	6,  // 12: marchproxy.config.v1.HashOn.cookie:type_name -> marchproxy.config.v1.HashCookie
-	14, // 13: marchproxy.config.v1.HashCookie.ttl:type_name -> google.protobuf.Duration
-	8,  // 14: marchproxy.config.v1.HealthCheck.http:type_name -> marchproxy.config.v1.HttpCheck
-	9,  // 15: marchproxy.config.v1.HealthCheck.tcp:type_name -> marchproxy.config.v1.TcpCheck
-	10, // 16: marchproxy.config.v1.HealthCheck.grpc:type_name -> marchproxy.config.v1.GrpcCheck
-	14, // 17: marchproxy.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	14, // 18: marchproxy.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	14, // 19: marchproxy.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
-	14, // 20: marchproxy.config.v1.OutlierDetection.base_ejection_time:type_name -> google.protobuf.Duration
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	9,  // 2: marchproxy.config.v1.Service.load_balancing:type_name -> marchproxy.config.v1.LoadBalancing
+	12, // 3: marchproxy.config.v1.Service.health_check:type_name -> marchproxy.config.v1.HealthCheck
+	16, // 4: marchproxy.config.v1.Service.outlier_detection:type_name -> marchproxy.config.v1.OutlierDetection
+	17, // 5: marchproxy.config.v1.Service.circuit_breaker:type_name -> marchproxy.config.v1.CircuitBreaker
+	18, // 6: marchproxy.config.v1.Service.tls:type_name -> marchproxy.config.v1.UpstreamTls
+	19, // 7: marchproxy.config.v1.Service.connect_timeout:type_name -> google.protobuf.Duration
+	19, // 8: marchproxy.config.v1.Service.idle_timeout:type_name -> google.protobuf.Duration
+	5,  // 9: marchproxy.config.v1.Service.locality:type_name -> marchproxy.config.v1.LocalityPolicy
+	1,  // 10: marchproxy.config.v1.LocalityPolicy.prefer:type_name -> marchproxy.config.v1.LocalityPolicy.Near
+	6,  // 11: marchproxy.config.v1.LocalityPolicy.failover:type_name -> marchproxy.config.v1.Locality
+	7,  // 12: marchproxy.config.v1.LocalityPolicy.costs:type_name -> marchproxy.config.v1.LocalityCost
+	8,  // 13: marchproxy.config.v1.LocalityPolicy.split:type_name -> marchproxy.config.v1.LocalityShare
+	6,  // 14: marchproxy.config.v1.LocalityCost.from:type_name -> marchproxy.config.v1.Locality
+	6,  // 15: marchproxy.config.v1.LocalityCost.to:type_name -> marchproxy.config.v1.Locality
+	6,  // 16: marchproxy.config.v1.LocalityShare.place:type_name -> marchproxy.config.v1.Locality
+	2,  // 17: marchproxy.config.v1.LoadBalancing.policy:type_name -> marchproxy.config.v1.LoadBalancing.Policy
+	10, // 18: marchproxy.config.v1.LoadBalancing.hash_on:type_name -> marchproxy.config.v1.HashOn
+	19, // 19: marchproxy.config.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
+	11, // 20: marchproxy.config.v1.HashOn.cookie:type_name -> marchproxy.config.v1.HashCookie
+	19, // 21: marchproxy.config.v1.HashCookie.ttl:type_name -> google.protobuf.Duration
+	13, // 22: marchproxy.config.v1.HealthCheck.http:type_name -> marchproxy.config.v1.HttpCheck
+	14, // 23: marchproxy.config.v1.HealthCheck.tcp:type_name -> marchproxy.config.v1.TcpCheck
+	15, // 24: marchproxy.config.v1.HealthCheck.grpc:type_name -> marchproxy.config.v1.GrpcCheck
+	19, // 25: marchproxy.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	19, // 26: marchproxy.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	19, // 27: marchproxy.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
+	19, // 28: marchproxy.config.v1.OutlierDetection.base_ejection_time:type_name -> google.protobuf.Duration
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_config_v1_service_proto_init() }
@@ -1342,13 +1728,13 @@ func file_marchproxy_config_v1_service_proto_init() {
 	}
 	file_marchproxy_config_v1_options_proto_init()
 	file_marchproxy_config_v1_service_proto_msgTypes[0].OneofWrappers = []any{}
-	file_marchproxy_config_v1_service_proto_msgTypes[3].OneofWrappers = []any{
+	file_marchproxy_config_v1_service_proto_msgTypes[7].OneofWrappers = []any{
 		(*HashOn_Header)(nil),
 		(*HashOn_Cookie)(nil),
 		(*HashOn_Query)(nil),
 		(*HashOn_SourceIp)(nil),
 	}
-	file_marchproxy_config_v1_service_proto_msgTypes[5].OneofWrappers = []any{
+	file_marchproxy_config_v1_service_proto_msgTypes[9].OneofWrappers = []any{
 		(*HealthCheck_Http)(nil),
 		(*HealthCheck_Tcp)(nil),
 		(*HealthCheck_Grpc)(nil),
@@ -1358,8 +1744,8 @@ func file_marchproxy_config_v1_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_config_v1_service_proto_rawDesc), len(file_marchproxy_config_v1_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   12,
+			NumEnums:      3,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -13,6 +13,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/clusterkey"
 	"github.com/marchproxy/marchproxy/pkg/identity"
+	"github.com/marchproxy/marchproxy/pkg/locality"
 	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
@@ -89,6 +90,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		Envoy: bootstrap.Config{
 			NodeID:    e.String("NODE_ID", "marchproxy-node"),
 			Gateway:   e.String("GATEWAY", "default"),
+			Place:     place(e),
 			XDSServer: e.Addr("XDS_SERVER", ""),
 			APIKey:    e.Secret("CLUSTER_API_KEY"),
 			MaxHeap:   memoryLimit("/sys/fs/cgroup/memory.max"),
@@ -129,6 +131,18 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		e.Fail("XDP_INTERFACE", "is not set, but XDP_REQUIRED is; name the interface to guard, such as eth0")
 	}
 	return c, e.Err()
+}
+
+// place is where the node is, as endpoints name their clouds, regions and zones.
+func place(e *process.Env) locality.Place {
+	part := func(name string) string {
+		text := e.String(name, "")
+		if len(text) > 128 || strings.Contains(text, "/") && name == "NODE_CLOUD" {
+			e.Fail(name, "is %q; it must be at most 128 bytes, and a cloud without /: NODE_REGION has the region", text)
+		}
+		return text
+	}
+	return locality.Place{Cloud: part("NODE_CLOUD"), Region: part("NODE_REGION"), Zone: part("NODE_ZONE")}
 }
 
 // runDir is where what lives as long as the agent is.

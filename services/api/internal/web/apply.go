@@ -170,7 +170,7 @@ func (a *API) applied(res writer.Result, opt options) api.ApplyResult {
 		DryRun:    opt.dryRun,
 		Unchanged: int32(res.Unchanged),
 		Changes:   []api.Change{},
-		Warnings:  append(a.warnings(res.Changes), a.drains(res)...),
+		Warnings:  append(a.warnings(res.Changes, res.Warnings), a.drains(res)...),
 	}
 	for _, x := range res.Changes {
 		out.Changes = append(out.Changes, change(x.Before, x.After))

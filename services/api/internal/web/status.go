@@ -1,15 +1,19 @@
 package web
 
 import (
+	"context"
 	"encoding/base64"
 	"net/http"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
+	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
+
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/services/api/internal/live"
+	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
 
 func (a *API) status(c echo.Context) error {
@@ -44,6 +48,11 @@ func (a *API) status(c echo.Context) error {
 			return err
 		}
 	}
+	if out.State[resource.KindLocalityDrain].Count > 0 {
+		if out.Drained, err = a.drained(c.Request().Context()); err != nil {
+			return err
+		}
+	}
 	if out.Warnings, err = a.ending(c.Request().Context(), head); err != nil {
 		return err
 	}
@@ -53,6 +62,25 @@ func (a *API) status(c echo.Context) error {
 	}
 	out.Warnings = append(out.Warnings, unissued...)
 	return c.JSON(http.StatusOK, out)
+}
+
+// maxDrained is how many drained places the status lists.
+const maxDrained = 100
+
+func (a *API) drained(ctx context.Context) ([]api.DrainedLocality, error) {
+	objects, _, err := a.Store.Objects(ctx, store.Filter{Kind: resource.KindLocalityDrain, Limit: maxDrained})
+	if err != nil {
+		return nil, err
+	}
+	var out []api.DrainedLocality
+	for _, o := range objects {
+		d := o.Message().(*configv1.LocalityDrain)
+		out = append(out, api.DrainedLocality{
+			Name: o.Name, Cloud: d.GetCloud(), Region: d.GetRegion(), Zone: d.GetZone(), Reason: d.GetReason(),
+			Since: o.CreatedAt,
+		})
+	}
+	return out, nil
 }
 
 func (a *API) proxies(c echo.Context) error {

@@ -27,22 +27,22 @@ const (
 	maxSeries   = 1000
 )
 
-// warnings are about what a write accepts all the same.
-func (a *API) warnings(changes []config.Change) []api.Warning {
-	var out []api.Warning
+// warnings are about what a write accepts all the same: the changes, and what the writer has found beside them.
+func (a *API) warnings(changes []config.Change, beside []config.Problem) []api.Warning {
+	all := slices.Clone(beside)
 	for _, x := range changes {
 		if k := config.KindOf(x.Ref().Kind); k.Warn != nil {
-			for _, p := range k.Warn(x, a.CertificateWarning) {
-				out = append(out, api.Warning{
-					Kind: p.Object.Kind, Name: p.Object.Name, Path: p.Path, Message: p.Message,
-					Rule: p.Rule,
-				})
-			}
+			all = append(all, k.Warn(x, a.CertificateWarning)...)
 		}
 	}
+	var out []api.Warning
+	for _, p := range all {
+		out = append(out, api.Warning{
+			Kind: p.Object.Kind, Name: p.Object.Name, Path: p.Path, Message: p.Message, Rule: p.Rule,
+		})
+	}
 	slices.SortFunc(out, func(x, y api.Warning) int {
-		return cmp.Or(cmp.Compare(x.Name, y.Name),
-			cmp.Compare(x.Rule, y.Rule))
+		return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Rule, y.Rule))
 	})
 	return out
 }

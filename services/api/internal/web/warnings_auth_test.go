@@ -43,7 +43,7 @@ func TestPowerlessTokens(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := (&API{}).warnings([]config.Change{{After: o}})
+		got := (&API{}).warnings([]config.Change{{After: o}}, nil)
 		var paths []string
 		for _, w := range got {
 			paths = append(paths, w.Path)

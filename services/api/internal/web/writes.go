@@ -204,7 +204,7 @@ func (a *API) written(before *resource.Object, res writer.Result) (any, error) {
 		return nil, err
 	}
 	out := envelope(shown)
-	out.Warnings = append(a.warnings([]config.Change{{Before: before, After: after}}), a.drains(res)...)
+	out.Warnings = append(a.warnings([]config.Change{{Before: before, After: after}}, res.Warnings), a.drains(res)...)
 	return out, nil
 }
 

@@ -117,6 +117,8 @@ type Result struct {
 	Unchanged int
 	// Drains are the listeners whose connections the changes replace.
 	Drains []translate.Drain
+	// Warnings are what is accepted all the same, as far as it depends on other objects.
+	Warnings []config.Problem
 	// Replayed is the remembered answer of an earlier request with this idempotency key.
 	Replayed *store.Answer
 	Status   int
@@ -227,6 +229,11 @@ func (w *Writer) decide(meta Meta, plan Planner, epoch string, revision int64, e
 		return decision{}, err
 	}
 	d.result.Drains = before.Drains(w.state, changes)
+	for _, c := range changes {
+		if k := config.KindOf(c.Ref().Kind); k.WarnBeside != nil {
+			d.result.Warnings = append(d.result.Warnings, k.WarnBeside(w.state, c)...)
+		}
+	}
 	d.record = store.Record{
 		Revision: revision, At: now, Actor: meta.Who.Name, ActorID: meta.Who.ID, Message: meta.Message,
 		RequestID: meta.RequestID, Traceparent: meta.Traceparent,

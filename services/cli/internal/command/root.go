@@ -85,6 +85,7 @@ func Root() *cobra.Command {
 		c.getCommand(), c.deleteCommand(), c.statusCommand(), c.proxiesCommand(), c.limitsCommand(), c.certificatesCommand(),
 		c.eventsCommand(),
 		c.revisionsCommand(), c.rollbackCommand(), c.auditCommand(), c.tokenCommand(), c.backupCommand(), c.restoreCommand(),
+		c.drainCommand(), c.undrainCommand(),
 		c.doctorCommand(), c.pkiCommand(), c.composeCommand(), c.filtersCommand(), c.versionCommand(), dev.Command(),
 	)
 	// the flag exists

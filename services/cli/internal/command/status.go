@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/locality"
 	"github.com/marchproxy/marchproxy/services/cli/internal/client"
 )
 
@@ -144,6 +145,13 @@ func (r report) table(w io.Writer) {
 			behind(r.Revision, r.LiveRevision)))
 	} else {
 		row(w, "live", "no Envoy is connected")
+	}
+	for _, x := range r.Drained {
+		text := locality.Place{Cloud: x.Cloud, Region: x.Region, Zone: x.Zone}.String() + since(x.Since)
+		if x.Reason != "" {
+			text += ": " + x.Reason
+		}
+		row(w, "DRAINED", text)
 	}
 	if len(r.Xds) == 0 {
 		row(w, "xds", "no xDS server has reported in the last 15 seconds")

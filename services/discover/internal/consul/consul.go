@@ -199,7 +199,7 @@ func workload(name string, all []entry) source.Workload {
 		x := source.Endpoint{
 			Host: cmp.Or(e.Service.Address, e.Node.Address), Port: e.Service.Port,
 			Weight: cmp.Or(s.Weight, e.Service.Weights.Passing),
-			Zone:   cmp.Or(s.Zone, e.Node.Datacenter), Cloud: s.Cloud, State: source.Ready,
+			Zone:   cmp.Or(s.Zone, e.Node.Datacenter), Cloud: s.Cloud, Region: s.Region, State: source.Ready,
 		}
 		if drains {
 			x.State = source.Draining

@@ -141,7 +141,9 @@ func (d *Docker) endpoint(c Container) (*source.Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &source.Endpoint{Port: port, Weight: s.Weight, Zone: s.Zone, Cloud: s.Cloud, State: source.Ready}
+	e := &source.Endpoint{
+		Port: port, Weight: s.Weight, Zone: s.Zone, Cloud: s.Cloud, Region: s.Region, State: source.Ready,
+	}
 	if ends {
 		e.State = source.Draining
 	}

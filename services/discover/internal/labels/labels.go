@@ -4,7 +4,7 @@
 //	marchproxy.name=web                     the Service's name
 //	marchproxy.port=8080                    the container's port
 //	marchproxy.network=front                the network to reach it by, where it has several
-//	marchproxy.weight=2, .zone=a, .cloud=b  of its endpoints
+//	marchproxy.weight=2, .zone=a, .cloud=b, .region=c  of its endpoints
 //	marchproxy.service.FIELD=VALUE          a field of the Service, by its JSON path: health_check.http.path
 //	marchproxy.routes.NAME.FIELD=VALUE      a field of a Route, by its JSON path: path.prefix
 //
@@ -34,9 +34,9 @@ const Prefix = "marchproxy."
 type Basics struct {
 	// Enabled says that it is to be served at all.
 	Enabled bool
-	// Name, Network, Zone and Cloud are "" and Port and Weight 0 where nothing is said.
-	Name, Network, Zone, Cloud string
-	Port, Weight               uint32
+	// Name, Network, Zone, Cloud and Region are "" and Port and Weight 0 where nothing is said.
+	Name, Network, Zone, Cloud, Region string
+	Port, Weight                       uint32
 }
 
 // ReadBasics reads these alone, which costs little: for each of a workload's endpoints.
@@ -79,6 +79,8 @@ func (b *Basics) set(name, value string) (known bool, err error) {
 		b.Zone = value
 	case "cloud":
 		b.Cloud = value
+	case "region":
+		b.Region = value
 	case "port":
 		b.Port, err = number(value, 65535)
 	case "weight":
@@ -149,8 +151,8 @@ func Read(all map[string]string) Settings {
 				out.Bad[route] = true
 			}
 		default:
-			fail(label, "is not known; there are marchproxy.enable, name, port, network, weight, zone, cloud, service.FIELD "+
-				"and routes.NAME.FIELD")
+			fail(label, "is not known; there are marchproxy.enable, name, port, network, weight, zone, cloud, region, "+
+				"service.FIELD and routes.NAME.FIELD")
 		}
 	}
 	out.Service = service.json()

@@ -144,7 +144,7 @@ func workload(namespace, name string, tags []string, all []registration) source.
 		s := labels.ReadBasics(catalog.Labels(r.Tags))
 		e := source.Endpoint{
 			Host: r.Address, Port: r.Port, Weight: s.Weight, Zone: cmp.Or(s.Zone, r.Datacenter),
-			Cloud: s.Cloud, State: source.Ready,
+			Cloud: s.Cloud, Region: s.Region, State: source.Ready,
 		}
 		if r.Address == "" || r.Port == 0 {
 			w.Problems = append(w.Problems, "allocation "+r.AllocID+": its registration has no address or port")

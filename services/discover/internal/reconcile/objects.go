@@ -32,8 +32,8 @@ type Naming struct {
 	Site string
 	// Owner of Services and Routes, before the workload's key. Sites that share services have the same one.
 	Owner string
-	// Zone and Cloud of endpoints whose labels say none.
-	Zone, Cloud string
+	// Zone, Cloud and Region of endpoints whose labels say none.
+	Zone, Cloud, Region string
 }
 
 // setOwner is the owner of EndpointSets, before the workload's key.
@@ -108,6 +108,9 @@ func (n Naming) of(w source.Workload) wanted {
 		}
 		if e.Cloud == "" {
 			e.Cloud = n.Cloud
+		}
+		if e.Region == "" {
+			e.Region = n.Region
 		}
 		spec.Endpoints = append(spec.Endpoints, e)
 	}

@@ -85,6 +85,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		e.Fail("DISCOVER_OWNER", "is %q; it must be at most 36 letters, digits and any of . _ : - /", c.Owner)
 	}
 	c.Zone, c.Cloud = e.String("DISCOVER_ZONE", ""), e.String("DISCOVER_CLOUD", "")
+	c.Region = e.String("DISCOVER_REGION", "")
 	for s := range strings.SplitSeq(e.String("DISCOVER_SOURCES", "docker"), ",") {
 		if s = strings.TrimSpace(s); !slices.Contains(sources, s) {
 			e.Fail("DISCOVER_SOURCES", "has %q; there are %s", s, strings.Join(sources, ", "))

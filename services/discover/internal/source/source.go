@@ -46,6 +46,7 @@ type Endpoint struct {
 	Weight uint32 `json:"weight,omitempty"`
 	Zone   string `json:"zone,omitempty"`
 	Cloud  string `json:"cloud,omitempty"`
+	Region string `json:"region,omitempty"`
 	State  State  `json:"state,omitempty"`
 }
 

@@ -87,6 +87,8 @@ type envoy struct {
 	has map[translate.Type]map[string]*discoveryv3.Resource
 	// metadata is what its bootstrap says of it.
 	metadata *structpb.Struct
+	// place is where it is.
+	place *corev3.Locality
 	// filterConfigs are asked for when it dials: before its route tables.
 	filterConfigs []string
 	// waiting are responses that have neither been accepted nor refused, in order.
@@ -122,9 +124,14 @@ func (e *envoy) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 
 // connect is a new Envoy that asks for everything that Envoys ask for, and for these filter configs.
 func connect(t *testing.T, g *ads.Gateway, name string, filterConfigs ...string) *envoy {
+	return connectAt(t, g, name, nil, filterConfigs...)
+}
+
+// connectAt is a new Envoy somewhere.
+func connectAt(t *testing.T, g *ads.Gateway, name string, at *corev3.Locality, filterConfigs ...string) *envoy {
 	e := &envoy{
 		t: t, name: name, filterConfigs: filterConfigs, has: map[translate.Type]map[string]*discoveryv3.Resource{},
-		refused: map[string]bool{}, stored: map[string]string{},
+		refused: map[string]bool{}, stored: map[string]string{}, place: at,
 	}
 	for _, typ := range []translate.Type{cluster, endpoint, listener, scope, filterConfig, secret} {
 		e.has[typ] = map[string]*discoveryv3.Resource{}
@@ -148,7 +155,7 @@ func (e *envoy) dial(g *ads.Gateway) {
 	}
 	for _, typ := range types {
 		r := &discoveryv3.DeltaDiscoveryRequest{
-			Node: &corev3.Node{Id: e.name, Metadata: e.metadata}, TypeUrl: string(typ),
+			Node: &corev3.Node{Id: e.name, Metadata: e.metadata, Locality: e.place}, TypeUrl: string(typ),
 			InitialResourceVersions: e.versions(typ),
 		}
 		if typ == filterConfig {

@@ -92,6 +92,7 @@
 //	the Envoy has no seat under the license             ─► the variant for Envoys over the limit
 //	it may have routes that set something per route     ─► the variant that reads what routes say
 //	its bootstrap is older than what the resource needs ─► the plain variant
+//	it says where it is, and that matters to endpoints  ─► the endpoints for that place
 //	otherwise                                           ─► the resource itself
 //
 // # When a revision is applied

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/locality"
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
@@ -20,6 +21,8 @@ type plan struct {
 	// runtime says that the Envoy follows the gateway's runtime (RTDS), and emptyFilters that its listeners take an
 	// empty chain as an ECDS filter config.
 	runtime, emptyFilters bool
+	// place is where the Envoy is, the zero one where it does not say.
+	place locality.Place
 	// overLimit says that the Envoy has no seat under its gateway's license.
 	overLimit bool
 	// startedEmpty says that the Envoy has come without any listener, and so without routes.
@@ -155,6 +158,8 @@ func (p *plan) variant(r *translate.Resource) *translate.Resource {
 	switch {
 	case r == nil:
 		return nil
+	case r.Located != nil:
+		return r.At(p.place)
 	case p.overLimit && r.OverLimit != nil:
 		return r.OverLimit
 	case r.PerRoute != nil && p.mayHavePerRoute():

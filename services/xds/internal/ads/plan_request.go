@@ -149,6 +149,7 @@ func (p *plan) adopt(tp *typePlan, name, version string) {
 	}
 	k := translate.Key{Type: tp.typ, Name: name}
 	e := p.t.entry(k)
+	p.variant(e.desired) // made for where the Envoy is, so that its version is known
 	// It has ACKed it: an Envoy names only versions that it has taken.
 	switch {
 	case e.desired.Is(version) && (e.rejection != nil || !e.lastGood.Is(version)):

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
+	"github.com/marchproxy/marchproxy/pkg/locality"
 )
 
 // KeyHeader is the gRPC metadata that carries the cluster API key.
@@ -58,7 +59,7 @@ func (s *Server) DeltaAggregatedResources(
 	st.raw = s.raw
 	st.id = first.GetNode().GetId()
 	st.version = envoyVersion(first.GetNode())
-	st.readMetadata(first.GetNode())
+	st.readNode(first.GetNode())
 	if p, ok := peer.FromContext(ctx); ok {
 		st.address = p.Addr.String()
 	}
@@ -73,8 +74,9 @@ type withContext struct {
 // Context is the stream's own, or what it was replaced with.
 func (w withContext) Context() context.Context { return w.ctx }
 
-// readMetadata takes what the bootstrap says of an Envoy.
-func (s *deltaStream) readMetadata(n *corev3.Node) {
+// readNode takes what the bootstrap says of an Envoy.
+func (s *deltaStream) readNode(n *corev3.Node) {
+	s.plan.place = locality.FromEnvoy(n.GetLocality())
 	said := n.GetMetadata().GetFields()[bootstrap.MetadataSpace].GetStructValue().GetFields()
 	s.drain = time.Duration(said[bootstrap.MetadataDrain].GetNumberValue()) * time.Second
 	s.plan.runtime, s.plan.emptyFilters = said[bootstrap.MetadataRuntime].GetBoolValue(),

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/marchproxy/marchproxy/pkg/locality"
 	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
@@ -109,7 +110,10 @@ func (s *Server) serveSotw(conn sotwStream) error {
 	}
 	defer c.leave()
 	g := c.g
-	w := &sotwClient{g: g, conn: conn, types: map[translate.Type]*sotwType{}, id: first.GetNode().GetId()}
+	w := &sotwClient{
+		g: g, conn: conn, types: map[translate.Type]*sotwType{}, id: first.GetNode().GetId(),
+		place: locality.FromEnvoy(first.GetNode().GetLocality()),
+	}
 	changed := g.watch()
 	defer g.unwatch(changed)
 	requests, failed := make(chan *discoveryv3.DiscoveryRequest, 16), make(chan error, 1)
@@ -148,6 +152,7 @@ type sotwClient struct {
 	g     *Gateway
 	conn  sotwStream
 	id    string
+	place locality.Place
 	types map[translate.Type]*sotwType
 	nonce int
 }
@@ -183,6 +188,9 @@ func (w *sotwClient) send() error {
 			continue
 		}
 		resources := w.g.sotwResources(t, wt.names)
+		for i, r := range resources {
+			resources[i] = r.At(w.place)
+		}
 		if wt.returned { // endpoints that are left out stay what they are
 			resources = slices.DeleteFunc(resources, func(r *translate.Resource) bool { return r.Partial })
 		}
