@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strings"
@@ -21,7 +22,7 @@ func TestFirstLoad(t *testing.T) {
 	}
 	get := func(path, encoding string) *httptest.ResponseRecorder {
 		t.Helper()
-		w, r := httptest.NewRecorder(), httptest.NewRequest("GET", path, nil)
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, path, http.NoBody)
 		r.Header.Set("Accept-Encoding", encoding)
 		h.ServeHTTP(w, r)
 		if w.Code != 200 {

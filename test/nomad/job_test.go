@@ -64,7 +64,7 @@ type task struct {
 	KillTimeout time.Duration
 	Templates   []struct {
 		DestPath, EmbeddedTmpl, Perms, ChangeMode string
-		Uid, Gid                                  int //nolint:revive // as Nomad's API has them
+		Uid, Gid                                  int
 	}
 }
 

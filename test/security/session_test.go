@@ -54,7 +54,7 @@ func (b *browser) says(what string, resp *http.Response, status int, text string
 func (b *browser) signIn(token string) {
 	b.Helper()
 	resp := b.send("POST", "/v1/session", `{"token":"`+token+`"}`)
-	if resp.StatusCode != 201 || len(resp.Cookies()) != 1 {
+	if resp.StatusCode != http.StatusCreated || len(resp.Cookies()) != 1 {
 		b.Fatalf("signing in: %d, %v", resp.StatusCode, resp.Cookies())
 	}
 	c := resp.Cookies()[0]
@@ -109,7 +109,7 @@ func TestSession(t *testing.T) {
 	b.says("the session before", old.send("GET", "/v1/session", ""), 401, "the session has ended")
 
 	resp := b.send("DELETE", "/v1/session", "")
-	if c := resp.Cookies(); resp.StatusCode != 204 || len(c) != 1 || c[0].MaxAge >= 0 {
+	if c := resp.Cookies(); resp.StatusCode != http.StatusNoContent || len(c) != 1 || c[0].MaxAge >= 0 {
 		t.Errorf("signing out: %d %v", resp.StatusCode, c)
 	}
 	b.says("after signing out", b.send("GET", "/v1/session", ""), 401, "the session has ended")
@@ -119,10 +119,10 @@ func TestSession(t *testing.T) {
 	b.says("after its token is deleted", b.send("GET", "/v1/session", ""), 401, "the session has ended")
 	for i := range 40 {
 		resp := b.send("POST", "/v1/session", `{"token":"mp_guess"}`)
-		if resp.StatusCode == 429 && resp.Header.Get("Retry-After") != "" && i >= 10 {
+		if resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get("Retry-After") != "" && i >= 10 {
 			return
 		}
-		if resp.StatusCode != 401 {
+		if resp.StatusCode != http.StatusUnauthorized {
 			t.Fatalf("guess %d: %d", i, resp.StatusCode)
 		}
 	}
@@ -137,7 +137,7 @@ func TestPages(t *testing.T) {
 	for _, path := range []string{"/ui/", "/ui/routes", "/ui/routes/a.b"} {
 		resp := b.send("GET", path, "")
 		raw, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != 200 {
+		if err != nil || resp.StatusCode != http.StatusOK {
 			t.Fatalf("%s: %d %v", path, resp.StatusCode, err)
 		}
 		csp := resp.Header.Get("Content-Security-Policy")
@@ -167,10 +167,10 @@ func TestPages(t *testing.T) {
 			}
 		}
 	}
-	if resp := b.send("GET", "/", ""); resp.StatusCode != 302 || resp.Header.Get("Location") != "/ui/" {
+	if resp := b.send("GET", "/", ""); resp.StatusCode != http.StatusFound || resp.Header.Get("Location") != "/ui/" {
 		t.Errorf("/ answers %d %s", resp.StatusCode, resp.Header.Get("Location"))
 	}
-	if resp := b.send("GET", "/ui/assets/gone-123.js", ""); resp.StatusCode != 404 {
+	if resp := b.send("GET", "/ui/assets/gone-123.js", ""); resp.StatusCode != http.StatusNotFound {
 		t.Errorf("a file that is not there answers %d", resp.StatusCode)
 	}
 }

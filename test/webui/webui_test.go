@@ -59,7 +59,8 @@ func TestPages(t *testing.T) {
 	play := run("node", "node_modules/@playwright/test/cli.js", "test", "--grep", *only)
 	play.Env = append(os.Environ(), "MARCHPROXY_UI="+s.UI, "MARCHPROXY_API="+s.API, "MARCHPROXY_TOKEN="+token,
 		fmt.Sprintf("MARCHPROXY_PROXY_PORT=%d", s.ProxyPort), "MARCHPROXY_BACKEND_PORT="+backend(t, s),
-		"MARCHPROXY_SHOTS="+*shots, "MARCHPROXY_RUN="+filepath.Join(s.Dir, "run.json"), "MARCHPROXY_RESULTS="+filepath.Join(t.TempDir(), "results"))
+		"MARCHPROXY_SHOTS="+*shots, "MARCHPROXY_RUN="+filepath.Join(s.Dir, "run.json"),
+		"MARCHPROXY_RESULTS="+filepath.Join(t.TempDir(), "results"))
 	play.Stdout = os.Stdout
 	if err := play.Run(); err != nil {
 		t.Errorf("the browser's tests: %v", err)

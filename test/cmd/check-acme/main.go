@@ -353,7 +353,7 @@ func (c *check) await(ctx context.Context, before map[string]certificate, look f
 		select {
 		case <-time.After(300 * time.Millisecond):
 		case <-limit.Done():
-			return fmt.Errorf("only %d of %d are issued after 10 minutes (%v)", len(ready), c.names, err)
+			return fmt.Errorf("only %d of %d are issued after 10 minutes: %w", len(ready), c.names, err)
 		}
 	}
 }

@@ -3762,8 +3762,9 @@ type Node struct {
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The configuration's revision that it has.
 	Revision int64 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Packets that were let through and dropped since the node's program was loaded, by reason.
-	Passed  map[string]int64 `protobuf:"bytes,8,rep,name=passed,proto3" json:"passed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Packets that were let through since the node's program was loaded, by reason.
+	Passed map[string]int64 `protobuf:"bytes,8,rep,name=passed,proto3" json:"passed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Packets that were dropped since then, by reason.
 	Dropped map[string]int64 `protobuf:"bytes,9,rep,name=dropped,proto3" json:"dropped,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The policies that it enforces, by name.
 	Policies []string `protobuf:"bytes,10,rep,name=policies,proto3" json:"policies,omitempty"`
@@ -3918,8 +3919,9 @@ func (x *Node) GetAt() string {
 
 // The nodes, by name.
 type NodeList struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Items         []*Node                `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of them, in the order of their names.
+	Items         []*Node `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -94,6 +94,7 @@ type noted struct {
 	origin store.Origin
 }
 
+// Begin implements [store.Sink].
 func (n *noted) Begin(o store.Origin) error {
 	n.origin = o
 	return n.fileWriter.Begin(o)

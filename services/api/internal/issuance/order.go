@@ -85,8 +85,8 @@ type later struct {
 func (l *later) Error() string { return l.note }
 
 // save notes how far it is, and that this api goes on.
-func (j *job) save(ctx context.Context, step, note string) error {
-	j.row.Step, j.row.Note = step, note
+func (j *job) save(ctx context.Context, step string) error {
+	j.row.Step, j.row.Note = step, ""
 	return j.store.SaveIssuance(ctx, j.holder, j.row, false)
 }
 
@@ -156,7 +156,7 @@ func (j *job) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := j.save(ctx, stepFinalizing, ""); err != nil {
+	if err := j.save(ctx, stepFinalizing); err != nil {
 		return err
 	}
 	if order, err = j.finalize(ctx, order); err != nil {
@@ -204,7 +204,7 @@ func (j *job) order(ctx context.Context) (acme.Order, error) {
 	if err != nil {
 		return acme.Order{}, err
 	}
-	if err := j.save(ctx, stepOrdering, ""); err != nil {
+	if err := j.save(ctx, stepOrdering); err != nil {
 		return acme.Order{}, err
 	}
 	order, err := j.newOrder(ctx)
@@ -215,7 +215,7 @@ func (j *job) order(ctx context.Context) (acme.Order, error) {
 	x.OrderURL, x.OrderWanted, x.OrderAccount, x.OrderedAt = order.Location, x.Wanted, j.account.Location, &now
 	x.OrderKey = j.box.Seal(key, resource.KindCertificate, x.Certificate, orderKey)
 	j.log.Info("ordered", zap.Strings("names", j.spec.GetNames()), zap.String("order", order.Location))
-	return order, j.save(ctx, stepOrdering, "")
+	return order, j.save(ctx, stepOrdering)
 }
 
 // newOrder makes an order. It says which certificate it replaces, so that the authority counts it as a renewal.

@@ -54,7 +54,7 @@ func (j *job) prove(ctx context.Context, order acme.Order) error {
 	if len(http)+len(dns) == 0 {
 		return nil
 	}
-	if err := j.save(ctx, stepAnswering, ""); err != nil {
+	if err := j.save(ctx, stepAnswering); err != nil {
 		return err
 	}
 	if len(http) > 0 {
@@ -69,7 +69,7 @@ func (j *job) prove(ctx context.Context, order acme.Order) error {
 			return err
 		}
 	}
-	if err := j.save(ctx, stepValidating, ""); err != nil {
+	if err := j.save(ctx, stepValidating); err != nil {
 		return err
 	}
 	all := slices.Concat(http, dns)

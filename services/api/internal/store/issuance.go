@@ -118,15 +118,15 @@ func (s *Store) DropIssuances(ctx context.Context, certificates []string) error 
 // TakeIssuances takes up to n certificates for which there is something to do, the longest due first, for as long as a
 // lease. Nobody else gets them meanwhile.
 func (s *Store) TakeIssuances(ctx context.Context, holder string, n int, lease time.Duration) ([]Issuance, error) {
-	return s.issuances(ctx, `UPDATE issuance SET holder = $1, held_until = now() + $2::interval WHERE certificate IN (
-			SELECT certificate FROM issuance WHERE next_at <= now() AND (holder = '' OR held_until < now())
+	return s.issuances(ctx, `UPDATE issuance SET holder = $1, leased_until = now() + $2::interval WHERE certificate IN (
+			SELECT certificate FROM issuance WHERE next_at <= now() AND (holder = '' OR leased_until < now())
 			ORDER BY next_at LIMIT $3 FOR UPDATE SKIP LOCKED
 		) RETURNING `+issuanceColumns, holder, lease, n)
 }
 
 // HoldIssuances renews the lease on what a holder has, and says what that is.
 func (s *Store) HoldIssuances(ctx context.Context, holder string, lease time.Duration) (map[string]bool, error) {
-	rows, err := s.pool.Query(ctx, `UPDATE issuance SET held_until = now() + $2::interval WHERE holder = $1 RETURNING certificate`,
+	rows, err := s.pool.Query(ctx, `UPDATE issuance SET leased_until = now() + $2::interval WHERE holder = $1 RETURNING certificate`,
 		holder, lease)
 	if err != nil {
 		return nil, s.noted(fmt.Errorf("issuance: %w", err))

@@ -230,7 +230,7 @@ func TestFilterReduces(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest("GET", "/v1.47/containers/"+strings.Repeat("0a", 32)+"/json?size=1", http.NoBody))
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1.47/containers/"+strings.Repeat("0a", 32)+"/json?size=1", http.NoBody))
 	if got := w.Body.String(); w.Code != 200 || got != `{"Config":{"StopTimeout":20}}` {
 		t.Errorf("%d %s", w.Code, got)
 	}

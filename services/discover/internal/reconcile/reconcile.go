@@ -324,11 +324,11 @@ func (x *item) as(there []api.Object) bool {
 		delete(names, name)
 	}
 	if x.want.set != nil {
-		if name := x.want.set.Kind + "/" + x.want.set.Name; !names[name] {
+		name := x.want.set.Kind + "/" + x.want.set.Name
+		if !names[name] {
 			return false
-		} else {
-			delete(names, name)
 		}
+		delete(names, name)
 	}
 	// What stays because its labels cannot be read may be of an earlier life.
 	return len(names) == 0 || len(x.want.kept) > 0

@@ -7,8 +7,8 @@ CREATE TABLE issuance (
     issuer      text   NOT NULL,
     wanted      text   NOT NULL, -- digest of what is asked for
     next_at     timestamptz NOT NULL, -- when there is something to do
-    holder      text   NOT NULL DEFAULT '', -- the api that is at it, until held_until
-    held_until  timestamptz NOT NULL DEFAULT 'epoch',
+    holder      text   NOT NULL DEFAULT '', -- the api that is at it, until leased_until
+    leased_until timestamptz NOT NULL DEFAULT 'epoch',
     step        text   NOT NULL DEFAULT 'waiting',
     note        text   NOT NULL DEFAULT '', -- what it waits for, in a sentence
     -- The order that is under way, "" for none, what it is for, its key (sealed), and the account that has made it.
