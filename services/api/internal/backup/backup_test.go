@@ -196,14 +196,21 @@ func TestThereAndBack(t *testing.T) {
 	}
 }
 
-// TestEverything: a backup has each table that a migration has made.
+// passing are the tables that are in no backup, and why.
+var passing = map[string]string{
+	"sessions":        "who is signed in signs in again",
+	"issuance":        "what is to be issued is found anew from the certificates that were restored",
+	"issuance_orders": "when orders were made, which the authority counts too",
+}
+
+// TestEverything: a backup has each table that a migration has made, but those that are named with a reason.
 func TestEverything(t *testing.T) {
 	url, path := filled(t, 1), filepath.Join(t.TempDir(), "b")
 	backup(t, url, path)
 	text := unpacked(t, path)
 	for _, name := range strings.Fields(pgtest.Value[string](t, url, `SELECT string_agg(relname, ' ') FROM pg_class
 		WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'goose_db_version'`)) {
-		if !strings.Contains(text, `{"table":"`+name+`"`) {
+		if passing[name] == "" && !strings.Contains(text, `{"table":"`+name+`"`) {
 			t.Errorf("the table %s is in no backup: add it to tables in services/api/internal/store/backup.go", name)
 		}
 	}
@@ -282,7 +289,8 @@ func TestOlder(t *testing.T) {
 	// As it was before the audit was a chain.
 	pgtest.Exec(t, url, `DROP INDEX audit_by_revision; ALTER TABLE token_changes DROP COLUMN n;
 		ALTER TABLE config_head DROP COLUMN chain_n, DROP COLUMN chain_hash, DROP COLUMN chain_revision;
-		DROP TABLE audit_anchor, audit_chain; DELETE FROM goose_db_version WHERE version_id > 7`)
+		DROP TABLE audit_anchor, audit_chain; ALTER TABLE changes DROP COLUMN since, DROP COLUMN was;
+		DROP TABLE sessions, issuance, issuance_orders, issuance_accounts; DELETE FROM goose_db_version WHERE version_id > 7`)
 	path := filepath.Join(t.TempDir(), "b")
 	backup(t, url, path)
 	if v := pgtest.Value[int64](t, url, `SELECT max(version_id) FROM goose_db_version`); v != 7 {
