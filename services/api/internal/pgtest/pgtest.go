@@ -80,8 +80,17 @@ func start(ctx context.Context) (stop func() error, err error) {
 		return nil, err
 	}
 	return func() error {
-		return errors.Join(cmd.Process.Signal(os.Interrupt), cmd.Wait(), os.RemoveAll(dir))
+		return errors.Join(cmd.Process.Signal(os.Interrupt), cmd.Wait(), remove(dir))
 	}, nil
+}
+
+// remove removes a directory in which a server that was killed may still write for a moment.
+func remove(dir string) (err error) {
+	for limit := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		if err = os.RemoveAll(dir); err == nil || time.Now().After(limit) {
+			return err
+		}
+	}
 }
 
 // Database makes an empty database and returns its URL.
