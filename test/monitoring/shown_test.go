@@ -83,6 +83,9 @@ func TestMetricsTable(t *testing.T) {
 		map[string]any{"kind": "RateLimitPolicy", "name": "all", "spec": map[string]any{"packets_per_second": 1000000}},
 	}}, 200)
 	s.Want(t, "PATCH", s.API+"/v1/gateways/default?wait=live", `{"spec":{"license":"main","metrics_engine":"wasm"}}`, 200)
+	s.Want(t, "PUT", s.API+"/v1/certificate-issuers/away",
+		`{"spec":{"directory":"https://127.0.0.1:1/directory","terms_agreed":true}}`, 201)
+	s.Want(t, "PUT", s.API+"/v1/certificates/ordered", `{"spec":{"issuer":"away","names":["ordered.test"]}}`, 201)
 	c := probe.New(s.Proxy)
 	defer c.Close()
 	for host, want := range map[string]int{"open": 200, "staff": 401, "gold": 402} {
@@ -120,6 +123,9 @@ func TestMetricsTable(t *testing.T) {
 		}
 		if got["marchproxy_xds_proxy_lag_seconds"].kind == "" {
 			return "an Envoy that hangs is not said to lag"
+		}
+		if got["marchproxy_api_certificate_orders_total"].kind == "" {
+			return "an order that failed is not counted"
 		}
 		return ""
 	})

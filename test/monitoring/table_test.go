@@ -63,6 +63,7 @@ func TestMetricsInCode(t *testing.T) {
 	named := map[string]bool{}
 	for file, prefix := range map[string]string{
 		"services/api/internal/web/metrics.go": "", "services/api/internal/web/warnings.go": "",
+		"services/api/internal/web/issuance.go":        "",
 		"services/xds/internal/server/parts.go":        "marchproxy_xds_",
 		"services/agent/internal/server/metrics.go":    "marchproxy_agent_",
 		"services/discover/internal/server/metrics.go": "marchproxy_discover_",
