@@ -141,7 +141,7 @@ func TestLocalityVersions(t *testing.T) {
 	n.located(&configv1.LocalityPolicy{Prefer: configv1.LocalityPolicy_zone}, "aws/eu/a", "aws/eu/b", "gcp")
 	r := get()
 	a, b := placeOf("aws/eu/a"), placeOf("aws/eu/b")
-	if r.At(a) != r.At(a) || r.At(placeOf("x")) != r.At(placeOf("y")) {
+	if again := r.At(a); r.At(a) != again || r.At(placeOf("x")) != r.At(placeOf("y")) {
 		t.Error("what is the same is made twice")
 	}
 	if r.At(a).Version == r.At(b).Version || r.At(a).Version == r.Version {

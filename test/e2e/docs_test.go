@@ -34,8 +34,13 @@ func TestDocsCommands(t *testing.T) {
 		doc      string
 		commands int // at least: fewer means that this test does not see them
 	}{
-		{"getting-started.md", 14}, {"auth.md", 8}, {"license.md", 3}, {"rate-limits.md", 2}, {"scaling.md", 21},
-		{"localities.md", 5}, {"locality_drain.md", 4},
+		{"getting-started.md", 14},
+		{"auth.md", 8},
+		{"license.md", 3},
+		{"rate-limits.md", 2},
+		{"scaling.md", 21},
+		{"localities.md", 5},
+		{"locality_drain.md", 4},
 	} {
 		t.Run(c.doc, func(t *testing.T) {
 			s := start(t)
