@@ -211,8 +211,8 @@ func TestContract(t *testing.T) {
 		}
 		c.do(t, exchange{
 			op: "put" + k.kind, method: "PUT", path: one, body: `{"spec":{}}`, status: 422,
-			header: map[string]string{"Idempotency-Key": "make-" + k.name}, invalid: k.kind == "Certificate" ||
-				k.kind == "CertificateIssuer" || k.kind == "Gateway" || k.kind == "EndpointSet",
+			header: map[string]string{"Idempotency-Key": "make-" + k.name}, invalid: k.kind == "CertificateIssuer" ||
+				k.kind == "Gateway" || k.kind == "EndpointSet",
 		})
 		c.do(t, exchange{
 			op: "put" + k.kind, method: "PUT", path: one, body: k.body, status: 412,
@@ -300,6 +300,9 @@ func TestContract(t *testing.T) {
 	c.do(t, exchange{
 		op: "getCertificateChallenge", method: "GET", path: "/v1/certificate-challenges/none", status: 404,
 	})
+	// One lives for the second in which an authority asks; TestIssuance has real ones, and that none is left.
+	delete(c.success, "getCertificateChallenge 200")
+	delete(c.success, "getCertificateChallenge 304")
 	c.do(t, exchange{op: "renewCertificate", method: "POST", path: "/v1/certificates/tls/renew", status: 409})
 	c.do(t, exchange{op: "renewCertificate", method: "POST", path: "/v1/certificates/none/renew", status: 404})
 	c.do(t, exchange{

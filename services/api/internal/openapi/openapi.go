@@ -274,6 +274,9 @@ func (o Operation) problems() []int {
 	out := []int{400, 401, 403, 503}
 	if strings.Contains(o.Path, ":") {
 		out = append(out, 404, 422)
+		if o.Method == http.MethodPost { // it does something to what is there, which may not be as it needs it
+			out = append(out, 409)
+		}
 	}
 	if o.Request != "" {
 		out = append(out, 413, 415, 422)

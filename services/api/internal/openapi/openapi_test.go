@@ -117,6 +117,10 @@ func TestRefusals(t *testing.T) {
 			func(o *openapi.Operation) { o.Path = "/v1/revisions/:revision" },
 			[]string{"400", "401", "403", "404", "422", "503"},
 		},
+		"that does something to one thing": {
+			func(o *openapi.Operation) { o.Method, o.Path = "POST", "/v1/certificates/:name/renew" },
+			[]string{"400", "401", "403", "404", "409", "422", "503"},
+		},
 		"with a body": {
 			func(o *openapi.Operation) { o.Request = "ApplyRequest" },
 			[]string{"400", "401", "403", "413", "415", "422", "503"},
@@ -139,7 +143,7 @@ func TestRefusals(t *testing.T) {
 			c.change(&o)
 			doc := document(t, o)
 			var got []string
-			path := strings.NewReplacer(":revision", "{revision}").Replace(o.Path)
+			path := strings.NewReplacer(":revision", "{revision}", ":name", "{name}").Replace(o.Path)
 			responses, _ := get(doc, "paths", path, strings.ToLower(o.Method), "responses").(object)
 			for status, r := range responses {
 				if status == "200" {
