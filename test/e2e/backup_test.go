@@ -25,6 +25,21 @@ func TestBackup(t *testing.T) {
 	call(t, s, "PUT", s.API+"/v1/auth-policies/p",
 		`{"spec":{"jwt":{"keys":[{"kid":"one","algorithm":"HS256","secret":"`+secret+`"}]}}}`, 201)
 	put(t, s, "kept", "old")
+	// How far an order is, is in no backup: it begins anew, though the configuration is the same.
+	call(t, s, "PUT", s.API+"/v1/certificate-issuers/away",
+		`{"spec":{"directory":"https://127.0.0.1:1/d","terms_agreed":true}}`, 201)
+	call(t, s, "PUT", s.API+"/v1/certificates/ordered", `{"spec":{"issuer":"away","names":["ordered.test"]}}`, 201)
+	ordering := func() {
+		t.Helper()
+		eventually(t, func() string {
+			at := call(t, s, "GET", s.API+"/v1/certificates/ordered", nil, 200)["status"].(object)
+			if x, ok := at["issuance"].(object); !ok || x["problem"] != "unreachable" {
+				return fmt.Sprint(at)
+			}
+			return ""
+		})
+	}
+	ordering()
 	revision := head(t, s)
 	running := filepath.Join(t.TempDir(), "running")
 	run := func(code int, args ...string) string {
@@ -37,6 +52,8 @@ func TestBackup(t *testing.T) {
 		return string(out)
 	}
 	run(0, "backup", running)
+	run(0, "restore", "--replace", running) // nothing has changed but the epoch
+	ordering()
 
 	written(t, s)
 	if out := run(1, "restore", running); !strings.Contains(out, "--replace lets what it has go") {

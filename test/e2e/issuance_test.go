@@ -181,7 +181,7 @@ func TestAutomatic(t *testing.T) {
 		return call(t, s, "PUT", s.API+"/v1/routes/"+name, object{"spec": spec}, status)
 	}
 	for want, hosts := range map[string][]string{
-		"there is no certificate": nil, "has no dns01": {"*.example.com"}, "is an address": {"[2001:db8::1]"},
+		"there is no certificate": {}, "has no dns01": {"*.example.com"}, "is an address": {"[2001:db8::1]"},
 	} {
 		if got := fmt.Sprint(route("refused", object{"hosts": hosts, "tls": "auto"}, 422)); !strings.Contains(got, want) {
 			t.Errorf("%v: %s", hosts, got)
@@ -242,7 +242,7 @@ func TestIssuanceFails(t *testing.T) {
 	if next, err := time.Parse(time.RFC3339, x["next_at"].(string)); err != nil || time.Until(next) < 50*time.Second {
 		t.Errorf("it is tried again at %v (%v)", x["next_at"], err)
 	}
-	if err := i.ca.Resolve(t.Context(), "lost.example.com", "127.0.0.9"); err != nil { // nobody listens there
+	if err := i.ca.Resolve(t.Context(), "lost.example.com", "224.0.0.1"); err != nil { // to which nobody connects
 		t.Fatal(err)
 	}
 	i.want("lost", "lost.example.com")

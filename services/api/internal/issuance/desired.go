@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
@@ -20,8 +19,8 @@ import (
 
 // desired is what the configuration asks for.
 type desired struct {
-	certificates map[string]store.Issuance
-	issuers      map[string]int64 // their revisions
+	certificates map[string]store.Issuance // rows as they begin, but for when they are due
+	issuers      map[string]int64          // their revisions
 	// challenges are those whose certificate is not wanted any more.
 	challenges []resource.Ref
 	// make and drop are the certificates of routes that are missing, or are not asked for any more.
@@ -31,7 +30,6 @@ type desired struct {
 
 func desires(st *config.State) desired {
 	d := desired{certificates: map[string]store.Issuance{}, issuers: map[string]int64{}}
-	now := time.Now()
 	for _, issuer := range st.Names(resource.KindIssuer) {
 		d.issuers[issuer] = st.Get(resource.Ref{Kind: resource.KindIssuer, Name: issuer}).Revision
 		for u := range st.EachUser(resource.Ref{Kind: resource.KindIssuer, Name: issuer}) {
@@ -40,7 +38,7 @@ func desires(st *config.State) desired {
 			}
 			o := st.Get(u)
 			d.certificates[u.Name] = store.Issuance{
-				Certificate: u.Name, UID: o.UID, Issuer: issuer, NextAt: now,
+				Certificate: u.Name, UID: o.UID, Issuer: issuer,
 				Wanted: wanted(certificateOf(o), st.Issuer(issuer)),
 			}
 		}

@@ -71,8 +71,13 @@ type Manager struct {
 	mu      sync.Mutex
 	cancel  map[string]context.CancelFunc // of the certificates that this api is at
 	clients map[string]*client            // by issuer
-	issuers map[string]int64              // their revisions, as they were seen last; Run's own
 	ordered map[[2]string]int             // that have ended, by issuer and result
+
+	// As the rows were held against the configuration last; Run's own. After a restore the rows are others, even where the
+	// configuration is the same: it has another epoch.
+	epoch string
+	seen  map[string]resource.KindState
+	noted desired
 }
 
 // Orders counts the orders of this api that have ended, by issuer and result: issued or failed.
@@ -99,7 +104,6 @@ func (m *Manager) Run(ctx context.Context) error {
 	all.Go(func() { m.holding(ctx) })
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
-	var seen map[string]resource.KindState
 	for {
 		select {
 		case <-ctx.Done():
@@ -107,12 +111,10 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-tick.C:
 		case <-m.wake:
 		}
-		now, err := m.sync(ctx, seen)
-		if err != nil {
+		if err := m.sync(ctx); err != nil {
 			m.complain(ctx, "what certificates are wanted cannot be found out", err)
 			continue
 		}
-		seen = now
 		if err := m.take(ctx, &all); err != nil {
 			m.complain(ctx, "certificates that are due cannot be taken", err)
 		}
@@ -194,27 +196,42 @@ var concerned = []string{
 	resource.KindCertificate, resource.KindIssuer, resource.KindRoute, resource.KindGateway, resource.KindChallenge,
 }
 
-// sync holds the rows against the configuration, unless that is what it was when they were held against it last.
-func (m *Manager) sync(ctx context.Context, seen map[string]resource.KindState) (map[string]resource.KindState, error) {
+// sync holds the rows against the configuration, unless both are what they were when that was done last.
+func (m *Manager) sync(ctx context.Context) error {
+	var epoch string
 	now := map[string]resource.KindState{}
 	var want desired
+	changed := false
 	if err := m.writer.Read(ctx, func(st *config.State) {
+		epoch = m.writer.Epoch()
 		all := st.Summary()
 		for _, k := range concerned {
 			now[k] = all[k]
 		}
-		if !maps.Equal(now, seen) {
+		if changed = epoch != m.epoch || !maps.Equal(now, m.seen); changed {
 			want = desires(st)
 		}
-	}); err != nil {
-		return nil, err
+	}); err != nil || !changed {
+		return err
 	}
-	if maps.Equal(now, seen) {
-		return now, nil
+	if epoch != m.epoch || !maps.Equal(want.issuers, m.noted.issuers) ||
+		!maps.Equal(want.certificates, m.noted.certificates) {
+		if err := m.note(ctx, want); err != nil {
+			return err
+		}
 	}
+	if err := m.tidy(ctx, want); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	m.epoch, m.seen, m.noted = epoch, now, want
+	return nil
+}
+
+// note makes the rows what is wanted.
+func (m *Manager) note(ctx context.Context, want desired) error {
 	rows, err := m.store.Issuances(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	known := map[string]store.Issuance{}
 	var gone []string
@@ -225,27 +242,22 @@ func (m *Manager) sync(ctx context.Context, seen map[string]resource.KindState) 
 		}
 	}
 	for name, revision := range want.issuers {
-		if was, known := m.issuers[name]; known && was != revision {
+		if was, known := m.noted.issuers[name]; known && was != revision {
 			if err := m.store.WakeIssuances(ctx, name); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	m.issuers = want.issuers
 	for name, x := range want.certificates {
 		if was, has := known[name]; !has || was.UID != x.UID || was.Wanted != x.Wanted {
+			x.NextAt = time.Now()
 			if err := m.store.WantIssuance(ctx, x); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	if len(gone) > 0 {
-		if err := m.store.DropIssuances(ctx, gone); err != nil {
-			return nil, err
-		}
+	if len(gone) == 0 {
+		return nil
 	}
-	if err := m.tidy(ctx, want); err != nil && !errors.Is(err, context.Canceled) {
-		return nil, err
-	}
-	return now, nil
+	return m.store.DropIssuances(ctx, gone)
 }
