@@ -23,7 +23,10 @@ var authPolicyKind = Kind{
 	references: func(o *resource.Object, r *refs) {
 		r.add(resource.KindService, authPolicyOf(o).GetJwt().GetRemoteJwks().GetService(), "$.jwt.remote_jwks.service")
 	},
-	check:       func(_ *State, c Change) []Problem { return checkAuthPolicy(c.After, authPolicyOf(c.After)) },
+	index: (*State).indexChanged,
+	check: func(s *State, c Change) []Problem {
+		return append(checkAuthPolicy(c.After, authPolicyOf(c.After)), s.checkChanged(c.After)...)
+	},
 	Credentials: policyCredentials,
 	Secret: func(holder proto.Message) (can bool, needed string) {
 		k, is := holder.(*configv1.JwtKey)
@@ -224,6 +227,19 @@ func checkAuthPolicy(o *resource.Object, p *configv1.AuthPolicy) []Problem {
 			add(fmt.Sprintf("$.jwt.forward_claims[%d].header", i), "is the header of two claims")
 		}
 		headers[f.GetHeader()] = true
+	}
+	return out
+}
+
+// changedHeader is a header that a policy takes off or sets, and where it says so.
+type changedHeader struct{ word, path string }
+
+func changedHeaders(p *configv1.AuthPolicy) (out []changedHeader) {
+	for i, f := range p.GetJwt().GetForwardClaims() {
+		out = append(out, changedHeader{headerWord(f.GetHeader()), fmt.Sprintf("$.jwt.forward_claims[%d].header", i)})
+	}
+	if p.GetStrip() {
+		out = append(out, changedHeader{"authorization", "$.strip"})
 	}
 	return out
 }

@@ -123,7 +123,7 @@ func (s *State) checkGateway(c Change) []Problem {
 	for _, l := range gatewayOf(c.Before).GetListeners() {
 		out = append(out, s.checkLeft(o, l)...)
 	}
-	return out
+	return append(out, s.checkNeeded(o, "$.auth_policy", gatewayOf(o).GetAuthPolicy(), []string{o.Name})...)
 }
 
 // lockedOut warns of a gateway that keeps none of its keys: its Envoys lose their streams at once, serve what they

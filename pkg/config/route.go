@@ -99,13 +99,19 @@ func (s *State) indexRoute(o *resource.Object, by int) {
 		}
 		s.need(gw, m.GetAuthPolicy(), by)
 	}
+	s.indexMatched(o, by)
 }
 
-// checkRoute finds other routes that serve the same requests of a host.
+// checkRoute finds other routes that serve the same requests of a host, and headers that decide on nothing.
 func (s *State) checkRoute(c Change) []Problem {
 	var out []Problem
 	o, r := c.After, routeOf(c.After)
 	out = append(out, s.checkTLS(o)...)
+	if matched := s.checkMatched(o); len(matched) > 0 {
+		out = append(out, matched...)
+	} else {
+		out = append(out, s.checkNeeded(o, "$.auth_policy", r.GetAuthPolicy(), Gateways(r))...)
+	}
 	match := matchKey(r)
 	for _, gw := range Gateways(r) {
 		for i, host := range Hosts(r) {

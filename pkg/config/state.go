@@ -64,6 +64,9 @@ type State struct {
 	onListener map[ListenerKey]bag[resource.Ref]
 	// policies are the authentication policies that a gateway needs, its routes' and its own, by its name.
 	policies map[string]bag[string]
+	// matching are the routes that match by a header, and changing the policies that change it, by its word.
+	matching map[headerKey]bag[string]
+	changing map[string]bag[string]
 	// serving says, by gateway, which certificate serves a server name, and certs what it needs of certificates.
 	serving map[string]*servername.Index
 	certs   map[string]*servername.Certificate
@@ -86,6 +89,8 @@ func New() *State {
 		challenges: map[string]bag[*resource.Object]{},
 		onListener: map[ListenerKey]bag[resource.Ref]{},
 		policies:   map[string]bag[string]{},
+		matching:   map[headerKey]bag[string]{},
+		changing:   map[string]bag[string]{},
 		serving:    map[string]*servername.Index{},
 		certs:      map[string]*servername.Certificate{},
 	}

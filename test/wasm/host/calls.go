@@ -107,9 +107,6 @@ func (p *Program) hostModules(ctx context.Context) error {
 			return statusBad
 		}
 		s.headers = h
-		if s.Reroute != nil {
-			s.Reroute(s)
-		}
 		return statusOK
 	})
 	add("proxy_get_property", "iiii", func(ctx context.Context, m api.Module, s *State, a []uint64) uint64 {

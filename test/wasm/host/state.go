@@ -52,8 +52,6 @@ type State struct {
 	Received, Sent []int
 	// Garble, where it is set, changes what the host hands over, without telling.
 	Garble func(call string, b []byte) []byte
-	// Reroute is called when headers were changed, where Envoy would select the route again.
-	Reroute func(*State)
 	// Metrics are counters and gauges by name.
 	Metrics map[string]int64
 	// Recorded are the values of histograms by name.

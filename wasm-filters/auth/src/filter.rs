@@ -137,7 +137,8 @@ impl Config {
         let mut raw = host::pairs(host::REQUEST).map_err(unavailable)?;
         let mut read = self.read(&raw)?;
         if read.claimed {
-            // Before the route is looked at: it may have been chosen by a forged header.
+            // The route stays what it is: none matches by a header that this filter changes, or the write is refused
+            // (pkg/config/routed.go). It has to, for Envoy selects the route again and shows the old one's name.
             let clean = self.rewrite(&raw, None, false, &[])?;
             host::set_pairs(host::REQUEST, &clean).map_err(unavailable)?;
             raw = host::pairs(host::REQUEST).map_err(unavailable)?;
@@ -156,10 +157,6 @@ impl Config {
         if strip || !headers.is_empty() {
             let edited = self.rewrite(&raw, Some(policy), strip, &headers)?;
             host::set_pairs(host::REQUEST, &edited).map_err(unavailable)?;
-            // The host selected the route again. A policy must not be left behind that way.
-            if self.per_route && self.policy()? != Some(index) {
-                return Err(Reason::RouteChanged);
-            }
         }
         Ok(reason)
     }

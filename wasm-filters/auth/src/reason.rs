@@ -73,8 +73,6 @@ reasons! {
     ClaimRequired = 403 "claim_required",
     /// A claim to forward cannot be a header's value.
     ClaimForward = 403 "claim_forward",
-    /// With the identity headers the request belongs to a route of another policy.
-    RouteChanged = 403 "route_changed",
     /// The route names a policy that is not configured.
     UnknownPolicy = 503 "unknown_policy",
     /// The host refused a call, or there is no configuration.
