@@ -198,7 +198,13 @@ func alike(x, y *translate.Resource) bool {
 			return false
 		}
 	}
+	for _, p := range x.Places() {
+		if x.At(p).Version != y.At(p).Version {
+			return false
+		}
+	}
 	return x.Key == y.Key && x.Version == y.Version && slices.Equal(x.Clusters, y.Clusters) &&
+		slices.Equal(x.Places(), y.Places()) &&
 		slices.Equal(x.Secrets, y.Secrets) &&
 		slices.Equal(x.Policies, y.Policies) && slices.EqualFunc(x.Together, y.Together, slices.Equal) &&
 		x.ByName == y.ByName &&

@@ -54,7 +54,7 @@ func TestEveryField(t *testing.T) {
 	shown := []string{
 		"Key", "Body", "Version", "Clusters", "Secrets", "Policies", "Together", "ByName", "Carrier", "Needs",
 		"Variants", "Parts",
-		"Leaving", "Without", "Partial", "Objects", "OverLimit", "PerRoute", "Plain", "AfterRoutes",
+		"Leaving", "Without", "Partial", "Objects", "OverLimit", "PerRoute", "Plain", "AfterRoutes", "Located",
 	}
 	for _, of := range []reflect.Type{reflect.TypeFor[translate.Resource](), reflect.TypeFor[translate.Variants]()} {
 		for i := range of.NumField() {
