@@ -173,7 +173,7 @@ func TestIssuance(t *testing.T) {
 // TestAutomatic: a host that asks for TLS by one field gets a certificate from the gateway's issuer, which is renewed when
 // the authority says so, and goes when no route asks for it. What cannot be issued is refused at the route's write.
 func TestAutomatic(t *testing.T) {
-	i := startIssuing(t, pebble.Options{Lasts: 40 * time.Second}, nil)
+	i := startIssuing(t, pebble.Options{Lasts: 25 * time.Second}, nil)
 	s := i.s
 	route := func(name string, spec object, status int) object {
 		t.Helper()

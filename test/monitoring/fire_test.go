@@ -20,6 +20,8 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/dnstest"
 	"github.com/marchproxy/marchproxy/pkg/porttest"
+	"github.com/marchproxy/marchproxy/pkg/translate"
+	"github.com/marchproxy/marchproxy/test/fanout"
 	"github.com/marchproxy/marchproxy/test/harness"
 	"github.com/marchproxy/marchproxy/test/probe"
 )
@@ -270,6 +272,20 @@ func TestAlertsFire(t *testing.T) {
 	engine.Close()
 	p.fires(t, "MarchProxyDiscoverSourceDown")
 
+	// One that stays connected answers nothing. The stream of an Envoy that hangs ends after some seconds.
+	clusterKey, err := s.ClusterKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mute := fanout.Start(t.Context(), fanout.Options{Addr: s.GRPC, Key: clusterKey, Clients: 3, Hung: 2})
+	t.Cleanup(mute.Close)
+	if err := mute.Await(map[translate.Type]int{translate.TypeListener: 1}, false, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	mute.Hang()
+	put("routes/unanswered", direct("unanswered", nil))
+	p.fires(t, "MarchProxyProxyLagging")
+
 	// An Envoy hangs, another one is gone.
 	envoy := s.Pid("envoy")
 	if err := syscall.Kill(envoy, syscall.SIGSTOP); err != nil {
@@ -277,7 +293,7 @@ func TestAlertsFire(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = syscall.Kill(envoy, syscall.SIGCONT) }) // so that the system can be stopped
 	put("routes/late", direct("late", nil))
-	p.fires(t, "MarchProxyProxyLagging", "MarchProxyNotLive", "MarchProxyDown")
+	p.fires(t, "MarchProxyNotLive", "MarchProxyDown")
 	if err := syscall.Kill(envoy, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}

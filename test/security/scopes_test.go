@@ -21,7 +21,9 @@ type scope struct {
 var scopes = []scope{
 	{"owners", map[string][]string{"owners": {"team-a"}}, nil},
 	{"gateways", map[string][]string{"gateways": {"ga"}}, []string{"RateLimitPolicy", "LocalityDrain"}},
-	{"hosts", map[string][]string{"hosts": {"a.test"}}, []string{"RateLimitPolicy", "LocalityDrain", "Gateway", "License"}},
+	{"hosts", map[string][]string{"hosts": {"a.test"}}, []string{
+		"RateLimitPolicy", "LocalityDrain", "Gateway", "License", "CertificateIssuer",
+	}},
 	{"kinds", nil, nil}, // one token a kind
 }
 
@@ -40,8 +42,8 @@ func team(x string) map[string]string {
 		"AuthPolicy": fmt.Sprintf(`{"owner":"team-%s","spec":{"tokens":[{"name":"t",`+
 			`"value":"a-token-of-team-%s-0123456789"}]}}`, x, x),
 		"License": fmt.Sprintf(`{"owner":"team-%s","spec":{"features":["x"]}}`, x),
-		"Gateway": fmt.Sprintf(`{"owner":"team-%s","spec":{"license":"l%s","listeners":[{"name":"http","port":10070}]}}`,
-			x, x),
+		"Gateway": fmt.Sprintf(`{"owner":"team-%s","spec":{"license":"l%s","certificate_issuer":"c%s",`+
+			`"listeners":[{"name":"http","port":10070}]}}`, x, x, x),
 		"Route": fmt.Sprintf(`{"owner":"team-%s","spec":{"hosts":["%s.test","*.%s.test"],"gateways":["g%s"],`+
 			`"auth_policy":"a%s","backends":[{"service":"s%s"}]}}`,
 			x, x, x, x, x, x),
@@ -135,6 +137,7 @@ func TestScopes(t *testing.T) {
 					s.ofKind(o, b, tokens, teamA, teamB)
 				case o.id == "apply":
 					s.applies(b, tokens, teamA, teamB)
+				case o.id == "signOut": // whoever asks ends a session of their own, and changes nothing of the configuration
 				case o.id == "rollback":
 					s.rollsBack(b, tokens, at)
 				default:
