@@ -6,6 +6,10 @@ unexport GOWORK GOOS GOARCH GOEXPERIMENT CDPATH
 export LC_ALL := C.UTF-8
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 MODULES := proto pkg bpf services test wasm-filters
+# Those whose tests run goroutines of the product in their own process run under the race detector. Those of test/ start the
+# programs and look at them from outside, where it does not see: race-programs builds the programs with it. proto has no
+# tests. The tests of servername try fewer names under it, and run once more without.
+RACE := pkg bpf services
 
 .PHONY: help
 help: ## Show the targets
@@ -20,8 +24,8 @@ run: build ## Run the whole system on this machine
 	bin/marchproxy dev $(ARGS)
 
 .PHONY: test
-test: test-needs build lint check-generated check-webui check-wasm check-bpf ## Check everything, with real PostgreSQL, NATS and Envoy
-	go test -count=1 -timeout 40m $(MODULES:%=./%/...)
+test: test-needs build lint check-generated check-webui check-wasm check-bpf race ## Check everything, with real PostgreSQL, NATS and Envoy
+	go test -count=1 -timeout 40m $(filter-out $(RACE:%=./%/...),$(MODULES:%=./%/...)) ./pkg/servername
 	go run ./test/cmd/bench-scale -hosts 1000 -changes 30 -idle 1s -churn 10s -slack 20 -only change,add,memory,writers,apis,idle,xds,restart,backup,delete,churn
 	go run ./test/cmd/check-live -changes 300
 	go run ./test/cmd/check-hitless -rounds 100 -certificates 5 -changes 12
@@ -35,10 +39,6 @@ test: test-needs build lint check-generated check-webui check-wasm check-bpf ## 
 	go run ./test/cmd/fuzz-filters -n 30000 -envoy 5000
 	go run ./test/cmd/bench-proxy -rounds 1 -hosts 200 -protocols http1,tls
 	go run ./test/cmd/bench-hostile -for 20s -quiet 5s -slack 2s
-
-# Modules whose tests run goroutines of the product in their own process. Those of test/ start the programs and look at them
-# from outside, where the race detector does not see: race-programs builds the programs with it. proto has no tests.
-RACE := pkg bpf services
 
 .PHONY: race
 race: ## Run the packages' tests under the race detector, in an order of their own each time
