@@ -20,6 +20,7 @@ type work struct {
 	done, total int64
 	since       time.Time
 	timer       *time.Timer
+	ended       bool
 }
 
 // busy says what the relay does from now on, until the function that it returns is called. It is spoken of where it
@@ -33,6 +34,7 @@ func (r *Relay) busy(what string, total int) (end func()) {
 	r.mu.Unlock()
 	return func() {
 		r.mu.Lock()
+		w.ended = true
 		w.timer.Stop()
 		r.work = r.work[:depth-1]
 		r.mu.Unlock()
@@ -54,6 +56,10 @@ func (r *Relay) at(done, _ int) {
 
 func (r *Relay) speak(w *work) {
 	r.mu.Lock()
+	if w.ended { // while this waited for the lock: the timer must not begin again
+		r.mu.Unlock()
+		return
+	}
 	done := w.done
 	w.timer.Reset(spoken)
 	r.mu.Unlock()
