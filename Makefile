@@ -47,8 +47,7 @@ race: ## Run the packages' tests under the race detector, in an order of their o
 .PHONY: race-programs
 race-programs: ## Run the programs themselves under the race detector, beside the real PostgreSQL, NATS and Envoy (ARGS='-run TestName')
 	rm -rf bin/races && mkdir -p bin/races
-	go build -race -o bin/ ./services/...
-	GORACE=log_path=$(CURDIR)/bin/races/race go test -count=1 -timeout 40m ./test/e2e/ $(or $(ARGS),-run 'TestEveryFeatureIsTaken'); \
+	MARCHPROXY_BUILD_FLAGS=-race GORACE=log_path=$(CURDIR)/bin/races/race go test -count=1 -timeout 40m ./test/e2e/ $(or $(ARGS),-run 'TestEveryFeatureIsTaken'); \
 	status=$$?; $(MAKE) --no-print-directory build; if cat bin/races/race* 2>/dev/null; then status=1; fi; exit $$status
 
 .PHONY: test-needs

@@ -86,17 +86,13 @@ const strangersID = 65534
 
 func newStranger(t *testing.T, envoy string, given ...int) stranger {
 	t.Helper()
-	root, err := harness.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
 	home, err := os.MkdirTemp("/var/tmp", "marchproxy-stranger-") // every user enters it
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(home) }) // nobody asks for it again
 	s := stranger{home, filepath.Join(home, "marchproxy-agent"), filepath.Join(home, "envoy")}
-	for from, to := range map[string]string{filepath.Join(root, "bin", "marchproxy-agent"): s.agent, envoy: s.envoy} {
+	for from, to := range map[string]string{harness.ProgramForTest(t, "marchproxy-agent"): s.agent, envoy: s.envoy} {
 		if out, err := exec.CommandContext(t.Context(), "install", "-m", "755", from, to).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}

@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -112,10 +111,6 @@ func TestDoctorSees(t *testing.T) {
 // secondServer runs another xDS server on the system's stream; stop cuts it off from NATS.
 func secondServer(t *testing.T, s *harness.System) (url string, stop func()) {
 	t.Helper()
-	root, err := harness.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
 	natsURL, err := s.NATS()
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +125,7 @@ func secondServer(t *testing.T, s *harness.System) (url string, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "bin", "marchproxy-xds"))
+	cmd := exec.CommandContext(t.Context(), harness.ProgramForTest(t, "marchproxy-xds"))
 	cmd.Env = append(os.Environ(), "NATS_URL="+strings.Replace(natsURL, addr, wire, 1), "SECRET_KEY="+key,
 		"MARCHPROXY_STATE_DIR="+t.TempDir(), "XDS_ID=second", "ALLOW_ENDPOINTS=loopback",
 		fmt.Sprintf("XDS_GRPC_ADDR=127.0.0.1:%d", p[0]), fmt.Sprintf("XDS_HTTP_ADDR=127.0.0.1:%d", p[1]))

@@ -45,7 +45,7 @@ func secondXDS(t *testing.T, s *harness.System, cache string) (grpc, http string
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(filepath.Dir(bin(t)), "marchproxy-xds"))
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), harness.ProgramForTest(t, "marchproxy-xds"))
 	cmd.Env = append(os.Environ(), "NATS_URL="+secrets[0], "SECRET_KEY="+secrets[1], "CLUSTER_API_KEY="+secrets[2],
 		"XDS_ID=second", "ALLOW_ENDPOINTS=loopback",
 		"XDS_GRPC_ADDR="+local(0), "XDS_HTTP_ADDR="+local(1), "MARCHPROXY_STATE_DIR="+t.TempDir(), "MARCHPROXY_WASM_DIR="+

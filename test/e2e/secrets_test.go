@@ -146,10 +146,6 @@ func TestSecretsStaySecret(t *testing.T) {
 
 // TestSettingsStaySecret: what a program says of a wrong setting does not repeat a secret in it.
 func TestSettingsStaySecret(t *testing.T) {
-	root, err := harness.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
 	const secret = "hunter2-hunter2"
 	good := map[string]string{
 		"DATABASE_URL": "postgresql://u:p@127.0.0.1:1/db", "NATS_URL": "nats://127.0.0.1:1",
@@ -166,7 +162,7 @@ func TestSettingsStaySecret(t *testing.T) {
 		t.Run(c.program+" "+c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, filepath.Join(root, "bin", "marchproxy-"+c.program))
+			cmd := exec.CommandContext(ctx, harness.ProgramForTest(t, "marchproxy-"+c.program))
 			for k, v := range good {
 				if k != c.name {
 					cmd.Env = append(cmd.Env, k+"="+v)

@@ -263,15 +263,6 @@ func run(t *testing.T, cmd *exec.Cmd) {
 	})
 }
 
-func bin(t *testing.T) string {
-	t.Helper()
-	root, err := harness.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(root, "bin", "marchproxy")
-}
-
 // answered compares an answer with the wanted one; "" where they are the same.
 func answered(s *harness.System, host, token string, status int, body string) string {
 	c := probe.New(s.Proxy)

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,23 +46,22 @@ func (l *lines) String() string {
 	return l.buf.String()
 }
 
-// EnvoyPath is the pinned Envoy in the cache, whatever is on PATH; bin/marchproxy, which `make build` makes, fetches
-// it where it is missing.
+// EnvoyPath is the pinned Envoy in the cache, whatever is on PATH; the program marchproxy fetches it where it is missing.
 var EnvoyPath = sync.OnceValues(func() (string, error) {
-	root, err := Root()
+	program, err := Program("marchproxy")
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command(filepath.Join(root, "bin", "marchproxy"), "dev", "envoy-path", "--fetched")
+	cmd := exec.Command(program, "dev", "envoy-path", "--fetched")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("find Envoy (make build makes bin/): %w", err)
+		return "", fmt.Errorf("find Envoy: %w", err)
 	}
 	return strings.TrimSpace(string(out)), nil
 })
 
-// StartAgent runs bin/marchproxy-agent with an environment, and nothing else of this one's. wrap is a
+// StartAgent runs marchproxy-agent with an environment, and nothing else of this one's. wrap is a
 // command to run it under, such as ip netns exec NAME.
 func StartAgent(env []string, wrap ...string) (*Agent, error) {
 	ports, err := porttest.Take(1)
@@ -78,15 +76,15 @@ func StartAgent(env []string, wrap ...string) (*Agent, error) {
 
 // Start runs it, again after it has ended.
 func (a *Agent) Start() error {
-	root, err := Root()
+	program, err := Program("marchproxy-agent")
 	if err != nil {
 		return err
 	}
-	args := append(append([]string(nil), a.wrap...), filepath.Join(root, "bin", "marchproxy-agent"))
+	args := append(append([]string(nil), a.wrap...), program)
 	a.Cmd = exec.Command(args[0], args[1:]...)
 	a.Cmd.Env, a.Cmd.Stdout, a.Cmd.Stderr = a.env, &a.log, &a.log
 	if err := a.Cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w (make build makes it)", args, err)
+		return fmt.Errorf("start %s: %w", args, err)
 	}
 	exited := make(chan struct{})
 	a.exited = exited

@@ -51,7 +51,7 @@ func (s *System) StartAPI(ctx context.Context) (*API, error) {
 	}
 	a.cmd.Stdout, a.cmd.Stderr = &a.log, &a.log
 	if err := a.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the second api: %w (make build makes it)", err)
+		return nil, fmt.Errorf("start the second api: %w", err)
 	}
 	limit, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()

@@ -64,12 +64,12 @@ func Root() (string, error) {
 	return "", errors.New("not inside the repository")
 }
 
-// Start runs a fresh system from bin/, which `make build` makes, and waits until it is ready.
+// Start runs a fresh system of [Programs], and waits until it is ready.
 func Start(ctx context.Context, args ...string) (*System, error) { return StartIn(ctx, nil, args...) }
 
 // StartIn is [Start] with settings (NAME=value) in the environment.
 func StartIn(ctx context.Context, env []string, args ...string) (*System, error) {
-	root, err := Root()
+	program, err := Program("marchproxy")
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func StartIn(ctx context.Context, env []string, args ...string) (*System, error)
 		return nil, err
 	}
 	s := &System{
-		Dir: dir, bin: filepath.Join(root, "bin", "marchproxy"), ProxyPort: p[3], natsPort: p[5],
+		Dir: dir, bin: program, ProxyPort: p[3], natsPort: p[5],
 		pgPort: p[6], env: env,
 	}
 	s.args = append([]string{"dev", "--state-dir", dir}, args...)
@@ -187,7 +187,7 @@ func (s *System) Begin() error {
 		return err
 	}
 	if err := s.cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w (make build makes it)", s.bin, err)
+		return fmt.Errorf("start %s: %w", s.bin, err)
 	}
 	s.exited = make(chan error, 1)
 	go func() { s.exited <- s.cmd.Wait() }()

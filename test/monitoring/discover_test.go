@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -73,12 +72,12 @@ func startDiscover(t *testing.T, s *harness.System) (addr string, e *engine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, err := harness.Root()
+	program, err := harness.Program("marchproxy-discover")
 	if err != nil {
 		t.Fatal(err)
 	}
 	addr = fmt.Sprintf("127.0.0.1:%d", ports[0])
-	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "bin", "marchproxy-discover"))
+	cmd := exec.CommandContext(t.Context(), program)
 	cmd.Env = append(os.Environ(), "MARCHPROXY_API="+s.API, "MARCHPROXY_TOKEN="+token.Token, "DISCOVER_SITE=here",
 		"DISCOVER_HTTP_ADDR="+addr, "LOGLEVEL=error", "DOCKER_HOST="+strings.Replace(e.URL, "http://", "tcp://", 1))
 	cmd.Stderr = os.Stderr

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/marchproxy/marchproxy/test/harness"
 )
 
 // node is a client: a network of its own, with an address that the others reach.
@@ -87,7 +89,7 @@ func ip(t testing.TB, command string) {
 func newCluster(t *testing.T, n int) *cluster {
 	t.Helper()
 	id := os.Getpid() % 10000
-	c := &cluster{t: t, bridge: fmt.Sprint("mpb", id), bin: filepath.Join(root(t), "bin")}
+	c := &cluster{t: t, bridge: fmt.Sprint("mpb", id), bin: filepath.Dir(harness.ProgramForTest(t, "marchproxy"))}
 	// Of the block for benchmarks (RFC 2544), the half that harness.NewWire does not use.
 	block := fmt.Sprintf("198.19.%d.", id%250)
 	c.host = block + "1"

@@ -94,7 +94,7 @@ func (c *cluster) programs() {
 			err = os.WriteFile(filepath.Join(dir, name), raw, 0o755)
 		}
 		if err != nil {
-			c.t.Fatal(err, " (make build makes bin/)")
+			c.t.Fatal(err)
 		}
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {
@@ -137,7 +137,7 @@ func (c *cluster) secrets() (secrets, pki string) {
 
 func (c *cluster) pki(dir string, args ...string) string {
 	c.t.Helper()
-	out, err := exec.Command(filepath.Join(root(c.t), "bin", "marchproxy"), append([]string{"pki", "--dir", dir}, args...)...).
+	out, err := exec.Command(harness.ProgramForTest(c.t, "marchproxy"), append([]string{"pki", "--dir", dir}, args...)...).
 		CombinedOutput()
 	if err != nil {
 		c.t.Fatalf("marchproxy pki %v: %v\n%s", args, err, out)
@@ -157,7 +157,7 @@ func (c *cluster) postgres(pki string) {
 	if err != nil || perr != nil {
 		c.t.Fatal(err, perr)
 	}
-	cmd := exec.Command(filepath.Join(root(c.t), "bin", "marchproxy"), "dev", "database", "--state-dir", dir, "--postgres-port",
+	cmd := exec.Command(harness.ProgramForTest(c.t, "marchproxy"), "dev", "database", "--state-dir", dir, "--postgres-port",
 		strconv.Itoa(ports[0]))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()

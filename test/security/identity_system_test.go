@@ -71,16 +71,13 @@ func (l *logged) String() string {
 
 func startApart(t *testing.T) *apart {
 	t.Helper()
-	root, err := harness.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
 	ports, err := porttest.Take(7)
 	if err != nil {
 		t.Fatal(err)
 	}
 	a := &apart{
-		t: t, bin: filepath.Join(root, "bin"), pki: filepath.Join(t.TempDir(), "pki"), natsPort: ports[0], pgPort: ports[1],
+		t: t, bin: filepath.Dir(harness.ProgramForTest(t, "marchproxy")), pki: filepath.Join(t.TempDir(), "pki"),
+		natsPort: ports[0], pgPort: ports[1],
 		apiPort:  ports[2],
 		grpcPort: ports[3], xPort: ports[4], proxy: "127.0.0.1:" + strconv.Itoa(ports[5]), logs: map[string]*logged{},
 	}

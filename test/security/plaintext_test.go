@@ -15,10 +15,6 @@ import (
 // TestPlainText: no program listens for other machines, or connects to one, without TLS, nor to a database that has not
 // shown who it is, unless it is told so in so many words; on loopback none of this is asked.
 func TestPlainText(t *testing.T) {
-	root, err := harness.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
 	const away = "198.51.100.7" // nobody's (RFC 5737)
 	authority := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(authority, []byte(newCA(t, "own").PEM), 0o600); err != nil {
@@ -45,7 +41,7 @@ func TestPlainText(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
-		cmd := exec.CommandContext(ctx, filepath.Join(root, "bin", "marchproxy-"+program))
+		cmd := exec.CommandContext(ctx, harness.ProgramForTest(t, "marchproxy-"+program))
 		cmd.Env = append(append([]string{"PATH=" + os.Getenv("PATH")}, local[program]...), more...)
 		out, _ := cmd.CombinedOutput() // that it ends is no failure here, and what it says is looked at
 		return string(out)
@@ -100,7 +96,7 @@ func TestPlainText(t *testing.T) {
 			t.Errorf("%s on loopback says %q", program, said)
 		}
 	}
-	cmd := exec.Command(filepath.Join(root, "bin", "marchproxy"), "status", "--api", "http://"+away+":8000")
+	cmd := exec.Command(harness.ProgramForTest(t, "marchproxy"), "status", "--api", "http://"+away+":8000")
 	cmd.Env = []string{"MARCHPROXY_TOKEN=mp_secret"}
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "another machine") {
 		t.Errorf("the command line sends a token in plain text: %v %s", err, out)

@@ -82,12 +82,12 @@ func start(t *testing.T) *system {
 	s := &system{
 		t: t, wasm: t.TempDir(), parts: map[string]*part{}, envoy: map[string]string{},
 		old: release{"old", filepath.Join(previous, "bin"), filepath.Join(previous, "wasm-filters", "dist")},
-		now: release{"new", filepath.Join(root, "bin"), filepath.Join(root, "wasm-filters", "dist")},
+		now: release{"new", filepath.Dir(harness.ProgramForTest(t, "marchproxy")), filepath.Join(root, "wasm-filters", "dist")},
 	}
 	for _, r := range []release{s.old, s.now} {
 		out, err := exec.CommandContext(t.Context(), filepath.Join(r.bin, "marchproxy"), "dev", "envoy-path", "--fetched").Output()
 		if err != nil {
-			t.Fatalf("the Envoy of the %s release (make build makes this one's): %v", r.name, err)
+			t.Fatalf("the Envoy of the %s release: %v", r.name, err)
 		}
 		s.envoy[r.name] = strings.TrimSpace(string(out))
 	}

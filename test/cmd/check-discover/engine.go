@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/porttest"
+	"github.com/marchproxy/marchproxy/test/harness"
 )
 
 // command runs a program of the project's directory.
@@ -105,7 +106,11 @@ func (t *trial) begin(ctx context.Context) error {
 	}
 	addr := "127.0.0.1:" + strconv.Itoa(ports[0])
 	t.state = "http://" + addr + "/v1/state"
-	t.discover = t.command(ctx, filepath.Join(t.root, "bin", "marchproxy-discover"))
+	program, err := harness.Program("marchproxy-discover")
+	if err != nil {
+		return err
+	}
+	t.discover = t.command(ctx, program)
 	t.discover.Env = append(os.Environ(), "MARCHPROXY_API="+t.s.API, "MARCHPROXY_TOKEN="+token.Token,
 		"DISCOVER_SITE=check", "DISCOVER_HTTP_ADDR="+addr)
 	log, err := os.Create(filepath.Join(t.dir, "discover.log"))
