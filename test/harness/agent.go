@@ -83,6 +83,7 @@ func (a *Agent) Start() error {
 	args := append(append([]string(nil), a.wrap...), program)
 	a.Cmd = exec.Command(args[0], args[1:]...)
 	a.Cmd.Env, a.Cmd.Stdout, a.Cmd.Stderr = a.env, &a.log, &a.log
+	a.Cmd.WaitDelay = 10 * time.Second // an Envoy that it leaves behind has its log open
 	if err := a.Cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", args, err)
 	}

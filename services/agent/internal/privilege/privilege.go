@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -100,7 +101,9 @@ func Exec(args []string) error {
 	if _, err := Keep(); err != nil {
 		return err
 	}
-	// Asked for by the parent already, and forgotten where this program has got capabilities by its file.
+	// Asked for by the parent already, and forgotten where this program has got capabilities by its file, or where another
+	// thread than the first hands over. The kernel has it of the thread that asks, which must be the one that hands over.
+	runtime.LockOSThread()
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("end with the agent: %w", err)
 	}
