@@ -31,6 +31,7 @@ test: test-needs build lint check-generated check-webui check-wasm check-bpf rac
 	go run ./test/cmd/check-hitless -rounds 100 -certificates 5 -changes 12
 	go run ./test/cmd/check-acme -names 12 -envoys 2 -rate 100 -kept 10
 	go run ./test/cmd/check-auth -trials 300
+	go run ./test/cmd/check-explain -configurations 40 -requests 5000
 	go run ./test/cmd/chaos -kills 9
 	go run ./test/cmd/check-disk -rounds 1 -hold 2s
 	go run ./test/cmd/check-input -examples 5
@@ -141,6 +142,10 @@ test-acme: build ## Prove that certificates come and are renewed by themselves: 
 .PHONY: check-auth
 check-auth: build ## Prove that a revoked key stops working when wait=live returns: 2,000 revocations
 	go run ./test/cmd/check-auth $(ARGS)
+
+.PHONY: check-explain
+check-explain: build ## Hold what is said of a request against a real Envoy: 200 configurations, 100,000 requests
+	go run ./test/cmd/check-explain $(ARGS)
 
 .PHONY: check-security
 check-security: build ## Try every hole that was closed, against the real system

@@ -39,6 +39,9 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 			"LicenseStatus": api.LicenseStatus{}, "UnresolvedName": api.UnresolvedName{},
 			"CertificateIssuance": api.CertificateIssuance{}, "DrainedLocality": api.DrainedLocality{},
 			"Progress": api.Progress{}, "LaggingProxy": api.LaggingProxy{},
+			"ExplainRequest": api.ExplainRequest{}, "HeaderField": api.HeaderField{}, "Explanation": api.Explanation{},
+			"ExplainedService": api.ExplainedService{}, "ExplainedLimit": api.ExplainedLimit{},
+			"ExplainedStep": api.ExplainedStep{}, "ExplainedRoute": api.ExplainedRoute{},
 		}},
 		{eventsv1.File_marchproxy_events_v1_events_proto, map[string]any{
 			"ResourceEvent": resource.Object{}, "Commit": resource.Commit{}, "KindState": resource.KindState{},

@@ -1,5 +1,6 @@
-// Package filterconfig asks a filter itself whether it would take a configuration: it runs the module that Envoy runs,
-// and has it read the text. So what is checked before a write is what an Envoy checks after it, by the same code.
+// Package filterconfig asks a filter itself whether it would take a configuration, and what it would do with a request:
+// it runs the module that Envoy runs. So what is checked before a write is what an Envoy checks after it, and what is
+// said of a token is what an Envoy says of it, by the same code.
 package filterconfig
 
 import (
@@ -32,10 +33,22 @@ type reader struct {
 	runtime wazero.Runtime
 	module  wazero.CompiledModule
 	vm      api.Module
+}
+
+// session is what the host knows while a filter reads a text, or decides on a request.
+type session struct {
 	// text is what is being read, and logged what the filter says of it.
 	text   []byte
 	logged string
+	// request is what is being decided on, nil where a text is read; its headers are as the filter leaves them.
+	request *Request
+	answer  *Answer
 }
+
+// key is that of the session in a context.
+type key struct{}
+
+func (s *session) in(ctx context.Context) context.Context { return context.WithValue(ctx, key{}, s) }
 
 // readers are compiled when they are needed first, or by [Prepare]: that takes a tenth of a second.
 var readers = struct {
@@ -94,7 +107,7 @@ func (r *reader) compile(ctx context.Context) error {
 		if hosts[module] == nil {
 			hosts[module] = r.runtime.NewHostModuleBuilder(module)
 		}
-		hosts[module].NewFunctionBuilder().WithGoModuleFunction(r.host(name), f.ParamTypes(), f.ResultTypes()).Export(name)
+		hosts[module].NewFunctionBuilder().WithGoModuleFunction(host(name), f.ParamTypes(), f.ResultTypes()).Export(name)
 	}
 	for _, h := range hosts {
 		if _, err := h.Instantiate(ctx); err != nil {
@@ -105,19 +118,24 @@ func (r *reader) compile(ctx context.Context) error {
 }
 
 // host is what a call of the filter does here: it gets its configuration, and says what is wrong with it. Figures that
-// it defines are kept nowhere, and nothing else is to be had while it reads.
-func (r *reader) host(name string) api.GoModuleFunc {
+// it defines are kept nowhere. What there is beside that while it decides on a request is in decide.go.
+func host(name string) api.GoModuleFunc {
 	return func(ctx context.Context, m api.Module, stack []uint64) {
+		s := ctx.Value(key{}).(*session)
 		status := uint64(bad)
 		switch name {
 		case "proxy_log":
 			if text, there := m.Memory().Read(api.DecodeU32(stack[1]), api.DecodeU32(stack[2])); there {
-				r.logged, status = string(text), ok
+				s.logged, status = string(text), ok
 			}
 		case "proxy_get_buffer_bytes":
-			status = r.give(ctx, m, api.DecodeU32(stack[3]), api.DecodeU32(stack[4]))
+			status = give(ctx, m, s.text, api.DecodeU32(stack[3]), api.DecodeU32(stack[4]))
 		case "proxy_define_metric", "proxy_set_tick_period_milliseconds":
 			status = ok
+		default:
+			if s.request != nil {
+				status = s.call(ctx, m, name, stack)
+			}
 		}
 		if len(stack) > 0 {
 			stack[0] = status
@@ -125,17 +143,17 @@ func (r *reader) host(name string) api.GoModuleFunc {
 	}
 }
 
-// give writes the text into memory that the filter allocates for it, and says where.
-func (r *reader) give(ctx context.Context, m api.Module, data, size uint32) uint64 {
+// give writes bytes into memory that the filter allocates for them, and says where.
+func give(ctx context.Context, m api.Module, text []byte, data, size uint32) uint64 {
 	at := uint32(0)
-	if len(r.text) > 0 {
-		got, err := m.ExportedFunction("proxy_on_memory_allocate").Call(ctx, uint64(len(r.text)))
-		if err != nil || got[0] == 0 || !m.Memory().Write(uint32(got[0]), r.text) {
+	if len(text) > 0 {
+		got, err := m.ExportedFunction("proxy_on_memory_allocate").Call(ctx, uint64(len(text)))
+		if err != nil || got[0] == 0 || !m.Memory().Write(uint32(got[0]), text) {
 			return bad
 		}
 		at = uint32(got[0])
 	}
-	if !m.Memory().WriteUint32Le(data, at) || !m.Memory().WriteUint32Le(size, uint32(len(r.text))) {
+	if !m.Memory().WriteUint32Le(data, at) || !m.Memory().WriteUint32Le(size, uint32(len(text))) {
 		return bad
 	}
 	return ok
@@ -146,16 +164,14 @@ const root = 1
 
 func (r *reader) read(ctx context.Context, text []byte) string {
 	if r.vm == nil {
-		config := wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize")
-		vm, err := r.runtime.InstantiateModule(ctx, r.module, config)
+		vm, err := r.start(ctx)
 		if err != nil {
 			return "the filter does not start: " + err.Error()
 		}
 		r.vm = vm
 	}
-	r.text, r.logged = text, ""
-	took, err := r.configure(ctx)
-	r.text = nil
+	s := &session{text: text}
+	took, err := s.configure(ctx, r.vm)
 	if err != nil || r.vm.Memory().Size() > keptMemory {
 		_ = r.vm.Close(ctx) // its memory is all that it has
 		r.vm = nil
@@ -165,21 +181,29 @@ func (r *reader) read(ctx context.Context, text []byte) string {
 		return "the filter fails on it"
 	case took:
 		return ""
-	case r.logged == "":
+	case s.logged == "":
 		return "the filter refuses it"
 	default:
 		// "marchproxy auth: configuration refused: jwt: keys: from 1 to 16"
-		_, why, _ := strings.Cut(r.logged, "refused: ")
+		_, why, _ := strings.Cut(s.logged, "refused: ")
 		return why
 	}
 }
 
-func (r *reader) configure(ctx context.Context) (bool, error) {
-	if create := r.vm.ExportedFunction("proxy_on_context_create"); create != nil {
+// start makes a VM, which is in no context: the functions that it calls find their session in that of each call.
+func (r *reader) start(ctx context.Context) (api.Module, error) {
+	s := &session{}
+	config := wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize")
+	return r.runtime.InstantiateModule(s.in(ctx), r.module, config)
+}
+
+func (s *session) configure(ctx context.Context, vm api.Module) (bool, error) {
+	ctx = s.in(ctx)
+	if create := vm.ExportedFunction("proxy_on_context_create"); create != nil {
 		if _, err := create.Call(ctx, root, 0); err != nil {
 			return false, err
 		}
 	}
-	got, err := r.vm.ExportedFunction("proxy_on_configure").Call(ctx, root, uint64(len(r.text)))
+	got, err := vm.ExportedFunction("proxy_on_configure").Call(ctx, root, uint64(len(s.text)))
 	return err == nil && got[0] == 1, err
 }

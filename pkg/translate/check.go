@@ -237,9 +237,9 @@ func (k *checker) regex(path, re string) {
 	}
 }
 
-// isFraming says whether a header frames a message or is of one connection alone (RFC 9110, 7.6.1): a wrong one has the
+// IsFraming says whether a header frames a message or is of one connection alone (RFC 9110, 7.6.1): a wrong one has the
 // next server find another message in it than Envoy did (request smuggling).
-func isFraming(name string) bool {
+func IsFraming(name string) bool {
 	switch strings.ToLower(name) {
 	case "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade", "keep-alive", "proxy-connection",
 		"http2-settings":
@@ -256,7 +256,7 @@ func (k *checker) headers(path string, c *configv1.HeaderChanges) {
 		if strings.EqualFold(n, scopeHeader) {
 			k.add(at, "header.protected", "is used by MarchProxy itself")
 		}
-		if isFraming(n) {
+		if IsFraming(n) {
 			k.add(at, "header.protected", "is %q, which says how a message is carried on one connection and is "+
 				"Envoy's to set", n)
 		}

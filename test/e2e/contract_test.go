@@ -303,6 +303,11 @@ func TestContract(t *testing.T) {
 	// One lives for the second in which an authority asks; TestIssuance has real ones, and that none is left.
 	delete(c.success, "getCertificateChallenge 200")
 	delete(c.success, "getCertificateChallenge 304")
+	c.do(t, exchange{op: "explain", method: "POST", path: "/v1/explain", body: c.examples["explain"], status: 200})
+	c.do(t, exchange{
+		op: "explain", method: "POST", path: "/v1/explain", body: `{"host":"a.test","gateway":"none"}`, status: 422,
+	})
+	c.do(t, exchange{op: "explain", method: "POST", path: "/v1/explain", body: `{"path":"/"}`, status: 422, invalid: true})
 	c.do(t, exchange{op: "renewCertificate", method: "POST", path: "/v1/certificates/tls/renew", status: 409})
 	c.do(t, exchange{op: "renewCertificate", method: "POST", path: "/v1/certificates/none/renew", status: 404})
 	c.do(t, exchange{

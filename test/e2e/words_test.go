@@ -94,7 +94,7 @@ func TestOutputJSON(t *testing.T) {
 	saved := filepath.Join(c.dir, "saved")
 	for _, args := range []string{
 		"apply -f f.yaml", "diff -f f.yaml", "validate -f f.yaml", "export", "get all", "get ratelimitpolicy p", "limits p",
-		"certificates",
+		"certificates", "explain http://shop.example.com/",
 		"revisions", "revisions 1", "revisions diff 1", "rollback 1", "audit", "token create x --role viewer", "token list",
 		"token delete x",
 		"apply -f f.yaml", "delete -f f.yaml", "drain --zone a", "undrain --zone a", "status", "proxies", "doctor", "version",

@@ -70,30 +70,56 @@ func Objects(data []byte, certs []*configv1.Certificate) []*resource.Object {
 			}
 			m = c
 		} else {
-			m = k.New()
-			s.fill(m.ProtoReflect(), 0)
-			switch m := m.(type) {
-			case *configv1.Route:
-				oneAction(m)
-			case *configv1.AuthPolicy:
-				s.credentials(m)
-			}
+			m = s.spec(k)
 		}
-		for range tries {
-			v := resource.Validate(m)
-			if len(v) == 0 {
-				if o, err := resource.New(ref, m); err == nil {
-					o.Revision = int64(len(out) + 1)
-					out = append(out, o)
-				}
-				break
-			}
-			for _, x := range v {
-				clearAt(m.ProtoReflect(), x.Path)
+		if keepRules(m) {
+			if o, err := resource.New(ref, m); err == nil {
+				o.Revision = int64(len(out) + 1)
+				out = append(out, o)
 			}
 		}
 	}
 	return out
+}
+
+// Spec makes a spec of a kind that passes the schema's rules; nil where none could be made of the bytes, and of a
+// Certificate, which cannot be made up.
+func Spec(data []byte, kind string) proto.Message {
+	k, known := resource.KindByName(kind)
+	if !known || kind == resource.KindCertificate {
+		return nil
+	}
+	if m := (&source{data}).spec(k); keepRules(m) {
+		return m
+	}
+	return nil
+}
+
+// spec fills a spec of a kind.
+func (s *source) spec(k resource.Kind) proto.Message {
+	m := k.New()
+	s.fill(m.ProtoReflect(), 0)
+	switch m := m.(type) {
+	case *configv1.Route:
+		oneAction(m)
+	case *configv1.AuthPolicy:
+		s.credentials(m)
+	}
+	return m
+}
+
+// keepRules takes out of a message what breaks the schema's rules, and says whether the rest keeps them.
+func keepRules(m proto.Message) bool {
+	for range tries {
+		v := resource.Validate(m)
+		if len(v) == 0 {
+			return true
+		}
+		for _, x := range v {
+			clearAt(m.ProtoReflect(), x.Path)
+		}
+	}
+	return false
 }
 
 // oneAction keeps one of a route's actions, and gives it one where it has none.

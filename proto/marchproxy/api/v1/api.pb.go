@@ -3138,6 +3138,681 @@ func (x *Token) GetBounds() *TokenBounds {
 	return nil
 }
 
+// A request of a client to a gateway, as it is asked about. It is one in HTTP/1.1, without a body.
+type ExplainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The gateway; default where empty.
+	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// The listener; where empty, of those that speak the scheme the one with the host's port, or the first.
+	Listener string `protobuf:"bytes,2,opt,name=listener,proto3" json:"listener,omitempty"`
+	// GET where empty.
+	Method string `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
+	// http or https; the listener's where empty.
+	Scheme string `protobuf:"bytes,4,opt,name=scheme,proto3" json:"scheme,omitempty"`
+	// The header Host, as the client writes it, with its port where it has one.
+	Host string `protobuf:"bytes,5,opt,name=host,proto3" json:"host,omitempty"`
+	// The path with its query, as the client writes it; / where empty.
+	Path string `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"`
+	// The other headers. Those that say how a message is carried on one connection cannot be asked about.
+	Headers []*HeaderField `protobuf:"bytes,7,rep,name=headers,proto3" json:"headers,omitempty"`
+	// The client's address. Without it, limits by address are not looked at.
+	Source string `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"`
+	// https: what the client names in the handshake (SNI); the host where empty.
+	ServerName    string `protobuf:"bytes,9,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ExplainRequest) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetListener() string {
+	if x != nil {
+		return x.Listener
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetScheme() string {
+	if x != nil {
+		return x.Scheme
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetHeaders() []*HeaderField {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *ExplainRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+// A header of a request.
+type HeaderField struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, in any case.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its value. It is in no answer and no log.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeaderField) Reset() {
+	*x = HeaderField{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeaderField) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeaderField) ProtoMessage() {}
+
+func (x *HeaderField) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeaderField.ProtoReflect.Descriptor instead.
+func (*HeaderField) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *HeaderField) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HeaderField) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// What an Envoy of the gateway does with a request.
+type Explanation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision that was looked at. Envoys serve it a moment after it was written.
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// forwarded: a service gets it; redirected; answered: by a route's direct response, or a preflight; refused.
+	Outcome string `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// The status of the answer; absent where a service gives it, and where no connection comes about.
+	Status int32 `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"`
+	// The gRPC status of the answer, where the client speaks gRPC and no service answers.
+	GrpcStatus int32 `protobuf:"varint,4,opt,name=grpc_status,json=grpcStatus,proto3" json:"grpc_status,omitempty"`
+	// Why, in a word: forwarded, redirect, direct_response, preflight, no_route, trace, misdirected, host, path, method,
+	// escaped_slashes, too_many_headers, no_certificate, unavailable, or what a filter says of it, such as auth_missing
+	// and license_feature_not_licensed.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The whole in a sentence.
+	Summary string `protobuf:"bytes,6,opt,name=summary,proto3" json:"summary,omitempty"`
+	// Where the answer sends the client.
+	Location string `protobuf:"bytes,7,opt,name=location,proto3" json:"location,omitempty"`
+	// The body of the answer.
+	Body string `protobuf:"bytes,8,opt,name=body,proto3" json:"body,omitempty"`
+	// What the outcome depends on and is not known here: a client certificate, a token that only Envoy can judge.
+	Provided string `protobuf:"bytes,9,opt,name=provided,proto3" json:"provided,omitempty"`
+	// The gateway.
+	Gateway string `protobuf:"bytes,10,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// The listener.
+	Listener string `protobuf:"bytes,11,opt,name=listener,proto3" json:"listener,omitempty"`
+	// The host whose routes were looked at, a wildcard as it is written; absent where there is none.
+	Host string `protobuf:"bytes,12,opt,name=host,proto3" json:"host,omitempty"`
+	// The Route; absent where none matches.
+	Route string `protobuf:"bytes,13,opt,name=route,proto3" json:"route,omitempty"`
+	// The Services that may get it.
+	Services []*ExplainedService `protobuf:"bytes,14,rep,name=services,proto3" json:"services,omitempty"`
+	// The AuthPolicy that it is asked about; absent where there is none.
+	AuthPolicy string `protobuf:"bytes,15,opt,name=auth_policy,json=authPolicy,proto3" json:"auth_policy,omitempty"`
+	// The License that it is held against.
+	License string `protobuf:"bytes,16,opt,name=license,proto3" json:"license,omitempty"`
+	// The limits that it is counted by, if it gets as far. Whether one of them is used up is not known here.
+	Limits []*ExplainedLimit `protobuf:"bytes,17,rep,name=limits,proto3" json:"limits,omitempty"`
+	// What happens to it, one after the other.
+	Steps []*ExplainedStep `protobuf:"bytes,18,rep,name=steps,proto3" json:"steps,omitempty"`
+	// The routes of the host in the order in which they are tried, at most 100.
+	Candidates []*ExplainedRoute `protobuf:"bytes,19,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	// How many more there are.
+	More          int32 `protobuf:"varint,20,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explanation) Reset() {
+	*x = Explanation{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation) ProtoMessage() {}
+
+func (x *Explanation) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
+func (*Explanation) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Explanation) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Explanation) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *Explanation) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *Explanation) GetGrpcStatus() int32 {
+	if x != nil {
+		return x.GrpcStatus
+	}
+	return 0
+}
+
+func (x *Explanation) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Explanation) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+func (x *Explanation) GetLocation() string {
+	if x != nil {
+		return x.Location
+	}
+	return ""
+}
+
+func (x *Explanation) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
+func (x *Explanation) GetProvided() string {
+	if x != nil {
+		return x.Provided
+	}
+	return ""
+}
+
+func (x *Explanation) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *Explanation) GetListener() string {
+	if x != nil {
+		return x.Listener
+	}
+	return ""
+}
+
+func (x *Explanation) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Explanation) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *Explanation) GetServices() []*ExplainedService {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *Explanation) GetAuthPolicy() string {
+	if x != nil {
+		return x.AuthPolicy
+	}
+	return ""
+}
+
+func (x *Explanation) GetLicense() string {
+	if x != nil {
+		return x.License
+	}
+	return ""
+}
+
+func (x *Explanation) GetLimits() []*ExplainedLimit {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *Explanation) GetSteps() []*ExplainedStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *Explanation) GetCandidates() []*ExplainedRoute {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
+func (x *Explanation) GetMore() int32 {
+	if x != nil {
+		return x.More
+	}
+	return 0
+}
+
+// A service that may get a request.
+type ExplainedService struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its share of such requests.
+	Percent float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	// The path that it sees.
+	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// The host that it sees.
+	Host          string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainedService) Reset() {
+	*x = ExplainedService{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainedService) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainedService) ProtoMessage() {}
+
+func (x *ExplainedService) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainedService.ProtoReflect.Descriptor instead.
+func (*ExplainedService) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ExplainedService) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExplainedService) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *ExplainedService) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ExplainedService) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+// A limit that a request is counted by.
+type ExplainedLimit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// policy, listener or route.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The RateLimitPolicy, listener or Route.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// How many requests come back.
+	Requests int64 `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Within this time.
+	Per string `protobuf:"bytes,4,opt,name=per,proto3" json:"per,omitempty"`
+	// How many there may be at once.
+	Burst int64 `protobuf:"varint,5,opt,name=burst,proto3" json:"burst,omitempty"`
+	// What is counted together: the requests of an address or network, or all.
+	Counted       string `protobuf:"bytes,6,opt,name=counted,proto3" json:"counted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainedLimit) Reset() {
+	*x = ExplainedLimit{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainedLimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainedLimit) ProtoMessage() {}
+
+func (x *ExplainedLimit) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainedLimit.ProtoReflect.Descriptor instead.
+func (*ExplainedLimit) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ExplainedLimit) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ExplainedLimit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExplainedLimit) GetRequests() int64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *ExplainedLimit) GetPer() string {
+	if x != nil {
+		return x.Per
+	}
+	return ""
+}
+
+func (x *ExplainedLimit) GetBurst() int64 {
+	if x != nil {
+		return x.Burst
+	}
+	return 0
+}
+
+func (x *ExplainedLimit) GetCounted() string {
+	if x != nil {
+		return x.Counted
+	}
+	return ""
+}
+
+// One thing that happens to a request.
+type ExplainedStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// listener, connection, path, host, route, cors, limits, license, auth or answer.
+	Step string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	// What happens.
+	Says          string `protobuf:"bytes,2,opt,name=says,proto3" json:"says,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainedStep) Reset() {
+	*x = ExplainedStep{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainedStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainedStep) ProtoMessage() {}
+
+func (x *ExplainedStep) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainedStep.ProtoReflect.Descriptor instead.
+func (*ExplainedStep) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ExplainedStep) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *ExplainedStep) GetSays() string {
+	if x != nil {
+		return x.Says
+	}
+	return ""
+}
+
+// A route of the host.
+type ExplainedRoute struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Route string `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
+	// Whether it takes the request.
+	Matches bool `protobuf:"varint,2,opt,name=matches,proto3" json:"matches,omitempty"`
+	// Why it does not.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainedRoute) Reset() {
+	*x = ExplainedRoute{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainedRoute) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainedRoute) ProtoMessage() {}
+
+func (x *ExplainedRoute) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainedRoute.ProtoReflect.Descriptor instead.
+func (*ExplainedRoute) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ExplainedRoute) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *ExplainedRoute) GetMatches() bool {
+	if x != nil {
+		return x.Matches
+	}
+	return false
+}
+
+func (x *ExplainedRoute) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // What the web UI signs in with.
 type SignIn struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3149,7 +3824,7 @@ type SignIn struct {
 
 func (x *SignIn) Reset() {
 	*x = SignIn{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3836,7 @@ func (x *SignIn) String() string {
 func (*SignIn) ProtoMessage() {}
 
 func (x *SignIn) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3849,7 @@ func (x *SignIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignIn.ProtoReflect.Descriptor instead.
 func (*SignIn) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SignIn) GetToken() string {
@@ -3199,7 +3874,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +3886,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +3899,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Session) GetName() string {
@@ -3269,7 +3944,7 @@ type TokenBounds struct {
 
 func (x *TokenBounds) Reset() {
 	*x = TokenBounds{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3281,7 +3956,7 @@ func (x *TokenBounds) String() string {
 func (*TokenBounds) ProtoMessage() {}
 
 func (x *TokenBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3294,7 +3969,7 @@ func (x *TokenBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBounds.ProtoReflect.Descriptor instead.
 func (*TokenBounds) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TokenBounds) GetOwners() []string {
@@ -3336,7 +4011,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3348,7 +4023,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3361,7 +4036,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -3394,7 +4069,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +4081,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3419,7 +4094,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Problem) GetType() string {
@@ -3486,7 +4161,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3498,7 +4173,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3511,7 +4186,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Violation) GetPath() string {
@@ -3550,7 +4225,7 @@ type RateLimitStatus struct {
 
 func (x *RateLimitStatus) Reset() {
 	*x = RateLimitStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3562,7 +4237,7 @@ func (x *RateLimitStatus) String() string {
 func (*RateLimitStatus) ProtoMessage() {}
 
 func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3575,7 +4250,7 @@ func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
 func (*RateLimitStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RateLimitStatus) GetName() string {
@@ -3633,7 +4308,7 @@ type RateLimitNode struct {
 
 func (x *RateLimitNode) Reset() {
 	*x = RateLimitNode{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3645,7 +4320,7 @@ func (x *RateLimitNode) String() string {
 func (*RateLimitNode) ProtoMessage() {}
 
 func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3658,7 +4333,7 @@ func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitNode.ProtoReflect.Descriptor instead.
 func (*RateLimitNode) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RateLimitNode) GetId() string {
@@ -3784,7 +4459,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3796,7 +4471,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3809,7 +4484,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Node) GetId() string {
@@ -3928,7 +4603,7 @@ type NodeList struct {
 
 func (x *NodeList) Reset() {
 	*x = NodeList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3940,7 +4615,7 @@ func (x *NodeList) String() string {
 func (*NodeList) ProtoMessage() {}
 
 func (x *NodeList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3953,7 +4628,7 @@ func (x *NodeList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeList.ProtoReflect.Descriptor instead.
 func (*NodeList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *NodeList) GetItems() []*Node {
@@ -3976,7 +4651,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[42]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3988,7 +4663,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[42]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4001,7 +4676,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -4307,7 +4982,66 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"expires_at\x18\x06 \x01(\tR\texpiresAt\x12 \n" +
 	"\flast_used_at\x18\a \x01(\tR\n" +
 	"lastUsedAt\x126\n" +
-	"\x06bounds\x18\b \x01(\v2\x1e.marchproxy.api.v1.TokenBoundsR\x06bounds\"'\n" +
+	"\x06bounds\x18\b \x01(\v2\x1e.marchproxy.api.v1.TokenBoundsR\x06bounds\"\xc7\x03\n" +
+	"\x0eExplainRequest\x12!\n" +
+	"\agateway\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\agateway\x12#\n" +
+	"\blistener\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\blistener\x126\n" +
+	"\x06method\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x18@2\x15^([A-Z][A-Z0-9_-]*)?$R\x06method\x12,\n" +
+	"\x06scheme\x18\x04 \x01(\tB\x14\xbaH\x11r\x0fR\x00R\x04httpR\x05httpsR\x06scheme\x12(\n" +
+	"\x04host\x18\x05 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x80\x042\b^[!-~]+$R\x04host\x12*\n" +
+	"\x04path\x18\x06 \x01(\tB\x16\xbaH\x13r\x11\x18\x80@2\f^(/[!-~]*)?$R\x04path\x12C\n" +
+	"\aheaders\x18\a \x03(\v2\x1e.marchproxy.api.v1.HeaderFieldB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\aheaders\x121\n" +
+	"\x06source\x18\b \x01(\tB\x19\xbaH\x16r\x14\x18-2\x10^[0-9a-fA-F:.]*$R\x06source\x129\n" +
+	"\vserver_name\x18\t \x01(\tB\x18\xbaH\x15r\x13\x18\xfd\x012\x0e^[a-z0-9._-]*$R\n" +
+	"serverName\"\x8b\x01\n" +
+	"\vHeaderField\x12=\n" +
+	"\x04name\x18\x01 \x01(\tB)\xbaH&r$\x10\x01\x18\x80\x022\x1d^[!#$%&'*+.^_`|~0-9A-Za-z-]+$R\x04name\x12=\n" +
+	"\x05value\x18\x02 \x01(\tB'\xbaH$r\"\x18\x80\x80\x012\x1c^[^\\x00-\\x08\\x0a-\\x1f\\x7f]*$R\x05value\"\xb2\x05\n" +
+	"\vExplanation\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12!\n" +
+	"\aoutcome\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aoutcome\x12\x16\n" +
+	"\x06status\x18\x03 \x01(\x05R\x06status\x12\x1f\n" +
+	"\vgrpc_status\x18\x04 \x01(\x05R\n" +
+	"grpcStatus\x12\x1f\n" +
+	"\x06reason\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06reason\x12\x18\n" +
+	"\asummary\x18\x06 \x01(\tR\asummary\x12\x1a\n" +
+	"\blocation\x18\a \x01(\tR\blocation\x12\x12\n" +
+	"\x04body\x18\b \x01(\tR\x04body\x12\x1a\n" +
+	"\bprovided\x18\t \x01(\tR\bprovided\x12\x18\n" +
+	"\agateway\x18\n" +
+	" \x01(\tR\agateway\x12\x1a\n" +
+	"\blistener\x18\v \x01(\tR\blistener\x12\x12\n" +
+	"\x04host\x18\f \x01(\tR\x04host\x12\x14\n" +
+	"\x05route\x18\r \x01(\tR\x05route\x12?\n" +
+	"\bservices\x18\x0e \x03(\v2#.marchproxy.api.v1.ExplainedServiceR\bservices\x12\x1f\n" +
+	"\vauth_policy\x18\x0f \x01(\tR\n" +
+	"authPolicy\x12\x18\n" +
+	"\alicense\x18\x10 \x01(\tR\alicense\x129\n" +
+	"\x06limits\x18\x11 \x03(\v2!.marchproxy.api.v1.ExplainedLimitR\x06limits\x126\n" +
+	"\x05steps\x18\x12 \x03(\v2 .marchproxy.api.v1.ExplainedStepR\x05steps\x12A\n" +
+	"\n" +
+	"candidates\x18\x13 \x03(\v2!.marchproxy.api.v1.ExplainedRouteR\n" +
+	"candidates\x12\x12\n" +
+	"\x04more\x18\x14 \x01(\x05R\x04more\"q\n" +
+	"\x10ExplainedService\x12\x1b\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x01R\apercent\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x12\n" +
+	"\x04host\x18\x04 \x01(\tR\x04host\"\xa8\x01\n" +
+	"\x0eExplainedLimit\x12\x1b\n" +
+	"\x04kind\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04kind\x12\x1b\n" +
+	"\x04name\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\x03R\brequests\x12\x10\n" +
+	"\x03per\x18\x04 \x01(\tR\x03per\x12\x14\n" +
+	"\x05burst\x18\x05 \x01(\x03R\x05burst\x12\x18\n" +
+	"\acounted\x18\x06 \x01(\tR\acounted\"@\n" +
+	"\rExplainedStep\x12\x1b\n" +
+	"\x04step\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04step\x12\x12\n" +
+	"\x04says\x18\x02 \x01(\tR\x04says\"a\n" +
+	"\x0eExplainedRoute\x12\x1d\n" +
+	"\x05route\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05route\x12\x18\n" +
+	"\amatches\x18\x02 \x01(\bR\amatches\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"'\n" +
 	"\x06SignIn\x12\x1d\n" +
 	"\x05token\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05token\"{\n" +
 	"\aSession\x12\x1b\n" +
@@ -4400,7 +5134,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),              // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),        // 1: marchproxy.api.v1.ObjectStatus
@@ -4434,30 +5168,37 @@ var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Proxy)(nil),               // 29: marchproxy.api.v1.Proxy
 	(*ProxyList)(nil),           // 30: marchproxy.api.v1.ProxyList
 	(*Token)(nil),               // 31: marchproxy.api.v1.Token
-	(*SignIn)(nil),              // 32: marchproxy.api.v1.SignIn
-	(*Session)(nil),             // 33: marchproxy.api.v1.Session
-	(*TokenBounds)(nil),         // 34: marchproxy.api.v1.TokenBounds
-	(*TokenList)(nil),           // 35: marchproxy.api.v1.TokenList
-	(*Problem)(nil),             // 36: marchproxy.api.v1.Problem
-	(*Violation)(nil),           // 37: marchproxy.api.v1.Violation
-	(*RateLimitStatus)(nil),     // 38: marchproxy.api.v1.RateLimitStatus
-	(*RateLimitNode)(nil),       // 39: marchproxy.api.v1.RateLimitNode
-	(*Node)(nil),                // 40: marchproxy.api.v1.Node
-	(*NodeList)(nil),            // 41: marchproxy.api.v1.NodeList
-	(*LimitedSource)(nil),       // 42: marchproxy.api.v1.LimitedSource
-	nil,                         // 43: marchproxy.api.v1.Object.LabelsEntry
-	nil,                         // 44: marchproxy.api.v1.Change.LabelsBeforeEntry
-	nil,                         // 45: marchproxy.api.v1.Change.LabelsAfterEntry
-	nil,                         // 46: marchproxy.api.v1.Status.StateEntry
-	nil,                         // 47: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	nil,                         // 48: marchproxy.api.v1.Node.LabelsEntry
-	nil,                         // 49: marchproxy.api.v1.Node.PassedEntry
-	nil,                         // 50: marchproxy.api.v1.Node.DroppedEntry
-	(*structpb.Struct)(nil),     // 51: google.protobuf.Struct
+	(*ExplainRequest)(nil),      // 32: marchproxy.api.v1.ExplainRequest
+	(*HeaderField)(nil),         // 33: marchproxy.api.v1.HeaderField
+	(*Explanation)(nil),         // 34: marchproxy.api.v1.Explanation
+	(*ExplainedService)(nil),    // 35: marchproxy.api.v1.ExplainedService
+	(*ExplainedLimit)(nil),      // 36: marchproxy.api.v1.ExplainedLimit
+	(*ExplainedStep)(nil),       // 37: marchproxy.api.v1.ExplainedStep
+	(*ExplainedRoute)(nil),      // 38: marchproxy.api.v1.ExplainedRoute
+	(*SignIn)(nil),              // 39: marchproxy.api.v1.SignIn
+	(*Session)(nil),             // 40: marchproxy.api.v1.Session
+	(*TokenBounds)(nil),         // 41: marchproxy.api.v1.TokenBounds
+	(*TokenList)(nil),           // 42: marchproxy.api.v1.TokenList
+	(*Problem)(nil),             // 43: marchproxy.api.v1.Problem
+	(*Violation)(nil),           // 44: marchproxy.api.v1.Violation
+	(*RateLimitStatus)(nil),     // 45: marchproxy.api.v1.RateLimitStatus
+	(*RateLimitNode)(nil),       // 46: marchproxy.api.v1.RateLimitNode
+	(*Node)(nil),                // 47: marchproxy.api.v1.Node
+	(*NodeList)(nil),            // 48: marchproxy.api.v1.NodeList
+	(*LimitedSource)(nil),       // 49: marchproxy.api.v1.LimitedSource
+	nil,                         // 50: marchproxy.api.v1.Object.LabelsEntry
+	nil,                         // 51: marchproxy.api.v1.Change.LabelsBeforeEntry
+	nil,                         // 52: marchproxy.api.v1.Change.LabelsAfterEntry
+	nil,                         // 53: marchproxy.api.v1.Status.StateEntry
+	nil,                         // 54: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	nil,                         // 55: marchproxy.api.v1.Node.LabelsEntry
+	nil,                         // 56: marchproxy.api.v1.Node.PassedEntry
+	nil,                         // 57: marchproxy.api.v1.Node.DroppedEntry
+	(*structpb.Struct)(nil),     // 58: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	51, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	43, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	58, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	50, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	3,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
 	9,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
@@ -4469,10 +5210,10 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	10, // 10: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	3,  // 11: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
 	9,  // 12: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
-	51, // 13: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	51, // 14: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	44, // 15: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
-	45, // 16: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
+	58, // 13: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	58, // 14: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	51, // 15: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
+	52, // 16: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
 	10, // 17: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
 	11, // 18: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
 	10, // 19: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
@@ -4482,7 +5223,7 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	17, // 23: marchproxy.api.v1.AuditVerification.broken:type_name -> marchproxy.api.v1.AuditBroken
 	27, // 24: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
 	28, // 25: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	46, // 26: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	53, // 26: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
 	24, // 27: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
 	9,  // 28: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
 	22, // 29: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
@@ -4496,24 +5237,29 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	21, // 37: marchproxy.api.v1.LiveStatus.progress:type_name -> marchproxy.api.v1.Progress
 	27, // 38: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
 	29, // 39: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	34, // 40: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
-	34, // 41: marchproxy.api.v1.Session.bounds:type_name -> marchproxy.api.v1.TokenBounds
-	31, // 42: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	37, // 43: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	39, // 44: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	47, // 45: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	42, // 46: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	48, // 47: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
-	49, // 48: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
-	50, // 49: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
-	42, // 50: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
-	40, // 51: marchproxy.api.v1.NodeList.items:type_name -> marchproxy.api.v1.Node
-	26, // 52: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	41, // 40: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	33, // 41: marchproxy.api.v1.ExplainRequest.headers:type_name -> marchproxy.api.v1.HeaderField
+	35, // 42: marchproxy.api.v1.Explanation.services:type_name -> marchproxy.api.v1.ExplainedService
+	36, // 43: marchproxy.api.v1.Explanation.limits:type_name -> marchproxy.api.v1.ExplainedLimit
+	37, // 44: marchproxy.api.v1.Explanation.steps:type_name -> marchproxy.api.v1.ExplainedStep
+	38, // 45: marchproxy.api.v1.Explanation.candidates:type_name -> marchproxy.api.v1.ExplainedRoute
+	41, // 46: marchproxy.api.v1.Session.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	31, // 47: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	44, // 48: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	46, // 49: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	54, // 50: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	49, // 51: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	55, // 52: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
+	56, // 53: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
+	57, // 54: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
+	49, // 55: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
+	47, // 56: marchproxy.api.v1.NodeList.items:type_name -> marchproxy.api.v1.Node
+	26, // 57: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	58, // [58:58] is the sub-list for method output_type
+	58, // [58:58] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -4527,7 +5273,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -99,6 +99,23 @@ func (a *API) operations() []operation {
 		},
 		{
 			op{
+				ID:      "explain",
+				Method:  "POST",
+				Path:    "/v1/explain",
+				Role:    auth.Viewer,
+				Tag:     "Status",
+				Summary: "What an Envoy would do with a request",
+				Description: "Which listener, route, AuthPolicy, limits, License and Service a request would take, why the other " +
+					"routes of the host do not match, and how it would be answered. No request is sent. It is computed from the " +
+					"configuration at the head, as Envoys get it and by Envoy's rules; a token is judged by the filter's own code. " +
+					"Nothing of the request is stored or logged, and no header's value is in the answer.",
+				Request: "ExplainRequest",
+				Answers: map[int]string{200: "Explanation"},
+			},
+			a.explainRequest,
+		},
+		{
+			op{
 				ID:      "renewCertificate",
 				Method:  "POST",
 				Path:    "/v1/certificates/:name/renew",

@@ -65,6 +65,7 @@ type API struct {
 
 	followers    followers
 	verifying    chan struct{} // full while the audit is being verified
+	explaining   chan struct{} // full while as many requests are being explained as may be at once
 	certificates expiries
 	metrics      *metrics
 	// openAPI and docs are made once.
@@ -78,6 +79,7 @@ func (a *API) Handler() (http.Handler, error) {
 		a.Attempts = guard.NewAttempts(a.Log)
 	}
 	a.verifying = make(chan struct{}, 1)
+	a.explaining = make(chan struct{}, maxExplaining)
 	a.metrics = newMetrics(a)
 	if err := a.describe(); err != nil {
 		return nil, err

@@ -121,6 +121,11 @@ func (w *Writer) open(in *config.SecretWrite, k *config.Kind, s resource.Secret,
 	}
 }
 
+// Unseal opens a secret of an object that is stored.
+func (w *Writer) Unseal(r resource.Ref, field, sealed string) (string, error) {
+	return w.box.Open(sealed, r.Kind, r.Name, field)
+}
+
 // seal seals a secret. The same secret keeps its sealed form: sealing again would change bytes where
 // nothing has changed. One that an older SECRET_KEY sealed is sealed anew, so that writing everything once
 // more ends a rotation.

@@ -1,0 +1,114 @@
+package explain
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/marchproxy/marchproxy/pkg/filterconfig"
+)
+
+// fields are a request's headers as routes and filters find them, the pseudo-headers among them, by names in lower case.
+type fields []filterconfig.Header
+
+// get is a header's value, those of several joined; not there is another thing than empty.
+func (f fields) get(name string) (value string, there bool) {
+	name = strings.ToLower(name)
+	if name == "host" { // the same to Envoy
+		name = ":authority"
+	}
+	for _, h := range f {
+		switch {
+		case h.Name != name:
+		case there:
+			value += "," + h.Value
+		default:
+			value, there = h.Value, true
+		}
+	}
+	return value, there
+}
+
+// set replaces a header.
+func (f *fields) set(name, value string) {
+	for i, h := range *f {
+		if h.Name == name {
+			(*f)[i].Value = value
+			return
+		}
+	}
+	*f = append(*f, filterconfig.Header{Name: name, Value: value})
+}
+
+// ofEnvoy are headers that Envoy takes from a client: they are for those behind it to set.
+var ofEnvoy = []string{
+	"x-envoy-internal", "x-envoy-decorator-operation", "x-envoy-downstream-service-cluster",
+	"x-envoy-downstream-service-node", "x-envoy-expected-rq-timeout-ms", "x-envoy-external-address",
+	"x-envoy-force-trace", "x-envoy-hedge-on-per-try-timeout", "x-envoy-ip-tags", "x-envoy-is-timeout-retry",
+	"x-envoy-max-retries", "x-envoy-original-url", "x-envoy-retriable-header-names", "x-envoy-retriable-status-codes",
+	"x-envoy-retry-grpc-on", "x-envoy-retry-on", "x-envoy-upstream-alt-stat-name",
+	"x-envoy-upstream-rq-per-try-timeout-ms", "x-envoy-upstream-rq-timeout-alt-response",
+	"x-envoy-upstream-rq-timeout-ms", "x-forwarded-client-cert", "x-forwarded-proto", "x-request-id",
+}
+
+// unknown stands for a value that Envoy makes up.
+const unknown = "\x00"
+
+// headers are a request's as Envoy has them: with those that it takes away and sets itself.
+func headersOf(r Request, path, authority string) fields {
+	out := fields{
+		{Name: ":authority", Value: authority},
+		{Name: ":path", Value: path},
+		{Name: ":method", Value: r.Method},
+		{Name: ":scheme", Value: r.Scheme},
+	}
+	forwarded := ""
+	for _, h := range r.Headers {
+		name, value := strings.ToLower(h.Name), strings.Trim(h.Value, " \t")
+		switch {
+		case slices.Contains(ofEnvoy, name), name == scope:
+		case name == "x-forwarded-for":
+			if forwarded != "" {
+				forwarded += ","
+			}
+			forwarded += value
+		default:
+			out = append(out, filterconfig.Header{Name: name, Value: value})
+		}
+	}
+	address := unknown
+	if r.Source.IsValid() {
+		address = r.Source.String()
+		out.set("x-envoy-external-address", address)
+	}
+	if forwarded != "" {
+		address = forwarded + "," + address
+	}
+	out.set("x-forwarded-for", address)
+	out.set("x-forwarded-proto", r.Scheme)
+	out.set("x-request-id", unknown)
+	return out
+}
+
+// isGRPC says whether a client is told by a gRPC status what Envoy answers.
+func (f fields) isGRPC() bool {
+	ct, _ := f.get("content-type")
+	rest, is := strings.CutPrefix(ct, "application/grpc")
+	return is && (rest == "" || rest[0] == '+' || rest[0] == ';')
+}
+
+// grpcStatus is the gRPC status of an HTTP status (the gRPC project's http-grpc-status-mapping).
+func grpcStatus(status int) int32 {
+	switch status {
+	case 400:
+		return 13
+	case 401:
+		return 16
+	case 403:
+		return 7
+	case 404:
+		return 12
+	case 429, 502, 503, 504:
+		return 14
+	}
+	return 2
+}
