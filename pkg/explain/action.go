@@ -32,7 +32,7 @@ func (q *request) act() error {
 			q.out.Location = q.Scheme + "://" + q.host + q.path
 		}
 		switch {
-		case translate.ObjectOf(r) == "" || (status == 421 && r.GetDirectResponse().GetBody().GetInlineString() == wrongConnection):
+		case translate.ObjectOf(r) == "", translate.IsMisdirected(r):
 			q.noObject(status)
 		default:
 			q.answer(Answered, status, "direct_response", "route %s answers", name)
@@ -42,9 +42,6 @@ func (q *request) act() error {
 	}
 	return nil
 }
-
-// wrongConnection is the body of the translator's 421.
-const wrongConnection = "this host needs a connection of its own\n"
 
 // noObject is an answer that no object of the configuration is behind.
 func (q *request) noObject(status int) {

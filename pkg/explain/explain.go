@@ -43,9 +43,8 @@ type request struct {
 	ctx   context.Context
 	built *translate.Built
 	out   api.Explanation
-	// path is the target as Envoy has it; a request without one has no route (CONNECT).
+	// path is the target as Envoy has it.
 	path     string
-	hasPath  bool
 	host     string
 	clientCA string
 	headers  fields
@@ -94,9 +93,7 @@ func Explain(
 	if _, wrong := choose(built.Gateway(), &r); wrong != nil {
 		return api.Explanation{}, wrong, nil
 	}
-	q := &request{Request: r, ctx: ctx, built: built, hasPath: r.Method != "CONNECT", out: api.Explanation{
-		Gateway: r.Gateway, Listener: r.Listener,
-	}}
+	q := &request{Request: r, ctx: ctx, built: built, out: api.Explanation{Gateway: r.Gateway, Listener: r.Listener}}
 	if err := q.run(); err != nil {
 		return api.Explanation{}, nil, fmt.Errorf("explain: %w", err)
 	}
@@ -167,9 +164,6 @@ func (q *request) begin(maxHeaders int) {
 	}
 	q.host = Host(q.Host)
 	path, redirect, ok := pathOf(q.Path)
-	if !q.hasPath {
-		path, redirect, ok = "", false, true
-	}
 	q.path, q.headers = path, headersOf(q.Request, path, q.host)
 	switch {
 	case !isMethod(q.Method):
@@ -184,14 +178,14 @@ func (q *request) begin(maxHeaders int) {
 		q.step("path", "is written with escaped slashes, and the client is sent to the path without")
 		q.out.Location = path
 		q.answer(Redirected, 307, "escaped_slashes", "to %s, the path without escaped slashes", path)
-	case path != q.Path && q.hasPath:
+	case path != q.Path:
 		q.step("path", "is %s once it is normalised", path)
 	}
 }
 
 // isMethod says whether a method is one that Envoy's parser of HTTP/1.1 knows.
 func isMethod(m string) bool {
-	for known := range strings.FieldsSeq("ACL BIND CHECKOUT CONNECT COPY DELETE GET HEAD LINK LOCK MERGE MKACTIVITY " +
+	for known := range strings.FieldsSeq("ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK MERGE MKACTIVITY " +
 		"MKCALENDAR MKCOL MOVE MSEARCH NOTIFY OPTIONS PATCH POST PROPFIND PROPPATCH PURGE PUT REBIND REPORT " +
 		"SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK UNSUBSCRIBE") {
 		if m == known {
@@ -259,7 +253,7 @@ func (q *request) tableOf(host string) (*routev3.RouteConfiguration, error) {
 	default:
 		q.refuse(status, "host", "%q is not a host's name", host)
 		q.out.Body = "the request's host is not a host's name\n"
-		return nil, nil
+		return table, nil
 	}
 	q.headers.set(scope, q.Listener+"|*")
 	return q.built.RoutesOf(q.Listener, "*")
@@ -308,10 +302,9 @@ func (q *request) pick(v *routev3.VirtualHost) {
 }
 
 // perRoute is what the route tells a filter; nil where it tells nothing.
-func (q *request) perRoute(filter string) (proto.Message, error) {
-	a := q.route.GetTypedPerFilterConfig()[filter]
-	if a == nil {
-		return nil, nil
+func (q *request) perRoute(filter string) (m proto.Message, err error) {
+	if told := q.route.GetTypedPerFilterConfig()[filter]; told != nil {
+		m, err = told.UnmarshalNew()
 	}
-	return a.UnmarshalNew()
+	return m, err
 }

@@ -139,7 +139,7 @@ func TestExplain(t *testing.T) {
 		{explain.Request{Host: "staff.test", Headers: headers("Authorization: Bearer " + token)}, "401 auth_unknown_token staff ", ""},
 		{explain.Request{Host: "staff.test", Path: "/free/x"}, "0 forwarded staff ", `"kind":"route","name":"staff","requests":7`},
 		{explain.Request{Host: "keys.test"}, "401 auth_missing keys ", ""},
-		{explain.Request{Host: "keys.test", Path: "/open"}, "0 forwarded keys ", `"reason":""`},
+		{explain.Request{Host: "keys.test", Path: "/open"}, "0 forwarded keys ", ""},
 		{
 			explain.Request{Host: "keys.test", Headers: headers("Authorization: Bearer a.b.c")},
 			"0 forwarded keys ",
@@ -186,7 +186,7 @@ func TestExplain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if plain := strings.NewReplacer(`\u003c`, "<").Replace(string(raw)); c.says != `"reason":""` && !strings.Contains(plain, c.says) {
+		if !strings.Contains(string(raw), c.says) {
 			t.Errorf("%s %s%s: %s is not in\n%s", c.r.Method, c.r.Host, c.r.Path, c.says, raw)
 		}
 	}

@@ -86,10 +86,11 @@ func hostIs(filter proto.Message, host string) (kind hostKind, status int) {
 	return plainHost, 0
 }
 
-// cors answers a preflight, before anybody asks for credentials.
+// cors answers a preflight, before anybody asks for credentials. Envoy's filter lets routes alone that answer by
+// themselves.
 func (q *request) cors(p *corsv3.CorsPolicy) {
 	origin, _ := q.headers.get("origin")
-	if origin == "" {
+	if origin == "" || q.route.GetRoute() == nil {
 		return
 	}
 	allowed := false
@@ -187,8 +188,8 @@ func (q *request) limit(l *limitv3.LocalRateLimit) {
 	out.Requests, out.Burst = int64(b.GetTokensPerFill().GetValue()), int64(b.GetMaxTokens())
 	out.Per = b.GetFillInterval().AsDuration().String()
 	q.out.Limits = append(q.out.Limits, out)
-	q.step("limits", "%s %s: %d in %s, %d at once, of %s; 429 beyond", out.Kind, out.Name, out.Requests, out.Per, out.Burst,
-		out.Counted)
+	q.step("limits", "%s %s: %d in %s, %d at once, of %s; 429 beyond",
+		out.Kind, out.Name, out.Requests, out.Per, out.Burst, out.Counted)
 }
 
 // wasm has one of our filters decide.
@@ -265,7 +266,7 @@ func (q *request) jwt(c *jwtv3.JwtAuthentication, told proto.Message) {
 			}
 		}
 		if policy == "" {
-			if len(c.GetRules()) > 0 && q.hasPath {
+			if len(c.GetRules()) > 0 {
 				q.out.AuthPolicy = q.built.Gateway().GetAuthPolicy()
 				q.step("auth", "policy %s needs no credentials for this path", q.out.AuthPolicy)
 			}

@@ -58,9 +58,6 @@ func (q *request) mismatch(m *routev3.RouteMatch) string {
 }
 
 func (q *request) otherPath(m *routev3.RouteMatch) string {
-	if !q.hasPath {
-		return "path: the request has none (CONNECT)"
-	}
 	path := withoutQuery(q.path)
 	switch p := m.GetPathSpecifier().(type) {
 	case *routev3.RouteMatch_Prefix:

@@ -188,13 +188,14 @@ func found[M proto.Message](b *Built, k Key, into M) (none M, err error) {
 	return into, nil
 }
 
-// NoRoute is the name of the routes that no object is behind: of what has no route, of TRACE, and of requests on the
-// wrong connection.
-const NoRoute = noRoute
-
 // ObjectOf is the name of the route that somebody wrote, of one of Envoy's; "" where nobody did.
 func ObjectOf(r *routev3.Route) string {
 	return r.GetMetadata().GetFilterMetadata()[metadataSpace].GetFields()[metadataRoute].GetStringValue()
+}
+
+// IsMisdirected says whether a route of Envoy's answers requests that came on the wrong connection.
+func IsMisdirected(r *routev3.Route) bool {
+	return proto.Equal(r.GetDirectResponse(), misdirected.GetDirectResponse())
 }
 
 // ClientCA is the state of a connection that holds the authority whose certificate the client has shown.

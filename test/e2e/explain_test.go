@@ -27,12 +27,12 @@ spec: {hosts: [shop.test], path: {prefix: /old}, methods: [GET], redirect: {pref
 	c.file("headers.txt", "Authorization: Bearer c2VjcmV0LXRva2VuLW9mLWEtbWFjaGluZQ==\n")
 	c.run(0, "apply", "-f", "shop.yaml", "--wait")
 	out, _ := c.run(0, "explain", "http://shop.test/", "--source", "203.0.113.7")
-	c.says(out, "401: policy staff refuses it (auth_missing)", "shop.test has routes of its own", "path: is neither /old nor below it",
-		"matches")
+	c.says(out, "401: policy staff refuses it (auth_missing)", "shop.test has routes of its own",
+		"path: is neither /old nor below it", "matches")
 	out, _ = c.run(0, "explain", "http://shop.test/", "-X", "POST", "-H", "@headers.txt")
 	c.says(out, "200: route shop answers", "policy staff lets it pass")
 	out, _ = c.run(0, "explain", "http://Shop.test:80/old/x?y#z")
-	c.says(out, "308: route away redirects to http://shop.test/new/x?y")
+	c.says(out, "308: route away redirects to http://Shop.test/new/x?y")
 	out, _ = c.run(0, "explain", "http://nobody.test")
 	c.says(out, "404: no route serves nobody.test")
 	for _, args := range []string{
@@ -44,7 +44,7 @@ spec: {hosts: [shop.test], path: {prefix: /old}, methods: [GET], redirect: {pref
 		}
 	}
 	for path, header := range map[string]http.Header{
-		"/": nil, "/old/x?y": nil, "/a%2Fb": nil, "/x": {"Authorization": {"Bearer c2VjcmV0LXRva2VuLW9mLWEtbWFjaGluZQ=="}},
+		"/": {}, "/old/x?y": {}, "/a%2Fb": {}, "/x": {"Authorization": {"Bearer c2VjcmV0LXRva2VuLW9mLWEtbWFjaGluZQ=="}},
 		"/y": {"Authorization": {"Bearer x"}},
 	} {
 		body := map[string]any{"host": "shop.test", "path": path}

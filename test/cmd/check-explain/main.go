@@ -102,7 +102,7 @@ func run(ctx context.Context, n, requests int, seed uint64, only int) (err error
 		"certificate that only Envoy judges; %d differ; %.1f ms an explanation, %.0f s\n", n, c.refused, total, seed,
 		total-c.wrong, c.provided, c.wrong, c.took.Seconds()*1000/float64(max(total, 1)), time.Since(began).Seconds())
 	if c.wrong > 0 {
-		return errors.New("Envoy does something else than what was said")
+		return errors.New("what was said is not what Envoy does")
 	}
 	return nil
 }
@@ -190,10 +190,11 @@ func (c *checker) configuration(ctx context.Context, i, requests int) error {
 			}
 			body = append(body, d)
 		}
-		status, raw, err := c.Call(ctx, http.MethodPost, c.API+"/v1/apply?wait=live&take_over=true", map[string]any{
+		status, raw, err := c.Call(ctx, http.MethodPost, c.API+"/v1/apply?wait=live&timeout=60s&take_over=true", map[string]any{
 			"owner": "check-explain", "prune": true, "resources": body,
 		})
 		var result struct{ Live api.Live }
+		unread := json.Unmarshal(raw, &result)
 		switch {
 		case err != nil:
 			return err
@@ -203,8 +204,8 @@ func (c *checker) configuration(ctx context.Context, i, requests int) error {
 				fmt.Printf("configuration %d, drawn again: %.300s\n", i, raw)
 			}
 			continue
-		case json.Unmarshal(raw, &result) != nil || status >= 300 || !result.Live.Live:
-			return fmt.Errorf("apply: %d %.2000s", status, raw)
+		case unread != nil || status >= 300 || !result.Live.Live:
+			return fmt.Errorf("apply: %d %+v %.2000s", status, result.Live, raw)
 		}
 		conf = drawn
 	}
@@ -240,7 +241,7 @@ func (c *checker) request(ctx context.Context, i int, conf *configuration, x *cl
 	}
 	got, err := x.ask(ctx, r)
 	if err != nil {
-		return fmt.Errorf("Envoy: %w\n%q\n%s", err, text(r), raw)
+		return fmt.Errorf("ask Envoy: %w\n%q\n%s", err, text(r), raw)
 	}
 	differs := compare(r, e, got)
 	c.mu.Lock()
