@@ -2,6 +2,7 @@ package explain
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -17,15 +18,12 @@ func (q *request) act() error {
 	case r == nil:
 		q.refuse(404, "no_route", "no route serves %s", q.host)
 	case r.GetRedirect() != nil:
-		location, err := q.location(r.GetRedirect())
-		if err != nil {
-			return err
-		}
+		location := q.location(r.GetRedirect())
 		q.out.Location = location
 		q.answer(Redirected, redirectStatus(r.GetRedirect()), "redirect", "route %s redirects to %s", name, location)
 	case r.GetDirectResponse() != nil:
 		status := int(r.GetDirectResponse().GetStatus())
-		if q.out.Body = r.GetDirectResponse().GetBody().GetInlineString(); q.Method == "HEAD" {
+		if q.out.Body = r.GetDirectResponse().GetBody().GetInlineString(); q.Method == http.MethodHead {
 			q.out.Body = ""
 		}
 		if (status >= 300 && status < 400) || status == 201 { // Envoy says where it is
@@ -70,7 +68,7 @@ func redirectStatus(r *routev3.RedirectAction) int {
 }
 
 // location is where a redirect leads.
-func (q *request) location(r *routev3.RedirectAction) (string, error) {
+func (q *request) location(r *routev3.RedirectAction) string {
 	scheme, host, port, path := q.Scheme, q.host, "", q.path
 	if s := r.GetSchemeRedirect(); s != "" {
 		scheme = s
@@ -95,7 +93,7 @@ func (q *request) location(r *routev3.RedirectAction) (string, error) {
 	if r.GetStripQuery() && !kept {
 		path, _ = cutQuery(path)
 	}
-	return scheme + "://" + host + port + path, nil
+	return scheme + "://" + host + port + path
 }
 
 // replacePrefix puts something into the place of what the route has matched of the path.

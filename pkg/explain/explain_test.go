@@ -238,7 +238,7 @@ func crowd(t testing.TB, hosts int) *config.State {
 func TestCostOfAnExplanation(t *testing.T) {
 	cost := func(hosts int) float64 {
 		st := crowd(t, hosts)
-		return testing.AllocsPerRun(5, func() { ask(t, st, explain.Request{Host: "h-0.test"}) })
+		return testing.AllocsPerRun(5, func() { _, _ = ask(t, st, explain.Request{Host: "h-0.test"}) })
 	}
 	few, many := cost(100), cost(3000)
 	t.Logf("%.0f allocations beside 100 hosts, %.0f beside 3,000", few, many)
@@ -252,7 +252,7 @@ func BenchmarkExplain(b *testing.B) {
 		st := crowd(b, hosts)
 		b.Run(fmt.Sprint(hosts), func(b *testing.B) {
 			for b.Loop() {
-				ask(b, st, explain.Request{Host: "h-0.test"})
+				_, _ = ask(b, st, explain.Request{Host: "h-0.test"})
 			}
 		})
 		b.Run(fmt.Sprint(hosts, "/under the lock"), func(b *testing.B) {

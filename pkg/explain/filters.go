@@ -3,6 +3,7 @@ package explain
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 
@@ -101,7 +102,7 @@ func (q *request) cors(p *corsv3.CorsPolicy) {
 	switch {
 	case !allowed:
 		q.step("cors", "the origin is none of those that the route allows, and nothing is said to the browser")
-	case q.Method != "OPTIONS" || asks == "":
+	case q.Method != http.MethodOptions || asks == "":
 		q.step("cors", "the origin is allowed, and the browser is told so")
 	default:
 		q.step("cors", "the origin is allowed, and its preflight is answered at once")
