@@ -107,8 +107,8 @@ func (a *API) unissued(ctx context.Context) ([]api.Warning, error) {
 	for _, x := range rows {
 		out = append(out, api.Warning{
 			Kind: resource.KindCertificate, Name: x.Certificate, Path: "$.issuer", Rule: "certificate.issuance",
-			Message: fmt.Sprintf("could not be issued (%s): %s; %d attempts have failed, and the next one is at %s", x.Problem,
-				x.Reason, x.Failures, resource.Time(x.NextAt)),
+			Message: fmt.Sprintf("could not be issued (%s): %s; failures in a row: %d, next attempt: %s", x.Problem,
+				x.Reason, x.Failures, x.NextAt.UTC().Format("2006-01-02 15:04 UTC")),
 		})
 	}
 	return out, nil
