@@ -53,7 +53,7 @@ function Frame({ name, role, children }: { name: string; role: string; children:
   const path = useRouterState({ select: (s) => s.location.pathname });
   useEffect(close, [close, path]);
   return (
-    <AppShell header={{ height: 56 }} navbar={{ width: 236, breakpoint: "sm", collapsed: { mobile: !open } }} padding={{ base: "md", sm: "xl" }}>
+    <AppShell header={{ height: 56 }} navbar={{ width: 248, breakpoint: "sm", collapsed: { mobile: !open } }} padding={{ base: "md", sm: "xl" }}>
       <a className="skip" href="#main">
         Skip to the content
       </a>
@@ -61,7 +61,7 @@ function Frame({ name, role, children }: { name: string; role: string; children:
         <Group h="100%" px="md" justify="space-between" wrap="nowrap" gap="sm">
           <Group gap="sm" wrap="nowrap">
             <Burger opened={open} onClick={toggle} hiddenFrom="sm" size="sm" aria-label={open ? "Close the menu" : "Open the menu"} />
-            <Link to="/" className="plain-link">
+            <Link to="/" className="plain-link" aria-label="MarchProxy: to the overview">
               <Group gap={9} wrap="nowrap">
                 <Logo size={26} />
                 <Text fw={700} visibleFrom="xs">
@@ -211,7 +211,7 @@ function Account({ name, role }: { name: string; role: string }) {
 
 export const NotFound = () => (
   <div className="card">
-    <Empty title="There is no such page" action={<Button component={Link} to="/" variant="default">Go to the overview</Button>}>
+    <Empty title={<h1 className="plain">There is no such page</h1>} action={<Button component={Link} to="/" variant="default">Go to the overview</Button>}>
       The address may be mistyped, or what it named is gone.
     </Empty>
   </div>

@@ -1,4 +1,4 @@
-import { ActionIcon, Badge, Button, createTheme, Drawer, Modal, Paper, Table, Tooltip } from "@mantine/core";
+import { ActionIcon, Badge, Button, createTheme, Drawer, Menu, Modal, Paper, Table, Tooltip } from "@mantine/core";
 
 // The shades are chosen so that text on and beside them has the contrast of WCAG AA in both schemes.
 export const theme = createTheme({
@@ -20,8 +20,11 @@ export const theme = createTheme({
     Button: Button.extend({ defaultProps: { radius: "md" } }),
     ActionIcon: ActionIcon.extend({ defaultProps: { variant: "subtle", color: "gray" } }),
     Tooltip: Tooltip.extend({ defaultProps: { openDelay: 300, multiline: true, maw: 420, withArrow: true, events: { hover: true, focus: true, touch: true } } }),
-    Modal: Modal.extend({ defaultProps: { centered: true, radius: "lg", overlayProps: { backgroundOpacity: 0.4, blur: 2 } } }),
-    Drawer: Drawer.extend({ defaultProps: { overlayProps: { backgroundOpacity: 0.3 } } }),
+    // Their head is part of a dialog, and not the page's.
+    Modal: Modal.extend({ defaultProps: { attributes: { header: { role: "none" } }, centered: true, radius: "lg", overlayProps: { backgroundOpacity: 0.4, blur: 2 } } }),
+    Drawer: Drawer.extend({ defaultProps: { attributes: { header: { role: "none" } }, overlayProps: { backgroundOpacity: 0.3 } } }),
+    // Within what they belong to, where who listens finds them; the placeholder would be no item of a menu.
+    Menu: Menu.extend({ defaultProps: { withinPortal: false, withInitialFocusPlaceholder: false } }),
     Table: Table.extend({ defaultProps: { verticalSpacing: "sm", horizontalSpacing: "md" } }),
   },
 });

@@ -19,6 +19,7 @@ export type Revision = Schemas["Revision"];
 export type AuditEntry = Schemas["AuditEntry"];
 export type Session = Schemas["Session"];
 export type Rejection = Schemas["Rejection"];
+export type Issuance = components["schemas"]["CertificateIssuance"];
 
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
 export type Spec = { [name: string]: Json };
@@ -28,7 +29,7 @@ export type Item = Omit<components["schemas"]["Route"], "spec" | "name" | "kind"
   kind: string;
   name: string;
   spec: Spec;
-  status?: { state: string; reason?: string };
+  status?: { state: string; reason?: string; issuance?: Issuance };
   warnings?: Warning[];
 };
 export type ItemList = { items: Item[]; next_cursor?: string; revision: number };

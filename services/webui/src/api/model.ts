@@ -52,10 +52,11 @@ type Document = {
 
 const words = (path: string) => path.split("-").join(" ");
 const capital = (s: string) => s.charAt(0).toUpperCase() + s.slice(1);
+export const firstSentence = (text: string) => /^.*?[.;](?=\s|$)/s.exec(text)?.[0].replace(/;$/, ".") ?? text;
 export const singular = (s: string) => (s.endsWith("ies") ? `${s.slice(0, -3)}y` : s.replace(/s$/, ""));
 
 // Kinds come in the order of the document's paths; what people open most stands first.
-const first = ["routes", "services", "gateways", "certificates", "auth-policies", "rate-limit-policies"];
+const first = ["routes", "services", "endpoint-sets", "locality-drains", "gateways", "certificates", "certificate-issuers", "auth-policies", "rate-limit-policies"];
 const place = (path: string) => (first.indexOf(path) + 100) % 100 || (first[0] === path ? 0 : 99);
 
 /** Reads the kinds out of the API's own document, so that a kind that is added has its pages without a line here. */

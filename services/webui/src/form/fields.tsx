@@ -2,13 +2,12 @@ import {
   ActionIcon,
   Autocomplete,
   Button,
+  Combobox,
   Group,
   Input,
-  Menu,
   MultiSelect,
   NumberInput,
   PasswordInput,
-  ScrollArea,
   Select,
   Stack,
   Switch,
@@ -16,6 +15,7 @@ import {
   Text,
   Textarea,
   TextInput,
+  useCombobox,
 } from "@mantine/core";
 import { useDebouncedValue } from "@mantine/hooks";
 import { IconPlus, IconTrash, IconX } from "@tabler/icons-react";
@@ -23,7 +23,7 @@ import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { createContext, useContext, useId, useState, type ReactNode } from "react";
 import { objects, type Json, type Spec, type Violation } from "~/api/client";
-import { resolve, singular, type Model, type Schema } from "~/api/model";
+import { firstSentence, resolve, singular, type Model, type Schema } from "~/api/model";
 
 type Form = { model: Model; errors: Violation[]; readOnly: boolean };
 const Context = createContext<Form | undefined>(undefined);
@@ -33,7 +33,7 @@ const useForm = () => {
   return form;
 };
 
-const acronyms: Record<string, string> = { tls: "TLS", jwt: "JWT", sni: "SNI", cidrs: "CIDRs", url: "URL", cors: "CORS", ttl: "TTL", api: "API", ip: "IP", jwks: "JWKS", id: "ID", http: "HTTP", tcp: "TCP", grpc: "gRPC", ipv6: "IPv6", syn: "SYN" };
+const acronyms: Record<string, string> = { tls: "TLS", jwt: "JWT", sni: "SNI", cidrs: "CIDRs", url: "URL", cors: "CORS", ttl: "TTL", api: "API", ip: "IP", jwks: "JWKS", id: "ID", http: "HTTP", tcp: "TCP", grpc: "gRPC", ipv6: "IPv6", syn: "SYN", sha256: "SHA-256" };
 /** response_headers_timeout is Response headers timeout. */
 export function labelOf(name: string): string {
   const words = name.split("_").map((w) => acronyms[w] ?? w);
@@ -42,7 +42,6 @@ export function labelOf(name: string): string {
 }
 
 const plain = (description: string | undefined) => (description ?? "").replace(/`/g, "");
-const firstSentence = (text: string) => /^.*?[.;](?=\s|$)/s.exec(text)?.[0].replace(/;$/, ".") ?? text;
 
 /** What a field is for: its first sentence, and the others where asked for. */
 function Help({ text }: { text: string }) {
@@ -128,7 +127,7 @@ export function Field(p: Props) {
           {...(schema.maximum !== undefined && schema.maximum < 1e15 && { max: schema.maximum })}
           clampBehavior="none"
           thousandSeparator={p.name === "port" || p.name.endsWith("status") ? "" : ","}
-          maw={260}
+          styles={{ wrapper: { maxWidth: 260 } }}
         />
       );
     case "array":
@@ -136,10 +135,10 @@ export function Field(p: Props) {
     case "object":
       return <Pairs {...p} common={common} />;
   }
-  if (schema.enum) return <Select {...common} data={schema.enum.map(String).filter(Boolean)} value={text || null} onChange={(v) => p.onChange(v ?? undefined)} clearable={!common.required} placeholder="Default" maw={260} />;
+  if (schema.enum) return <Select {...common} data={schema.enum.map(String).filter(Boolean)} value={text || null} onChange={(v) => p.onChange(v ?? undefined)} clearable={!common.required} placeholder="Default" styles={{ wrapper: { maxWidth: 260 } }} />;
   const kind = referred(model, p.name, p.parent);
   if (kind) return <Reference {...p} kind={kind} common={common} />;
-  if (schema.writeOnly && !/key$|chain/.test(p.name)) return <PasswordInput {...common} value={text} onChange={(e) => string(e.currentTarget.value)} autoComplete="new-password" />;
+  if (schema.writeOnly && !["private_key", "chain"].includes(p.name)) return <PasswordInput {...common} value={text} onChange={(e) => string(e.currentTarget.value)} autoComplete="new-password" />;
   if (["chain", "private_key", "body", "jwks"].includes(p.name) || (schema.maxLength ?? 0) > 8192)
     return <Textarea {...common} value={text} onChange={(e) => string(e.currentTarget.value)} autosize minRows={2} maxRows={12} styles={{ input: { fontFamily: "var(--mantine-font-family-monospace)", fontSize: "0.82rem" } }} />;
   return <TextInput {...common} value={text} onChange={(e) => string(e.currentTarget.value)} placeholder={schema.pattern?.includes("ms|us") ? "30s" : ""} />;
@@ -175,19 +174,19 @@ function Match({ name, schema, parent, value, onChange, path, error, description
   const presence = way === "present";
   return (
     <Input.Wrapper label={labelOf(name)} description={description} error={error ?? inner} labelElement="label" labelProps={{ htmlFor: id }} required={parent?.required?.includes(name) ?? false}>
-      <Group gap="xs" mt={6} wrap="nowrap" align="flex-start">
+      <Group gap="xs" mt={6} align="flex-start">
         <Select
           aria-label={`${labelOf(name)}: how it is compared`}
           data={ways.map((w) => ({ value: w, label: matchWords[w] ?? w }))}
           value={way}
           allowDeselect={false}
           onChange={(w) => w && onChange({ [w]: w === "present" ? true : typeof m[way] === "string" ? (m[way] as string) : "" })}
-          w={190}
+          style={{ flex: "1 1 150px", maxWidth: 200 }}
         />
         {presence ? (
           <Select id={id} data={[{ value: "true", label: "yes" }, { value: "false", label: "no" }]} value={String(m["present"] ?? true)} allowDeselect={false} onChange={(v) => onChange({ present: v === "true" })} w={100} aria-label={labelOf(name)} />
         ) : (
-          <TextInput id={id} value={typeof m[way] === "string" ? (m[way] as string) : ""} onChange={(e) => onChange({ [way]: e.currentTarget.value })} style={{ flex: 1 }} error={!!(error ?? inner)} styles={{ input: { fontFamily: "var(--mantine-font-family-monospace)" } }} />
+          <TextInput id={id} value={typeof m[way] === "string" ? (m[way] as string) : ""} onChange={(e) => onChange({ [way]: e.currentTarget.value })} style={{ flex: "3 1 200px" }} error={!!(error ?? inner)} styles={{ input: { fontFamily: "var(--mantine-font-family-monospace)" } }} />
         )}
       </Group>
     </Input.Wrapper>
@@ -336,12 +335,58 @@ function startOf(model: Model, s: Schema): Json | undefined {
   return undefined;
 }
 
+/** The settings that are not shown, each with what it is for, to choose one of. */
+function AddSetting({ schema, names, onAdd }: { schema: Schema; names: string[]; onAdd: (name: string) => void }) {
+  const [q, setQ] = useState("");
+  const box = useCombobox({
+    onDropdownOpen: () => box.focusSearchInput(),
+    onDropdownClose: () => {
+      box.resetSelectedOption();
+      box.focusTarget();
+      setQ("");
+    },
+  });
+  const fit = names.filter((n) => `${n} ${labelOf(n)} ${schema.properties?.[n]?.description ?? ""}`.toLowerCase().includes(q.toLowerCase()));
+  return (
+    <div>
+      <Combobox
+        store={box}
+        position="bottom-start"
+        width="min(400px, calc(100vw - 48px))"
+        shadow="md"
+        withinPortal={false}
+        onOptionSubmit={(n) => {
+          onAdd(n);
+          box.closeDropdown();
+        }}
+      >
+        <Combobox.Target withAriaAttributes={false}>
+          <Button variant="subtle" size="compact-sm" leftSection={<IconPlus size={14} />} onClick={() => box.toggleDropdown()} aria-expanded={box.dropdownOpened}>
+            Add a setting
+          </Button>
+        </Combobox.Target>
+        <Combobox.Dropdown>
+          <Combobox.Search placeholder="Search" aria-label="Search the settings" value={q} onChange={(e) => { setQ(e.currentTarget.value); box.updateSelectedOptionIndex(); }} />
+          <Combobox.Options mah={320} style={{ overflowY: "auto" }} aria-label="Settings">
+            {fit.map((n) => (
+              <Combobox.Option value={n} key={n}>
+                <Text size="sm" fw={600}>{labelOf(n)}</Text>
+                <Text size="xs" className="muted" lineClamp={2}>{firstSentence(plain(schema.properties?.[n]?.description))}</Text>
+              </Combobox.Option>
+            ))}
+            {fit.length === 0 && <Combobox.Empty>None is like this</Combobox.Empty>}
+          </Combobox.Options>
+        </Combobox.Dropdown>
+      </Combobox>
+    </div>
+  );
+}
+
 /** The settings of an object: those that are set, required or usual, and a menu of the others. */
-export function Fields({ schema, value, onChange, path, usual }: { schema: Schema; value: Spec; onChange: (v: Spec) => void; path: string; usual?: string[] | undefined }) {
+export function Fields({ schema, value, onChange, path, usual, hides }: { schema: Schema; value: Spec; onChange: (v: Spec) => void; path: string; usual?: string[] | undefined; hides?: string[] | undefined }) {
   const { model, readOnly } = useForm();
   const [opened, setOpened] = useState<string[]>([]);
-  const [q, setQ] = useState("");
-  const all = Object.keys(schema.properties ?? {});
+  const all = Object.entries(schema.properties ?? {}).filter(([n, s]) => !/Written by the server\.$/.test(s.description ?? "") && !hides?.includes(n)).map(([n]) => n);
   const scalar = (n: string) => {
     const s = resolve(model, schema.properties?.[n] ?? {});
     return !s.properties && s.type !== "array" && s.type !== "object";
@@ -385,50 +430,26 @@ export function Fields({ schema, value, onChange, path, usual }: { schema: Schem
       )}
       {rest.map(field)}
       {hidden.length > 0 && !readOnly && (
-        <div>
-          <Menu position="bottom-start" width={380} shadow="md">
-            <Menu.Target>
-              <Button variant="subtle" size="compact-sm" leftSection={<IconPlus size={14} />}>
-                Add a setting
-              </Button>
-            </Menu.Target>
-            <Menu.Dropdown>
-              {hidden.length > 6 && <Menu.Search placeholder="Search" aria-label="Search the settings" value={q} onChange={(e) => setQ(e.currentTarget.value)} />}
-              <ScrollArea.Autosize mah={320} type="auto">
-                {hidden
-                  .filter((n) => `${n} ${labelOf(n)} ${schema.properties?.[n]?.description ?? ""}`.toLowerCase().includes(q.toLowerCase()))
-                  .map((n) => (
-                    <Menu.Item
-                      key={n}
-                      onClick={() => {
-                        setOpened((o) => [...o, n]);
-                        const start = startOf(model, schema.properties?.[n] ?? {});
-                        if (start !== undefined) set(n, start);
-                      }}
-                    >
-                      <Text size="sm" fw={600}>
-                        {labelOf(n)}
-                      </Text>
-                      <Text size="xs" className="muted" lineClamp={2}>
-                        {firstSentence(plain(schema.properties?.[n]?.description))}
-                      </Text>
-                    </Menu.Item>
-                  ))}
-              </ScrollArea.Autosize>
-            </Menu.Dropdown>
-          </Menu>
-        </div>
+        <AddSetting
+          schema={schema}
+          names={hidden}
+          onAdd={(n) => {
+            setOpened((o) => [...o, n]);
+            const start = startOf(model, schema.properties?.[n] ?? {});
+            if (start !== undefined) set(n, start);
+          }}
+        />
       )}
     </Stack>
   );
 }
 
 /** A form of a whole spec. */
-export function SchemaForm({ model, schema, value, onChange, errors, readOnly, usual }: { model: Model; schema: Schema; value: Spec; onChange: (v: Spec) => void; errors: Violation[]; readOnly: boolean; usual?: string[] | undefined }) {
+export function SchemaForm({ model, schema, value, onChange, errors, readOnly, usual, hides }: { model: Model; schema: Schema; value: Spec; onChange: (v: Spec) => void; errors: Violation[]; readOnly: boolean; usual?: string[] | undefined; hides?: string[] | undefined }) {
   return (
     <Context.Provider value={{ model, errors, readOnly }}>
       <fieldset disabled={readOnly} style={{ border: 0, padding: 0, margin: 0, minWidth: 0 }}>
-        <Fields schema={schema} value={value} onChange={onChange} path="$.spec" usual={usual} />
+        <Fields schema={schema} value={value} onChange={onChange} path="$.spec" usual={usual} hides={hides} />
       </fieldset>
     </Context.Provider>
   );

@@ -27,11 +27,11 @@ export function Audit() {
   });
   const rows = list.data?.pages.flatMap((p) => p.items) ?? [];
   const columns: Column<AuditEntry>[] = [
-    { id: "at", head: "When", width: "minmax(110px, .8fr)", cell: (e) => <Age at={e.at} /> },
-    { id: "actor", head: "Who", width: "minmax(120px, 1fr)", cell: (e) => <span title={e.actor}>{e.actor}</span> },
-    { id: "action", head: "What", width: "minmax(100px, .6fr)", cell: (e) => <Pill tone={words[e.action]?.[0] ?? "info"}>{words[e.action]?.[1] ?? e.action}</Pill> },
+    { id: "at", head: "When", width: "minmax(110px, .8fr)", phone: "line", cell: (e) => <Age at={e.at} /> },
+    { id: "actor", head: "Who", width: "minmax(120px, 1fr)", phone: "line", cell: (e) => <span title={e.actor}>{e.actor}</span> },
+    { id: "action", head: "What", width: "minmax(100px, .6fr)", phone: "side", cell: (e) => <Pill tone={words[e.action]?.[0] ?? "info"}>{words[e.action]?.[1] ?? e.action}</Pill> },
     {
-      id: "object", head: "Object", width: "minmax(180px, 2fr)",
+      id: "object", head: "Object", width: "minmax(180px, 2fr)", phone: "title",
       cell: (e) => {
         const path = model?.byName.get(e.kind)?.path;
         return path ? <Link to="/$kind/$name" params={{ kind: path, name: e.name }} title={e.name}>{e.kind} {e.name}</Link> : `${e.kind} ${e.name}`;

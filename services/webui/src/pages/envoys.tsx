@@ -10,13 +10,15 @@ import { statusQuery } from "~/shell";
 import { Age, Empty, ErrorNote, Loading, Note, PageHead, Pill, plural, useTitle, type Tone } from "~/ui/bits";
 import { DataTable, type Column } from "~/ui/table";
 
-export type Standing = "SYNCED" | "STALE" | "REJECTED" | "AWAY";
-const tones: Record<Standing, [Tone, string]> = { SYNCED: ["ok", "In step"], STALE: ["warn", "Behind"], REJECTED: ["bad", "Refuses"], AWAY: ["idle", "Not connected"] };
+export type Standing = "SYNCED" | "COMING" | "STALE" | "REJECTED" | "AWAY";
+const tones: Record<Standing, [Tone, string]> = { SYNCED: ["ok", "In step"], COMING: ["info", "Catching up"], STALE: ["warn", "Behind"], REJECTED: ["bad", "Refuses"], AWAY: ["idle", "Not connected"] };
 
+/** How an Envoy is to what is stored. Each is as far as head a moment after a change; one that is not is behind when its server says so. */
 export function standing(p: Proxy, head: number): Standing {
   if (!p.connected) return "AWAY";
+  if (p.lagging_since) return "STALE";
   if (p.rejected?.length) return "REJECTED";
-  return p.applied_revision < head ? "STALE" : "SYNCED";
+  return p.applied_revision < head ? "COMING" : "SYNCED";
 }
 
 async function everyProxy(): Promise<Proxy[]> {
@@ -35,7 +37,8 @@ export function Envoys() {
   const search = useSearch({ from: "/envoys" });
   const list = useQuery({ queryKey: ["proxies", "all"], queryFn: everyProxy });
   const live = useLive();
-  const head = Math.max(useQuery(statusQuery).data?.live_revision ?? 0, live.status?.live_revision ?? 0);
+  // What is stored: the revision that all Envoys serve would be that of the one furthest behind.
+  const head = Math.max(useQuery(statusQuery).data?.revision ?? 0, live.head);
   const set = (change: Partial<typeof search>) => void navigate({ search: (s) => ({ ...s, ...change }), replace: true });
   const rows = useMemo(
     () =>
@@ -49,7 +52,7 @@ export function Envoys() {
       { id: "id", head: "Envoy", width: "minmax(170px, 1.8fr)", value: (p) => p.id, cell: (p) => <Link to="/envoys" search={(s: object) => ({ ...s, id: p.id })} title={p.id}>{p.id}</Link> },
       { id: "gateway", head: "Gateway", width: "minmax(110px, 1fr)", value: (p) => p.gateway, cell: (p) => p.gateway },
       { id: "state", head: "State", width: "minmax(130px, 1fr)", value: (p) => standing(p, head), cell: (p) => { const [tone, word] = tones[standing(p, head)]; return <Pill tone={tone}>{word}</Pill>; } },
-      { id: "applied", head: "Has revision", width: "minmax(110px, .8fr)", value: (p) => p.applied_revision, cell: (p) => p.applied_revision.toLocaleString("en") },
+      { id: "applied", head: "Revision", width: "minmax(110px, .8fr)", value: (p) => p.applied_revision, cell: (p) => p.applied_revision.toLocaleString("en") },
       { id: "address", head: "Address", width: "minmax(130px, 1fr)", value: (p) => p.address ?? "", cell: (p) => <span className="mono">{p.address || "–"}</span>, wide: true },
       { id: "version", head: "Version", width: "minmax(90px, .7fr)", value: (p) => p.version ?? "", cell: (p) => p.version || "–", wide: true },
       { id: "since", head: "Connected", width: "minmax(110px, .8fr)", value: (p) => p.connected_at ?? "", cell: (p) => <Age at={p.connected ? p.connected_at : p.last_seen_at} />, wide: true },
@@ -100,6 +103,7 @@ function Detail({ proxy: p, head }: { proxy: Proxy; head: number }) {
         return (
           <Note key={r.kind + r.name + (r.resource ?? "")} tone="bad" title={<>Refuses {path ? <Link className="link" to="/$kind/$name" params={{ kind: path, name: r.name }}>{r.kind} {r.name}</Link> : `${r.kind} ${r.name}`}</>}>
             <Text size="sm" className="mono" style={{ whiteSpace: "pre-wrap" }}>{r.reason}</Text>
+            <Text size="sm" className="muted" mt={4}>So says an Envoy of the gateway {p.gateway}, whose Envoys are all given the same.</Text>
           </Note>
         );
       })}

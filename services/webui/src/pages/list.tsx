@@ -5,7 +5,7 @@ import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router"
 import { useDeferredValue, useEffect, useMemo, useState } from "react";
 import { objects, type Item, type ItemList } from "~/api/client";
 import { listKey, stateOf, useLive } from "~/api/live";
-import { mayAs, modelQuery, type Kind } from "~/api/model";
+import { firstSentence, mayAs, modelQuery, type Kind } from "~/api/model";
 import { aboutOf, haystack } from "~/kinds";
 import { useSession } from "~/session";
 import { NotFound } from "~/shell";
@@ -76,7 +76,7 @@ function List({ kind }: { kind: Kind }) {
       {
         id: "name",
         head: "Name",
-        width: "minmax(150px, 1.6fr)",
+        width: "minmax(150px, 1.8fr)",
         value: (i) => i.name,
         cell: (i) => (
           <Link to="/$kind/$name" params={{ kind: kind.path, name: i.name }} title={i.name}>
@@ -88,12 +88,12 @@ function List({ kind }: { kind: Kind }) {
       {
         id: "state",
         head: "State",
-        width: "minmax(112px, 0.8fr)",
+        width: "minmax(130px, 0.8fr)",
         value: (i) => stateOf(i, status).state,
         cell: (i) => <StateBadge state={stateOf(i, status)} />,
       },
-      { id: "owner", head: "Owner", width: "minmax(110px, 1fr)", value: (i) => i.owner ?? "", cell: (i) => (i.owner ? <span title={i.owner}>{i.owner}</span> : <span className="muted">–</span>), wide: true },
-      { id: "updated", head: "Changed", width: "minmax(112px, 0.8fr)", value: (i) => i.updated_at ?? "", cell: (i) => <Age at={i.updated_at} />, wide: true },
+      { id: "owner", head: "Owner", width: "minmax(100px, .9fr)", value: (i) => i.owner ?? "", cell: (i) => (i.owner ? <span title={i.owner}>{i.owner}</span> : <span className="muted">–</span>), wide: true },
+      { id: "updated", head: "Changed", width: "minmax(116px, 0.8fr)", value: (i) => i.updated_at ?? "", cell: (i) => <Age at={i.updated_at} />, wide: true },
     ],
     [about, kind.path, status],
   );
@@ -113,9 +113,9 @@ function List({ kind }: { kind: Kind }) {
   return (
     <>
       <PageHead title={kind.plural} actions={create}>
-        {kind.description.split(/\.\s/)[0]}.
+        {firstSentence(kind.description)}
       </PageHead>
-      <div style={{ display: "flex", gap: 8, flexWrap: "wrap", marginBottom: 12, alignItems: "center" }}>
+      {(items.length > 0 || filtered || q || !list.data) && <div style={{ display: "flex", gap: 8, flexWrap: "wrap", marginBottom: 12, alignItems: "center" }}>
         <TextInput
           aria-label={`Filter ${kind.plural.toLowerCase()}`}
           placeholder="Filter by anything in it"
@@ -155,7 +155,7 @@ function List({ kind }: { kind: Kind }) {
           {list.data && (rows.length === items.length ? plural(rows.length, kind.word, kind.plural.toLowerCase()) : `${rows.length.toLocaleString("en")} of ${items.length.toLocaleString("en")}`)}
           {list.isFetching && items.length > 0 ? " · reading…" : ""}
         </Text>
-      </div>
+      </div>}
       {list.isError && <div style={{ marginBottom: 12 }}><ErrorNote error={list.error} retry={() => void list.refetch()} /></div>}
       {list.data ? (
         <DataTable
@@ -172,7 +172,7 @@ function List({ kind }: { kind: Kind }) {
               </Empty>
             ) : (
               <Empty icon={<Icon size={38} stroke={1.3} />} title={`No ${kind.plural.toLowerCase()} yet`} action={create}>
-                {kind.description}
+                {about.good ?? firstSentence(kind.description)}
               </Empty>
             )
           }

@@ -12,8 +12,9 @@ import { LabelsForm, SchemaForm } from "~/form/fields";
 import { aboutOf } from "~/kinds";
 import { useSession } from "~/session";
 import { NotFound } from "~/shell";
-import { Age, ErrorNote, Loading, Note, PageHead, StateBadge, useTitle } from "~/ui/bits";
+import { Age, Empty, ErrorNote, Loading, Note, PageHead, StateBadge, useTitle } from "~/ui/bits";
 import { yamlOf } from "~/ui/diff";
+import { CertificateCard } from "./certificate";
 import { History } from "./history";
 import { ConflictDialog, DeleteDialog, SaveDialog } from "./save";
 
@@ -28,9 +29,11 @@ export function ObjectPage() {
   if (model.data && !kind) return <NotFound />;
   if (item.isError && item.error instanceof ApiError && item.error.status === 404 && kind)
     return (
-      <Note tone="info" title={`There is no ${kind.word} ${name}`} action={<Button component={Link} to={`/${path}/-/new` as "/"} variant="default" size="xs">New {kind.word}</Button>}>
-        <Text size="sm">It may have been deleted; <Link className="link" to="/audit" search={{ kind: kind.name, object: name }}>the audit</Link> knows by whom.</Text>
-      </Note>
+      <div className="card">
+        <Empty title={<h1 className="plain">There is no {kind.word} {name}</h1>} action={<Button component={Link} to={`/${path}` as "/"} variant="default">{kind.plural}</Button>}>
+          It may have been deleted; <Link className="link" to="/audit" search={{ kind: kind.name, object: name }}>the audit</Link> knows by whom.
+        </Empty>
+      </div>
     );
   if (item.isError) return <ErrorNote error={item.error} retry={() => void item.refetch()} />;
   if (!model.data || !kind || !item.data) return <div className="card"><Loading rows={10} /></div>;
@@ -129,6 +132,7 @@ function Editing({ model, kind, item, start }: { model: Model; kind: Kind; item?
   return (
     <>
       <PageHead
+        beside
         title={
           <Group gap="sm" wrap="nowrap" align="center">
             <Icon size={24} stroke={1.6} style={{ flex: "none" }} aria-hidden />
@@ -155,7 +159,7 @@ function Editing({ model, kind, item, start }: { model: Model; kind: Kind; item?
           )
         }
       >
-        <Group gap="sm">
+        <Group gap="4px 12px">
           <Link className="link" to="/$kind" params={{ kind: kind.path }}>
             {kind.plural}
           </Link>
@@ -172,6 +176,7 @@ function Editing({ model, kind, item, start }: { model: Model; kind: Kind; item?
 
       <Stack gap="md" pb={dirty ? 90 : 0}>
         {item && <Refusal item={item} />}
+        {item && kind.name === "Certificate" && <CertificateCard item={item} />}
         {moved && dirty && (
           <Note tone="warn" title="Somebody else has changed this meanwhile" action={<Button size="xs" variant="default" onClick={() => setDialog("conflict")}>Compare</Button>}>
             <Text size="sm">You began with revision {base.revision}; it is {item.revision} now. Nothing of either is lost.</Text>
@@ -213,7 +218,7 @@ function Editing({ model, kind, item, start }: { model: Model; kind: Kind; item?
           {tab === "form" && (
             <div className="card" style={{ padding: 20 }}>
               <Stack gap="xl">
-                <SchemaForm model={model} schema={kind.spec} value={draft.spec} onChange={(spec) => setDraft((d) => ({ ...d, spec }))} errors={errors} readOnly={!may} usual={about.usual} />
+                <SchemaForm model={model} schema={kind.spec} value={draft.spec} onChange={(spec) => setDraft((d) => ({ ...d, spec }))} errors={errors} readOnly={!may} usual={about.usual?.(draft.spec)} hides={about.hides?.(draft.spec)} />
                 <LabelsForm model={model} value={draft.labels} onChange={(labels) => setDraft(({ spec }) => ({ spec, ...(labels ? { labels } : base?.labels ? { labels: {} } : {}) }))} readOnly={!may} />
               </Stack>
             </div>

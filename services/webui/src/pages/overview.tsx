@@ -32,14 +32,14 @@ export function Overview() {
         <Tiles s={s} />
         <SimpleGrid cols={{ base: 1, lg: 2 }} spacing="lg">
           <section aria-labelledby="attention">
-            <Title order={2} id="attention" mb="xs">Needs attention</Title>
+            <div className="section-head"><Title order={2} id="attention">Needs attention</Title></div>
             <Attention s={s} model={model} />
           </section>
           <section aria-labelledby="recent">
-            <Group justify="space-between" mb="xs">
+            <div className="section-head">
               <Title order={2} id="recent">Last changes</Title>
               <Link className="link" to="/revisions"><Text size="sm" span>All revisions</Text></Link>
-            </Group>
+            </div>
             <div className="card rows">
               {revisions.data?.items.map((r) => (
                 <Group key={r.revision} px="md" py={10} wrap="nowrap" gap="sm">
@@ -134,7 +134,7 @@ function Attention({ s, model }: { s: Status; model: Model | undefined }) {
   if (items.length === 0)
     return (
       <div className="card">
-        <Empty icon={<IconCircleCheck size={38} stroke={1.4} color="var(--mp-ok)" />} title="Everything is as it should be">
+        <Empty small icon={<IconCircleCheck size={38} stroke={1.4} color="var(--mp-ok)" />} title="Everything is as it should be">
           No object is refused, no Envoy is behind, no certificate ends soon.
         </Empty>
       </div>
@@ -163,7 +163,7 @@ function Start({ s, model }: { s: Status; model: Model }) {
   };
   return (
     <section aria-labelledby="start">
-      <Title order={2} id="start" mb="xs">Put your own service behind the proxy</Title>
+      <div className="section-head"><Title order={2} id="start">Put your own service behind the proxy</Title></div>
       <SimpleGrid cols={{ base: 1, sm: 2 }} spacing="lg">
         {steps.map((k, i) => {
           const Icon = aboutOf(k!.path).icon;

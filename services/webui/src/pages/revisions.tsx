@@ -38,10 +38,10 @@ export function Revisions() {
   };
   const columns: Column<Revision>[] = [
     { id: "pick", head: "Compare", width: "100px", cell: (r) => <Checkbox size="xs" aria-label={`Choose revision ${r.revision} to compare`} checked={chosen.includes(String(r.revision))} onChange={() => toggle(String(r.revision))} /> },
-    { id: "revision", head: "Revision", width: "minmax(90px, .6fr)", cell: (r) => <Link to="/revisions/$revision" params={{ revision: String(r.revision) }}>{r.revision}</Link> },
-    { id: "at", head: "When", width: "minmax(110px, .8fr)", cell: (r) => <Age at={r.at} /> },
-    { id: "actor", head: "Who", width: "minmax(120px, 1fr)", cell: (r) => <span title={r.actor}>{r.actor}</span> },
-    { id: "message", head: "Why", width: "minmax(180px, 2.4fr)", cell: (r) => <span title={r.message}>{r.message || <span className="muted">–</span>}</span> },
+    { id: "revision", head: "Revision", width: "minmax(90px, .6fr)", phone: "title", cell: (r) => <Link to="/revisions/$revision" params={{ revision: String(r.revision) }}>{r.revision}</Link> },
+    { id: "at", head: "When", width: "minmax(110px, .8fr)", phone: "side", cell: (r) => <Age at={r.at} /> },
+    { id: "actor", head: "Who", width: "minmax(120px, 1fr)", phone: "line", cell: (r) => <span title={r.actor}>{r.actor}</span> },
+    { id: "message", head: "Why", width: "minmax(180px, 2.4fr)", phone: "line", cell: (r) => <span title={r.message}>{r.message || <span className="muted">–</span>}</span> },
     { id: "count", head: "Objects", width: "minmax(80px, .5fr)", cell: (r) => r.change_count.toLocaleString("en"), wide: true },
   ];
   const both = search.a !== undefined && search.b !== undefined ? ([search.a, search.b].map(Number).sort((x, y) => x - y) as [number, number]) : undefined;

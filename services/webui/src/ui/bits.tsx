@@ -51,7 +51,7 @@ export function ago(at: string, from = Date.now()): string {
   let n = (Date.parse(at) - from) / 1000;
   if (Math.abs(n) < 10) return n > 0 ? "in a moment" : "just now";
   for (const [size, unit] of spans) {
-    if (Math.abs(n) < size) return relative.format(Math.round(n), unit);
+    if (Math.abs(n) < size) return relative.format(Math.round(n), unit).replace(/\./, "");
     n /= size;
   }
   return at;
@@ -109,7 +109,8 @@ export function ErrorNote({ error, retry }: { error: unknown; retry?: () => void
         <ul>
           {api.errors.map((e) => (
             <li key={e.path + e.message}>
-              <span className="mono">{e.path}</span> {e.message}
+              {e.path !== "$" && <span className="mono">{e.path} </span>}
+              {e.message}
             </li>
           ))}
         </ul>
@@ -123,18 +124,18 @@ export function ErrorNote({ error, retry }: { error: unknown; retry?: () => void
   );
 }
 
-export function Empty({ icon, title, children, action }: { icon?: ReactNode; title: string; children?: ReactNode; action?: ReactNode }) {
+export function Empty({ icon, title, children, action, small }: { icon?: ReactNode; title: ReactNode; children?: ReactNode; action?: ReactNode; small?: boolean }) {
   return (
-    <Center p="xl" mih={240}>
+    <Center p="xl" mih={small ? 0 : 240}>
       <Stack align="center" gap="xs" maw={460} ta="center">
-        {icon && <span className="muted">{icon}</span>}
-        <Text fw={650}>{title}</Text>
+        {icon && <span className="muted" style={{ lineHeight: 0 }}>{icon}</span>}
+        <Text fw={650} component="div">{title}</Text>
         {children && (
           <Text size="sm" className="muted" component="div">
             {children}
           </Text>
         )}
-        {action}
+        {action && <div style={{ marginTop: 8 }}>{action}</div>}
       </Stack>
     </Center>
   );
@@ -150,9 +151,9 @@ export function Loading({ rows = 6 }: { rows?: number }) {
   );
 }
 
-export function PageHead({ title, children, actions }: { title: ReactNode; children?: ReactNode; actions?: ReactNode }) {
+export function PageHead({ title, children, actions, beside }: { title: ReactNode; children?: ReactNode; actions?: ReactNode; /** The actions are small, and stand beside the title on phones, too. */ beside?: boolean }) {
   return (
-    <Group justify="space-between" align="flex-start" gap="md" mb="lg" wrap="wrap">
+    <Group justify="space-between" align="flex-start" gap="md" mb="lg" wrap={beside ? "nowrap" : "wrap"}>
       <div style={{ minWidth: 0, flex: "1 1 320px" }}>
         <Title order={1} style={{ overflowWrap: "anywhere" }}>{title}</Title>
         {children && (
@@ -161,7 +162,7 @@ export function PageHead({ title, children, actions }: { title: ReactNode; child
           </Text>
         )}
       </div>
-      {actions && <Group gap="xs">{actions}</Group>}
+      {actions && <Group gap="xs" style={{ flex: "none" }}>{actions}</Group>}
     </Group>
   );
 }

@@ -14,7 +14,17 @@ export type Column<T> = {
   cell: (row: T) => ReactNode;
   /** Left out where there is little width. */
   wide?: boolean;
+  /** Where it stands on a phone, which has no room for columns: what the row is, how it is, or the line below. */
+  phone?: "title" | "side" | "line";
 };
+
+/** The columns of a phone's row, in the order in which they are read; those without a place there are left out. */
+function phoneOf<T>(columns: Column<T>[]): Column<T>[] {
+  const said = columns.some((c) => c.phone);
+  const place = (c: Column<T>, i: number) => c.phone ?? (i === 0 && !said ? "title" : c.id === "state" ? "side" : i < 3 && !said ? "line" : undefined);
+  const placed = columns.map((c, i) => ({ ...c, phone: place(c, i) }));
+  return (["title", "side", "line"] as const).flatMap((p) => placed.filter((c) => c.phone === p)) as Column<T>[];
+}
 
 const collator = new Intl.Collator("en", { numeric: true });
 const compare = (x: unknown, y: unknown) =>
@@ -32,21 +42,18 @@ type Props<T> = {
   rowKey: (row: T) => string;
   sort?: Sort;
   onSort?: (sort: Sort) => void;
-  rowHeight?: number;
   empty?: ReactNode;
   /** What else stands on the page, in pixels: the list has the rest of the window's height. */
   around?: number;
 };
 
 /** A list of any length: only the rows in sight are in the document. */
-export function DataTable<T extends object>({ label, rows, columns, rowKey, sort, onSort, rowHeight = 48, empty, around = 270 }: Props<T>) {
+export function DataTable<T extends object>({ label, rows, columns, rowKey, sort, onSort, empty, around = 270 }: Props<T>) {
   const narrow = useMediaQuery("(max-width: 62em)", false, { getInitialValueInEffect: false });
   const phone = useMediaQuery("(max-width: 36em)", false, { getInitialValueInEffect: false });
-  // A phone has the width of three: what it is, the most telling column, and how it is.
-  const shown = useMemo(() => {
-    const fit = narrow ? columns.filter((c) => !c.wide) : columns;
-    return phone && fit.length > 3 ? fit.filter((c, i) => i < 2 || c.id === "state") : fit;
-  }, [columns, narrow, phone]);
+  const shown = useMemo(() => (phone ? phoneOf(columns) : narrow ? columns.filter((c) => !c.wide) : columns), [columns, narrow, phone]);
+  const rowHeight = phone ? 64 : 48;
+  const headHeight = phone ? 0 : 42;
   const table = useTable({
     features,
     data: rows,
@@ -74,10 +81,7 @@ export function DataTable<T extends object>({ label, rows, columns, rowKey, sort
     getItemKey: (i) => sorted[i]?.id ?? i,
   });
   const least = (c: Column<T>) => Number(/(\d+)px/.exec(c.width)?.[1] ?? 80);
-  const tracks = {
-    gridTemplateColumns: shown.map((c) => (phone ? c.width.replace(/minmax\(\d+px/, "minmax(0px") : c.width)).join(" "),
-    minWidth: phone ? 0 : shown.reduce((n, c) => n + least(c), 0),
-  };
+  const tracks = phone ? { minWidth: 0 } : { gridTemplateColumns: shown.map((c) => c.width).join(" "), minWidth: shown.reduce((n, c) => n + least(c), 0) };
 
   const step = (e: KeyboardEvent) => {
     if (e.key !== "ArrowDown" && e.key !== "ArrowUp") return;
@@ -91,19 +95,26 @@ export function DataTable<T extends object>({ label, rows, columns, rowKey, sort
     );
   };
 
+  const cell = (row: T) => (c: Column<T>) => (
+    <div key={c.id} role="cell" className="cut" data-place={c.phone}>
+      {c.cell(row)}
+    </div>
+  );
+
   if (rows.length === 0 && empty) return <div className="card">{empty}</div>;
   return (
     <div
       className="grid"
+      data-phone={phone || undefined}
       role="table"
       aria-label={label}
       aria-rowcount={sorted.length + 1}
       ref={box}
       tabIndex={0}
       onKeyDown={step}
-      style={{ height: `min(${44 + sorted.length * rowHeight}px, max(320px, 100dvh - ${around}px))` }}
+      style={{ height: `min(${headHeight + 2 + sorted.length * rowHeight}px, max(320px, 100dvh - ${around}px))` }}
     >
-      <div role="rowgroup" style={{ display: "contents" }}>
+      {!phone && <div role="rowgroup" style={{ display: "contents" }}>
         <div className="grid-row grid-head" role="row" aria-rowindex={1} style={tracks}>
           {shown.map((c) => {
             const by = sort?.replace(/^-/, "") === c.id;
@@ -122,7 +133,7 @@ export function DataTable<T extends object>({ label, rows, columns, rowKey, sort
             );
           })}
         </div>
-      </div>
+      </div>}
       <div className="grid-body" role="rowgroup" style={{ height: virtual.getTotalSize(), minWidth: tracks.minWidth, position: "relative" }}>
         {virtual.getVirtualItems().map((v) => {
           const row = sorted[v.index]?.original;
@@ -134,13 +145,17 @@ export function DataTable<T extends object>({ label, rows, columns, rowKey, sort
               className="grid-row"
               role="row"
               aria-rowindex={v.index + 2}
+              data-last={v.index === sorted.length - 1 || undefined}
               style={{ ...tracks, height: rowHeight, transform: `translateY(${v.start}px)` }}
             >
-              {shown.map((c) => (
-                <div key={c.id} role="cell" className="cut">
-                  {c.cell(row)}
-                </div>
-              ))}
+              {phone ? (
+                <>
+                  <div className="row-top">{shown.filter((c) => c.phone !== "line").map(cell(row))}</div>
+                  <div className="row-line">{shown.filter((c) => c.phone === "line").map(cell(row))}</div>
+                </>
+              ) : (
+                shown.map(cell(row))
+              )}
             </div>
           );
         })}
