@@ -165,11 +165,11 @@ check-webui: ## Check that services/webui/dist is what its sources give, byte fo
 
 .PHONY: test-webui
 test-webui: build ## Look at the web UI with Chromium, at a real system (ARGS=rollback for one test)
-	go test -count=1 -timeout 10m -v ./test/webui/ -only '$(ARGS)'
+	go test -count=1 -timeout 60m -v ./test/webui/ -only '$(ARGS)'
 
 .PHONY: screenshots
 screenshots: build ## Make docs/images of the web UI anew
-	go test -count=1 -timeout 10m -v ./test/webui/ -only 'every page' -shots $(CURDIR)/docs/images
+	go test -count=1 -timeout 60m -v ./test/webui/ -only 'every page' -shots $(CURDIR)/docs/images
 
 .PHONY: walkthrough
 walkthrough: ## Ask a running system (make run) what the integration guide asks, with its status codes

@@ -61,6 +61,9 @@ func (s *System) StartEnvoy(ctx context.Context, id, grpc string) (*Envoy, error
 	return e, nil
 }
 
+// Pid is its process.
+func (e *Envoy) Pid() int { return e.cmd.Process.Pid }
+
 // Close kills it.
 func (e *Envoy) Close() {
 	_ = e.cmd.Process.Kill() // it may have ended

@@ -15,11 +15,30 @@ import (
 
 var (
 	only  = flag.String("only", "", "an expression that the titles of the tests fit which are run; all where empty")
-	shots = flag.String("shots", "", "where screenshots are put; none are made where empty")
+	shots = flag.String("shots", "", "where the screenshots of docs/images are put; none are made where empty")
+	every = flag.String("every", "", "where a screenshot of every page is put, in each scheme and width; none where empty")
 )
 
-// TestPages runs services/webui/tests by Debian's Chromium.
+// TestPages runs what people do with the pages, by Debian's Chromium.
 func TestPages(t *testing.T) {
+	s := harness.ForTest(t, nil)
+	// One of the tests needs something that Envoy refuses and the api does not: a limit that is Envoy's own.
+	strict(t, s)
+	play(t, s, []string{"MARCHPROXY_BACKEND_PORT=" + backend(t, s)}, "01-path", "02-pages")
+}
+
+// strict has the system's Envoy refuse long expressions.
+func strict(t *testing.T, s *harness.System) {
+	t.Helper()
+	status, body, err := s.AdminSocket().Do(t.Context(), "POST", "/runtime_modify?re2.max_program_size.error_level=100")
+	if err != nil || status != 200 {
+		t.Fatalf("runtime_modify: %d %s %v", status, body, err)
+	}
+}
+
+// play runs the files of services/webui/tests whose names have one of these words in them.
+func play(t *testing.T, s *harness.System, env []string, files ...string) {
+	t.Helper()
 	root, err := harness.Root()
 	if err != nil {
 		t.Fatal(err)
@@ -38,31 +57,18 @@ func TestPages(t *testing.T) {
 	}
 	modules := filepath.Join(strings.TrimSpace(string(out)), "node_modules")
 	link(t, modules, filepath.Join(root, "services", "webui", "node_modules"))
-	s, err := harness.Start(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
 	token, err := s.Token()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// One of the tests needs something that Envoy refuses and the api does not: a limit that is Envoy's own.
-	status, body, err := s.AdminSocket().Do(t.Context(), "POST", "/runtime_modify?re2.max_program_size.error_level=100")
-	if err != nil || status != 200 {
-		t.Fatalf("runtime_modify: %d %s %v", status, body, err)
-	}
-	play := run("node", "node_modules/@playwright/test/cli.js", "test", "--grep", *only)
-	play.Env = append(os.Environ(), "MARCHPROXY_UI="+s.UI, "MARCHPROXY_API="+s.API, "MARCHPROXY_TOKEN="+token,
-		fmt.Sprintf("MARCHPROXY_PROXY_PORT=%d", s.ProxyPort), "MARCHPROXY_BACKEND_PORT="+backend(t, s),
-		"MARCHPROXY_SHOTS="+*shots, "MARCHPROXY_RUN="+filepath.Join(s.Dir, "run.json"),
-		"MARCHPROXY_RESULTS="+filepath.Join(t.TempDir(), "results"))
-	play.Stdout = os.Stdout
-	if err := play.Run(); err != nil {
+	c := run("node", append([]string{"node_modules/@playwright/test/cli.js", "test", "--grep", *only,
+		"--pass-with-no-tests"}, files...)...)
+	c.Env = append(append(os.Environ(), "MARCHPROXY_UI="+s.UI, "MARCHPROXY_API="+s.API, "MARCHPROXY_TOKEN="+token,
+		fmt.Sprintf("MARCHPROXY_PROXY_PORT=%d", s.ProxyPort), "MARCHPROXY_SHOTS="+*shots, "MARCHPROXY_EVERY="+*every,
+		"MARCHPROXY_RUN="+filepath.Join(s.Dir, "run.json"),
+		"MARCHPROXY_RESULTS="+filepath.Join(t.TempDir(), "results")), env...)
+	c.Stdout = os.Stdout
+	if err := c.Run(); err != nil {
 		t.Errorf("the browser's tests: %v", err)
 	}
 }

@@ -11,10 +11,15 @@ export const system = {
   token: need("MARCHPROXY_TOKEN"),
   api: need("MARCHPROXY_API"),
   proxyPort: Number(need("MARCHPROXY_PROXY_PORT")),
-  backendPort: Number(need("MARCHPROXY_BACKEND_PORT")),
+  /** Of the demo's backend, where the system has one. */
+  backendPort: Number(process.env["MARCHPROXY_BACKEND_PORT"] ?? 0),
   runFile: need("MARCHPROXY_RUN"),
-  /** Where screenshots go, where they are asked for. */
+  /** Where the screenshots of docs/images go, and where those of every page do; "" where none are asked for. */
   shots: process.env["MARCHPROXY_SHOTS"] ?? "",
+  every: process.env["MARCHPROXY_EVERY"] ?? "",
+  /** Processes of further Envoys, and certificates to store, by name. */
+  envoys: JSON.parse(process.env["MARCHPROXY_ENVOYS"] ?? "{}") as Record<string, number>,
+  chains: JSON.parse(process.env["MARCHPROXY_CHAINS"] ?? "{}") as Record<string, { chain: string; private_key?: string }>,
 };
 
 /** What the browser's console says that it should not: errors, and what the policy has blocked. */
@@ -84,12 +89,44 @@ export const ask = (host: string, path = "/") =>
   });
 
 /** WCAG AA as far as axe can tell. */
-export async function accessible(page: Page) {
-  const found = await new AxeBuilder({ page }).withTags(["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]).analyze();
+async function accessible(page: Page, what: string) {
+  const found = await new AxeBuilder({ page }).withTags(["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]).analyze();
   const lines = found.violations.map((v) => `${v.id}: ${v.help}\n  ${v.nodes.slice(0, 4).map((n) => `${n.target.join(" ")} — ${n.any[0]?.message ?? n.failureSummary ?? ""}`).join("\n  ")}`);
-  expect(lines, `${page.url()} is not accessible`).toEqual([]);
+  expect.soft(lines, `${what} is not accessible`).toEqual([]);
 }
 
-export async function shot(page: Page, name: string) {
-  if (system.shots) await page.screenshot({ path: `${system.shots}/${name}.png`, animations: "disabled" });
+/** How a page is looked at. */
+export type Look = { name: string; scheme: "light" | "dark"; phone: boolean };
+export const looks: Look[] = [
+  { name: "light", scheme: "light", phone: false },
+  { name: "dark", scheme: "dark", phone: false },
+  { name: "phone-light", scheme: "light", phone: true },
+  { name: "phone-dark", scheme: "dark", phone: true },
+];
+export const screen = (l: Look) => ({
+  viewport: l.phone ? { width: 390, height: 844 } : { width: 1440, height: 900 },
+  colorScheme: l.scheme,
+  isMobile: l.phone,
+  hasTouch: l.phone,
+});
+
+/** Waits until a page has what it shows, and stands still. */
+export async function settled(page: Page) {
+  await expect(page.locator("h1").first()).toBeVisible();
+  await expect(page.locator('[aria-busy="true"], .mantine-Loader-root')).toHaveCount(0);
+  await page.evaluate(async () => {
+    await document.fonts.ready;
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  });
+}
+
+/** A page as it should look: nothing is wider than the window, axe finds nothing, and a screenshot where one is asked for. */
+export async function looksWell(page: Page, name: string, look: Look, kept = false) {
+  await settled(page);
+  const file = `${name}-${look.name}.png`;
+  if (system.every) await page.screenshot({ path: `${system.every}/${file}`, animations: "disabled" });
+  if (system.shots && kept) await page.screenshot({ path: `${system.shots}/${file}`, animations: "disabled" });
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  expect.soft(wide, `${name} in ${look.name} is wider than the window, by this many pixels`).toBe(0);
+  await accessible(page, `${name} in ${look.name}`);
 }
