@@ -1,4 +1,4 @@
-import { call, expect, looks, looksWell, screen, signIn, system, test } from "./system";
+import { call, expect, signIn, system, test } from "./system";
 import { writeFileSync } from "node:fs";
 import type { Page } from "@playwright/test";
 
@@ -63,21 +63,6 @@ test("the topology of 1,000 routes comes soon, and the page goes on meanwhile", 
   figure("topology of 1,000 routes, until it is shown", await since(page, "/v1/", `document.querySelectorAll(".react-flow__node").length > 10`), 2_000);
   figure("topology of 1,000 routes, the longest that the page did not answer", await page.evaluate(() => (window as unknown as { longest: number }).longest), 500);
 });
-
-for (const look of looks)
-  test.describe(look.name, () => {
-    test.use(screen(look));
-    test(`a thousand routes, every page, ${look.name}`, async ({ page }) => {
-      test.setTimeout(600_000);
-      await signIn(page);
-      for (const [name, path] of [["overview", "/ui/"], ["routes", "/ui/routes"], ["topology", "/ui/topology"], ["topology-team", "/ui/topology?q=team-07"]] as const)
-        await test.step(name, async () => {
-          await page.goto(path);
-          if (name.startsWith("topology")) await expect(page.locator(".react-flow__node").first()).toBeVisible();
-          await looksWell(page, `many-${name}`, look, name === "topology" && !look.phone);
-        });
-    });
-  });
 
 test("a list of 10,000 routes is usable at once, filtered, sorted, and to its end", async ({ page }) => {
   test.setTimeout(600_000);
