@@ -63,7 +63,8 @@ func chains(t *testing.T) map[string]pair {
 	}
 	out := map[string]pair{"example-corp-root": {Chain: ca.PEM}}
 	for name, days := range map[string]int{"shop.example.com": 61, "*.internal.example.com": 5, "api.example.com": 88} {
-		chain, key, err := ca.Issue(authority.Server(time.Duration(days)*24*time.Hour, name, "www."+strings.TrimPrefix(name, "*.")))
+		lasts := time.Duration(days) * 24 * time.Hour
+		chain, key, err := ca.Issue(authority.Server(lasts, name, "www."+strings.TrimPrefix(name, "*.")))
 		if err != nil {
 			t.Fatal(err)
 		}
