@@ -61,8 +61,8 @@ func play(t *testing.T, s *harness.System, env []string, files ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := run("node", append([]string{"node_modules/@playwright/test/cli.js", "test", "--grep", *only,
-		"--pass-with-no-tests"}, files...)...)
+	args := []string{"node_modules/@playwright/test/cli.js", "test", "--grep", *only, "--pass-with-no-tests"}
+	c := run("node", append(args, files...)...)
 	c.Env = append(append(os.Environ(), "MARCHPROXY_UI="+s.UI, "MARCHPROXY_API="+s.API, "MARCHPROXY_TOKEN="+token,
 		fmt.Sprintf("MARCHPROXY_PROXY_PORT=%d", s.ProxyPort), "MARCHPROXY_SHOTS="+*shots, "MARCHPROXY_EVERY="+*every,
 		"MARCHPROXY_RUN="+filepath.Join(s.Dir, "run.json"),
