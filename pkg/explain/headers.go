@@ -39,6 +39,17 @@ func (f *fields) set(name, value string) {
 	*f = append(*f, filterconfig.Header{Name: name, Value: value})
 }
 
+// join adds to a header of which Envoy keeps one: its values with commas between them, without those that are empty.
+func (f *fields) join(name, value string) {
+	switch was, there := f.get(name); {
+	case there && value == "":
+	case there && was != "":
+		f.set(name, was+","+value)
+	default:
+		f.set(name, value)
+	}
+}
+
 // ofEnvoy are headers that Envoy takes from a client: they are for those behind it to set.
 var ofEnvoy = []string{
 	"x-envoy-internal", "x-envoy-decorator-operation", "x-envoy-downstream-service-cluster",
@@ -71,6 +82,8 @@ func headersOf(r Request, path, authority string) fields {
 				forwarded += ","
 			}
 			forwarded += value
+		case name == "authorization":
+			out.join(name, value)
 		default:
 			out = append(out, filterconfig.Header{Name: name, Value: value})
 		}
