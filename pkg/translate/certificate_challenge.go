@@ -22,7 +22,7 @@ var challengeKind = kind{
 			w.scopes[wildcardScope] = true
 			for _, r := range m.GetResponses() {
 				if w.st.Serves(config.HostKey{Gateway: w.gateway, Host: r.GetHost()}) {
-					w.scopes[r.GetHost()] = true
+					w.scopes[scopeHost(r.GetHost())] = true
 				}
 			}
 		}
