@@ -37,6 +37,8 @@ type Config struct {
 	MaxHeap uint64
 	// DrainTime is what Envoy is started with, by [Config.Flags]; [DefaultDrainTime] where 0.
 	DrainTime time.Duration
+	// LogFile says that Envoy is started in a directory where it may write [AccessLogFile].
+	LogFile bool
 }
 
 // Flags are what belongs to the bootstrap on Envoy's command line.
@@ -76,7 +78,14 @@ const (
 	MetadataPlaces = "empty_places"
 	// MetadataDrain is [Config.DrainTime] in seconds.
 	MetadataDrain = "drain_time_s"
+	// MetadataLogFile is [Config.LogFile].
+	MetadataLogFile = "access_log_file"
 )
+
+// AccessLogFile is the access log's file in the directory that Envoy is started in. Envoy opens it with the listeners,
+// whether it is written or not, so that all Envoys of a gateway have one name for it; where it leads is the node's own
+// business.
+const AccessLogFile = "access.log"
 
 // DefaultDrainTime is Envoy's own.
 const DefaultDrainTime = 10 * time.Minute
@@ -132,7 +141,7 @@ func Render(c Config) ([]byte, error) {
 	enc := json.NewEncoder(&out)
 	enc.SetIndent("", "  ")
 	node := object{"id": c.NodeID, "cluster": c.Gateway, "metadata": object{MetadataSpace: object{
-		MetadataRuntime: true, MetadataPlaces: true, MetadataDrain: c.drainSeconds(),
+		MetadataRuntime: true, MetadataPlaces: true, MetadataDrain: c.drainSeconds(), MetadataLogFile: c.LogFile,
 	}}}
 	if c.Place != (locality.Place{}) {
 		node["locality"] = object{"region": c.Place.EnvoyRegion(), "zone": c.Place.Zone}

@@ -64,6 +64,9 @@ func gatewayReferences(o *resource.Object, r *refs) {
 		}
 	}
 	r.add(resource.KindService, m.GetTracing().GetService(), "$.tracing.service")
+	for _, c := range collectorsOf(m) {
+		r.add(resource.KindService, c.service, c.path)
+	}
 	r.add(resource.KindAuthPolicy, m.GetAuthPolicy(), "$.auth_policy")
 	r.add(resource.KindLicense, m.GetLicense(), "$.license")
 	r.add(resource.KindIssuer, m.GetCertificateIssuer(), "$.certificate_issuer")
@@ -123,6 +126,7 @@ func (s *State) checkGateway(c Change) []Problem {
 	for _, l := range gatewayOf(c.Before).GetListeners() {
 		out = append(out, s.checkLeft(o, l)...)
 	}
+	out = append(out, s.checkCollectors(o)...)
 	return append(out, s.checkNeeded(o, "$.auth_policy", gatewayOf(o).GetAuthPolicy(), []string{o.Name})...)
 }
 

@@ -21,6 +21,7 @@ var serviceKind = Kind{
 	Endpoints: func(o *resource.Object) []Place {
 		return hostsOf(o.Message().(*configv1.Service).GetEndpoints())
 	},
+	check:      (*State).checkCollecting,
 	WarnBeside: warnLocality,
 }
 

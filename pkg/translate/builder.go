@@ -21,6 +21,8 @@ type Builder struct {
 	// uses counts, by service, the resources that send traffic to it: those services are the gateway's
 	// clusters.
 	uses map[string]int
+	// sinks are the services that entries of the access log are sent to, by cluster.
+	sinks map[string]string
 	// traits are what routes need to know of a service; a route is built again when they change.
 	traits map[string]string
 	// dns are the services whose endpoints have names, by name; hosts are the names, by service.
@@ -207,6 +209,7 @@ func (w *work) run() (Delta, []config.Problem) {
 	w.listeners()
 	w.everyTable(slices.Collect(maps.Keys(w.scopes)))
 	w.filterConfigs()
+	w.collect()
 	for name := range w.services {
 		w.service(name)
 	}

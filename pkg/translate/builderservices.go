@@ -13,16 +13,16 @@ import (
 // service builds a service's cluster and endpoints, or removes them where nothing of this gateway sends traffic to it.
 func (w *work) service(name string) {
 	ck, ek := Key{TypeCluster, name}, Key{TypeEndpoint, name}
-	o := w.st.Get(resource.Ref{Kind: resource.KindService, Name: name})
+	o := w.st.Get(resource.Ref{Kind: resource.KindService, Name: w.serviceOf(name)})
 	delete(w.kept, name)
-	if o == nil || w.uses[name] == 0 {
+	if o == nil || !w.used(name) {
 		w.useDNS(name, nil)
 		w.put(ck, nil)
 		w.put(ek, nil)
 		w.useCerts("service/"+name, nil)
 		return
 	}
-	now := w.view.service(name, o.Message().(*configv1.Service), w.out[ck], w.out[ek])
+	now := w.view.service(name, o.Name, o.Message().(*configv1.Service), w.out[ck], w.out[ek])
 	w.useDNS(name, now.names)
 	if now.kept {
 		w.kept[name] = true
@@ -82,7 +82,7 @@ func (b *Builder) Keep(st *config.State, kept []*Resource) Delta {
 	}
 	for name, f := range forms {
 		ck, ek := Key{TypeCluster, name}, Key{TypeEndpoint, name}
-		used := st.Get(resource.Ref{Kind: resource.KindService, Name: name}) != nil && w.uses[name] > 0
+		used := st.Get(resource.Ref{Kind: resource.KindService, Name: w.serviceOf(name)}) != nil && w.used(name)
 		if used && b.out[ek] == nil && f[TypeCluster] != nil && f[TypeEndpoint] != nil {
 			w.put(ck, f[TypeCluster])
 			w.put(ek, f[TypeEndpoint])

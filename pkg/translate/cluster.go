@@ -38,19 +38,24 @@ type builtService struct {
 	kept bool
 }
 
-// service makes a service's cluster and endpoints of what they were, nil for nothing. While names of its endpoints have
+// service makes a cluster of a service, and its endpoints, of what they were, nil for nothing. The cluster has the
+// service's name, or is a sink's. While names of its endpoints have
 // no address, its last form stays, cluster and endpoints: they belong together, as a protocol belongs to a port.
-func (v *view) service(name string, s *configv1.Service, was, wasEndpoints *Resource) builtService {
-	sets := v.st.EndpointSetsOf(name)
+func (v *view) service(name, service string, s *configv1.Service, was, wasEndpoints *Resource) builtService {
+	sets := v.st.EndpointSetsOf(service)
 	found := v.endpoints(name, s, sets)
 	out := builtService{names: found.names}
 	if found.wanting() && was != nil && len(placesOf(wasEndpoints)) > 0 {
 		out.kept = true
 		return out
 	}
-	ref := resource.Ref{Kind: resource.KindService, Name: name}
+	ref := resource.Ref{Kind: resource.KindService, Name: service}
 	out.certs = serviceCerts(s)
-	out.cluster = newResource(name, cluster(name, s), nil, ref)
+	c := cluster(service, s)
+	if c.Name = name; IsSink(name) {
+		boundSink(c, s)
+	}
+	out.cluster = newResource(name, c, nil, ref)
 	out.cluster.Secrets = secrets(out.certs)
 	out.cluster.Together = together(out.cluster.Secrets)
 	if !found.pending {

@@ -43,7 +43,13 @@ limits:
   request_timeout: 50s
   max_connections_per_address: 5
   local_rate_limit: {requests: 5, per: 5s, burst: 5}
-access_log: {fields: {a: b}, min_status: 500}
+access_log:
+  fields: {a: b}
+  min_status: 500
+  stdout: {percent: 5}
+  file: {percent: 5}
+  otlp: {service: collector, percent: 5}
+  grpc: {service: collector, percent: 5}
 tracing: {service: collector, percent: 5}
 auth_policy: staff
 license: main
@@ -82,6 +88,12 @@ var others = map[string]string{
 	"limits.local_rate_limit.burst":      `limits: {local_rate_limit: {burst: 6}}`,
 	"access_log.fields":                  `access_log: {fields: {a: c}}`,
 	"access_log.min_status":              `access_log: {min_status: 400}`,
+	"access_log.stdout.percent":          `access_log: {stdout: {percent: 0.5}}`,
+	"access_log.file.percent":            `access_log: {file: {percent: 0.5}}`,
+	"access_log.otlp.percent":            `access_log: {otlp: {percent: 0.5}}`,
+	"access_log.otlp.service":            `access_log: {otlp: {service: other}}`,
+	"access_log.grpc.percent":            `access_log: {grpc: {percent: 0.5}}`,
+	"access_log.grpc.service":            `access_log: {grpc: {service: other}}`,
 	"tracing.service":                    `tracing: {service: other}`,
 	"tracing.percent":                    `tracing: {percent: 6}`,
 	"auth_policy":                        `auth_policy: admins`,
@@ -262,6 +274,10 @@ func TestDrainsAsDocumented(t *testing.T) {
 	// What comes and goes as a whole, where no other field of it drains by itself.
 	for name, without := range map[string]func(*configv1.Gateway){
 		"access_log":              func(g *configv1.Gateway) { g.AccessLog = nil },
+		"access_log.stdout":       func(g *configv1.Gateway) { g.AccessLog.Stdout = nil },
+		"access_log.file":         func(g *configv1.Gateway) { g.AccessLog.File = nil },
+		"access_log.otlp":         func(g *configv1.Gateway) { g.AccessLog.Otlp = nil },
+		"access_log.grpc":         func(g *configv1.Gateway) { g.AccessLog.Grpc = nil },
 		"tracing":                 func(g *configv1.Gateway) { g.Tracing = nil },
 		"limits.local_rate_limit": func(g *configv1.Gateway) { g.Limits.LocalRateLimit = nil },
 	} {
@@ -297,6 +313,22 @@ func TestPlainListener(t *testing.T) {
 		{`{listeners: [{name: plain, port: 10000}]}`, "", "access_loggers.stdout"},
 		{`{listeners: [{name: plain, port: 10000}], access_log: {}}`, "access_loggers.stdout", "runtime_filter"},
 		{`{listeners: [{name: plain, port: 10000}], access_log: {min_status: 404}}`, `default_value: 404`, "runtime_filter"},
+		{
+			`{listeners: [{name: plain, port: 10000}], access_log: {stdout: {percent: 0}}}`, "filter_chains",
+			"access_loggers.stdout",
+		},
+		{
+			`{listeners: [{name: plain, port: 10000}], access_log: {stdout: {percent: 2.5}}}`, "numerator: 25000",
+			"access_loggers.http_grpc",
+		},
+		{
+			`{listeners: [{name: plain, port: 10000}], access_log: {otlp: {service: a}, file: {}}}`,
+			"cluster_name: access-log/otlp", "access_loggers.file",
+		},
+		{
+			`{listeners: [{name: plain, port: 10000}], access_log: {grpc: {service: a, percent: 5}, min_status: 404}}`,
+			"numerator: 50000", "access_loggers.open_telemetry",
+		},
 		{
 			`{listeners: [{name: plain, port: 10000}], tracing: {service: collector, percent: 7}}`, "value: 7",
 			"access_loggers.stdout",

@@ -7,6 +7,8 @@ import (
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	statsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stats/v3"
+	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
+	commonv1 "go.opentelemetry.io/proto/otlp/common/v1"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -57,6 +59,26 @@ func jsonFormat(members map[string]format) *corev3.SubstitutionFormatString {
 	return &corev3.SubstitutionFormatString{
 		Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: out}, OmitEmptyValues: true,
 	}
+}
+
+// attributes are what a log record of OpenTelemetry says.
+func attributes(members map[string]format) *commonv1.KeyValueList {
+	out := &commonv1.KeyValueList{}
+	for _, name := range sorted(members) {
+		out.Values = append(out.Values, &commonv1.KeyValue{Key: name, Value: &commonv1.AnyValue{
+			Value: &commonv1.AnyValue_StringValue{StringValue: members[name].text},
+		}})
+	}
+	return out
+}
+
+// customTags are what an entry of Envoy's access log service says beside what it always has.
+func customTags(members map[string]format) []*tracingv3.CustomTag {
+	var out []*tracingv3.CustomTag
+	for _, name := range sorted(members) {
+		out = append(out, &tracingv3.CustomTag{Tag: name, Type: &tracingv3.CustomTag_Value{Value: members[name].text}})
+	}
+	return out
 }
 
 // textFormat is the body of an answer of Envoy's own.

@@ -25,6 +25,8 @@ const evil = "%ENVIRONMENT(NATS_URL)%"
 // formatFields are the fields of Envoy's configuration that are formats.
 var formatFields = map[protoreflect.FullName]bool{
 	"envoy.config.core.v3.HeaderValue.value":                                 true,
+	"envoy.type.tracing.v3.CustomTag.value":                                  true,
+	"opentelemetry.proto.common.v1.AnyValue.string_value":                    true,
 	"envoy.extensions.access_loggers.stats.v3.Config.Tag.value_format":       true,
 	"envoy.extensions.access_loggers.stats.v3.Config.Counter.value_format":   true,
 	"envoy.extensions.access_loggers.stats.v3.Config.Histogram.value_format": true,

@@ -3,11 +3,9 @@ package translate
 import (
 	"time"
 
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
-	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -110,7 +108,7 @@ func connectionManager(
 			InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
 		},
 		MaxRequestHeadersKb: positive(lim.GetMaxRequestHeadersKb()),
-		AccessLog:           append(requestMetrics(g, plain), accessLog(g.GetAccessLog(), plain)...),
+		AccessLog:           append(requestMetrics(g, plain), accessLogs(gateway, g.GetAccessLog(), plain)...),
 		Tracing:             tracing(gateway, g.GetTracing(), plain),
 		LocalReplyConfig:    refusals(),
 	}
@@ -121,50 +119,6 @@ func connectionManager(
 		Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{})},
 	})
 	return h
-}
-
-// logFields are the access log's fields, as Envoy's operators.
-var logFields = map[string]constant{
-	"time": "%START_TIME%", "method": "%REQ(:METHOD)%", "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
-	"host":     "%REQ(:AUTHORITY)%",
-	"protocol": "%PROTOCOL%", "status": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%",
-	"details":        "%RESPONSE_CODE_DETAILS%",
-	"bytes_received": "%BYTES_RECEIVED%", "bytes_sent": "%BYTES_SENT%", "duration_ms": "%DURATION%",
-	"upstream_ms": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%", "upstream": "%UPSTREAM_HOST%", "service": "%UPSTREAM_CLUSTER%",
-	"route": "%METADATA(ROUTE:" + metadataSpace + ":route)%", "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
-	"server_name": "%REQUESTED_SERVER_NAME%",
-	"user_agent":  "%REQ(USER-AGENT)%", "request_id": "%REQ(X-REQUEST-ID)%",
-}
-
-// accessLog is there whether it is on or not, with the standard fields where it is not; plain, where it is on.
-func accessLog(a *configv1.AccessLog, plain bool) []*accesslogv3.AccessLog {
-	if a == nil && plain {
-		return nil
-	}
-	members := map[string]format{}
-	for name, op := range logFields {
-		members[name] = own(op)
-	}
-	for name, op := range a.GetFields() {
-		if op == "" {
-			delete(members, name)
-		} else {
-			members[name] = allowed(op)
-		}
-	}
-	out := &accesslogv3.AccessLog{
-		Name: "envoy.access_loggers.stdout",
-		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(&streamv3.StdoutAccessLog{
-			AccessLogFormat: &streamv3.StdoutAccessLog_LogFormat{LogFormat: jsonFormat(members)},
-		})},
-	}
-	switch {
-	case !plain:
-		out.Filter = switched()
-	case a.GetMinStatus() > 0:
-		out.Filter = fromStatus(a.GetMinStatus())
-	}
-	return []*accesslogv3.AccessLog{out}
 }
 
 func tracing(gateway string, t *configv1.Tracing, plain bool) *hcmv3.HttpConnectionManager_Tracing {

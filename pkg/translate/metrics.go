@@ -97,7 +97,7 @@ func requestMetrics(g *configv1.Gateway, plain bool) []*accesslogv3.AccessLog {
 		Name: "envoy.access_loggers.stats", ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(config)},
 	}
 	if !plain {
-		out.Filter = byRuntime(keyMetrics)
+		out.Filter = byRuntime(keyMetrics, 0, typev3.FractionalPercent_HUNDRED)
 	}
 	return []*accesslogv3.AccessLog{out}
 }

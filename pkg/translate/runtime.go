@@ -31,10 +31,7 @@ func runtimeLayer(name string, g *configv1.Gateway) *Resource {
 		// For the agent, which tells Envoy when it starts it.
 		bootstrap.RuntimeDrain: structpb.NewNumberValue(DrainTime(g).Truncate(time.Second).Seconds()),
 	}
-	if a := g.GetAccessLog(); a != nil {
-		layer[keyAccessLog] = structpb.NewNumberValue(100)
-		layer[keyMinStatus] = structpb.NewNumberValue(float64(a.GetMinStatus()))
-	}
+	switchSinks(layer, g.GetAccessLog())
 	if metrics(g) == configv1.Gateway_native {
 		layer[keyMetrics] = structpb.NewNumberValue(100)
 	}
@@ -55,10 +52,10 @@ func DrainTime(g *configv1.Gateway) time.Duration {
 	return g.GetDrainTime().AsDuration()
 }
 
-// share is a percentage as Envoy's tracing reads it; its access log reads numbers of whole percents alone.
+// share is a percentage as Envoy's tracing reads it; its access log reads whole numbers alone.
 func share(percent float64) *structpb.Value {
 	return structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{
-		"numerator":   structpb.NewNumberValue(float64(uint32(percent * 10000))),
+		"numerator":   structpb.NewNumberValue(float64(millionths(percent))),
 		"denominator": structpb.NewStringValue("MILLION"),
 	}})
 }
@@ -70,20 +67,15 @@ func percent(t *configv1.Tracing) float64 {
 	return t.GetPercent()
 }
 
-// switched lets a request through to the access log where the runtime says so.
-func switched() *accesslogv3.AccessLogFilter {
-	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{
-		AndFilter: &accesslogv3.AndFilter{
-			Filters: []*accesslogv3.AccessLogFilter{byRuntime(keyAccessLog), fromStatus(0)},
-		},
-	}}
-}
-
-// byRuntime lets the percentage of requests through that the runtime says, none where it says nothing.
-func byRuntime(key string) *accesslogv3.AccessLogFilter {
+// byRuntime lets the share of requests through that the runtime says, and another one where that says nothing. Envoy
+// reads a whole number there, of the denominator that stands here.
+func byRuntime(
+	key string, otherwise uint32, of typev3.FractionalPercent_DenominatorType,
+) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_RuntimeFilter{
 		RuntimeFilter: &accesslogv3.RuntimeFilter{
-			RuntimeKey: key, PercentSampled: &typev3.FractionalPercent{}, UseIndependentRandomness: true,
+			RuntimeKey: key, PercentSampled: &typev3.FractionalPercent{Numerator: otherwise, Denominator: of},
+			UseIndependentRandomness: true,
 		},
 	}}
 }

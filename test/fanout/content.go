@@ -227,7 +227,7 @@ func typeOf(raw []byte) translate.Type {
 // node is the field that names a client.
 func node(id int) []byte {
 	said, err := structpb.NewStruct(map[string]any{bootstrap.MetadataSpace: map[string]any{
-		bootstrap.MetadataRuntime: true,
+		bootstrap.MetadataRuntime: true, bootstrap.MetadataLogFile: true,
 	}})
 	if err != nil {
 		return nil

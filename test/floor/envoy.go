@@ -26,7 +26,7 @@ func StartEnvoy(ctx context.Context, bin, xds, admin string, concurrency int) (*
 	if err != nil {
 		return nil, err
 	}
-	raw, err := bootstrap.Render(bootstrap.Config{XDSServer: xds, AdminAddr: admin})
+	raw, err := bootstrap.Render(bootstrap.Config{XDSServer: xds, AdminAddr: admin, LogFile: true})
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func StartEnvoy(ctx context.Context, bin, xds, admin string, concurrency int) (*
 	}
 	cmd := exec.CommandContext(ctx, bin, "-c", path, "--concurrency", strconv.Itoa(concurrency), "--log-level", "warning",
 		"--disable-hot-restart")
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return &Envoy{cmd, dir}, cmd.Start()
 }

@@ -39,7 +39,7 @@ func (s *System) StartEnvoy(ctx context.Context, id, grpc string) (*Envoy, error
 		return nil, err
 	}
 	raw, err := bootstrap.Render(bootstrap.Config{
-		NodeID: id, Gateway: "default", XDSServer: grpc, APIKey: key, AdminAddr: admin,
+		NodeID: id, Gateway: "default", XDSServer: grpc, APIKey: key, AdminAddr: admin, LogFile: true,
 	})
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (s *System) StartEnvoy(ctx context.Context, id, grpc string) (*Envoy, error
 	}
 	e := &Envoy{Admin: "http://" + admin, dir: dir, cmd: exec.CommandContext(context.WithoutCancel(ctx), path, "-c", boot,
 		"--concurrency", "1", "--disable-hot-restart", "--log-level", "error")}
-	e.cmd.Stdout, e.cmd.Stderr = &e.log, &e.log
+	e.cmd.Stdout, e.cmd.Stderr, e.cmd.Dir = &e.log, &e.log, dir
 	if err := e.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start another Envoy: %w", err)
 	}

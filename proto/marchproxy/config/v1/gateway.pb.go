@@ -612,14 +612,24 @@ func (x *Limits) GetRequestTimeout() *durationpb.Duration {
 	return nil
 }
 
-// The access log: one JSON object a request on Envoy's standard output.
+// The access log: one entry a request, to standard output, a file or collectors. Switching one on or off, its share and
+// where it goes change no listener; the fields do.
 type AccessLog struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Additional fields, or other values for the standard ones; Envoy's command operators. An empty
-	// value drops the field.
+	// value drops the field. All of them have the same fields, but for grpc, whose entries are Envoy's own message: those
+	// that stand here come with it as custom_tags.
 	Fields map[string]string `protobuf:"bytes,1,rep,name=fields,proto3" json:"fields,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Logs only responses with this status or above; all where 0.
-	MinStatus     uint32 `protobuf:"varint,2,opt,name=min_status,json=minStatus,proto3" json:"min_status,omitempty"`
+	MinStatus uint32 `protobuf:"varint,2,opt,name=min_status,json=minStatus,proto3" json:"min_status,omitempty"`
+	// One JSON object a request on Envoy's standard output; of all requests where absent, of none with `percent: 0`.
+	Stdout *AccessLogSink `protobuf:"bytes,3,opt,name=stdout,proto3" json:"stdout,omitempty"`
+	// The same in a file at the node (the agent's ACCESS_LOG_FILE); not where absent.
+	File *AccessLogSink `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`
+	// By OpenTelemetry's protocol (OTLP/gRPC), the fields as attributes of log records; not where absent.
+	Otlp *AccessLogCollector `protobuf:"bytes,5,opt,name=otlp,proto3" json:"otlp,omitempty"`
+	// By Envoy's access log service (ALS, envoy.service.accesslog.v3); not where absent.
+	Grpc          *AccessLogCollector `protobuf:"bytes,6,opt,name=grpc,proto3" json:"grpc,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -668,6 +678,136 @@ func (x *AccessLog) GetMinStatus() uint32 {
 	return 0
 }
 
+func (x *AccessLog) GetStdout() *AccessLogSink {
+	if x != nil {
+		return x.Stdout
+	}
+	return nil
+}
+
+func (x *AccessLog) GetFile() *AccessLogSink {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+func (x *AccessLog) GetOtlp() *AccessLogCollector {
+	if x != nil {
+		return x.Otlp
+	}
+	return nil
+}
+
+func (x *AccessLog) GetGrpc() *AccessLogCollector {
+	if x != nil {
+		return x.Grpc
+	}
+	return nil
+}
+
+// Where entries of the access log are written at the node.
+type AccessLogSink struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Share of the requests, in percent; 100 where absent.
+	Percent       *float64 `protobuf:"fixed64,1,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessLogSink) Reset() {
+	*x = AccessLogSink{}
+	mi := &file_marchproxy_config_v1_gateway_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessLogSink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessLogSink) ProtoMessage() {}
+
+func (x *AccessLogSink) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_config_v1_gateway_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessLogSink.ProtoReflect.Descriptor instead.
+func (*AccessLogSink) Descriptor() ([]byte, []int) {
+	return file_marchproxy_config_v1_gateway_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AccessLogSink) GetPercent() float64 {
+	if x != nil && x.Percent != nil {
+		return *x.Percent
+	}
+	return 0
+}
+
+// Where entries of the access log are sent. They are sent in batches beside the requests: one that does not answer, or
+// takes less than there is, loses entries and slows no request.
+type AccessLogCollector struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Service that collects, of protocol grpc or http2; its TLS, connect_timeout and limits hold.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Share of the requests, in percent; 100 where absent.
+	Percent       *float64 `protobuf:"fixed64,2,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessLogCollector) Reset() {
+	*x = AccessLogCollector{}
+	mi := &file_marchproxy_config_v1_gateway_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessLogCollector) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessLogCollector) ProtoMessage() {}
+
+func (x *AccessLogCollector) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_config_v1_gateway_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessLogCollector.ProtoReflect.Descriptor instead.
+func (*AccessLogCollector) Descriptor() ([]byte, []int) {
+	return file_marchproxy_config_v1_gateway_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AccessLogCollector) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *AccessLogCollector) GetPercent() float64 {
+	if x != nil && x.Percent != nil {
+		return *x.Percent
+	}
+	return 0
+}
+
 // Tracing by OpenTelemetry over gRPC.
 type Tracing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -681,7 +821,7 @@ type Tracing struct {
 
 func (x *Tracing) Reset() {
 	*x = Tracing{}
-	mi := &file_marchproxy_config_v1_gateway_proto_msgTypes[6]
+	mi := &file_marchproxy_config_v1_gateway_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +833,7 @@ func (x *Tracing) String() string {
 func (*Tracing) ProtoMessage() {}
 
 func (x *Tracing) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_gateway_proto_msgTypes[6]
+	mi := &file_marchproxy_config_v1_gateway_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +846,7 @@ func (x *Tracing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tracing.ProtoReflect.Descriptor instead.
 func (*Tracing) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_gateway_proto_rawDescGZIP(), []int{6}
+	return file_marchproxy_config_v1_gateway_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Tracing) GetService() string {
@@ -783,14 +923,27 @@ const file_marchproxy_config_v1_gateway_proto_rawDesc = "" +
 	"\x10local_rate_limit\x18\x06 \x01(\v2$.marchproxy.config.v1.LocalRateLimitR\x0elocalRateLimit\x12B\n" +
 	"\x1bmax_connections_per_address\x18\a \x01(\rH\x00R\x18maxConnectionsPerAddress\x88\x01\x01\x12R\n" +
 	"\x0frequest_timeout\x18\b \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x0erequestTimeoutB\x1e\n" +
-	"\x1c_max_connections_per_address\"\xf9\x01\n" +
+	"\x1c_max_connections_per_address\"\xeb\x03\n" +
 	"\tAccessLog\x12\x87\x01\n" +
 	"\x06fields\x18\x01 \x03(\v2+.marchproxy.config.v1.AccessLog.FieldsEntryBB\xbaH?\x9a\x01<\x10@\"!r\x1f\x10\x01\x18@2\x19^[A-Za-z_][A-Za-z0-9_.]*$*\x15r\x13\x18\x80\b2\x0e^[^\\x00\\r\\n]*$R\x06fields\x12'\n" +
 	"\n" +
-	"min_status\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xd7\x04R\tminStatus\x1a9\n" +
+	"min_status\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xd7\x04R\tminStatus\x12;\n" +
+	"\x06stdout\x18\x03 \x01(\v2#.marchproxy.config.v1.AccessLogSinkR\x06stdout\x127\n" +
+	"\x04file\x18\x04 \x01(\v2#.marchproxy.config.v1.AccessLogSinkR\x04file\x12<\n" +
+	"\x04otlp\x18\x05 \x01(\v2(.marchproxy.config.v1.AccessLogCollectorR\x04otlp\x12<\n" +
+	"\x04grpc\x18\x06 \x01(\v2(.marchproxy.config.v1.AccessLogCollectorR\x04grpc\x1a9\n" +
 	"\vFieldsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"r\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
+	"\rAccessLogSink\x126\n" +
+	"\apercent\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\apercent\x88\x01\x01B\n" +
+	"\n" +
+	"\b_percent\"}\n" +
+	"\x12AccessLogCollector\x12#\n" +
+	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\x126\n" +
+	"\apercent\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\apercent\x88\x01\x01B\n" +
+	"\n" +
+	"\b_percent\"r\n" +
 	"\aTracing\x12#\n" +
 	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\x126\n" +
 	"\apercent\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\apercent\x88\x01\x01B\n" +
@@ -811,7 +964,7 @@ func file_marchproxy_config_v1_gateway_proto_rawDescGZIP() []byte {
 }
 
 var file_marchproxy_config_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_marchproxy_config_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_marchproxy_config_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_marchproxy_config_v1_gateway_proto_goTypes = []any{
 	(Gateway_MetricsEngine)(0),  // 0: marchproxy.config.v1.Gateway.MetricsEngine
 	(Listener_Protocol)(0),      // 1: marchproxy.config.v1.Listener.Protocol
@@ -821,31 +974,37 @@ var file_marchproxy_config_v1_gateway_proto_goTypes = []any{
 	(*ClusterApiKey)(nil),       // 5: marchproxy.config.v1.ClusterApiKey
 	(*Limits)(nil),              // 6: marchproxy.config.v1.Limits
 	(*AccessLog)(nil),           // 7: marchproxy.config.v1.AccessLog
-	(*Tracing)(nil),             // 8: marchproxy.config.v1.Tracing
-	nil,                         // 9: marchproxy.config.v1.AccessLog.FieldsEntry
-	(*durationpb.Duration)(nil), // 10: google.protobuf.Duration
-	(*LocalRateLimit)(nil),      // 11: marchproxy.config.v1.LocalRateLimit
+	(*AccessLogSink)(nil),       // 8: marchproxy.config.v1.AccessLogSink
+	(*AccessLogCollector)(nil),  // 9: marchproxy.config.v1.AccessLogCollector
+	(*Tracing)(nil),             // 10: marchproxy.config.v1.Tracing
+	nil,                         // 11: marchproxy.config.v1.AccessLog.FieldsEntry
+	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
+	(*LocalRateLimit)(nil),      // 13: marchproxy.config.v1.LocalRateLimit
 }
 var file_marchproxy_config_v1_gateway_proto_depIdxs = []int32{
 	3,  // 0: marchproxy.config.v1.Gateway.listeners:type_name -> marchproxy.config.v1.Listener
 	5,  // 1: marchproxy.config.v1.Gateway.api_keys:type_name -> marchproxy.config.v1.ClusterApiKey
 	6,  // 2: marchproxy.config.v1.Gateway.limits:type_name -> marchproxy.config.v1.Limits
 	7,  // 3: marchproxy.config.v1.Gateway.access_log:type_name -> marchproxy.config.v1.AccessLog
-	8,  // 4: marchproxy.config.v1.Gateway.tracing:type_name -> marchproxy.config.v1.Tracing
-	10, // 5: marchproxy.config.v1.Gateway.drain_time:type_name -> google.protobuf.Duration
+	10, // 4: marchproxy.config.v1.Gateway.tracing:type_name -> marchproxy.config.v1.Tracing
+	12, // 5: marchproxy.config.v1.Gateway.drain_time:type_name -> google.protobuf.Duration
 	0,  // 6: marchproxy.config.v1.Gateway.metrics_engine:type_name -> marchproxy.config.v1.Gateway.MetricsEngine
 	1,  // 7: marchproxy.config.v1.Listener.protocol:type_name -> marchproxy.config.v1.Listener.Protocol
 	4,  // 8: marchproxy.config.v1.Listener.client_auth:type_name -> marchproxy.config.v1.ClientAuth
-	10, // 9: marchproxy.config.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
-	10, // 10: marchproxy.config.v1.Limits.request_headers_timeout:type_name -> google.protobuf.Duration
-	11, // 11: marchproxy.config.v1.Limits.local_rate_limit:type_name -> marchproxy.config.v1.LocalRateLimit
-	10, // 12: marchproxy.config.v1.Limits.request_timeout:type_name -> google.protobuf.Duration
-	9,  // 13: marchproxy.config.v1.AccessLog.fields:type_name -> marchproxy.config.v1.AccessLog.FieldsEntry
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	12, // 9: marchproxy.config.v1.Limits.idle_timeout:type_name -> google.protobuf.Duration
+	12, // 10: marchproxy.config.v1.Limits.request_headers_timeout:type_name -> google.protobuf.Duration
+	13, // 11: marchproxy.config.v1.Limits.local_rate_limit:type_name -> marchproxy.config.v1.LocalRateLimit
+	12, // 12: marchproxy.config.v1.Limits.request_timeout:type_name -> google.protobuf.Duration
+	11, // 13: marchproxy.config.v1.AccessLog.fields:type_name -> marchproxy.config.v1.AccessLog.FieldsEntry
+	8,  // 14: marchproxy.config.v1.AccessLog.stdout:type_name -> marchproxy.config.v1.AccessLogSink
+	8,  // 15: marchproxy.config.v1.AccessLog.file:type_name -> marchproxy.config.v1.AccessLogSink
+	9,  // 16: marchproxy.config.v1.AccessLog.otlp:type_name -> marchproxy.config.v1.AccessLogCollector
+	9,  // 17: marchproxy.config.v1.AccessLog.grpc:type_name -> marchproxy.config.v1.AccessLogCollector
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_config_v1_gateway_proto_init() }
@@ -858,13 +1017,15 @@ func file_marchproxy_config_v1_gateway_proto_init() {
 	file_marchproxy_config_v1_gateway_proto_msgTypes[0].OneofWrappers = []any{}
 	file_marchproxy_config_v1_gateway_proto_msgTypes[4].OneofWrappers = []any{}
 	file_marchproxy_config_v1_gateway_proto_msgTypes[6].OneofWrappers = []any{}
+	file_marchproxy_config_v1_gateway_proto_msgTypes[7].OneofWrappers = []any{}
+	file_marchproxy_config_v1_gateway_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_config_v1_gateway_proto_rawDesc), len(file_marchproxy_config_v1_gateway_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

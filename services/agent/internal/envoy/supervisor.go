@@ -29,8 +29,11 @@ type Options struct {
 	// and is tried again.
 	Door     string
 	Listener net.Listener
-	// Dir is where the bootstrap, which holds the API key, is written for Envoy alone.
+	// Dir is where the bootstrap, which holds the API key, is written for Envoy alone, and where Envoy is started: an
+	// absolute path.
 	Dir string
+	// LogFile is where the access log's file is to be; in Dir where "".
+	LogFile string
 	// LogLevel is one of debug, info, warn and error.
 	LogLevel string
 	// Concurrency is how many workers Envoy has; one a CPU where 0.
@@ -74,8 +77,14 @@ func New(opt Options) (*Supervisor, error) {
 	if opt.Path, err = exec.LookPath(opt.Path); err != nil {
 		return nil, fmt.Errorf("ENVOY_PATH: %w; install Envoy, or name it", err)
 	}
+	if opt.Path, err = filepath.Abs(opt.Path); err != nil {
+		return nil, fmt.Errorf("ENVOY_PATH: %w", err)
+	}
 	if err := process.PrivateDir(opt.Dir); err != nil {
 		return nil, fmt.Errorf("MARCHPROXY_RUN_DIR: %w", err)
+	}
+	if err := placeLog(opt.Dir, opt.LogFile); err != nil {
+		return nil, err
 	}
 	if err := write(opt.Dir, raw); err != nil {
 		return nil, err
@@ -191,7 +200,7 @@ func (s *Supervisor) command() *exec.Cmd {
 		args = append(args, "--concurrency", strconv.Itoa(s.opt.Concurrency))
 	}
 	cmd := privilege.Command(s.opt.Path, append(args, s.opt.Bootstrap.Flags()...)...)
-	cmd.Env = bootstrap.Environment()
+	cmd.Env, cmd.Dir = bootstrap.Environment(), s.opt.Dir
 	return cmd
 }
 

@@ -53,6 +53,8 @@ type Config struct {
 	// DoorAddr is where what Envoy's admin interface tells is passed on (ENVOY_ADMIN_ADDR; loopback). The interface itself
 	// is a Unix socket (ENVOY_ADMIN_SOCKET; admin.sock in RunDir).
 	DoorAddr string
+	// LogFile is where Envoy writes the access log's file (ACCESS_LOG_FILE; access.log in RunDir where "").
+	LogFile string
 	// RunDir is where Envoy's bootstrap is written (MARCHPROXY_RUN_DIR).
 	RunDir string
 	// Drain is how long requests in flight may take at the end (DRAIN_TIMEOUT).
@@ -94,7 +96,9 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 			XDSServer: e.Addr("XDS_SERVER", ""),
 			APIKey:    e.Secret("CLUSTER_API_KEY"),
 			MaxHeap:   memoryLimit("/sys/fs/cgroup/memory.max"),
+			LogFile:   true,
 		},
+		LogFile:          logFile(e),
 		EnvoyPath:        e.String("ENVOY_PATH", "envoy"),
 		EnvoyConcurrency: e.Int("ENVOY_CONCURRENCY", 0, 0, 1024),
 		RunDir:           runDir(e),
@@ -145,9 +149,22 @@ func place(e *process.Env) locality.Place {
 	return locality.Place{Cloud: part("NODE_CLOUD"), Region: part("NODE_REGION"), Zone: part("NODE_ZONE")}
 }
 
-// runDir is where what lives as long as the agent is.
+// runDir is where what lives as long as the agent is. Envoy is started there: the path is absolute.
 func runDir(e *process.Env) string {
-	return e.String("MARCHPROXY_RUN_DIR", "/run/marchproxy")
+	path, err := filepath.Abs(e.String("MARCHPROXY_RUN_DIR", "/run/marchproxy"))
+	if err != nil {
+		e.Fail("MARCHPROXY_RUN_DIR", "cannot be found: %v", err)
+	}
+	return path
+}
+
+// logFile is where the access log's file is to be; "" where nobody has said.
+func logFile(e *process.Env) string {
+	path := e.String("ACCESS_LOG_FILE", "")
+	if path != "" && !filepath.IsAbs(path) {
+		e.Fail("ACCESS_LOG_FILE", "is %q; it must be an absolute path", path)
+	}
+	return path
 }
 
 // adminSocket is where Envoy's admin interface is.

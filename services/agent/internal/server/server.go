@@ -168,7 +168,7 @@ func (a *agent) report(now time.Time) status.AgentStatus {
 func (a *agent) supervise(group *process.Group) error {
 	s, err := envoy.New(envoy.Options{
 		Path: a.cfg.EnvoyPath, Bootstrap: a.cfg.Envoy, Door: a.cfg.DoorAddr, Listener: a.envoyDoor,
-		Dir: a.cfg.RunDir, LogLevel: a.cfg.LogLevel, Concurrency: a.cfg.EnvoyConcurrency,
+		Dir: a.cfg.RunDir, LogFile: a.cfg.LogFile, LogLevel: a.cfg.LogLevel, Concurrency: a.cfg.EnvoyConcurrency,
 		Drain: a.cfg.Drain, Output: os.Stderr, Log: a.log,
 	})
 	if err != nil {

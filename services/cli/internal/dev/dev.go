@@ -202,7 +202,12 @@ func (s *system) plan(envoy string) error {
 		}
 	}
 	boot := filepath.Join(s.StateDir, "envoy.json")
-	envoyConfig := bootstrap.Config{XDSServer: local(s.GRPCPort), APIKey: s.secrets.ClusterKey, AdminAddr: s.adminSocket()}
+	envoyConfig := bootstrap.Config{
+		XDSServer: local(s.GRPCPort), APIKey: s.secrets.ClusterKey, AdminAddr: s.adminSocket(), LogFile: true,
+	}
+	if envoy, err = filepath.Abs(envoy); err != nil {
+		return err
+	}
 	if err := writeBootstrap(boot, envoyConfig); err != nil {
 		return err
 	}
@@ -240,6 +245,7 @@ func (s *system) plan(envoy string) error {
 		}
 		cmd := exec.Command(envoy, append(args, c.Flags()...)...)
 		cmd.Env = append(bootstrap.Environment(), s.mark())
+		cmd.Dir = s.logs // the access log's file is there
 		return cmd
 	}})
 	proxy := s.children[len(s.children)-1]

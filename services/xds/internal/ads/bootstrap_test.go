@@ -13,10 +13,15 @@ import (
 // TestOlderBootstraps: an Envoy that was started before a place could be empty gets what its listeners take, and one
 // whose bootstrap says that it can gets the empty chain; a listener's other form is another matter.
 func TestOlderBootstraps(t *testing.T) {
-	for name, c := range map[string]struct{ says, filter, listener string }{
-		"nothing":      {"", "a filter", "with values"},
-		"runtime only": {bootstrap.MetadataRuntime, "a filter", "with keys"},
-		"places only":  {bootstrap.MetadataPlaces, "empty", "with values"},
+	for name, c := range map[string]struct {
+		says             []string
+		filter, listener string
+	}{
+		"nothing":              {nil, "a filter", "with values"},
+		"runtime only":         {[]string{bootstrap.MetadataRuntime}, "a filter", "with values"},
+		"log file only":        {[]string{bootstrap.MetadataLogFile}, "a filter", "with values"},
+		"runtime and log file": {[]string{bootstrap.MetadataRuntime, bootstrap.MetadataLogFile}, "a filter", "with keys"},
+		"places only":          {[]string{bootstrap.MetadataPlaces}, "empty", "with values"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -27,10 +32,12 @@ func TestOlderBootstraps(t *testing.T) {
 				e := connect(t, g, "old")
 				e.hangUp()
 				e.filterConfigs = []string{"license"}
+				said := map[string]*structpb.Value{}
+				for _, is := range c.says {
+					said[is] = structpb.NewBoolValue(true)
+				}
 				e.metadata = &structpb.Struct{Fields: map[string]*structpb.Value{
-					bootstrap.MetadataSpace: structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{
-						c.says: structpb.NewBoolValue(true),
-					}}),
+					bootstrap.MetadataSpace: structpb.NewStructValue(&structpb.Struct{Fields: said}),
 				}}
 				e.dial(g)
 				e.settle()

@@ -19,8 +19,8 @@ type plan struct {
 	order []*typePlan
 
 	// runtime says that the Envoy follows the gateway's runtime (RTDS), and emptyFilters that its listeners take an
-	// empty chain as an ECDS filter config.
-	runtime, emptyFilters bool
+	// empty chain as an ECDS filter config; logFile that there is a place for the access log's file.
+	runtime, emptyFilters, logFile bool
 	// place is where the Envoy is, the zero one where it does not say.
 	place locality.Place
 	// overLimit says that the Envoy has no seat under its gateway's license.

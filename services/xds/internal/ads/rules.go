@@ -123,7 +123,7 @@ var allRules = []*rules{
 	},
 	{
 		tableRules: tableRules{typ: translate.TypeListener, blockable: true, hasSecrets: true},
-		wildcard:   true, window: 1, usesClusters: true, latest: followsRuntime, waitedFor: waitedUnlessBlocked,
+		wildcard:   true, window: 1, usesClusters: true, latest: hasLogFile, waitedFor: waitedUnlessBlocked,
 		pick: (*plan).pickMany, firstRequest: (*plan).listenersRequested, rejected: (*plan).rejectOne,
 	},
 	{
@@ -135,3 +135,4 @@ var allRules = []*rules{
 
 func followsRuntime(p *plan) bool    { return p.runtime }
 func takesEmptyFilters(p *plan) bool { return p.emptyFilters }
+func hasLogFile(p *plan) bool        { return p.runtime && p.logFile }

@@ -81,6 +81,7 @@ func (s *deltaStream) readNode(n *corev3.Node) {
 	s.drain = time.Duration(said[bootstrap.MetadataDrain].GetNumberValue()) * time.Second
 	s.plan.runtime, s.plan.emptyFilters = said[bootstrap.MetadataRuntime].GetBoolValue(),
 		said[bootstrap.MetadataPlaces].GetBoolValue()
+	s.plan.logFile = said[bootstrap.MetadataLogFile].GetBoolValue()
 }
 
 func envoyVersion(n *corev3.Node) string {
