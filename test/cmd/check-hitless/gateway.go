@@ -140,6 +140,17 @@ func (g *gateway) steps() []step {
 			g.accessLog = []object{{}, {"min_status": 400 + k}, nil}[k%3]
 			return nil, nil
 		}},
+		{name: "sinks of the access log", change: func(k int) ([]any, error) {
+			at := object{"service": fmt.Sprintf("logs-%d", k/4%2)}
+			g.accessLog = []object{
+				{"stdout": object{"percent": 0}, "file": object{}},
+				{"stdout": object{"percent": 1}, "otlp": at},
+				{"stdout": object{"percent": 0}, "otlp": at, "grpc": at, "file": object{"percent": 10}},
+				{"min_status": 500, "grpc": at},
+				nil,
+			}[k%5]
+			return nil, nil
+		}},
 		{name: "limits", change: func(k int) ([]any, error) {
 			g.limits = []object{
 				{"max_connections": 10000 + k},

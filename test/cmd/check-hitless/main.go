@@ -2,7 +2,7 @@
 // proxy, services are created, renamed, moved to other endpoints and deleted, routes re-pointed, and the
 // gateway's listeners and rate limits changed, services with DNS names and with active health checks among
 // them. No request may fail, and none may reach another host's backend. Then certificates are added, rotated and
-// removed, and access log, limits, client_auth and tracing changed: no WebSocket, download or HTTP/2 connection may be
+// removed, and access log, its sinks, limits, client_auth and tracing changed: no WebSocket, download or HTTP/2 connection may be
 // cut, and what drains must have been named by the dry run.
 package main
 
@@ -26,6 +26,7 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/test/authority"
+	"github.com/marchproxy/marchproxy/test/collector"
 	"github.com/marchproxy/marchproxy/test/harness"
 	"github.com/marchproxy/marchproxy/test/probe"
 )
@@ -118,7 +119,12 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	server := httptest.NewServer(http.HandlerFunc(backend))
 	defer server.Close()
-	g, l, err := prepare(ctx, s, server.URL)
+	logs, err := collector.Start(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer logs.Stop()
+	g, l, err := prepare(ctx, s, server.URL, logs)
 	if err != nil {
 		return err
 	}
@@ -143,6 +149,11 @@ func run(ctx context.Context, o options) (err error) {
 	stop()
 	wg.Wait()
 	err = errors.Join(err, l.report())
+	otlp, grpc := len(logs.OTLP("")), len(logs.GRPC(""))
+	fmt.Printf("access log: %d entries by OTLP, %d by ALS\n", otlp, grpc)
+	if err == nil && (otlp == 0 || grpc == 0) {
+		err = errors.New("a sink that was switched on has sent nothing")
+	}
 	if s.Pid("envoy") != envoy {
 		log, logErr := os.ReadFile(filepath.Join(s.Dir, "log", "envoy.log"))
 		err = errors.Join(err, fmt.Errorf("envoy has ended; the end of its log:\n%s", log[max(0, len(log)-8000):]), logErr)
@@ -172,7 +183,9 @@ func call(ctx context.Context, s *harness.System, method, path string, body any)
 }
 
 // prepare has the listeners and the routes of what lasts, and an Envoy whose drain time is longer than the check.
-func prepare(ctx context.Context, s *harness.System, backend string) (*gateway, *lasting, error) {
+func prepare(
+	ctx context.Context, s *harness.System, backend string, logs *collector.Collector,
+) (*gateway, *lasting, error) {
 	free, err := porttest.Take(1)
 	if err != nil {
 		return nil, nil, err
@@ -193,6 +206,8 @@ func prepare(ctx context.Context, s *harness.System, backend string) (*gateway, 
 	one := func(port int) []any { return []any{object{"host": "127.0.0.1", "port": port}} }
 	if _, err := g.put(ctx, main, object{"kind": "Certificate", "name": "ca", "spec": object{"chain": g.authority.PEM}},
 		object{"kind": "Service", "name": "collector", "spec": object{"protocol": "grpc", "endpoints": one(9)}},
+		object{"kind": "Service", "name": "logs-0", "spec": object{"protocol": "grpc", "endpoints": one(logs.Port)}},
+		object{"kind": "Service", "name": "logs-1", "spec": object{"protocol": "grpc", "endpoints": one(logs.Port)}},
 		object{"kind": "Service", "name": "lasting", "spec": object{"endpoints": one(port)}},
 		object{"kind": "Route", "name": "lasting", "spec": object{
 			"hosts": []string{lastingHost}, "backends": []any{object{"service": "lasting"}}, "websocket": true, "timeout": "0s",

@@ -15,11 +15,11 @@ import (
 // open takes the state directory for this run, and ends what an earlier one has left. The lock goes with the file.
 func (s *system) open(ctx context.Context) (lock *os.File, err error) {
 	openMask()
-	// Envoy is started in another directory.
-	if s.StateDir, err = filepath.Abs(s.StateDir); err != nil {
-		return nil, fmt.Errorf("state directory: %w; --state-dir names another", err)
+	for _, path := range []*string{&s.StateDir, &s.Cache, &s.logs} { // Envoy is started in another directory than this
+		if *path, err = filepath.Abs(*path); err != nil {
+			return nil, fmt.Errorf("state directory: %w; --state-dir names another", err)
+		}
 	}
-	s.logs = filepath.Join(s.StateDir, "log")
 	if err := os.MkdirAll(s.logs, 0o755); err != nil {
 		return nil, fmt.Errorf("state directory: %w; --state-dir names another", err)
 	}
