@@ -57,7 +57,9 @@ func Start(ctx context.Context, tls credentials.TransportCredentials) (*Collecto
 func (c *Collector) Stop() { c.server.Stop() }
 
 // Endpoint is where it is, as an endpoint of a Service.
-func (c *Collector) Endpoint() map[string]any { return map[string]any{"host": "127.0.0.1", "port": c.Port} }
+func (c *Collector) Endpoint() map[string]any {
+	return map[string]any{"host": "127.0.0.1", "port": c.Port}
+}
 
 // Hang has it accept connections and answer nothing, until it is to go on.
 func (c *Collector) Hang(hangs bool) {

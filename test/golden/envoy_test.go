@@ -22,8 +22,9 @@ func validate(t testing.TB, raw []byte) (string, bool) {
 	if err := os.WriteFile(path, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), bin, "--mode", "validate", "-c", path, "--log-level", "error").
-		CombinedOutput()
+	cmd := exec.CommandContext(t.Context(), bin, "--mode", "validate", "-c", path, "--log-level", "error")
+	cmd.Dir = filepath.Dir(path) // the access log's file is there
+	out, err := cmd.CombinedOutput()
 	return string(out), err == nil
 }
 

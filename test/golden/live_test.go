@@ -60,7 +60,7 @@ func startLive(t testing.TB, clusters []any) *liveEnvoy {
 	cmd := exec.Command(bin, "-c", e.path("bootstrap"), "--concurrency", "1", "--log-level", "warning",
 		"--disable-hot-restart",
 		"--drain-time-s", "1", "--drain-strategy", "immediate", "--admin-address-path", address)
-	cmd.Stdout, cmd.Stderr = e.log, e.log
+	cmd.Stdout, cmd.Stderr, cmd.Dir = e.log, e.log, e.dir
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

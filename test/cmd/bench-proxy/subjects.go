@@ -203,7 +203,7 @@ func (s site) start(
 	}
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Stdout, cmd.Stderr, cmd.Dir = &out, &out, s.dir // the access log's file is there
 	cmd.Env = os.Environ()
 	for _, e := range env {
 		cmd.Env = append(cmd.Env, fill(e))

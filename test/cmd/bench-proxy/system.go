@@ -95,8 +95,8 @@ func marchproxy(
 			resources = resources[n:]
 		}
 		raw, err := bootstrap.Render(bootstrap.Config{
-			NodeID: g.name, Gateway: g.name, XDSServer: s.GRPC, APIKey: clusterKey, AdminAddr: net.JoinHostPort("127.0.0.1",
-				strconv.Itoa(ports[3])),
+			NodeID: g.name, Gateway: g.name, XDSServer: s.GRPC, APIKey: clusterKey, LogFile: true,
+			AdminAddr: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[3])),
 		})
 		if err != nil {
 			return nil, stop, err
