@@ -100,26 +100,29 @@ func TestTraceOfAChange(t *testing.T) {
 	c := collect(t)
 	s := harness.ForTest(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + c.addr, "OTEL_BSP_SCHEDULE_DELAY=100"},
 		"--no-demo")
-	node := startNode(t, s, "")
+	node := startNode(t, s, "", "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+c.addr, "OTEL_BSP_SCHEDULE_DELAY=100")
 	if err := node.Ready(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	const trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.API+"/v1/routes/one?wait=live",
-		strings.NewReader(`{"spec":{"gateways":["default","edge"],"hosts":["one.test"],"direct_response":{"status":200,`+
-			`"body":"ok"}}}`))
-	if err != nil {
-		t.Fatal(err)
+	write := func(path, trace, body string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.API+path+"?wait=live", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Traceparent", "00-"+trace+"-"+parent+"-01")
+		resp, err := s.HTTP().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close() // the status says it
+		if resp.StatusCode != http.StatusCreated {
+			t.Fatalf("%s: status %d", path, resp.StatusCode)
+		}
 	}
-	req.Header.Set("Traceparent", "00-"+trace+"-"+parent+"-01")
-	resp, err := s.HTTP().Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close() // the status says it
-	if resp.StatusCode != http.StatusCreated {
-		t.Fatalf("status %d", resp.StatusCode)
-	}
+	write("/v1/routes/one", trace, `{"spec":{"gateways":["default","edge"],"hosts":["one.test"],"direct_response":`+
+		`{"status":200,"body":"ok"}}}`)
 	const root = "marchproxy-api: PUT /v1/:kind/:name"
 	parts := []string{
 		root, "marchproxy-api: wait for the turn", "marchproxy-api: decide", "marchproxy-api: transaction",
@@ -165,6 +168,39 @@ func TestTraceOfAChange(t *testing.T) {
 				t.Errorf("%s begins before %s", p, order[i-1])
 			}
 		}
+	}
+
+	// A policy for the kernel: what the node has done for it is a part of its trace, and of no other's.
+	const limit = "5bf92f3577b34da6a3ce929d0e0e4736"
+	write("/v1/rate-limit-policies/fair", limit, `{"spec":{"packets_per_second":100000}}`)
+	inTurn := []string{"marchproxy-api: publish", "marchproxy-agent: write down", "marchproxy-agent: enforce"}
+	harness.Eventually(t, func() string {
+		got = c.of(limit)
+		for _, p := range append(inTurn, root) {
+			if len(got[p]) != 1 {
+				return fmt.Sprintf("%s is there %d times, want once; there are %v", p, len(got[p]), names(got))
+			}
+		}
+		return ""
+	})
+	for i, p := range inTurn {
+		x := got[p][0]
+		if x.GetStartTimeUnixNano() < got[root][0].GetStartTimeUnixNano() ||
+			x.GetEndTimeUnixNano() > got[root][0].GetEndTimeUnixNano() {
+			t.Errorf("%s is not within the request", p)
+		}
+		if i == 0 {
+			continue
+		}
+		if x.GetStartTimeUnixNano() < got[inTurn[i-1]][0].GetStartTimeUnixNano() {
+			t.Errorf("%s begins before %s", p, inTurn[i-1])
+		}
+		if attribute(x, "marchproxy.node") == "" {
+			t.Errorf("%s says no node", p)
+		}
+	}
+	if of := c.of(trace); len(of["marchproxy-agent: enforce"]) > 0 {
+		t.Error("a node has enforced something for a route")
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 )
 
 func object(t *testing.T, name string, p *configv1.RateLimitPolicy) *resource.Object {
@@ -140,6 +141,15 @@ func TestLastGoodStateIsAdded(t *testing.T) {
 		if !maps.Equal(got, want[sizes[i]]) {
 			t.Errorf("cut off at %d: %v, want %v", cut, got, want[sizes[i]])
 		}
+	}
+}
+
+// TestNoSpansCostNothing: without a receiver of spans an update allocates nothing for them.
+func TestNoSpansCostNothing(t *testing.T) {
+	e := newEnforcer(t.TempDir())
+	e.commit.Traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	if n := testing.AllocsPerRun(1000, func() { e.record(tracing.Now(), tracing.Now()) }); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 

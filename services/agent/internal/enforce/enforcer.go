@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.uber.org/zap"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -18,6 +19,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 )
 
 // Options of an enforcer.
@@ -164,10 +166,27 @@ func (e *Enforcer) Update(u resource.Update) error {
 		e.set(func() { e.upTo = u.Commit }) // of other kinds: nothing to do, and the next report is soon enough to say so
 		return nil
 	}
+	began := tracing.Now()
 	e.save(u.Changed) // before it is in force: an agent that is killed must not come back with what was before
+	written := tracing.Now()
 	e.enforce()
+	e.record(began, written)
 	raise(e.changed)
 	return nil
+}
+
+// record has what was done for the commit in its trace.
+func (e *Enforcer) record(began, written time.Time) {
+	if !tracing.On() {
+		return
+	}
+	whole := tracing.Parent(e.commit.Traceparent)
+	about := []attribute.KeyValue{
+		attribute.String("marchproxy.node", e.opt.ID), attribute.Int64("marchproxy.revision", e.commit.Revision),
+	}
+	tracing.Span(whole, "write down", began, written, e.unsaved, about...)
+	tracing.Span(whole, "enforce", written, time.Now(), e.failure,
+		append(about, attribute.Int("marchproxy.policies", len(e.policies)))...)
 }
 
 // enforce brings the kernel to where the policies are, as far as it can.

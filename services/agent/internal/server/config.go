@@ -15,6 +15,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/locality"
 	"github.com/marchproxy/marchproxy/pkg/process"
+	"github.com/marchproxy/marchproxy/pkg/tracing"
 )
 
 // Config is everything that the environment says.
@@ -53,6 +54,8 @@ type Config struct {
 	// DoorAddr is where what Envoy's admin interface tells is passed on (ENVOY_ADMIN_ADDR; loopback). The interface itself
 	// is a Unix socket (ENVOY_ADMIN_SOCKET; admin.sock in RunDir).
 	DoorAddr string
+	// Tracing is where spans are sent (OpenTelemetry's variables).
+	Tracing tracing.Settings
 	// LogFile is where Envoy writes the access log's file (ACCESS_LOG_FILE; access.log in RunDir where "").
 	LogFile string
 	// RunDir is where Envoy's bootstrap is written (MARCHPROXY_RUN_DIR).
@@ -104,6 +107,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 		RunDir:           runDir(e),
 		Drain:            e.Duration("DRAIN_TIMEOUT", 8*time.Second),
 	}
+	c.Tracing = tracing.Read(e, c.Identity)
 	c.Identity.Listener(e, "AGENT_HTTP_ADDR", c.HTTPAddr)
 	if c.NatsURL != "" {
 		c.Identity.NATS(e, "NATS_URL", c.NatsURL)

@@ -53,6 +53,11 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		return err
 	}
 	defer func() { _ = log.Sync() }()
+	stop, err := cfg.Tracing.Start(ctx, "marchproxy-agent", cfg.ID, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	a := &agent{cfg: cfg, log: log}
 	// While this process still sees who else has a port.
 	lis, err := process.Listen(ctx, cfg.HTTPAddr, "AGENT_HTTP_ADDR")
