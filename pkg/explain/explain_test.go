@@ -137,8 +137,10 @@ func TestExplain(t *testing.T) {
 		{explain.Request{Host: "inside.test", Listener: "inside"}, "0 forwarded inside ", ""},
 		{explain.Request{Host: "staff.test"}, "401 auth_missing staff ", `"auth_policy":"staff"`},
 		{explain.Request{Host: "staff.test", Headers: headers("Authorization: Bearer " + token)}, "401 auth_unknown_token staff ", ""},
-		{explain.Request{Host: "staff.test", Headers: headers("Authorization: Bearer ", "authorization: Bearer x")},
-			"401 auth_scheme staff ", "missing_credentials"},
+		{
+			explain.Request{Host: "staff.test", Headers: headers("Authorization: Bearer ", "authorization: Bearer x")},
+			"401 auth_scheme staff ", "missing_credentials",
+		},
 		{explain.Request{Host: "staff.test", Path: "/free/x"}, "0 forwarded staff ", `"kind":"route","name":"staff","requests":7`},
 		{explain.Request{Host: "keys.test"}, "401 auth_missing keys ", ""},
 		{explain.Request{Host: "keys.test", Path: "/open"}, "0 forwarded keys ", ""},
