@@ -95,8 +95,8 @@ type Variants struct {
 	// Plain is, of a listener, for an Envoy without the gateway's runtime, [bootstrap.RuntimeLayer], and of an ECDS filter
 	// config for one whose listeners may be from before [bootstrap.MetadataPlaces].
 	Plain *Resource
-	// AfterRoutes is a resource that protects nothing any more. It takes the place of what an Envoy has only when the
-	// Envoy has no routes any more that set something.
+	// AfterRoutes is a filter config that protects nothing any more. It takes the place of what an Envoy has only when the
+	// Envoy has no routes any more that ask for the filter: [Resource.Protects].
 	AfterRoutes bool
 }
 
@@ -110,10 +110,44 @@ func (r *Resource) Same(o *Resource) bool {
 		r.OverLimit.Same(o.OverLimit) && r.PerRoute.Same(o.PerRoute) && r.Plain.Same(o.Plain)
 }
 
-// SetsPerRoute says whether a table's routes set something that a filter reads: a policy, none, a feature.
-func (r *Resource) SetsPerRoute() bool {
-	return r.Type == TypeScope && (len(r.Policies) > 0 || slices.Contains(r.Needs, Key{TypeExtension, nameLicense}))
+// RouteSettings are what routes set that filters read.
+type RouteSettings uint8
+
+// What routes set: an authentication policy, that they need no credentials, and features of the license.
+const (
+	SetsPolicy RouteSettings = 1 << iota
+	SetsNone
+	SetsFeature
+)
+
+// Sets is what a table's routes set.
+func (r *Resource) Sets() (out RouteSettings) {
+	if r.Type != TypeScope {
+		return 0
+	}
+	for _, p := range r.Policies {
+		if p == NoPolicy {
+			out |= SetsNone
+		} else {
+			out |= SetsPolicy
+		}
+	}
+	if slices.Contains(r.Needs, Key{TypeExtension, nameLicense}) {
+		out |= SetsFeature
+	}
+	return out
 }
+
+// Reads is what of the routes' settings a filter config may read.
+func (r *Resource) Reads() RouteSettings {
+	if r.Name == nameLicense {
+		return SetsFeature
+	}
+	return SetsPolicy | SetsNone
+}
+
+// Protects is by which settings routes ask for a filter: that they need no credentials is nothing to protect.
+func (r *Resource) Protects() RouteSettings { return r.Reads() &^ SetsNone }
 
 // Find is the resource itself or one of its variants, whichever has a version; nil where none does. Of those for Envoys at
 // a place it finds what [Resource.At] has made.

@@ -210,3 +210,43 @@ func TestRejectedFilterConfig(t *testing.T) {
 		return ""
 	})
 }
+
+// TestUnusedFiltersGo: a gateway's license and policy hold no request any more once they are taken away, though a route
+// has a setting that another filter reads, or says that it needs no credentials.
+func TestUnusedFiltersGo(t *testing.T) {
+	s := start(t, "--no-demo", "--concurrency", "1")
+	call(t, s, "POST", s.API+"/v1/apply", object{"resources": []any{
+		object{"kind": "AuthPolicy", "name": "p", "spec": object{
+			"tokens": []any{object{"name": "ci", "value": "a-token-of-sixteen-characters"}},
+		}},
+		object{"kind": "License", "name": "l", "spec": object{"gates": []any{
+			object{"feature": "more", "paths": []string{"/more"}},
+		}}},
+		object{"kind": "Route", "name": "open", "spec": object{
+			"hosts": []string{"open.test"}, "auth_policy": "none", "direct_response": object{"status": 200},
+		}},
+		object{"kind": "Route", "name": "plain", "spec": object{
+			"hosts": []string{"plain.test"}, "direct_response": object{"status": 200},
+		}},
+	}}, 200)
+	asked := func(auth, license any, plain, more int) {
+		t.Helper()
+		call(t, s, "PATCH", s.API+"/v1/gateways/default?wait=live",
+			object{"spec": object{"auth_policy": auth, "license": license}}, 200)
+		c := probe.New(s.Proxy)
+		defer c.Close()
+		for _, x := range []struct {
+			host, path string
+			status     int
+		}{{"plain.test", "/", plain}, {"open.test", "/more", more}, {"open.test", "/", 200}} {
+			if a, _, err := c.Get(x.host, x.path); err != nil || a.Status != x.status {
+				t.Errorf("with policy %v and license %v %s%s answers %d (%v), want %d", auth, license, x.host, x.path, a.Status,
+					err, x.status)
+			}
+		}
+	}
+	asked("p", "l", 401, 402)
+	asked("p", nil, 401, 200)
+	asked(nil, "l", 200, 402)
+	asked(nil, nil, 200, 200)
+}

@@ -35,8 +35,8 @@ type plan struct {
 	// unknownUses counts those of them whose clusters are not known.
 	uses        map[string]int
 	unknownUses int
-	// perRoute counts the route tables that the Envoy has, or is being sent, and that set something per route.
-	perRoute int
+	// perRoute counts the route tables that the Envoy has, or is being sent, by what they set per route.
+	perRoute settingCounts
 	// awaitCluster are the records that wait for a cluster, by its name, and awaitFilters those that wait for ECDS filter
 	// configs.
 	awaitCluster map[string][]*record
@@ -162,7 +162,7 @@ func (p *plan) variant(r *translate.Resource) *translate.Resource {
 		return r.At(p.place)
 	case p.overLimit && r.OverLimit != nil:
 		return r.OverLimit
-	case r.PerRoute != nil && p.mayHavePerRoute():
+	case r.PerRoute != nil && p.mayHavePerRoute(r.Reads()):
 		return r.PerRoute
 	case r.Plain != nil && !p.types[r.Type].latest(p):
 		return r.Plain
@@ -173,16 +173,17 @@ func (p *plan) variant(r *translate.Resource) *translate.Resource {
 // served is what is served to this Envoy, nil for nothing.
 func (p *plan) served(k translate.Key) *translate.Resource { return p.variant(p.t.served(k)) }
 
-// mayHavePerRoute says whether the Envoy may have routes that set something per route, or get some in place of
+// mayHavePerRoute says whether the Envoy may have routes that set one of these per route, or get some in place of
 // rejected ones.
-func (p *plan) mayHavePerRoute() bool {
-	return p.perRoute > 0 || (!p.startedEmpty && !p.types[translate.TypeScope].subscribed) || p.t.setsPerRoute()
+func (p *plan) mayHavePerRoute(one translate.RouteSettings) bool {
+	return p.perRoute.any(one) || (!p.startedEmpty && !p.types[translate.TypeScope].subscribed) ||
+		p.t.setsPerRoute()&one != 0
 }
 
 // tooEarly says whether a filter config has to wait until the Envoy has other routes: one that takes the place of what
 // the routes that it has still need.
 func (p *plan) tooEarly(r *translate.Resource, has bool) bool {
-	return has && r.AfterRoutes && p.mayHavePerRoute()
+	return has && r.AfterRoutes && p.mayHavePerRoute(r.Protects())
 }
 
 // lookForVariants has resources looked at again whose other variant may be due: any message may have changed what it

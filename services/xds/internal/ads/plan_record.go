@@ -153,11 +153,32 @@ func (p *plan) countUses(r *translate.Resource, by int) {
 	}
 }
 
-// countPerRoute counts the route tables that the Envoy has, or is being sent, and that set something per route.
+// countPerRoute counts the route tables that the Envoy has, or is being sent, by what they set per route.
 func (p *plan) countPerRoute(r *translate.Resource, by int) {
-	if r != nil && p.types[r.Type].perRoute && mayBePerRoute(r) {
-		p.perRoute += by
+	if r != nil && p.types[r.Type].perRoute {
+		p.perRoute.add(maySet(r), by)
 	}
+}
+
+// settingCounts counts route tables by what they set per route.
+type settingCounts [3]int
+
+func (c *settingCounts) add(sets translate.RouteSettings, by int) {
+	for i := range c {
+		if sets&(1<<i) != 0 {
+			c[i] += by
+		}
+	}
+}
+
+// any says whether there is a table that sets one of these.
+func (c *settingCounts) any(one translate.RouteSettings) bool {
+	for i, n := range c {
+		if one&(1<<i) != 0 && n > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // used says whether the Envoy has, or is being sent, something that sends traffic to a cluster.

@@ -169,8 +169,8 @@ func TestNothingIsKept(t *testing.T) {
 			}
 		}
 		p := s.plan
-		if len(p.uses)+len(p.awaitCluster)+len(p.awaitFilters)+len(p.unused) > 0 || p.perRoute != 0 || p.unknownUses != 0 {
-			t.Errorf("uses %v awaited %v per route %d", p.uses, p.awaitCluster, p.perRoute)
+		if len(p.uses)+len(p.awaitCluster)+len(p.awaitFilters)+len(p.unused) > 0 || p.perRoute != (settingCounts{}) || p.unknownUses != 0 {
+			t.Errorf("uses %v awaited %v per route %v", p.uses, p.awaitCluster, p.perRoute)
 		}
 	}
 	g.mu.Unlock()

@@ -34,11 +34,10 @@ type table struct {
 	// context was rejected by another one's fault, with the rejection of that.
 	sharing  map[string]map[string]bool
 	disputed map[string]*Rejection
-	// perRoute says, of a generation, whether something that is served in place of a rejected version sets something
-	// per route.
+	// perRoute says, of a generation, what is set per route by what is served in place of a rejected version.
 	perRoute struct {
 		generation int64
-		is         bool
+		sets       translate.RouteSettings
 	}
 	// warn is told what somebody should look at.
 	warn func(msg string, fields ...zap.Field)

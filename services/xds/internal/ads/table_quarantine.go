@@ -123,19 +123,26 @@ func (t *table) substituted(yield func(*entry) bool) {
 	}
 }
 
-// setsPerRoute says whether a route table that is served in place of a rejected one sets something per route.
-func (t *table) setsPerRoute() bool {
+// setsPerRoute is what the route tables set per route that are served in place of rejected ones.
+func (t *table) setsPerRoute() translate.RouteSettings {
 	if t.perRoute.generation != t.generation {
-		t.perRoute.generation, t.perRoute.is = t.generation, false
+		t.perRoute.generation, t.perRoute.sets = t.generation, 0
 		for e := range t.substituted {
-			t.perRoute.is = t.perRoute.is || (t.types[e.Type].perRoute && mayBePerRoute(e.lastGood))
+			if t.types[e.Type].perRoute {
+				t.perRoute.sets |= maySet(e.lastGood)
+			}
 		}
 	}
-	return t.perRoute.is
+	return t.perRoute.sets
 }
 
-// mayBePerRoute says whether a route table sets something per route, or may, because its content is not known.
-func mayBePerRoute(r *translate.Resource) bool { return unknown(r) || r.SetsPerRoute() }
+// maySet is what a route table sets per route, or may, because its content is not known.
+func maySet(r *translate.Resource) translate.RouteSettings {
+	if unknown(r) {
+		return ^translate.RouteSettings(0)
+	}
+	return r.Sets()
+}
 
 // unknown says that a version's content is not known: an Envoy has it from an earlier process.
 func unknown(r *translate.Resource) bool { return r.Body == nil }

@@ -20,7 +20,7 @@ func TestVariantPerRoute(t *testing.T) {
 	}
 	saying := func(text string) *translate.Resource {
 		r := res(scope, "r", text)
-		r.Policies = []string{"none"}
+		r.Policies = []string{"none", "staff"}
 		return r
 	}
 	has := func(e *envoy, config, route string) {
@@ -104,6 +104,24 @@ func TestVariantPerRoute(t *testing.T) {
 				if got := g.Live(); got != 3 {
 					t.Errorf("live %d, want 3", got)
 				}
+			})
+		})
+	}
+	for name, policy := range map[string]string{"marchproxy.license": "staff", "auth": "none"} {
+		t.Run(fmt.Sprintf("%s goes, and a route says %s", name, policy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGateway()
+				route := res(scope, "r", "1")
+				route.Policies = []string{policy}
+				apply(g, 1, []*translate.Resource{res(listener, "http", "1"), res(filterConfig, name, "strict"), route})
+				e := connect(t, g, "one", name)
+				e.settle()
+				gone := res(filterConfig, name, "open")
+				gone.AfterRoutes = true
+				apply(g, 2, []*translate.Resource{gone})
+				e.settle()
+				e.want(filterConfig, map[string]string{name: "open"})
+				e.want(scope, map[string]string{"r": "1"})
 			})
 		})
 	}
