@@ -31,6 +31,7 @@ test: test-needs build lint check-generated check-webui check-wasm check-bpf rac
 	go run ./test/cmd/check-hitless -rounds 100 -certificates 5 -changes 12
 	go run ./test/cmd/check-acme -names 12 -envoys 2 -rate 100 -kept 10
 	go run ./test/cmd/check-auth -trials 300
+	go run ./test/cmd/check-explain -configurations 40 -requests 5000 -seed 2
 	go run ./test/cmd/chaos -kills 9
 	go run ./test/cmd/check-disk -rounds 1 -hold 2s
 	go run ./test/cmd/check-input -examples 5

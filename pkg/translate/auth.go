@@ -27,7 +27,11 @@ var filterAuth = &filter{
 	on:      onPolicies,
 	content: func(c *chain) *Resource { return c.policies.auth(nil) },
 	asks:    protected,
+	needed:  func(t *tableBuilder, r *configv1.Route) bool { return needsOurs(t.policy(r.GetAuthPolicy())) },
 }
+
+// needsOurs says whether routes of a policy need our filter: it decides, or takes off the headers that the policy sets.
+func needsOurs(p *configv1.AuthPolicy) bool { return !isNative(p) || len(p.GetJwt().GetForwardClaims()) > 0 }
 
 // protected says whether a route names a policy.
 func protected(r *configv1.Route) bool {

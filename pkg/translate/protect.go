@@ -74,6 +74,9 @@ func (v *view) routeForm(o *resource.Object) string {
 		return "ours"
 	}
 	form := "native"
+	if needsOurs(p) {
+		form = "both"
+	}
 	for _, e := range v.exempted(o.Ref(), p) {
 		form += " " + e.GetPath()
 		if e.GetPrefix() {

@@ -113,7 +113,8 @@ func (r *Resource) Same(o *Resource) bool {
 // RouteSettings are what routes set that filters read.
 type RouteSettings uint8
 
-// What routes set: an authentication policy, that they need no credentials, and features of the license.
+// What routes set: an authentication policy for which they need our filter, a policy or none that it leaves alone, and
+// features of the license.
 const (
 	SetsPolicy RouteSettings = 1 << iota
 	SetsNone
@@ -125,12 +126,11 @@ func (r *Resource) Sets() (out RouteSettings) {
 	if r.Type != TypeScope {
 		return 0
 	}
-	for _, p := range r.Policies {
-		if p == NoPolicy {
-			out |= SetsNone
-		} else {
-			out |= SetsPolicy
-		}
+	if len(r.Policies) > 0 {
+		out |= SetsNone
+	}
+	if slices.Contains(r.Needs, Key{TypeExtension, nameAuth}) {
+		out |= SetsPolicy
 	}
 	if slices.Contains(r.Needs, Key{TypeExtension, nameLicense}) {
 		out |= SetsFeature
@@ -146,7 +146,8 @@ func (r *Resource) Reads() RouteSettings {
 	return SetsPolicy | SetsNone
 }
 
-// Protects is by which settings routes ask for a filter: that they need no credentials is nothing to protect.
+// Protects is by which settings routes ask for a filter: what our filter leaves alone it does not protect. Were it to
+// wait for routes of policies that Envoy's own filter decides on, it would wait for what never goes.
 func (r *Resource) Protects() RouteSettings { return r.Reads() &^ SetsNone }
 
 // Find is the resource itself or one of its variants, whichever has a version; nil where none does. Of those for Envoys at

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -93,4 +94,38 @@ func TestPublicKeys(t *testing.T) {
 	v.want(403, "/open", all[1].token(t, jwt.MapClaims{"scope": "write"}))
 	v.want(200, "/free", "")
 	v.want(200, "/public/x", "")
+}
+
+// TestPolicyChangesEngines: a policy goes from shared secrets, which our filter knows, to public keys, which Envoy's own
+// does, and back. Each time what was a good token is none, and routes that come afterwards are live.
+func TestPolicyChangesEngines(t *testing.T) {
+	s := start(t, "--no-demo", "--concurrency", "1")
+	x := signers(t)[0]
+	public := map[string]any{"spec": map[string]any{"jwt": map[string]any{"keys": []any{
+		map[string]any{"kid": x.kid, "algorithm": x.method.Alg(), "public_key": x.pem(t)},
+	}}}}
+	shared := `{"spec":{"jwt":{"keys":[` + hmacKey("k1", firstSecret) + `]}}}`
+	call(t, s, "PUT", s.API+"/v1/auth-policies/p", shared, 201)
+	call(t, s, "PUT", s.API+"/v1/routes/first?wait=live", private("first.test"), 201)
+	old, now := signed(t, "k1", firstSecret, nil), x.token(t, nil)
+	for i, body := range []any{public, shared, public} {
+		call(t, s, "PUT", s.API+"/v1/auth-policies/p?wait=live", body, 200)
+		good, bad := now, old
+		if i%2 == 1 {
+			good, bad = old, now
+		}
+		host := fmt.Sprintf("later%d.test", i)
+		call(t, s, "PUT", fmt.Sprintf("%s/v1/routes/later%d?wait=live", s.API, i), private(host), 201)
+		for _, host := range []string{"first.test", host} {
+			v := visit(t, s, host)
+			v.want(200, "/", good)
+			v.want(401, "/", bad)
+			v.want(401, "/", "")
+		}
+	}
+}
+
+// private is a route of a host under the policy p.
+func private(host string) string {
+	return `{"spec":{"hosts":["` + host + `"],"auth_policy":"p","direct_response":{"status":200}}}`
 }

@@ -29,7 +29,7 @@ func beginEnvoy(t *testing.T, bootstrap map[string]any) (stop func()) {
 	}
 	var log strings.Builder
 	cmd := exec.Command(envoy, "-c", path, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")
-	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.Stdout, cmd.Stderr, cmd.Dir = &log, &log, filepath.Dir(path) // where it may write a log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ func TestVariantPerRoute(t *testing.T) {
 	saying := func(text string) *translate.Resource {
 		r := res(scope, "r", text)
 		r.Policies = []string{"none", "staff"}
+		r.Needs = []translate.Key{{Type: translate.TypeExtension, Name: "marchproxy.auth"}}
 		return r
 	}
 	has := func(e *envoy, config, route string) {
@@ -107,7 +108,7 @@ func TestVariantPerRoute(t *testing.T) {
 			})
 		})
 	}
-	for name, policy := range map[string]string{"marchproxy.license": "staff", "auth": "none"} {
+	for name, policy := range map[string]string{"marchproxy.license": "staff", "auth": "another engine's"} {
 		t.Run(fmt.Sprintf("%s goes, and a route says %s", name, policy), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newGateway()
