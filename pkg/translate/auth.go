@@ -31,7 +31,9 @@ var filterAuth = &filter{
 }
 
 // needsOurs says whether routes of a policy need our filter: it decides, or takes off the headers that the policy sets.
-func needsOurs(p *configv1.AuthPolicy) bool { return !isNative(p) || len(p.GetJwt().GetForwardClaims()) > 0 }
+func needsOurs(p *configv1.AuthPolicy) bool {
+	return !isNative(p) || len(p.GetJwt().GetForwardClaims()) > 0
+}
 
 // protected says whether a route names a policy.
 func protected(r *configv1.Route) bool {
