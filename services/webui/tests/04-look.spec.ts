@@ -68,6 +68,8 @@ test("an Envoy that hangs is shown to be behind, and in step again when it goes 
     await page.keyboard.press("Escape");
     await page.goto("/ui/envoys?state=STALE");
     await expect(page.getByRole("table", { name: "Envoys" }).getByRole("row")).toHaveCount(2);
+    await page.goto("/ui/");
+    await expect(page.getByText("Envoy edge-iad-1 is behind")).toBeVisible();
   } finally {
     process.kill(pid, "SIGCONT");
   }

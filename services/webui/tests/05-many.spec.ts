@@ -62,6 +62,9 @@ test("the topology of 1,000 routes comes soon, and the page goes on meanwhile", 
   await page.goto("/ui/topology");
   figure("topology of 1,000 routes, until it is shown", await since(page, "/v1/", `document.querySelectorAll(".react-flow__node").length > 10`), 2_000);
   figure("topology of 1,000 routes, the longest that the page did not answer", await page.evaluate(() => (window as unknown as { longest: number }).longest), 500);
+  await page.getByRole("button", { name: /20 hosts/ }).first().click();
+  await expect(page).toHaveURL(/q=team-\d\d$/);
+  await expect(page.locator(".react-flow__node").filter({ hasText: /^site-\d+\.example\.com/ }).first()).toBeVisible();
 });
 
 test("a list of 10,000 routes is usable at once, filtered, sorted, and to its end", async ({ page }) => {

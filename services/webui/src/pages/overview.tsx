@@ -18,7 +18,8 @@ export const revisionsQuery = {
 
 export function Overview() {
   useTitle("Overview");
-  const status = useQuery(statusQuery);
+  // That an Envoy lacks something is spoken of when it has for five seconds, and no event says that they are over.
+  const status = useQuery({ ...statusQuery, refetchInterval: ({ state: { data } }) => (data && data.proxies > 0 && (data.live_revision < data.revision || (data.lagging_proxies ?? 0) > 0) ? 3_000 : false) });
   const live = useLive();
   const model = useQuery(modelQuery).data;
   const revisions = useQuery(revisionsQuery);

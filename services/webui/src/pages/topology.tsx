@@ -1,6 +1,6 @@
 import "@xyflow/react/dist/style.css";
 import { Autocomplete, Button, Group, Loader, Text, useComputedColorScheme } from "@mantine/core";
-import { useDebouncedValue } from "@mantine/hooks";
+import { useDebouncedCallback } from "@mantine/hooks";
 import { IconGitBranch, IconPlus, IconSearchOff } from "@tabler/icons-react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
@@ -198,11 +198,17 @@ export function Topology() {
   const services = useQuery(wholeList(cache, "services"));
   const status = useLive().status;
   const [typed, setTyped] = useState(search.q ?? "");
-  const [q] = useDebouncedValue(typed, 250);
-  useEffect(() => setTyped(search.q ?? ""), [search.q]);
+  // What is typed becomes the address a moment later; what the address becomes otherwise, by a click, stands in the field.
+  const written = useRef(search.q ?? "");
+  const write = useDebouncedCallback((q: string) => {
+    written.current = q;
+    void navigate({ search: { q: q || undefined }, replace: true });
+  }, 250);
   useEffect(() => {
-    if (q === typed && q !== (search.q ?? "")) void navigate({ search: { q: q || undefined }, replace: true });
-  }, [q, typed, search.q, navigate]);
+    if ((search.q ?? "") === written.current) return;
+    written.current = search.q ?? "";
+    setTyped(search.q ?? "");
+  }, [search.q]);
 
   const all = routes.data?.items;
   const shown = useMemo(() => {
@@ -225,7 +231,7 @@ export function Topology() {
     <>
       <PageHead title="Topology">Hosts, the routes that serve them, the services those lead to, and their endpoints. Each leads to its page.</PageHead>
       {!!all?.length && <Group gap="sm" mb="sm">
-        <Autocomplete aria-label="Host, route or service" placeholder="Host, route or service" value={typed} onChange={setTyped} data={hosts} limit={20} style={{ flex: "1 1 220px", maxWidth: 420 }} />
+        <Autocomplete aria-label="Host, route or service" placeholder="Host, route or service" value={typed} onChange={(v) => { setTyped(v); write(v); }} data={hosts} limit={20} style={{ flex: "1 1 220px", maxWidth: 420 }} />
         {search.q && <Button variant="default" onClick={() => void navigate({ search: {} })}>Show all</Button>}
         <Group gap="md" className="muted" aria-hidden>
           {legend.map(([kind, word]) => <span key={kind} className="topo-key" data-kind={kind}>{word}</span>)}
