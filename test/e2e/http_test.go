@@ -72,6 +72,18 @@ func TestHTTP(t *testing.T) {
 		t.Errorf("HEAD: %v", resp.Header)
 	}
 
+	// What nobody may write says so.
+	for path, allow := range map[string]string{
+		"/v1/routes/a": "OPTIONS, GET, HEAD, PUT, PATCH, DELETE", "/v1/certificate-challenges/a": "OPTIONS, GET, HEAD",
+	} {
+		if resp, _ := do("OPTIONS", path, ""); resp.StatusCode != 204 || resp.Header.Get("Allow") != allow {
+			t.Errorf("OPTIONS %s: %s, %q, want %q", path, resp.Status, resp.Header.Get("Allow"), allow)
+		}
+	}
+	if resp, text := do("GET", "/v1/certificate-challenges/a", ""); resp.StatusCode != 404 {
+		t.Errorf("a challenge that is not there: %s %s", resp.Status, text)
+	}
+
 	// Labels are part of what a revision changes.
 	do("PATCH", "/v1/routes/a", `{"labels":{"team":"x"}}`)
 	if _, text := do("GET", "/v1/revisions/3/diff", ""); !strings.Contains(text, `"action":"update"`) {

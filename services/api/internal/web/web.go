@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/guard"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
@@ -105,6 +106,11 @@ func (a *API) Handler() (http.Handler, error) {
 	for path, methods := range allowed {
 		notAllowed(e, path, methods)
 	}
+	for _, k := range resource.Kinds {
+		if config.KindOf(k.Name).System { // its writes are refused to everybody
+			takes(e, "/v1/"+k.Path+"/:name", []string{http.MethodGet, http.MethodHead})
+		}
+	}
 	if err := addPages(e); err != nil {
 		return nil, err
 	}
@@ -113,11 +119,7 @@ func (a *API) Handler() (http.Handler, error) {
 
 // notAllowed answers a path's other methods, which a pattern of several paths would take otherwise.
 func notAllowed(e *echo.Echo, path string, methods []string) {
-	allow := strings.Join(append([]string{http.MethodOptions}, methods...), ", ")
-	e.OPTIONS(path, func(c echo.Context) error {
-		c.Response().Header().Set("Allow", allow)
-		return c.NoContent(http.StatusNoContent)
-	})
+	allow := takes(e, path, methods)
 	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} {
 		if !slices.Contains(methods, method) {
 			e.Add(method, path, func(c echo.Context) error {
@@ -126,6 +128,16 @@ func notAllowed(e *echo.Echo, path string, methods []string) {
 			})
 		}
 	}
+}
+
+// takes says which methods a path takes.
+func takes(e *echo.Echo, path string, methods []string) (allow string) {
+	allow = strings.Join(append([]string{http.MethodOptions}, methods...), ", ")
+	e.OPTIONS(path, func(c echo.Context) error {
+		c.Response().Header().Set("Allow", allow)
+		return c.NoContent(http.StatusNoContent)
+	})
+	return allow
 }
 
 const (
