@@ -76,11 +76,11 @@ func TestHTTP(t *testing.T) {
 	for path, allow := range map[string]string{
 		"/v1/routes/a": "OPTIONS, GET, HEAD, PUT, PATCH, DELETE", "/v1/certificate-challenges/a": "OPTIONS, GET, HEAD",
 	} {
-		if resp, _ := do("OPTIONS", path, ""); resp.StatusCode != 204 || resp.Header.Get("Allow") != allow {
+		if resp, _ := do("OPTIONS", path, ""); resp.StatusCode != http.StatusNoContent || resp.Header.Get("Allow") != allow {
 			t.Errorf("OPTIONS %s: %s, %q, want %q", path, resp.Status, resp.Header.Get("Allow"), allow)
 		}
 	}
-	if resp, text := do("GET", "/v1/certificate-challenges/a", ""); resp.StatusCode != 404 {
+	if resp, text := do("GET", "/v1/certificate-challenges/a", ""); resp.StatusCode != http.StatusNotFound {
 		t.Errorf("a challenge that is not there: %s %s", resp.Status, text)
 	}
 
