@@ -26,8 +26,9 @@ var filterAuth = &filter{
 	name: nameAuth, holds: []proto.Message{&httpwasmv3.Wasm{}, passThrough(), asleep()}, before: unavailable(),
 	on:      onPolicies,
 	content: func(c *chain) *Resource { return c.policies.auth(nil) },
-	asks:    protected,
-	needed:  func(t *tableBuilder, r *configv1.Route) bool { return needsOurs(t.policy(r.GetAuthPolicy())) },
+	asks: func(v *view, r *configv1.Route) bool {
+		return protected(v, r) && needsOurs(v.policy(r.GetAuthPolicy()))
+	},
 }
 
 // needsOurs says whether routes of a policy need our filter: it decides, or takes off the headers that the policy sets.
@@ -36,7 +37,7 @@ func needsOurs(p *configv1.AuthPolicy) bool {
 }
 
 // protected says whether a route names a policy.
-func protected(r *configv1.Route) bool {
+func protected(_ *view, r *configv1.Route) bool {
 	return r.GetAuthPolicy() != "" && r.GetAuthPolicy() != config.NoPolicy
 }
 

@@ -18,7 +18,7 @@ var filterCORS = &filter{
 	name: nameCORS, holds: []proto.Message{&corsv3.Cors{}}, before: asleep(),
 	on:      onRoutes,
 	content: func(c *chain) *Resource { return c.onDemand(nameCORS, &corsv3.Cors{}) },
-	asks:    func(r *configv1.Route) bool { return r.GetCors() != nil },
+	asks:    func(_ *view, r *configv1.Route) bool { return r.GetCors() != nil },
 	route: func(_ *tableBuilder, _ string, r *configv1.Route) proto.Message {
 		if r.GetCors() == nil {
 			return nil

@@ -64,9 +64,7 @@ type filter struct {
 	// content is what comes into the place, with the clusters that it sends traffic to.
 	content func(c *chain) *Resource
 	// asks says whether a route asks for the filter: the route is not sent to an Envoy before the content is there.
-	asks func(r *configv1.Route) bool
-	// needed says of a route that asks for the filter whether it is served with it alone; nil where all are.
-	needed func(t *tableBuilder, r *configv1.Route) bool
+	asks func(v *view, r *configv1.Route) bool
 	// route is what a route tells the filter; nil where it tells nothing, and in all that tell nothing. Clusters that
 	// the filter sends traffic to because of that go into those of the table.
 	route func(t *tableBuilder, name string, r *configv1.Route) proto.Message

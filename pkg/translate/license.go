@@ -37,7 +37,7 @@ var filterLicense = &filter{
 	name: nameLicense, holds: []proto.Message{&httpwasmv3.Wasm{}, passThrough(), asleep()}, before: unavailable(),
 	on:      onLicense | onRoutes,
 	content: licenseContent,
-	asks:    func(r *configv1.Route) bool { return len(r.GetFeatures()) > 0 },
+	asks:    func(_ *view, r *configv1.Route) bool { return len(r.GetFeatures()) > 0 },
 }
 
 func licenseContent(c *chain) *Resource {

@@ -48,7 +48,7 @@ func (t *tableBuilder) route(name string, r *configv1.Route) []*routev3.Route {
 	}
 	t.tell(out, name, r)
 	for _, f := range filters {
-		if f.asks != nil && f.asks(r) && (f.needed == nil || f.needed(t, r)) {
+		if f.asks != nil && f.asks(t.view, r) {
 			t.ask(f.name)
 		}
 		if f.route == nil {

@@ -18,7 +18,7 @@ var filterRouteRate = &filter{
 	content: func(c *chain) *Resource {
 		return c.onDemand(nameRouteRate, &limitv3.LocalRateLimit{StatPrefix: "route"})
 	},
-	asks: func(r *configv1.Route) bool { return r.GetLocalRateLimit() != nil },
+	asks: func(_ *view, r *configv1.Route) bool { return r.GetLocalRateLimit() != nil },
 	route: func(_ *tableBuilder, name string, r *configv1.Route) proto.Message {
 		if r.GetLocalRateLimit() == nil {
 			return nil

@@ -14,7 +14,7 @@ var filterToy = &filter{
 	name: nameToy, holds: []proto.Message{&luav3.Lua{}}, before: asleep(),
 	on:      onRoutes,
 	content: func(c *chain) *Resource { return c.onDemand(nameToy, &luav3.Lua{}) },
-	asks:    func(r *configv1.Route) bool { return r.GetToy() != "" },
+	asks:    func(_ *view, r *configv1.Route) bool { return r.GetToy() != "" },
 	route: func(t *tableBuilder, _ string, r *configv1.Route) proto.Message {
 		if r.GetToy() == "" {
 			return nil
