@@ -19,15 +19,15 @@ type headerKey struct{ gateway, header string }
 // as it reads x-user.
 func headerWord(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
 
-// licenseHeaders begin the names of the headers that a gateway with a license takes off.
-const licenseHeaders = "x-license-"
+// LicenseHeaders begin the names of the headers that a gateway with a license takes off.
+const LicenseHeaders = "x-license-"
 
 // checkMatched looks at the headers by which a route matches.
 func (s *State) checkMatched(o *resource.Object) (out []Problem) {
 	r := routeOf(o)
 	for i, h := range r.GetHeaders() {
 		word, path := headerWord(h.GetName()), fmt.Sprintf("$.headers[%d].name", i)
-		if strings.HasPrefix(word, licenseHeaders) {
+		if strings.HasPrefix(word, LicenseHeaders) {
 			out = append(out, problem(o, path, "route.header", "is %q, which a license takes off every request; match by "+
 				"another header", h.GetName()))
 			continue

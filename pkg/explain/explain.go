@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/filterconfig"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/translate"
@@ -197,7 +198,7 @@ func isMethod(m string) bool {
 
 // find finds the route: in the table of the host, which is looked for by equality, or where the host filter leads.
 func (q *request) find() error {
-	q.headers.set(scope, q.Listener+"|"+q.host)
+	q.headers.set(translate.ScopeHeader, translate.ScopeKey(q.Listener, q.host))
 	table, err := q.tableOf(q.host)
 	if err != nil || q.answered {
 		return err
@@ -229,13 +230,10 @@ func (q *request) find() error {
 	return nil
 }
 
-// scope is the header that a scope is found by.
-const scope = "x-marchproxy-scope"
-
 // tableOf is the route table for a host; the host filter refuses what is no host.
 func (q *request) tableOf(host string) (*routev3.RouteConfiguration, error) {
 	table, err := q.built.RoutesOf(q.Listener, host)
-	if err != nil || (table != nil && host != "*") { // no host is a wildcard's key, but by the host filter
+	if err != nil || (table != nil && host != config.AnyHost) { // no host is a wildcard's key, but by the host filter
 		return table, err
 	}
 	filter, err := q.built.Filter(translate.HostFilter)
@@ -247,7 +245,7 @@ func (q *request) tableOf(host string) (*routev3.RouteConfiguration, error) {
 	case plainHost:
 	case capitals:
 		if table, err := q.built.RoutesOf(q.Listener, strings.ToLower(host)); err != nil || table != nil {
-			q.headers.set(scope, q.Listener+"|"+strings.ToLower(host))
+			q.headers.set(translate.ScopeHeader, translate.ScopeKey(q.Listener, strings.ToLower(host)))
 			return table, err
 		}
 	default:
@@ -255,8 +253,8 @@ func (q *request) tableOf(host string) (*routev3.RouteConfiguration, error) {
 		q.out.Body = "the request's host is not a host's name\n"
 		return table, nil
 	}
-	q.headers.set(scope, q.Listener+"|*")
-	return q.built.RoutesOf(q.Listener, "*")
+	q.headers.set(translate.ScopeHeader, translate.ScopeKey(q.Listener, config.AnyHost))
+	return q.built.RoutesOf(q.Listener, config.AnyHost)
 }
 
 // virtualHost finds the one of a host: by the longest wildcard that the host ends with, and something before it.

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/marchproxy/marchproxy/pkg/filterconfig"
+	"github.com/marchproxy/marchproxy/pkg/translate"
 )
 
 // fields are a request's headers as routes and filters find them, the pseudo-headers among them, by names in lower case.
@@ -76,7 +77,7 @@ func headersOf(r Request, path, authority string) fields {
 	for _, h := range r.Headers {
 		name, value := strings.ToLower(h.Name), strings.Trim(h.Value, " \t")
 		switch {
-		case slices.Contains(ofEnvoy, name), name == scope:
+		case slices.Contains(ofEnvoy, name), name == translate.ScopeHeader:
 		case name == "x-forwarded-for":
 			if forwarded != "" {
 				forwarded += ","

@@ -51,10 +51,14 @@ var sinks = []sink{
 	{
 		name: "envoy.access_loggers.stdout", key: keyAccessLog,
 		share: func(a *configv1.AccessLog) float64 {
-			if a == nil {
+			switch s := a.GetStdout(); {
+			case a == nil:
 				return 0
+			case s == nil:
+				return 100
+			default:
+				return shareOf(s.Percent)
 			}
-			return shareOf(a.GetStdout())
 		},
 		config: func(_ string, _ *configv1.AccessLog, fields map[string]format) proto.Message {
 			return &streamv3.StdoutAccessLog{
@@ -65,10 +69,10 @@ var sinks = []sink{
 	{
 		name: "envoy.access_loggers.file", key: keyAccessLog + ".file",
 		share: func(a *configv1.AccessLog) float64 {
-			if a.GetFile() == nil {
-				return 0
+			if s := a.GetFile(); s != nil {
+				return shareOf(s.Percent)
 			}
-			return shareOf(a.GetFile())
+			return 0
 		},
 		config: func(_ string, _ *configv1.AccessLog, fields map[string]format) proto.Message {
 			return &filev3.FileAccessLog{
@@ -80,10 +84,10 @@ var sinks = []sink{
 	{
 		name: "envoy.access_loggers.open_telemetry", key: keyAccessLog + ".otlp", cluster: sinkPrefix + "otlp",
 		share: func(a *configv1.AccessLog) float64 {
-			if a.GetOtlp() == nil {
-				return 0
+			if s := a.GetOtlp(); s != nil {
+				return shareOf(s.Percent)
 			}
-			return shareOf(a.GetOtlp())
+			return 0
 		},
 		service: func(a *configv1.AccessLog) string { return a.GetOtlp().GetService() },
 		config: func(gateway string, _ *configv1.AccessLog, fields map[string]format) proto.Message {
@@ -97,10 +101,10 @@ var sinks = []sink{
 	{
 		name: "envoy.access_loggers.http_grpc", key: keyAccessLog + ".grpc", cluster: sinkPrefix + "grpc",
 		share: func(a *configv1.AccessLog) float64 {
-			if a.GetGrpc() == nil {
-				return 0
+			if s := a.GetGrpc(); s != nil {
+				return shareOf(s.Percent)
 			}
-			return shareOf(a.GetGrpc())
+			return 0
 		},
 		service: func(a *configv1.AccessLog) string { return a.GetGrpc().GetService() },
 		config: func(_ string, a *configv1.AccessLog, fields map[string]format) proto.Message {
@@ -119,19 +123,12 @@ var sinks = []sink{
 	},
 }
 
-// shareOf is a sink's share in percent.
-func shareOf(s interface{ GetPercent() float64 }) float64 {
-	switch s := s.(type) {
-	case *configv1.AccessLogSink:
-		if s == nil || s.Percent == nil {
-			return 100
-		}
-	case *configv1.AccessLogCollector:
-		if s.Percent == nil {
-			return 100
-		}
+// shareOf is the share, in percent, of a sink that says so much.
+func shareOf(percent *float64) float64 {
+	if percent == nil {
+		return 100
 	}
-	return s.GetPercent()
+	return *percent
 }
 
 // sender is how a sink reaches its collector.

@@ -253,7 +253,7 @@ func (k *checker) headers(path string, c *configv1.HeaderChanges) {
 		if strings.HasPrefix(n, ":") || strings.EqualFold(n, "host") {
 			k.add(at, "header.protected", "is %q, which Envoy does not let anybody change; use rewrite.host", n)
 		}
-		if strings.EqualFold(n, scopeHeader) {
+		if strings.EqualFold(n, ScopeHeader) {
 			k.add(at, "header.protected", "is used by MarchProxy itself")
 		}
 		if IsFraming(n) {

@@ -36,11 +36,11 @@ func (k *checker) authPolicy(p *configv1.AuthPolicy) {
 	}
 	for i, f := range j.GetForwardClaims() {
 		at := fmt.Sprintf("$.jwt.forward_claims[%d]", i)
-		protected := []string{"authorization", "host", scopeHeader, "cookie"}
+		protected := []string{"authorization", "host", ScopeHeader, "cookie"}
 		if slices.Contains(protected, f.GetHeader()) || IsFraming(f.GetHeader()) {
 			k.add(at+".header", "header.protected", "is %q, which no claim may replace", f.GetHeader())
 		}
-		if strings.HasPrefix(f.GetHeader(), "x-envoy-") || strings.HasPrefix(f.GetHeader(), "x-license-") {
+		if strings.HasPrefix(f.GetHeader(), "x-envoy-") || strings.HasPrefix(f.GetHeader(), config.LicenseHeaders) {
 			k.add(at+".header", "header.protected", "is %q, which Envoy or MarchProxy uses itself", f.GetHeader())
 		}
 		if isNative(p) && strings.Contains(strings.Join(f.GetClaim(), ""), ".") {

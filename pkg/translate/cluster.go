@@ -39,8 +39,8 @@ type builtService struct {
 }
 
 // service makes a cluster of a service, and its endpoints, of what they were, nil for nothing. The cluster has the
-// service's name, or is a sink's. While names of its endpoints have
-// no address, its last form stays, cluster and endpoints: they belong together, as a protocol belongs to a port.
+// service's name, or is a sink's. While names of its endpoints have no address, its last form stays, cluster and
+// endpoints: they belong together, as a protocol belongs to a port.
 func (v *view) service(name, service string, s *configv1.Service, was, wasEndpoints *Resource) builtService {
 	sets := v.st.EndpointSetsOf(service)
 	found := v.endpoints(name, s, sets)

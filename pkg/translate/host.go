@@ -41,16 +41,18 @@ const (
 	anyHost       = `[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]`
 )
 
-const scopeHeader = "x-marchproxy-scope"
+// ScopeHeader is the header by which Envoy finds the scope of a request, the route table of its listener and host.
+const ScopeHeader = "x-marchproxy-scope"
 
 // metadataListener is where a listener's name stands in its metadata.
 const metadataListener = "listener"
 
-func scopeKey(listener, host string) string { return listener + "|" + host }
+// ScopeKey is what that header says; the host is [config.AnyHost] for the wildcards.
+func ScopeKey(listener, host string) string { return listener + "|" + host }
 
 // scopeMutation sets the header that the scope is found by.
 func scopeMutation(value format) *mutationv3.HeaderMutation {
-	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: replace(scopeHeader, value)}}
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: replace(ScopeHeader, value)}}
 }
 
 func earlyMutation(listener string) *corev3.TypedExtensionConfig {
@@ -58,7 +60,7 @@ func earlyMutation(listener string) *corev3.TypedExtensionConfig {
 		Name: "envoy.http.early_header_mutation.header_mutation",
 		TypedConfig: pack(&earlyv3.HeaderMutation{
 			Mutations: []*mutationv3.HeaderMutation{
-				scopeMutation(literal(scopeKey(listener, "")).then(own("%REQ(:authority)%"))),
+				scopeMutation(literal(ScopeKey(listener, "")).then(own("%REQ(:authority)%"))),
 			},
 		}),
 	}
@@ -78,7 +80,7 @@ func scopedRoutes() *hcmv3.HttpConnectionManager_ScopedRoutes {
 			{
 				Type: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_{
 					HeaderValueExtractor: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor{
-						Name: scopeHeader, ExtractType: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_Index{
+						Name: ScopeHeader, ExtractType: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_Index{
 							Index: 0,
 						},
 					},
@@ -116,7 +118,7 @@ func hostFilter() proto.Message {
 	toWildcards := &headersv3.HeaderMutation{
 		Mutations: &headersv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
 			scopeMutation(own("%METADATA(LISTENER:" + metadataSpace + ":" + metadataListener + ")%").
-				then(literal(scopeKey("", wildcardScope)))),
+				then(literal(ScopeKey("", wildcardScope)))),
 		}},
 	}
 	// It sets nothing, and is here for what it does then.
@@ -156,12 +158,12 @@ func run(filters ...proto.Message) *xdsmatcherv3.Matcher_OnMatch {
 // table of its own goes to the wildcards.
 const hostScript = `function envoy_on_request(handle)
   local headers = handle:headers()
-  local listener = string.match(headers:get("` + scopeHeader + `") or "", "^[^|]*|") or ""
-  headers:replace("` + scopeHeader + `", listener .. string.lower(headers:get(":authority") or ""))
+  local listener = string.match(headers:get("` + ScopeHeader + `") or "", "^[^|]*|") or ""
+  headers:replace("` + ScopeHeader + `", listener .. string.lower(headers:get(":authority") or ""))
   handle:clearRouteCache()
   handle:metadata() -- has Envoy look for the route
   if handle:streamInfo():routeName() ~= "" then return end
-  headers:replace("` + scopeHeader + `", listener .. "*")
+  headers:replace("` + ScopeHeader + `", listener .. "*")
   handle:clearRouteCache()
 end
 `
@@ -171,7 +173,7 @@ end
 // with capitals that has no table of its own is asked to make a new connection (421).
 const earlierScript = `function envoy_on_request(handle)
   local info, headers = handle:streamInfo(), handle:headers()
-  local listener = string.match(headers:get("` + scopeHeader + `") or "", "^[^|]*|") or ""
+  local listener = string.match(headers:get("` + ScopeHeader + `") or "", "^[^|]*|") or ""
   local authority = headers:get(":authority") or ""
   local host = string.lower(authority)
   local labels = "." .. host
@@ -180,7 +182,7 @@ const earlierScript = `function envoy_on_request(handle)
     handle:respond({[":status"] = "400"}, "")
     return
   end
-  headers:replace("` + scopeHeader + `", listener .. (host == authority and "*" or host))
+  headers:replace("` + ScopeHeader + `", listener .. (host == authority and "*" or host))
   handle:clearRouteCache()
   handle:metadata() -- has Envoy look for the route
   if host ~= authority and info:routeName() == "" then handle:respond({[":status"] = "421"}, "") end

@@ -25,7 +25,7 @@ const maxBody = 64 << 10
 // What is the same in every table is made once, and not changed.
 var (
 	unchecked, bodyLimit = wrapperspb.Bool(false), wrapperspb.UInt32(maxBody)
-	internalHeaders      = []string{scopeHeader}
+	internalHeaders      = []string{ScopeHeader}
 )
 
 // builtTable is a scope, nil where it has no routes, and what it refers to.
@@ -64,7 +64,7 @@ func (v *view) scopeOn(l *configv1.Listener, host string) (*Resource, tableBuild
 	scope := &routev3.ScopedRouteConfiguration{
 		Name: table.GetName(), RouteConfiguration: table,
 		Key: &routev3.ScopedRouteConfiguration_Key{Fragments: []*routev3.ScopedRouteConfiguration_Key_Fragment{{
-			Type: &routev3.ScopedRouteConfiguration_Key_Fragment_StringKey{StringKey: scopeKey(l.GetName(), host)},
+			Type: &routev3.ScopedRouteConfiguration_Key_Fragment_StringKey{StringKey: ScopeKey(l.GetName(), host)},
 		}}},
 	}
 	r := newResource(scope.GetName(), scope, slices.Sorted(maps.Keys(t.clusters)), t.objects...)
