@@ -145,7 +145,7 @@ func TestAlertsFire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	well := startNode(t, s, "")
+	well := startNode(t, s)
 	addr := natsURL[strings.LastIndexByte(natsURL, '@')+1:]
 	wire, cut := harness.Cable(t, addr)
 	disk := t.TempDir()
@@ -164,8 +164,8 @@ func TestAlertsFire(t *testing.T) {
 		t.Fatal(err)
 	}
 	host := func(url string) string { return strings.TrimPrefix(url, "http://") }
-	ill := startNode(t, s, strings.Replace(natsURL, addr, wire, 1), "XDP_INTERFACE=nosuch0", "MARCHPROXY_STATE_DIR="+
-		disk, "XDS_SERVER=127.0.0.1:1",
+	ill := startNode(t, s, "NATS_URL="+strings.Replace(natsURL, addr, wire, 1), "XDP_INTERFACE=nosuch0",
+		"MARCHPROXY_STATE_DIR="+disk, "XDS_SERVER=127.0.0.1:1",
 		"MARCHPROXY_TLS_CERT="+filepath.Join(dir, "cert.pem"), "MARCHPROXY_TLS_KEY="+filepath.Join(dir, "key.pem"),
 		"ALLOW_PLAINTEXT=true")
 	found, engine := startDiscover(t, s)
@@ -173,7 +173,7 @@ func TestAlertsFire(t *testing.T) {
 		"marchproxy-discover": {found},
 		"marchproxy-api":      {host(s.API)}, "marchproxy-xds": {host(s.XDS)},
 		"marchproxy-agent": {host(well.HTTP), host(ill.HTTP)},
-		"marchproxy-envoy": {host(s.Admin), host(well.admin)},
+		"marchproxy-envoy": {host(s.Admin), host(well.Admin)},
 	})
 	put := func(path string, body any) {
 		t.Helper()

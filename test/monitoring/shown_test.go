@@ -53,7 +53,7 @@ var (
 // one that is there is shown.
 func TestMetricsTable(t *testing.T) {
 	s := harness.ForTest(t, nil, "--no-demo")
-	node := startNode(t, s, "")
+	node := startNode(t, s)
 	if err := node.Ready(within(t)); err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,6 @@ package monitoring
 
 import (
 	"context"
-	"fmt"
-	"syscall"
 	"testing"
 	"time"
 
@@ -45,35 +43,10 @@ func certificate(t *testing.T, name string, hours int) (chain, private string) {
 	return chain, private
 }
 
-// node is an agent that guards one end of a wire and runs an Envoy of the gateway edge.
-type node struct {
-	*harness.Agent
-	// admin is the URL of what is told of its Envoy.
-	admin string
-}
-
-// startNode starts one. nats is where it finds NATS, the system's own where it is "".
-func startNode(t *testing.T, s *harness.System, nats string, env ...string) node {
+// startNode starts an agent with an Envoy of the gateway edge.
+func startNode(t *testing.T, s *harness.System, env ...string) *harness.Node {
 	t.Helper()
-	wire, err := harness.NewWire()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := wire.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if nats == "" {
-		if nats, err = s.NATS(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ports, err := porttest.Take(2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	envoy, err := harness.EnvoyPath()
+	ports, err := porttest.Take(1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,23 +61,5 @@ func startNode(t *testing.T, s *harness.System, nats string, env ...string) node
 	if err != nil || status > 201 {
 		t.Fatalf("gateway edge: %d %s %v", status, raw, err)
 	}
-	a, err := harness.StartAgent(append([]string{
-		"NATS_URL=" + nats, "XDP_INTERFACE=" + wire.Interface, "XDP_PIN_DIR=" + wire.Pins, "MARCHPROXY_STATE_DIR=" +
-			t.TempDir(),
-		"AGENT_ID=" + wire.Namespace, "NODE_ID=" + wire.Namespace, "XDS_SERVER=" + s.GRPC, "CLUSTER_API_KEY=" + key,
-		"GATEWAY=edge",
-		"ENVOY_PATH=" + envoy, fmt.Sprintf("ENVOY_ADMIN_ADDR=127.0.0.1:%d", ports[1]), "ENVOY_CONCURRENCY=1",
-		"MARCHPROXY_RUN_DIR=" + t.TempDir(), "LOGLEVEL=error",
-	}, env...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		select {
-		case <-a.Exited():
-		default:
-			_ = a.Stop(syscall.SIGKILL) // whatever state it is in; its Envoy ends with it
-		}
-	})
-	return node{a, fmt.Sprintf("http://127.0.0.1:%d", ports[1])}
+	return harness.StartNode(t, s, env...)
 }

@@ -100,7 +100,7 @@ func TestTraceOfAChange(t *testing.T) {
 	c := collect(t)
 	s := harness.ForTest(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + c.addr, "OTEL_BSP_SCHEDULE_DELAY=100"},
 		"--no-demo")
-	node := startNode(t, s, "", "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+c.addr, "OTEL_BSP_SCHEDULE_DELAY=100")
+	node := startNode(t, s, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+c.addr, "OTEL_BSP_SCHEDULE_DELAY=100")
 	if err := node.Ready(within(t)); err != nil {
 		t.Fatal(err)
 	}

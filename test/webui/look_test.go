@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -76,24 +75,7 @@ func chains(t *testing.T) map[string]pair {
 // node is an agent that runs an Envoy of the gateway edge, and guards the end of a wire over which too much is sent.
 func node(t *testing.T, s *harness.System, id string) {
 	t.Helper()
-	wire, err := harness.NewWire()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := wire.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	nats, err := s.NATS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ports, err := porttest.Take(2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	envoy, err := harness.EnvoyPath()
+	ports, err := porttest.Take(1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,17 +87,8 @@ func node(t *testing.T, s *harness.System, id string) {
 		"listeners": []any{map[string]any{"name": "http", "port": ports[0], "address": "127.0.0.1"}},
 		"api_keys":  []any{map[string]any{"name": "bootstrap", "key": key}},
 	}}, 201)
-	a, err := harness.StartAgent([]string{
-		"NATS_URL=" + nats, "XDP_INTERFACE=" + wire.Interface, "XDP_PIN_DIR=" + wire.Pins,
-		"MARCHPROXY_STATE_DIR=" + t.TempDir(), "AGENT_ID=" + id, "NODE_ID=" + id, "NODE_LABELS=region=eu-central,rack=b12",
-		"XDS_SERVER=" + s.GRPC, "CLUSTER_API_KEY=" + key, "GATEWAY=edge", "ENVOY_PATH=" + envoy,
-		fmt.Sprintf("ENVOY_ADMIN_ADDR=127.0.0.1:%d", ports[1]), "ENVOY_CONCURRENCY=1",
-		"MARCHPROXY_RUN_DIR=" + t.TempDir(), "LOGLEVEL=error",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = a.Stop(syscall.SIGKILL) }) // whatever state it is in; its Envoy ends with it
+	a := harness.StartNode(t, s, "AGENT_ID="+id, "NODE_ID="+id, "NODE_LABELS=region=eu-central,rack=b12")
+	wire := a.Wire
 	limit := `{"spec":{"packets_per_second":200,"burst":400,"node_selector":{"region":"eu-central"},"deny":["` +
 		wire.Clients[1].String() + `"],"filters":{"tcp_flags":true,"land":true}}}`
 	harness.Eventually(t, func() string { // until the api knows of the agent there is nobody to wait for
