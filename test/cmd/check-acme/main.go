@@ -238,16 +238,10 @@ func (c *check) prove(ctx context.Context) error {
 	fmt.Printf("renewed %d names in %.1f s; an api was killed when %d orders were under way\n", c.names, renewed.Seconds(),
 		len(resumed))
 	// What a late change would do is seen, and a fast machine has sent as many requests as a slow one.
-	for late := time.Now().Add(2 * time.Second); time.Now().Before(late) || !c.enough(); {
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if time.Since(late) > time.Minute {
-			break
-		}
-	}
+	late := time.Now().Add(2 * time.Second)
+	limit, cancel := context.WithTimeout(ctx, time.Minute)
+	_ = harness.Await(limit, func() bool { return time.Now().After(late) && c.enough() }) // judge says what is missing
+	cancel()
 	stop()
 	busy.Wait()
 	return c.judge(ctx, before, head, c.ca.Requests("Added order ")-orders, killed, len(resumed))

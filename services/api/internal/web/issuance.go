@@ -108,7 +108,7 @@ func (a *API) unissued(ctx context.Context) ([]api.Warning, error) {
 		out = append(out, api.Warning{
 			Kind: resource.KindCertificate, Name: x.Certificate, Path: "$.issuer", Rule: "certificate.issuance",
 			Message: fmt.Sprintf("could not be issued (%s): %s; failures in a row: %d, next attempt: %s", x.Problem,
-				x.Reason, x.Failures, x.NextAt.UTC().Format("2006-01-02 15:04 UTC")),
+				x.Reason, x.Failures, x.NextAt.UTC().Format(minute)),
 		})
 	}
 	return out, nil

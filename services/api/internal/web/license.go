@@ -56,16 +56,18 @@ func (a *API) licenses(
 	return out, nil
 }
 
+// minute is how a moment stands in a sentence.
+const minute = "2006-01-02 15:04 MST"
+
 func warning(s license.State, end time.Time, grace time.Duration, now time.Time) string {
-	const day = "2006-01-02 15:04 MST"
 	switch {
 	case s == license.Grace:
-		return "has ended on " + end.UTC().Format(day) + "; what needs a feature is refused from " +
-			end.Add(grace).UTC().Format(day) + " on; renew it"
+		return "has ended on " + end.UTC().Format(minute) + "; what needs a feature is refused from " +
+			end.Add(grace).UTC().Format(minute) + " on; renew it"
 	case s == license.Expired:
-		return "has ended on " + end.UTC().Format(day) + ", and what needs a feature is refused; renew it"
+		return "has ended on " + end.UTC().Format(minute) + ", and what needs a feature is refused; renew it"
 	case s == license.Valid && now.Add(soon).After(end):
-		return "ends on " + end.UTC().Format(day) + "; renew it"
+		return "ends on " + end.UTC().Format(minute) + "; renew it"
 	default:
 		return ""
 	}

@@ -82,8 +82,8 @@ func Root() *cobra.Command {
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "say what is going on, also where standard error is no terminal")
 	root.AddCommand(
 		c.applyCommand(), c.diffCommand(), c.validateCommand(), c.exportCommand(),
-		c.getCommand(), c.deleteCommand(), c.explainCommand(), c.statusCommand(), c.proxiesCommand(), c.limitsCommand(), c.certificatesCommand(),
-		c.eventsCommand(),
+		c.getCommand(), c.deleteCommand(), c.explainCommand(), c.statusCommand(), c.proxiesCommand(), c.limitsCommand(),
+		c.certificatesCommand(), c.eventsCommand(),
 		c.revisionsCommand(), c.rollbackCommand(), c.auditCommand(), c.tokenCommand(), c.backupCommand(), c.restoreCommand(),
 		c.drainCommand(), c.undrainCommand(),
 		c.doctorCommand(), c.pkiCommand(), c.composeCommand(), c.filtersCommand(), c.versionCommand(), dev.Command(),
