@@ -51,6 +51,12 @@ const topology = createRoute({
   validateSearch: pick("q"),
   component: lazyRouteComponent(() => import("./pages/topology"), "Topology"),
 });
+const tryIt = createRoute({
+  getParentRoute: () => root,
+  path: "/try",
+  validateSearch: pick("gateway", "listener", "scheme", "method", "host", "path", "source", "headers"),
+  component: lazyRouteComponent(() => import("./pages/try"), "TryPage"),
+});
 const kindList = createRoute({
   getParentRoute: () => root,
   path: "/$kind",
@@ -72,7 +78,7 @@ const object = createRoute({
 });
 
 export const router = createRouter({
-  routeTree: root.addChildren([overview, revisions, revision, audit, envoys, nodes, topology, kindList, create, object]),
+  routeTree: root.addChildren([overview, revisions, revision, audit, envoys, nodes, topology, tryIt, kindList, create, object]),
   basepath: "/ui",
   defaultPreload: "intent",
   scrollRestoration: true,

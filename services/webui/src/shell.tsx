@@ -9,6 +9,7 @@ import {
   IconLayoutDashboard,
   IconLogout,
   IconMoon,
+  IconRoute2,
   IconServerBolt,
   IconSun,
 } from "@tabler/icons-react";
@@ -123,6 +124,9 @@ function Nav() {
       <div className="nav-group">Tools</div>
       <NavLink to="/topology" icon={<IconGitBranch {...size} />}>
         Topology
+      </NavLink>
+      <NavLink to="/try" icon={<IconRoute2 {...size} />}>
+        Try a request
       </NavLink>
       <div className="nav-group">Operations</div>
       <NavLink to="/revisions" icon={<IconHistory {...size} />}>

@@ -18,6 +18,7 @@ export type Proxy = Schemas["Proxy"];
 export type Revision = Schemas["Revision"];
 export type AuditEntry = Schemas["AuditEntry"];
 export type Session = Schemas["Session"];
+export type Explanation = Schemas["Explanation"];
 export type Rejection = Schemas["Rejection"];
 export type Issuance = components["schemas"]["CertificateIssuance"];
 
