@@ -2,7 +2,6 @@ package filterconfig
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -95,9 +94,9 @@ func (s *session) call(ctx context.Context, m api.Module, name string, stack []u
 		if arg(0) != 0 { // the request's
 			return bad
 		}
-		return give(ctx, m, encodePairs(s.request.Headers), arg(1), arg(2))
+		return give(ctx, m, EncodeHeaders(s.request.Headers), arg(1), arg(2))
 	case "proxy_set_header_map_pairs":
-		pairs, valid := decodePairs(read(1, 2))
+		pairs, valid := DecodeHeaders(read(1, 2))
 		if arg(0) != 0 || !valid {
 			return bad
 		}
@@ -116,7 +115,7 @@ func (s *session) call(ctx context.Context, m api.Module, name string, stack []u
 	case "proxy_increment_metric":
 		return ok
 	case "proxy_send_local_response":
-		headers, valid := decodePairs(read(5, 6))
+		headers, valid := DecodeHeaders(read(5, 6))
 		if !valid {
 			return bad
 		}
@@ -126,51 +125,4 @@ func (s *session) call(ctx context.Context, m api.Module, name string, stack []u
 		return ok
 	}
 	return bad
-}
-
-// encodePairs and decodePairs: a header map as proxy-wasm writes it, which is the count, the lengths of each name and
-// value, and then the bytes, each followed by a zero. All numbers are 32 bits, little-endian.
-func encodePairs(headers []Header) []byte {
-	b := binary.LittleEndian.AppendUint32(nil, uint32(len(headers)))
-	for _, h := range headers {
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(h.Name)))
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(h.Value)))
-	}
-	for _, h := range headers {
-		b = append(append(b, h.Name...), 0)
-		b = append(append(b, h.Value...), 0)
-	}
-	return b
-}
-
-func decodePairs(b []byte) (out []Header, valid bool) {
-	if len(b) == 0 {
-		return nil, true
-	}
-	if len(b) < 4 {
-		return nil, false
-	}
-	n := int(binary.LittleEndian.Uint32(b))
-	if n > (len(b)-4)/8 {
-		return nil, false
-	}
-	lengths, data := b[4:4+8*n], b[4+8*n:]
-	piece := func() (string, bool) {
-		size := int(binary.LittleEndian.Uint32(lengths))
-		if size >= len(data) {
-			return "", false
-		}
-		text := string(data[:size])
-		lengths, data = lengths[4:], data[size+1:]
-		return text, true
-	}
-	for range n {
-		name, first := piece()
-		value, second := piece()
-		if !first || !second {
-			return nil, false
-		}
-		out = append(out, Header{name, value})
-	}
-	return out, true
 }

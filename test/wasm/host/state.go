@@ -1,6 +1,6 @@
 package host
 
-import "encoding/binary"
+import "github.com/marchproxy/marchproxy/pkg/filterconfig"
 
 // Headers are the headers of a request in order; names may repeat and need not be text.
 type Headers [][2]string
@@ -98,47 +98,19 @@ func (s *State) fault(call string) Fault {
 }
 
 func (h Headers) encode() []byte {
-	size := 4
-	for _, kv := range h {
-		size += 10 + len(kv[0]) + len(kv[1])
+	list := make([]filterconfig.Header, len(h))
+	for i, kv := range h {
+		list[i] = filterconfig.Header{Name: kv[0], Value: kv[1]}
 	}
-	b := binary.LittleEndian.AppendUint32(make([]byte, 0, size), uint32(len(h)))
-	for _, kv := range h {
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(kv[0])))
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(kv[1])))
-	}
-	for _, kv := range h {
-		for _, s := range kv {
-			b = append(append(b, s...), 0)
-		}
-	}
-	return b
+	return filterconfig.EncodeHeaders(list)
 }
 
-// decodeHeaders reads what a filter wrote; it is as strict as Envoy is not, to find mistakes of ours.
+// decodeHeaders reads what a filter wrote.
 func decodeHeaders(b []byte) (Headers, bool) {
-	if len(b) == 0 {
-		return nil, true
-	}
-	if len(b) < 4 {
-		return nil, false
-	}
-	n := int(binary.LittleEndian.Uint32(b))
-	if n > len(b)/8 {
-		return nil, false
-	}
-	lengths, data := b[4:], b[4+8*n:]
+	list, valid := filterconfig.DecodeHeaders(b)
 	var h Headers
-	for i := range n {
-		var kv [2]string
-		for j := range kv {
-			size := int(binary.LittleEndian.Uint32(lengths[8*i+4*j:]))
-			if size >= len(data) || data[size] != 0 {
-				return nil, false
-			}
-			kv[j], data = string(data[:size]), data[size+1:]
-		}
-		h = append(h, kv)
+	for _, x := range list {
+		h = append(h, [2]string{x.Name, x.Value})
 	}
-	return h, len(data) == 0
+	return h, valid
 }
