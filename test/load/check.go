@@ -128,6 +128,9 @@ func different(seen []string) map[string]int {
 	return out
 }
 
+// gapless looks whether the history has each revision from the newest down to the first, or so many of them where kept is
+// not 0. The newest is head or a later one: a write whose client was stopped while it waited may be made after what was
+// asked last.
 func gapless(ctx context.Context, s *harness.System, head, kept int64) error {
 	next, cursor := head, ""
 	for {
@@ -139,9 +142,13 @@ func gapless(ctx context.Context, s *harness.System, head, kept int64) error {
 		if err := json.Unmarshal(body, &page); err != nil {
 			return err
 		}
+		if cursor == "" && len(page.Items) > 0 {
+			head = max(head, page.Items[0].Revision)
+			next = head
+		}
 		for _, r := range page.Items {
 			if r.Revision != next {
-				return fmt.Errorf("revision %d is missing", next)
+				return fmt.Errorf("revision %d is missing: after %d comes %d", next, next+1, r.Revision)
 			}
 			next--
 		}
@@ -151,7 +158,7 @@ func gapless(ctx context.Context, s *harness.System, head, kept int64) error {
 		cursor = "&cursor=" + page.NextCursor
 	}
 	if next != 0 && (kept == 0 || head-next < kept) {
-		return fmt.Errorf("revision %d is missing", next)
+		return fmt.Errorf("revision %d is missing: the history ends with %d", next, next+1)
 	}
 	fmt.Printf("%d revisions, the newest %d there without a gap; every acknowledged write is in the database and on "+
 		"Envoy; the doctor looks next\n", head, head-next)
