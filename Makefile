@@ -196,8 +196,8 @@ test-compose: ## Build the images twice, bring up docker compose, run the guide'
 	go run ./test/cmd/check-compose -ha -images $(ARGS)
 
 .PHONY: test-nomad
-test-nomad: build ## Check the jobs of deployments/nomad and replace each of them under load, without a Nomad (root; 4 minutes)
-	go test -count=1 -v -timeout 20m ./test/nomad/ -rolling -full $(ARGS)
+test-nomad: build ## Check the jobs of deployments/nomad and replace each of them under load, without a Nomad (root; 5 minutes)
+	go test -count=1 -v -timeout 20m ./test/nomad/ -full $(ARGS)
 
 .PHONY: test-upgrade
 test-upgrade: build ## Replace the last release by this one and back, a process after another, in each order, under load (5 minutes)

@@ -30,21 +30,16 @@ import (
 	filters "github.com/marchproxy/marchproxy/wasm-filters"
 )
 
-var (
-	rolling = flag.Bool("rolling", false, "replace the jobs, too: minutes")
-	full    = flag.Bool("full", false, "keep the times of the jobs as they are; otherwise a tenth of them")
-)
+var full = flag.Bool("full", false, "keep the times of the jobs as they are; otherwise a tenth of them")
 
 // TestRollingRestart: the jobs bring a system up on three clients, and each of them is replaced by another version in the
 // order that its update block asks for, while 200 requests and five writes a second go on: no request fails, no write is
 // lost.
 func TestRollingRestart(t *testing.T) {
-	if !*rolling {
-		t.Skip("make test-nomad replaces the jobs, which takes minutes")
-	}
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes network namespaces: run it as root")
 	}
+	_ = root(t) // found from here: natsServer goes elsewhere
 	c := newCluster(t, 3)
 	if c.pace = 0.1; *full {
 		c.pace = 1
