@@ -39,6 +39,12 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 			"LicenseStatus": api.LicenseStatus{}, "UnresolvedName": api.UnresolvedName{},
 			"CertificateIssuance": api.CertificateIssuance{}, "DrainedLocality": api.DrainedLocality{},
 			"Progress": api.Progress{}, "LaggingProxy": api.LaggingProxy{},
+			"ServiceHealth": api.ServiceHealth{}, "EndpointHealth": api.EndpointHealth{}, "EndpointView": api.EndpointView{},
+			"HealthReport": api.HealthReport{}, "MetricsSummary": api.MetricsSummary{},
+			"GatewayTraffic": api.GatewayTraffic{}, "AnswerClasses": api.AnswerClasses{},
+			"LatencyQuantiles": api.LatencyQuantiles{}, "TrafficInterval": api.TrafficInterval{},
+			"UnhealthyService": api.UnhealthyService{}, "UnhealthyEndpoint": api.UnhealthyEndpoint{},
+			"DroppedPackets": api.DroppedPackets{}, "PacketsInterval": api.PacketsInterval{},
 			"ExplainRequest": api.ExplainRequest{}, "HeaderField": api.HeaderField{}, "Explanation": api.Explanation{},
 			"ExplainedService": api.ExplainedService{}, "ExplainedLimit": api.ExplainedLimit{},
 			"ExplainedStep": api.ExplainedStep{}, "ExplainedRoute": api.ExplainedRoute{},
@@ -52,6 +58,7 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 			"RejectedResource": status.RejectedResource{}, "ObjectRef": status.ObjectRef{},
 			"NamesStatus": status.NamesStatus{}, "NameStatus": status.NameStatus{}, "AgentStatus": status.AgentStatus{},
 			"PolicyStatus": status.PolicyStatus{}, "LimitedSource": status.LimitedSource{},
+			"EnvoyReport": status.EnvoyReport{}, "Traffic": status.Traffic{}, "UnhealthyEndpoint": status.UnhealthyEndpoint{},
 		}},
 	} {
 		messages := c.file.Messages()

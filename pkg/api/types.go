@@ -507,6 +507,132 @@ type NodeList struct {
 	Items []Node `json:"items"`
 }
 
+// ServiceHealth is which endpoints of a service get requests.
+type ServiceHealth struct {
+	Name     string `json:"name"`
+	Revision int64  `json:"revision"`
+	// Checked says that somebody looks whether its endpoints answer: health_check or outlier_detection is set.
+	Checked   bool             `json:"checked"`
+	Endpoints []EndpointHealth `json:"endpoints"`
+	Proxies   []HealthReport   `json:"proxies"`
+}
+
+// EndpointHealth is an endpoint as the Envoys see it.
+type EndpointHealth struct {
+	Host string `json:"host"`
+	Port int32  `json:"port"`
+	// Address where the host is a name, and an Envoy has spoken of the address.
+	Address     string `json:"address,omitempty"`
+	EndpointSet string `json:"endpoint_set,omitempty"`
+	// State is healthy, unhealthy, mixed, unchecked or unknown.
+	State string `json:"state"`
+	// Views are those of the Envoys, in the order of proxies.
+	Views []EndpointView `json:"views"`
+}
+
+// EndpointView is an endpoint as one Envoy sees it.
+type EndpointView struct {
+	Proxy string `json:"proxy"`
+	Node  string `json:"node,omitempty"`
+	// State is healthy, unhealthy, unchecked or unknown.
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// HealthReport is how old what an Envoy says is.
+type HealthReport struct {
+	Proxy   string `json:"proxy"`
+	Gateway string `json:"gateway"`
+	Node    string `json:"node,omitempty"`
+	// State is current, old or missing.
+	State      string  `json:"state"`
+	Reason     string  `json:"reason,omitempty"`
+	At         string  `json:"at,omitempty"`
+	AgeSeconds float64 `json:"age_seconds,omitempty"`
+}
+
+// MetricsSummary is what the Envoys and the kernels have done in the last minutes.
+type MetricsSummary struct {
+	At              string           `json:"at"`
+	IntervalSeconds int32            `json:"interval_seconds"`
+	Total           GatewayTraffic   `json:"total"`
+	Gateways        []GatewayTraffic `json:"gateways"`
+	// Silent are connected Envoys of which there is no current report, some of SilentProxies.
+	Silent        []HealthReport `json:"silent"`
+	SilentProxies int32          `json:"silent_proxies,omitempty"`
+	// Unhealthy are services with endpoints that fail, some of UnhealthyServices.
+	Unhealthy         []UnhealthyService `json:"unhealthy"`
+	UnhealthyServices int32              `json:"unhealthy_services,omitempty"`
+	Dropped           []DroppedPackets   `json:"dropped"`
+}
+
+// GatewayTraffic is what the Envoys of a gateway have done.
+type GatewayTraffic struct {
+	// Gateway is "" for all of them.
+	Gateway string `json:"gateway,omitempty"`
+	// Proxies are connected, and of Reporting of them there is a current report.
+	Proxies   int32             `json:"proxies"`
+	Reporting int32             `json:"reporting"`
+	Requests  int64             `json:"requests"`
+	Answers   AnswerClasses     `json:"answers"`
+	Latency   *LatencyQuantiles `json:"latency,omitempty"`
+	Intervals []TrafficInterval `json:"intervals"`
+}
+
+// AnswerClasses counts answers by the class of their status.
+type AnswerClasses struct {
+	Informational int64 `json:"informational,omitempty"`
+	Success       int64 `json:"success,omitempty"`
+	Redirect      int64 `json:"redirect,omitempty"`
+	ClientError   int64 `json:"client_error,omitempty"`
+	ServerError   int64 `json:"server_error,omitempty"`
+}
+
+// LatencyQuantiles are how long requests took, in milliseconds.
+type LatencyQuantiles struct {
+	P50 float64 `json:"p50"`
+	P95 float64 `json:"p95"`
+	P99 float64 `json:"p99"`
+}
+
+// TrafficInterval is what was done within interval_seconds.
+type TrafficInterval struct {
+	At       string            `json:"at"`
+	Reports  int32             `json:"reports"`
+	Requests int64             `json:"requests"`
+	Answers  AnswerClasses     `json:"answers"`
+	Latency  *LatencyQuantiles `json:"latency,omitempty"`
+}
+
+// UnhealthyService is a service with endpoints that fail.
+type UnhealthyService struct {
+	Service string `json:"service"`
+	// Endpoints that fail at some Envoy, and the Proxies that say so.
+	Endpoints []UnhealthyEndpoint `json:"endpoints"`
+	Proxies   int32               `json:"proxies"`
+}
+
+// UnhealthyEndpoint is an endpoint that fails.
+type UnhealthyEndpoint struct {
+	Address string `json:"address"`
+	Host    string `json:"host,omitempty"`
+	Reason  string `json:"reason"`
+	Proxies int32  `json:"proxies"`
+}
+
+// DroppedPackets are those that the kernels dropped for a reason, by interval.
+type DroppedPackets struct {
+	Reason    string            `json:"reason"`
+	Packets   int64             `json:"packets"`
+	Intervals []PacketsInterval `json:"intervals"`
+}
+
+// PacketsInterval is how many packets there were within interval_seconds.
+type PacketsInterval struct {
+	At      string `json:"at"`
+	Packets int64  `json:"packets"`
+}
+
 // LimitedSource is a source above its limit.
 type LimitedSource struct {
 	Address string `json:"address"`

@@ -30,6 +30,10 @@ type AgentStatus struct {
 	// Envoy is the node.id of the one that the agent runs, and EnvoyGateway its gateway; "" where it runs none.
 	Envoy        string `json:"envoy,omitempty"`
 	EnvoyGateway string `json:"envoy_gateway,omitempty"`
+	// EnvoyReport is what it sees of that Envoy; nil before that has answered.
+	EnvoyReport *EnvoyReport `json:"envoy_report,omitempty"`
+	// NoNode says that no agent reports, and so no kernel: `marchproxy dev` runs an Envoy itself.
+	NoNode bool `json:"no_node,omitempty"`
 	// Unsaved is why the last good policies cannot be written to disk; "" where they can.
 	Unsaved string `json:"unsaved,omitempty"`
 }

@@ -5,6 +5,8 @@ import { defineConfig } from "vite";
 // What stands in vendor changes with package-lock.json alone, so that a change of ours leaves it in the caches of browsers
 // and in the history of this repository.
 const kept = /node_modules\/(react|react-dom|scheduler|@mantine|@tanstack|@floating-ui|react-remove-scroll|react-number-format|openapi-fetch|clsx|tslib)\//;
+// What lists alone need is no part of what is loaded first.
+const tables = /node_modules\/@tanstack\/(react-table|table-core|react-virtual|virtual-core)\//;
 
 export default defineConfig({
   base: "/ui/",
@@ -20,7 +22,7 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     chunkSizeWarningLimit: 2000,
     rollupOptions: {
-      output: { manualChunks: (id: string) => (kept.test(id) ? "vendor" : undefined) },
+      output: { manualChunks: (id: string) => (kept.test(id) && !tables.test(id) ? "vendor" : undefined) },
     },
   },
   worker: { format: "es" },

@@ -347,6 +347,9 @@ func TestContract(t *testing.T) {
 	c.do(t, exchange{op: "status", method: "GET", path: "/v1/status", status: 200})
 	c.do(t, exchange{op: "proxies", method: "GET", path: "/v1/proxies", status: 200})
 	c.do(t, exchange{op: "nodes", method: "GET", path: "/v1/nodes", status: 200})
+	c.do(t, exchange{op: "metricsSummary", method: "GET", path: "/v1/metrics/summary", status: 200})
+	c.do(t, exchange{op: "serviceHealth", method: "GET", path: "/v1/services/demo/health", status: 200})
+	c.do(t, exchange{op: "serviceHealth", method: "GET", path: "/v1/services/nobody/health", status: 404})
 	token, err := s.Token()
 	if err != nil {
 		t.Fatal(err)

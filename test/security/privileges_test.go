@@ -22,6 +22,7 @@ import (
 // a kind need what toWrite says, and those that read one a viewer.
 var needed = map[string]string{
 	"health": "", "ready": "", "metrics": "", "openapi": "", "docs": "",
+	"serviceHealth": "viewer", "metricsSummary": "viewer",
 	"signIn": "", "session": "viewer", "signOut": "viewer", "nodes": "viewer", "explain": "viewer",
 	"status": "viewer", "proxies": "viewer", "rateLimitStatus": "viewer", "events": "viewer",
 	"listRevisions": "viewer", "getRevision": "viewer", "diffRevisions": "viewer", "audit": "viewer",

@@ -3,6 +3,12 @@ package webui
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +51,82 @@ func TestLook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	play(t, s, []string{"MARCHPROXY_ENVOYS=" + string(envoys), "MARCHPROXY_CHAINS=" + string(certificates)}, "04-look")
+	port := backends(t)
+	visitors(t, s)
+	play(t, s, []string{
+		"MARCHPROXY_ENVOYS=" + string(envoys), "MARCHPROXY_CHAINS=" + string(certificates),
+		fmt.Sprintf("MARCHPROXY_BACKEND_PORT=%d", port),
+	}, "04-every", "04-look")
+}
+
+// backends answer at every address of 10.20.0.0/16, which is this machine's for as long as the test runs, but for one
+// that is ill.
+func backends(t *testing.T) (port int) {
+	t.Helper()
+	const net16 = "10.20.0.0/16"
+	if out, err := exec.CommandContext(t.Context(), "ip", "route", "add", "local", net16, "dev", "lo").CombinedOutput(); err != nil {
+		t.Fatalf("ip route add: %v %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("ip", "route", "del", "local", net16, "dev", "lo").Run() })
+	lis, err := net.Listen("tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{
+		ReadHeaderTimeout: time.Minute, Protocols: &protocols,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			at, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+			switch {
+			case strings.HasPrefix(at.String(), "10.20.5.12:"):
+				w.WriteHeader(http.StatusServiceUnavailable)
+			case r.URL.Path == "/grpc.health.v1.Health/Check":
+				w.Header().Set("Content-Type", "application/grpc")
+				w.Header().Set("Trailer", "Grpc-Status")
+				_, _ = w.Write([]byte{0, 0, 0, 0, 2, 8, 1}) // it serves
+				w.Header().Set("Grpc-Status", "0")
+			case r.URL.Path != "/healthz" && rand.IntN(60) == 0:
+				w.WriteHeader(http.StatusInternalServerError)
+			case r.URL.Path != "/healthz":
+				time.Sleep(time.Duration(3+rand.ExpFloat64()*12) * time.Millisecond) // what the page shows as latency
+			}
+		}),
+	}
+	go func() { _ = server.Serve(lis) }() // closed at the end
+	t.Cleanup(func() { _ = server.Close() })
+	return lis.Addr().(*net.TCPAddr).Port
+}
+
+// visitors ask the system's Envoy for this and that until the test ends.
+func visitors(t *testing.T, s *harness.System) {
+	t.Helper()
+	asked := []string{
+		"shop.example.com/", "shop.example.com/", "shop.example.com/", "shop.example.com/search?q=shoes", "shop.example.com/search",
+		"shop.example.com/robots.txt", "mail.example.com/", "id.example.com/login", "old-shop.example.com/",
+		"api.example.com/v1/orders/", "shop.example.org/", "nobody.example.com/",
+	}
+	go func() {
+		for i := 0; ; i++ {
+			pause := 60 + 35*math.Sin(float64(i)/90)
+			select {
+			case <-time.After(time.Duration(pause) * time.Millisecond):
+			case <-t.Context().Done():
+				return
+			}
+			host, path, _ := strings.Cut(asked[rand.IntN(len(asked))], "/")
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.Proxy+"/"+path, nil)
+			if err != nil {
+				return
+			}
+			req.Host = host
+			if resp, err := http.DefaultTransport.RoundTrip(req); err == nil { // before there are routes nobody listens
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+			}
+		}
+	}()
 }
 
 type pair struct {

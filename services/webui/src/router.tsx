@@ -1,7 +1,6 @@
 import { createRootRoute, createRoute, createRouter, lazyRouteComponent, Outlet } from "@tanstack/react-router";
 import { NotFound, Shell } from "./shell";
 import { Overview } from "./pages/overview";
-import { KindList } from "./pages/list";
 
 const word = (v: unknown) => (typeof v === "string" && v !== "" ? v : typeof v === "number" ? String(v) : undefined);
 const pick =
@@ -61,7 +60,7 @@ const kindList = createRoute({
   getParentRoute: () => root,
   path: "/$kind",
   validateSearch: pick("q", "owner", "state", "sort", "service"),
-  component: KindList,
+  component: lazyRouteComponent(() => import("./pages/list"), "KindList"),
 });
 // A name cannot be a hyphen, so that no object is in the way of this path.
 const create = createRoute({

@@ -3,7 +3,7 @@ import { call, expect, system } from "./system";
 type Draft = { kind: string; name: string; owner?: string; labels?: Record<string, string>; spec: unknown };
 
 const shop = { team: "shop", tier: "frontend" };
-const endpoints = (net: number, n: number, port = 8080) =>
+const endpoints = (net: number, n: number, port = system.backendPort || 8080) =>
   Array.from({ length: n }, (_, i) => ({ host: `10.20.${net}.${11 + i}`, port, zone: `eu-central-1${"abc"[i % 3]}` }));
 const service = (name: string, net: number, n: number, more = {}, of: Partial<Draft> = {}): Draft => ({ kind: "Service", name, spec: { endpoints: endpoints(net, n), ...more }, ...of });
 const route = (name: string, hosts: string[], prefix: string, to: string | Record<string, number>, more = {}, of: Partial<Draft> = {}): Draft => ({

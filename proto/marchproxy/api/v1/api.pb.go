@@ -4638,6 +4638,1059 @@ func (x *NodeList) GetItems() []*Node {
 	return nil
 }
 
+// Which endpoints of a service get requests.
+type ServiceHealth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its revision.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Whether somebody looks if its endpoints answer: the service has health_check or outlier_detection.
+	Checked bool `protobuf:"varint,3,opt,name=checked,proto3" json:"checked,omitempty"`
+	// The endpoints that are stored, those of its endpoint sets among them, and others that an Envoy has spoken of: the
+	// addresses of a name, or what was taken away a moment ago.
+	Endpoints []*EndpointHealth `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// The Envoys of the gateways whose routes lead to the service, and how old what each says is.
+	Proxies       []*HealthReport `protobuf:"bytes,5,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceHealth) Reset() {
+	*x = ServiceHealth{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceHealth) ProtoMessage() {}
+
+func (x *ServiceHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceHealth.ProtoReflect.Descriptor instead.
+func (*ServiceHealth) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ServiceHealth) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServiceHealth) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ServiceHealth) GetChecked() bool {
+	if x != nil {
+		return x.Checked
+	}
+	return false
+}
+
+func (x *ServiceHealth) GetEndpoints() []*EndpointHealth {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *ServiceHealth) GetProxies() []*HealthReport {
+	if x != nil {
+		return x.Proxies
+	}
+	return nil
+}
+
+// An endpoint as the Envoys see it.
+type EndpointHealth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its host, as it is stored.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// Its port.
+	Port int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// The address of a name that is spoken of.
+	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// The endpoint set that it comes from; absent where the service itself has it.
+	EndpointSet string `protobuf:"bytes,4,opt,name=endpoint_set,json=endpointSet,proto3" json:"endpoint_set,omitempty"`
+	// healthy or unhealthy, where all Envoys with a current report agree; mixed where they do not; unchecked where nobody
+	// looks; unknown without a current report.
+	State string `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	// How each Envoy sees it, in the order of proxies.
+	Views         []*EndpointView `protobuf:"bytes,6,rep,name=views,proto3" json:"views,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointHealth) Reset() {
+	*x = EndpointHealth{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointHealth) ProtoMessage() {}
+
+func (x *EndpointHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointHealth.ProtoReflect.Descriptor instead.
+func (*EndpointHealth) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *EndpointHealth) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *EndpointHealth) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *EndpointHealth) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *EndpointHealth) GetEndpointSet() string {
+	if x != nil {
+		return x.EndpointSet
+	}
+	return ""
+}
+
+func (x *EndpointHealth) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *EndpointHealth) GetViews() []*EndpointView {
+	if x != nil {
+		return x.Views
+	}
+	return nil
+}
+
+// An endpoint as one Envoy sees it.
+type EndpointView struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Envoy.
+	Proxy string `protobuf:"bytes,1,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	// The node whose agent runs it.
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// healthy, unhealthy, unchecked, or unknown where the Envoy's report is old or missing.
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// Why it is unhealthy: health_check, health_check_timeout, not_checked_yet, or ejected by outlier_detection.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointView) Reset() {
+	*x = EndpointView{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointView) ProtoMessage() {}
+
+func (x *EndpointView) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointView.ProtoReflect.Descriptor instead.
+func (*EndpointView) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *EndpointView) GetProxy() string {
+	if x != nil {
+		return x.Proxy
+	}
+	return ""
+}
+
+func (x *EndpointView) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *EndpointView) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *EndpointView) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// How old what an Envoy says is.
+type HealthReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Envoy.
+	Proxy string `protobuf:"bytes,1,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	// Its gateway.
+	Gateway string `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// The node whose agent runs it.
+	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// current; old, where it has not answered its agent for half a minute or its agent has gone; missing, where no agent
+	// speaks of it.
+	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	// Why it is not current.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When the Envoy answered its agent last, RFC 3339, by the agent's clock.
+	At string `protobuf:"bytes,6,opt,name=at,proto3" json:"at,omitempty"`
+	// How long ago that was.
+	AgeSeconds    float64 `protobuf:"fixed64,7,opt,name=age_seconds,json=ageSeconds,proto3" json:"age_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthReport) Reset() {
+	*x = HealthReport{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthReport) ProtoMessage() {}
+
+func (x *HealthReport) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthReport.ProtoReflect.Descriptor instead.
+func (*HealthReport) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *HealthReport) GetProxy() string {
+	if x != nil {
+		return x.Proxy
+	}
+	return ""
+}
+
+func (x *HealthReport) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *HealthReport) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *HealthReport) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *HealthReport) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *HealthReport) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+func (x *HealthReport) GetAgeSeconds() float64 {
+	if x != nil {
+		return x.AgeSeconds
+	}
+	return 0
+}
+
+// What the Envoys and the kernels have done in the last ten minutes, as far as this api has heard of it.
+type MetricsSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was summed up, RFC 3339.
+	At string `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// How long an interval is.
+	IntervalSeconds int32 `protobuf:"varint,2,opt,name=interval_seconds,json=intervalSeconds,proto3" json:"interval_seconds,omitempty"`
+	// All gateways together.
+	Total *GatewayTraffic `protobuf:"bytes,3,opt,name=total,proto3" json:"total,omitempty"`
+	// Each gateway with an Envoy, by name.
+	Gateways []*GatewayTraffic `protobuf:"bytes,4,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	// Connected Envoys of which there is no current report, at most 20: what they do is in none of the figures.
+	Silent []*HealthReport `protobuf:"bytes,5,rep,name=silent,proto3" json:"silent,omitempty"`
+	// How many there are.
+	SilentProxies int32 `protobuf:"varint,6,opt,name=silent_proxies,json=silentProxies,proto3" json:"silent_proxies,omitempty"`
+	// Services with endpoints that fail, by name, at most 100.
+	Unhealthy []*UnhealthyService `protobuf:"bytes,7,rep,name=unhealthy,proto3" json:"unhealthy,omitempty"`
+	// How many there are.
+	UnhealthyServices int32 `protobuf:"varint,8,opt,name=unhealthy_services,json=unhealthyServices,proto3" json:"unhealthy_services,omitempty"`
+	// Packets that the nodes' kernels dropped, by reason, the most first.
+	Dropped       []*DroppedPackets `protobuf:"bytes,9,rep,name=dropped,proto3" json:"dropped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricsSummary) Reset() {
+	*x = MetricsSummary{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricsSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricsSummary) ProtoMessage() {}
+
+func (x *MetricsSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricsSummary.ProtoReflect.Descriptor instead.
+func (*MetricsSummary) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *MetricsSummary) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+func (x *MetricsSummary) GetIntervalSeconds() int32 {
+	if x != nil {
+		return x.IntervalSeconds
+	}
+	return 0
+}
+
+func (x *MetricsSummary) GetTotal() *GatewayTraffic {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *MetricsSummary) GetGateways() []*GatewayTraffic {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+func (x *MetricsSummary) GetSilent() []*HealthReport {
+	if x != nil {
+		return x.Silent
+	}
+	return nil
+}
+
+func (x *MetricsSummary) GetSilentProxies() int32 {
+	if x != nil {
+		return x.SilentProxies
+	}
+	return 0
+}
+
+func (x *MetricsSummary) GetUnhealthy() []*UnhealthyService {
+	if x != nil {
+		return x.Unhealthy
+	}
+	return nil
+}
+
+func (x *MetricsSummary) GetUnhealthyServices() int32 {
+	if x != nil {
+		return x.UnhealthyServices
+	}
+	return 0
+}
+
+func (x *MetricsSummary) GetDropped() []*DroppedPackets {
+	if x != nil {
+		return x.Dropped
+	}
+	return nil
+}
+
+// What the Envoys of a gateway have done.
+type GatewayTraffic struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The gateway; absent for all of them.
+	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// Its connected Envoys.
+	Proxies int32 `protobuf:"varint,2,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	// Those of which there is a current report.
+	Reporting int32 `protobuf:"varint,3,opt,name=reporting,proto3" json:"reporting,omitempty"`
+	// Requests that began in the intervals.
+	Requests int64 `protobuf:"varint,4,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Answers by class.
+	Answers *AnswerClasses `protobuf:"bytes,5,opt,name=answers,proto3" json:"answers,omitempty"`
+	// How long requests took; absent without any.
+	Latency *LatencyQuantiles `protobuf:"bytes,6,opt,name=latency,proto3" json:"latency,omitempty"`
+	// The intervals of which there is a report, the oldest first. One that is not here is not known, which is not the same
+	// as one without requests.
+	Intervals     []*TrafficInterval `protobuf:"bytes,7,rep,name=intervals,proto3" json:"intervals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GatewayTraffic) Reset() {
+	*x = GatewayTraffic{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GatewayTraffic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GatewayTraffic) ProtoMessage() {}
+
+func (x *GatewayTraffic) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GatewayTraffic.ProtoReflect.Descriptor instead.
+func (*GatewayTraffic) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *GatewayTraffic) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *GatewayTraffic) GetProxies() int32 {
+	if x != nil {
+		return x.Proxies
+	}
+	return 0
+}
+
+func (x *GatewayTraffic) GetReporting() int32 {
+	if x != nil {
+		return x.Reporting
+	}
+	return 0
+}
+
+func (x *GatewayTraffic) GetRequests() int64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *GatewayTraffic) GetAnswers() *AnswerClasses {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *GatewayTraffic) GetLatency() *LatencyQuantiles {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+func (x *GatewayTraffic) GetIntervals() []*TrafficInterval {
+	if x != nil {
+		return x.Intervals
+	}
+	return nil
+}
+
+// Answers by the class of their status.
+type AnswerClasses struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1xx
+	Informational int64 `protobuf:"varint,1,opt,name=informational,proto3" json:"informational,omitempty"`
+	// 2xx
+	Success int64 `protobuf:"varint,2,opt,name=success,proto3" json:"success,omitempty"`
+	// 3xx
+	Redirect int64 `protobuf:"varint,3,opt,name=redirect,proto3" json:"redirect,omitempty"`
+	// 4xx
+	ClientError int64 `protobuf:"varint,4,opt,name=client_error,json=clientError,proto3" json:"client_error,omitempty"`
+	// 5xx
+	ServerError   int64 `protobuf:"varint,5,opt,name=server_error,json=serverError,proto3" json:"server_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnswerClasses) Reset() {
+	*x = AnswerClasses{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnswerClasses) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnswerClasses) ProtoMessage() {}
+
+func (x *AnswerClasses) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnswerClasses.ProtoReflect.Descriptor instead.
+func (*AnswerClasses) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *AnswerClasses) GetInformational() int64 {
+	if x != nil {
+		return x.Informational
+	}
+	return 0
+}
+
+func (x *AnswerClasses) GetSuccess() int64 {
+	if x != nil {
+		return x.Success
+	}
+	return 0
+}
+
+func (x *AnswerClasses) GetRedirect() int64 {
+	if x != nil {
+		return x.Redirect
+	}
+	return 0
+}
+
+func (x *AnswerClasses) GetClientError() int64 {
+	if x != nil {
+		return x.ClientError
+	}
+	return 0
+}
+
+func (x *AnswerClasses) GetServerError() int64 {
+	if x != nil {
+		return x.ServerError
+	}
+	return 0
+}
+
+// How long requests took, in milliseconds, from a request's first byte to its answer's last one. They are reckoned from
+// counts by steps of about a half: a quantile is off by less than its step.
+type LatencyQuantiles struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Half of them took less.
+	P50 float64 `protobuf:"fixed64,1,opt,name=p50,proto3" json:"p50,omitempty"`
+	// 95 of 100 took less.
+	P95 float64 `protobuf:"fixed64,2,opt,name=p95,proto3" json:"p95,omitempty"`
+	// 99 of 100 took less.
+	P99           float64 `protobuf:"fixed64,3,opt,name=p99,proto3" json:"p99,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LatencyQuantiles) Reset() {
+	*x = LatencyQuantiles{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LatencyQuantiles) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LatencyQuantiles) ProtoMessage() {}
+
+func (x *LatencyQuantiles) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LatencyQuantiles.ProtoReflect.Descriptor instead.
+func (*LatencyQuantiles) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *LatencyQuantiles) GetP50() float64 {
+	if x != nil {
+		return x.P50
+	}
+	return 0
+}
+
+func (x *LatencyQuantiles) GetP95() float64 {
+	if x != nil {
+		return x.P95
+	}
+	return 0
+}
+
+func (x *LatencyQuantiles) GetP99() float64 {
+	if x != nil {
+		return x.P99
+	}
+	return 0
+}
+
+// What was done in an interval.
+type TrafficInterval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it began, RFC 3339.
+	At string `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// How many Envoys have told of it: fewer than before means that the figures lack something.
+	Reports int32 `protobuf:"varint,2,opt,name=reports,proto3" json:"reports,omitempty"`
+	// Requests that began.
+	Requests int64 `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Answers by class.
+	Answers *AnswerClasses `protobuf:"bytes,4,opt,name=answers,proto3" json:"answers,omitempty"`
+	// How long requests took; absent without any.
+	Latency       *LatencyQuantiles `protobuf:"bytes,5,opt,name=latency,proto3" json:"latency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrafficInterval) Reset() {
+	*x = TrafficInterval{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrafficInterval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrafficInterval) ProtoMessage() {}
+
+func (x *TrafficInterval) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrafficInterval.ProtoReflect.Descriptor instead.
+func (*TrafficInterval) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *TrafficInterval) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+func (x *TrafficInterval) GetReports() int32 {
+	if x != nil {
+		return x.Reports
+	}
+	return 0
+}
+
+func (x *TrafficInterval) GetRequests() int64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *TrafficInterval) GetAnswers() *AnswerClasses {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *TrafficInterval) GetLatency() *LatencyQuantiles {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+// A service with endpoints that fail.
+type UnhealthyService struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Endpoints that fail at some Envoy, by address, at most 20.
+	Endpoints []*UnhealthyEndpoint `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// How many Envoys say so.
+	Proxies       int32 `protobuf:"varint,3,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnhealthyService) Reset() {
+	*x = UnhealthyService{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnhealthyService) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnhealthyService) ProtoMessage() {}
+
+func (x *UnhealthyService) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnhealthyService.ProtoReflect.Descriptor instead.
+func (*UnhealthyService) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *UnhealthyService) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *UnhealthyService) GetEndpoints() []*UnhealthyEndpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *UnhealthyService) GetProxies() int32 {
+	if x != nil {
+		return x.Proxies
+	}
+	return 0
+}
+
+// An endpoint that fails.
+type UnhealthyEndpoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its address with the port.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The name by which the address was found.
+	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	// Why, as in EndpointView.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many Envoys say so.
+	Proxies       int32 `protobuf:"varint,4,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnhealthyEndpoint) Reset() {
+	*x = UnhealthyEndpoint{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnhealthyEndpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnhealthyEndpoint) ProtoMessage() {}
+
+func (x *UnhealthyEndpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnhealthyEndpoint.ProtoReflect.Descriptor instead.
+func (*UnhealthyEndpoint) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *UnhealthyEndpoint) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *UnhealthyEndpoint) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *UnhealthyEndpoint) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *UnhealthyEndpoint) GetProxies() int32 {
+	if x != nil {
+		return x.Proxies
+	}
+	return 0
+}
+
+// Packets that were dropped for a reason.
+type DroppedPackets struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reason.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many in the intervals.
+	Packets int64 `protobuf:"varint,2,opt,name=packets,proto3" json:"packets,omitempty"`
+	// Those with any, the oldest first.
+	Intervals     []*PacketsInterval `protobuf:"bytes,3,rep,name=intervals,proto3" json:"intervals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DroppedPackets) Reset() {
+	*x = DroppedPackets{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DroppedPackets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DroppedPackets) ProtoMessage() {}
+
+func (x *DroppedPackets) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DroppedPackets.ProtoReflect.Descriptor instead.
+func (*DroppedPackets) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *DroppedPackets) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DroppedPackets) GetPackets() int64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *DroppedPackets) GetIntervals() []*PacketsInterval {
+	if x != nil {
+		return x.Intervals
+	}
+	return nil
+}
+
+// Packets in an interval.
+type PacketsInterval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it began, RFC 3339.
+	At string `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// How many.
+	Packets       int64 `protobuf:"varint,2,opt,name=packets,proto3" json:"packets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PacketsInterval) Reset() {
+	*x = PacketsInterval{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PacketsInterval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PacketsInterval) ProtoMessage() {}
+
+func (x *PacketsInterval) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PacketsInterval.ProtoReflect.Descriptor instead.
+func (*PacketsInterval) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *PacketsInterval) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+func (x *PacketsInterval) GetPackets() int64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
 // A source above its limit.
 type LimitedSource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4651,7 +5704,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[49]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4663,7 +5716,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[49]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4676,7 +5729,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -5116,7 +6169,84 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"A\n" +
 	"\bNodeList\x125\n" +
-	"\x05items\x18\x01 \x03(\v2\x17.marchproxy.api.v1.NodeB\x06\xbaH\x03\xc8\x01\x01R\x05items\"C\n" +
+	"\x05items\x18\x01 \x03(\v2\x17.marchproxy.api.v1.NodeB\x06\xbaH\x03\xc8\x01\x01R\x05items\"\xe5\x01\n" +
+	"\rServiceHealth\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x18\n" +
+	"\achecked\x18\x03 \x01(\bR\achecked\x12G\n" +
+	"\tendpoints\x18\x04 \x03(\v2!.marchproxy.api.v1.EndpointHealthB\x06\xbaH\x03\xc8\x01\x01R\tendpoints\x12A\n" +
+	"\aproxies\x18\x05 \x03(\v2\x1f.marchproxy.api.v1.HealthReportB\x06\xbaH\x03\xc8\x01\x01R\aproxies\"\xca\x01\n" +
+	"\x0eEndpointHealth\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12!\n" +
+	"\fendpoint_set\x18\x04 \x01(\tR\vendpointSet\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12=\n" +
+	"\x05views\x18\x06 \x03(\v2\x1f.marchproxy.api.v1.EndpointViewB\x06\xbaH\x03\xc8\x01\x01R\x05views\"f\n" +
+	"\fEndpointView\x12\x14\n" +
+	"\x05proxy\x18\x01 \x01(\tR\x05proxy\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xb1\x01\n" +
+	"\fHealthReport\x12\x14\n" +
+	"\x05proxy\x18\x01 \x01(\tR\x05proxy\x12\x18\n" +
+	"\agateway\x18\x02 \x01(\tR\agateway\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x0e\n" +
+	"\x02at\x18\x06 \x01(\tR\x02at\x12\x1f\n" +
+	"\vage_seconds\x18\a \x01(\x01R\n" +
+	"ageSeconds\"\xf2\x03\n" +
+	"\x0eMetricsSummary\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\tR\x02at\x12)\n" +
+	"\x10interval_seconds\x18\x02 \x01(\x05R\x0fintervalSeconds\x127\n" +
+	"\x05total\x18\x03 \x01(\v2!.marchproxy.api.v1.GatewayTrafficR\x05total\x12E\n" +
+	"\bgateways\x18\x04 \x03(\v2!.marchproxy.api.v1.GatewayTrafficB\x06\xbaH\x03\xc8\x01\x01R\bgateways\x12?\n" +
+	"\x06silent\x18\x05 \x03(\v2\x1f.marchproxy.api.v1.HealthReportB\x06\xbaH\x03\xc8\x01\x01R\x06silent\x12%\n" +
+	"\x0esilent_proxies\x18\x06 \x01(\x05R\rsilentProxies\x12I\n" +
+	"\tunhealthy\x18\a \x03(\v2#.marchproxy.api.v1.UnhealthyServiceB\x06\xbaH\x03\xc8\x01\x01R\tunhealthy\x12-\n" +
+	"\x12unhealthy_services\x18\b \x01(\x05R\x11unhealthyServices\x12C\n" +
+	"\adropped\x18\t \x03(\v2!.marchproxy.api.v1.DroppedPacketsB\x06\xbaH\x03\xc8\x01\x01R\adropped\"\xc3\x02\n" +
+	"\x0eGatewayTraffic\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\tR\agateway\x12\x18\n" +
+	"\aproxies\x18\x02 \x01(\x05R\aproxies\x12\x1c\n" +
+	"\treporting\x18\x03 \x01(\x05R\treporting\x12\x1a\n" +
+	"\brequests\x18\x04 \x01(\x03R\brequests\x12:\n" +
+	"\aanswers\x18\x05 \x01(\v2 .marchproxy.api.v1.AnswerClassesR\aanswers\x12=\n" +
+	"\alatency\x18\x06 \x01(\v2#.marchproxy.api.v1.LatencyQuantilesR\alatency\x12H\n" +
+	"\tintervals\x18\a \x03(\v2\".marchproxy.api.v1.TrafficIntervalB\x06\xbaH\x03\xc8\x01\x01R\tintervals\"\xb1\x01\n" +
+	"\rAnswerClasses\x12$\n" +
+	"\rinformational\x18\x01 \x01(\x03R\rinformational\x12\x18\n" +
+	"\asuccess\x18\x02 \x01(\x03R\asuccess\x12\x1a\n" +
+	"\bredirect\x18\x03 \x01(\x03R\bredirect\x12!\n" +
+	"\fclient_error\x18\x04 \x01(\x03R\vclientError\x12!\n" +
+	"\fserver_error\x18\x05 \x01(\x03R\vserverError\"H\n" +
+	"\x10LatencyQuantiles\x12\x10\n" +
+	"\x03p50\x18\x01 \x01(\x01R\x03p50\x12\x10\n" +
+	"\x03p95\x18\x02 \x01(\x01R\x03p95\x12\x10\n" +
+	"\x03p99\x18\x03 \x01(\x01R\x03p99\"\xd2\x01\n" +
+	"\x0fTrafficInterval\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\tR\x02at\x12\x18\n" +
+	"\areports\x18\x02 \x01(\x05R\areports\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\x03R\brequests\x12:\n" +
+	"\aanswers\x18\x04 \x01(\v2 .marchproxy.api.v1.AnswerClassesR\aanswers\x12=\n" +
+	"\alatency\x18\x05 \x01(\v2#.marchproxy.api.v1.LatencyQuantilesR\alatency\"\x92\x01\n" +
+	"\x10UnhealthyService\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12J\n" +
+	"\tendpoints\x18\x02 \x03(\v2$.marchproxy.api.v1.UnhealthyEndpointB\x06\xbaH\x03\xc8\x01\x01R\tendpoints\x12\x18\n" +
+	"\aproxies\x18\x03 \x01(\x05R\aproxies\"s\n" +
+	"\x11UnhealthyEndpoint\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\aproxies\x18\x04 \x01(\x05R\aproxies\"\x8c\x01\n" +
+	"\x0eDroppedPackets\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
+	"\apackets\x18\x02 \x01(\x03R\apackets\x12H\n" +
+	"\tintervals\x18\x03 \x03(\v2\".marchproxy.api.v1.PacketsIntervalB\x06\xbaH\x03\xc8\x01\x01R\tintervals\";\n" +
+	"\x0fPacketsInterval\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\tR\x02at\x12\x18\n" +
+	"\apackets\x18\x02 \x01(\x03R\apackets\"C\n" +
 	"\rLimitedSource\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\alimited\x18\x02 \x01(\x03R\alimitedB\xc7\x01\n" +
@@ -5134,7 +6264,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),              // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),        // 1: marchproxy.api.v1.ObjectStatus
@@ -5185,20 +6315,33 @@ var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*RateLimitNode)(nil),       // 46: marchproxy.api.v1.RateLimitNode
 	(*Node)(nil),                // 47: marchproxy.api.v1.Node
 	(*NodeList)(nil),            // 48: marchproxy.api.v1.NodeList
-	(*LimitedSource)(nil),       // 49: marchproxy.api.v1.LimitedSource
-	nil,                         // 50: marchproxy.api.v1.Object.LabelsEntry
-	nil,                         // 51: marchproxy.api.v1.Change.LabelsBeforeEntry
-	nil,                         // 52: marchproxy.api.v1.Change.LabelsAfterEntry
-	nil,                         // 53: marchproxy.api.v1.Status.StateEntry
-	nil,                         // 54: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	nil,                         // 55: marchproxy.api.v1.Node.LabelsEntry
-	nil,                         // 56: marchproxy.api.v1.Node.PassedEntry
-	nil,                         // 57: marchproxy.api.v1.Node.DroppedEntry
-	(*structpb.Struct)(nil),     // 58: google.protobuf.Struct
+	(*ServiceHealth)(nil),       // 49: marchproxy.api.v1.ServiceHealth
+	(*EndpointHealth)(nil),      // 50: marchproxy.api.v1.EndpointHealth
+	(*EndpointView)(nil),        // 51: marchproxy.api.v1.EndpointView
+	(*HealthReport)(nil),        // 52: marchproxy.api.v1.HealthReport
+	(*MetricsSummary)(nil),      // 53: marchproxy.api.v1.MetricsSummary
+	(*GatewayTraffic)(nil),      // 54: marchproxy.api.v1.GatewayTraffic
+	(*AnswerClasses)(nil),       // 55: marchproxy.api.v1.AnswerClasses
+	(*LatencyQuantiles)(nil),    // 56: marchproxy.api.v1.LatencyQuantiles
+	(*TrafficInterval)(nil),     // 57: marchproxy.api.v1.TrafficInterval
+	(*UnhealthyService)(nil),    // 58: marchproxy.api.v1.UnhealthyService
+	(*UnhealthyEndpoint)(nil),   // 59: marchproxy.api.v1.UnhealthyEndpoint
+	(*DroppedPackets)(nil),      // 60: marchproxy.api.v1.DroppedPackets
+	(*PacketsInterval)(nil),     // 61: marchproxy.api.v1.PacketsInterval
+	(*LimitedSource)(nil),       // 62: marchproxy.api.v1.LimitedSource
+	nil,                         // 63: marchproxy.api.v1.Object.LabelsEntry
+	nil,                         // 64: marchproxy.api.v1.Change.LabelsBeforeEntry
+	nil,                         // 65: marchproxy.api.v1.Change.LabelsAfterEntry
+	nil,                         // 66: marchproxy.api.v1.Status.StateEntry
+	nil,                         // 67: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	nil,                         // 68: marchproxy.api.v1.Node.LabelsEntry
+	nil,                         // 69: marchproxy.api.v1.Node.PassedEntry
+	nil,                         // 70: marchproxy.api.v1.Node.DroppedEntry
+	(*structpb.Struct)(nil),     // 71: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	58, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	50, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	71, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	63, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	3,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
 	9,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
@@ -5210,10 +6353,10 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	10, // 10: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	3,  // 11: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
 	9,  // 12: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
-	58, // 13: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	58, // 14: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	51, // 15: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
-	52, // 16: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
+	71, // 13: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	71, // 14: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	64, // 15: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
+	65, // 16: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
 	10, // 17: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
 	11, // 18: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
 	10, // 19: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
@@ -5223,7 +6366,7 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	17, // 23: marchproxy.api.v1.AuditVerification.broken:type_name -> marchproxy.api.v1.AuditBroken
 	27, // 24: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
 	28, // 25: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	53, // 26: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	66, // 26: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
 	24, // 27: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
 	9,  // 28: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
 	22, // 29: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
@@ -5247,19 +6390,34 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	31, // 47: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
 	44, // 48: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
 	46, // 49: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	54, // 50: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	49, // 51: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	55, // 52: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
-	56, // 53: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
-	57, // 54: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
-	49, // 55: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
+	67, // 50: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	62, // 51: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	68, // 52: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
+	69, // 53: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
+	70, // 54: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
+	62, // 55: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
 	47, // 56: marchproxy.api.v1.NodeList.items:type_name -> marchproxy.api.v1.Node
-	26, // 57: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	58, // [58:58] is the sub-list for method output_type
-	58, // [58:58] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	50, // 57: marchproxy.api.v1.ServiceHealth.endpoints:type_name -> marchproxy.api.v1.EndpointHealth
+	52, // 58: marchproxy.api.v1.ServiceHealth.proxies:type_name -> marchproxy.api.v1.HealthReport
+	51, // 59: marchproxy.api.v1.EndpointHealth.views:type_name -> marchproxy.api.v1.EndpointView
+	54, // 60: marchproxy.api.v1.MetricsSummary.total:type_name -> marchproxy.api.v1.GatewayTraffic
+	54, // 61: marchproxy.api.v1.MetricsSummary.gateways:type_name -> marchproxy.api.v1.GatewayTraffic
+	52, // 62: marchproxy.api.v1.MetricsSummary.silent:type_name -> marchproxy.api.v1.HealthReport
+	58, // 63: marchproxy.api.v1.MetricsSummary.unhealthy:type_name -> marchproxy.api.v1.UnhealthyService
+	60, // 64: marchproxy.api.v1.MetricsSummary.dropped:type_name -> marchproxy.api.v1.DroppedPackets
+	55, // 65: marchproxy.api.v1.GatewayTraffic.answers:type_name -> marchproxy.api.v1.AnswerClasses
+	56, // 66: marchproxy.api.v1.GatewayTraffic.latency:type_name -> marchproxy.api.v1.LatencyQuantiles
+	57, // 67: marchproxy.api.v1.GatewayTraffic.intervals:type_name -> marchproxy.api.v1.TrafficInterval
+	55, // 68: marchproxy.api.v1.TrafficInterval.answers:type_name -> marchproxy.api.v1.AnswerClasses
+	56, // 69: marchproxy.api.v1.TrafficInterval.latency:type_name -> marchproxy.api.v1.LatencyQuantiles
+	59, // 70: marchproxy.api.v1.UnhealthyService.endpoints:type_name -> marchproxy.api.v1.UnhealthyEndpoint
+	61, // 71: marchproxy.api.v1.DroppedPackets.intervals:type_name -> marchproxy.api.v1.PacketsInterval
+	26, // 72: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	73, // [73:73] is the sub-list for method output_type
+	73, // [73:73] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -5273,7 +6431,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   58,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1512,7 +1512,11 @@ type AgentStatus struct {
 	// Why the last good policies cannot be written to the node's disk; empty where they can.
 	Unsaved string `protobuf:"bytes,22,opt,name=unsaved,proto3" json:"unsaved,omitempty"`
 	// A digest of the configuration at revision, as in XdsStatus.
-	State         string `protobuf:"bytes,23,opt,name=state,proto3" json:"state,omitempty"`
+	State string `protobuf:"bytes,23,opt,name=state,proto3" json:"state,omitempty"`
+	// What the agent sees of that Envoy; absent before it has answered.
+	EnvoyReport *EnvoyReport `protobuf:"bytes,24,opt,name=envoy_report,json=envoyReport,proto3" json:"envoy_report,omitempty"`
+	// True where no agent reports, and so no kernel: marchproxy dev runs an Envoy itself.
+	NoNode        bool `protobuf:"varint,25,opt,name=no_node,json=noNode,proto3" json:"no_node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1673,6 +1677,258 @@ func (x *AgentStatus) GetState() string {
 	return ""
 }
 
+func (x *AgentStatus) GetEnvoyReport() *EnvoyReport {
+	if x != nil {
+		return x.EnvoyReport
+	}
+	return nil
+}
+
+func (x *AgentStatus) GetNoNode() bool {
+	if x != nil {
+		return x.NoNode
+	}
+	return false
+}
+
+// What is seen of an Envoy by who runs it.
+type EnvoyReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the Envoy answered last, RFC 3339.
+	At string `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// Since when it is looked at; intervals are counted from there.
+	Since string `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// The last intervals, the newest last.
+	Intervals []*Traffic `protobuf:"bytes,3,rep,name=intervals,proto3" json:"intervals,omitempty"`
+	// The endpoints that get no requests because they fail, at most 200.
+	Unhealthy []*UnhealthyEndpoint `protobuf:"bytes,4,rep,name=unhealthy,proto3" json:"unhealthy,omitempty"`
+	// How many more there are.
+	UnhealthyMore int32 `protobuf:"varint,5,opt,name=unhealthy_more,json=unhealthyMore,proto3" json:"unhealthy_more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnvoyReport) Reset() {
+	*x = EnvoyReport{}
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnvoyReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnvoyReport) ProtoMessage() {}
+
+func (x *EnvoyReport) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnvoyReport.ProtoReflect.Descriptor instead.
+func (*EnvoyReport) Descriptor() ([]byte, []int) {
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *EnvoyReport) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+func (x *EnvoyReport) GetSince() string {
+	if x != nil {
+		return x.Since
+	}
+	return ""
+}
+
+func (x *EnvoyReport) GetIntervals() []*Traffic {
+	if x != nil {
+		return x.Intervals
+	}
+	return nil
+}
+
+func (x *EnvoyReport) GetUnhealthy() []*UnhealthyEndpoint {
+	if x != nil {
+		return x.Unhealthy
+	}
+	return nil
+}
+
+func (x *EnvoyReport) GetUnhealthyMore() int32 {
+	if x != nil {
+		return x.UnhealthyMore
+	}
+	return 0
+}
+
+// What an Envoy did within some seconds.
+type Traffic struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of the interval.
+	Number int64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// How long it was.
+	Seconds float64 `protobuf:"fixed64,2,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	// Requests that began, on all listeners.
+	Requests int64 `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Answers by class: 1xx, 2xx, 3xx, 4xx, 5xx.
+	Answers []int64 `protobuf:"varint,4,rep,packed,name=answers,proto3" json:"answers,omitempty"`
+	// The answered requests by how long they took: below 1 ms, and from there to 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200,
+	// 300, 500, 800, 1200, 2000, 3000, 5000, 8000, 12000, 20000, 30000 and 60000 ms; the last count is of what took longer.
+	Times         []int64 `protobuf:"varint,5,rep,packed,name=times,proto3" json:"times,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Traffic) Reset() {
+	*x = Traffic{}
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Traffic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Traffic) ProtoMessage() {}
+
+func (x *Traffic) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
+func (*Traffic) Descriptor() ([]byte, []int) {
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Traffic) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Traffic) GetSeconds() float64 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
+func (x *Traffic) GetRequests() int64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *Traffic) GetAnswers() []int64 {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *Traffic) GetTimes() []int64 {
+	if x != nil {
+		return x.Times
+	}
+	return nil
+}
+
+// An endpoint that an Envoy sends no requests to.
+type UnhealthyEndpoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its service.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Its address with the port.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// The name by which the address was found; empty where the service has the address itself.
+	Host string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	// Why: health_check, health_check_timeout, not_checked_yet or ejected (outlier_detection).
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnhealthyEndpoint) Reset() {
+	*x = UnhealthyEndpoint{}
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnhealthyEndpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnhealthyEndpoint) ProtoMessage() {}
+
+func (x *UnhealthyEndpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnhealthyEndpoint.ProtoReflect.Descriptor instead.
+func (*UnhealthyEndpoint) Descriptor() ([]byte, []int) {
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *UnhealthyEndpoint) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *UnhealthyEndpoint) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *UnhealthyEndpoint) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *UnhealthyEndpoint) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // What a node's kernel made of one policy.
 type PolicyStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1690,7 +1946,7 @@ type PolicyStatus struct {
 
 func (x *PolicyStatus) Reset() {
 	*x = PolicyStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[16]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1958,7 @@ func (x *PolicyStatus) String() string {
 func (*PolicyStatus) ProtoMessage() {}
 
 func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[16]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +1971,7 @@ func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
 func (*PolicyStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{16}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PolicyStatus) GetName() string {
@@ -1761,7 +2017,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[17]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +2029,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[17]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +2042,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{17}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -1956,7 +2212,7 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\tObjectRef\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\xd5\x06\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"\xb4\a\n" +
 	"\vAgentStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -1976,7 +2232,9 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x05envoy\x18\x14 \x01(\tR\x05envoy\x12#\n" +
 	"\renvoy_gateway\x18\x15 \x01(\tR\fenvoyGateway\x12\x18\n" +
 	"\aunsaved\x18\x16 \x01(\tR\aunsaved\x12\x14\n" +
-	"\x05state\x18\x17 \x01(\tR\x05state\x1a9\n" +
+	"\x05state\x18\x17 \x01(\tR\x05state\x12D\n" +
+	"\fenvoy_report\x18\x18 \x01(\v2!.marchproxy.events.v1.EnvoyReportR\venvoyReport\x12\x17\n" +
+	"\ano_node\x18\x19 \x01(\bR\x06noNode\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
@@ -1985,7 +2243,24 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a:\n" +
 	"\fDroppedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"p\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xde\x01\n" +
+	"\vEnvoyReport\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\tR\x02at\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\tR\x05since\x12;\n" +
+	"\tintervals\x18\x03 \x03(\v2\x1d.marchproxy.events.v1.TrafficR\tintervals\x12E\n" +
+	"\tunhealthy\x18\x04 \x03(\v2'.marchproxy.events.v1.UnhealthyEndpointR\tunhealthy\x12%\n" +
+	"\x0eunhealthy_more\x18\x05 \x01(\x05R\runhealthyMore\"\x87\x01\n" +
+	"\aTraffic\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x18\n" +
+	"\aseconds\x18\x02 \x01(\x01R\aseconds\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\x03R\brequests\x12\x18\n" +
+	"\aanswers\x18\x04 \x03(\x03R\aanswers\x12\x14\n" +
+	"\x05times\x18\x05 \x03(\x03R\x05times\"s\n" +
+	"\x11UnhealthyEndpoint\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"p\n" +
 	"\fPolicyStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x16\n" +
@@ -2009,48 +2284,51 @@ func file_marchproxy_events_v1_events_proto_rawDescGZIP() []byte {
 	return file_marchproxy_events_v1_events_proto_rawDescData
 }
 
-var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_marchproxy_events_v1_events_proto_goTypes = []any{
-	(*ResourceEvent)(nil),    // 0: marchproxy.events.v1.ResourceEvent
-	(*Commit)(nil),           // 1: marchproxy.events.v1.Commit
-	(*KindState)(nil),        // 2: marchproxy.events.v1.KindState
-	(*ChangedResource)(nil),  // 3: marchproxy.events.v1.ChangedResource
-	(*XdsStatus)(nil),        // 4: marchproxy.events.v1.XdsStatus
-	(*Document)(nil),         // 5: marchproxy.events.v1.Document
-	(*XdsPage)(nil),          // 6: marchproxy.events.v1.XdsPage
-	(*LaggingEnvoy)(nil),     // 7: marchproxy.events.v1.LaggingEnvoy
-	(*Behind)(nil),           // 8: marchproxy.events.v1.Behind
-	(*AbsentProxy)(nil),      // 9: marchproxy.events.v1.AbsentProxy
-	(*NamesStatus)(nil),      // 10: marchproxy.events.v1.NamesStatus
-	(*NameStatus)(nil),       // 11: marchproxy.events.v1.NameStatus
-	(*ProxyStatus)(nil),      // 12: marchproxy.events.v1.ProxyStatus
-	(*RejectedResource)(nil), // 13: marchproxy.events.v1.RejectedResource
-	(*ObjectRef)(nil),        // 14: marchproxy.events.v1.ObjectRef
-	(*AgentStatus)(nil),      // 15: marchproxy.events.v1.AgentStatus
-	(*PolicyStatus)(nil),     // 16: marchproxy.events.v1.PolicyStatus
-	(*LimitedSource)(nil),    // 17: marchproxy.events.v1.LimitedSource
-	nil,                      // 18: marchproxy.events.v1.ResourceEvent.LabelsEntry
-	nil,                      // 19: marchproxy.events.v1.Commit.StateEntry
-	nil,                      // 20: marchproxy.events.v1.XdsStatus.LiveEntry
-	nil,                      // 21: marchproxy.events.v1.XdsStatus.ConnectedEntry
-	nil,                      // 22: marchproxy.events.v1.XdsStatus.RestEntry
-	nil,                      // 23: marchproxy.events.v1.AgentStatus.LabelsEntry
-	nil,                      // 24: marchproxy.events.v1.AgentStatus.PassedEntry
-	nil,                      // 25: marchproxy.events.v1.AgentStatus.DroppedEntry
-	(*structpb.Struct)(nil),  // 26: google.protobuf.Struct
+	(*ResourceEvent)(nil),     // 0: marchproxy.events.v1.ResourceEvent
+	(*Commit)(nil),            // 1: marchproxy.events.v1.Commit
+	(*KindState)(nil),         // 2: marchproxy.events.v1.KindState
+	(*ChangedResource)(nil),   // 3: marchproxy.events.v1.ChangedResource
+	(*XdsStatus)(nil),         // 4: marchproxy.events.v1.XdsStatus
+	(*Document)(nil),          // 5: marchproxy.events.v1.Document
+	(*XdsPage)(nil),           // 6: marchproxy.events.v1.XdsPage
+	(*LaggingEnvoy)(nil),      // 7: marchproxy.events.v1.LaggingEnvoy
+	(*Behind)(nil),            // 8: marchproxy.events.v1.Behind
+	(*AbsentProxy)(nil),       // 9: marchproxy.events.v1.AbsentProxy
+	(*NamesStatus)(nil),       // 10: marchproxy.events.v1.NamesStatus
+	(*NameStatus)(nil),        // 11: marchproxy.events.v1.NameStatus
+	(*ProxyStatus)(nil),       // 12: marchproxy.events.v1.ProxyStatus
+	(*RejectedResource)(nil),  // 13: marchproxy.events.v1.RejectedResource
+	(*ObjectRef)(nil),         // 14: marchproxy.events.v1.ObjectRef
+	(*AgentStatus)(nil),       // 15: marchproxy.events.v1.AgentStatus
+	(*EnvoyReport)(nil),       // 16: marchproxy.events.v1.EnvoyReport
+	(*Traffic)(nil),           // 17: marchproxy.events.v1.Traffic
+	(*UnhealthyEndpoint)(nil), // 18: marchproxy.events.v1.UnhealthyEndpoint
+	(*PolicyStatus)(nil),      // 19: marchproxy.events.v1.PolicyStatus
+	(*LimitedSource)(nil),     // 20: marchproxy.events.v1.LimitedSource
+	nil,                       // 21: marchproxy.events.v1.ResourceEvent.LabelsEntry
+	nil,                       // 22: marchproxy.events.v1.Commit.StateEntry
+	nil,                       // 23: marchproxy.events.v1.XdsStatus.LiveEntry
+	nil,                       // 24: marchproxy.events.v1.XdsStatus.ConnectedEntry
+	nil,                       // 25: marchproxy.events.v1.XdsStatus.RestEntry
+	nil,                       // 26: marchproxy.events.v1.AgentStatus.LabelsEntry
+	nil,                       // 27: marchproxy.events.v1.AgentStatus.PassedEntry
+	nil,                       // 28: marchproxy.events.v1.AgentStatus.DroppedEntry
+	(*structpb.Struct)(nil),   // 29: google.protobuf.Struct
 }
 var file_marchproxy_events_v1_events_proto_depIdxs = []int32{
-	18, // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
-	26, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
-	19, // 2: marchproxy.events.v1.Commit.state:type_name -> marchproxy.events.v1.Commit.StateEntry
+	21, // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
+	29, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
+	22, // 2: marchproxy.events.v1.Commit.state:type_name -> marchproxy.events.v1.Commit.StateEntry
 	3,  // 3: marchproxy.events.v1.Commit.changes:type_name -> marchproxy.events.v1.ChangedResource
 	12, // 4: marchproxy.events.v1.XdsStatus.proxies:type_name -> marchproxy.events.v1.ProxyStatus
 	13, // 5: marchproxy.events.v1.XdsStatus.rejected:type_name -> marchproxy.events.v1.RejectedResource
-	20, // 6: marchproxy.events.v1.XdsStatus.live:type_name -> marchproxy.events.v1.XdsStatus.LiveEntry
+	23, // 6: marchproxy.events.v1.XdsStatus.live:type_name -> marchproxy.events.v1.XdsStatus.LiveEntry
 	9,  // 7: marchproxy.events.v1.XdsStatus.absent:type_name -> marchproxy.events.v1.AbsentProxy
-	21, // 8: marchproxy.events.v1.XdsStatus.connected:type_name -> marchproxy.events.v1.XdsStatus.ConnectedEntry
+	24, // 8: marchproxy.events.v1.XdsStatus.connected:type_name -> marchproxy.events.v1.XdsStatus.ConnectedEntry
 	7,  // 9: marchproxy.events.v1.XdsStatus.lagging:type_name -> marchproxy.events.v1.LaggingEnvoy
-	22, // 10: marchproxy.events.v1.XdsStatus.rest:type_name -> marchproxy.events.v1.XdsStatus.RestEntry
+	25, // 10: marchproxy.events.v1.XdsStatus.rest:type_name -> marchproxy.events.v1.XdsStatus.RestEntry
 	8,  // 11: marchproxy.events.v1.XdsStatus.behind:type_name -> marchproxy.events.v1.Behind
 	5,  // 12: marchproxy.events.v1.XdsStatus.document:type_name -> marchproxy.events.v1.Document
 	12, // 13: marchproxy.events.v1.XdsPage.proxies:type_name -> marchproxy.events.v1.ProxyStatus
@@ -2059,17 +2337,20 @@ var file_marchproxy_events_v1_events_proto_depIdxs = []int32{
 	12, // 16: marchproxy.events.v1.AbsentProxy.proxy:type_name -> marchproxy.events.v1.ProxyStatus
 	11, // 17: marchproxy.events.v1.NamesStatus.names:type_name -> marchproxy.events.v1.NameStatus
 	14, // 18: marchproxy.events.v1.RejectedResource.objects:type_name -> marchproxy.events.v1.ObjectRef
-	23, // 19: marchproxy.events.v1.AgentStatus.labels:type_name -> marchproxy.events.v1.AgentStatus.LabelsEntry
-	16, // 20: marchproxy.events.v1.AgentStatus.policies:type_name -> marchproxy.events.v1.PolicyStatus
-	24, // 21: marchproxy.events.v1.AgentStatus.passed:type_name -> marchproxy.events.v1.AgentStatus.PassedEntry
-	25, // 22: marchproxy.events.v1.AgentStatus.dropped:type_name -> marchproxy.events.v1.AgentStatus.DroppedEntry
-	17, // 23: marchproxy.events.v1.AgentStatus.sources:type_name -> marchproxy.events.v1.LimitedSource
-	2,  // 24: marchproxy.events.v1.Commit.StateEntry.value:type_name -> marchproxy.events.v1.KindState
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	26, // 19: marchproxy.events.v1.AgentStatus.labels:type_name -> marchproxy.events.v1.AgentStatus.LabelsEntry
+	19, // 20: marchproxy.events.v1.AgentStatus.policies:type_name -> marchproxy.events.v1.PolicyStatus
+	27, // 21: marchproxy.events.v1.AgentStatus.passed:type_name -> marchproxy.events.v1.AgentStatus.PassedEntry
+	28, // 22: marchproxy.events.v1.AgentStatus.dropped:type_name -> marchproxy.events.v1.AgentStatus.DroppedEntry
+	20, // 23: marchproxy.events.v1.AgentStatus.sources:type_name -> marchproxy.events.v1.LimitedSource
+	16, // 24: marchproxy.events.v1.AgentStatus.envoy_report:type_name -> marchproxy.events.v1.EnvoyReport
+	17, // 25: marchproxy.events.v1.EnvoyReport.intervals:type_name -> marchproxy.events.v1.Traffic
+	18, // 26: marchproxy.events.v1.EnvoyReport.unhealthy:type_name -> marchproxy.events.v1.UnhealthyEndpoint
+	2,  // 27: marchproxy.events.v1.Commit.StateEntry.value:type_name -> marchproxy.events.v1.KindState
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_events_v1_events_proto_init() }
@@ -2083,7 +2364,7 @@ func file_marchproxy_events_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_events_v1_events_proto_rawDesc), len(file_marchproxy_events_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -30,13 +30,15 @@ var (
 		"1970; +Inf without one.")
 	descUp       = desc("envoy_up", "1 where Envoy serves.")
 	descRestarts = desc("envoy_restarts_total", "How often Envoy ended by itself.")
+	descSeen     = desc("envoy_seen_timestamp_seconds", "When Envoy last answered what it has counted; 0 before that.")
+	descSick     = desc("unhealthy_endpoints", "Endpoints that Envoy sends no requests to because they fail.")
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descAttached, descRevision, descPackets, descPolicy, descUnsaved, descUnread,
-		descMismatch, descNATS, descExpiry, descUp, descRestarts,
+		descMismatch, descNATS, descExpiry, descUp, descRestarts, descSeen, descSick,
 	} {
 		ch <- d
 	}
@@ -82,5 +84,14 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		s := c.a.envoy.State()
 		gauge(descUp, truth[s.Ready])
 		count(descRestarts, int64(s.Restarts))
+		seen, sick := 0.0, 0.0
+		if r := c.a.observer.Report(); r != nil {
+			if at, err := time.Parse(time.RFC3339, r.At); err == nil {
+				seen = float64(at.UnixMilli()) / 1000
+			}
+			sick = float64(len(r.Unhealthy) + int(r.UnhealthyMore))
+		}
+		gauge(descSeen, seen)
+		gauge(descSick, sick)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/marchproxy/marchproxy/bpf"
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/bus"
+	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
 	"github.com/marchproxy/marchproxy/pkg/identity"
 	"github.com/marchproxy/marchproxy/pkg/process"
 	"github.com/marchproxy/marchproxy/pkg/resource"
@@ -32,6 +33,7 @@ type agent struct {
 	log      *zap.Logger
 	enforcer *enforce.Enforcer
 	envoy    *envoy.Supervisor
+	observer *envoyadmin.Observer // of envoy
 	// envoyDoor is where what Envoy's admin interface tells is served; nil where its port was taken.
 	envoyDoor net.Listener
 	// behind is how far the replay is that takes long; nil where it does not.
@@ -90,6 +92,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if !identity.LoopbackAddr(cfg.HTTPAddr) {
 		lis = id.Wrap(lis, true, log) // this machine's own look at it needs no certificate
 	}
+	a.observer = &envoyadmin.Observer{Admin: envoyadmin.New(cfg.Envoy.AdminAddr)}
 	if cfg.NatsURL != "" {
 		nc, err := bus.Connect(cfg.NatsURL, "marchproxy-agent "+cfg.ID, cfg.Identity, id, log)
 		if err != nil {
@@ -164,7 +167,7 @@ func (a *agent) guarded() {
 func (a *agent) report(now time.Time) status.AgentStatus {
 	s := a.enforcer.Status(now)
 	if a.cfg.supervises() {
-		s.Envoy, s.EnvoyGateway = a.cfg.Envoy.NodeID, a.cfg.Envoy.Gateway
+		s.Envoy, s.EnvoyGateway, s.EnvoyReport = a.cfg.Envoy.NodeID, a.cfg.Envoy.Gateway, a.observer.Report()
 	}
 	return s
 }
@@ -180,6 +183,7 @@ func (a *agent) supervise(group *process.Group) error {
 		return err
 	}
 	a.envoy = s
+	group.Add("envoy's traffic", a.observer.Run)
 	group.Add("envoy", func(ctx context.Context) error {
 		if a.cfg.Required {
 			select {

@@ -29,6 +29,7 @@ type agent struct {
 	status.AgentStatus
 	seen, unsaved time.Time
 	clock         clock
+	told          told
 }
 
 // ReportAgent takes an agent's report. Fresh says that it comes as it is sent.
@@ -40,6 +41,7 @@ func (b *Board) ReportAgent(s status.AgentStatus, fresh bool) {
 	if fresh {
 		is.clock = is.clock.heard(s.At, now)
 	}
+	is.told = b.count(is, was, fresh)
 	b.agents[s.ID] = is
 	b.tell()
 }
@@ -52,6 +54,13 @@ func (b *Board) freshAgents() []agent {
 
 // allAgents tells the nodes that have reported lately from those that have stopped or are silent.
 func (b *Board) allAgents() (fresh, gone []agent) {
+	noNode := func(a agent) bool { return a.NoNode }
+	fresh, gone = b.reporters()
+	return slices.DeleteFunc(fresh, noNode), slices.DeleteFunc(gone, noNode)
+}
+
+// reporters are those, and who else tells of an Envoy.
+func (b *Board) reporters() (fresh, gone []agent) {
 	now := b.now()
 	maps.DeleteFunc(b.agents, func(_ string, a agent) bool { return now.Sub(a.seen) > Remember })
 	for _, a := range slices.SortedFunc(maps.Values(b.agents), func(x, y agent) int { return cmp.Compare(x.ID, y.ID) }) {

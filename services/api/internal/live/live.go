@@ -56,7 +56,9 @@ type Board struct {
 	agents  map[string]agent
 	absent  []absent                                // the last one first
 	names   map[string]map[string]status.NameStatus // by server and name
-	changed chan struct{}                           // closed, and replaced, at each report
+	traffic map[string]*traffic                     // by gateway
+	drops   [intervals]drops
+	changed chan struct{} // closed, and replaced, at each report
 	// the connected Envoys in their order; nil where it has to be made anew
 	list []listed
 }
@@ -65,7 +67,7 @@ type Board struct {
 func NewBoard(now func() time.Time) *Board {
 	return &Board{
 		now: now, Keep: Remember, servers: map[string]*server{}, agents: map[string]agent{},
-		names: map[string]map[string]status.NameStatus{}, changed: make(chan struct{}),
+		names: map[string]map[string]status.NameStatus{}, changed: make(chan struct{}), traffic: map[string]*traffic{},
 	}
 }
 

@@ -74,6 +74,15 @@ func newMetrics(a *API) *metrics {
 	gauge("marchproxy_api_proxies", "Connected Envoys.", func() float64 {
 		return float64(a.Board.Summary().Proxies)
 	})
+	gauge("marchproxy_api_silent_proxies", "Connected Envoys of which no agent tells what they do.", func() float64 {
+		_, silent := a.Board.Failing()
+		return float64(silent)
+	})
+	gauge("marchproxy_api_unhealthy_endpoints", "Endpoints that an Envoy sends no requests to because they fail.",
+		func() float64 {
+			endpoints, _ := a.Board.Failing()
+			return float64(endpoints)
+		})
 	gauge("marchproxy_api_absent_proxies", "Envoys that were connected and are not any more, for as long as they are "+
 		"remembered.", func() float64 {
 		return float64(a.Board.Absent())

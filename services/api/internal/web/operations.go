@@ -82,6 +82,23 @@ func (a *API) operations() []operation {
 			Summary: "The machines whose agents report, and what their kernels do",
 			Answers: map[int]string{200: "NodeList"},
 		}, a.nodes},
+		{op{
+			ID: "serviceHealth", Method: "GET", Path: "/v1/services/:name/health", Role: auth.Viewer, Tag: "Status",
+			Summary: "Which endpoints of a service get requests",
+			Description: "Each endpoint as each Envoy sees it that has routes to the service. The agents look at their Envoys every " +
+				"ten seconds and tell of what fails; `proxies` says how old that is. What is old or missing makes an endpoint " +
+				"`unknown`, and never healthy.",
+			Answers: map[int]string{200: "ServiceHealth"},
+		}, a.serviceHealth},
+		{op{
+			ID: "metricsSummary", Method: "GET", Path: "/v1/metrics/summary", Role: auth.Viewer, Tag: "Status",
+			Summary: "What the Envoys and the kernels have done in the last ten minutes",
+			Description: "Requests, answers by class and latency, of each gateway and of all together, in intervals of ten seconds; " +
+				"services with endpoints that fail; packets that the kernels dropped. The agents tell of it: an Envoy that no agent " +
+				"runs, or that does not answer its agent, is in `silent`, and in none of the figures. An api that was started a " +
+				"moment ago knows of what came since.",
+			Answers: map[int]string{200: "MetricsSummary"},
+		}, a.metricsSummary},
 		{
 			op{
 				ID:      "rateLimitStatus",

@@ -101,6 +101,11 @@ func run(ctx context.Context, o Options, out io.Writer) error {
 		return err
 	}
 	defer shut()
+	end, err := s.observe(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	return s.serve(ctx)
 }
 
@@ -203,7 +208,7 @@ func (s *system) plan(envoy string) error {
 	}
 	boot := filepath.Join(s.StateDir, "envoy.json")
 	envoyConfig := bootstrap.Config{
-		XDSServer: local(s.GRPCPort), APIKey: s.secrets.ClusterKey, AdminAddr: s.adminSocket(), LogFile: true,
+		NodeID: envoyID, XDSServer: local(s.GRPCPort), APIKey: s.secrets.ClusterKey, AdminAddr: s.adminSocket(), LogFile: true,
 	}
 	if envoy, err = filepath.Abs(envoy); err != nil {
 		return err

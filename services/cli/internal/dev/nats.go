@@ -33,10 +33,11 @@ func (s *system) natsUsers() (config string, seeds map[string]string, err error)
 	return string(raw), seeds, err
 }
 
-// natsOwner is the user who may do everything, and ownID by which the xDS server is known.
+// natsOwner is the user who may do everything, ownID by which the xDS server is known, and envoyID the Envoy.
 const (
 	natsOwner = "dev"
 	ownID     = "dev"
+	envoyID   = "marchproxy-node"
 )
 
 // enough is how much room a disk must have for NATS to be restarted, in bytes: without any it would not start.

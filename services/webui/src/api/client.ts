@@ -6,7 +6,7 @@ import type { components, paths } from "./schema";
  * out because it is empty is looked at with ?. all the same.
  */
 type Whole<T> = T extends (infer U)[] ? Whole<NonNullable<U>>[] : T extends object ? { [K in keyof T]-?: Whole<NonNullable<T[K]>> } : T;
-type Schemas = { [K in keyof components["schemas"]]: Whole<components["schemas"][K]> };
+export type Schemas = { [K in keyof components["schemas"]]: Whole<components["schemas"][K]> };
 export type Problem = Schemas["Problem"];
 export type Status = Schemas["Status"];
 export type LiveStatus = Schemas["LiveStatus"];

@@ -15,6 +15,7 @@ import { NotFound } from "~/shell";
 import { Age, Empty, ErrorNote, Loading, Note, PageHead, StateBadge, useTitle } from "~/ui/bits";
 import { yamlOf } from "~/ui/diff";
 import { CertificateCard } from "./certificate";
+import { ServiceHealth } from "./health";
 import { History } from "./history";
 import { ConflictDialog, DeleteDialog, SaveDialog } from "./save";
 
@@ -177,6 +178,7 @@ function Editing({ model, kind, item, start }: { model: Model; kind: Kind; item?
       <Stack gap="md" pb={dirty ? 90 : 0}>
         {item && <Refusal item={item} />}
         {item && kind.name === "Certificate" && <CertificateCard item={item} />}
+        {item && kind.name === "Service" && <ServiceHealth name={item.name} />}
         {moved && dirty && (
           <Note tone="warn" title="Somebody else has changed this meanwhile" action={<Button size="xs" variant="default" onClick={() => setDialog("conflict")}>Compare</Button>}>
             <Text size="sm">You began with revision {base.revision}; it is {item.revision} now. Nothing of either is lost.</Text>

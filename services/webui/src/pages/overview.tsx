@@ -2,14 +2,17 @@ import { Group, SimpleGrid, Stack, Text, Title } from "@mantine/core";
 import { IconCircleCheck, IconPlus } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
-import type { ReactNode } from "react";
+import { lazy, Suspense, type ReactNode } from "react";
 import { client, take, type LiveStatus, type Status } from "~/api/client";
 import { useLive } from "~/api/live";
+import { trafficQuery, whyUnhealthy } from "~/api/traffic";
 import { mayAs, modelQuery, type Model } from "~/api/model";
 import { aboutOf } from "~/kinds";
 import { useSession } from "~/session";
 import { statusQuery } from "~/shell";
 import { Age, Empty, ErrorNote, Loading, Note, PageHead, plural, useTitle, type Tone } from "~/ui/bits";
+
+const TrafficSection = lazy(() => import("./traffic").then((m) => ({ default: m.TrafficSection })));
 
 export const revisionsQuery = {
   queryKey: ["revisions", "newest"],
@@ -31,6 +34,9 @@ export function Overview() {
       <PageHead title="Overview">What is stored, what the Envoys serve of it, and what needs somebody.</PageHead>
       <Stack gap="lg">
         <Tiles s={s} />
+        <Suspense fallback={<div className="card" style={{ minHeight: 290 }}><Loading rows={6} /></div>}>
+          <TrafficSection />
+        </Suspense>
         <SimpleGrid cols={{ base: 1, lg: 2 }} spacing="lg">
           <section aria-labelledby="attention">
             <div className="section-head"><Title order={2} id="attention">Needs attention</Title></div>
@@ -115,6 +121,9 @@ function Tiles({ s }: { s: Status }) {
   );
 }
 
+/** Services with failing endpoints that are spoken of one by one. */
+const mostFailing = 4;
+
 type Item = { tone: "bad" | "warn" | "info"; title: ReactNode; text: ReactNode };
 
 function Attention({ s, model }: { s: Status; model: Model | undefined }) {
@@ -122,21 +131,32 @@ function Attention({ s, model }: { s: Status; model: Model | undefined }) {
     const path = model?.byName.get(kind)?.path;
     return path ? <Link className="link" to="/$kind/$name" params={{ kind: path, name }}>{kind} {name}</Link> : <>{kind} {name}</>;
   };
+  const traffic = useQuery(trafficQuery).data;
+  const failing = traffic?.unhealthy ?? [];
   const items: Item[] = [
     ...s.rejected.map((r) => ({ tone: "bad" as const, title: <>Envoy refuses {link(r.kind, r.name)}</>, text: <span className="mono">{r.reason}</span> })),
     ...(s.troubles ?? []).map((t) => ({ tone: "bad" as const, title: t.part, text: <>{t.reason} {t.since && <span className="muted">since <Age at={t.since} /></span>}</> })),
+    ...failing.slice(0, failing.length > mostFailing ? mostFailing - 1 : mostFailing).map((u) => ({
+      tone: "warn" as const,
+      title: <>{plural(u.endpoints.length, "endpoint")} of {link("Service", u.service)} {u.endpoints.length === 1 ? "gets" : "get"} no requests</>,
+      text: <>{u.endpoints.slice(0, 3).map((e, i) => <span key={e.address}>{i > 0 && ", "}<span className="mono">{e.address}</span> {whyUnhealthy(e.reason)}</span>)}{u.endpoints.length > 3 && ` and ${u.endpoints.length - 3} more`}</>,
+    })),
+    ...(failing.length > mostFailing
+      ? [{ tone: "warn" as const, title: `${(traffic?.unhealthy_services ?? 0) - mostFailing + 1} more services have endpoints that get no requests`, text: <>{failing.slice(mostFailing - 1, mostFailing + 9).map((u, i) => <span key={u.service}>{i > 0 && ", "}{link("Service", u.service)}</span>)}{failing.length > mostFailing + 9 && " and others"}</> }]
+      : []),
     ...(s.lagging ?? []).slice(0, 5).map((l) => ({ tone: "warn" as const, title: <>Envoy {l.id} is behind</>, text: <>waits for {l.resource ?? "an answer"} <span className="muted">since <Age at={l.since} /></span></> })),
     ...(s.warnings ?? []).map((w) => ({ tone: "warn" as const, title: link(w.kind, w.name), text: w.message })),
     ...(s.licenses ?? []).filter((l) => l.warning).map((l) => ({ tone: "warn" as const, title: link("License", l.name), text: l.warning })),
     ...(s.names ?? []).map((n) => ({ tone: "warn" as const, title: <>The name {n.host} does not resolve</>, text: <>{n.reason}{n.services?.length ? <>; of {n.services.slice(0, 3).map((x, i) => <span key={x}>{i > 0 && ", "}{link("Service", x)}</span>)}</> : null}</> })),
     ...(s.proxies === 0 ? [{ tone: "info" as const, title: "No Envoy is connected", text: "What is stored is served as soon as one is. The agent starts one on each node." }] : []),
+    ...(traffic?.silent ?? []).filter((r) => r.state === "old").slice(0, 3).map((r) => ({ tone: "warn" as const, title: <>Nothing new of Envoy {r.proxy}</>, text: <>{r.reason}{r.at && <span className="muted">; it answered last <Age at={r.at} /></span>}</> })),
     ...(s.progress ?? []).map((p) => ({ tone: "info" as const, title: p.who, text: `${p.what}${p.total ? `, ${p.done} of ${p.total}` : ""}` })),
   ];
   if (items.length === 0)
     return (
       <div className="card">
         <Empty small icon={<IconCircleCheck size={38} stroke={1.4} color="var(--mp-ok)" />} title="Everything is as it should be">
-          No object is refused, no Envoy is behind, no certificate ends soon.
+          No object is refused, no Envoy is behind, no endpoint fails, no certificate ends soon.
         </Empty>
       </div>
     );

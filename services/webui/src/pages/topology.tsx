@@ -10,6 +10,7 @@ import worker from "elkjs/lib/elk-worker.min.js?url";
 import { useEffect, useMemo, useRef, useState } from "react";
 import type { Item, Json, Spec } from "~/api/client";
 import { stateOf, useLive } from "~/api/live";
+import { trafficQuery, whyUnhealthy } from "~/api/traffic";
 import { endpointsOf, hostsOf, pathOf } from "~/kinds";
 import { Empty, ErrorNote, PageHead, plural, useTitle } from "~/ui/bits";
 import { wholeList } from "./list";
@@ -38,6 +39,8 @@ class Drawing implements Graph {
   constructor(
     private services: Map<string, Item>,
     private tone: (i: Item) => string,
+    /** Why endpoints fail, by service and by host and port. */
+    private failing: Map<string, Map<string, string>>,
   ) {}
   edge(from: string, to: string, label?: string) {
     this.edges.set(`${from}→${to}`, { from, to, ...(label && { label }) });
@@ -45,7 +48,14 @@ class Drawing implements Graph {
   service(name: string): string[] {
     const s = this.services.get(name);
     const endpoints = s ? endpointsOf(s) : [];
-    this.nodes.set(`s ${name}`, { kind: "service", title: name, text: s ? plural(endpoints.length, "endpoint") : "is missing", to: { kind: "services", name }, tone: s ? this.tone(s) : "bad" });
+    const fails = this.failing.get(name)?.size ?? 0;
+    this.nodes.set(`s ${name}`, {
+      kind: "service",
+      title: name,
+      text: s ? `${plural(endpoints.length, "endpoint")}${fails ? `, ${fails.toLocaleString("en")} fail` : ""}` : "is missing",
+      to: { kind: "services", name },
+      tone: !s || this.tone(s) === "bad" ? "bad" : fails ? "warn" : "ok",
+    });
     return endpoints;
   }
 
@@ -66,7 +76,8 @@ class Drawing implements Graph {
         this.edge(`r ${r.name}`, `s ${b.service}`, backends.length > 1 ? `${Math.round((100 * (b.weight ?? 1)) / Math.max(1, total))} %` : undefined);
         if (endpoints.length > shownEndpoints) continue;
         for (const e of endpoints) {
-          this.nodes.set(`e ${e}`, { kind: "endpoint", title: e });
+          const why = this.failing.get(b.service)?.get(e);
+          this.nodes.set(`e ${e}`, { kind: "endpoint", title: e, ...(why && { text: why, tone: "bad" }) });
           this.edge(`s ${b.service}`, `e ${e}`);
         }
       }
@@ -217,12 +228,14 @@ export function Topology() {
   }, [all, search.q]);
   const whole = shown.length <= many;
   const rejected = status?.rejected;
+  const unhealthy = useQuery(trafficQuery).data?.unhealthy;
   const graph = useMemo(() => {
+    const failing = new Map((unhealthy ?? []).map((u) => [u.service, new Map(u.endpoints.map((e) => [e.host ? `${e.host}${e.address.slice(e.address.lastIndexOf(":"))}` : e.address, whyUnhealthy(e.reason)]))]));
     const by = new Map((services.data?.items ?? []).map((s) => [s.name ?? "", s]));
-    const drawing = new Drawing(by, (i) => (stateOf(i, status).state === "rejected" ? "bad" : "ok"));
+    const drawing = new Drawing(by, (i) => (stateOf(i, status).state === "rejected" ? "bad" : "ok"), failing);
     return whole ? drawing.whole(shown) : drawing.byHost(shown);
     // Of the status only refusals are shown here; the layout is not made anew for the rest.
-  }, [shown, services.data, whole, JSON.stringify(rejected)]);
+  }, [shown, services.data, whole, JSON.stringify(rejected), JSON.stringify(unhealthy)]);
   const placed = useLayout(graph, search.q ?? "");
   const box = useRef<HTMLDivElement>(null);
   const hosts = useMemo(() => [...new Set((all ?? []).flatMap(hostsOf))].slice(0, 2000), [all]);

@@ -1,0 +1,295 @@
+package envoyadmin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/status"
+)
+
+const (
+	// kept is how many intervals a report has.
+	kept = 3
+	// together is how many services are asked about at once, and atMost how long that may go on in one look: Envoy
+	// answers in the thread that applies its configuration.
+	together = 100
+	atMost   = time.Second
+)
+
+// figures are the statistics that a look reads: what the listeners count, and the failures of those services that have
+// had any. Of the others Envoy says nothing (usedonly), so that a look is as long as what has happened. The admin
+// interface counts its own requests as http.admin.
+const figures = `^(server\.uptime|http\.[^.]+\.downstream_rq_(total|[1-5]xx|time)|cluster\.[a-z0-9-]+\.` +
+	`(health_check\.failure|outlier_detection\.ejections_(active|enforced_total)))$`
+
+// Observer looks at an Envoy every ten seconds, and says what it sees. The zero value but for Admin is ready.
+type Observer struct {
+	Admin Admin
+
+	mu     sync.Mutex
+	report *status.EnvoyReport
+
+	// By Run alone.
+	began  time.Time
+	number int64
+	last   sample
+	// failed is what each service's failures were when it was asked about last, and bad its endpoints that fail.
+	failed map[string]int64
+	bad    map[string][]status.UnhealthyEndpoint
+}
+
+// sample is what an Envoy has counted since it was started.
+type sample struct {
+	at       time.Time
+	uptime   int64
+	requests int64
+	answers  [5]int64
+	times    []int64
+}
+
+// Report is what was seen last, and nil before the Envoy has answered. Nobody changes it any more.
+func (o *Observer) Report() *status.EnvoyReport {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.report
+}
+
+// Run looks until the context ends, when the clock has whole tens of seconds: so the intervals of all Envoys are the same
+// ones. An Envoy that does not answer is asked again at the next turn: until then the report is what it was, and its time
+// says so.
+func (o *Observer) Run(ctx context.Context) error {
+	o.began, o.failed, o.bad = time.Now(), map[string]int64{}, map[string][]status.UnhealthyEndpoint{}
+	for {
+		o.look(ctx)
+		select {
+		case <-time.After(time.Until(time.Now().Truncate(status.TrafficInterval).Add(status.TrafficInterval))):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (o *Observer) look(ctx context.Context) {
+	now, failures, err := o.read(ctx)
+	if err != nil {
+		return
+	}
+	next := &status.EnvoyReport{At: resource.Time(now.at), Since: resource.Time(o.began)}
+	if was := o.Report(); was != nil {
+		next.Intervals = append(next.Intervals, was.Intervals[max(0, len(was.Intervals)-kept+1):]...)
+	}
+	if !o.last.at.IsZero() {
+		o.number++
+		next.Intervals = append(next.Intervals, o.last.until(now, o.number))
+	}
+	o.last = now
+	o.ask(ctx, failures)
+	for _, service := range slices.Sorted(maps.Keys(o.bad)) {
+		room := status.MaxUnhealthy - len(next.Unhealthy)
+		here := o.bad[service]
+		next.Unhealthy = append(next.Unhealthy, here[:min(room, len(here))]...)
+		next.UnhealthyMore += int32(max(0, len(here)-room))
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.report = next
+}
+
+// until is what was counted from one sample to another. An Envoy that was started again counts from 0.
+func (s sample) until(now sample, number int64) status.Traffic {
+	seconds := now.at.Sub(s.at).Seconds()
+	if now.uptime < s.uptime {
+		s = sample{}
+	}
+	t := status.Traffic{
+		Number: number, Seconds: seconds, Requests: max(0, now.requests-s.requests), Answers: make([]int64, len(s.answers)),
+	}
+	for i := range s.answers {
+		t.Answers[i] = max(0, now.answers[i]-s.answers[i])
+	}
+	times, some := slices.Clone(now.times), false
+	for i := range times {
+		if i < len(s.times) {
+			times[i] = max(0, times[i]-s.times[i])
+		}
+		some = some || times[i] > 0
+	}
+	if some {
+		t.Times = times
+	}
+	return t
+}
+
+// read is what the Envoy has counted, and the failures of its services.
+func (o *Observer) read(ctx context.Context) (sample, map[string]int64, error) {
+	var doc struct {
+		Stats []struct {
+			Name       string      `json:"name"`
+			Value      json.Number `json:"value"`
+			Histograms struct {
+				Details []struct {
+					Totals []struct {
+						Lower float64 `json:"lower_bound"`
+						Width float64 `json:"width"`
+						Count int64   `json:"count"`
+					} `json:"totals"`
+					Name string `json:"name"`
+				} `json:"details"`
+			} `json:"histograms"`
+		} `json:"stats"`
+	}
+	s := sample{at: time.Now(), times: make([]int64, len(status.TimeBounds)+1)}
+	if err := o.get(ctx, "/stats?usedonly&format=json&histogram_buckets=detailed&filter="+url.QueryEscape(figures),
+		&doc); err != nil {
+		return s, nil, err
+	}
+	failures := map[string]int64{}
+	for _, x := range doc.Stats {
+		n, _ := x.Value.Int64() // 0 of what is no number, as the histograms
+		if name, of := strings.CutPrefix(x.Name, "cluster."); of {
+			service, what, _ := strings.Cut(name, ".")
+			if failures[service] += n; strings.HasSuffix(what, "active") {
+				failures[service] += n << 32 // it goes down again, and is not to be made up for by what goes up
+			}
+			continue
+		}
+		for _, h := range x.Histograms.Details {
+			if own(h.Name) {
+				continue
+			}
+			for _, b := range h.Totals {
+				s.times[sort.SearchFloat64s(status.TimeBounds, b.Lower+b.Width/2+tiny)] += b.Count
+			}
+		}
+		switch _, what, _ := strings.Cut(x.Name, ".downstream_rq_"); {
+		case x.Name == "server.uptime":
+			s.uptime = n
+		case x.Name == "" || own(x.Name):
+		case what == "total":
+			s.requests += n
+		case len(what) == 3 && what[0] >= '1' && what[0] <= '5':
+			s.answers[what[0]-'1'] += n
+		}
+	}
+	return s, failures, nil
+}
+
+// tiny has a time that is a bound counted with those from there on.
+const tiny = 1e-9
+
+func own(stat string) bool { return strings.HasPrefix(stat, "http.admin.") }
+
+// ask looks at the endpoints of the services whose failures are others than when they were asked about last, and of
+// those that had a failing one. What does not get its turn gets it at the next look.
+func (o *Observer) ask(ctx context.Context, failures map[string]int64) {
+	var due []string
+	for service, n := range failures {
+		if n != o.failed[service] || o.bad[service] != nil {
+			due = append(due, service)
+		}
+	}
+	// A service that is gone, as after a restart of Envoy, has nothing any more.
+	maps.DeleteFunc(o.failed, func(s string, _ int64) bool { _, there := failures[s]; return !there })
+	maps.DeleteFunc(o.bad, func(s string, _ []status.UnhealthyEndpoint) bool { _, there := failures[s]; return !there })
+	// Those that have not been asked about for longest come first: what was asked about has its failures noted.
+	slices.SortFunc(due, func(a, b string) int {
+		if x, y := o.failed[a] != 0, o.failed[b] != 0; x != y {
+			if y {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a, b)
+	})
+	for began := time.Now(); len(due) > 0 && time.Since(began) < atMost; {
+		now := due[:min(together, len(due))]
+		due = due[len(now):]
+		bad, err := o.endpoints(ctx, now)
+		if err != nil {
+			return
+		}
+		for _, service := range now {
+			o.failed[service] = failures[service]
+			if delete(o.bad, service); len(bad[service]) > 0 {
+				o.bad[service] = bad[service]
+			}
+		}
+	}
+}
+
+// endpoints are those of some services that fail.
+func (o *Observer) endpoints(ctx context.Context, services []string) (map[string][]status.UnhealthyEndpoint, error) {
+	var doc struct {
+		Clusters []struct {
+			Name  string `json:"name"`
+			Hosts []struct {
+				Hostname string `json:"hostname"`
+				Address  struct {
+					Socket struct {
+						Address string `json:"address"`
+						Port    int    `json:"port_value"`
+					} `json:"socket_address"`
+				} `json:"address"`
+				Health struct {
+					Failed  bool `json:"failed_active_health_check"`
+					Timeout bool `json:"active_hc_timeout"`
+					Pending bool `json:"pending_active_hc"`
+					Ejected bool `json:"failed_outlier_check"`
+				} `json:"health_status"`
+			} `json:"host_statuses"`
+		} `json:"cluster_statuses"`
+	}
+	// The names are of letters, digits and hyphens, none of which means something in an expression.
+	if err := o.get(ctx, "/clusters?format=json&filter="+url.QueryEscape("^("+strings.Join(services, "|")+")$"),
+		&doc); err != nil {
+		return nil, err
+	}
+	out := map[string][]status.UnhealthyEndpoint{}
+	for _, c := range doc.Clusters {
+		for _, h := range c.Hosts {
+			var reason string
+			switch x := h.Health; {
+			case x.Failed && x.Pending:
+				reason = "not_checked_yet"
+			case x.Failed && x.Timeout:
+				reason = "health_check_timeout"
+			case x.Failed:
+				reason = "health_check"
+			case x.Ejected:
+				reason = "ejected"
+			default:
+				continue
+			}
+			a := h.Address.Socket
+			out[c.Name] = append(out[c.Name], status.UnhealthyEndpoint{
+				Service: c.Name, Address: net.JoinHostPort(a.Address, strconv.Itoa(a.Port)), Host: h.Hostname, Reason: reason,
+			})
+		}
+		slices.SortFunc(out[c.Name], func(x, y status.UnhealthyEndpoint) int { return strings.Compare(x.Address, y.Address) })
+	}
+	return out, nil
+}
+
+// get reads an answer in JSON.
+func (o *Observer) get(ctx context.Context, path string, into any) error {
+	code, raw, err := o.Admin.Do(ctx, http.MethodGet, path)
+	if err != nil {
+		return err
+	}
+	if code != http.StatusOK {
+		return fmt.Errorf("the admin interface answers %d", code)
+	}
+	return json.Unmarshal(raw, into)
+}

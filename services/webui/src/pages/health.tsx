@@ -1,0 +1,81 @@
+import { Button, Group, Stack, Text, Title } from "@mantine/core";
+import { useQuery } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
+import { useState } from "react";
+import type { Schemas } from "~/api/client";
+import { healthQuery, whyUnhealthy } from "~/api/traffic";
+import { Age, Empty, ErrorNote, Loading, Pill, plural, type Tone } from "~/ui/bits";
+
+type Endpoint = Schemas["ServiceHealth"]["endpoints"][number];
+const states: Record<string, [Tone, string]> = { healthy: ["ok", "Healthy"], unhealthy: ["bad", "Fails"], mixed: ["warn", "Fails at some"], unchecked: ["idle", "Not checked"], unknown: ["idle", "Unknown"] };
+const worst = ["unhealthy", "mixed", "unknown", "healthy", "unchecked"];
+const few = 8;
+
+/** Which endpoints of a service get requests, as its Envoys see them. */
+export function ServiceHealth({ name }: { name: string }) {
+  const query = useQuery(healthQuery(name));
+  const [all, setAll] = useState(false);
+  const h = query.data;
+  const endpoints = h ? [...h.endpoints].sort((a, b) => worst.indexOf(a.state) - worst.indexOf(b.state)) : [];
+  const fails = endpoints.filter((e) => e.state === "unhealthy" || e.state === "mixed").length;
+  const shown = all ? endpoints : endpoints.slice(0, Math.max(few, fails > few ? 2 * few : 0));
+  const old = h?.proxies.filter((p) => p.state !== "current") ?? [];
+  return (
+    <section aria-labelledby="health">
+      <div className="section-head">
+        <Title order={2} id="health">Endpoints</Title>
+        {h && (
+          <Text size="sm" className="muted" role="status">
+            {!h.checked ? "nobody checks them" : fails ? `${fails.toLocaleString("en")} of ${plural(endpoints.length, "endpoint")} fail` : plural(endpoints.length, "endpoint")}
+          </Text>
+        )}
+      </div>
+      {query.isError && !h && <ErrorNote error={query.error} retry={() => void query.refetch()} />}
+      {query.isPending && <div className="card"><Loading rows={3} /></div>}
+      {h && (
+        <div className="card rows">
+          {endpoints.length === 0 && <Empty small title="It has no endpoints">Requests to it are answered with 503.</Empty>}
+          {shown.map((e) => <Row key={`${e.host}:${e.port} ${e.address ?? ""}`} e={e} />)}
+          {shown.length < endpoints.length && (
+            <Group px="md" py={10}>
+              <Button variant="default" size="xs" onClick={() => setAll(true)}>Show all {endpoints.length.toLocaleString("en")}</Button>
+            </Group>
+          )}
+          {!h.checked && endpoints.length > 0 && <Text size="sm" className="muted" px="md" py={10}>Each gets its share of the requests, whether it answers or not. With a health check or outlier detection those that fail are left out.</Text>}
+          {h.checked && h.proxies.length === 0 && <Text size="sm" className="muted" px="md" py={10}>No connected Envoy has a route to it, so nobody has looked.</Text>}
+          {h.checked && old.length > 0 && (
+            <Stack px="md" py={10} gap={4}>
+              {old.slice(0, 5).map((p) => (
+                <Text key={p.proxy + (p.node ?? "")} size="sm" className="muted">
+                  Nothing new of Envoy <Link className="link" to="/envoys" search={{ id: p.proxy }}>{p.proxy}</Link>: {p.reason}{p.at && <>; it answered last <Age at={p.at} /></>}.
+                </Text>
+              ))}
+              {old.length > 5 && <Text size="sm" className="muted">and {(old.length - 5).toLocaleString("en")} more</Text>}
+            </Stack>
+          )}
+        </div>
+      )}
+    </section>
+  );
+}
+
+function Row({ e }: { e: Endpoint }) {
+  const [tone, word] = states[e.state] ?? ["idle", e.state];
+  const failing = e.views.filter((v) => v.state === "unhealthy");
+  const first = failing[0];
+  return (
+    <Group px="md" py={10} gap="sm" wrap="nowrap" align="flex-start" className="health-row">
+      <div style={{ flex: "none", width: 118 }}><Pill tone={tone}>{word}</Pill></div>
+      <div style={{ minWidth: 0, flex: 1 }}>
+        <Text size="sm" className="mono" style={{ overflowWrap: "anywhere" }}>{e.host}:{e.port}{e.address && <span className="muted"> {e.address}</span>}</Text>
+        {(first || e.endpoint_set) && (
+          <Text size="sm" className="muted" component="div">
+            {first && <>{whyUnhealthy(first.reason)} at {failing.length === 1 ? <>Envoy {first.proxy}</> : `${failing.length.toLocaleString("en")} of ${plural(e.views.length, "Envoy")}`}</>}
+            {first && e.endpoint_set && " · "}
+            {e.endpoint_set && <>from <Link className="link" to="/$kind/$name" params={{ kind: "endpoint-sets", name: e.endpoint_set }}>{e.endpoint_set}</Link></>}
+          </Text>
+        )}
+      </div>
+    </Group>
+  );
+}
