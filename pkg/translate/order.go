@@ -38,6 +38,9 @@ func scopeName(listener, host string) string { return listener + "/" + host }
 
 func scopeOf(name string) string { return name[strings.IndexByte(name, '/')+1:] }
 
+// Precedes says whether a request that fits both routes of a host takes a.
+func Precedes(a, b *resource.Object) bool { return rank(a, b) < 0 }
+
 func listenerNames(o *resource.Object) string {
 	if o == nil {
 		return ""

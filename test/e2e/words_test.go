@@ -88,13 +88,14 @@ func TestOutputJSON(t *testing.T) {
 	s := start(t, "--no-demo")
 	c := &terminalOf{T: t, s: s, dir: t.TempDir()}
 	c.file("f.yaml", "kind: RateLimitPolicy\nname: p\nspec: {cidrs: [192.0.2.0/24], packets_per_second: 1000}\n")
+	c.file("guide.json", `{"services": [{"name": "a", "hosts": ["10.0.0.1"], "port": 80}], "routes": []}`)
 	c.run(0, "pki", "init")
 	// a script, a program, a stream of lines, each of them JSON, and one that has no result to print
 	seen := []string{"completion", "dev", "help", "events", "filters"}
 	saved := filepath.Join(c.dir, "saved")
 	for _, args := range []string{
 		"apply -f f.yaml", "diff -f f.yaml", "validate -f f.yaml", "export", "get all", "get ratelimitpolicy p", "limits p",
-		"certificates", "explain http://shop.example.com/",
+		"certificates", "import guide.json", "explain http://shop.example.com/",
 		"revisions", "revisions 1", "revisions diff 1", "rollback 1", "audit", "token create x --role viewer", "token list",
 		"token delete x",
 		"apply -f f.yaml", "delete -f f.yaml", "drain --zone a", "undrain --zone a", "status", "proxies", "doctor", "version",

@@ -81,7 +81,7 @@ func Root() *cobra.Command {
 	f.StringVarP(&c.output, "output", "o", "", "table for people, json or yaml for programs")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "say what is going on, also where standard error is no terminal")
 	root.AddCommand(
-		c.applyCommand(), c.diffCommand(), c.validateCommand(), c.exportCommand(),
+		c.applyCommand(), c.diffCommand(), c.validateCommand(), c.exportCommand(), c.importCommand(),
 		c.getCommand(), c.deleteCommand(), c.explainCommand(), c.statusCommand(), c.proxiesCommand(), c.limitsCommand(),
 		c.certificatesCommand(), c.eventsCommand(),
 		c.revisionsCommand(), c.rollbackCommand(), c.auditCommand(), c.tokenCommand(), c.backupCommand(), c.restoreCommand(),

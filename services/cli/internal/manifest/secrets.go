@@ -230,3 +230,29 @@ func (d *Document) add(field string, given *yaml.Node) string {
 	}
 	return ""
 }
+
+// TakeSecrets takes the secrets out of resources, and returns them as a secrets file has them.
+func TakeSecrets(files []File) map[string]map[string]string {
+	out := map[string]map[string]string{}
+	for i, f := range files {
+		s, err := specOf(f.Spec)
+		if err != nil {
+			continue
+		}
+		took := map[string]string{}
+		for _, x := range s.secrets(f.Kind) {
+			if value, is := x.at[x.member].(string); is && value != "" && x.use != configv1.Secret_SECRET_DIGEST {
+				took[x.field] = value
+				delete(x.at, x.member)
+			}
+		}
+		if len(took) == 0 {
+			continue
+		}
+		if raw, err := json.Marshal(s); err == nil {
+			files[i].Spec = raw
+			out[f.Kind+"/"+f.Name] = took
+		}
+	}
+	return out
+}

@@ -144,6 +144,14 @@ const storedKey = "stored"
 // secrets checks what the api would take out of a spec before it stores it.
 func secrets(m proto.Message) (proto.Message, resource.Violations) {
 	if m, is := m.(*configv1.Certificate); is { // what a gateway's key, a policy or a license lacks may be stored
+		if m.GetChain() == "" && m.GetIssuer() != "" { // the api puts one in its place until the issuer has issued one
+			m = proto.CloneOf(m)
+			var err error
+			if m.Chain, m.PrivateKey, err = certificate.Placeholder(); err != nil {
+				return m, resource.Violations{{Path: "$.chain", Message: err.Error(), Rule: "certificate"}}
+			}
+			return m, nil
+		}
 		if _, err := certificate.Leaf(m.GetChain()); err != nil {
 			return m, resource.Violations{{Path: "$.chain", Message: err.Error(), Rule: "certificate"}}
 		}

@@ -36,6 +36,11 @@ func TestCheck(t *testing.T) {
 		"nothing":        {"", false, nil},
 		"all is well":    {web + route, false, nil},
 		"in other order": {route + web, false, nil},
+		"a certificate that an issuer will issue": {
+			"kind: CertificateIssuer\nname: le\nspec: {directory: letsencrypt, terms_agreed: true}\n---\n" +
+				"kind: Certificate\nname: a\nspec: {issuer: le, names: [a.example.com], gateways: [default]}\n---\n" +
+				"kind: Gateway\nname: default\nspec: {listeners: [{name: https, port: 443, protocol: https}]}\n", false, nil,
+		},
 		"two mistakes of one and one of another": {
 			"kind: Service\nname: s\nspec: {endpoints: [{host: '', port: 70000}]}\n---\nkind: Route\nname: Upper\nspec: " +
 				"{direct_response: {status: 200}}\n",

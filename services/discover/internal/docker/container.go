@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/marchproxy/marchproxy/services/discover/internal/labels"
+	"github.com/marchproxy/marchproxy/pkg/labels"
 	"github.com/marchproxy/marchproxy/services/discover/internal/source"
 )
 

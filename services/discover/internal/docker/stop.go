@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/marchproxy/marchproxy/services/discover/internal/labels"
+	"github.com/marchproxy/marchproxy/pkg/labels"
 )
 
 // stop is how a container is stopped, as far as that is known. No list says it, and no event.

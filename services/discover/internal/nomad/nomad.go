@@ -17,8 +17,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/marchproxy/marchproxy/pkg/labels"
 	"github.com/marchproxy/marchproxy/services/discover/internal/catalog"
-	"github.com/marchproxy/marchproxy/services/discover/internal/labels"
 	"github.com/marchproxy/marchproxy/services/discover/internal/source"
 )
 

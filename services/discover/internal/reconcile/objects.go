@@ -14,7 +14,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 
-	"github.com/marchproxy/marchproxy/services/discover/internal/labels"
+	"github.com/marchproxy/marchproxy/pkg/labels"
 	"github.com/marchproxy/marchproxy/services/discover/internal/source"
 )
 

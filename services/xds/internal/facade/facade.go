@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/marchproxy/marchproxy/pkg/guide"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
 	"github.com/marchproxy/marchproxy/pkg/tracing"
@@ -143,7 +144,7 @@ func (h *Handler) config(w http.ResponseWriter, r *http.Request) {
 		h.away(w, err, "so nothing can be stored; what is live stays live. Nothing has changed")
 		return
 	case status >= 300:
-		h.refused(w, status, reply, &document{})
+		h.refused(w, status, reply, &guide.Document{})
 		return
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
@@ -157,7 +158,7 @@ func (h *Handler) config(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	const refused = "the document was not applied; nothing has changed"
-	doc, found := parse(raw)
+	doc, found := guide.Parse(raw)
 	if len(found) > 0 {
 		fail(w, http.StatusBadRequest, refused, found)
 		return
@@ -172,20 +173,20 @@ func (h *Handler) config(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if found := doc.check(); len(found) > 0 {
+	if found := doc.Check(); len(found) > 0 {
 		fail(w, http.StatusUnprocessableEntity, refused, found)
 		return
 	}
-	body, err := doc.body()
+	raw, err = body(&doc)
 	if err != nil {
 		fail(w, http.StatusUnprocessableEntity, err.Error(), nil)
 		return
 	}
-	h.apply(w, r, &doc, body, wait)
+	h.apply(w, r, &doc, raw, wait)
 }
 
-func (d *document) body() ([]byte, error) {
-	resources, err := d.resources()
+func body(d *guide.Document) ([]byte, error) {
+	resources, err := d.Resources()
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +203,7 @@ func (d *document) body() ([]byte, error) {
 	})
 }
 
-func (h *Handler) apply(w http.ResponseWriter, r *http.Request, doc *document, body []byte, wait time.Duration) {
+func (h *Handler) apply(w http.ResponseWriter, r *http.Request, doc *guide.Document, body []byte, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(r.Context(), wait+patience)
 	defer cancel()
 	code, reply, err := h.api.Apply(ctx, body, r.Header.Get("Authorization"), r.RemoteAddr, wait)
@@ -242,7 +243,7 @@ func (h *Handler) away(w http.ResponseWriter, err error, so string) {
 }
 
 // refused hands the api's refusal on, in the document's words.
-func (h *Handler) refused(w http.ResponseWriter, status int, reply []byte, doc *document) {
+func (h *Handler) refused(w http.ResponseWriter, status int, reply []byte, doc *guide.Document) {
 	var p problem
 	if err := json.Unmarshal(reply, &p); err != nil || p.Status == 0 {
 		p = problem{Detail: "the api refused the document"}
@@ -251,7 +252,7 @@ func (h *Handler) refused(w http.ResponseWriter, status int, reply []byte, doc *
 		w.Header().Set("Retry-After", "1")
 	}
 	for i := range p.Errors {
-		p.Errors[i].Path = doc.back(p.Errors[i].Path)
+		p.Errors[i].Path = doc.Back(p.Errors[i].Path)
 	}
 	fail(w, status, p.Detail, p.Errors)
 }

@@ -1,4 +1,5 @@
-package facade
+// Package guide reads the configuration document of the integration guide: services and routes in a few words.
+package guide
 
 import (
 	"bytes"
@@ -19,25 +20,27 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
-// document is what POST /v1/config takes: the whole configuration of this door.
-type document struct {
-	Version  string            `json:"version"`
-	Services []documentService `json:"services"`
-	Routes   []documentRoute   `json:"routes"`
+// Document is what POST /v1/config takes: the whole configuration of this door.
+type Document struct {
+	Version  string    `json:"version"`
+	Services []Service `json:"services"`
+	Routes   []Route   `json:"routes"`
 	// AllowEmpty says that an empty list means what it says, and TakeOver that what belongs to another owner
 	// becomes this door's. Both may stand in the query as well.
 	AllowEmpty bool `json:"allow_empty"`
 	TakeOver   bool `json:"take_over"`
 }
 
-type documentService struct {
+// Service is one of a document's.
+type Service struct {
 	Name     string   `json:"name"`
 	Hosts    []string `json:"hosts"`
 	Port     uint32   `json:"port"`
 	Protocol string   `json:"protocol"`
 }
 
-type documentRoute struct {
+// Route is one of a document's.
+type Route struct {
 	Name        string   `json:"name"`
 	Prefix      string   `json:"prefix"`
 	ClusterName string   `json:"cluster_name"`
@@ -46,8 +49,8 @@ type documentRoute struct {
 	Timeout *float64 `json:"timeout"`
 }
 
-// parse reads a document strictly.
-func parse(raw []byte) (doc document, found resource.Violations) {
+// Parse reads a document strictly.
+func Parse(raw []byte) (doc Document, found resource.Violations) {
 	if v := resource.CheckJSON(raw); len(v) > 0 {
 		return doc, v
 	}
@@ -69,8 +72,8 @@ func decodeViolation(raw []byte, err error) resource.Violation {
 	return resource.Misfit(raw, err)
 }
 
-// check finds what is wrong as far as that can be seen without the rest of the configuration.
-func (d *document) check() resource.Violations {
+// Check finds what is wrong as far as that can be seen without the rest of the configuration.
+func (d *Document) Check() resource.Violations {
 	var out resource.Violations
 	add := func(rule, path, message string, args ...any) {
 		out = append(out, resource.Violation{Path: path, Message: fmt.Sprintf(message, args...), Rule: rule})
@@ -136,19 +139,19 @@ var protocols = map[string]configv1.Service_Protocol{
 	"http2": configv1.Service_http2, "grpc": configv1.Service_grpc,
 }
 
-// object is a resource as POST /v1/apply takes it.
-type object struct {
+// Object is a resource as POST /v1/apply takes it.
+type Object struct {
 	Kind string          `json:"kind"`
 	Name string          `json:"name"`
 	Spec json.RawMessage `json:"spec"`
 }
 
-// resources translates the document; resource i is service i, or route i less the services.
-func (d *document) resources() ([]object, error) {
-	out := make([]object, 0, len(d.Services)+len(d.Routes))
+// Resources translates the document; resource i is service i, or route i less the services.
+func (d *Document) Resources() ([]Object, error) {
+	out := make([]Object, 0, len(d.Services)+len(d.Routes))
 	add := func(kind, name string, spec proto.Message) error {
 		raw, err := resource.CanonicalSpec(spec)
-		out = append(out, object{kind, name, raw})
+		out = append(out, Object{kind, name, raw})
 		return err
 	}
 	for _, s := range d.Services {
@@ -187,8 +190,8 @@ var words = []struct{ api, doc string }{
 
 var endpointHost = regexp.MustCompile(`^\.endpoints\[(\d+)\]\.host$`)
 
-// back translates the path of one of the API's violations into the document's words.
-func (d *document) back(path string) string {
+// Back translates the path of one of the API's violations into the document's words.
+func (d *Document) Back(path string) string {
 	m := apiPath.FindStringSubmatch(path)
 	if m == nil {
 		return path

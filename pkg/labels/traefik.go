@@ -85,13 +85,12 @@ func traefikBasic(parts []string) string {
 
 // routes adds the labels of a rule's routes: one for each of its alternatives that differ in more than the host.
 func routes(name, rule string, add func(name, value string)) error {
-	p := ruleParser{rest: rule}
-	all, err := p.or()
-	if err == nil && strings.TrimSpace(p.rest) != "" {
-		err = fmt.Errorf("cannot be read from %q on", strings.TrimSpace(p.rest))
-	}
+	merged, err := alternatives(rule)
 	if err != nil {
 		return err
+	}
+	if slices.ContainsFunc(merged, func(c conjunction) bool { return c.fields["path.regex"] != "" }) {
+		return errors.New("PathRegexp is not read here; there are Host, Path, PathPrefix, Method, Header and Query")
 	}
 	name = strings.Trim(strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
@@ -99,25 +98,13 @@ func routes(name, rule string, add func(name, value string)) error {
 		}
 		return '-'
 	}, name), "-")
-	var merged []conjunction
-	for _, c := range all {
-		i := slices.IndexFunc(merged, func(m conjunction) bool {
-			return maps.Equal(m.fields, c.fields) && slices.Equal(m.headers, c.headers) && slices.Equal(m.query, c.query)
-		})
-		if i >= 0 && len(merged[i].hosts) > 0 && len(c.hosts) > 0 {
-			merged[i].hosts = append(merged[i].hosts, c.hosts...)
-		} else {
-			merged = append(merged, c)
-		}
-	}
 	for i, c := range merged {
 		route := name
 		if i > 0 {
 			route = fmt.Sprintf("%s-%d", name, i+1)
 		}
 		if len(c.hosts) > 0 {
-			slices.Sort(c.hosts)
-			add("routes."+route+".hosts", strings.Join(slices.Compact(c.hosts), ","))
+			add("routes."+route+".hosts", strings.Join(c.hosts, ","))
 		}
 		for field, value := range c.fields {
 			add("routes."+route+"."+field, value)
@@ -130,6 +117,68 @@ func routes(name, rule string, add func(name, value string)) error {
 		}
 	}
 	return nil
+}
+
+// alternatives reads a rule; those that differ in the host alone are one.
+func alternatives(rule string) ([]conjunction, error) {
+	p := ruleParser{rest: rule}
+	all, err := p.or()
+	if err == nil && strings.TrimSpace(p.rest) != "" {
+		err = fmt.Errorf("cannot be read from %q on", strings.TrimSpace(p.rest))
+	}
+	if err != nil {
+		return nil, err
+	}
+	var merged []conjunction
+	for _, c := range all {
+		i := slices.IndexFunc(merged, func(m conjunction) bool {
+			return maps.Equal(m.fields, c.fields) && slices.Equal(m.headers, c.headers) && slices.Equal(m.query, c.query)
+		})
+		if i >= 0 && len(merged[i].hosts) > 0 && len(c.hosts) > 0 {
+			merged[i].hosts = append(merged[i].hosts, c.hosts...)
+		} else {
+			merged = append(merged, c)
+		}
+	}
+	for i := range merged {
+		slices.Sort(merged[i].hosts)
+		merged[i].hosts = slices.Compact(merged[i].hosts)
+	}
+	return merged, nil
+}
+
+// Match is what one alternative of a rule asks of a request, all of it.
+type Match struct {
+	// Hosts are in small letters; any where empty.
+	Hosts []string
+	// At most one of Exact, Prefix (in the middle of a segment too) and Regex (found anywhere in the path) is there.
+	Exact, Prefix, Regex string
+	Methods              []string
+	Headers, Query       []NameValue
+}
+
+// NameValue is a header or a query parameter with its value.
+type NameValue struct{ Name, Value string }
+
+// Rule reads a rule of a router of Traefik's: its alternatives, those that differ in the host alone as one.
+func Rule(rule string) (out []Match, err error) {
+	all, err := alternatives(rule)
+	for _, c := range all {
+		m := Match{
+			Hosts: c.hosts, Exact: c.fields["path.exact"], Prefix: c.fields["path.prefix"], Regex: c.fields["path.regex"],
+		}
+		if methods := c.fields["methods"]; methods != "" {
+			m.Methods = strings.Split(methods, ",")
+		}
+		for _, h := range c.headers {
+			m.Headers = append(m.Headers, NameValue{h.name, h.value})
+		}
+		for _, q := range c.query {
+			m.Query = append(m.Query, NameValue{q.name, q.value})
+		}
+		out = append(out, m)
+	}
+	return out, err
 }
 
 // conjunction is what a request has to be, all of it.
@@ -156,8 +205,9 @@ func (c conjunction) and(d conjunction) (conjunction, error) {
 		}
 		out.fields[field] = value
 	}
-	if out.fields["path.exact"] != "" && out.fields["path.prefix"] != "" {
-		return out, errors.New("asks for Path and PathPrefix at once")
+	if paths := []string{out.fields["path.exact"], out.fields["path.prefix"], out.fields["path.regex"]}; len(
+		slices.DeleteFunc(paths, func(p string) bool { return p == "" })) > 1 {
+		return out, errors.New("asks for two paths at once")
 	}
 	if len(c.hosts) > 0 && len(d.hosts) > 0 {
 		return out, errors.New("asks for two hosts at once")
@@ -264,6 +314,10 @@ func matcher(name string, args []string) ([]conjunction, error) {
 	case "PathPrefix":
 		for _, a := range args {
 			out = append(out, field(map[string]string{"path.prefix": a}))
+		}
+	case "PathRegexp":
+		for _, a := range args {
+			out = append(out, field(map[string]string{"path.regex": a}))
 		}
 	case "Method":
 		return []conjunction{field(map[string]string{"methods": strings.ToUpper(strings.Join(args, ","))})}, nil
