@@ -422,6 +422,74 @@ type Session struct {
 	// Role is viewer, editor, operator or admin.
 	Role   string       `json:"role"`
 	Bounds *TokenBounds `json:"bounds,omitempty"`
+	// User says that it is a user and not a token; Password that he has one here.
+	User     bool `json:"user,omitempty"`
+	Password bool `json:"password,omitempty"`
+}
+
+// PasswordSignIn is who signs in with a password.
+type PasswordSignIn struct {
+	Name     string `json:"name"`
+	Password string `json:"password"`
+}
+
+// SignInWays is how one can sign in.
+type SignInWays struct {
+	// Password says that there is a user with one, and Provider what the button for the provider is called.
+	Password bool   `json:"password"`
+	Provider string `json:"provider,omitempty"`
+}
+
+// User is a user, without the password but when he is made.
+type User struct {
+	Name string `json:"name"`
+	// Role is viewer, editor, operator or admin.
+	Role       string       `json:"role,omitempty"`
+	Bounds     *TokenBounds `json:"bounds,omitempty"`
+	Disabled   bool         `json:"disabled,omitempty"`
+	Password   string       `json:"password,omitempty"`
+	ID         string       `json:"id,omitempty"`
+	CreatedAt  string       `json:"created_at,omitempty"`
+	ChangedAt  string       `json:"changed_at,omitempty"`
+	SignedInAt string       `json:"signed_in_at,omitempty"`
+	// Issuer is the provider that the user comes from, "" for who has a password.
+	Issuer   string `json:"issuer,omitempty"`
+	Sessions int32  `json:"sessions,omitempty"`
+	Tokens   int32  `json:"tokens,omitempty"`
+}
+
+// UserList is the users, by name.
+type UserList struct {
+	Items []User `json:"items"`
+}
+
+// UserPatch is what is to be changed of a user; what is nil stays.
+type UserPatch struct {
+	Role     *string      `json:"role,omitempty"`
+	Bounds   *TokenBounds `json:"bounds,omitempty"`
+	Disabled *bool        `json:"disabled,omitempty"`
+	Password *string      `json:"password,omitempty"`
+}
+
+// PasswordChange is another password of one's own.
+type PasswordChange struct {
+	Current  string `json:"current"`
+	Password string `json:"password"`
+}
+
+// BrowserSession is a browser in which one is signed in.
+type BrowserSession struct {
+	ID        string `json:"id"`
+	CreatedAt string `json:"created_at"`
+	ExpiresAt string `json:"expires_at"`
+	Address   string `json:"address,omitempty"`
+	Agent     string `json:"agent,omitempty"`
+	Current   bool   `json:"current,omitempty"`
+}
+
+// BrowserSessionList is one's own sessions, the newest first.
+type BrowserSessionList struct {
+	Items []BrowserSession `json:"items"`
 }
 
 // TokenBounds are what a token may write: only what is within all of these that are not empty.

@@ -64,7 +64,7 @@ func (a *Attempts) Look(remote, secret string) (wait time.Duration, look bool) {
 	if t, known := a.right[sha256.Sum256([]byte(secret))]; known && now.Sub(t) < trusted {
 		return 0, true
 	}
-	g := a.sources[source(remote)]
+	g := a.sources[Source(remote)]
 	if g == nil || g.fill(now) >= 1 {
 		return 0, true
 	}
@@ -84,7 +84,7 @@ func (a *Attempts) Failed(remote, secret, door string) {
 	a.wrong.Add(1)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	now, from := a.now(), source(remote)
+	now, from := a.now(), Source(remote)
 	g := a.sources[from]
 	if g == nil {
 		if len(a.sources) >= remembered {

@@ -10,8 +10,8 @@ import (
 	"net/netip"
 )
 
-// source is who a remote address (host:port) counts for: an address, or the network of IPv6 that one customer has.
-func source(remote string) netip.Addr {
+// Source is who a remote address (host:port) counts for: an address, or the network of IPv6 that one customer has.
+func Source(remote string) netip.Addr {
 	var addr netip.Addr
 	if p, err := netip.ParseAddrPort(remote); err == nil {
 		addr = p.Addr()

@@ -43,7 +43,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	out := &conn{Conn: c, l: l, remote: c.RemoteAddr().String()}
-	out.from = source(out.remote)
+	out.from = Source(out.remote)
 	if victim := l.add(out); victim != nil {
 		_ = victim.Conn.Close() // its server finds out
 	}

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pb33f/libopenapi"
 	validator "github.com/pb33f/libopenapi-validator"
@@ -119,7 +120,11 @@ func (c *contract) do(t *testing.T, x exchange) (map[string]any, http.Header) {
 		}
 		return r
 	}
-	resp, err := c.HTTP().Do(build())
+	client := c.HTTP()
+	if x.header["Cookie"] != "" { // a session, and no token beside it
+		client = http.DefaultClient
+	}
+	resp, err := client.Do(build())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -370,6 +375,7 @@ func TestContract(t *testing.T) {
 		c.do(t, x)
 	}
 	c.tokens(t)
+	c.users(t)
 	c.events(t, rev)
 	for op := range c.success {
 		t.Errorf("not replayed: %s", op)
@@ -383,6 +389,59 @@ func plural(path string) string {
 		out += strings.ToUpper(word[:1]) + word[1:]
 	}
 	return out
+}
+
+// users makes one, who signs in, uses what is his own, and is changed and deleted.
+func (c *contract) users(t *testing.T) {
+	t.Helper()
+	c.do(t, exchange{op: "signInWays", method: "GET", path: "/v1/session/ways", status: 200})
+	c.do(t, exchange{op: "createUser", method: "POST", path: "/v1/users", body: c.examples["createUser"], status: 201})
+	c.do(t, exchange{op: "createUser", method: "POST", path: "/v1/users", body: c.examples["createUser"], status: 409})
+	c.do(t, exchange{
+		op: "createUser", method: "POST", path: "/v1/users", body: `{"name":"A b","role":"viewer","password":"x"}`,
+		status: 422, invalid: true,
+	})
+	c.do(t, exchange{op: "listUsers", method: "GET", path: "/v1/users", status: 200})
+	c.do(t, exchange{op: "updateUser", method: "PATCH", path: "/v1/users/alice", body: c.examples["updateUser"], status: 200})
+	c.do(t, exchange{op: "updateUser", method: "PATCH", path: "/v1/users/none", body: `{"disabled":true}`, status: 404})
+	_, h := c.do(t, exchange{
+		op: "signInPassword", method: "POST", path: "/v1/session/password", body: c.examples["signInPassword"], status: 201,
+	})
+	c.do(t, exchange{
+		op: "signInPassword", method: "POST", path: "/v1/session/password", body: `{"name":"alice","password":"wrong"}`,
+		status: 401,
+	})
+	cookie := func(h http.Header) map[string]string {
+		value, _, _ := strings.Cut(h.Get("Set-Cookie"), ";")
+		return map[string]string{"Cookie": value}
+	}
+	_, h = c.do(t, exchange{
+		op: "changePassword", method: "POST", path: "/v1/account/password", body: c.examples["changePassword"], status: 200,
+		header: cookie(h),
+	})
+	mine := cookie(h)
+	c.do(t, exchange{
+		op: "changePassword", method: "POST", path: "/v1/account/password", body: c.examples["changePassword"], status: 422,
+		header: mine,
+	})
+	c.do(t, exchange{op: "listSessions", method: "GET", path: "/v1/account/sessions", status: 409}) // a token has none
+	c.do(t, exchange{
+		op: "createOwnToken", method: "POST", path: "/v1/account/tokens", status: 201, header: mine,
+		body: `{"name":"ci","role":"editor","expires_at":"` + time.Now().Add(time.Hour).UTC().Format(time.RFC3339) + `"}`,
+	})
+	c.do(t, exchange{
+		op: "createOwnToken", method: "POST", path: "/v1/account/tokens", status: 422, header: mine,
+		body: `{"name":"ci","role":"editor"}`,
+	})
+	c.do(t, exchange{op: "listOwnTokens", method: "GET", path: "/v1/account/tokens", status: 200, header: mine})
+	c.do(t, exchange{op: "deleteOwnToken", method: "DELETE", path: "/v1/account/tokens/ci", status: 200, header: mine})
+	c.do(t, exchange{op: "deleteOwnToken", method: "DELETE", path: "/v1/account/tokens/ci", status: 404, header: mine})
+	list, _ := c.do(t, exchange{op: "listSessions", method: "GET", path: "/v1/account/sessions", status: 200, header: mine})
+	id := list["items"].([]any)[0].(map[string]any)["id"].(string)
+	c.do(t, exchange{op: "endSession", method: "DELETE", path: "/v1/account/sessions/" + id, status: 204, header: mine})
+	c.do(t, exchange{op: "listSessions", method: "GET", path: "/v1/account/sessions", status: 401, header: mine})
+	c.do(t, exchange{op: "deleteUser", method: "DELETE", path: "/v1/users/alice", status: 200})
+	c.do(t, exchange{op: "deleteUser", method: "DELETE", path: "/v1/users/alice", status: 404})
 }
 
 func (c *contract) tokens(t *testing.T) {

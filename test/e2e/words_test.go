@@ -97,7 +97,8 @@ func TestOutputJSON(t *testing.T) {
 		"apply -f f.yaml", "diff -f f.yaml", "validate -f f.yaml", "export", "get all", "get ratelimitpolicy p", "limits p",
 		"certificates", "import guide.json", "explain http://shop.example.com/",
 		"revisions", "revisions 1", "revisions diff 1", "rollback 1", "audit", "token create x --role viewer", "token list",
-		"token delete x",
+		"token delete x", "user list", "user add ann --role viewer", "user role ann --role editor", "user passwd ann",
+		"user disable ann", "user enable ann", "user delete ann",
 		"apply -f f.yaml", "delete -f f.yaml", "drain --zone a", "undrain --zone a", "status", "proxies", "doctor", "version",
 		"pki issue xds xds-1 --host xds.test", "pki renew",
 		"backup --state-dir " + s.Dir + " " + saved, "restore --check --state-dir " + s.Dir + " " + saved, "compose init --dir stack",
@@ -106,6 +107,9 @@ func TestOutputJSON(t *testing.T) {
 		seen = append(seen, fields[0])
 		cmd := s.CLI(t.Context(), append(fields, "-o", "json")...)
 		cmd.Dir = c.dir
+		if fields[0] == "user" {
+			cmd.Stdin = strings.NewReader("four words or even more\n") // the password
+		}
 		out, err := cmd.Output()
 		var exit *exec.ExitError
 		if err != nil && !errors.As(err, &exit) {

@@ -118,7 +118,7 @@ var stays = []struct{ words, in, why string }{
 	{"surplus", "pkg/api services/api proto docs/cli.md", "a field and a filter's value of the API"},
 	{"surplus", "wasm-filters/license", "a field of the filter's configuration"},
 	{
-		"claim claims claimed", "pkg/config/authpolicy.go pkg/translate wasm-filters services/api/internal/web test",
+		"claim claims claimed", "pkg/config/authpolicy.go pkg/translate wasm-filters services/api/internal/web services/api/internal/provider test",
 		"JWT claims",
 	},
 	{"held", "services/agent services/xds wasm-filters", "of a lock"},

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/marchproxy/marchproxy/test/harness"
+	"github.com/marchproxy/marchproxy/test/provider"
 )
 
 var (
@@ -96,4 +97,19 @@ func backend(t *testing.T, s *harness.System) string {
 		t.Fatalf("the demo's service is %v", spec)
 	}
 	return fmt.Sprint(endpoints[0].(map[string]any)["port"])
+}
+
+// TestAccounts is how people sign in, with a password and by a provider, and what is theirs.
+func TestAccounts(t *testing.T) {
+	s := harness.ForTest(t, nil)
+	p := provider.Start(t, s.UI+"/v1/session/oidc/callback")
+	p.Groups("carol", "captains")
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.Setenv(p.Env("captains=operator")...)
+	if err := s.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	play(t, s, nil, "07-accounts")
 }

@@ -44,6 +44,16 @@ const nodes = createRoute({
   path: "/nodes",
   component: lazyRouteComponent(() => import("./pages/nodes"), "Nodes"),
 });
+const account = createRoute({
+  getParentRoute: () => root,
+  path: "/account",
+  component: lazyRouteComponent(() => import("./pages/account"), "AccountPage"),
+});
+const users = createRoute({
+  getParentRoute: () => root,
+  path: "/users",
+  component: lazyRouteComponent(() => import("./pages/users"), "Users"),
+});
 const topology = createRoute({
   getParentRoute: () => root,
   path: "/topology",
@@ -77,7 +87,7 @@ const object = createRoute({
 });
 
 export const router = createRouter({
-  routeTree: root.addChildren([overview, revisions, revision, audit, envoys, nodes, topology, tryIt, kindList, create, object]),
+  routeTree: root.addChildren([overview, revisions, revision, audit, envoys, nodes, account, users, topology, tryIt, kindList, create, object]),
   basepath: "/ui",
   defaultPreload: "intent",
   scrollRestoration: true,

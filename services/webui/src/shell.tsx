@@ -12,11 +12,13 @@ import {
   IconRoute2,
   IconServerBolt,
   IconSun,
+  IconUser,
+  IconUsers,
 } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Link, useRouterState } from "@tanstack/react-router";
 import { useEffect, type ReactNode } from "react";
-import { client, take } from "~/api/client";
+import { client, take, type Session } from "~/api/client";
 import { useFollow, useLive } from "~/api/live";
 import { modelQuery } from "~/api/model";
 import { aboutOf, NodeIcon } from "~/kinds";
@@ -45,10 +47,10 @@ export function Shell({ children }: { children: ReactNode }) {
       </Center>
     );
   if (!session.data) return <SignIn />;
-  return <Frame name={session.data.name} role={session.data.role}>{children}</Frame>;
+  return <Frame who={session.data}>{children}</Frame>;
 }
 
-function Frame({ name, role, children }: { name: string; role: string; children: ReactNode }) {
+function Frame({ who, children }: { who: Session; children: ReactNode }) {
   useFollow(true);
   const [open, { toggle, close }] = useDisclosure();
   const path = useRouterState({ select: (s) => s.location.pathname });
@@ -74,12 +76,12 @@ function Frame({ name, role, children }: { name: string; role: string; children:
           <Group gap="xs" wrap="nowrap">
             <HeadState />
             <SchemeToggle />
-            <Account name={name} role={role} />
+            <Account who={who} />
           </Group>
         </Group>
       </AppShell.Header>
       <AppShell.Navbar className="shell-nav" p="xs" aria-label="Main">
-        <Nav />
+        <Nav admin={who.role === "admin"} />
       </AppShell.Navbar>
       <AppShell.Main className="shell-main" id="main" tabIndex={-1}>
         <Connection />
@@ -97,7 +99,7 @@ const NavLink = ({ to, params, icon, children, count }: { to: string; params?: R
   </Link>
 );
 
-function Nav() {
+function Nav({ admin }: { admin: boolean }) {
   const model = useQuery(modelQuery).data;
   const status = useQuery(statusQuery).data;
   const size = { size: 18, stroke: 1.7 };
@@ -141,6 +143,11 @@ function Nav() {
       <NavLink to="/nodes" icon={<NodeIcon {...size} />}>
         Nodes
       </NavLink>
+      {admin && (
+        <NavLink to="/users" icon={<IconUsers {...size} />}>
+          Users
+        </NavLink>
+      )}
     </div>
   );
 }
@@ -185,7 +192,7 @@ function SchemeToggle() {
   );
 }
 
-function Account({ name, role }: { name: string; role: string }) {
+function Account({ who: { name, role, user } }: { who: Session }) {
   return (
     <Menu position="bottom-end" width={220} shadow="md">
       <Menu.Target>
@@ -200,8 +207,13 @@ function Account({ name, role }: { name: string; role: string }) {
       </Menu.Target>
       <Menu.Dropdown>
         <Menu.Label>
-          Token {name}, role {role}
+          {user ? "User" : "Token"} {name}, role {role}
         </Menu.Label>
+        {user && (
+          <Menu.Item leftSection={<IconUser size={16} />} component={Link} to="/account">
+            Your account
+          </Menu.Item>
+        )}
         <Menu.Item leftSection={<IconActivity size={16} />} component="a" href="/docs" target="_blank" rel="noreferrer">
           API reference
         </Menu.Item>

@@ -1361,13 +1361,13 @@ type AuditEntry struct {
 	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Why.
 	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
-	// create, update or delete.
+	// create, update or delete; refuse where sign-ins of a user were slowed down after wrong passwords.
 	Action string `protobuf:"bytes,6,opt,name=action,proto3" json:"action,omitempty"`
 	// The kind of what was changed.
 	Kind string `protobuf:"bytes,7,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The name of what was changed.
 	Name string `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
-	// The id of the token of who; empty for the system itself. A name can be given again, an id cannot.
+	// The id of the token or user of who; empty for the system itself. A name can be given again, an id cannot.
 	ActorId       string `protobuf:"bytes,9,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3862,12 +3862,16 @@ func (x *SignIn) GetToken() string {
 // Who asks.
 type Session struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The token's name.
+	// The name of the user, or of the token.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// What it may do: viewer, editor, operator or admin.
 	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	// Within which it writes; everywhere where absent.
-	Bounds        *TokenBounds `protobuf:"bytes,3,opt,name=bounds,proto3" json:"bounds,omitempty"`
+	Bounds *TokenBounds `protobuf:"bytes,3,opt,name=bounds,proto3" json:"bounds,omitempty"`
+	// Whether it is a user, who has an account, and not a token.
+	User bool `protobuf:"varint,4,opt,name=user,proto3" json:"user,omitempty"`
+	// Whether the user has a password here.
+	Password      bool `protobuf:"varint,5,opt,name=password,proto3" json:"password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3923,6 +3927,587 @@ func (x *Session) GetBounds() *TokenBounds {
 	return nil
 }
 
+func (x *Session) GetUser() bool {
+	if x != nil {
+		return x.User
+	}
+	return false
+}
+
+func (x *Session) GetPassword() bool {
+	if x != nil {
+		return x.Password
+	}
+	return false
+}
+
+// Who signs in with a password.
+type PasswordSignIn struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user's name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The user's password.
+	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PasswordSignIn) Reset() {
+	*x = PasswordSignIn{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PasswordSignIn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PasswordSignIn) ProtoMessage() {}
+
+func (x *PasswordSignIn) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PasswordSignIn.ProtoReflect.Descriptor instead.
+func (*PasswordSignIn) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *PasswordSignIn) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PasswordSignIn) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+// How one can sign in here.
+type SignInWays struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether there is a user with a password.
+	Password bool `protobuf:"varint,1,opt,name=password,proto3" json:"password,omitempty"`
+	// What the button for the provider is called; empty where there is none.
+	Provider      string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignInWays) Reset() {
+	*x = SignInWays{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignInWays) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignInWays) ProtoMessage() {}
+
+func (x *SignInWays) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignInWays.ProtoReflect.Descriptor instead.
+func (*SignInWays) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *SignInWays) GetPassword() bool {
+	if x != nil {
+		return x.Password
+	}
+	return false
+}
+
+func (x *SignInWays) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+// A user, without the password. Who has made the request may be one.
+type User struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unique, also among tokens.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// viewer, editor, operator or admin, as for tokens. Empty, and without any right, where the provider names no group that
+	// has one.
+	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// Within which the user writes; everywhere where absent.
+	Bounds *TokenBounds `protobuf:"bytes,3,opt,name=bounds,proto3" json:"bounds,omitempty"`
+	// Who is disabled cannot sign in, and has neither sessions nor tokens that open anything.
+	Disabled bool `protobuf:"varint,4,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// Only when the user is made, and never in an answer: 12 to 256 characters.
+	Password string `protobuf:"bytes,5,opt,name=password,proto3" json:"password,omitempty"`
+	// What the audit calls the user. Set by the server.
+	Id string `protobuf:"bytes,6,opt,name=id,proto3" json:"id,omitempty"`
+	// RFC 3339. Set by the server.
+	CreatedAt string `protobuf:"bytes,7,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// When password, role, bounds or disabled were changed last, RFC 3339. Set by the server.
+	ChangedAt string `protobuf:"bytes,8,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
+	// RFC 3339; never where absent. Set by the server.
+	SignedInAt string `protobuf:"bytes,9,opt,name=signed_in_at,json=signedInAt,proto3" json:"signed_in_at,omitempty"`
+	// The provider that the user comes from; absent for who has a password. Set by the server.
+	Issuer string `protobuf:"bytes,10,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// How many sessions the user has. Set by the server.
+	Sessions int32 `protobuf:"varint,11,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// How many tokens of his own the user has. Set by the server.
+	Tokens        int32 `protobuf:"varint,12,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *User) Reset() {
+	*x = User{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *User) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*User) ProtoMessage() {}
+
+func (x *User) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use User.ProtoReflect.Descriptor instead.
+func (*User) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *User) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *User) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *User) GetBounds() *TokenBounds {
+	if x != nil {
+		return x.Bounds
+	}
+	return nil
+}
+
+func (x *User) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+func (x *User) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *User) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *User) GetCreatedAt() string {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return ""
+}
+
+func (x *User) GetChangedAt() string {
+	if x != nil {
+		return x.ChangedAt
+	}
+	return ""
+}
+
+func (x *User) GetSignedInAt() string {
+	if x != nil {
+		return x.SignedInAt
+	}
+	return ""
+}
+
+func (x *User) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *User) GetSessions() int32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *User) GetTokens() int32 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+// The users.
+type UserList struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of their names.
+	Items         []*User `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserList) Reset() {
+	*x = UserList{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserList) ProtoMessage() {}
+
+func (x *UserList) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserList.ProtoReflect.Descriptor instead.
+func (*UserList) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *UserList) GetItems() []*User {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// What is to be changed of a user; what is left out stays.
+type UserPatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// viewer, editor, operator or admin.
+	Role *string `protobuf:"bytes,1,opt,name=role,proto3,oneof" json:"role,omitempty"`
+	// In place of those that there are; {} takes them away.
+	Bounds *TokenBounds `protobuf:"bytes,2,opt,name=bounds,proto3,oneof" json:"bounds,omitempty"`
+	// All sessions and tokens of who is disabled open nothing from then on.
+	Disabled *bool `protobuf:"varint,3,opt,name=disabled,proto3,oneof" json:"disabled,omitempty"`
+	// Another password, 12 to 256 characters. It ends all of the user's sessions.
+	Password      *string `protobuf:"bytes,4,opt,name=password,proto3,oneof" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserPatch) Reset() {
+	*x = UserPatch{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserPatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserPatch) ProtoMessage() {}
+
+func (x *UserPatch) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserPatch.ProtoReflect.Descriptor instead.
+func (*UserPatch) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *UserPatch) GetRole() string {
+	if x != nil && x.Role != nil {
+		return *x.Role
+	}
+	return ""
+}
+
+func (x *UserPatch) GetBounds() *TokenBounds {
+	if x != nil {
+		return x.Bounds
+	}
+	return nil
+}
+
+func (x *UserPatch) GetDisabled() bool {
+	if x != nil && x.Disabled != nil {
+		return *x.Disabled
+	}
+	return false
+}
+
+func (x *UserPatch) GetPassword() string {
+	if x != nil && x.Password != nil {
+		return *x.Password
+	}
+	return ""
+}
+
+// Another password of one's own.
+type PasswordChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The password until now.
+	Current string `protobuf:"bytes,1,opt,name=current,proto3" json:"current,omitempty"`
+	// The password from now on, 12 to 256 characters.
+	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PasswordChange) Reset() {
+	*x = PasswordChange{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PasswordChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PasswordChange) ProtoMessage() {}
+
+func (x *PasswordChange) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PasswordChange.ProtoReflect.Descriptor instead.
+func (*PasswordChange) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *PasswordChange) GetCurrent() string {
+	if x != nil {
+		return x.Current
+	}
+	return ""
+}
+
+func (x *PasswordChange) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+// A browser in which one is signed in.
+type BrowserSession struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names it.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// RFC 3339.
+	CreatedAt string `protobuf:"bytes,2,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// RFC 3339.
+	ExpiresAt string `protobuf:"bytes,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// The address from which it was begun.
+	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	// What the browser calls itself.
+	Agent string `protobuf:"bytes,5,opt,name=agent,proto3" json:"agent,omitempty"`
+	// Whether it is the one by which this was asked.
+	Current       bool `protobuf:"varint,6,opt,name=current,proto3" json:"current,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrowserSession) Reset() {
+	*x = BrowserSession{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrowserSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrowserSession) ProtoMessage() {}
+
+func (x *BrowserSession) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrowserSession.ProtoReflect.Descriptor instead.
+func (*BrowserSession) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *BrowserSession) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *BrowserSession) GetCreatedAt() string {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return ""
+}
+
+func (x *BrowserSession) GetExpiresAt() string {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return ""
+}
+
+func (x *BrowserSession) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *BrowserSession) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *BrowserSession) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
+}
+
+// One's own sessions.
+type BrowserSessionList struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest first.
+	Items         []*BrowserSession `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrowserSessionList) Reset() {
+	*x = BrowserSessionList{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrowserSessionList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrowserSessionList) ProtoMessage() {}
+
+func (x *BrowserSessionList) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrowserSessionList.ProtoReflect.Descriptor instead.
+func (*BrowserSessionList) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *BrowserSessionList) GetItems() []*BrowserSession {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
 // What a token may write: only what is within all of these that are not empty, before the write and after it. Reads
 // are not bound.
 type TokenBounds struct {
@@ -3944,7 +4529,7 @@ type TokenBounds struct {
 
 func (x *TokenBounds) Reset() {
 	*x = TokenBounds{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3956,7 +4541,7 @@ func (x *TokenBounds) String() string {
 func (*TokenBounds) ProtoMessage() {}
 
 func (x *TokenBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3969,7 +4554,7 @@ func (x *TokenBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBounds.ProtoReflect.Descriptor instead.
 func (*TokenBounds) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *TokenBounds) GetOwners() []string {
@@ -4011,7 +4596,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[42]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4023,7 +4608,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[42]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4036,7 +4621,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -4069,7 +4654,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[43]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4081,7 +4666,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[43]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4094,7 +4679,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Problem) GetType() string {
@@ -4161,7 +4746,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[44]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4173,7 +4758,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[44]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4186,7 +4771,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Violation) GetPath() string {
@@ -4225,7 +4810,7 @@ type RateLimitStatus struct {
 
 func (x *RateLimitStatus) Reset() {
 	*x = RateLimitStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[45]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4237,7 +4822,7 @@ func (x *RateLimitStatus) String() string {
 func (*RateLimitStatus) ProtoMessage() {}
 
 func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[45]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4250,7 +4835,7 @@ func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
 func (*RateLimitStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RateLimitStatus) GetName() string {
@@ -4308,7 +4893,7 @@ type RateLimitNode struct {
 
 func (x *RateLimitNode) Reset() {
 	*x = RateLimitNode{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[46]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4320,7 +4905,7 @@ func (x *RateLimitNode) String() string {
 func (*RateLimitNode) ProtoMessage() {}
 
 func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[46]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4333,7 +4918,7 @@ func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitNode.ProtoReflect.Descriptor instead.
 func (*RateLimitNode) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RateLimitNode) GetId() string {
@@ -4459,7 +5044,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[47]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4471,7 +5056,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[47]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4484,7 +5069,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Node) GetId() string {
@@ -4603,7 +5188,7 @@ type NodeList struct {
 
 func (x *NodeList) Reset() {
 	*x = NodeList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[48]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4615,7 +5200,7 @@ func (x *NodeList) String() string {
 func (*NodeList) ProtoMessage() {}
 
 func (x *NodeList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[48]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4628,7 +5213,7 @@ func (x *NodeList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeList.ProtoReflect.Descriptor instead.
 func (*NodeList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *NodeList) GetItems() []*Node {
@@ -4658,7 +5243,7 @@ type ServiceHealth struct {
 
 func (x *ServiceHealth) Reset() {
 	*x = ServiceHealth{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[49]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4670,7 +5255,7 @@ func (x *ServiceHealth) String() string {
 func (*ServiceHealth) ProtoMessage() {}
 
 func (x *ServiceHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[49]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4683,7 +5268,7 @@ func (x *ServiceHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceHealth.ProtoReflect.Descriptor instead.
 func (*ServiceHealth) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ServiceHealth) GetName() string {
@@ -4743,7 +5328,7 @@ type EndpointHealth struct {
 
 func (x *EndpointHealth) Reset() {
 	*x = EndpointHealth{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[50]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4755,7 +5340,7 @@ func (x *EndpointHealth) String() string {
 func (*EndpointHealth) ProtoMessage() {}
 
 func (x *EndpointHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[50]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4768,7 +5353,7 @@ func (x *EndpointHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointHealth.ProtoReflect.Descriptor instead.
 func (*EndpointHealth) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *EndpointHealth) GetHost() string {
@@ -4830,7 +5415,7 @@ type EndpointView struct {
 
 func (x *EndpointView) Reset() {
 	*x = EndpointView{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[51]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4842,7 +5427,7 @@ func (x *EndpointView) String() string {
 func (*EndpointView) ProtoMessage() {}
 
 func (x *EndpointView) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[51]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4855,7 +5440,7 @@ func (x *EndpointView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointView.ProtoReflect.Descriptor instead.
 func (*EndpointView) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *EndpointView) GetProxy() string {
@@ -4910,7 +5495,7 @@ type HealthReport struct {
 
 func (x *HealthReport) Reset() {
 	*x = HealthReport{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[52]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4922,7 +5507,7 @@ func (x *HealthReport) String() string {
 func (*HealthReport) ProtoMessage() {}
 
 func (x *HealthReport) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[52]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4935,7 +5520,7 @@ func (x *HealthReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthReport.ProtoReflect.Descriptor instead.
 func (*HealthReport) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *HealthReport) GetProxy() string {
@@ -5014,7 +5599,7 @@ type MetricsSummary struct {
 
 func (x *MetricsSummary) Reset() {
 	*x = MetricsSummary{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[53]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5026,7 +5611,7 @@ func (x *MetricsSummary) String() string {
 func (*MetricsSummary) ProtoMessage() {}
 
 func (x *MetricsSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[53]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5039,7 +5624,7 @@ func (x *MetricsSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsSummary.ProtoReflect.Descriptor instead.
 func (*MetricsSummary) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *MetricsSummary) GetAt() string {
@@ -5129,7 +5714,7 @@ type GatewayTraffic struct {
 
 func (x *GatewayTraffic) Reset() {
 	*x = GatewayTraffic{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[54]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5141,7 +5726,7 @@ func (x *GatewayTraffic) String() string {
 func (*GatewayTraffic) ProtoMessage() {}
 
 func (x *GatewayTraffic) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[54]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5154,7 +5739,7 @@ func (x *GatewayTraffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayTraffic.ProtoReflect.Descriptor instead.
 func (*GatewayTraffic) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *GatewayTraffic) GetGateway() string {
@@ -5225,7 +5810,7 @@ type AnswerClasses struct {
 
 func (x *AnswerClasses) Reset() {
 	*x = AnswerClasses{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[55]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5237,7 +5822,7 @@ func (x *AnswerClasses) String() string {
 func (*AnswerClasses) ProtoMessage() {}
 
 func (x *AnswerClasses) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[55]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5250,7 +5835,7 @@ func (x *AnswerClasses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerClasses.ProtoReflect.Descriptor instead.
 func (*AnswerClasses) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *AnswerClasses) GetInformational() int64 {
@@ -5304,7 +5889,7 @@ type LatencyQuantiles struct {
 
 func (x *LatencyQuantiles) Reset() {
 	*x = LatencyQuantiles{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[56]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5316,7 +5901,7 @@ func (x *LatencyQuantiles) String() string {
 func (*LatencyQuantiles) ProtoMessage() {}
 
 func (x *LatencyQuantiles) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[56]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5329,7 +5914,7 @@ func (x *LatencyQuantiles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyQuantiles.ProtoReflect.Descriptor instead.
 func (*LatencyQuantiles) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *LatencyQuantiles) GetP50() float64 {
@@ -5372,7 +5957,7 @@ type TrafficInterval struct {
 
 func (x *TrafficInterval) Reset() {
 	*x = TrafficInterval{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[57]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5384,7 +5969,7 @@ func (x *TrafficInterval) String() string {
 func (*TrafficInterval) ProtoMessage() {}
 
 func (x *TrafficInterval) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[57]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5397,7 +5982,7 @@ func (x *TrafficInterval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficInterval.ProtoReflect.Descriptor instead.
 func (*TrafficInterval) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *TrafficInterval) GetAt() string {
@@ -5450,7 +6035,7 @@ type UnhealthyService struct {
 
 func (x *UnhealthyService) Reset() {
 	*x = UnhealthyService{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[58]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5462,7 +6047,7 @@ func (x *UnhealthyService) String() string {
 func (*UnhealthyService) ProtoMessage() {}
 
 func (x *UnhealthyService) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[58]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5475,7 +6060,7 @@ func (x *UnhealthyService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnhealthyService.ProtoReflect.Descriptor instead.
 func (*UnhealthyService) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *UnhealthyService) GetService() string {
@@ -5516,7 +6101,7 @@ type UnhealthyEndpoint struct {
 
 func (x *UnhealthyEndpoint) Reset() {
 	*x = UnhealthyEndpoint{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[59]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5528,7 +6113,7 @@ func (x *UnhealthyEndpoint) String() string {
 func (*UnhealthyEndpoint) ProtoMessage() {}
 
 func (x *UnhealthyEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[59]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5541,7 +6126,7 @@ func (x *UnhealthyEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnhealthyEndpoint.ProtoReflect.Descriptor instead.
 func (*UnhealthyEndpoint) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *UnhealthyEndpoint) GetAddress() string {
@@ -5587,7 +6172,7 @@ type DroppedPackets struct {
 
 func (x *DroppedPackets) Reset() {
 	*x = DroppedPackets{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[60]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5599,7 +6184,7 @@ func (x *DroppedPackets) String() string {
 func (*DroppedPackets) ProtoMessage() {}
 
 func (x *DroppedPackets) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[60]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5612,7 +6197,7 @@ func (x *DroppedPackets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DroppedPackets.ProtoReflect.Descriptor instead.
 func (*DroppedPackets) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *DroppedPackets) GetReason() string {
@@ -5649,7 +6234,7 @@ type PacketsInterval struct {
 
 func (x *PacketsInterval) Reset() {
 	*x = PacketsInterval{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[61]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5661,7 +6246,7 @@ func (x *PacketsInterval) String() string {
 func (*PacketsInterval) ProtoMessage() {}
 
 func (x *PacketsInterval) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[61]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5674,7 +6259,7 @@ func (x *PacketsInterval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PacketsInterval.ProtoReflect.Descriptor instead.
 func (*PacketsInterval) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *PacketsInterval) GetAt() string {
@@ -5704,7 +6289,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[62]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5716,7 +6301,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[62]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5729,7 +6314,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -6096,11 +6681,65 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\amatches\x18\x02 \x01(\bR\amatches\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"'\n" +
 	"\x06SignIn\x12\x1d\n" +
-	"\x05token\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05token\"{\n" +
+	"\x05token\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05token\"\xab\x01\n" +
 	"\aSession\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\x12\x1b\n" +
 	"\x04role\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04role\x126\n" +
-	"\x06bounds\x18\x03 \x01(\v2\x1e.marchproxy.api.v1.TokenBoundsR\x06bounds\"\xb0\x02\n" +
+	"\x06bounds\x18\x03 \x01(\v2\x1e.marchproxy.api.v1.TokenBoundsR\x06bounds\x12\x12\n" +
+	"\x04user\x18\x04 \x01(\bR\x04user\x12\x1a\n" +
+	"\bpassword\x18\x05 \x01(\bR\bpassword\"W\n" +
+	"\x0ePasswordSignIn\x12\x1d\n" +
+	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04name\x12&\n" +
+	"\bpassword\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\bpassword\"D\n" +
+	"\n" +
+	"SignInWays\x12\x1a\n" +
+	"\bpassword\x18\x01 \x01(\bR\bpassword\x12\x1a\n" +
+	"\bprovider\x18\x02 \x01(\tR\bprovider\"\x89\x03\n" +
+	"\x04User\x12A\n" +
+	"\x04name\x18\x01 \x01(\tB-\xbaH*r(\x10\x01\x18?2\"^[a-z0-9]([a-z0-9._@-]*[a-z0-9])?$R\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x126\n" +
+	"\x06bounds\x18\x03 \x01(\v2\x1e.marchproxy.api.v1.TokenBoundsR\x06bounds\x12\x1a\n" +
+	"\bdisabled\x18\x04 \x01(\bR\bdisabled\x12\x1a\n" +
+	"\bpassword\x18\x05 \x01(\tR\bpassword\x12\x0e\n" +
+	"\x02id\x18\x06 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\a \x01(\tR\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"changed_at\x18\b \x01(\tR\tchangedAt\x12 \n" +
+	"\fsigned_in_at\x18\t \x01(\tR\n" +
+	"signedInAt\x12\x16\n" +
+	"\x06issuer\x18\n" +
+	" \x01(\tR\x06issuer\x12\x1a\n" +
+	"\bsessions\x18\v \x01(\x05R\bsessions\x12\x16\n" +
+	"\x06tokens\x18\f \x01(\x05R\x06tokens\"9\n" +
+	"\bUserList\x12-\n" +
+	"\x05items\x18\x01 \x03(\v2\x17.marchproxy.api.v1.UserR\x05items\"\xd1\x01\n" +
+	"\tUserPatch\x12\x17\n" +
+	"\x04role\x18\x01 \x01(\tH\x00R\x04role\x88\x01\x01\x12;\n" +
+	"\x06bounds\x18\x02 \x01(\v2\x1e.marchproxy.api.v1.TokenBoundsH\x01R\x06bounds\x88\x01\x01\x12\x1f\n" +
+	"\bdisabled\x18\x03 \x01(\bH\x02R\bdisabled\x88\x01\x01\x12\x1f\n" +
+	"\bpassword\x18\x04 \x01(\tH\x03R\bpassword\x88\x01\x01B\a\n" +
+	"\x05_roleB\t\n" +
+	"\a_boundsB\v\n" +
+	"\t_disabledB\v\n" +
+	"\t_password\"^\n" +
+	"\x0ePasswordChange\x12$\n" +
+	"\acurrent\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\acurrent\x12&\n" +
+	"\bpassword\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\bpassword\"\xa8\x01\n" +
+	"\x0eBrowserSession\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\x02 \x01(\tR\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x03 \x01(\tR\texpiresAt\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05agent\x18\x05 \x01(\tR\x05agent\x12\x18\n" +
+	"\acurrent\x18\x06 \x01(\bR\acurrent\"M\n" +
+	"\x12BrowserSessionList\x127\n" +
+	"\x05items\x18\x01 \x03(\v2!.marchproxy.api.v1.BrowserSessionR\x05items\"\xb0\x02\n" +
 	"\vTokenBounds\x12=\n" +
 	"\x06owners\x18\x01 \x03(\tB%\xbaH\"\x92\x01\x1f\x10@\"\x1br\x19\x10\x01\x18?2\x13^[A-Za-z0-9._:/-]+$R\x06owners\x12M\n" +
 	"\bgateways\x18\x02 \x03(\tB1\xbaH.\x92\x01+\x10@\"'r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$R\bgateways\x12\x1e\n" +
@@ -6264,7 +6903,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),              // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),        // 1: marchproxy.api.v1.ObjectStatus
@@ -6307,41 +6946,49 @@ var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*ExplainedRoute)(nil),      // 38: marchproxy.api.v1.ExplainedRoute
 	(*SignIn)(nil),              // 39: marchproxy.api.v1.SignIn
 	(*Session)(nil),             // 40: marchproxy.api.v1.Session
-	(*TokenBounds)(nil),         // 41: marchproxy.api.v1.TokenBounds
-	(*TokenList)(nil),           // 42: marchproxy.api.v1.TokenList
-	(*Problem)(nil),             // 43: marchproxy.api.v1.Problem
-	(*Violation)(nil),           // 44: marchproxy.api.v1.Violation
-	(*RateLimitStatus)(nil),     // 45: marchproxy.api.v1.RateLimitStatus
-	(*RateLimitNode)(nil),       // 46: marchproxy.api.v1.RateLimitNode
-	(*Node)(nil),                // 47: marchproxy.api.v1.Node
-	(*NodeList)(nil),            // 48: marchproxy.api.v1.NodeList
-	(*ServiceHealth)(nil),       // 49: marchproxy.api.v1.ServiceHealth
-	(*EndpointHealth)(nil),      // 50: marchproxy.api.v1.EndpointHealth
-	(*EndpointView)(nil),        // 51: marchproxy.api.v1.EndpointView
-	(*HealthReport)(nil),        // 52: marchproxy.api.v1.HealthReport
-	(*MetricsSummary)(nil),      // 53: marchproxy.api.v1.MetricsSummary
-	(*GatewayTraffic)(nil),      // 54: marchproxy.api.v1.GatewayTraffic
-	(*AnswerClasses)(nil),       // 55: marchproxy.api.v1.AnswerClasses
-	(*LatencyQuantiles)(nil),    // 56: marchproxy.api.v1.LatencyQuantiles
-	(*TrafficInterval)(nil),     // 57: marchproxy.api.v1.TrafficInterval
-	(*UnhealthyService)(nil),    // 58: marchproxy.api.v1.UnhealthyService
-	(*UnhealthyEndpoint)(nil),   // 59: marchproxy.api.v1.UnhealthyEndpoint
-	(*DroppedPackets)(nil),      // 60: marchproxy.api.v1.DroppedPackets
-	(*PacketsInterval)(nil),     // 61: marchproxy.api.v1.PacketsInterval
-	(*LimitedSource)(nil),       // 62: marchproxy.api.v1.LimitedSource
-	nil,                         // 63: marchproxy.api.v1.Object.LabelsEntry
-	nil,                         // 64: marchproxy.api.v1.Change.LabelsBeforeEntry
-	nil,                         // 65: marchproxy.api.v1.Change.LabelsAfterEntry
-	nil,                         // 66: marchproxy.api.v1.Status.StateEntry
-	nil,                         // 67: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	nil,                         // 68: marchproxy.api.v1.Node.LabelsEntry
-	nil,                         // 69: marchproxy.api.v1.Node.PassedEntry
-	nil,                         // 70: marchproxy.api.v1.Node.DroppedEntry
-	(*structpb.Struct)(nil),     // 71: google.protobuf.Struct
+	(*PasswordSignIn)(nil),      // 41: marchproxy.api.v1.PasswordSignIn
+	(*SignInWays)(nil),          // 42: marchproxy.api.v1.SignInWays
+	(*User)(nil),                // 43: marchproxy.api.v1.User
+	(*UserList)(nil),            // 44: marchproxy.api.v1.UserList
+	(*UserPatch)(nil),           // 45: marchproxy.api.v1.UserPatch
+	(*PasswordChange)(nil),      // 46: marchproxy.api.v1.PasswordChange
+	(*BrowserSession)(nil),      // 47: marchproxy.api.v1.BrowserSession
+	(*BrowserSessionList)(nil),  // 48: marchproxy.api.v1.BrowserSessionList
+	(*TokenBounds)(nil),         // 49: marchproxy.api.v1.TokenBounds
+	(*TokenList)(nil),           // 50: marchproxy.api.v1.TokenList
+	(*Problem)(nil),             // 51: marchproxy.api.v1.Problem
+	(*Violation)(nil),           // 52: marchproxy.api.v1.Violation
+	(*RateLimitStatus)(nil),     // 53: marchproxy.api.v1.RateLimitStatus
+	(*RateLimitNode)(nil),       // 54: marchproxy.api.v1.RateLimitNode
+	(*Node)(nil),                // 55: marchproxy.api.v1.Node
+	(*NodeList)(nil),            // 56: marchproxy.api.v1.NodeList
+	(*ServiceHealth)(nil),       // 57: marchproxy.api.v1.ServiceHealth
+	(*EndpointHealth)(nil),      // 58: marchproxy.api.v1.EndpointHealth
+	(*EndpointView)(nil),        // 59: marchproxy.api.v1.EndpointView
+	(*HealthReport)(nil),        // 60: marchproxy.api.v1.HealthReport
+	(*MetricsSummary)(nil),      // 61: marchproxy.api.v1.MetricsSummary
+	(*GatewayTraffic)(nil),      // 62: marchproxy.api.v1.GatewayTraffic
+	(*AnswerClasses)(nil),       // 63: marchproxy.api.v1.AnswerClasses
+	(*LatencyQuantiles)(nil),    // 64: marchproxy.api.v1.LatencyQuantiles
+	(*TrafficInterval)(nil),     // 65: marchproxy.api.v1.TrafficInterval
+	(*UnhealthyService)(nil),    // 66: marchproxy.api.v1.UnhealthyService
+	(*UnhealthyEndpoint)(nil),   // 67: marchproxy.api.v1.UnhealthyEndpoint
+	(*DroppedPackets)(nil),      // 68: marchproxy.api.v1.DroppedPackets
+	(*PacketsInterval)(nil),     // 69: marchproxy.api.v1.PacketsInterval
+	(*LimitedSource)(nil),       // 70: marchproxy.api.v1.LimitedSource
+	nil,                         // 71: marchproxy.api.v1.Object.LabelsEntry
+	nil,                         // 72: marchproxy.api.v1.Change.LabelsBeforeEntry
+	nil,                         // 73: marchproxy.api.v1.Change.LabelsAfterEntry
+	nil,                         // 74: marchproxy.api.v1.Status.StateEntry
+	nil,                         // 75: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	nil,                         // 76: marchproxy.api.v1.Node.LabelsEntry
+	nil,                         // 77: marchproxy.api.v1.Node.PassedEntry
+	nil,                         // 78: marchproxy.api.v1.Node.DroppedEntry
+	(*structpb.Struct)(nil),     // 79: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	71, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	63, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	79, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	71, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	3,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
 	9,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
@@ -6353,10 +7000,10 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	10, // 10: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	3,  // 11: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
 	9,  // 12: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
-	71, // 13: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	71, // 14: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	64, // 15: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
-	65, // 16: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
+	79, // 13: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	79, // 14: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	72, // 15: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
+	73, // 16: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
 	10, // 17: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
 	11, // 18: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
 	10, // 19: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
@@ -6366,7 +7013,7 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	17, // 23: marchproxy.api.v1.AuditVerification.broken:type_name -> marchproxy.api.v1.AuditBroken
 	27, // 24: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
 	28, // 25: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	66, // 26: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	74, // 26: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
 	24, // 27: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
 	9,  // 28: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
 	22, // 29: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
@@ -6380,44 +7027,48 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	21, // 37: marchproxy.api.v1.LiveStatus.progress:type_name -> marchproxy.api.v1.Progress
 	27, // 38: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
 	29, // 39: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	41, // 40: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	49, // 40: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
 	33, // 41: marchproxy.api.v1.ExplainRequest.headers:type_name -> marchproxy.api.v1.HeaderField
 	35, // 42: marchproxy.api.v1.Explanation.services:type_name -> marchproxy.api.v1.ExplainedService
 	36, // 43: marchproxy.api.v1.Explanation.limits:type_name -> marchproxy.api.v1.ExplainedLimit
 	37, // 44: marchproxy.api.v1.Explanation.steps:type_name -> marchproxy.api.v1.ExplainedStep
 	38, // 45: marchproxy.api.v1.Explanation.candidates:type_name -> marchproxy.api.v1.ExplainedRoute
-	41, // 46: marchproxy.api.v1.Session.bounds:type_name -> marchproxy.api.v1.TokenBounds
-	31, // 47: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	44, // 48: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	46, // 49: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	67, // 50: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	62, // 51: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	68, // 52: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
-	69, // 53: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
-	70, // 54: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
-	62, // 55: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
-	47, // 56: marchproxy.api.v1.NodeList.items:type_name -> marchproxy.api.v1.Node
-	50, // 57: marchproxy.api.v1.ServiceHealth.endpoints:type_name -> marchproxy.api.v1.EndpointHealth
-	52, // 58: marchproxy.api.v1.ServiceHealth.proxies:type_name -> marchproxy.api.v1.HealthReport
-	51, // 59: marchproxy.api.v1.EndpointHealth.views:type_name -> marchproxy.api.v1.EndpointView
-	54, // 60: marchproxy.api.v1.MetricsSummary.total:type_name -> marchproxy.api.v1.GatewayTraffic
-	54, // 61: marchproxy.api.v1.MetricsSummary.gateways:type_name -> marchproxy.api.v1.GatewayTraffic
-	52, // 62: marchproxy.api.v1.MetricsSummary.silent:type_name -> marchproxy.api.v1.HealthReport
-	58, // 63: marchproxy.api.v1.MetricsSummary.unhealthy:type_name -> marchproxy.api.v1.UnhealthyService
-	60, // 64: marchproxy.api.v1.MetricsSummary.dropped:type_name -> marchproxy.api.v1.DroppedPackets
-	55, // 65: marchproxy.api.v1.GatewayTraffic.answers:type_name -> marchproxy.api.v1.AnswerClasses
-	56, // 66: marchproxy.api.v1.GatewayTraffic.latency:type_name -> marchproxy.api.v1.LatencyQuantiles
-	57, // 67: marchproxy.api.v1.GatewayTraffic.intervals:type_name -> marchproxy.api.v1.TrafficInterval
-	55, // 68: marchproxy.api.v1.TrafficInterval.answers:type_name -> marchproxy.api.v1.AnswerClasses
-	56, // 69: marchproxy.api.v1.TrafficInterval.latency:type_name -> marchproxy.api.v1.LatencyQuantiles
-	59, // 70: marchproxy.api.v1.UnhealthyService.endpoints:type_name -> marchproxy.api.v1.UnhealthyEndpoint
-	61, // 71: marchproxy.api.v1.DroppedPackets.intervals:type_name -> marchproxy.api.v1.PacketsInterval
-	26, // 72: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	73, // [73:73] is the sub-list for method output_type
-	73, // [73:73] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	49, // 46: marchproxy.api.v1.Session.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	49, // 47: marchproxy.api.v1.User.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	43, // 48: marchproxy.api.v1.UserList.items:type_name -> marchproxy.api.v1.User
+	49, // 49: marchproxy.api.v1.UserPatch.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	47, // 50: marchproxy.api.v1.BrowserSessionList.items:type_name -> marchproxy.api.v1.BrowserSession
+	31, // 51: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	52, // 52: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	54, // 53: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	75, // 54: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	70, // 55: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	76, // 56: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
+	77, // 57: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
+	78, // 58: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
+	70, // 59: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
+	55, // 60: marchproxy.api.v1.NodeList.items:type_name -> marchproxy.api.v1.Node
+	58, // 61: marchproxy.api.v1.ServiceHealth.endpoints:type_name -> marchproxy.api.v1.EndpointHealth
+	60, // 62: marchproxy.api.v1.ServiceHealth.proxies:type_name -> marchproxy.api.v1.HealthReport
+	59, // 63: marchproxy.api.v1.EndpointHealth.views:type_name -> marchproxy.api.v1.EndpointView
+	62, // 64: marchproxy.api.v1.MetricsSummary.total:type_name -> marchproxy.api.v1.GatewayTraffic
+	62, // 65: marchproxy.api.v1.MetricsSummary.gateways:type_name -> marchproxy.api.v1.GatewayTraffic
+	60, // 66: marchproxy.api.v1.MetricsSummary.silent:type_name -> marchproxy.api.v1.HealthReport
+	66, // 67: marchproxy.api.v1.MetricsSummary.unhealthy:type_name -> marchproxy.api.v1.UnhealthyService
+	68, // 68: marchproxy.api.v1.MetricsSummary.dropped:type_name -> marchproxy.api.v1.DroppedPackets
+	63, // 69: marchproxy.api.v1.GatewayTraffic.answers:type_name -> marchproxy.api.v1.AnswerClasses
+	64, // 70: marchproxy.api.v1.GatewayTraffic.latency:type_name -> marchproxy.api.v1.LatencyQuantiles
+	65, // 71: marchproxy.api.v1.GatewayTraffic.intervals:type_name -> marchproxy.api.v1.TrafficInterval
+	63, // 72: marchproxy.api.v1.TrafficInterval.answers:type_name -> marchproxy.api.v1.AnswerClasses
+	64, // 73: marchproxy.api.v1.TrafficInterval.latency:type_name -> marchproxy.api.v1.LatencyQuantiles
+	67, // 74: marchproxy.api.v1.UnhealthyService.endpoints:type_name -> marchproxy.api.v1.UnhealthyEndpoint
+	69, // 75: marchproxy.api.v1.DroppedPackets.intervals:type_name -> marchproxy.api.v1.PacketsInterval
+	26, // 76: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	77, // [77:77] is the sub-list for method output_type
+	77, // [77:77] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -6425,13 +7076,14 @@ func file_marchproxy_api_v1_api_proto_init() {
 	if File_marchproxy_api_v1_api_proto != nil {
 		return
 	}
+	file_marchproxy_api_v1_api_proto_msgTypes[45].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   71,
+			NumMessages:   79,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,6 +1,7 @@
-// Package auth knows who asks, and what they may do: bearer tokens, stored as hashes, each with a role and, if it has
-// any, bounds; and sessions of browsers, each of which stands for a token. [Check] decides on every write, whichever
-// door it comes through. There is no default credential: the first boot prints a token once.
+// Package auth knows who asks, and what they may do: users with their passwords and bearer tokens, both stored as
+// hashes, each with a role and, if it has any, bounds; and sessions of browsers, each of which stands for a user or a
+// token. [Check] decides on every write, whichever door it comes through. There is no default credential: the first
+// boot prints a token once.
 package auth
 
 import (
@@ -10,6 +11,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -17,12 +19,25 @@ import (
 
 // Identity is who asks.
 type Identity struct {
-	// ID is the token's: a name can be given again after its token was deleted, an id cannot. "" for the system itself.
+	// ID is the token's or the user's: a name can be given again after its token was deleted, an id cannot. "" for the
+	// system itself.
 	ID string
 	// Name and Role; without a role nothing is allowed.
 	Name, Role string
 	// Bounds within which the identity writes; none where empty.
 	Bounds Bounds
+	// User says that this is a user who has signed in, and no token.
+	User bool
+	// Of is the user whose own token this is, as he is now, or nil: the token does no more than he may.
+	Of *Identity
+}
+
+// String is what the identity is called in a sentence.
+func (who Identity) String() string {
+	if who.User {
+		return "user " + strconv.Quote(who.Name)
+	}
+	return "token " + strconv.Quote(who.Name)
 }
 
 // SystemName is the actor of what the system writes by itself.
@@ -51,8 +66,9 @@ type Token struct {
 	ExpiresAt time.Time
 }
 
-// Tokens finds a token by the SHA-256 of its secret, or of the secret of a session that was begun with it, and notes
-// that it was used. A session ends no later than its token.
+// Tokens finds a token by the SHA-256 of its secret, or whom a session stands for by the SHA-256 of its own, and notes
+// that the token was used. A session ends no later than its token or its user. Nobody is found by what is of a user who
+// is disabled.
 type Tokens interface {
 	Token(ctx context.Context, sha256 []byte) (t Token, found bool, err error)
 	Session(ctx context.Context, sha256 []byte) (t Token, found bool, err error)

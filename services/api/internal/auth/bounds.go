@@ -65,6 +65,35 @@ func (b Bounds) Validate() (v resource.Violations) {
 	return v
 }
 
+// Narrowed are bounds for a token of somebody who has bounds himself: sorts that it leaves open are his. What is wider
+// than his is refused; paths are below $.
+func (b Bounds) Narrowed(his Bounds) (out Bounds, v resource.Violations) {
+	one := func(name string, list, outer []string, within func(string) bool) []string {
+		if len(outer) == 0 {
+			return list
+		}
+		if len(list) == 0 {
+			return outer
+		}
+		for i, x := range list {
+			if !within(x) {
+				v = append(v, resource.Violation{
+					Path: fmt.Sprintf("$.%s[%d]", name, i), Rule: "bounds.wider",
+					Message: "is wider than your own bounds; those " + name + " are " + strings.Join(outer, ", "),
+				})
+			}
+		}
+		return list
+	}
+	out.Owners = one("owners", b.Owners, his.Owners, his.owns)
+	out.Gateways = one("gateways", b.Gateways, his.Gateways, func(x string) bool { return slices.Contains(his.Gateways, x) })
+	out.Kinds = one("kinds", b.Kinds, his.Kinds, func(x string) bool { return slices.Contains(his.Kinds, x) })
+	out.Hosts = one("hosts", b.Hosts, his.Hosts, func(x string) bool {
+		return slices.ContainsFunc(his.Hosts, func(suffix string) bool { return x == suffix || below(x, suffix) })
+	})
+	return out, v
+}
+
 // outside lists how an object is outside of the bounds, before a write or after it.
 func (who Identity) outside(st *config.State, kind string, before, after *resource.Object) (out resource.Violations) {
 	c := boundsCheck{who: who, st: st}
@@ -94,7 +123,7 @@ type boundsCheck struct {
 func (c *boundsCheck) add(path, bound string, within []string, what string) {
 	c.found = append(c.found, resource.Violation{
 		Path: path, Rule: "bounds." + bound,
-		Message: fmt.Sprintf("%s%s, outside of the %s that token %q is bound to (%s)", what, c.when, bound, c.who.Name,
+		Message: fmt.Sprintf("%s%s, outside of the %s that %s is bound to (%s)", what, c.when, bound, c.who,
 			strings.Join(within, ", ")),
 	})
 }

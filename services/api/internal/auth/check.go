@@ -15,7 +15,7 @@ const (
 	Editor = "editor"
 	// Operator writes the rest of the configuration: what opens the proxies and holds their secrets.
 	Operator = "operator"
-	// Admin makes and deletes tokens.
+	// Admin makes and deletes tokens and users.
 	Admin = "admin"
 )
 
@@ -23,6 +23,22 @@ const (
 var Roles = []string{Viewer, Editor, Operator, Admin}
 
 var rank = map[string]int{Viewer: 1, Editor: 2, Operator: 3, Admin: 4}
+
+// Least is the lesser of two roles; "" is less than any.
+func Least(a, b string) string {
+	if rank[b] < rank[a] {
+		return b
+	}
+	return a
+}
+
+// Greater is the greater of two roles.
+func Greater(a, b string) string {
+	if rank[b] > rank[a] {
+		return b
+	}
+	return a
+}
 
 // ToWrite is the role that writing a kind needs.
 func ToWrite(kind string) string {
@@ -45,6 +61,11 @@ type Operation struct {
 // delete. The state is that which the write follows, under the lock under which it is stored. It returns what is
 // refused, and nothing where all is allowed; paths are those of the object: $.spec.hosts[0].
 func Check(who Identity, op Operation, st *config.State, before, after *resource.Object) resource.Violations {
+	if who.Of != nil {
+		if v := Check(*who.Of, op, st, before, after); len(v) > 0 {
+			return v
+		}
+	}
 	need := op.Role
 	kind := op.Kind
 	for _, o := range []*resource.Object{before, after} {
@@ -72,5 +93,8 @@ func (who Identity) lacks(need, kind string) string {
 	if kind != "" {
 		what = "writing a " + kind
 	}
-	return fmt.Sprintf("token %q has the role %s; %s needs %s", who.Name, who.Role, what, need)
+	if who.Role == "" {
+		return fmt.Sprintf("%s has no role any more; %s needs %s", who, what, need)
+	}
+	return fmt.Sprintf("%s has the role %s; %s needs %s", who, who.Role, what, need)
 }

@@ -18,7 +18,7 @@ var examples embed.FS
 
 // exampleOf is an example of a request's body, by its schema's name.
 func exampleOf(schema string) (any, error) {
-	if strings.HasSuffix(schema, "Patch") {
+	if kind, patch := strings.CutSuffix(schema, "Patch"); patch && config.KindOf(kind).Example != "" {
 		return object{"labels": object{"team": "web", "tier": nil}}, nil
 	}
 	raw := []byte(config.KindOf(schema).Example)

@@ -266,7 +266,7 @@ func refer(schema string, schemas object) (object, error) {
 // problems are the statuses of the refusals that follow from the operation's form.
 func (o Operation) problems() []int {
 	if o.Role == "" && o.Request == "" { // what is sent to an operation for everybody is a credential
-		if o.Path == "/readyz" {
+		if o.Path == "/readyz" || o.Tag == "Session" { // the database may be away
 			return []int{400, 503}
 		}
 		return []int{400}
@@ -287,7 +287,7 @@ func (o Operation) problems() []int {
 	if slices.Contains(o.Headers, "If-Match") {
 		out = append(out, 412)
 	}
-	if o.Tag == "Tokens" && o.Method != http.MethodGet {
+	if (o.Tag == "Tokens" || o.Tag == "Users") && o.Method != http.MethodGet || o.Tag == "Account" {
 		out = append(out, 409)
 	}
 	slices.Sort(out)

@@ -91,6 +91,8 @@ const maxRevision = 1 << 53
 
 // Parameters are all parameters by name.
 var Parameters = map[string]Parameter{
+	"user":     pattern(text("The user's name.", 63), "^[a-z0-9]([a-z0-9._@-]*[a-z0-9])?$", "alice"),
+	"session":  pattern(text("The session's id.", 36), "^[0-9a-f-]{36}$", "0b8f3f1e-6d0c-4f9e-8d3b-5a2f6c1d7e90"),
 	"name":     pattern(text("The object's name, an RFC 1123 label.", 63), "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "web"),
 	"revision": number("A revision.", 0, maxRevision),
 	"wait": {
@@ -132,11 +134,11 @@ var Parameters = map[string]Parameter{
 	},
 	"against": number("The revision to compare with; the one before where absent.", 0, maxRevision),
 	"kind": {
-		Description: "Only this kind, or tokens.", Type: "string",
-		Enum: append(strings.Split(resource.KindNames(), ", "), "Token"),
+		Description: "Only this kind, or tokens, or users.", Type: "string",
+		Enum: append(strings.Split(resource.KindNames(), ", "), "Token", "User"),
 	},
-	"object": text("Only what has this name.", 63),
-	"actor":  text("Only what this token did.", 63),
+	"object": text("Only what has this name.", 127),
+	"actor":  text("Only what this token or user did.", 127),
 
 	"since": pattern(text("Only what was done from this time on, RFC 3339.", 40), "^[0-9]{4}-[0-9]{2}-[0-9]{2}T",
 		"2026-01-31T00:00:00Z"),

@@ -9,12 +9,14 @@ import (
 
 // tagText describes the tags that are not a kind's; a kind's is described as its message is.
 var tagText = map[string]string{
+	"Account":   "What users have of their own: password, sessions, tokens. Tokens have no account.",
 	"Apply":     "Many resources at once.",
 	"Revisions": "The history: what changed, by whom, and how to go back.",
-	"Session":   "How the web UI signs in: with a token, once, for a cookie that scripts cannot read.",
+	"Session":   "How the web UI signs in: with a password or a token, once, for a cookie that scripts cannot read.",
 	"Status":    "What the Envoys and the nodes make of the configuration.",
 	"System":    "The api itself; open to everybody.",
-	"Tokens":    "Who may use this API.",
+	"Tokens":    "Programs that may use this API.",
+	"Users":     "People who may use this API.",
 }
 
 // tags lists the tags in the order of the operations.

@@ -32,6 +32,9 @@ func forget(
 			log.Warn("the audit cannot be chained", zap.Error(err))
 			continue
 		}
+		if err := st.ForgetAttempts(ctx); err != nil && ctx.Err() == nil {
+			log.Warn("old attempts to sign in cannot be deleted", zap.Error(err))
+		}
 		switch n, err := st.Coalesce(ctx, config.Found(), published(), time.Now()); {
 		case err != nil && ctx.Err() == nil:
 			log.Warn("the history of what was found cannot be coalesced", zap.Error(err))

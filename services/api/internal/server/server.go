@@ -33,6 +33,7 @@ import (
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 	"github.com/marchproxy/marchproxy/services/api/internal/issuance"
 	"github.com/marchproxy/marchproxy/services/api/internal/live"
+	"github.com/marchproxy/marchproxy/services/api/internal/provider"
 	"github.com/marchproxy/marchproxy/services/api/internal/relay"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 	"github.com/marchproxy/marchproxy/services/api/internal/web"
@@ -62,6 +63,8 @@ type Config struct {
 	CertificateWarning time.Duration
 	// FirstToken is the token bootstrap, of the role admin, instead of one that is made and shown (API_FIRST_TOKEN).
 	FirstToken string
+	// Provider is where people sign in beside passwords (API_OIDC_ISSUER and others).
+	Provider provider.Settings
 	// Allowed are the addresses that services may have beside the ordinary ones (ALLOW_ENDPOINTS).
 	Allowed endpoint.Allowed
 	// AbsentProxies is how long an Envoy is shown that is not connected any more (API_ABSENT_PROXIES; 1h).
@@ -135,6 +138,7 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 			"rand -hex 32", n)
 	}
 	c.Allowed = endpoint.Read(e)
+	c.Provider = provider.Read(e)
 	if c.LicenseKey != "" {
 		if err := license.CheckKey(c.LicenseKey); err != nil {
 			e.Fail("LICENSE_KEY", "%s", err.Error())
@@ -245,7 +249,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 			return t.Reason, t.Since
 		}, Progress: []func() []api.Progress{rel.Progress}, Committed: &committed, Log: log,
 		CertificateWarning: cfg.CertificateWarning, Proven: proven, Retained: retained.Load, Expiry: id.Expiry,
-		Orders: certificates.Orders,
+		Orders: certificates.Orders, Provider: provider.New(cfg.Provider, box),
 	}).Handler()
 	if err != nil {
 		return err

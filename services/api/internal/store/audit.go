@@ -36,7 +36,7 @@ func (f AuditFilter) query() (sql string, args []any) {
 		// The first comparison says nothing that the second does not; it is for the index.
 		revisions = `(r.at, r.revision) <= (` + at + `, ` + revision + `) AND (r.at, r.revision, c.kind, c.name)` + after
 		old = `(at, revision, kind, name)` + after
-		tokens = `at <= ` + at + ` AND (at, 0, 'Token', name)` + after
+		tokens = `at <= ` + at + ` AND (at, 0, kind, name)` + after
 	}
 	if f.Actor != "" {
 		actor := arg(f.Actor)
@@ -44,7 +44,7 @@ func (f AuditFilter) query() (sql string, args []any) {
 	}
 	if f.Kind != "" {
 		kind := arg(f.Kind)
-		revisions, old, tokens = revisions+` AND c.kind = `+kind, old+` AND kind = `+kind, tokens+` AND 'Token' = `+kind
+		revisions, old, tokens = revisions+` AND c.kind = `+kind, old+` AND kind = `+kind, tokens+` AND kind = `+kind
 	}
 	if f.Name != "" {
 		name := arg(f.Name)
@@ -61,9 +61,9 @@ func (f AuditFilter) query() (sql string, args []any) {
 		(SELECT at, revision, kind, name, action, actor, request_id, message, actor_id FROM audit WHERE ` + old + `
 		ORDER BY at DESC, revision DESC, kind DESC, name DESC LIMIT ` + limit + `)
 		UNION ALL
-		(SELECT at, 0, 'Token', name, action, actor, request_id,
+		(SELECT at, 0, kind, name, action, actor, request_id,
 			` + messageOrRole + `, actor_id FROM token_changes WHERE ` + tokens + `
-		ORDER BY at DESC, name DESC LIMIT ` + limit + `)
+		ORDER BY at DESC, kind DESC, name DESC LIMIT ` + limit + `)
 	) AS entries ORDER BY at DESC, revision DESC, kind DESC, name DESC LIMIT ` + limit, args
 }
 

@@ -23,7 +23,7 @@ import (
 
 // tables is all that the api keeps, in the order of a backup.
 var tables = []string{
-	"config_head", "resources", "tokens", "idempotency", "revisions", "changes", "token_changes", "audit", "audit_anchor",
+	"config_head", "resources", "users", "tokens", "idempotency", "revisions", "changes", "token_changes", "audit", "audit_anchor",
 	"audit_chain", "issuance_accounts",
 }
 

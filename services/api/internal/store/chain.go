@@ -129,7 +129,7 @@ func queueLinks(b *pgx.Batch, links []link) { b.Queue(insertLinks, columnsOf(lin
 
 const updateChain = `UPDATE config_head SET chain_n = $1, chain_hash = $2, chain_revision = $3`
 
-// chainToken stores what was done to a token, and chains it. It waits for the head's lock.
+// chainToken stores what was done to a token or a user, and chains it. It waits for the head's lock.
 func (s *Store) chainToken(ctx context.Context, tx pgx.Tx, r entryRow, role string) error {
 	var c chain
 	if err := c.scan(tx.QueryRow(ctx, selectChain+` FOR UPDATE`)); err != nil {
@@ -140,9 +140,9 @@ func (s *Store) chainToken(ctx context.Context, tx pgx.Tx, r entryRow, role stri
 	h.Add(r.Entry)
 	s.close(&c, &l, h.Sum(), 1)
 	var b pgx.Batch
-	b.Queue(`INSERT INTO token_changes (at, actor, actor_id, request_id, action, name, role, message, n) VALUES ($1, $2,`+
-		` $3, $4, $5, $6, $7, $8, $9)`,
-		r.At, r.Actor, r.ActorID, r.RequestID, r.Action, r.Name, role, r.Message, l.n)
+	b.Queue(`INSERT INTO token_changes (at, actor, actor_id, request_id, action, name, role, message, n, kind) `+
+		`VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+		r.At, r.Actor, r.ActorID, r.RequestID, r.Action, r.Name, role, r.Message, l.n, r.Kind)
 	queueLinks(&b, []link{l})
 	b.Queue(updateChain, c.N, c.Hash, c.Revision)
 	return tx.SendBatch(ctx, &b).Close()

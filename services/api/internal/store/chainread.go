@@ -45,7 +45,7 @@ type entries struct {
 // are read as of one moment only within a transaction that sees one.
 func readEntries(ctx context.Context, q querier, n, lastN, revision, lastRevision int64) (*entries, error) {
 	e := &entries{tokens: map[int64]entryRow{}}
-	rows, err := q.Query(ctx, `SELECT n, 0, at, actor, actor_id, request_id, `+messageOrRole+`, 'Token', name, action
+	rows, err := q.Query(ctx, `SELECT n, 0, at, actor, actor_id, request_id, `+messageOrRole+`, kind, name, action
 		FROM token_changes WHERE n > $1 AND n <= $2`, n, lastN)
 	if err != nil {
 		return nil, err

@@ -31,7 +31,7 @@ func TestSessions(t *testing.T) {
 		if old != "" {
 			sum = auth.Sum(old)
 		}
-		if err := st.CreateSession(t.Context(), auth.Sum(name), sum, token, time.Hour); err != nil {
+		if err := st.CreateSession(t.Context(), auth.Sum(name), sum, auth.Identity{ID: token}, store.SessionRow{}); err != nil {
 			t.Fatal(err)
 		}
 	}

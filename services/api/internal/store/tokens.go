@@ -14,7 +14,13 @@ import (
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 )
 
-// TokenRow is a token without its secret.
+// maxOwnTokens is how many tokens a user may have.
+const maxOwnTokens = 50
+
+// ErrManyTokens says that a user has as many tokens as he may.
+var ErrManyTokens = fmt.Errorf("you have %d tokens of your own, and may have no more; end some", maxOwnTokens)
+
+// TokenRow is a token without its secret. A user's own has the name user/token.
 type TokenRow struct {
 	auth.Token
 	CreatedAt time.Time
@@ -29,17 +35,27 @@ type By struct {
 }
 
 // ErrTokenExists says that a token has the name already, and ErrLastAdmin that without this one nobody
-// could manage tokens any more.
+// could manage tokens and users any more.
 var (
 	ErrTokenExists = errors.New("a token of this name exists already; delete it first, or choose another name")
-	ErrLastAdmin   = errors.New("this is the last token with the role admin that does not end; create another one first")
+	ErrLastAdmin   = errors.New("this is the last way in for an admin: no token with that role would be left that does " +
+		"not end, and no user with that role and a password who is not disabled; make another one first")
 )
 
-const selectRow = `SELECT id::text, name, role, bounds, expires_at, created_at, last_used_at FROM tokens`
+const (
+	columnsOfToken = `t.id::text, t.name, t.role, t.bounds, t.expires_at, t.created_at, t.last_used_at, u.id::text, u.name, ` +
+		`u.role, u.bounds`
+	selectRow = `SELECT ` + columnsOfToken + ` FROM tokens t LEFT JOIN users u ON u.id = t.user_id`
+)
 
 func scanToken(row pgx.CollectableRow) (t TokenRow, err error) {
 	var expires, used *time.Time
-	err = row.Scan(&t.ID, &t.Name, &t.Role, &t.Bounds, &expires, &t.CreatedAt, &used)
+	var userID, user, role *string
+	var bounds *auth.Bounds
+	err = row.Scan(&t.ID, &t.Name, &t.Role, &t.Bounds, &expires, &t.CreatedAt, &used, &userID, &user, &role, &bounds)
+	if userID != nil {
+		t.Of = &auth.Identity{ID: *userID, Name: *user, Role: *role, Bounds: *bounds, User: true}
+	}
 	if expires != nil {
 		t.ExpiresAt = *expires
 	}
@@ -54,7 +70,7 @@ const usedEvery = time.Minute
 
 // Token finds a token by the hash of its secret, and notes that it is used.
 func (s *Store) Token(ctx context.Context, sha256 []byte) (auth.Token, bool, error) {
-	t, found, err := one(ctx, s.pool, selectRow+` WHERE sha256 = $1`, sha256)
+	t, found, err := one(ctx, s.pool, selectRow+` WHERE t.sha256 = $1 AND (t.user_id IS NULL OR NOT u.disabled)`, sha256)
 	if err != nil || !found {
 		return auth.Token{}, false, err
 	}
@@ -91,16 +107,16 @@ func one(ctx context.Context, db interface {
 	return t, err == nil, err
 }
 
-// Tokens lists every token by name.
-func (s *Store) Tokens(ctx context.Context) ([]TokenRow, error) {
-	rows, err := s.pool.Query(ctx, selectRow+` ORDER BY name`)
+// Tokens lists every token that is no user's by name, or the own tokens of a user, named by his id.
+func (s *Store) Tokens(ctx context.Context, userID string) ([]TokenRow, error) {
+	rows, err := s.pool.Query(ctx, selectRow+` WHERE coalesce(t.user_id::text, '') = $1 ORDER BY t.name`, userID)
 	if err != nil {
 		return nil, fmt.Errorf("list tokens: %w", err)
 	}
 	return pgx.CollectRows(rows, scanToken)
 }
 
-// Bootstrap stores the first token where there is none; ok says whether it did.
+// Bootstrap stores the first token where there is none, and no user; ok says whether it did.
 func (s *Store) Bootstrap(ctx context.Context, sha256 []byte) (ok bool, err error) {
 	first := TokenRow{
 		Token:     auth.Token{Identity: auth.Identity{Name: auth.BootstrapName, Role: auth.Admin}},
@@ -108,7 +124,7 @@ func (s *Store) Bootstrap(ctx context.Context, sha256 []byte) (ok bool, err erro
 	}
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `INSERT INTO tokens (name, role, sha256, created_at) SELECT $1, $2, $3, $4
-			WHERE NOT EXISTS (SELECT FROM tokens) ON CONFLICT DO NOTHING RETURNING id::text`, first.Name, first.Role, sha256,
+			WHERE NOT EXISTS (SELECT FROM tokens) AND NOT EXISTS (SELECT FROM users) ON CONFLICT DO NOTHING RETURNING id::text`, first.Name, first.Role, sha256,
 			first.CreatedAt).Scan(&first.ID)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
@@ -161,9 +177,32 @@ func (s *Store) CreateToken(ctx context.Context, t *TokenRow, sha256 []byte, by 
 		if !t.ExpiresAt.IsZero() {
 			expires = &t.ExpiresAt
 		}
-		err := tx.QueryRow(ctx, `INSERT INTO tokens (name, role, sha256, created_at, expires_at, bounds) VALUES ($1, $2,`+
-			` $3, $4, $5, $6) RETURNING id::text`,
-			t.Name, t.Role, sha256, t.CreatedAt, expires, mustJSON(t.Bounds)).Scan(&t.ID)
+		var user *string
+		if t.Of != nil {
+			user = &t.Of.ID
+			var own int
+			// In the order of lockWays, so that neither waits for the other for ever.
+			if _, err := tx.Exec(ctx, `LOCK TABLE tokens IN ROW EXCLUSIVE MODE`); err != nil {
+				return err
+			}
+			// The lock keeps those apart who would together make too many, and waits for who deletes the user.
+			err := tx.QueryRow(ctx, `SELECT (SELECT count(*) FROM tokens WHERE user_id = $1::uuid) FROM users WHERE id = `+
+				`$1::uuid FOR UPDATE`, *user).Scan(&own)
+			if errors.Is(err, pgx.ErrNoRows) {
+				return ErrNotFound
+			}
+			if err != nil {
+				return err
+			}
+			if own >= maxOwnTokens {
+				return ErrManyTokens
+			}
+		} else if err := free(ctx, tx, "users", t.Name, ErrTokenExists); err != nil {
+			return err
+		}
+		err := tx.QueryRow(ctx, `INSERT INTO tokens (name, role, sha256, created_at, expires_at, bounds, user_id) VALUES `+
+			`($1, $2, $3, $4, $5, $6, $7::uuid) RETURNING id::text`,
+			t.Name, t.Role, sha256, t.CreatedAt, expires, mustJSON(t.Bounds), user).Scan(&t.ID)
 		if err != nil {
 			return err
 		}
@@ -173,39 +212,44 @@ func (s *Store) CreateToken(ctx context.Context, t *TokenRow, sha256 []byte, by 
 	if errors.As(err, &pg) && pg.Code == "23505" { // unique_violation
 		return ErrTokenExists
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrTokenExists) && !errors.Is(err, ErrManyTokens) && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("create token: %w", err)
 	}
-	return nil
+	return err
+}
+
+// free says whether no user, or no token, has a name: the audit calls both by it. Who makes both at the same moment
+// gets both; ids tell them apart.
+func free(ctx context.Context, tx pgx.Tx, table, name string, taken error) error {
+	var there bool
+	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM `+table+` WHERE name = $1)`, name).Scan(&there)
+	if err == nil && there {
+		return taken
+	}
+	return err
 }
 
 // DeleteToken deletes a token, unless it is the last one of an admin that does not end. It works from the next request
 // on.
 func (s *Store) DeleteToken(ctx context.Context, name string, by By) (t TokenRow, err error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		// Two who delete each other's token at the same time must not both succeed.
-		if _, err := tx.Exec(ctx, `LOCK TABLE tokens IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+		if err := lockWays(ctx, tx); err != nil {
 			return err
 		}
 		var found bool
-		if t, found, err = one(ctx, tx, selectRow+` WHERE name = $1`, name); err != nil {
+		if t, found, err = one(ctx, tx, selectRow+` WHERE t.name = $1`, name); err != nil {
 			return err
 		}
 		if !found {
 			return ErrNotFound
 		}
-		if t.Role == auth.Admin && t.ExpiresAt.IsZero() {
-			var admins int
-			if err := tx.QueryRow(ctx, `SELECT count(*) FROM tokens WHERE role = $1 AND expires_at IS NULL`, auth.Admin).
-				Scan(&admins); err != nil {
-				return err
-			}
-			if admins == 1 {
-				return ErrLastAdmin
-			}
-		}
 		if _, err := tx.Exec(ctx, `DELETE FROM tokens WHERE name = $1`, name); err != nil {
 			return err
+		}
+		if t.Role == auth.Admin {
+			if err := someAdmin(ctx, tx); err != nil {
+				return err
+			}
 		}
 		return s.auditToken(ctx, tx, "delete", t, by)
 	})
@@ -213,6 +257,24 @@ func (s *Store) DeleteToken(ctx context.Context, name string, by By) (t TokenRow
 		err = fmt.Errorf("delete token: %w", err)
 	}
 	return t, err
+}
+
+// lockWays keeps those apart who take away ways in: two who delete each other at the same time must not both succeed.
+func lockWays(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `LOCK TABLE users, tokens IN SHARE ROW EXCLUSIVE MODE`)
+	return err
+}
+
+// someAdmin refuses what leaves nobody who can manage tokens and users. Who comes from a provider does not count: it may
+// take the role away, or not answer.
+func someAdmin(ctx context.Context, tx pgx.Tx) error {
+	var some bool
+	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM tokens WHERE role = $1 AND expires_at IS NULL AND user_id IS NULL)
+		OR EXISTS (SELECT FROM users WHERE role = $1 AND password <> '' AND NOT disabled)`, auth.Admin).Scan(&some)
+	if err == nil && !some {
+		return ErrLastAdmin
+	}
+	return err
 }
 
 func (s *Store) auditToken(ctx context.Context, tx pgx.Tx, action string, t TokenRow, by By) error {
@@ -231,10 +293,15 @@ func said(t TokenRow) string {
 	if !t.ExpiresAt.IsZero() {
 		out += ", until " + t.ExpiresAt.UTC().Format(time.RFC3339)
 	}
+	return out + bounded(t.Bounds)
+}
+
+// bounded is what the audit says of bounds.
+func bounded(of auth.Bounds) (out string) {
 	for _, b := range []struct {
 		name string
 		list []string
-	}{{"owners", t.Bounds.Owners}, {"gateways", t.Bounds.Gateways}, {"kinds", t.Bounds.Kinds}, {"hosts", t.Bounds.Hosts}} {
+	}{{"owners", of.Owners}, {"gateways", of.Gateways}, {"kinds", of.Kinds}, {"hosts", of.Hosts}} {
 		if len(b.list) > 0 {
 			out += ", " + b.name + " " + strings.Join(b.list, " ")
 		}

@@ -123,7 +123,7 @@ func (a *API) exportAudit(c echo.Context) error {
 			}
 		}
 	}
-	ctx, who := c.Request().Context(), actor(c).Name
+	ctx, who := c.Request().Context(), actor(c).String()
 	if err := a.followers.join(who); err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ type follower struct {
 // long it was away; and the Envoys' state as it changes.
 func (a *API) events(c echo.Context) error {
 	ctx := c.Request().Context()
-	who := actor(c).Name
+	who := actor(c).String()
 	if err := a.followers.join(who); err != nil {
 		return err
 	}

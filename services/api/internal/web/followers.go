@@ -5,10 +5,10 @@ import (
 	"sync"
 )
 
-// maxFollowers is how many streams one token may have open at a time, of events and exports of the audit.
+// maxFollowers is how many streams one token or user may have open at a time, of events and exports of the audit.
 const maxFollowers = 100
 
-// followers counts the streams by the name of their token, and wakes them when a token is deleted.
+// followers counts the streams by whose they are, and wakes them when a token, a session or a user has ended.
 type followers struct {
 	deleted Signal
 
@@ -16,12 +16,12 @@ type followers struct {
 	byName map[string]int
 }
 
-// join counts one more of a token, unless it has too many.
+// join counts one more of somebody's, unless there are too many.
 func (f *followers) join(name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.byName[name] >= maxFollowers {
-		return wrong(http.StatusTooManyRequests, "token %q has %d streams of events or exports open, and may have "+
+		return wrong(http.StatusTooManyRequests, "%s has %d streams of events or exports open, and may have "+
 			"no more; close "+
 			"some", name, maxFollowers)
 	}

@@ -3,9 +3,7 @@ package web
 import (
 	"cmp"
 	"errors"
-	"math"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -17,8 +15,8 @@ import (
 // asking in a request's context is a question whether it would be let in: nothing is done.
 type asking struct{}
 
-var errSlowed = errors.New("too many wrong tokens have come from this address, so this one was not looked at; " +
-	"wait as long as Retry-After says")
+var errSlowed = errors.New("too many wrong tokens or passwords have come from this address or for this account, so this " +
+	"one was not looked at; wait as long as Retry-After says")
 
 // identify says who asks, unless that address has guessed too often. It is before anything is read of the body.
 func (a *API) identify(c echo.Context) (auth.Identity, error) {
@@ -35,8 +33,7 @@ func (a *API) admit(c echo.Context, ask auth.Request) (auth.Identity, error) {
 	r := c.Request()
 	secret := cmp.Or(ask.Authorization, ask.Session)
 	if wait, look := a.Attempts.Look(r.RemoteAddr, secret); !look {
-		c.Response().Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(max(wait, time.Second).Seconds()))))
-		return auth.Identity{}, errSlowed
+		return auth.Identity{}, slowed(c, wait)
 	}
 	who, err := a.Auth.Identify(r.Context(), ask)
 	switch {
@@ -61,6 +58,10 @@ func (a *API) refused(c echo.Context, err error) error {
 		return wrong(http.StatusTooManyRequests, "%s", err.Error())
 	case errors.Is(err, errElsewhere):
 		return wrong(http.StatusForbidden, "%s", err.Error())
+	case errors.Is(err, errBusy):
+		return wrong(http.StatusServiceUnavailable, "%s", err.Error())
+	case errors.Is(err, errPassword):
+		return wrong(http.StatusUnauthorized, "%s", err.Error())
 	case errors.Is(err, auth.ErrUnavailable):
 		a.about(c).Error("token not checked", zap.Error(err))
 		return wrong(http.StatusServiceUnavailable, "%s", auth.ErrUnavailable.Error())

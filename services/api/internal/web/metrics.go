@@ -22,6 +22,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	signIns  *prometheus.CounterVec
 }
 
 func newMetrics(a *API) *metrics {
@@ -36,9 +37,18 @@ func newMetrics(a *API) *metrics {
 				"includes the wait.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"operation"}),
+		signIns: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "marchproxy_api_sign_ins_total", Help: "Attempts to sign in, by how (password, token, provider) and result: " +
+				"ok, wrong, or slowed, which were not looked at after too many wrong ones.",
+		}, []string{"how", "result"}),
+	}
+	for _, how := range []string{"password", "token", "provider"} {
+		for _, result := range []string{"ok", "wrong", "slowed"} {
+			m.signIns.WithLabelValues(how, result)
+		}
 	}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.requests, m.seconds)
+		m.requests, m.seconds, m.signIns)
 	gauge := func(name, help string, value func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}

@@ -193,7 +193,7 @@ func (a *API) operations() []operation {
 		{op{
 			ID: "audit", Method: "GET", Path: "/v1/audit", Role: auth.Viewer, Tag: "Revisions",
 			Summary:     "Who changed what, the newest first",
-			Description: "One entry for each object that a revision changed, and for each token made or deleted.",
+			Description: "One entry for each object that a revision changed, and for what was done to each token and user.",
 			Query:       append([]string{"kind", "object", "actor"}, page...), Answers: map[int]string{200: "AuditList"},
 		}, a.audit},
 		{op{
@@ -231,6 +231,18 @@ func (a *API) operations() []operation {
 			Request: "SignIn", Answers: map[int]string{201: "Session"},
 		}, a.signIn},
 		{op{
+			ID: "signInPassword", Method: "POST", Path: "/v1/session/password", Tag: "Session",
+			Summary: "Sign in as a user, as the web UI does",
+			Description: "As signIn, with a user's name and password. Wrong ones are slowed down by account and by address: 429 " +
+				"says when to try again.",
+			Request: "PasswordSignIn", Answers: map[int]string{201: "Session"},
+		}, a.signInPassword},
+		{op{
+			ID: "signInWays", Method: "GET", Path: "/v1/session/ways", Tag: "Session",
+			Summary: "How one can sign in here",
+			Answers: map[int]string{200: "SignInWays"},
+		}, a.signInWays},
+		{op{
 			ID: "session", Method: "GET", Path: "/v1/session", Role: auth.Viewer, Tag: "Session",
 			Summary: "Who asks, and what they may do",
 			Answers: map[int]string{200: "Session"},
@@ -258,6 +270,65 @@ func (a *API) operations() []operation {
 			Description: "The last token with the role admin that does not end stays.",
 			Answers:     map[int]string{200: "Token"},
 		}, a.deleteToken},
+
+		{op{
+			ID: "listUsers", Method: "GET", Path: "/v1/users", Role: auth.Admin, Tag: "Users",
+			Summary: "The users",
+			Answers: map[int]string{200: "UserList"},
+		}, a.listUsers},
+		{op{
+			ID: "createUser", Method: "POST", Path: "/v1/users", Role: auth.Admin, Tag: "Users", Summary: "Make a user",
+			Description: "Name, password, role, bounds and disabled are read.",
+			Request:     "User", Answers: map[int]string{201: "User"},
+		}, a.createUser},
+		{op{
+			ID: "updateUser", Method: "PATCH", Path: "/v1/users/:user", Role: auth.Admin, Tag: "Users",
+			Summary: "Change a user's role, bounds or password, disable or enable",
+			Description: "It holds from the next request on. Another password, or being disabled, ends all of the user's " +
+				"sessions. Role and password of who comes from a provider are the provider's. The last admin stays one.",
+			Request: "UserPatch", Answers: map[int]string{200: "User"},
+		}, a.updateUser},
+		{op{
+			ID: "deleteUser", Method: "DELETE", Path: "/v1/users/:user", Role: auth.Admin, Tag: "Users",
+			Summary:     "Delete a user with all sessions and own tokens, at once",
+			Description: "The last admin stays.",
+			Answers:     map[int]string{200: "User"},
+		}, a.deleteUser},
+
+		{op{
+			ID: "changePassword", Method: "POST", Path: "/v1/account/password", Role: auth.Viewer, Tag: "Account",
+			Summary: "Change one's own password",
+			Description: "All other sessions end, and this one goes on with another cookie. One's own tokens stay. 409 for " +
+				"tokens, and for who has no password here.",
+			Request: "PasswordChange", Answers: map[int]string{200: "Session"},
+		}, a.changePassword},
+		{op{
+			ID: "listSessions", Method: "GET", Path: "/v1/account/sessions", Role: auth.Viewer, Tag: "Account",
+			Summary: "One's own sessions, the newest first",
+			Answers: map[int]string{200: "BrowserSessionList"},
+		}, a.listSessions},
+		{op{
+			ID: "endSession", Method: "DELETE", Path: "/v1/account/sessions/:session", Role: auth.Viewer, Tag: "Account",
+			Summary: "End one of one's own sessions",
+			Answers: map[int]string{204: ""},
+		}, a.endSession},
+		{op{
+			ID: "listOwnTokens", Method: "GET", Path: "/v1/account/tokens", Role: auth.Viewer, Tag: "Account",
+			Summary: "One's own tokens, without their secrets",
+			Answers: map[int]string{200: "TokenList"},
+		}, a.listOwnTokens},
+		{op{
+			ID: "createOwnToken", Method: "POST", Path: "/v1/account/tokens", Role: auth.Viewer, Tag: "Account",
+			Summary: "Make a token of one's own",
+			Description: "As createToken, with no more than one may oneself, and an end within a year. It never does more than " +
+				"its user may at that moment, and is gone with him. The audit calls it user/name.",
+			Request: "Token", Answers: map[int]string{201: "Token"},
+		}, a.createOwnToken},
+		{op{
+			ID: "deleteOwnToken", Method: "DELETE", Path: "/v1/account/tokens/:name", Role: auth.Viewer, Tag: "Account",
+			Summary: "Delete a token of one's own, at once",
+			Answers: map[int]string{200: "Token"},
+		}, a.deleteOwnToken},
 
 		{op{
 			ID: "list{Kinds}", Method: "GET", Path: "/v1/:kind", Role: auth.Viewer, Tag: "{Kinds}",

@@ -3,13 +3,16 @@ package web
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
 	"go.uber.org/zap"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/guard"
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
+	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
 
 // cookieName has the prefix by which browsers take the cookie from this host alone, over TLS or from their own machine.
@@ -64,23 +67,59 @@ func (a *API) signIn(c echo.Context) error {
 	}
 	who, err := a.admit(c, auth.Request{Authorization: "Bearer " + doc.Token})
 	if err != nil {
+		a.metrics.signIns.WithLabelValues("token", failed(err)).Inc()
 		return a.refused(c, err)
 	}
+	return a.begin(c, who, "token", false)
+}
+
+// begin begins a session of who has shown who he is, by a token, a password or a provider, and answers with it.
+func (a *API) begin(c echo.Context, who auth.Identity, how string, password bool) error {
+	if err := a.beginSession(c, who, how); err != nil {
+		return err
+	}
+	out := sessionOf(who)
+	out.Password = password
+	return c.JSON(http.StatusCreated, out)
+}
+
+// beginSession gives the browser a session in place of the one that it has.
+func (a *API) beginSession(c echo.Context, who auth.Identity, how string) error {
+	r := c.Request()
 	var old []byte
-	if s := credentials(c.Request()).Session; s != "" {
+	if s := credentials(r).Session; s != "" {
 		old = auth.Sum(s)
 	}
 	secret, sum := auth.NewSecret()
-	if err := a.Store.CreateSession(c.Request().Context(), sum, old, who.ID, auth.SessionLasts); err != nil {
+	row := store.SessionRow{Address: guard.Source(r.RemoteAddr).String(), Agent: agentOf(r)}
+	if err := a.Store.CreateSession(r.Context(), sum, old, who, row); err != nil {
 		return err
 	}
-	a.about(c).Info("signed in", zap.String("token", who.Name), zap.String("address", c.Request().RemoteAddr))
+	a.metrics.signIns.WithLabelValues(how, "ok").Inc()
+	a.about(c).Info("signed in", zap.Stringer("who", who), zap.String("how", how), zap.String("address", r.RemoteAddr))
 	c.SetCookie(sessionCookie(secret, auth.SessionLasts))
-	return c.JSON(http.StatusCreated, sessionOf(who))
+	return nil
+}
+
+// agentOf is what a browser calls itself, as far as it is of use to who looks at the list of sessions.
+func agentOf(r *http.Request) string {
+	s := strings.ToValidUTF8(strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return -1
+		}
+		return c
+	}, r.UserAgent()), "")
+	if runes := []rune(s); len(runes) > 200 {
+		s = string(runes[:200])
+	}
+	return s
 }
 
 func sessionOf(who auth.Identity) api.Session {
-	out := api.Session{Name: who.Name, Role: who.Role}
+	out := api.Session{Name: who.Name, Role: who.Role, User: who.User}
+	if who.Of != nil {
+		out.Role = auth.Least(out.Role, who.Of.Role)
+	}
 	if !who.Bounds.Empty() {
 		bounds := api.TokenBounds(who.Bounds)
 		out.Bounds = &bounds
@@ -88,7 +127,18 @@ func sessionOf(who auth.Identity) api.Session {
 	return out
 }
 
-func (a *API) session(c echo.Context) error { return c.JSON(http.StatusOK, sessionOf(actor(c))) }
+func (a *API) session(c echo.Context) error {
+	who := actor(c)
+	out := sessionOf(who)
+	if who.User {
+		u, err := a.Store.User(c.Request().Context(), who.Name)
+		if err != nil {
+			return missing(err, "user %q", who.Name)
+		}
+		out.Password = u.Password != ""
+	}
+	return c.JSON(http.StatusOK, out)
+}
 
 // signOut ends the session that the request comes with, if it comes with one; its streams of events end as well.
 func (a *API) signOut(c echo.Context) error {

@@ -2,7 +2,6 @@ package web
 
 import (
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +14,12 @@ import (
 )
 
 func (a *API) listTokens(c echo.Context) error {
-	rows, err := a.Store.Tokens(c.Request().Context())
+	return a.tokenList(c, "")
+}
+
+// tokenList answers with the tokens that are nobody's, or with a user's own, named by his id.
+func (a *API) tokenList(c echo.Context, userID string) error {
+	rows, err := a.Store.Tokens(c.Request().Context(), userID)
 	if err != nil {
 		return err
 	}
@@ -27,7 +31,11 @@ func (a *API) listTokens(c echo.Context) error {
 }
 
 func tokenOf(t store.TokenRow) api.Token {
-	out := api.Token{ID: t.ID, Name: t.Name, Role: t.Role, CreatedAt: resource.Time(t.CreatedAt)}
+	name := t.Name
+	if t.Of != nil {
+		name = strings.TrimPrefix(name, t.Of.Name+"/")
+	}
+	out := api.Token{ID: t.ID, Name: name, Role: t.Role, CreatedAt: resource.Time(t.CreatedAt)}
 	if !t.ExpiresAt.IsZero() {
 		out.ExpiresAt = resource.Time(t.ExpiresAt)
 	}
@@ -54,9 +62,13 @@ func (a *API) createToken(c echo.Context) error {
 	if len(v) > 0 {
 		return violations(http.StatusUnprocessableEntity, "nothing has been changed", v)
 	}
+	return a.storeToken(c, row)
+}
+
+// storeToken stores a token, and answers with its secret.
+func (a *API) storeToken(c echo.Context, row store.TokenRow) error {
 	secret, sum := auth.NewSecret()
-	if err := a.Store.CreateToken(c.Request().Context(), &row, sum,
-		store.By{Who: actor(c), RequestID: requestID(c)}); err != nil {
+	if err := a.Store.CreateToken(c.Request().Context(), &row, sum, by(c)); err != nil {
 		return err
 	}
 	out := tokenOf(row)
@@ -64,6 +76,9 @@ func (a *API) createToken(c echo.Context) error {
 	c.Response().Header().Set("Cache-Control", "no-store")
 	return c.JSON(http.StatusCreated, out)
 }
+
+// by is who changes tokens and users by a request.
+func by(c echo.Context) store.By { return store.By{Who: actor(c), RequestID: requestID(c)} }
 
 // newToken reads what is asked for.
 func newToken(doc api.Token, now time.Time) (row store.TokenRow, v resource.Violations) {
@@ -76,9 +91,6 @@ func newToken(doc api.Token, now time.Time) (row store.TokenRow, v resource.Viol
 		wrong("$.name", msg, "name")
 	case auth.Reserved(doc.Name):
 		wrong("$.name", "is the name of an actor of the system's own; choose another one", "name.reserved")
-	}
-	if !slices.Contains(auth.Roles, doc.Role) {
-		wrong("$.role", "must be "+strings.Join(auth.Roles[:len(auth.Roles)-1], ", ")+" or "+auth.Admin, "role")
 	}
 	if doc.Token != "" {
 		wrong("$.token", "cannot be chosen; leave it out, and the answer has it", "token")
@@ -97,16 +109,8 @@ func newToken(doc api.Token, now time.Time) (row store.TokenRow, v resource.Viol
 	}
 	if doc.Bounds != nil {
 		row.Bounds = auth.Bounds(*doc.Bounds)
-		v = append(v, row.Bounds.Validate().Under("$.bounds")...)
-		if row.Role == auth.Admin && !row.Bounds.Empty() {
-			wrong("$.bounds", "cannot hold for the role admin, which makes tokens without any; leave them out, or give the "+
-				"role operator", "bounds")
-		}
-		if row.Role == auth.Viewer && !row.Bounds.Empty() {
-			wrong("$.bounds", "say what a token writes, and the role viewer writes nothing; leave them out", "bounds")
-		}
 	}
-	return row, v
+	return row, append(v, auth.CheckScope(row.Role, row.Bounds)...)
 }
 
 func (a *API) deleteToken(c echo.Context) error {
@@ -114,7 +118,7 @@ func (a *API) deleteToken(c echo.Context) error {
 	if resource.CheckName(name) != "" { // it may be the token itself, which is not to be repeated
 		return missing(store.ErrNotFound, "such token: the path has its name, as GET /v1/tokens lists it, and not its secret")
 	}
-	row, err := a.Store.DeleteToken(c.Request().Context(), name, store.By{Who: actor(c), RequestID: requestID(c)})
+	row, err := a.Store.DeleteToken(c.Request().Context(), name, by(c))
 	if err != nil {
 		return missing(err, "token %q", name)
 	}

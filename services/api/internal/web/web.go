@@ -26,6 +26,7 @@ import (
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
 	"github.com/marchproxy/marchproxy/services/api/internal/live"
 	"github.com/marchproxy/marchproxy/services/api/internal/openapi"
+	"github.com/marchproxy/marchproxy/services/api/internal/provider"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 	"github.com/marchproxy/marchproxy/services/api/internal/writer"
 )
@@ -59,6 +60,9 @@ type API struct {
 	Log       *zap.Logger
 	// CertificateWarning is how long before its end a certificate is warned of (API_CERTIFICATE_WARNING).
 	CertificateWarning time.Duration
+
+	// Provider signs people in; it may be nil.
+	Provider *provider.Provider
 
 	// Attempts slows down who guesses tokens, and Proven is told the remote address of who has one; both may be nil.
 	Attempts *guard.Attempts
@@ -111,6 +115,7 @@ func (a *API) Handler() (http.Handler, error) {
 			takes(e, "/v1/"+k.Path+"/:name", []string{http.MethodGet, http.MethodHead})
 		}
 	}
+	a.addProvider(e)
 	if err := addPages(e); err != nil {
 		return nil, err
 	}
@@ -291,7 +296,8 @@ func (a *API) explain(err error, log *zap.Logger) api.Problem {
 		return p.Problem
 	case errors.Is(err, writer.ErrKeyReused):
 		return api.Problem{Status: http.StatusUnprocessableEntity, Detail: err.Error()}
-	case errors.Is(err, store.ErrTokenExists), errors.Is(err, store.ErrLastAdmin):
+	case errors.Is(err, store.ErrTokenExists), errors.Is(err, store.ErrLastAdmin), errors.Is(err, store.ErrUserExists),
+		errors.Is(err, store.ErrManyTokens):
 		return api.Problem{Status: http.StatusConflict, Detail: err.Error()}
 	case errors.Is(err, store.ErrNotFound):
 		return api.Problem{Status: http.StatusNotFound, Detail: "what the path names does not exist; GET on the path above " +

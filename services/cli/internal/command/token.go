@@ -49,11 +49,7 @@ func (c *cli) tokenCreateCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("--expires: %w", err)
 			}
-			for i, k := range bounds.Kinds {
-				if kind, err := kindOf(k); err == nil {
-					bounds.Kinds[i] = kind.Name
-				}
-			}
+			kindNames(&bounds)
 			ask := api.Token{Name: args[0], Role: role, ExpiresAt: at}
 			if len(boundsOf(&bounds)) > 0 {
 				ask.Bounds = &bounds
@@ -76,18 +72,10 @@ func (c *cli) tokenCreateCommand() *cobra.Command {
 		}),
 	}
 	f := cmd.Flags()
-	f.StringVar(&role, "role", "", "viewer reads, editor writes routes and services, operator all of the configuration, "+
-		"admin makes tokens as well")
 	f.StringVar(&expires, "expires", "", "when it opens nothing any more: in 90d or 12h, or at a time such as "+
 		"2027-01-31T00:00:00Z; never where absent")
-	f.StringSliceVar(&bounds.Owners, "owner", nil, "it writes only what these owners have; team-a takes in team-a-web")
-	f.StringSliceVar(&bounds.Gateways, "gateway", nil, "it writes only what is on these gateways")
-	f.StringSliceVar(&bounds.Kinds, "kind", nil, "it writes only these kinds")
-	f.StringSliceVar(&bounds.Hosts, "host", nil, "it writes only for these hosts and those below them")
-	// the flag exists
-	_ = cmd.MarkFlagRequired("role")
-	// likewise
-	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(roles, cobra.ShellCompDirectiveNoFileComp))
+	roleFlag(cmd, &role)
+	boundFlags(cmd, "it", &bounds)
 	return cmd
 }
 

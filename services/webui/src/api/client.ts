@@ -19,6 +19,9 @@ export type Revision = Schemas["Revision"];
 export type AuditEntry = Schemas["AuditEntry"];
 export type Session = Schemas["Session"];
 export type Explanation = Schemas["Explanation"];
+export type User = Schemas["User"];
+export type Token = Schemas["Token"];
+export type TokenBounds = Schemas["TokenBounds"];
 export type Rejection = Schemas["Rejection"];
 export type Issuance = components["schemas"]["CertificateIssuance"];
 

@@ -9,7 +9,7 @@ import { modelQuery } from "~/api/model";
 import { Age, Empty, ErrorNote, Loading, PageHead, Pill, useTitle } from "~/ui/bits";
 import { DataTable, type Column } from "~/ui/table";
 
-const words: Record<string, ["ok" | "info" | "bad", string]> = { create: ["ok", "New"], update: ["info", "Changed"], delete: ["bad", "Deleted"] };
+const words: Record<string, ["ok" | "info" | "bad" | "warn", string]> = { create: ["ok", "New"], update: ["info", "Changed"], delete: ["bad", "Deleted"], refuse: ["warn", "Slowed down"] };
 
 export function Audit() {
   useTitle("Audit");
@@ -43,10 +43,10 @@ export function Audit() {
   return (
     <>
       <PageHead title="Audit" actions={<Button component="a" href="/v1/audit/export" download="audit.jsonl" variant="default" leftSection={<IconDownload size={16} />}>Export</Button>}>
-        Every accepted change of an object, and every token that was made or deleted. Records are chained, so that a later edit of them shows.
+        Every accepted change of an object, and what was done to tokens and users. Records are chained, so that a later edit of them shows.
       </PageHead>
       <Group gap="xs" mb="sm">
-        <Select aria-label="Kind" placeholder="Any kind" clearable searchable w={190} data={[...(model?.kinds.map((k) => k.name) ?? []), "Token"]} value={search.kind ?? null} onChange={(v) => set({ kind: v ?? undefined })} />
+        <Select aria-label="Kind" placeholder="Any kind" clearable searchable w={190} data={[...(model?.kinds.map((k) => k.name) ?? []), "Token", "User"]} value={search.kind ?? null} onChange={(v) => set({ kind: v ?? undefined })} />
         <TextInput aria-label="Object" placeholder="Name of the object" value={typed.object} onChange={(e) => { const object = e.currentTarget.value; setTyped((t) => ({ ...t, object })); later({ object: object || undefined }); }} style={{ flex: "1 1 160px", maxWidth: 260 }} />
         <TextInput aria-label="Who" placeholder="Who" value={typed.actor} onChange={(e) => { const actor = e.currentTarget.value; setTyped((t) => ({ ...t, actor })); later({ actor: actor || undefined }); }} style={{ flex: "1 1 120px", maxWidth: 220 }} />
       </Group>
@@ -54,7 +54,7 @@ export function Audit() {
       {list.isPending && <div className="card"><Loading /></div>}
       {list.data && (
         <DataTable label="Audit" rows={rows} columns={columns} rowKey={(e) => `${e.at}${e.kind}/${e.name}${e.action}${e.revision}`} around={300}
-          empty={<Empty icon={<IconClipboardList size={38} stroke={1.3} />} title="No record is like this">Names have to be whole here: the object's, and that of the token that was used.</Empty>} />
+          empty={<Empty icon={<IconClipboardList size={38} stroke={1.3} />} title="No record is like this">Names have to be whole here: the object's, and that of the token or user.</Empty>} />
       )}
       {list.hasNextPage && (
         <Group justify="center" mt="md">

@@ -1,1 +1,0 @@
-import{m as e}from"./bits-Cl46is25.js";var t=e(`outline`,`activity`,`Activity`,[[`path`,{d:`M3 12h4l3 8l4 -16l3 8h4`,key:`svg-0`}]]);export{t};
