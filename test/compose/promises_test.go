@@ -44,15 +44,15 @@ func root(t *testing.T) string {
 	return dir
 }
 
-// load reads the files as docker compose does, with nothing set and all profiles.
-func load(t *testing.T, files []string) *types.Project {
+// load reads the files as docker compose does, with nothing set.
+func load(t *testing.T, files []string, profiles ...string) *types.Project {
 	t.Helper()
 	dir := filepath.Join(root(t), "deployments", "compose")
 	paths := make([]string, len(files))
 	for i, f := range files {
 		paths[i] = filepath.Join(dir, f)
 	}
-	o, err := cli.NewProjectOptions(paths, cli.WithWorkingDirectory(dir), cli.WithProfiles([]string{"*"}),
+	o, err := cli.NewProjectOptions(paths, cli.WithWorkingDirectory(dir), cli.WithProfiles(profiles),
 		cli.WithResolvedPaths(true))
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +67,7 @@ func load(t *testing.T, files []string) *types.Project {
 func each(t *testing.T, check func(t *testing.T, p *types.Project, s types.ServiceConfig)) {
 	for name, files := range setups {
 		t.Run(name, func(t *testing.T) {
-			p := load(t, files)
+			p := load(t, files, "*")
 			if len(p.Services) < 11 {
 				t.Fatalf("only %d services are there", len(p.Services))
 			}
@@ -154,6 +154,35 @@ func TestImages(t *testing.T) {
 	}
 }
 
+// TestBuildsAll: each command that builds the images, where it is written, builds all of them. A profile's services are
+// left out where it is not named, and an image that is not built anew is the one of the version before.
+func TestBuildsAll(t *testing.T) {
+	line := regexp.MustCompile(`docker compose((?: --profile \S+)*) build`)
+	for _, doc := range []string{"docs/deploy-compose.md", "docs/operations.md", "docs/upgrade.md"} {
+		raw, err := os.ReadFile(filepath.Join(root(t), doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := line.FindAllStringSubmatch(string(raw), -1)
+		if doc == "docs/deploy-compose.md" && len(found) < 2 {
+			t.Errorf("%s has %d commands that build", doc, len(found))
+		}
+		for _, m := range found {
+			profiles := slices.DeleteFunc(strings.Fields(m[1]), func(s string) bool { return s == "--profile" })
+			var targets []string
+			for _, s := range load(t, setups["one machine"], profiles...).Services {
+				if s.Build != nil {
+					targets = append(targets, s.Build.Target)
+				}
+			}
+			slices.Sort(targets)
+			if want := []string{"api-server", "cli", "proxy-l7", "xds-server"}; !slices.Equal(targets, want) {
+				t.Errorf("%s: %q builds %v, want %v", doc, m[0], targets, want)
+			}
+		}
+	}
+}
+
 // TestHealth: what runs says how it is, by a program and not a shell, and what starts later waits for it.
 func TestHealth(t *testing.T) {
 	each(t, func(t *testing.T, _ *types.Project, s types.ServiceConfig) {
@@ -180,7 +209,7 @@ func TestHealth(t *testing.T) {
 		}
 	})
 	// The guide's order: the database, the api, the xDS server, the proxy.
-	p := load(t, setups["one machine"])
+	p := load(t, setups["one machine"], "*")
 	for _, pair := range [][2]string{
 		{"migrate", "postgres"},
 		{"api", "migrate"},

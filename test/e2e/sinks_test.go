@@ -190,6 +190,9 @@ func TestSinks(t *testing.T) {
 	if after := listenerStats(t, s); !maps.Equal(before, after) {
 		t.Errorf("sinks changed a listener: %v, before %v", after, before)
 	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file, which has addresses and paths, is %v, %v", info, err)
+	}
 
 	// What an entry says.
 	for path, in := range elsewhere {
@@ -323,8 +326,9 @@ func TestLogFileIsRotated(t *testing.T) {
 			}
 			return ""
 		})
-		if _, err := os.Stat(file); err != nil {
-			t.Errorf("there is no new file: %v", err)
+		// It has addresses and paths: who is in the group of the file may read it, and others may not.
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o640 {
+			t.Errorf("the new file is %v, %v", info, err)
 		}
 	}
 	if info, err := os.Lstat(filepath.Join(run, "access.log")); err != nil || info.Mode().Type() != os.ModeSymlink {

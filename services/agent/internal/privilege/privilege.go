@@ -4,15 +4,14 @@ package privilege
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
+
+	"github.com/marchproxy/marchproxy/pkg/supervisor"
 )
 
 // ToGuard is what guarding an interface may take: loading the program the first three, and the last to mount a BPF file
@@ -96,16 +95,11 @@ func Command(path string, args ...string) *exec.Cmd {
 // Execs says whether a program's arguments are of [Command].
 func Execs(args []string) bool { return len(args) >= 2 && args[0] == execWord }
 
-// Exec becomes the program of [Command], and returns only where it cannot.
+// Exec becomes the program of [Command], and returns only where it cannot. Users outside its group get nothing of the
+// files that it makes.
 func Exec(args []string) error {
 	if _, err := Keep(); err != nil {
 		return err
 	}
-	// Asked for by the parent already, and forgotten where this program has got capabilities by its file, or where another
-	// thread than the first hands over. The kernel has it of the thread that asks, which must be the one that hands over.
-	runtime.LockOSThread()
-	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
-		return fmt.Errorf("end with the agent: %w", err)
-	}
-	return fmt.Errorf("start %s: %w", args[1], syscall.Exec(args[1], args[1:], os.Environ()))
+	return supervisor.Become(0o027, args[1:])
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/marchproxy/marchproxy/pkg/process"
+	"github.com/marchproxy/marchproxy/pkg/supervisor"
 	"github.com/marchproxy/marchproxy/services/cli/internal/envoybin"
 )
 
@@ -213,8 +214,19 @@ func postmasterLives(data string) bool {
 	return pid != 0 && syscall.Kill(pid, 0) == nil
 }
 
-// envoyCommand prints where the pinned Envoy is.
+// envoyCommand becomes Envoy, whose access log is for this user alone, as the other logs are: it asks for a file that
+// everybody may read, and has addresses and paths to write.
 func envoyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "envoy PATH ARG...", Hidden: true, DisableFlagParsing: true, Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return supervisor.Become(0o077, args)
+		},
+	}
+}
+
+// envoyPathCommand prints where the pinned Envoy is.
+func envoyPathCommand() *cobra.Command {
 	var fetched bool
 	arch := ""
 	cmd := &cobra.Command{

@@ -62,7 +62,7 @@ func Command() *cobra.Command {
 	f.IntVar(&o.Concurrency, "concurrency", 2, "Envoy's worker threads")
 	f.BoolVar(&o.NoDemo, "no-demo", false, "no demo backend and no demo route")
 	f.StringVar(&o.LogLevel, "log-level", "warn", "debug, info, warn or error")
-	cmd.AddCommand(natsCommand(), backendCommand(), postgresCommand(), databaseCommand(), envoyCommand(), getCommand())
+	cmd.AddCommand(natsCommand(), backendCommand(), postgresCommand(), databaseCommand(), envoyCommand(), envoyPathCommand(), getCommand())
 	return cmd
 }
 

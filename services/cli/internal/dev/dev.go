@@ -248,7 +248,7 @@ func (s *system) plan(envoy string) error {
 			"-c", boot, "--concurrency", strconv.Itoa(s.Concurrency), "--log-level", "warning",
 			"--disable-hot-restart",
 		}
-		cmd := exec.Command(envoy, append(args, c.Flags()...)...)
+		cmd := s.self(nil, append([]string{"envoy", envoy}, append(args, c.Flags()...)...)...)()
 		cmd.Env = append(bootstrap.Environment(), s.mark())
 		cmd.Dir = s.logs // the access log's file is there
 		return cmd
