@@ -358,6 +358,12 @@ func cliTokens(t *testing.T, s *harness.System) {
 	}
 	_, e = c.run(0, "get", "routes")
 	c.says(e, "can be read by other users", "chmod 600")
+	if err := os.Chmod(filepath.Join(c.dir, "token"), 0o440); err != nil { // as docker compose has it
+		t.Fatal(err)
+	}
+	if _, e = c.run(0, "get", "routes"); e != "" {
+		t.Error(e)
+	}
 	c.env = []string{"MARCHPROXY_TOKEN_FILE=", "MARCHPROXY_TOKEN=wrong"}
 	_, e = c.run(1, "get", "routes")
 	c.says(e, "is not known")

@@ -71,7 +71,11 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	if o.keep { // what runs has files of it
+		fmt.Println("the copy of deployments, with its secrets, stays in", tmp)
+	} else {
+		defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	}
 	c := &checker{root: root, dir: filepath.Join(tmp, "compose"), began: time.Now()}
 	if err := os.CopyFS(tmp, os.DirFS(filepath.Join(root, "deployments"))); err != nil {
 		return err
@@ -124,8 +128,10 @@ func (c *checker) guide(ctx context.Context) error {
 	if err := c.compose(ctx, "--profile", "demo", "rm", "-sf", "demo", "demo-route", "demo-served"); err != nil {
 		return err
 	}
-	if err := c.compose(ctx, "run", "--rm", "cli", "delete", "Route/demo", "Service/demo"); err != nil {
-		return err
+	for _, object := range []string{"Route/demo", "Service/demo"} {
+		if err := c.compose(ctx, "run", "--rm", "cli", "delete", object); err != nil {
+			return err
+		}
 	}
 	args := append([]string{c.dir}, c.files...)
 	if err := c.command(ctx, filepath.Join(c.root, "scripts", "guide-compose"), args...); err != nil {

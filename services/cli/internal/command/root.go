@@ -147,9 +147,10 @@ func (c *cli) identity() (identity.Settings, *identity.Identity, error) {
 	return s, id, err
 }
 
-// warnOpen warns of a file with secrets that others can read.
+// warnOpen warns of a file with secrets that others can read. One of mode 0440, as docker compose mounts it, was given to
+// a group by whoever deploys: people write 0640.
 func (c *cli) warnOpen(what, file string) {
-	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o077 != 0 {
+	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o077 != 0 && info.Mode().Perm() != 0o440 {
 		fmt.Fprintf(c.err, "marchproxy: %s in %s can be read by other users of this machine; chmod 600 keeps it to "+
 			"yourself\n", what, file)
 	}
