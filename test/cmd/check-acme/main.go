@@ -352,7 +352,11 @@ func (c *check) await(ctx context.Context, before map[string]certificate, look f
 		}
 		if time.Since(said) > 5*time.Second {
 			said = time.Now()
-			fmt.Printf("%d of %d\n", len(ready), c.names)
+			fmt.Printf("%d of %d", len(ready), c.names)
+			if err != nil { // one is enough for nothing to be known of the others
+				fmt.Printf(": %v", err)
+			}
+			fmt.Println()
 		}
 		select {
 		case <-time.After(300 * time.Millisecond):

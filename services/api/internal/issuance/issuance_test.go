@@ -208,3 +208,23 @@ func TestRenewal(t *testing.T) {
 		t.Errorf("the authority has to revoke, and it is renewed at %s", j.row.RenewAt)
 	}
 }
+
+// TestRefusesReplacement: an order that is refused with the certificate that it replaces is made without it, also where
+// the authority calls that an error of its own.
+func TestRefusesReplacement(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{acme.Problem{Type: acme.ProblemTypeServerInternal, Status: 500, Detail: "could not find an order for the given certificate"}, true},
+		{fmt.Errorf("attempt 1: %w", acme.Problem{Type: acme.ProblemTypeMalformed, Status: 400}), true},
+		{acme.Problem{Type: acme.ProblemTypeRateLimited, Status: 429}, false},
+		{acme.Problem{Type: acme.ProblemTypeAccountDoesNotExist, Status: 400}, false},
+		{errors.New("connection refused"), false},
+		{nil, false},
+	} {
+		if got := refusesReplacement(c.err); got != c.want {
+			t.Errorf("%v: %t, want %t", c.err, got, c.want)
+		}
+	}
+}

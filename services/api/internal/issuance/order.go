@@ -225,13 +225,19 @@ func (j *job) newOrder(ctx context.Context) (acme.Order, error) {
 		want.Identifiers = append(want.Identifiers, acme.Identifier{Type: "dns", Value: n})
 	}
 	order, err := j.client.NewOrder(ctx, j.account, want)
-	var p acme.Problem
-	if want.Replaces != "" && errors.As(err, &p) && p.Status < 500 && p.Type != acme.ProblemTypeRateLimited &&
-		p.Type != acme.ProblemTypeAccountDoesNotExist {
-		want.Replaces = "" // of another account, or replaced already
+	if want.Replaces != "" && refusesReplacement(err) {
+		want.Replaces = ""
 		return j.client.NewOrder(ctx, j.account, want)
 	}
 	return order, err
+}
+
+// refusesReplacement says whether an authority's answer may be about the certificate that an order replaces: it is of
+// another account, was replaced already, or is not found. Some say so by an error of their own (serverInternal): Pebble
+// does of each serial number that DER begins with a zero. A certificate of which that is so would never be renewed.
+func refusesReplacement(err error) bool {
+	var p acme.Problem
+	return errors.As(err, &p) && p.Type != acme.ProblemTypeRateLimited && p.Type != acme.ProblemTypeAccountDoesNotExist
 }
 
 // finalize has the authority issue for the key of the order.
