@@ -15,6 +15,7 @@ import (
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
@@ -201,7 +202,9 @@ func cluster(name string, s *configv1.Service) *clusterv3.Cluster {
 		c.OutlierDetection = outliers(d)
 	}
 	if s.GetHealthCheck() != nil || s.GetOutlierDetection() != nil {
-		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: panicThreshold(s)}}
+		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{
+			HealthyPanicThreshold: &typev3.Percent{Value: panicThreshold(s)}, UpdateMergeWindow: durationpb.New(mergeWindow),
+		}
 	}
 	if split(s.GetLocality()) {
 		if c.CommonLbConfig == nil {
@@ -217,8 +220,16 @@ func cluster(name string, s *configv1.Service) *clusterv3.Cluster {
 		MaxConnections: atMost(b.GetMaxConnections()), MaxPendingRequests: atMost(b.GetMaxPendingRequests()),
 		MaxRequests: atMost(b.GetMaxRequests()), MaxRetries: positive(b.GetMaxRetries()),
 	}}}
+	if b.GetMaxRetries() == 0 && inOrder(s) {
+		// When a place dies all its requests are tried elsewhere: Envoy's 3 at a time would fail most of them.
+		c.CircuitBreakers.Thresholds[0].MaxRetries = wrapperspb.UInt32(serviceLimit)
+	}
 	return c
 }
+
+// mergeWindow is how long Envoy gathers what it has learned of endpoints' health after it has told its workers of one. In
+// its own 1s requests still go to the second endpoint that dies, for that long.
+const mergeWindow = 50 * time.Millisecond
 
 // serviceLimit is how many connections and requests of a service an Envoy has at a time, where nothing is set. Envoy's
 // own 1,024 are what one address may have (perAddress), and eleven connections of HTTP/2: who holds those open has the
@@ -421,11 +432,21 @@ func outliers(d *configv1.OutlierDetection) *clusterv3.OutlierDetection {
 	return out
 }
 
+// inOrder says whether some endpoints of a service are for when others fail.
+func inOrder(s *configv1.Service) bool {
+	return s.GetLocality() != nil || slices.ContainsFunc(s.GetEndpoints(), func(e *configv1.Endpoint) bool {
+		return e.GetPriority() > 0
+	})
+}
+
 // traitsOf is what the routes to a service depend on; empty for the ordinary.
 func traitsOf(s *configv1.Service) string {
 	t := ""
 	if s.GetProtocol() == configv1.Service_grpc {
 		t = "grpc;"
+	}
+	if inOrder(s) {
+		t += "order;"
 	}
 	if p := s.GetLoadBalancing().GetPolicy(); p == configv1.LoadBalancing_ring_hash || p == configv1.LoadBalancing_maglev {
 		t += "hash:" + strconv.Itoa(len(s.GetLoadBalancing().GetHashOn()))

@@ -8,6 +8,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -156,7 +157,7 @@ func (t *tableBuilder) forward(r *configv1.Route) *routev3.RouteAction {
 	a := &routev3.RouteAction{
 		Timeout: orElse(r.GetTimeout(), 0), IdleTimeout: r.GetIdleTimeout(),
 	}
-	grpc := false
+	grpc, ordered := false, false
 	seen := map[string]bool{}
 	for _, b := range r.GetBackends() {
 		t.clusters[b.GetService()] = true
@@ -168,6 +169,7 @@ func (t *tableBuilder) forward(r *configv1.Route) *routev3.RouteAction {
 		s := o.Message().(*configv1.Service)
 		t.learn(b.GetService(), traitsOf(s))
 		grpc = grpc || s.GetProtocol() == configv1.Service_grpc
+		ordered = ordered || inOrder(s)
 		a.HashPolicy = append(a.HashPolicy, hashPolicies(s.GetLoadBalancing())...)
 	}
 	if grpc && r.GetTimeout() == nil {
@@ -177,7 +179,7 @@ func (t *tableBuilder) forward(r *configv1.Route) *routev3.RouteAction {
 			GrpcTimeoutHeaderMax: durationpb.New(0),
 		}
 	}
-	a.RetryPolicy = retry(r.GetRetry(), answerWithin(r, grpc))
+	a.RetryPolicy = retry(r.GetRetry(), answerWithin(r, grpc), ordered)
 	target(a, r.GetBackends())
 	for _, m := range r.GetMirrors() {
 		t.clusters[m.GetService()] = true
@@ -268,11 +270,19 @@ func answerWithin(r *configv1.Route, grpc bool) *durationpb.Duration {
 	return durationpb.New(15 * time.Second)
 }
 
-func retry(r *configv1.Retry, within *durationpb.Duration) *routev3.RetryPolicy {
-	if r == nil {
-		if within == nil {
-			return nil
-		}
+// placesTried is how often a request that has not reached any endpoint is tried again where endpoints are ordered and the
+// route says nothing: once for each step from the own zone to the region, the cloud, and all else.
+const placesTried = 3
+
+// retry is what a route says of trying again. Where the endpoints are ordered each attempt goes to the next priority, and
+// a request that has not reached an endpoint is tried again by itself (ADR 61).
+func retry(r *configv1.Retry, within *durationpb.Duration, ordered bool) *routev3.RetryPolicy {
+	switch {
+	case r == nil && ordered:
+		r = &configv1.Retry{Attempts: placesTried}
+	case r == nil && within == nil:
+		return nil
+	case r == nil:
 		return &routev3.RetryPolicy{PerTryTimeout: within}
 	}
 	on := r.GetConditions()
@@ -289,6 +299,14 @@ func retry(r *configv1.Retry, within *durationpb.Duration) *routev3.RetryPolicy 
 			},
 		}},
 		HostSelectionRetryMaxAttempts: 3,
+	}
+	if ordered {
+		out.RetryPriority = &routev3.RetryPolicy_RetryPriority{
+			Name: "envoy.retry_priorities.previous_priorities",
+			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{
+				TypedConfig: pack(&prioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: 1}),
+			},
+		}
 	}
 	if b := r.GetBackoff(); b != nil {
 		out.RetryBackOff = &routev3.RetryPolicy_RetryBackOff{

@@ -102,7 +102,8 @@ type Route struct {
 	// A request, download, WebSocket or gRPC stream on which nothing moves either way for this long is ended;
 	// 5m where absent, 0s for never.
 	IdleTimeout *durationpb.Duration `protobuf:"bytes,10,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
-	// Retries; none where absent.
+	// Retries. Where absent there are none, but for services with a locality or endpoints of several priorities: a request
+	// that has not reached an endpoint is tried 3 times more, each time at the next priority.
 	Retry *Retry `protobuf:"bytes,11,opt,name=retry,proto3" json:"retry,omitempty"`
 	// Changes to path and host on the way to the backend.
 	Rewrite *Rewrite `protobuf:"bytes,12,opt,name=rewrite,proto3" json:"rewrite,omitempty"`
@@ -667,7 +668,7 @@ func (x *DirectResponse) GetContentType() string {
 	return ""
 }
 
-// When and how a request is tried again.
+// When and how a request is tried again: at another endpoint, and where they have priorities at the next of these.
 type Retry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Attempts after the first; 1 where 0.

@@ -219,7 +219,7 @@ type Service struct {
 	HealthCheck *HealthCheck `protobuf:"bytes,4,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
 	// Ejects endpoints whose responses fail; off where absent.
 	OutlierDetection *OutlierDetection `protobuf:"bytes,5,opt,name=outlier_detection,json=outlierDetection,proto3" json:"outlier_detection,omitempty"`
-	// Limits on what is in flight; 4,096 each where absent.
+	// Limits on what is in flight; 4,096 each where absent, but for retries.
 	CircuitBreaker *CircuitBreaker `protobuf:"bytes,6,opt,name=circuit_breaker,json=circuitBreaker,proto3" json:"circuit_breaker,omitempty"`
 	// TLS towards the endpoints; with protocol https it is on even where absent.
 	Tls *UpstreamTls `protobuf:"bytes,7,opt,name=tls,proto3" json:"tls,omitempty"`
@@ -1384,7 +1384,7 @@ type CircuitBreaker struct {
 	MaxPendingRequests uint32 `protobuf:"varint,2,opt,name=max_pending_requests,json=maxPendingRequests,proto3" json:"max_pending_requests,omitempty"`
 	// Requests in flight.
 	MaxRequests uint32 `protobuf:"varint,3,opt,name=max_requests,json=maxRequests,proto3" json:"max_requests,omitempty"`
-	// Retries in flight.
+	// Retries in flight; where 0, 3, and 4,096 for a service with a locality or endpoints of several priorities.
 	MaxRetries    uint32 `protobuf:"varint,4,opt,name=max_retries,json=maxRetries,proto3" json:"max_retries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
