@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,23 +153,88 @@ func (t *trial) events(ctx context.Context) <-chan event {
 	return out
 }
 
+// stream reads the events of an engine from the last one on, until it ends.
 func (t *trial) stream(ctx context.Context, out chan<- event) error {
-	cmd := t.command(ctx, "docker", "events", "--format", "{{json .}}", "--filter", "type=container", "--filter",
-		"label=com.docker.compose.project="+project)
-	pipe, err := cmd.StdoutPipe()
+	query := url.Values{"filters": {`{"type":["container"],"label":["com.docker.compose.project=` + project + `"]}`}}
+	if t.last > 0 {
+		query.Set("since", fmt.Sprintf("%d.%09d", t.last/1e9, t.last%1e9))
+	}
+	body, err := t.engine.get(ctx, "/events?"+query.Encode())
 	if err != nil {
 		return err
 	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	for dec := json.NewDecoder(pipe); ; {
+	defer func() { _ = body.Close() }() // read only
+	for dec := json.NewDecoder(body); ; {
 		var e event
-		if dec.Decode(&e) != nil {
-			return cmd.Wait()
+		if err := dec.Decode(&e); err != nil {
+			return err
 		}
+		t.last = e.TimeNano
 		out <- e
 	}
+}
+
+// engine is the Docker engine at its socket. What is timed is asked there: a command for each question takes seconds
+// on a busy machine, in which the check itself would be late.
+type engine struct {
+	base   string
+	client *http.Client
+}
+
+func newEngine() (engine, error) {
+	host := cmp.Or(os.Getenv("DOCKER_HOST"), "unix:///var/run/docker.sock")
+	u, err := url.Parse(host)
+	switch {
+	case err != nil:
+		return engine{}, fmt.Errorf("DOCKER_HOST: %w", err)
+	case u.Scheme == "unix":
+		return engine{"http://docker", &http.Client{Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", u.Path)
+			},
+		}}}, nil
+	case u.Scheme == "tcp":
+		return engine{"http://" + u.Host, &http.Client{}}, nil
+	}
+	return engine{}, fmt.Errorf("DOCKER_HOST is %q; give unix:///PATH or tcp://HOST:PORT", host)
+}
+
+// get asks for something; who takes it closes it.
+func (e engine) get(ctx context.Context, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.base+path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := e.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		_ = resp.Body.Close() // the status says it
+		return nil, fmt.Errorf("GET %s: %s", path, resp.Status)
+	}
+	return resp.Body, nil
+}
+
+// address is a container's in its only network.
+func (e engine) address(ctx context.Context, id string) (string, error) {
+	body, err := e.get(ctx, "/containers/"+id+"/json")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = body.Close() }() // read only
+	var c struct {
+		NetworkSettings struct {
+			Networks map[string]struct{ IPAddress string }
+		}
+	}
+	if err := json.NewDecoder(body).Decode(&c); err != nil {
+		return "", err
+	}
+	for _, n := range c.NetworkSettings.Networks {
+		return n.IPAddress, nil
+	}
+	return "", fmt.Errorf("container %s is in no network", id)
 }
 
 // follow keeps what should be at Envoy.
@@ -179,8 +248,7 @@ func (t *trial) follow(events <-chan event) {
 		what := ""
 		switch action, _, _ := strings.Cut(e.Action, ":"); {
 		case action == "start":
-			addr, err := t.docker(context.Background(), "inspect", "--format",
-				"{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", id)
+			addr, err := t.engine.address(context.Background(), id)
 			if err != nil || addr == "" {
 				continue // it has gone meanwhile
 			}
@@ -200,7 +268,7 @@ func (t *trial) follow(events <-chan event) {
 			continue
 		}
 		t.mu.Lock()
-		t.expected[addr] = expectation{cluster(s), what, at}
+		t.expected[addr] = &expectation{cluster: cluster(s), what: what, at: at}
 		t.states++
 		if t.up[s] == nil {
 			t.up[s] = map[string]bool{}

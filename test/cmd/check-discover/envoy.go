@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/marchproxy/marchproxy/test/harness"
@@ -49,51 +50,103 @@ func (t *trial) atEnvoy(ctx context.Context) (map[string]map[string]string, erro
 	return out, nil
 }
 
-// watch holds Envoy against what should be there.
+// look is a state of an address at Envoy, and when it was first seen.
+type look struct {
+	state string
+	at    time.Time
+}
+
+// watch looks at Envoy again and again, and holds it against what should be there.
 func (t *trial) watch(ctx context.Context) {
+	last := time.Now()
 	for ctx.Err() == nil {
-		began := time.Now()
-		has, err := t.atEnvoy(ctx)
-		if err == nil {
-			t.compare(has, began)
+		if has, err := t.atEnvoy(ctx); err == nil {
+			now := time.Now()
+			t.note(has, now, now.Sub(last))
+			last = now
 		}
 		select {
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
 		}
 	}
 }
 
-func (t *trial) compare(has map[string]map[string]string, now time.Time) {
+// note remembers what Envoy has, some time after it was looked at last, and compares.
+func (t *trial) note(has map[string]map[string]string, now time.Time, since time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for addr, e := range t.expected {
-		state := has[e.cluster][addr]
-		// A draining endpoint may be left out, and one that is gone is.
-		right := state == e.what || e.what == "draining" && state == "" || e.what == "gone" && state == ""
-		took := now.Sub(e.at)
-		if right {
-			t.slowest = max(t.slowest, took)
+	t.blind = max(t.blind, since)
+	for c, hosts := range has {
+		if t.seen[c] == nil {
+			t.seen[c] = map[string][]look{}
 		}
-		if took > t.within {
-			t.slow = append(t.slow, fmt.Sprintf("%s %s of %s: %q after %s", addr, e.what, e.cluster, state,
-				took.Round(time.Millisecond)))
-		}
-		if right || took > t.within {
-			delete(t.expected, addr)
+		for addr := range hosts {
+			if t.seen[c][addr] == nil {
+				t.seen[c][addr] = []look{{}}
+			}
 		}
 	}
+	for c, all := range t.seen {
+		for addr, looks := range all {
+			if state := has[c][addr]; state != looks[len(looks)-1].state {
+				all[addr] = append(looks, look{state, now})
+			}
+		}
+	}
+	for addr, e := range t.expected {
+		if took, so := e.took(t.seen[e.cluster][addr]); so {
+			t.judge(addr, e, took)
+			delete(t.expected, addr)
+		} else if took := now.Sub(e.at); took > t.within && !e.late {
+			e.late = true // how late is said when it is so
+			fmt.Printf("%s of %s is not %s after %s\n", addr, e.cluster, e.what, took.Round(time.Millisecond))
+		}
+	}
+}
+
+// judge takes that something was at Envoy after a while.
+func (t *trial) judge(addr string, e *expectation, took time.Duration) {
+	t.slowest = max(t.slowest, took)
+	if took > t.within {
+		t.slow = append(t.slow, fmt.Sprintf("%s of %s was %s after %s", addr, e.cluster, e.what, took.Round(time.Millisecond)))
+	}
+}
+
+// took is after what time Envoy was first seen as expected. An event may be known here after Envoy has followed it.
+func (e *expectation) took(looks []look) (time.Duration, bool) {
+	if len(looks) == 0 {
+		looks = []look{{}}
+	}
+	for i, l := range looks {
+		if i+1 < len(looks) && !looks[i+1].at.After(e.at) {
+			continue // that was before
+		}
+		// A draining endpoint may be left out.
+		if l.state == e.what || l.state == "" && e.what != "ready" {
+			return max(0, l.at.Sub(e.at)), true
+		}
+	}
+	return 0, false
 }
 
 // settle waits until nothing is outstanding.
 func (t *trial) settle(ctx context.Context, most time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	return harness.Await(ctx, func() bool {
+	var left []string
+	if err := harness.Await(ctx, func() bool {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		return len(t.expected) == 0
-	})
+		left = left[:0]
+		for addr, e := range t.expected {
+			left = append(left, fmt.Sprintf("%s of %s is not %s", addr, e.cluster, e.what))
+		}
+		return len(left) == 0
+	}); err != nil {
+		return fmt.Errorf("after %s: %s: %w", most, strings.Join(left[:min(len(left), 10)], "; "), err)
+	}
+	return nil
 }
 
 // load sends requests to a service, and counts those that fail while it is up, and has been for a while.

@@ -56,6 +56,8 @@ type trial struct {
 	s         *harness.System
 	discover  *exec.Cmd
 	state     string // URL
+	engine    engine
+	last      int64 // when the last event was, for the one who reads them
 
 	mu sync.Mutex
 	// up are the containers of each service that take requests: healthy, and not told to end.
@@ -63,9 +65,12 @@ type trial struct {
 	// since is when a service last had none of them.
 	since map[string]time.Time
 	// expected is what has to be at Envoy, by address, and since when.
-	expected map[string]expectation
+	expected map[string]*expectation
+	// seen is what Envoy had, by cluster and address, each state once, in order.
+	seen     map[string]map[string][]look
 	slow     []string
 	slowest  time.Duration
+	blind    time.Duration // the longest time between two looks at Envoy
 	states   int
 	sent     atomic.Int64
 	failed   atomic.Int64
@@ -76,14 +81,18 @@ type expectation struct {
 	cluster string
 	what    string // ready, draining or gone
 	at      time.Time
+	late    bool
 }
 
 func run(ctx context.Context, o options) (err error) {
 	t := &trial{
 		options: o, up: map[string]map[string]bool{}, since: map[string]time.Time{},
-		expected: map[string]expectation{},
+		expected: map[string]*expectation{}, seen: map[string]map[string][]look{},
 	}
 	if t.root, err = harness.Root(); err != nil {
+		return err
+	}
+	if t.engine, err = newEngine(); err != nil {
 		return err
 	}
 	if t.dir, err = os.MkdirTemp("", "check-discover-"); err != nil {
@@ -149,12 +158,16 @@ func run(ctx context.Context, o options) (err error) {
 func (t *trial) result() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fmt.Printf("%d states, the slowest at Envoy %s after the engine's event; %d requests, %d failed\n", t.states,
-		t.slowest.Round(time.Millisecond), t.sent.Load(), t.failed.Load())
+	fmt.Printf("%d states, the slowest at Envoy %s after the engine's event (Envoy was looked at every %s at the least); %d "+
+		"requests, %d failed\n", t.states, t.slowest.Round(time.Millisecond), t.blind.Round(time.Millisecond), t.sent.Load(),
+		t.failed.Load())
 	var wrong []error
 	if n := t.failed.Load(); n > 0 {
 		wrong = append(wrong, fmt.Errorf("%d requests failed to services that were up: %s", n,
 			strings.Join(t.examples, "; ")))
+	}
+	for addr, e := range t.expected {
+		wrong = append(wrong, fmt.Errorf("%s of %s has never been %s", addr, e.cluster, e.what))
 	}
 	if len(t.slow) > 0 {
 		wrong = append(wrong, fmt.Errorf("%d states took longer than %s: %s", len(t.slow), t.within,

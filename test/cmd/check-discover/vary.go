@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -160,12 +161,10 @@ func (t *trial) problems(ctx context.Context) (string, error) {
 // trouble has the engine hang for a while, as a process that is stopped does. Its containers go on, and so must
 // requests.
 func (t *trial) trouble(ctx context.Context) error {
-	raw, err := os.ReadFile("/var/run/docker.pid")
-	if state := os.Getenv("MARCHPROXY_ENGINE_DIR"); err != nil {
-		if state == "" {
-			state = "/var/tmp/marchproxy-engine"
-		}
-		raw, err = os.ReadFile(filepath.Join(state, "dockerd.pid"))
+	state := cmp.Or(os.Getenv("MARCHPROXY_ENGINE_DIR"), "/var/tmp/marchproxy-engine")
+	raw, err := os.ReadFile(filepath.Join(state, "dockerd.pid"))
+	if err != nil { // it is not one of scripts/docker
+		raw, err = os.ReadFile("/var/run/docker.pid")
 	}
 	if err != nil {
 		return fmt.Errorf("the engine's process is not known, so that it cannot be made to hang; -hang 0 leaves that out: %w",
