@@ -124,12 +124,13 @@ func (c *cli) applyImported(
 	switch {
 	case f.owner == "":
 		return errors.New("--apply needs --owner: by it the resources can be found, changed and pruned later")
-	case len(r.Files) == 0:
-		return errors.New("there is nothing to apply")
 	case len(r.Notes) > 0 && !despite:
 		return &codeError{exitDrift, "nothing is applied, because " + plural(len(r.Notes), "line") +
 			" above could not be taken " +
 			"over; look at them, and give --despite-list where that is meant"}
+	}
+	if len(r.Files) == 0 {
+		return errors.New("there is nothing to apply")
 	}
 	var text strings.Builder
 	if err := manifest.WriteYAML(&text, r.Files); err != nil {

@@ -87,6 +87,7 @@ func Root() *cobra.Command {
 		c.revisionsCommand(), c.rollbackCommand(), c.auditCommand(), c.tokenCommand(), c.userCommand(),
 		c.backupCommand(), c.restoreCommand(), c.drainCommand(), c.undrainCommand(),
 		c.doctorCommand(), c.pkiCommand(), c.composeCommand(), c.filtersCommand(), c.versionCommand(), dev.Command(),
+		docsCommand(),
 	)
 	// the flag exists
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))

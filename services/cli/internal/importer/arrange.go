@@ -74,6 +74,7 @@ func (b *builder) route(p Place, e *entry, name ...string) *entry {
 // does not do, all that a path has in common with others become regular expressions: the longest one is tried first,
 // so that each is made longer than the next one, by groups that match nothing.
 func (b *builder) arrange() {
+	b.shadows()
 	exacts := map[string][]*entry{}
 	for _, e := range b.entries {
 		if e.kind == exact {
@@ -129,6 +130,32 @@ func (b *builder) arrange() {
 	for _, e := range b.entries {
 		e.setRewrite()
 	}
+}
+
+// shadows takes from each route the hosts of those before it that take the same requests: it never gets any there. Two
+// such routes would be refused.
+func (b *builder) shadows() {
+	type key struct{ match, listeners string }
+	seen := map[key][]string{}
+	b.entries = slices.DeleteFunc(b.entries, func(e *entry) bool {
+		match, err := resource.CanonicalSpec(&configv1.Route{
+			Methods: e.route.GetMethods(), Headers: e.route.GetHeaders(), Query: e.route.GetQuery(),
+		})
+		if err != nil {
+			return false
+		}
+		k := key{fmt.Sprintf("%d %s %s", e.kind, e.path, match), strings.Join(e.route.GetListeners(), ",")}
+		hosts := e.route.GetHosts()
+		if len(hosts) == 0 {
+			hosts = []string{"*"}
+		}
+		left := slices.DeleteFunc(slices.Clone(hosts), func(h string) bool { return slices.Contains(seen[k], h) })
+		if len(left) < len(hosts) {
+			e.route.Hosts = left
+		}
+		seen[k] = append(seen[k], left...)
+		return len(left) == 0
+	})
 }
 
 // pad makes an expression at least as long, without another meaning.

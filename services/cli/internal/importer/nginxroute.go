@@ -483,7 +483,7 @@ func (n *nginx) balance(spec *configv1.Service, up directive, port uint32) {
 				}
 			}
 			if !down {
-				spec.Endpoints = append(spec.Endpoints, x)
+				spec.Endpoints = withEndpoint(spec.GetEndpoints(), x)
 			}
 		case "least_conn":
 			spec.LoadBalancing = &configv1.LoadBalancing{Policy: configv1.LoadBalancing_least_request}
@@ -498,6 +498,17 @@ func (n *nginx) balance(spec *configv1.Service, up directive, port uint32) {
 			n.b.note(d.place, d.name, "has no equal here", "")
 		}
 	}
+}
+
+// withEndpoint adds an endpoint. One that is there twice has the sum of the weights.
+func withEndpoint(all []*configv1.Endpoint, x *configv1.Endpoint) []*configv1.Endpoint {
+	for _, o := range all {
+		if o.GetHost() == x.GetHost() && o.GetPort() == x.GetPort() && o.GetPriority() == x.GetPriority() {
+			o.Weight = max(o.GetWeight(), 1) + max(x.GetWeight(), 1)
+			return all
+		}
+	}
+	return append(all, x)
 }
 
 func (n *nginx) hashOn(d directive) []*configv1.HashOn {
@@ -628,6 +639,11 @@ func (s *scope) slash(l location, all []location) {
 	}
 	e := s.newEntry(l.place, exact, path, s.hosts)
 	e.route.Redirect = &configv1.Redirect{Path: l.path, Status: 301}
+	response := &configv1.HeaderChanges{}
+	(&scope{s.n, append([][]directive{l.block}, s.levels...), s.hosts, s.listeners, s.first}).answers(response)
+	if len(response.GetAdd()) > 0 {
+		e.route.ResponseHeaders = response
+	}
 }
 
 var (
