@@ -17,9 +17,9 @@ var cost = &argon2id.Params{Memory: 19 * 1024, Iterations: 2, Parallelism: 1, Sa
 var atOnce = make(chan struct{}, 4)
 
 const (
-	// MinPassword and MaxPassword are how many characters a password has; one that is longer costs more to read than
-	// to guess.
+	// MinPassword is how many characters a password has at least.
 	MinPassword = 12
+	// MaxPassword is how many it has at most: one that is longer costs more to read than to guess.
 	MaxPassword = 256
 )
 

@@ -246,7 +246,7 @@ func (s *Store) DeleteToken(ctx context.Context, name string, by By) (t TokenRow
 		if _, err := tx.Exec(ctx, `DELETE FROM tokens WHERE name = $1`, name); err != nil {
 			return err
 		}
-		if t.Role == auth.Admin {
+		if t.Role == auth.Admin && t.Of == nil { // a user's own is none of those ways
 			if err := someAdmin(ctx, tx); err != nil {
 				return err
 			}

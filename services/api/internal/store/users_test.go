@@ -72,6 +72,18 @@ func TestUsers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// A token of one's own is no way in for an admin, and can be deleted where there is no other.
+	pam, err := st.FromProvider(t.Context(), store.UserRow{Issuer: "https://id.test", Subject: "1"}, "pam", auth.Admin, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := store.TokenRow{Token: auth.Token{Identity: auth.Identity{Name: "pam/t", Role: auth.Admin, Of: &pam.Identity}}}
+	if err := st.CreateToken(t.Context(), &own, auth.Sum("pam token"), by); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.DeleteToken(t.Context(), "pam/t", by); err != nil {
+		t.Errorf("a token of one's own is deleted: %v", err)
+	}
 	person(t, st, "ann", auth.Admin)
 	u := person(t, st, "bob", auth.Operator)
 	session("bob", auth.Operator)

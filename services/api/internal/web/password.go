@@ -84,10 +84,12 @@ func (a *API) prove(c echo.Context, name, password string) (u store.UserRow, err
 	if wait > 0 {
 		return u, slowed(c, wait)
 	}
-	u, err = a.Store.User(r.Context(), name)
-	known := err == nil
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return u, err
+	known := false
+	if auth.CheckUserName(name) == "" { // what cannot be a name is nobody's, and not for the database to read
+		u, err = a.Store.User(r.Context(), name)
+		if known = err == nil; err != nil && !errors.Is(err, store.ErrNotFound) {
+			return u, err
+		}
 	}
 	limit, cancel := context.WithTimeout(r.Context(), passwordWait)
 	defer cancel()

@@ -89,7 +89,7 @@ function Sessions() {
   };
   return (
     <Section id="sessions" title="Where you are signed in">
-      {(list.error ?? error) !== undefined && list.error !== null && <ErrorNote error={list.error ?? error} />}
+      {(list.error ?? error) != null && <ErrorNote error={list.error ?? error} />}
       {list.isPending && <Loading rows={2} />}
       <Table.ScrollContainer minWidth={520} scrollAreaProps={{ viewportProps: { tabIndex: 0 } }}>
         <Table aria-label="Sessions">
