@@ -274,6 +274,9 @@ func (t *trial) follow(events <-chan event) {
 			t.up[s] = map[string]bool{}
 		}
 		if what == "ready" {
+			if len(t.up[s]) == 0 { // it had none until now
+				t.since[s] = time.Now()
+			}
 			t.up[s][id] = true
 		} else if delete(t.up[s], id); len(t.up[s]) == 0 {
 			t.since[s] = time.Now()
