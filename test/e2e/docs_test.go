@@ -43,37 +43,69 @@ func TestDocsCommands(t *testing.T) {
 		{"locality_drain.md", 4},
 	} {
 		t.Run(c.doc, func(t *testing.T) {
-			s := start(t)
-			script, want := commands(t, s, c.doc)
-			if len(want) < c.commands {
-				t.Fatalf("only %d commands are found", len(want))
-			}
-			statuses := filepath.Join(t.TempDir(), "statuses")
-			cmd := exec.CommandContext(t.Context(), "bash", "-c", `set -euo pipefail
+			runs(t, start(t), c.doc, c.commands)
+		})
+	}
+}
+
+// TestGuides does the same with the guides, one after the other on one system.
+func TestGuides(t *testing.T) {
+	s := start(t)
+	guides := []struct {
+		doc      string
+		commands int
+	}{
+		{"canary.md", 5},
+		{"rotate-a-key.md", 9},
+		{"block-a-network.md", 4},
+		{"roll-back.md", 9},
+		{"find-a-404.md", 6},
+		{"tls.md", 4}, // the last one: it gives the gateway another listener
+	}
+	root, err := harness.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := os.ReadDir(filepath.Join(root, "docs", "guides"))
+	if err != nil || len(pages) != len(guides)+1 { // and the list of them
+		t.Errorf("%d pages, of which %d are run: %v", len(pages), len(guides), err)
+	}
+	for _, c := range guides {
+		t.Run(c.doc, func(t *testing.T) { runs(t, s, "guides/"+c.doc, c.commands) })
+	}
+}
+
+// runs runs a document's commands on a system; there are at least so many.
+func runs(t *testing.T, s *harness.System, doc string, least int) {
+	t.Helper()
+	script, want := commands(t, s, doc)
+	if len(want) < least {
+		t.Fatalf("only %d commands are found", len(want))
+	}
+	statuses := filepath.Join(t.TempDir(), "statuses")
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", `set -euo pipefail
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 curl() { command curl -sS --max-time 60 -w '%{stderr}%{http_code}\n' "$@" 2>>"$STATUSES"; echo; }
 marchproxy() { local code=0; "$MARCHPROXY" "$@" || code=$?; echo "$code" >>"$STATUSES"; }
 `+script)
-			cli := s.CLI(t.Context())
-			cmd.Dir, cmd.Env = t.TempDir(), append(cli.Env, "STATUSES="+statuses, "MARCHPROXY="+cli.Path)
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			raw, err := os.ReadFile(statuses)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := strings.Fields(string(raw))
-			if len(got) != len(want) {
-				t.Fatalf("%d commands, %d answers: %v\n%s", len(want), len(got), got, out)
-			}
-			for i, w := range want {
-				if !regexp.MustCompile("^(" + w.answer + ")$").MatchString(got[i]) {
-					t.Errorf("%s:%d: answered %s, want %s\n%s", c.doc, w.line, got[i], w.answer, out)
-				}
-			}
-		})
+	cli := s.CLI(t.Context())
+	cmd.Dir, cmd.Env = t.TempDir(), append(cli.Env, "STATUSES="+statuses, "MARCHPROXY="+cli.Path)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	raw, err := os.ReadFile(statuses)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Fields(string(raw))
+	if len(got) != len(want) {
+		t.Fatalf("%d commands, %d answers: %v\n%s", len(want), len(got), got, out)
+	}
+	for i, w := range want {
+		if !regexp.MustCompile("^(" + w.answer + ")$").MatchString(got[i]) {
+			t.Errorf("%s:%d: answered %s, want %s\n%s", doc, w.line, got[i], w.answer, out)
+		}
 	}
 }
 
@@ -112,12 +144,20 @@ func commands(t *testing.T, s *harness.System, name string) (script string, want
 		wait := "\nuntil (exec 3<>/dev/tcp/127.0.0.1/" + port + ") 2>/dev/null; do sleep 0.05; done"
 		script = strings.Replace(strings.ReplaceAll(script, m[1], port), "127.0.0.1 &", "127.0.0.1 &"+wait, 1)
 	}
+	if strings.Contains(script, "10443") {
+		free, err := porttest.Take(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script = strings.ReplaceAll(script, "10443", strconv.Itoa(free[0]))
+	}
 	for port, at := range map[string]string{"8000": s.API, "19000": s.XDS, "9901": s.Admin, "10000": "http://" + s.Proxy} {
 		u, err := url.Parse(at)
 		if err != nil {
 			t.Fatal(err)
 		}
 		script = strings.ReplaceAll(script, "localhost:"+port, "localhost:"+u.Port())
+		script = strings.ReplaceAll(script, "port: "+port, "port: "+u.Port())
 	}
 	return script, want
 }
