@@ -107,6 +107,8 @@ func visitors(t *testing.T, s *harness.System) {
 		"shop.example.com/robots.txt", "mail.example.com/", "id.example.com/login", "old-shop.example.com/",
 		"api.example.com/v1/orders/", "shop.example.org/", "nobody.example.com/",
 	}
+	// Each connection comes to another one of the Envoys that share the port.
+	client := &http.Transport{DisableKeepAlives: true}
 	go func() {
 		for i := 0; ; i++ {
 			pause := 60 + 35*math.Sin(float64(i)/90)
@@ -121,7 +123,7 @@ func visitors(t *testing.T, s *harness.System) {
 				return
 			}
 			req.Host = host
-			if resp, err := http.DefaultTransport.RoundTrip(req); err == nil { // before there are routes nobody listens
+			if resp, err := client.RoundTrip(req); err == nil { // before there are routes nobody listens
 				_, _ = io.Copy(io.Discard, resp.Body)
 				_ = resp.Body.Close()
 			}

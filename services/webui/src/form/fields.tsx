@@ -367,7 +367,7 @@ function AddSetting({ schema, names, onAdd }: { schema: Schema; names: string[];
         </Combobox.Target>
         <Combobox.Dropdown>
           <Combobox.Search placeholder="Search" aria-label="Search the settings" value={q} onChange={(e) => { setQ(e.currentTarget.value); box.updateSelectedOptionIndex(); }} />
-          <Combobox.Options mah={320} style={{ overflowY: "auto" }} aria-label="Settings">
+          <Combobox.Options mah={320} style={{ overflowY: "auto" }} aria-label="Settings" tabIndex={0}>
             {fit.map((n) => (
               <Combobox.Option value={n} key={n}>
                 <Text size="sm" fw={600}>{labelOf(n)}</Text>

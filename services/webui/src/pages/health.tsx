@@ -23,7 +23,7 @@ export function ServiceHealth({ name }: { name: string }) {
   return (
     <section aria-labelledby="health">
       <div className="section-head">
-        <Title order={2} id="health">Endpoints</Title>
+        <Title order={2} id="health">Health of the endpoints</Title>
         {h && (
           <Text size="sm" className="muted" role="status">
             {!h.checked ? "nobody checks them" : fails ? `${fails.toLocaleString("en")} of ${plural(endpoints.length, "endpoint")} fail` : plural(endpoints.length, "endpoint")}
@@ -45,12 +45,15 @@ export function ServiceHealth({ name }: { name: string }) {
           {h.checked && h.proxies.length === 0 && <Text size="sm" className="muted" px="md" py={10}>No connected Envoy has a route to it, so nobody has looked.</Text>}
           {h.checked && old.length > 0 && (
             <Stack px="md" py={10} gap={4}>
-              {old.slice(0, 5).map((p) => (
-                <Text key={p.proxy + (p.node ?? "")} size="sm" className="muted">
-                  Nothing new of Envoy <Link className="link" to="/envoys" search={{ id: p.proxy }}>{p.proxy}</Link>: {p.reason}{p.at && <>; it answered last <Age at={p.at} /></>}.
+              {[...new Set(old.map((p) => p.reason))].map((reason) => [reason, old.filter((p) => p.reason === reason)] as const).map(([reason, of]) => (
+                <Text key={reason} size="sm" className="muted">
+                  Nothing {of[0]?.at ? "new" : "known"} of {of.length === 1 ? "Envoy" : "the Envoys"}{" "}
+                  {of.slice(0, 5).map((p, i) => (
+                    <span key={p.proxy + (p.node ?? "")}>{i > 0 && ", "}<Link className="link" to="/envoys" search={{ id: p.proxy }}>{p.proxy}</Link>{p.at && <> (it answered last <Age at={p.at} />)</>}</span>
+                  ))}
+                  {of.length > 5 && ` and ${(of.length - 5).toLocaleString("en")} more`}: {reason}.
                 </Text>
               ))}
-              {old.length > 5 && <Text size="sm" className="muted">and {(old.length - 5).toLocaleString("en")} more</Text>}
             </Stack>
           )}
         </div>
@@ -64,7 +67,7 @@ function Row({ e }: { e: Endpoint }) {
   const failing = e.views.filter((v) => v.state === "unhealthy");
   const first = failing[0];
   return (
-    <Group px="md" py={10} gap="sm" wrap="nowrap" align="flex-start" className="health-row">
+    <Group px="md" py={10} gap="sm" wrap="nowrap" align="baseline" className="health-row">
       <div style={{ flex: "none", width: 118 }}><Pill tone={tone}>{word}</Pill></div>
       <div style={{ minWidth: 0, flex: 1 }}>
         <Text size="sm" className="mono" style={{ overflowWrap: "anywhere" }}>{e.host}:{e.port}{e.address && <span className="muted"> {e.address}</span>}</Text>

@@ -100,14 +100,14 @@ export function TryPage() {
             <TextInput label="Path" value={asked.path} onChange={(e) => set({ path: e.currentTarget.value })} error={wrong("$.path")} styles={{ input: { fontFamily: "var(--mantine-font-family-monospace)" } }} />
             <Group gap="sm" align="flex-start">
               <Select label="Gateway" data={gateways} value={asked.gateway} onChange={(v) => set({ gateway: v ?? "default", listener: "" })} allowDeselect={false} searchable style={{ flex: "1 1 140px" }} error={wrong("$.gateway")} />
-              <Select label="Scheme" placeholder="the listener's" data={["http", "https"]} value={asked.scheme || null} onChange={(v) => set({ scheme: (v ?? "") as Asked["scheme"] })} clearable style={{ flex: "1 1 120px" }} error={wrong("$.scheme")} />
+              <Select label="Scheme" placeholder="the listener's" data={["http", "https"]} value={asked.scheme || null} onChange={(v) => set({ scheme: (v ?? "") as Asked["scheme"] })} clearable style={{ flex: "1 1 140px" }} error={wrong("$.scheme")} />
             </Group>
             <Group gap="sm" align="flex-start">
               <Select label="Listener" placeholder="by scheme and port" data={listeners} value={asked.listener || null} onChange={(v) => set({ listener: v ?? "" })} clearable style={{ flex: "1 1 140px" }} error={wrong("$.listener")} />
               <TextInput label="Client's address" placeholder="203.0.113.7" value={asked.source} onChange={(e) => set({ source: e.currentTarget.value })} style={{ flex: "1 1 140px" }} error={wrong("$.source")} />
             </Group>
             <div>
-              <Text size="sm" fw={500} mb={6}>Headers</Text>
+              <Text size="sm" fw={600} mb={6}>Headers</Text>
               <Stack gap={6}>
                 {asked.headers.map((h, i) => (
                   <Group key={i} gap="xs" wrap="nowrap" align="flex-start">
