@@ -324,7 +324,7 @@ func TestLocality(t *testing.T) {
 				t.Errorf("%d requests failed, of which %d can have been at an endpoint: %v", len(failed), connections, failed)
 			}
 			// An endpoint is checked an interval after its last answer; the rest is for a machine that others use.
-			if noticed == died || noticed.Sub(died) > 2*interval {
+			if noticed.Equal(died) || noticed.Sub(died) > 2*interval {
 				t.Errorf("requests were tried again for %v", noticed.Sub(died))
 			}
 			a.live()
