@@ -14,7 +14,7 @@ func docsCommand() *cobra.Command {
 		Use: "man DIR", Short: "Write a manual page of each command into a folder", Args: cobra.ExactArgs(1),
 		Example: "  marchproxy docs man /usr/local/share/man/man1 && man marchproxy-apply",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := os.MkdirAll(args[0], 0o755); err != nil { //nolint:gosec // for everybody to read
+			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err
 			}
 			root := cmd.Root()
