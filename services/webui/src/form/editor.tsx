@@ -45,7 +45,8 @@ export default function Editor({ value, onChange, language, readOnly, label }: {
           syntaxHighlighting(colours),
           EditorView.cspNonce.of(nonce),
           EditorView.lineWrapping,
-          EditorView.contentAttributes.of({ "aria-label": label }),
+          // With a place in the order of Tab: what scrolls and cannot be focused is out of a keyboard's reach.
+          EditorView.contentAttributes.of({ "aria-label": label, tabindex: "0" }),
           EditorState.readOnly.of(readOnly),
           EditorView.updateListener.of((u) => {
             if (u.docChanged) tell.current(u.state.doc.toString());
