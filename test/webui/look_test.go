@@ -64,8 +64,10 @@ func TestLook(t *testing.T) {
 func backends(t *testing.T) (port int) {
 	t.Helper()
 	const net16 = "10.20.0.0/16"
-	if out, err := exec.CommandContext(t.Context(), "ip", "route", "add", "local", net16, "dev", "lo").CombinedOutput(); err != nil {
-		t.Fatalf("ip route add: %v %s", err, out)
+	// A run that was killed has left the route.
+	out, err := exec.CommandContext(t.Context(), "ip", "route", "replace", "local", net16, "dev", "lo").CombinedOutput()
+	if err != nil {
+		t.Fatalf("ip route replace: %v %s", err, out)
 	}
 	t.Cleanup(func() { _ = exec.Command("ip", "route", "del", "local", net16, "dev", "lo").Run() })
 	lis, err := net.Listen("tcp", "0.0.0.0:0")
