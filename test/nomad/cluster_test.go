@@ -85,6 +85,20 @@ func ip(t testing.TB, command string) {
 	}
 }
 
+// forward has packets between the nodes of a bridge pass: where a Docker engine runs, or has run, all that it does not know
+// is dropped, what crosses other bridges, too.
+func forward(t *testing.T, bridge string) {
+	t.Helper()
+	if _, err := exec.LookPath("iptables"); err != nil {
+		return // and nobody has such rules
+	}
+	rule := []string{"FORWARD", "-i", bridge, "-o", bridge, "-j", "ACCEPT"}
+	if out, err := exec.Command("iptables", append([]string{"-w", "-I"}, rule...)...).CombinedOutput(); err != nil {
+		t.Fatalf("iptables: %v %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("iptables", append([]string{"-w", "-D"}, rule...)...).Run() })
+}
+
 // newCluster makes nodes. It needs root.
 func newCluster(t *testing.T, n int) *cluster {
 	t.Helper()
@@ -97,6 +111,7 @@ func newCluster(t *testing.T, n int) *cluster {
 	t.Cleanup(func() { ip(t, "link del "+c.bridge) })
 	ip(t, "addr add "+c.host+"/24 dev "+c.bridge)
 	ip(t, "link set "+c.bridge+" up")
+	forward(t, c.bridge)
 	for i := range n {
 		x := &node{
 			name: fmt.Sprint("client-", i+1), namespace: fmt.Sprintf("mp-nomad-%d-%d", id, i), address: block + strconv.Itoa(10+i),

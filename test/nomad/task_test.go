@@ -18,6 +18,7 @@ import (
 const word = "become"
 
 func TestMain(m *testing.M) {
+	unix.Umask(0o022) // as Docker has it: a stricter one would keep the images' users from their programs
 	if len(os.Args) == 3 && os.Args[1] == word {
 		err := become(os.Args[2])
 		fmt.Fprintln(os.Stderr, "start the task:", err) // it has not become it

@@ -271,7 +271,7 @@ func (o Operation) problems() []int {
 		}
 		return []int{400}
 	}
-	out := []int{400, 401, 403, 503}
+	out := []int{400, 401, 403, 429, 503}
 	if strings.Contains(o.Path, ":") {
 		out = append(out, 404, 422)
 		if o.Method == http.MethodPost { // it does something to what is there, which may not be as it needs it

@@ -112,30 +112,30 @@ func TestRefusals(t *testing.T) {
 	}{
 		"open":         {func(o *openapi.Operation) { o.Role = "" }, []string{"400"}},
 		"readiness":    {func(o *openapi.Operation) { o.Role, o.Path = "", "/readyz" }, []string{"400", "503"}},
-		"with a token": {func(*openapi.Operation) {}, []string{"400", "401", "403", "503"}},
+		"with a token": {func(*openapi.Operation) {}, []string{"400", "401", "403", "429", "503"}},
 		"of one thing": {
 			func(o *openapi.Operation) { o.Path = "/v1/revisions/:revision" },
-			[]string{"400", "401", "403", "404", "422", "503"},
+			[]string{"400", "401", "403", "404", "422", "429", "503"},
 		},
 		"that does something to one thing": {
 			func(o *openapi.Operation) { o.Method, o.Path = "POST", "/v1/certificates/:name/renew" },
-			[]string{"400", "401", "403", "404", "409", "422", "503"},
+			[]string{"400", "401", "403", "404", "409", "422", "429", "503"},
 		},
 		"with a body": {
 			func(o *openapi.Operation) { o.Request = "ApplyRequest" },
-			[]string{"400", "401", "403", "413", "415", "422", "503"},
+			[]string{"400", "401", "403", "413", "415", "422", "429", "503"},
 		},
 		"that can be made twice": {
 			func(o *openapi.Operation) { o.Headers = []string{"Idempotency-Key"} },
-			[]string{"400", "401", "403", "409", "422", "503"},
+			[]string{"400", "401", "403", "409", "422", "429", "503"},
 		},
 		"of one state": {
 			func(o *openapi.Operation) { o.Headers = []string{"If-Match"} },
-			[]string{"400", "401", "403", "412", "503"},
+			[]string{"400", "401", "403", "412", "429", "503"},
 		},
 		"that makes a token": {
 			func(o *openapi.Operation) { o.Method, o.Tag = "POST", "Tokens" },
-			[]string{"400", "401", "403", "409", "503"},
+			[]string{"400", "401", "403", "409", "429", "503"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

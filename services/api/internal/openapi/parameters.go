@@ -177,5 +177,7 @@ var problemText = map[int]string{
 	413: "The body is too large.",
 	415: "The body is not JSON.",
 	422: "A value is not acceptable; `errors` has every violation with its path. Nothing has been changed.",
+	429: "Too many wrong tokens or passwords; `Retry-After` says in how many seconds to try again. Or too many streams or " +
+		"exports are open.",
 	503: "The database does not do what it is asked, or, at `/readyz`, NATS; `detail` says why.",
 }
