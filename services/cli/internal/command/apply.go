@@ -123,17 +123,7 @@ func (c *cli) applyCommand() *cobra.Command {
 				return err
 			}
 			body.DryRun, body.Message = dry, message
-			q, err := w.query()
-			if err != nil {
-				return err
-			}
-			p.say("sending %s", plural(len(docs), "resource"))
-			var res api.ApplyResult
-			r := client.Request{Method: http.MethodPost, Path: "/v1/apply", Query: q, Body: body, Once: !dry}
-			if err := c.write(ctx, a, p, w, r, &res); err != nil {
-				return placed(err, docs)
-			}
-			return c.result(res)
+			return c.send(ctx, a, p, w, docs, body)
 		}),
 	}
 	f.flags(cmd.Flags())
@@ -141,6 +131,23 @@ func (c *cli) applyCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "check everything and say what would change, but change nothing")
 	cmd.Flags().StringVarP(&message, "message", "m", "", "why, for the history")
 	return cmd
+}
+
+// send applies documents, and prints what came of it.
+func (c *cli) send(
+	ctx context.Context, a *client.Client, p *progress, w waiting, docs []*manifest.Document, body transaction,
+) error {
+	q, err := w.query()
+	if err != nil {
+		return err
+	}
+	p.say("sending %s", plural(len(docs), "resource"))
+	var res api.ApplyResult
+	r := client.Request{Method: http.MethodPost, Path: "/v1/apply", Query: q, Body: body, Once: !body.DryRun}
+	if err := c.write(ctx, a, p, w, r, &res); err != nil {
+		return placed(err, docs)
+	}
+	return c.result(res)
 }
 
 // placed says where in the files the api's violations are.

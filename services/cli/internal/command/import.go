@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"strings"
 
@@ -132,11 +131,7 @@ func (c *cli) applyImported(
 	if len(r.Files) == 0 {
 		return errors.New("there is nothing to apply")
 	}
-	var text strings.Builder
-	if err := manifest.WriteYAML(&text, r.Files); err != nil {
-		return err
-	}
-	docs, err := manifest.Read([]string{"-"}, strings.NewReader(text.String()), func(int) {})
+	docs, err := manifest.Documents(r.Files)
 	if err != nil {
 		return err
 	}
@@ -146,16 +141,5 @@ func (c *cli) applyImported(
 	for _, d := range docs {
 		body.Resources = append(body.Resources, d.Content())
 	}
-	q, err := w.query()
-	if err != nil {
-		return err
-	}
-	p := c.progress()
-	p.say("sending %s", plural(len(docs), "resource"))
-	var res api.ApplyResult
-	q2 := client.Request{Method: http.MethodPost, Path: "/v1/apply", Query: q, Body: body, Once: true}
-	if err := c.write(ctx, a, p, w, q2, &res); err != nil {
-		return placed(err, docs)
-	}
-	return c.result(res)
+	return c.send(ctx, a, c.progress(), w, docs, body)
 }

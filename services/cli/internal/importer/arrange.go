@@ -34,10 +34,13 @@ type entry struct {
 	to *string
 }
 
+// shut has a route answer 503.
+func (e *entry) shut() { e.route, e.to = closedRoute(e.route), nil }
+
 // close has a route answer 503, and says why.
 func (b *builder) close(e *entry, p Place, what, reason, remedy string) {
 	b.note(p, what, fmt.Sprintf("%s, so that route %s is closed: it answers 503", reason, e.name), remedy)
-	e.route, e.to = closedRoute(e.route), nil
+	e.shut()
 }
 
 // closeHosts has all routes of hosts answer 503, of every host where there are none. It is for what could not even be
@@ -47,20 +50,11 @@ func (b *builder) closeHosts(hosts []string, p Place, what, reason, remedy strin
 		"them", remedy)
 	b.last = append(b.last, func() {
 		for _, e := range b.entries {
-			if len(hosts) == 0 || meet(hosts, e.route.GetHosts()) {
-				e.route, e.to = closedRoute(e.route), nil
+			if len(hosts) == 0 || sharesHost(hosts, e.route.GetHosts()) {
+				e.shut()
 			}
 		}
 	})
-}
-
-// meet says whether lists of hosts have one in common; a list without any is every other host.
-func meet(a, b []string) bool {
-	any := func(hosts []string) bool { return len(hosts) == 0 }
-	if any(a) || any(b) {
-		return any(a) && any(b) || slices.Contains(a, "*") || slices.Contains(b, "*")
-	}
-	return slices.ContainsFunc(a, func(h string) bool { return slices.Contains(b, h) })
 }
 
 // route adds an entry, which comes after those that are there.
@@ -88,6 +82,7 @@ func (b *builder) arrange() {
 		})
 		e.setPath(twin)
 	}
+	made := objectsOf(b.entries)
 	groups := newGroups(len(b.entries))
 	wrong := map[int]bool{}
 	var conflicts [][2]int
@@ -103,7 +98,7 @@ func (b *builder) arrange() {
 			groups.join(i, j)
 			after[j] = after[j] || x.kind != exact
 			before[i] = true
-			if !b.precedes(x, y) {
+			if made[i] == nil || made[j] == nil || !translate.Precedes(made[i], made[j]) {
 				conflicts = append(conflicts, [2]int{i, j})
 			}
 		}
@@ -201,24 +196,21 @@ func (e *entry) setRewrite() {
 	if e.to == nil {
 		return
 	}
-	if e.route.Rewrite == nil {
-		e.route.Rewrite = &configv1.Rewrite{}
-	}
+	rewrite := rewriteOf(e)
 	switch prefix := e.route.GetPath().GetPrefix(); {
 	case e.route.GetPath().GetExact() != "" && *e.to != "",
 		strings.HasSuffix(prefix, "/") && strings.HasSuffix(*e.to, "/"):
 		if *e.to != prefix {
-			e.route.Rewrite.Prefix = *e.to
+			rewrite.Prefix = *e.to
 		}
 	default:
 		pattern := "^" + regexp.QuoteMeta(e.path)
 		if e.kind == exact {
 			pattern += "$"
 		}
-		e.route.Rewrite.Regex = &configv1.RegexRewrite{Pattern: pattern, Substitution: substitution(*e.to)}
+		rewrite.Regex = &configv1.RegexRewrite{Pattern: pattern, Substitution: substitution(*e.to)}
 	}
-	if e.route.Rewrite.GetPrefix() == "" && e.route.GetRewrite().GetRegex() == nil &&
-		e.route.GetRewrite().GetHost() == "" {
+	if rewrite.GetPrefix() == "" && rewrite.GetRegex() == nil && rewrite.GetHost() == "" {
 		e.route.Rewrite = nil
 	}
 }
@@ -226,16 +218,15 @@ func (e *entry) setRewrite() {
 // substitution is a text as what stands in place of a match.
 func substitution(s string) string { return strings.ReplaceAll(s, `\`, `\\`) }
 
-func (b *builder) precedes(x, y *entry) bool {
-	made := func(e *entry) *resource.Object {
-		o, err := resource.New(resource.Ref{Kind: resource.KindRoute, Name: e.name}, e.route)
-		if err != nil {
-			return nil
+// objectsOf are the entries' routes as [translate.Precedes] takes them, nil where one cannot be made.
+func objectsOf(entries []*entry) []*resource.Object {
+	out := make([]*resource.Object, len(entries))
+	for i, e := range entries {
+		if o, err := resource.New(resource.Ref{Kind: resource.KindRoute, Name: e.name}, e.route); err == nil {
+			out[i] = o
 		}
-		return o
 	}
-	ox, oy := made(x), made(y)
-	return ox != nil && oy != nil && translate.Precedes(ox, oy)
+	return out
 }
 
 func plainMatch(r *configv1.Route) bool {

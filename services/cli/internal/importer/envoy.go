@@ -2,6 +2,7 @@ package importer
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -276,7 +277,7 @@ func (e *envoy) downstream(l *configv1.Listener, a at, names []string, routes []
 			"is for exact names and *.NAME, with an authority "+
 				"alone, so that the routes of listener "+l.GetName()+" are closed: they answer 503", "write client_auth of the listener by hand")
 		for _, r := range routes {
-			r.route, r.to = closedRoute(r.route), nil
+			r.shut()
 		}
 		return
 	}
@@ -290,7 +291,7 @@ func (e *envoy) data(a at) string {
 		return s
 	}
 	if name := a.get("filename").text(); name != "" {
-		raw, err := readBeside(a.place().File, name)
+		raw, err := os.ReadFile(beside(a.place().File, name))
 		if err == nil {
 			return string(raw)
 		}
@@ -369,7 +370,7 @@ func (e *envoy) manager(a at, listener string) {
 			"may decide who passes, and is not read here, so that the routes of listener "+listener+
 				" are closed: they answer 503", "write their AuthPolicy, and the routes, by hand")
 		for _, r := range b.entries[before:] {
-			r.route, r.to = closedRoute(r.route), nil
+			r.shut()
 		}
 	}
 }

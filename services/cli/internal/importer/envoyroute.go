@@ -1,8 +1,6 @@
 package importer
 
 import (
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,13 +14,6 @@ import (
 
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
-
-func readBeside(file, name string) ([]byte, error) {
-	if !filepath.IsAbs(name) {
-		name = filepath.Join(filepath.Dir(file), name)
-	}
-	return os.ReadFile(name)
-}
 
 var headerKeys = []string{
 	"request_headers_to_add", "request_headers_to_remove", "response_headers_to_add", "response_headers_to_remove",
@@ -150,11 +141,11 @@ func (e *envoy) value(a at) (*configv1.StringMatch, bool) {
 	s := a.get("string_match")
 	for _, old := range []string{"exact_match", "prefix_match", "suffix_match"} {
 		if a.get(old).has() {
-			return stringMatch(strings.TrimSuffix(old, "_match"), a.get(old).text())
+			return stringMatch(strings.TrimSuffix(old, "_match"), a.get(old).text()), true
 		}
 	}
 	if re := a.in("safe_regex_match", "regex"); re.has() {
-		return stringMatch("regex", re.text())
+		return stringMatch("regex", re.text()), true
 	}
 	if !s.has() { // a name alone: that it is there
 		return &configv1.StringMatch{Match: &configv1.StringMatch_Present{Present: true}}, true
@@ -166,7 +157,7 @@ func (e *envoy) value(a at) (*configv1.StringMatch, bool) {
 		}
 		text := s.get(kind).text()
 		if !fold && kind != "contains" {
-			return stringMatch(kind, text)
+			return stringMatch(kind, text), true
 		}
 		before, after := "", ""
 		if kind == "suffix" || kind == "contains" {
@@ -179,24 +170,24 @@ func (e *envoy) value(a at) (*configv1.StringMatch, bool) {
 		if fold {
 			re = "(?i)" + re
 		}
-		return stringMatch("regex", re)
+		return stringMatch("regex", re), true
 	}
 	if re := s.in("safe_regex", "regex"); re.has() {
-		return stringMatch("regex", re.text())
+		return stringMatch("regex", re.text()), true
 	}
 	return nil, false
 }
 
-func stringMatch(kind, text string) (*configv1.StringMatch, bool) {
+func stringMatch(kind, text string) *configv1.StringMatch {
 	switch kind {
 	case "exact":
-		return &configv1.StringMatch{Match: &configv1.StringMatch_Exact{Exact: text}}, true
+		return &configv1.StringMatch{Match: &configv1.StringMatch_Exact{Exact: text}}
 	case "prefix":
-		return &configv1.StringMatch{Match: &configv1.StringMatch_Prefix{Prefix: text}}, true
+		return &configv1.StringMatch{Match: &configv1.StringMatch_Prefix{Prefix: text}}
 	case "suffix":
-		return &configv1.StringMatch{Match: &configv1.StringMatch_Suffix{Suffix: text}}, true
+		return &configv1.StringMatch{Match: &configv1.StringMatch_Suffix{Suffix: text}}
 	}
-	return &configv1.StringMatch{Match: &configv1.StringMatch_Regex{Regex: text}}, true
+	return &configv1.StringMatch{Match: &configv1.StringMatch_Regex{Regex: text}}
 }
 
 // headers adds a level's changes; a level further out comes later, as in Envoy.
@@ -416,13 +407,11 @@ func (e *envoy) cors(r *entry, a at) {
 	for _, o := range a.get("allow_origin_string_match").list() {
 		for _, kind := range []string{"exact", "prefix", "suffix"} {
 			if o.get(kind).has() {
-				m, _ := stringMatch(kind, o.get(kind).text())
-				c.AllowOrigins = append(c.AllowOrigins, m)
+				c.AllowOrigins = append(c.AllowOrigins, stringMatch(kind, o.get(kind).text()))
 			}
 		}
 		if re := o.in("safe_regex", "regex"); re.has() {
-			m, _ := stringMatch("regex", re.text())
-			c.AllowOrigins = append(c.AllowOrigins, m)
+			c.AllowOrigins = append(c.AllowOrigins, stringMatch("regex", re.text()))
 		}
 	}
 	if len(c.GetAllowOrigins()) > 0 {
@@ -604,12 +593,11 @@ func (e *envoy) checks(spec *configv1.Service, a at) {
 			}
 			c.Check = &configv1.HealthCheck_Http{Http: check}
 		case h.get("grpc_health_check").node != nil:
-			h.get("grpc_health_check").tree.taken[h.get("grpc_health_check").node] = true
+			h.get("grpc_health_check").read()
 			c.Check = &configv1.HealthCheck_Grpc{Grpc: &configv1.GrpcCheck{Service: h.in("grpc_health_check",
 				"service_name").text()}}
 		case h.get("tcp_health_check").node != nil:
-			x := h.get("tcp_health_check")
-			x.tree.taken[x.node] = true
+			h.get("tcp_health_check").read()
 			c.Check = &configv1.HealthCheck_Tcp{Tcp: &configv1.TcpCheck{}}
 		default:
 			e.b.note(h.place(), h.path, "is of a kind that is not known here", "Service.health_check")
@@ -618,7 +606,7 @@ func (e *envoy) checks(spec *configv1.Service, a at) {
 		spec.HealthCheck = c
 	}
 	if o := a.get("outlier_detection"); o.node != nil {
-		o.tree.taken[o.node] = true
+		o.read()
 		x := &configv1.OutlierDetection{
 			Consecutive_5Xx: o.get("consecutive_5xx").number(), ConsecutiveGatewayFailure: o.get("consecutive_gateway_failure").number(),
 			MaxEjectionPercent: o.get("max_ejection_percent").number(),

@@ -8,7 +8,6 @@
 package importer
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -271,6 +270,14 @@ func (b *builder) limit() *configv1.Limits {
 	return b.limits
 }
 
+// beside is the path of a file that another one names: relative to that one's folder.
+func beside(file, name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(file), name)
+}
+
 // certificate adds one of files, named relative to the file that names them; "" where it cannot be read.
 func (b *builder) certificate(p Place, what, chain, key string, name ...string) string {
 	spec := &configv1.Certificate{}
@@ -278,11 +285,7 @@ func (b *builder) certificate(p Place, what, chain, key string, name ...string) 
 		if file == "" {
 			continue
 		}
-		path := file
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(filepath.Dir(p.File), path)
-		}
-		raw, err := os.ReadFile(path)
+		raw, err := os.ReadFile(beside(p.File, file))
 		if err != nil {
 			b.note(p, what, fmt.Sprintf("%s cannot be read here", file),
 				"run the import where it can be, or add the Certificate by hand and name it in the listener")
@@ -404,11 +407,7 @@ func (b *builder) checked() ([]manifest.File, error) {
 		if len(files) == 0 {
 			return files, nil
 		}
-		var text bytes.Buffer
-		if err := manifest.WriteYAML(&text, files); err != nil {
-			return nil, err
-		}
-		docs, err := manifest.Read([]string{"-"}, &text, func(int) {})
+		docs, err := manifest.Documents(files)
 		if err != nil {
 			return nil, fmt.Errorf("what was made of it cannot be read: %w", err)
 		}

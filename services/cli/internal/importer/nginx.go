@@ -86,13 +86,10 @@ func (b *builder) directives(file string, from []config.IDirective, depth int) (
 
 // include reads the files that a directive names, from the folder of the file that names them.
 func (b *builder) include(d directive, depth int) (out []directive) {
-	pattern := d.arg(0)
-	if filepath.Base(pattern) == "mime.types" {
+	if filepath.Base(d.arg(0)) == "mime.types" {
 		return nil // types of files, which are not served here
 	}
-	if !filepath.IsAbs(pattern) {
-		pattern = filepath.Join(filepath.Dir(d.place.File), pattern)
-	}
+	pattern := beside(d.place.File, d.arg(0))
 	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 && !strings.ContainsAny(pattern, "*?[") || depth >= maxIncludes {
 		b.note(d.place, "include "+d.arg(0), "cannot be read here, so that nothing of it is imported",
@@ -317,19 +314,7 @@ func (n *nginx) certificates(s directive, listener string) {
 }
 
 // all are a server's directives of a name, or the http block's where it has none.
-func (n *nginx) all(s directive, name string) (out []directive) {
-	for _, block := range [][]directive{s.block, n.http} {
-		for _, d := range block {
-			if d.name == name {
-				out = append(out, d)
-			}
-		}
-		if len(out) > 0 {
-			return out
-		}
-	}
-	return nil
-}
+func (n *nginx) all(s directive, name string) []directive { return nearest(name, s.block, n.http) }
 
 // location is a block of a server, or the server itself (path /) for its own return.
 type location struct {

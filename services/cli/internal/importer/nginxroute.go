@@ -184,10 +184,13 @@ func (s *scope) one(name string) (d directive, found bool) {
 	return d, false
 }
 
-// all are those of the nearest block that has any, as nginx inherits lists.
-func (s *scope) all(name string) (out []directive) {
-	for _, level := range s.levels {
-		for _, d := range level {
+// all are those of the nearest block that has any.
+func (s *scope) all(name string) []directive { return nearest(name, s.levels...) }
+
+// nearest are the directives of a name in the first of some blocks that has any, as nginx inherits lists.
+func nearest(name string, blocks ...[]directive) (out []directive) {
+	for _, block := range blocks {
+		for _, d := range block {
 			if d.name == name {
 				out = append(out, d)
 			}
@@ -197,6 +200,13 @@ func (s *scope) all(name string) (out []directive) {
 		}
 	}
 	return nil
+}
+
+// in is the scope within a block of it.
+func (s *scope) in(block []directive) *scope {
+	inner := *s
+	inner.levels = append([][]directive{block}, s.levels...)
+	return &inner
 }
 
 // time is a duration of nginx's.
@@ -241,9 +251,9 @@ func (s *scope) newEntry(p Place, kind pathKind, path string, hosts []string) *e
 
 // entry makes the route of a location.
 func (s *scope) entry(l location) {
-	in := &scope{s.n, append([][]directive{l.block}, s.levels...), s.hosts, s.listeners, s.first}
-	if l.name == "" { // the server's own return
-		in.levels = s.levels
+	in := s
+	if l.name != "" { // which the server's own return has not
+		in = s.in(l.block)
 	}
 	e := s.newEntry(l.place, l.kind, l.path, s.hosts)
 	for _, d := range l.block {
@@ -599,6 +609,15 @@ func (s *scope) answers(into *configv1.HeaderChanges) {
 	}
 }
 
+// answered gives an answer that no service makes the headers that the directives add.
+func (s *scope) answered(e *entry) {
+	response := &configv1.HeaderChanges{}
+	s.answers(response)
+	if len(response.GetAdd()) > 0 {
+		e.route.ResponseHeaders = response
+	}
+}
+
 func rewriteOf(e *entry) *configv1.Rewrite {
 	if e.route.Rewrite == nil {
 		e.route.Rewrite = &configv1.Rewrite{}
@@ -639,11 +658,7 @@ func (s *scope) slash(l location, all []location) {
 	}
 	e := s.newEntry(l.place, exact, path, s.hosts)
 	e.route.Redirect = &configv1.Redirect{Path: l.path, Status: 301}
-	response := &configv1.HeaderChanges{}
-	(&scope{s.n, append([][]directive{l.block}, s.levels...), s.hosts, s.listeners, s.first}).answers(response)
-	if len(response.GetAdd()) > 0 {
-		e.route.ResponseHeaders = response
-	}
+	s.in(l.block).answered(e)
 }
 
 var (
@@ -724,11 +739,7 @@ func (s *scope) returns(e *entry, d directive) {
 	if t, found := s.one("default_type"); found && text != "" {
 		e.route.DirectResponse.ContentType = t.arg(0)
 	}
-	response := &configv1.HeaderChanges{}
-	s.answers(response)
-	if len(response.GetAdd()) > 0 {
-		e.route.ResponseHeaders = response
-	}
+	s.answered(e)
 }
 
 // redirect sends clients elsewhere; what a return names replaces the query, what a rewrite names keeps it.
@@ -764,9 +775,5 @@ func (s *scope) redirect(e *entry, d directive, to string, status uint32, strip 
 	}
 	r.StripQuery = strip && r.GetPath() != "" && !strings.Contains(r.GetPath(), "?")
 	e.route.Redirect = r
-	response := &configv1.HeaderChanges{}
-	s.answers(response)
-	if len(response.GetAdd()) > 0 {
-		e.route.ResponseHeaders = response
-	}
+	s.answered(e)
 }

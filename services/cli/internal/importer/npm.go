@@ -152,10 +152,10 @@ func (m *npm) table(db *sql.DB, file, table string) error {
 		if err := rows.Scan(into...); err != nil {
 			return err
 		}
-		n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+		n := mapNode(0)
 		for i, c := range columns {
 			if values[i].Valid {
-				n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: c}, column(c, values[i].String))
+				n.Content = append(n.Content, textNode(c, 0), column(c, values[i].String))
 			}
 		}
 		r := rootOf(file, n)
@@ -174,7 +174,7 @@ func column(name, text string) *yaml.Node {
 			return n.Content[0]
 		}
 	}
-	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}
+	return textNode(text, 0)
 }
 
 // read makes of each host the blocks that Nginx Proxy Manager writes for nginx, and reads these.

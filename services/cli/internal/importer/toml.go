@@ -17,7 +17,7 @@ func readTOML(file string, raw []byte) (at, error) {
 	}
 	p := &unstable.Parser{}
 	p.Reset(raw)
-	root := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1}
+	root := mapNode(1)
 	table := root
 	for p.NextExpression() {
 		e := p.Expression()
@@ -63,13 +63,13 @@ func below(n *yaml.Node, key string, line int, more bool) *yaml.Node {
 			value = n.Content[i+1]
 		}
 	}
-	mapping := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: line}
+	mapping := mapNode(line)
 	if value == nil {
 		value = mapping
 		if more {
-			value = &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: line}
+			value = listNode(line)
 		}
-		n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key, Line: line}, value)
+		n.Content = append(n.Content, textNode(key, line), value)
 	}
 	if value.Kind != yaml.SequenceNode {
 		return value
@@ -87,19 +87,19 @@ func put(p *unstable.Parser, table *yaml.Node, e *unstable.Node) {
 		table = below(table, k, at, false)
 	}
 	table.Content = append(table.Content,
-		&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: keys[len(keys)-1], Line: at}, value(p, e.Value(), at))
+		textNode(keys[len(keys)-1], at), value(p, e.Value(), at))
 }
 
 func value(p *unstable.Parser, n *unstable.Node, at int) *yaml.Node {
 	switch n.Kind {
 	case unstable.Array:
-		out := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: at}
+		out := listNode(at)
 		for it := n.Children(); it.Next(); {
 			out.Content = append(out.Content, value(p, it.Node(), at))
 		}
 		return out
 	case unstable.InlineTable:
-		out := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: at}
+		out := mapNode(at)
 		for it := n.Children(); it.Next(); {
 			put(p, out, it.Node())
 		}
@@ -109,5 +109,5 @@ func value(p *unstable.Parser, n *unstable.Node, at int) *yaml.Node {
 	case unstable.Integer:
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strings.ReplaceAll(string(n.Data), "_", ""), Line: at}
 	}
-	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: string(n.Data), Line: at}
+	return textNode(string(n.Data), at)
 }

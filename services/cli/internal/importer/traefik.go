@@ -86,7 +86,7 @@ func readTraefik(b *builder, name string, raw []byte) error {
 
 // compose makes a tree of the labels of a compose file's services, and of the flags of Traefik's own.
 func (t *traefik) compose(file, services at) error {
-	root := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1}
+	root := mapNode(1)
 	tree := at{tree: &tree{taken: map[*yaml.Node]bool{}, pos: file.tree.pos}, node: root}
 	for _, name := range services.keys() {
 		s := services.get(name)
@@ -184,7 +184,7 @@ func set(n *yaml.Node, path []string, value string, line int) {
 			}
 			owner := sequence(n, m[1])
 			for owner != nil && len(owner.Content) <= i && i < 1000 {
-				owner.Content = append(owner.Content, &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: line})
+				owner.Content = append(owner.Content, mapNode(line))
 			}
 			if owner == nil || i >= len(owner.Content) {
 				return
@@ -194,8 +194,7 @@ func set(n *yaml.Node, path []string, value string, line int) {
 		}
 		n = below(n, key, line, false)
 	}
-	n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: path[len(path)-1], Line: line},
-		&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value, Line: line})
+	n.Content = append(n.Content, textNode(path[len(path)-1], line), textNode(value, line))
 }
 
 func sequence(n *yaml.Node, key string) *yaml.Node {
@@ -214,9 +213,6 @@ func (t *traefik) find(path ...string) at {
 		if out = r.in(path...); out.node != nil {
 			return out
 		}
-	}
-	if out.tree == nil && len(t.roots) > 0 {
-		out.tree = t.roots[0].tree
 	}
 	return out
 }
@@ -247,7 +243,7 @@ type router struct {
 func (t *traefik) read() {
 	for _, name := range t.names("entryPoints") {
 		a := t.find("entryPoints", name)
-		e := &entryPoint{name: name, at: a, tls: a.in("http", "tls").has() || a.in("http", "tls").node != nil}
+		e := &entryPoint{name: name, at: a, tls: a.in("http", "tls").node != nil}
 		a.in("http", "tls").done()
 		e.to = a.in("http", "redirections", "entryPoint", "to").text()
 		a.in("http", "redirections", "entryPoint", "scheme").done()
@@ -279,12 +275,10 @@ func (t *traefik) read() {
 		}
 		routers = append(routers, r)
 	}
-	if !slices.ContainsFunc(routers, func(r *router) bool { return r.tls && len(r.points) > 0 }) {
+	secure := slices.ContainsFunc(routers, func(r *router) bool { return r.tls })
+	if secure && !slices.ContainsFunc(routers, func(r *router) bool { return r.tls && len(r.points) > 0 }) {
 		for _, e := range t.entryPoints { // by its port alone
-			if slices.ContainsFunc(routers, func(r *router) bool { return r.tls }) && strings.HasSuffix(e.at.text2("address"),
-				":443") {
-				e.tls = true
-			}
+			e.tls = e.tls || strings.HasSuffix(e.at.get("address").text(), ":443")
 		}
 	}
 	t.listeners()
@@ -297,8 +291,8 @@ func (t *traefik) read() {
 	t.everywhere()
 	t.certificates()
 	for _, r := range t.roots {
-		for _, key := range []string{"providers", "api", "log", "accessLog", "global", "ping", "serversTransport"} {
-			if a := r.get(key); a.has() && key != "serversTransport" {
+		for _, key := range []string{"providers", "api", "log", "accessLog", "global", "ping"} {
+			if a := r.get(key); a.has() {
 				a.done()
 				if key == "accessLog" {
 					t.b.note(a.place(), key, "is another log here", "Gateway.access_log")
@@ -311,20 +305,12 @@ func (t *traefik) read() {
 	}
 }
 
-// text2 is the text of a key, "" where there is no tree.
-func (a at) text2(key string) string {
-	if a.node == nil {
-		return ""
-	}
-	return a.get(key).text()
-}
-
 // listeners makes those of the entry points whose addresses are known.
 func (t *traefik) listeners() {
 	for _, name := range sortedKeys(t.entryPoints) {
 		e := t.entryPoints[name]
 		e.listener = plainName(name)
-		address := e.at.text2("address")
+		address := e.at.get("address").text()
 		if address == "" {
 			continue
 		}
@@ -342,7 +328,7 @@ func (t *traefik) listeners() {
 			x := &entry{kind: under, path: "/", route: &configv1.Route{Listeners: []string{e.listener}}}
 			to := &configv1.Redirect{Scheme: "https"}
 			if p := t.entryPoints[e.to]; p != nil {
-				if _, port, err := net.SplitHostPort(p.at.text2("address")); err == nil && port != "443" {
+				if _, port, err := net.SplitHostPort(p.at.get("address").text()); err == nil && port != "443" {
 					n, _ := strconv.ParseUint(port, 10, 16)
 					to.Port = uint32(n)
 				}
@@ -453,7 +439,7 @@ func (t *traefik) router(r *router) {
 }
 
 func named(v labels.NameValue) *configv1.NamedMatch {
-	return &configv1.NamedMatch{Name: v.Name, Value: &configv1.StringMatch{Match: &configv1.StringMatch_Exact{Exact: v.Value}}}
+	return &configv1.NamedMatch{Name: v.Name, Value: stringMatch("exact", v.Value)}
 }
 
 // resolver has a router's certificate ordered.
@@ -464,8 +450,8 @@ func (t *traefik) resolver(r *router) {
 	}
 	r.at.in("tls", "domains").done()
 	acme := t.find("certificatesResolvers", a.text(), "acme")
-	email, directory := acme.text2("email"), "letsencrypt"
-	if s := acme.text2("caServer"); strings.Contains(s, "staging") {
+	email, directory := acme.get("email").text(), "letsencrypt"
+	if s := acme.get("caServer").text(); strings.Contains(s, "staging") {
 		directory = "letsencrypt-staging"
 	} else if s != "" && !strings.Contains(s, "acme-v02.api.letsencrypt.org") {
 		directory = s
@@ -515,7 +501,7 @@ func (t *traefik) serve(r *router, e *entry) {
 	e.route.Backends, e.route.Mirrors = backends, mirrors
 	if len(backends) == 1 {
 		lb := t.find("http", "services", local(name), "loadBalancer")
-		if pass := lb.text2("passHostHeader"); pass == "false" {
+		if pass := lb.get("passHostHeader").text(); pass == "false" {
 			servers := lb.get("servers").list()
 			if len(servers) != 1 {
 				b.note(lb.get("passHostHeader").place(), "passHostHeader", "is of one server here", "Route.rewrite.host")
@@ -659,10 +645,7 @@ func (t *traefik) path(e *entry, kind string, a at) bool {
 	default:
 		return false
 	}
-	if e.route.Rewrite == nil {
-		e.route.Rewrite = &configv1.Rewrite{}
-	}
-	e.route.Rewrite.Regex = r
+	rewriteOf(e).Regex = r
 	return true
 }
 
@@ -728,11 +711,11 @@ func (t *traefik) cors(e *entry, a at) {
 		ExposeHeaders: a.get("accessControlExposeHeaders").texts(), AllowCredentials: a.get("accessControlAllowCredentials").yes(),
 	}
 	for _, o := range a.get("accessControlAllowOriginList").texts() {
-		m := &configv1.StringMatch{Match: &configv1.StringMatch_Exact{Exact: o}}
 		if o == "*" {
-			m = &configv1.StringMatch{Match: &configv1.StringMatch_Regex{Regex: ".*"}}
+			c.AllowOrigins = append(c.AllowOrigins, stringMatch("regex", ".*"))
+		} else {
+			c.AllowOrigins = append(c.AllowOrigins, stringMatch("exact", o))
 		}
-		c.AllowOrigins = append(c.AllowOrigins, m)
 	}
 	if n := a.get("accessControlMaxAge").number(); n > 0 {
 		c.MaxAge = &durationpb.Duration{Seconds: int64(n)}

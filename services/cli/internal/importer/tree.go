@@ -59,6 +59,19 @@ func rootOf(file string, n *yaml.Node) at {
 	return at{tree: t, node: n}
 }
 
+// textNode, mapNode and listNode are nodes of what comes from elsewhere than YAML; the last two are empty.
+func textNode(s string, line int) *yaml.Node {
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s, Line: line}
+}
+
+func mapNode(line int) *yaml.Node {
+	return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: line}
+}
+
+func listNode(line int) *yaml.Node {
+	return &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: line}
+}
+
 // resolve copies a node with what its aliases and merge keys stand for; left is how many nodes there may be.
 func resolve(n *yaml.Node, left *int) *yaml.Node {
 	if *left--; *left <= 0 {
@@ -117,7 +130,7 @@ func (a at) get(key string) at {
 	}
 	for i := 0; i+1 < len(a.node.Content); i += 2 {
 		if strings.EqualFold(a.node.Content[i].Value, key) {
-			a.tree.taken[a.node] = true
+			a.read()
 			out.node = a.node.Content[i+1]
 			return out
 		}
@@ -152,7 +165,7 @@ func (a at) list() (out []at) {
 	if a.node.Kind != yaml.SequenceNode {
 		return []at{a}
 	}
-	a.tree.taken[a.node] = true
+	a.read()
 	for i, n := range a.node.Content {
 		out = append(out, at{a.tree, n, fmt.Sprintf("%s[%d]", a.path, i)})
 	}
@@ -164,7 +177,7 @@ func (a at) text() string {
 	if a.node == nil || a.node.Kind != yaml.ScalarNode || a.node.ShortTag() == "!!null" {
 		return ""
 	}
-	a.tree.taken[a.node] = true
+	a.read()
 	return a.node.Value
 }
 
@@ -215,12 +228,15 @@ func parseDuration(s string) (*durationpb.Duration, bool) {
 	return nil, false
 }
 
+// read notes that it has been looked at, which says nothing of what is below it.
+func (a at) read() { a.tree.taken[a.node] = true }
+
 // done says that all of it is done, or means nothing here.
 func (a at) done() {
 	if a.node == nil {
 		return
 	}
-	a.tree.taken[a.node] = true
+	a.read()
 	for _, c := range a.node.Content {
 		at{a.tree, c, ""}.done()
 	}

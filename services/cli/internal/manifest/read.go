@@ -71,6 +71,15 @@ func Read(paths []string, in io.Reader, progress func(files int)) ([]*Document, 
 	return out, first(append(errs, twice(out)...))
 }
 
+// Documents are files as [Read] would read them from what [WriteYAML] writes.
+func Documents(files []File) ([]*Document, error) {
+	var text bytes.Buffer
+	if err := WriteYAML(&text, files); err != nil {
+		return nil, err
+	}
+	return Read([]string{"-"}, &text, func(int) {})
+}
+
 // first joins the first errors of many: a wrong directory may hold thousands.
 func first(errs []error) error {
 	const most = 50
