@@ -16,6 +16,16 @@ var cost = &argon2id.Params{Memory: 19 * 1024, Iterations: 2, Parallelism: 1, Sa
 // atOnce bounds the memory that passwords take while they are looked at: anybody may send one.
 var atOnce = make(chan struct{}, 4)
 
+// turn waits until one more may be looked at, and returns what ends that.
+func turn(ctx context.Context) (done func(), err error) {
+	select {
+	case atOnce <- struct{}{}:
+		return func() { <-atOnce }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 const (
 	// MinPassword is how many characters a password has at least.
 	MinPassword = 12
@@ -40,12 +50,11 @@ func CheckNewPassword(password, name string) string {
 
 // HashPassword makes what is stored of a password, as PHC writes it.
 func HashPassword(ctx context.Context, password string) (string, error) {
-	select {
-	case atOnce <- struct{}{}:
-		defer func() { <-atOnce }()
-	case <-ctx.Done():
-		return "", ctx.Err()
+	done, err := turn(ctx)
+	if err != nil {
+		return "", err
 	}
+	defer done()
 	return argon2id.CreateHash(norm.NFC.String(password), cost)
 }
 
@@ -58,12 +67,11 @@ func PasswordFits(ctx context.Context, password, hash string) (bool, error) {
 	if utf8.RuneCountInString(password) > MaxPassword {
 		password = "" // fits nothing
 	}
-	select {
-	case atOnce <- struct{}{}:
-		defer func() { <-atOnce }()
-	case <-ctx.Done():
-		return false, ctx.Err()
+	done, err := turn(ctx)
+	if err != nil {
+		return false, err
 	}
+	defer done()
 	of := hash
 	if of == "" {
 		of = nobody

@@ -75,6 +75,22 @@ func (b *Board) reports() []seen {
 	return out
 }
 
+// unheard are the connected Envoys of which there is no current report.
+func unheard(connected []listed, reports []seen) (out []listed) {
+	heard := map[envoyKey]bool{}
+	for _, r := range reports {
+		if r.state == stateCurrent {
+			heard[envoyKey{r.gateway, r.proxy}] = true
+		}
+	}
+	for _, p := range connected {
+		if !heard[envoyKey{p.Gateway, p.ID}] {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // silent says why there is no current report of a connected Envoy.
 func silent(p status.ProxyStatus, reports []seen) api.HealthReport {
 	i := slices.IndexFunc(reports, func(s seen) bool { return s.proxy == p.ID && s.gateway == p.Gateway })

@@ -206,18 +206,16 @@ func (b *Board) Traffic() api.MetricsSummary {
 	}
 	connected, reporting := map[string]int32{}, map[string]int32{}
 	reports := b.reports()
-	spoken := map[envoyKey]bool{}
 	for _, r := range reports {
 		if r.state == stateCurrent {
 			reporting[r.gateway]++
-			spoken[envoyKey{r.gateway, r.proxy}] = true
 		}
 	}
-	for _, p := range b.connected() {
+	proxies := b.connected()
+	for _, p := range proxies {
 		connected[p.Gateway]++
-		if spoken[envoyKey{p.Gateway, p.ID}] {
-			continue
-		}
+	}
+	for _, p := range unheard(proxies, reports) {
 		if out.SilentProxies++; len(out.Silent) < maxSilent {
 			out.Silent = append(out.Silent, silent(p.ProxyStatus, reports))
 		}
@@ -322,20 +320,14 @@ func (b *Board) dropped(now time.Time) []api.DroppedPackets {
 func (b *Board) Failing() (endpoints, silentProxies int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	failing, spoken := map[[2]string]bool{}, map[envoyKey]bool{}
-	for _, r := range b.reports() {
+	failing, reports := map[[2]string]bool{}, b.reports()
+	for _, r := range reports {
 		if r.state != stateCurrent {
 			continue
 		}
-		spoken[envoyKey{r.gateway, r.proxy}] = true
 		for _, e := range r.unhealthy {
 			failing[[2]string{e.Service, e.Address}] = true
 		}
 	}
-	for _, p := range b.connected() {
-		if !spoken[envoyKey{p.Gateway, p.ID}] {
-			silentProxies++
-		}
-	}
-	return len(failing), silentProxies
+	return len(failing), len(unheard(b.connected(), reports))
 }

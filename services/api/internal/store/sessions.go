@@ -24,12 +24,10 @@ type SessionRow struct {
 // Session finds whom a session stands for, by the hash of the session's secret, and notes that a token is used. What it
 // returns ends with the session or with the token, whichever ends first.
 func (s *Store) Session(ctx context.Context, sha256 []byte) (auth.Token, bool, error) {
-	const tokens = `SELECT t.id::text, t.name, t.role, t.bounds, least(t.expires_at, s.expires_at), t.created_at, ` +
-		`t.last_used_at, u.id::text, u.name, u.role, u.bounds FROM sessions s JOIN tokens t ON t.id = s.token_id ` +
-		`LEFT JOIN users u ON u.id = t.user_id WHERE s.sha256 = $1 AND (t.user_id IS NULL OR NOT u.disabled)`
-	const users = `SELECT u.id::text, u.name, u.role, u.bounds, s.expires_at, u.created_at, NULL::timestamptz, ` +
-		`u.id::text, u.name, u.role, u.bounds FROM sessions s JOIN users u ON u.id = s.user_id ` +
-		`WHERE s.sha256 = $1 AND NOT u.disabled`
+	const tokens = `SELECT ` + columnsBefore + `least(t.expires_at, s.expires_at)` + columnsAfter + columnsOfUser +
+		` FROM sessions s JOIN tokens t ON t.id = s.token_id` + joinUser + ` WHERE s.sha256 = $1 AND ` + whoMay
+	const users = `SELECT ` + columnsOfUser + `, s.expires_at, u.created_at, NULL::timestamptz, ` + columnsOfUser +
+		` FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.sha256 = $1 AND NOT u.disabled`
 	t, found, err := one(ctx, s.pool, tokens+` UNION ALL `+users, sha256)
 	switch {
 	case err != nil || !found:

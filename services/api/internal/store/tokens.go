@@ -43,9 +43,15 @@ var (
 )
 
 const (
-	columnsOfToken = `t.id::text, t.name, t.role, t.bounds, t.expires_at, t.created_at, t.last_used_at, u.id::text, u.name, ` +
-		`u.role, u.bounds`
-	selectRow = `SELECT ` + columnsOfToken + ` FROM tokens t LEFT JOIN users u ON u.id = t.user_id`
+	// A token's columns, before and after its end, and those of the user whose own it is.
+	columnsBefore = `t.id::text, t.name, t.role, t.bounds, `
+	columnsAfter  = `, t.created_at, t.last_used_at, `
+	columnsOfUser = `u.id::text, u.name, u.role, u.bounds`
+	joinUser      = ` LEFT JOIN users u ON u.id = t.user_id`
+
+	selectRow = `SELECT ` + columnsBefore + `t.expires_at` + columnsAfter + columnsOfUser + ` FROM tokens t` + joinUser
+	// whoMay leaves out the tokens of users who are disabled.
+	whoMay = `(t.user_id IS NULL OR NOT u.disabled)`
 )
 
 func scanToken(row pgx.CollectableRow) (t TokenRow, err error) {
@@ -70,7 +76,7 @@ const usedEvery = time.Minute
 
 // Token finds a token by the hash of its secret, and notes that it is used.
 func (s *Store) Token(ctx context.Context, sha256 []byte) (auth.Token, bool, error) {
-	t, found, err := one(ctx, s.pool, selectRow+` WHERE t.sha256 = $1 AND (t.user_id IS NULL OR NOT u.disabled)`, sha256)
+	t, found, err := one(ctx, s.pool, selectRow+` WHERE t.sha256 = $1 AND `+whoMay, sha256)
 	if err != nil || !found {
 		return auth.Token{}, false, err
 	}
@@ -208,14 +214,19 @@ func (s *Store) CreateToken(ctx context.Context, t *TokenRow, sha256 []byte, by 
 		}
 		return s.auditToken(ctx, tx, "create", *t, by)
 	})
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "23505" { // unique_violation
+	if duplicate(err) {
 		return ErrTokenExists
 	}
 	if err != nil && !errors.Is(err, ErrTokenExists) && !errors.Is(err, ErrManyTokens) && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("create token: %w", err)
 	}
 	return err
+}
+
+// duplicate says whether something of a name is there already.
+func duplicate(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "23505" // unique_violation
 }
 
 // free says whether no user, or no token, has a name: the audit calls both by it. Who makes both at the same moment

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/marchproxy/marchproxy/pkg/audit"
 	"github.com/marchproxy/marchproxy/services/api/internal/auth"
@@ -115,8 +114,7 @@ func (s *Store) insertUser(ctx context.Context, tx pgx.Tx, u *UserRow, by By) er
 
 // userError is what is told of an error: what the caller answers stays as it is.
 func userError(what string, err error) error {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "23505" { // unique_violation
+	if duplicate(err) {
 		return ErrUserExists
 	}
 	for _, known := range []error{ErrUserExists, ErrNotFound, ErrLastAdmin, ErrNoRole, ErrDisabled, errUnchanged} {

@@ -24,12 +24,8 @@ func (a *API) changePassword(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	raw, err := body(c, maxObject)
-	if err != nil {
-		return err
-	}
 	var doc api.PasswordChange
-	if err := decode(raw, &doc); err != nil {
+	if err := read(c, &doc); err != nil {
 		return err
 	}
 	u, err := a.Store.User(c.Request().Context(), who.Name)
@@ -40,7 +36,7 @@ func (a *API) changePassword(c echo.Context) error {
 		return wrong(http.StatusConflict, "you sign in by %s, and have no password here", u.Issuer)
 	}
 	refuse := func(path, message string) error {
-		return violations(http.StatusUnprocessableEntity, "nothing has been changed", resource.Violations{
+		return unacceptable(resource.Violations{
 			{Path: path, Message: message, Rule: "password"},
 		})
 	}
@@ -120,12 +116,8 @@ func (a *API) createOwnToken(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	raw, err := body(c, maxObject)
-	if err != nil {
-		return err
-	}
 	var doc api.Token
-	if err := decode(raw, &doc); err != nil {
+	if err := read(c, &doc); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -148,7 +140,7 @@ func (a *API) createOwnToken(c echo.Context) error {
 		row.Bounds, v = bounds, append(v, wider.Under("$.bounds")...)
 	}
 	if len(v) > 0 {
-		return violations(http.StatusUnprocessableEntity, "nothing has been changed", v)
+		return unacceptable(v)
 	}
 	row.Name, row.Of = who.Name+"/"+row.Name, &who
 	return a.storeToken(c, row)

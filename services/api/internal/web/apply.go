@@ -119,7 +119,7 @@ func (d *applyDocument) desired() ([]writer.Desired, error) {
 		})
 	}
 	if len(all) > 0 {
-		return nil, violations(http.StatusUnprocessableEntity, "nothing has been changed", all)
+		return nil, unacceptable(all)
 	}
 	return out, nil
 }

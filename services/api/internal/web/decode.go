@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/labstack/echo/v4"
+
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
@@ -29,6 +31,15 @@ type document struct {
 	Status    *api.ObjectStatus `json:"status"`
 	Live      *api.Live         `json:"live"`
 	Warnings  []api.Warning     `json:"warnings"`
+}
+
+// read reads a request's body, an object's at most, strictly.
+func read(c echo.Context, into any) error {
+	raw, err := body(c, maxObject)
+	if err != nil {
+		return err
+	}
+	return decode(raw, into)
 }
 
 // decode reads one JSON document strictly.

@@ -26,12 +26,8 @@ const maxExplaining = 2
 // explainRequest says what an Envoy would do with a request. What the request holds is written nowhere: it may have a
 // token.
 func (a *API) explainRequest(c echo.Context) error {
-	raw, err := body(c, maxObject)
-	if err != nil {
-		return err
-	}
 	var doc api.ExplainRequest
-	if err := decode(raw, &doc); err != nil {
+	if err := read(c, &doc); err != nil {
 		return err
 	}
 	r, v := asked(doc)

@@ -32,12 +32,8 @@ func (a *API) signInPassword(c echo.Context) error {
 	if err := fromElsewhere(c.Request()); err != nil {
 		return a.refused(c, err)
 	}
-	raw, err := body(c, maxObject)
-	if err != nil {
-		return err
-	}
 	var doc api.PasswordSignIn
-	if err := decode(raw, &doc); err != nil {
+	if err := read(c, &doc); err != nil {
 		return err
 	}
 	u, err := a.prove(c, doc.Name, doc.Password)

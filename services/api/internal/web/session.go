@@ -57,12 +57,8 @@ func (a *API) signIn(c echo.Context) error {
 	if err := fromElsewhere(c.Request()); err != nil {
 		return a.refused(c, err)
 	}
-	raw, err := body(c, maxObject)
-	if err != nil {
-		return err
-	}
 	var doc api.SignIn
-	if err := decode(raw, &doc); err != nil {
+	if err := read(c, &doc); err != nil {
 		return err
 	}
 	who, err := a.admit(c, auth.Request{Authorization: "Bearer " + doc.Token})
@@ -116,13 +112,9 @@ func agentOf(r *http.Request) string {
 }
 
 func sessionOf(who auth.Identity) api.Session {
-	out := api.Session{Name: who.Name, Role: who.Role, User: who.User}
+	out := api.Session{Name: who.Name, Role: who.Role, User: who.User, Bounds: boundsOf(who.Bounds)}
 	if who.Of != nil {
 		out.Role = auth.Least(out.Role, who.Of.Role)
-	}
-	if !who.Bounds.Empty() {
-		bounds := api.TokenBounds(who.Bounds)
-		out.Bounds = &bounds
 	}
 	return out
 }

@@ -35,32 +35,35 @@ func tokenOf(t store.TokenRow) api.Token {
 	if t.Of != nil {
 		name = strings.TrimPrefix(name, t.Of.Name+"/")
 	}
-	out := api.Token{ID: t.ID, Name: name, Role: t.Role, CreatedAt: resource.Time(t.CreatedAt)}
+	out := api.Token{
+		ID: t.ID, Name: name, Role: t.Role, Bounds: boundsOf(t.Bounds), CreatedAt: resource.Time(t.CreatedAt),
+	}
 	if !t.ExpiresAt.IsZero() {
 		out.ExpiresAt = resource.Time(t.ExpiresAt)
 	}
 	if !t.LastUsedAt.IsZero() {
 		out.LastUsedAt = resource.Time(t.LastUsedAt)
 	}
-	if !t.Bounds.Empty() {
-		bounds := api.TokenBounds(t.Bounds)
-		out.Bounds = &bounds
-	}
 	return out
 }
 
-func (a *API) createToken(c echo.Context) error {
-	raw, err := body(c, maxObject)
-	if err != nil {
-		return err
+// boundsOf is how the API shows bounds; nil for none.
+func boundsOf(b auth.Bounds) *api.TokenBounds {
+	if b.Empty() {
+		return nil
 	}
+	out := api.TokenBounds(b)
+	return &out
+}
+
+func (a *API) createToken(c echo.Context) error {
 	var doc api.Token
-	if err := decode(raw, &doc); err != nil {
+	if err := read(c, &doc); err != nil {
 		return err
 	}
 	row, v := newToken(doc, time.Now())
 	if len(v) > 0 {
-		return violations(http.StatusUnprocessableEntity, "nothing has been changed", v)
+		return unacceptable(v)
 	}
 	return a.storeToken(c, row)
 }

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 
@@ -27,26 +26,19 @@ func (a *API) listUsers(c echo.Context) error {
 
 func userOf(u store.UserRow) api.User {
 	out := api.User{
-		ID: u.ID, Name: u.Name, Role: u.Role, Disabled: u.Disabled, CreatedAt: resource.Time(u.CreatedAt),
-		ChangedAt: resource.Time(u.ChangedAt), Issuer: u.Issuer, Sessions: int32(u.Sessions), Tokens: int32(u.Tokens),
+		ID: u.ID, Name: u.Name, Role: u.Role, Bounds: boundsOf(u.Bounds), Disabled: u.Disabled,
+		CreatedAt: resource.Time(u.CreatedAt), ChangedAt: resource.Time(u.ChangedAt), Issuer: u.Issuer,
+		Sessions: int32(u.Sessions), Tokens: int32(u.Tokens),
 	}
 	if !u.SignedInAt.IsZero() {
 		out.SignedInAt = resource.Time(u.SignedInAt)
-	}
-	if !u.Bounds.Empty() {
-		bounds := api.TokenBounds(u.Bounds)
-		out.Bounds = &bounds
 	}
 	return out
 }
 
 func (a *API) createUser(c echo.Context) error {
-	raw, err := body(c, maxObject)
-	if err != nil {
-		return err
-	}
 	var doc api.User
-	if err := decode(raw, &doc); err != nil {
+	if err := read(c, &doc); err != nil {
 		return err
 	}
 	u := store.UserRow{Identity: auth.Identity{Name: doc.Name, Role: doc.Role}, Disabled: doc.Disabled}
@@ -61,11 +53,13 @@ func (a *API) createUser(c echo.Context) error {
 		v = append(v, resource.Violation{Path: "$.password", Message: msg, Rule: "password"})
 	}
 	if len(v) > 0 {
-		return violations(http.StatusUnprocessableEntity, "nothing has been changed", v)
+		return unacceptable(v)
 	}
-	if u.Password, err = auth.HashPassword(c.Request().Context(), doc.Password); err != nil {
+	hash, err := auth.HashPassword(c.Request().Context(), doc.Password)
+	if err != nil {
 		return fmt.Errorf("hash a password: %w", err)
 	}
+	u.Password = hash
 	if err := a.Store.CreateUser(c.Request().Context(), &u, by(c)); err != nil {
 		return err
 	}
@@ -73,12 +67,8 @@ func (a *API) createUser(c echo.Context) error {
 }
 
 func (a *API) updateUser(c echo.Context) error {
-	raw, err := body(c, maxObject)
-	if err != nil {
-		return err
-	}
 	var doc api.UserPatch
-	if err := decode(raw, &doc); err != nil {
+	if err := read(c, &doc); err != nil {
 		return err
 	}
 	name, hash := c.Param("user"), ""
@@ -87,10 +77,11 @@ func (a *API) updateUser(c echo.Context) error {
 	}
 	if doc.Password != nil {
 		if msg := auth.CheckNewPassword(*doc.Password, name); msg != "" {
-			return violations(http.StatusUnprocessableEntity, "nothing has been changed", resource.Violations{
+			return unacceptable(resource.Violations{
 				{Path: "$.password", Message: msg, Rule: "password"},
 			})
 		}
+		var err error
 		if hash, err = auth.HashPassword(c.Request().Context(), *doc.Password); err != nil {
 			return fmt.Errorf("hash a password: %w", err)
 		}
@@ -134,7 +125,7 @@ func patchUser(u *store.UserRow, doc api.UserPatch, hash string) error {
 		v = auth.CheckScope(u.Role, u.Bounds)
 	}
 	if len(v) > 0 {
-		return violations(http.StatusUnprocessableEntity, "nothing has been changed", v)
+		return unacceptable(v)
 	}
 	return nil
 }
@@ -153,13 +144,10 @@ func (a *API) deleteUser(c echo.Context) error {
 	return c.JSON(http.StatusOK, userOf(u))
 }
 
-// errNoAccount says that who asks is no user.
-var errNoAccount = errors.New("tokens have no account; this is for users who have signed in")
-
 // account is the user who asks.
 func (a *API) account(c echo.Context) (auth.Identity, error) {
 	if who := actor(c); who.User {
 		return who, nil
 	}
-	return auth.Identity{}, wrong(http.StatusConflict, "%s", errNoAccount.Error())
+	return auth.Identity{}, wrong(http.StatusConflict, "tokens have no account; this is for users who have signed in")
 }

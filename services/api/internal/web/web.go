@@ -265,6 +265,11 @@ func violations(status int, detail string, v resource.Violations) error {
 	return p
 }
 
+// unacceptable refuses a write for its values.
+func unacceptable(v resource.Violations) error {
+	return violations(http.StatusUnprocessableEntity, "nothing has been changed", v)
+}
+
 // fail answers with RFC 9457.
 func (a *API) fail(err error, c echo.Context) {
 	if c.Response().Committed {

@@ -47,7 +47,7 @@ func (a *API) put(c echo.Context) error {
 	}
 	d, v := desired(k, ref, doc.Spec, doc.Owner, doc.Labels, "$")
 	if len(v) > 0 {
-		return violations(http.StatusUnprocessableEntity, "nothing has been changed", v)
+		return unacceptable(v)
 	}
 	return a.write(c, ref, raw, func(*resource.Object) (*writer.Desired, error) { return &d, nil })
 }
@@ -100,7 +100,7 @@ func (a *API) patch(c echo.Context) error {
 		d, v := desired(k, ref, doc.Spec, &doc.Owner, doc.Labels, "$")
 		d.KeepApart = false // what stays has been merged in
 		if len(v) > 0 {
-			return nil, violations(http.StatusUnprocessableEntity, "nothing has been changed", v)
+			return nil, unacceptable(v)
 		}
 		return &d, nil
 	})
