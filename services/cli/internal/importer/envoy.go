@@ -150,7 +150,7 @@ func (e *envoy) read(root at) {
 	for _, l := range static.get("listeners").list() {
 		e.listener(l)
 	}
-	for name, c := range e.clusters {
+	for name, c := range sorted(e.clusters) {
 		if e.made[name] == "" {
 			c.done()
 			e.b.note(c.place(), "cluster "+name, "is used by no route that is imported", "")
@@ -167,7 +167,7 @@ func (e *envoy) read(root at) {
 	}
 	root.rest(func(a at, key *yaml.Node) {
 		why, remedy := "has no equal here", ""
-		for word, w := range envoyListed {
+		for word, w := range sorted(envoyListed) {
 			if strings.HasSuffix(a.path, word) {
 				why, remedy = w[0], w[1]
 			}
@@ -316,13 +316,13 @@ func (e *envoy) manager(a at, listener string) {
 			x.done()
 		}
 	}
-	for key, set := range map[string]func(at){
+	for key, set := range sorted(map[string]func(at){
 		"request_timeout": func(x at) { b.limit().RequestTimeout, _ = x.duration() },
 		"request_headers_timeout": func(x at) {
 			b.limit().RequestHeadersTimeout, _ = x.duration()
 		},
 		"max_request_headers_kb": func(x at) { b.limit().MaxRequestHeadersKb = x.number() },
-	} {
+	}) {
 		if x := a.get(key); x.has() {
 			set(x)
 		}

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -281,7 +282,7 @@ func beside(file, name string) string {
 // certificate adds one of files, named relative to the file that names them; "" where it cannot be read.
 func (b *builder) certificate(p Place, what, chain, key string, name ...string) string {
 	spec := &configv1.Certificate{}
-	for file, into := range map[string]*string{chain: &spec.Chain, key: &spec.PrivateKey} {
+	for file, into := range sorted(map[string]*string{chain: &spec.Chain, key: &spec.PrivateKey}) {
 		if file == "" {
 			continue
 		}
@@ -455,3 +456,14 @@ func closedRoute(r *configv1.Route) *configv1.Route {
 
 // sortedKeys are a map's keys in order.
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// sorted walks a map in the order of its keys, so that the same files come to the same notes and objects each time.
+func sorted[V any](m map[string]V) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for _, key := range sortedKeys(m) {
+			if !yield(key, m[key]) {
+				return
+			}
+		}
+	}
+}

@@ -82,7 +82,7 @@ func (m *npm) json(name string, raw []byte) error {
 	if err != nil || len(roots) == 0 {
 		return err
 	}
-	for table, plural := range npmTables {
+	for table, plural := range sorted(npmTables) {
 		for _, key := range []string{table, plural} {
 			if key != "" {
 				for _, r := range roots[0].get(key).list() {
@@ -120,7 +120,7 @@ func (m *npm) database(name, source string, dump []byte) error {
 				"JSON, from /api/nginx/proxy-hosts", name, err)
 		}
 	}
-	for _, table := range sortedKeys(npmTables) {
+	for table := range sorted(npmTables) {
 		if err := m.table(db, name, table); err != nil {
 			return fmt.Errorf("%s: table %s: %w", name, table, err)
 		}
@@ -233,10 +233,10 @@ func (m *npm) servers(table string, r npmRow) []directive {
 		}
 		block = append(block, placed(own, r.place)...)
 	}
-	for key, why := range map[string][2]string{
+	for key, why := range sorted(map[string][2]string{
 		"caching_enabled": {"nothing is cached here", ""},
 		"block_exploits":  {"requests are not compared with a list of attacks here", "a RateLimitPolicy bounds what one client may do"},
-	} {
+	}) {
 		if r.get(key).yes() {
 			m.b.note(r.place, key, why[0], why[1])
 		}

@@ -155,15 +155,15 @@ func (t *traefik) labelled(root *yaml.Node, all at, host string) {
 		set(root, []string{"http", "services", host, "loadbalancer", "server", "port"}, strconv.Itoa(int(basics.Port)),
 			all.node.Line)
 	}
-	for s := range services {
+	for s := range sorted(services) {
 		t.hosts[s] = host
 	}
 	if len(services) == 1 {
-		for r := range routers { // a router that names no service has the only one
+		for r := range sorted(routers) { // a router that names no service has the only one
 			at := below(below(below(root, "http", all.node.Line, false), "routers", all.node.Line, false), r, all.node.Line,
 				false)
 			if !slices.ContainsFunc(at.Content, func(n *yaml.Node) bool { return strings.EqualFold(n.Value, "service") }) {
-				for s := range services {
+				for s := range sorted(services) {
 					set(at, []string{"service"}, s, all.node.Line)
 				}
 			}
@@ -673,18 +673,18 @@ func (t *traefik) headers(r *router, e *entry, a at) {
 	for _, name := range custom.keys() {
 		change(&e.route.ResponseHeaders, name, custom.get(name).text())
 	}
-	for key, h := range map[string][2]string{
+	for key, h := range sorted(map[string][2]string{
 		"frameDeny": {"X-Frame-Options", "DENY"}, "contentTypeNosniff": {"X-Content-Type-Options", "nosniff"},
 		"browserXssFilter": {"X-XSS-Protection", "1; mode=block"},
-	} {
+	}) {
 		if a.get(key).yes() {
 			change(&e.route.ResponseHeaders, h[0], h[1])
 		}
 	}
-	for key, name := range map[string]string{
+	for key, name := range sorted(map[string]string{
 		"customFrameOptionsValue": "X-Frame-Options", "contentSecurityPolicy": "Content-Security-Policy",
 		"referrerPolicy": "Referrer-Policy", "permissionsPolicy": "Permissions-Policy",
-	} {
+	}) {
 		if v := a.get(key).text(); v != "" {
 			change(&e.route.ResponseHeaders, name, v)
 		}
@@ -829,7 +829,7 @@ func (t *traefik) check(spec *configv1.Service, a at) {
 		Check:    &configv1.HealthCheck_Http{Http: &configv1.HttpCheck{Path: a.get("path").text(), Host: a.get("hostname").text()}},
 		Interval: durationpb.New(30e9), Timeout: durationpb.New(5e9),
 	}
-	for key, into := range map[string]**durationpb.Duration{"interval": &h.Interval, "timeout": &h.Timeout} {
+	for key, into := range sorted(map[string]**durationpb.Duration{"interval": &h.Interval, "timeout": &h.Timeout}) {
 		if d, ok := a.get(key).duration(); ok && d != nil {
 			*into = d
 		}
