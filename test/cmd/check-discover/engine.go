@@ -2,12 +2,9 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -18,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/engine"
 	"github.com/marchproxy/marchproxy/pkg/porttest"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
@@ -104,6 +102,12 @@ func (t *trial) begin(ctx context.Context) error {
 	if err != nil || status != http.StatusCreated || json.Unmarshal(raw, &token) != nil || token.Token == "" {
 		return fmt.Errorf("a token: %d %s %w", status, raw, err)
 	}
+	t.token = token.Token
+	return t.discoverAt(ctx, t.host)
+}
+
+// discoverAt starts the program under test at an engine.
+func (t *trial) discoverAt(ctx context.Context, host string) error {
 	ports, err := porttest.Take(1)
 	if err != nil {
 		return err
@@ -115,9 +119,9 @@ func (t *trial) begin(ctx context.Context) error {
 		return err
 	}
 	t.discover = t.command(ctx, program)
-	t.discover.Env = append(os.Environ(), "MARCHPROXY_API="+t.s.API, "MARCHPROXY_TOKEN="+token.Token,
-		"DISCOVER_SITE=check", "DISCOVER_HTTP_ADDR="+addr)
-	log, err := os.Create(filepath.Join(t.dir, "discover.log"))
+	t.discover.Env = append(os.Environ(), "MARCHPROXY_API="+t.s.API, "MARCHPROXY_TOKEN="+t.token,
+		"DISCOVER_SITE=check", "DISCOVER_HTTP_ADDR="+addr, "DOCKER_HOST="+host)
+	log, err := os.OpenFile(filepath.Join(t.dir, "discover.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -125,19 +129,9 @@ func (t *trial) begin(ctx context.Context) error {
 	return t.discover.Start()
 }
 
-// event is one of the engine's, of a container of this project.
-type event struct {
-	Action   string
-	TimeNano int64 `json:"timeNano"`
-	Actor    struct {
-		ID         string
-		Attributes map[string]string
-	}
-}
-
 // events are those that happen until the context ends, of one engine after the other: a restart ends the stream.
-func (t *trial) events(ctx context.Context) <-chan event {
-	out := make(chan event, 1000)
+func (t *trial) events(ctx context.Context) <-chan engine.Event {
+	out := make(chan engine.Event, 1000)
 	go func() {
 		defer close(out)
 		for ctx.Err() == nil {
@@ -154,19 +148,19 @@ func (t *trial) events(ctx context.Context) <-chan event {
 }
 
 // stream reads the events of an engine from the last one on, until it ends.
-func (t *trial) stream(ctx context.Context, out chan<- event) error {
+func (t *trial) stream(ctx context.Context, out chan<- engine.Event) error {
 	query := url.Values{"filters": {`{"type":["container"],"label":["com.docker.compose.project=` + project + `"]}`}}
 	if t.last > 0 {
 		query.Set("since", fmt.Sprintf("%d.%09d", t.last/1e9, t.last%1e9))
 	}
-	body, err := t.engine.get(ctx, "/events?"+query.Encode())
+	events, err := t.engine.Events(ctx, query)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = body.Close() }() // read only
-	for dec := json.NewDecoder(body); ; {
-		var e event
-		if err := dec.Decode(&e); err != nil {
+	defer func() { _ = events.Close() }() // read only
+	for {
+		e, err := events.Next()
+		if err != nil {
 			return err
 		}
 		t.last = e.TimeNano
@@ -174,61 +168,14 @@ func (t *trial) stream(ctx context.Context, out chan<- event) error {
 	}
 }
 
-// engine is the Docker engine at its socket. What is timed is asked there: a command for each question takes seconds
-// on a busy machine, in which the check itself would be late.
-type engine struct {
-	base   string
-	client *http.Client
-}
-
-func newEngine() (engine, error) {
-	host := cmp.Or(os.Getenv("DOCKER_HOST"), "unix:///var/run/docker.sock")
-	u, err := url.Parse(host)
-	switch {
-	case err != nil:
-		return engine{}, fmt.Errorf("DOCKER_HOST: %w", err)
-	case u.Scheme == "unix":
-		return engine{"http://docker", &http.Client{Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "unix", u.Path)
-			},
-		}}}, nil
-	case u.Scheme == "tcp":
-		return engine{"http://" + u.Host, &http.Client{}}, nil
-	}
-	return engine{}, fmt.Errorf("DOCKER_HOST is %q; give unix:///PATH or tcp://HOST:PORT", host)
-}
-
-// get asks for something; who takes it closes it.
-func (e engine) get(ctx context.Context, path string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.base+path, http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := e.client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		_ = resp.Body.Close() // the status says it
-		return nil, fmt.Errorf("GET %s: %s", path, resp.Status)
-	}
-	return resp.Body, nil
-}
-
 // address is a container's in its only network.
-func (e engine) address(ctx context.Context, id string) (string, error) {
-	body, err := e.get(ctx, "/containers/"+id+"/json")
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = body.Close() }() // read only
+func (t *trial) address(ctx context.Context, id string) (string, error) {
 	var c struct {
 		NetworkSettings struct {
 			Networks map[string]struct{ IPAddress string }
 		}
 	}
-	if err := json.NewDecoder(body).Decode(&c); err != nil {
+	if err := t.engine.JSON(ctx, "/containers/"+id+"/json", nil, 4<<20, &c); err != nil {
 		return "", err
 	}
 	for _, n := range c.NetworkSettings.Networks {
@@ -238,7 +185,7 @@ func (e engine) address(ctx context.Context, id string) (string, error) {
 }
 
 // follow keeps what should be at Envoy.
-func (t *trial) follow(events <-chan event) {
+func (t *trial) follow(events <-chan engine.Event) {
 	addresses := map[string]string{} // by container
 	for e := range events {
 		s := e.Actor.Attributes["com.docker.compose.service"]
@@ -248,7 +195,7 @@ func (t *trial) follow(events <-chan event) {
 		what := ""
 		switch action, _, _ := strings.Cut(e.Action, ":"); {
 		case action == "start":
-			addr, err := t.engine.address(context.Background(), id)
+			addr, err := t.address(context.Background(), id)
 			if err != nil || addr == "" {
 				continue // it has gone meanwhile
 			}

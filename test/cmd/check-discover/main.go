@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -18,13 +19,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/marchproxy/marchproxy/pkg/engine"
 	"github.com/marchproxy/marchproxy/test/harness"
 )
 
 type options struct {
 	services, rate int
 	length, within time.Duration
-	hang           time.Duration
+	hang, list     time.Duration
 	restart        bool
 }
 
@@ -36,6 +38,8 @@ func main() {
 	flag.DurationVar(&o.within, "within", 2*time.Second, "how long after the engine's event a state may "+
 		"take to be at Envoy")
 	flag.DurationVar(&o.hang, "hang", 15*time.Second, "how long the engine hangs; 0 for not at all")
+	flag.DurationVar(&o.list, "list", 10*time.Second, "how long a list of containers takes at the least, while services change; "+
+		"0 leaves that out")
 	flag.BoolVar(&o.restart, "restart", true, "restart the engine, which has to be the one that scripts/docker starts")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
@@ -56,7 +60,9 @@ type trial struct {
 	s         *harness.System
 	discover  *exec.Cmd
 	state     string // URL
-	engine    engine
+	host      string // of the engine
+	engine    *engine.Client
+	token     string
 	last      int64 // when the last event was, for the one who reads them
 
 	mu sync.Mutex
@@ -92,7 +98,8 @@ func run(ctx context.Context, o options) (err error) {
 	if t.root, err = harness.Root(); err != nil {
 		return err
 	}
-	if t.engine, err = newEngine(); err != nil {
+	t.host = cmp.Or(os.Getenv("DOCKER_HOST"), "unix:///var/run/docker.sock")
+	if t.engine, err = engine.New(t.host, time.Minute); err != nil {
 		return err
 	}
 	if t.dir, err = os.MkdirTemp("", "check-discover-"); err != nil {
@@ -111,10 +118,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err := t.begin(ctx); err != nil {
 		return err
 	}
-	defer func() {
-		_ = t.discover.Process.Signal(syscall.SIGTERM)
-		_ = t.discover.Wait() // it ends by the signal
-	}()
+	defer t.end()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var all sync.WaitGroup
@@ -139,6 +143,11 @@ func run(ctx context.Context, o options) (err error) {
 	if err := t.badLabel(ctx); err != nil {
 		return err
 	}
+	if o.list > 0 {
+		if err := t.slowLists(ctx); err != nil {
+			return err
+		}
+	}
 	if o.hang > 0 {
 		if err := t.trouble(ctx); err != nil {
 			return err
@@ -153,6 +162,12 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	return t.result()
+}
+
+// end ends the program under test.
+func (t *trial) end() {
+	_ = t.discover.Process.Signal(syscall.SIGTERM)
+	_ = t.discover.Wait() // it ends by the signal
 }
 
 func (t *trial) result() error {

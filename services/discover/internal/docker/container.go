@@ -1,13 +1,11 @@
 package docker
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/labels"
 	"github.com/marchproxy/marchproxy/services/discover/internal/source"
@@ -22,16 +20,25 @@ type Container struct {
 	// State is created, running, paused, restarting, exited or dead; Status the same for people, with the health in it.
 	State, Status string
 	// Health is in lists since version 1.52 of the API.
-	Health *struct{ Status string }
-	Ports  []struct {
-		PrivatePort, PublicPort uint16
-		Type                    string
-	}
+	Health          *Health
+	Ports           []Port
 	HostConfig      struct{ NetworkMode string }
 	NetworkSettings struct {
-		Networks map[string]struct{ IPAddress, GlobalIPv6Address string }
+		Networks map[string]Network
 	}
 }
+
+// Health is what its checks say of a container: healthy, unhealthy, starting, or none.
+type Health struct{ Status string }
+
+// Port is one of a container's, and where it is published; PublicPort is 0 where it is not.
+type Port struct {
+	PrivatePort, PublicPort uint16
+	Type                    string
+}
+
+// Network is a container's address in one; both are "" while it does not run.
+type Network struct{ IPAddress, GlobalIPv6Address string }
 
 // Labels that docker compose sets.
 const (
@@ -72,67 +79,20 @@ func (c Container) name() string {
 	return strings.TrimPrefix(c.Names[0], "/")
 }
 
-// workloads are the compose services, and the containers of no project, whose labels ask for it.
-func (d *Docker) workloads(all []Container, now time.Time) []source.Workload {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	groups := map[string][]Container{}
-	there := map[string]bool{}
-	for _, c := range all {
-		there[c.ID] = true
-		key := c.name()
-		if p, s := c.Labels[composeProject], c.Labels[composeService]; p != "" && s != "" {
-			key = p + "/" + s
-		}
-		if !strings.EqualFold(c.Labels[composeOneoff], "true") {
-			groups[key] = append(groups[key], c)
-		}
+// group is the key of the workload that a container is of; "" for a one-off container of compose, which is of none.
+func (c Container) group() string {
+	if strings.EqualFold(c.Labels[composeOneoff], "true") {
+		return ""
 	}
-	for id, until := range d.killed {
-		if now.After(until) {
-			delete(d.killed, id)
-		}
+	if p, s := c.Labels[composeProject], c.Labels[composeService]; p != "" && s != "" {
+		return p + "/" + s
 	}
-	for id := range d.stops {
-		if !there[id] {
-			delete(d.stops, id)
-		}
-	}
-	var out []source.Workload
-	for _, key := range slices.Sorted(maps.Keys(groups)) {
-		some := groups[key]
-		// The newest says what is wanted: while a new version replaces the old one both are there.
-		slices.SortFunc(some, func(a, b Container) int {
-			if a.Created != b.Created {
-				return int(b.Created - a.Created)
-			}
-			return strings.Compare(a.ID, b.ID)
-		})
-		w := source.Workload{Key: key, Name: strings.ReplaceAll(key, "/", "-"), Labels: some[0].Labels}
-		if !labels.ReadBasics(w.Labels).Enabled {
-			continue
-		}
-		for _, c := range some {
-			e, err := d.endpoint(c)
-			switch {
-			case e == nil && err == nil:
-			case err != nil:
-				w.Problems = append(w.Problems, fmt.Sprintf("container %s: %v", c.name(), err))
-			default:
-				w.Endpoints = append(w.Endpoints, *e)
-			}
-		}
-		slices.SortFunc(w.Endpoints, func(a, b source.Endpoint) int {
-			return cmp.Or(strings.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port))
-		})
-		out = append(out, w)
-	}
-	return out
+	return c.name()
 }
 
-// endpoint is where a container takes requests; nil where it does not.
-func (d *Docker) endpoint(c Container) (*source.Endpoint, error) {
-	_, ends := d.killed[c.ID]
+// endpoint is where a container takes requests; nil where it does not. address is [Options.Address], and ends that the
+// container was told to end.
+func (c Container) endpoint(address string, ends bool) (*source.Endpoint, error) {
 	if !c.takes() && (!ends || c.State != "running") {
 		return nil, nil //nolint:nilnil // no endpoint is an answer
 	}
@@ -148,13 +108,13 @@ func (d *Docker) endpoint(c Container) (*source.Endpoint, error) {
 		e.State = source.Draining
 	}
 	switch {
-	case d.opt.Address != "" && c.HostConfig.NetworkMode == "host":
-		e.Host = d.opt.Address
-	case d.opt.Address != "":
-		e.Host, e.Port = d.opt.Address, c.published(port)
+	case address != "" && c.HostConfig.NetworkMode == "host":
+		e.Host = address
+	case address != "":
+		e.Host, e.Port = address, c.published(port)
 		if e.Port == 0 {
 			return nil, fmt.Errorf("port %d is not published, and Envoys reach this engine's containers by %s "+
-				"(DISCOVER_ADDRESS)", port, d.opt.Address)
+				"(DISCOVER_ADDRESS)", port, address)
 		}
 	default:
 		if e.Host, err = c.address(s.Network); err != nil {
@@ -186,14 +146,15 @@ func (c Container) port(wanted uint32) (uint32, error) {
 	return 0, fmt.Errorf("exposes several ports (%s); say %sport", join(slices.Sorted(maps.Keys(all))), labels.Prefix)
 }
 
-// published is the port of the host by which one of the container's is reached; 0 for none.
-func (c Container) published(port uint32) uint32 {
+// published is the port of the host by which one of the container's is reached, the lowest of several, since an engine
+// tells them in any order; 0 for none.
+func (c Container) published(port uint32) (out uint32) {
 	for _, p := range c.Ports {
-		if p.Type == "tcp" && uint32(p.PrivatePort) == port && p.PublicPort != 0 {
-			return uint32(p.PublicPort)
+		if n := uint32(p.PublicPort); p.Type == "tcp" && uint32(p.PrivatePort) == port && n != 0 && (out == 0 || n < out) {
+			out = n
 		}
 	}
-	return 0
+	return out
 }
 
 // address is the container's in a network, the only one where none is asked for. In compose files a network has a name

@@ -6,11 +6,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"regexp"
 	"strconv"
-	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/engine"
 )
 
 // allowed are the only paths that are passed on. All others of the engine's API can read files of containers, or start
@@ -24,23 +23,12 @@ var one = regexp.MustCompile(`/containers/[0-9a-f]{64}/json$`)
 // Filter passes on what this package asks a Docker engine for, and nothing else: GET and HEAD of six exact paths,
 // without a body. It is for a process of its own, the only one that has the engine's socket.
 func Filter(host string) (http.Handler, error) {
-	base, c, err := dial(host, 10*time.Second)
+	c, err := engine.New(host, patience) // who asks is no more patient
 	if err != nil {
 		return nil, err
 	}
-	to, err := url.Parse(base)
-	if err != nil {
-		return nil, err
-	}
-	pass := &httputil.ReverseProxy{
-		Transport:     c.Transport,
-		FlushInterval: -1, // events are passed on as they come
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(to)
-			r.Out.Header.Del("Accept-Encoding") // what is compressed could not be cut down
-		},
-		ModifyResponse: reduce,
-	}
+	pass := c.Proxy() // what is compressed could not be cut down
+	pass.ModifyResponse = reduce
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if (r.Method != http.MethodGet && r.Method != http.MethodHead) || !allowed.MatchString(r.URL.EscapedPath()) ||
 			r.ContentLength != 0 || r.Header.Get("Upgrade") != "" {

@@ -1,11 +1,6 @@
 package docker
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
-	"io"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/marchproxy/marchproxy/pkg/labels"
 )
 
 // stop is how a container is stopped, as far as that is known. No list says it, and no event.
@@ -80,65 +73,3 @@ func signalOf(text string) syscall.Signal {
 	}
 	return unix.SignalNum("SIG" + name)
 }
-
-// inspected is what is read of a container's own answer, and all that [Filter] lets through of it: the rest has the
-// container's environment, and so its secrets.
-type inspected struct {
-	Config struct {
-		StopSignal  string `json:",omitempty"`
-		StopTimeout *int   `json:",omitempty"`
-	}
-}
-
-// learn asks how the containers are stopped of which that is not known. A filter between that refuses this leaves what
-// engines do by themselves.
-func (d *Docker) learn(ctx context.Context, all []Container) {
-	if !d.learning.TryLock() {
-		return // the next list has them as well
-	}
-	defer d.learning.Unlock()
-	for _, c := range all {
-		d.mu.Lock()
-		_, known := d.stops[c.ID]
-		d.mu.Unlock()
-		if known || c.State != "running" || !labels.ReadBasics(c.Labels).Enabled {
-			continue
-		}
-		how, err := d.inspect(ctx, c.ID)
-		if err != nil {
-			return // what is wrong with the engine is said by others
-		}
-		d.mu.Lock()
-		d.stops[c.ID] = how
-		d.mu.Unlock()
-	}
-}
-
-func (d *Docker) inspect(ctx context.Context, id string) (stop, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.opt.Patience)
-	defer cancel()
-	body, err := d.get(ctx, "/containers/"+id+"/json", nil)
-	var answered *statusError
-	if errors.As(err, &answered) && answered.status < http.StatusInternalServerError {
-		return stop{}, nil // it is gone, or a filter does not let this through
-	}
-	if err != nil {
-		return stop{}, err
-	}
-	defer func() { _ = body.Close() }()
-	var is inspected
-	if err := json.NewDecoder(io.LimitReader(body, maxInspect)).Decode(&is); err != nil {
-		return stop{}, err
-	}
-	out := stop{known: true, signal: unix.SIGTERM, timeout: engines}
-	if s := is.Config.StopSignal; s != "" {
-		out.signal = signalOf(s)
-	}
-	if t := is.Config.StopTimeout; t != nil {
-		out.timeout = time.Duration(*t) * time.Second
-	}
-	return out, nil
-}
-
-// maxInspect is how large the answer about one container may be.
-const maxInspect = 4 << 20
