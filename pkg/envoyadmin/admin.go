@@ -2,8 +2,8 @@
 package envoyadmin
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +11,10 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 )
 
 // Admin is an Envoy's admin interface.
@@ -53,29 +57,53 @@ func (a Admin) Do(ctx context.Context, method, path string) (int, []byte, error)
 	return resp.StatusCode, raw, err
 }
 
-// Stats are the counters and gauges whose names the expression matches.
-func (a Admin) Stats(ctx context.Context, filter string) (map[string]int64, error) {
-	status, raw, err := a.Do(ctx, http.MethodGet, "/stats?format=json&filter="+url.QueryEscape(filter))
+// Metrics are the statistics that have been used and whose names, as Envoy has them, the expression matches, in the form
+// for Prometheus and by its names: http.https.downstream_rq_2xx is in envoy_http_downstream_rq_xx.
+//
+// Envoy answers in the thread that applies configuration. For its other forms it goes through all scopes of statistics
+// once for each type of them, and each host has one: with 100,000 hosts that takes 0.45 s, in which nothing becomes live,
+// and this form 0.04 s.
+func (a Admin) Metrics(ctx context.Context, filter string) (map[string]*dto.MetricFamily, error) {
+	status, raw, err := a.Do(ctx, http.MethodGet, "/stats/prometheus?usedonly&filter="+url.QueryEscape(filter))
 	if err != nil {
 		return nil, err
 	}
 	if status != http.StatusOK {
 		return nil, fmt.Errorf("the admin interface answers %d", status)
 	}
-	var doc struct {
-		Stats []struct {
-			Name  string      `json:"name"`
-			Value json.Number `json:"value"`
-		} `json:"stats"`
-	}
-	if err := json.Unmarshal(raw, &doc); err != nil {
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	out, err := parser.TextToMetricFamilies(bytes.NewReader(raw))
+	if err != nil {
 		return nil, fmt.Errorf("read statistics: %w", err)
 	}
-	out := make(map[string]int64, len(doc.Stats))
-	for _, s := range doc.Stats {
-		if n, err := s.Value.Int64(); err == nil {
-			out[s.Name] = n
+	return out, nil
+}
+
+// label is what a metric says of itself; "" where it says nothing.
+func label(m *dto.Metric, name string) string {
+	for _, l := range m.GetLabel() {
+		if l.GetName() == name {
+			return l.GetValue()
 		}
 	}
-	return out, nil
+	return ""
+}
+
+// value is that of a counter or gauge.
+func value(m *dto.Metric) int64 {
+	return int64(m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue())
+}
+
+// admin says whether the admin interface itself counts something in a metric.
+func admin(m *dto.Metric) bool { return label(m, "envoy_http_conn_manager_prefix") == "admin" }
+
+// Active is how many requests are in flight.
+func (a Admin) Active(ctx context.Context) (n int64, err error) {
+	families, err := a.Metrics(ctx, `^http\..*\.downstream_rq_active$`)
+	for _, m := range families["envoy_http_downstream_rq_active"].GetMetric() {
+		if !admin(m) { // that is this very request
+			n += value(m)
+		}
+	}
+	return n, err
 }

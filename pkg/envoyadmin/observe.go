@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
 )
@@ -134,62 +136,43 @@ func (s sample) until(now sample, number int64) status.Traffic {
 
 // read is what the Envoy has counted, and the failures of its services.
 func (o *Observer) read(ctx context.Context) (sample, map[string]int64, error) {
-	var doc struct {
-		Stats []struct {
-			Name       string      `json:"name"`
-			Value      json.Number `json:"value"`
-			Histograms struct {
-				Details []struct {
-					Totals []struct {
-						Lower float64 `json:"lower_bound"`
-						Width float64 `json:"width"`
-						Count int64   `json:"count"`
-					} `json:"totals"`
-					Name string `json:"name"`
-				} `json:"details"`
-			} `json:"histograms"`
-		} `json:"stats"`
-	}
 	s := sample{at: time.Now(), times: make([]int64, len(status.TimeBounds)+1)}
-	if err := o.get(ctx, "/stats?usedonly&format=json&histogram_buckets=detailed&filter="+url.QueryEscape(figures),
-		&doc); err != nil {
+	families, err := o.Admin.Metrics(ctx, figures)
+	if err != nil {
 		return s, nil, err
 	}
+	each := func(family string, add func(m *dto.Metric, n int64)) {
+		for _, m := range families[family].GetMetric() {
+			if !admin(m) {
+				add(m, value(m))
+			}
+		}
+	}
+	each("envoy_server_uptime", func(_ *dto.Metric, n int64) { s.uptime = n })
+	each("envoy_http_downstream_rq_total", func(_ *dto.Metric, n int64) { s.requests += n })
+	each("envoy_http_downstream_rq_xx", func(m *dto.Metric, n int64) {
+		if class := label(m, "envoy_response_code_class"); len(class) == 1 && class[0] >= '1' && class[0] <= '5' {
+			s.answers[class[0]-'1'] += n
+		}
+	})
+	each("envoy_http_downstream_rq_time", func(m *dto.Metric, _ int64) {
+		below := uint64(0)
+		for _, b := range m.GetHistogram().GetBucket() { // in order, each with those before it
+			s.times[sort.SearchFloat64s(status.TimeBounds, b.GetUpperBound())] += int64(b.GetCumulativeCount() - below)
+			below = b.GetCumulativeCount()
+		}
+	})
 	failures := map[string]int64{}
-	for _, x := range doc.Stats {
-		n, _ := x.Value.Int64() // 0 of what is no number, as the histograms
-		if name, of := strings.CutPrefix(x.Name, "cluster."); of {
-			service, what, _ := strings.Cut(name, ".")
-			if failures[service] += n; strings.HasSuffix(what, "active") {
-				failures[service] += n << 32 // it goes down again, and is not to be made up for by what goes up
-			}
-			continue
-		}
-		for _, h := range x.Histograms.Details {
-			if own(h.Name) {
-				continue
-			}
-			for _, b := range h.Totals {
-				s.times[sort.SearchFloat64s(status.TimeBounds, b.Lower+b.Width/2+tiny)] += b.Count
-			}
-		}
-		switch _, what, _ := strings.Cut(x.Name, ".downstream_rq_"); {
-		case x.Name == "server.uptime":
-			s.uptime = n
-		case x.Name == "" || own(x.Name):
-		case what == "total":
-			s.requests += n
-		case len(what) == 3 && what[0] >= '1' && what[0] <= '5':
-			s.answers[what[0]-'1'] += n
-		}
+	for family, weight := range map[string]int64{
+		"envoy_cluster_health_check_failure":                       1,
+		"envoy_cluster_outlier_detection_ejections_enforced_total": 1,
+		// It goes down again, and is not to be made up for by what goes up.
+		"envoy_cluster_outlier_detection_ejections_active": 1 + 1<<32,
+	} {
+		each(family, func(m *dto.Metric, n int64) { failures[label(m, "envoy_cluster_name")] += weight * n })
 	}
 	return s, failures, nil
 }
-
-// tiny has a time that is a bound counted with those from there on.
-const tiny = 1e-9
-
-func own(stat string) bool { return strings.HasPrefix(stat, "http.admin.") }
 
 // ask looks at the endpoints of the services whose failures are others than when they were asked about last, and of
 // those that had a failing one. What does not get its turn gets it at the next look.

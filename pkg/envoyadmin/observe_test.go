@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/status"
 )
 
@@ -45,25 +46,40 @@ func (e *envoy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, `{"cluster_statuses": [%s]}`, strings.Join(clusters, ","))
 		return
 	}
-	stats := []string{}
-	say := func(name string, n int) {
-		if filter.MatchString(name) && n > 0 {
-			stats = append(stats, fmt.Sprintf(`{"name": %q, "value": %d}`, name, n))
+	counter := func(stat, family, labels string, n int) {
+		if filter.MatchString(stat) && n > 0 {
+			_, _ = fmt.Fprintf(w, "# TYPE envoy_%s counter\nenvoy_%s{%s} %d\n", family, family, labels, n)
 		}
 	}
-	say("server.uptime", e.uptime)
-	say("http.admin.downstream_rq_total", 99)
-	say("http.https.downstream_rq_total", e.requests)
-	say("http.https.downstream_rq_2xx", e.ok)
-	say("http.https.downstream_rq_active", 7)
-	for name, n := range e.failures {
-		say("cluster."+name+".health_check.failure", n)
+	counter("server.uptime", "server_uptime", "", e.uptime)
+	of := `envoy_http_conn_manager_prefix=%q`
+	for what, n := range map[string]int{"total": e.requests, "active": 7} {
+		if !filter.MatchString("http.https.downstream_rq_" + what) {
+			continue
+		}
+		_, _ = fmt.Fprintf(w, "# TYPE envoy_http_downstream_rq_%s counter\n", what)
+		for name, n := range map[string]int{"admin": 99, "https": n} {
+			_, _ = fmt.Fprintf(w, "envoy_http_downstream_rq_%s{"+of+"} %d\n", what, name, n)
+		}
 	}
-	stats = append(stats, fmt.Sprintf(`{"histograms": {"supported_percentiles": [50], "details": [
-		{"name": "http.admin.downstream_rq_time", "totals": [{"lower_bound": 0, "width": 0, "count": 99}]},
-		{"name": "http.https.downstream_rq_time", "totals": [{"lower_bound": 0, "width": 0, "count": %d},
-			{"lower_bound": 1, "width": 0.1, "count": %d}]}]}}`, e.ok-e.slow, e.slow))
-	_, _ = fmt.Fprintf(w, `{"stats": [%s]}`, strings.Join(stats, ","))
+	counter("http.https.downstream_rq_2xx", "http_downstream_rq_xx",
+		`envoy_response_code_class="2",`+fmt.Sprintf(of, "https"), e.ok)
+	if len(e.failures) > 0 {
+		_, _ = fmt.Fprintln(w, "# TYPE envoy_cluster_health_check_failure counter")
+	}
+	for name, n := range e.failures {
+		if filter.MatchString("cluster." + name + ".health_check.failure") {
+			_, _ = fmt.Fprintf(w, "envoy_cluster_health_check_failure{envoy_cluster_name=%q} %d\n", name, n)
+		}
+	}
+	_, _ = fmt.Fprintln(w, "# TYPE envoy_http_downstream_rq_time histogram")
+	for name, n := range map[string][2]int{"admin": {99, 99}, "https": {e.ok - e.slow, e.ok}} {
+		bucket := "envoy_http_downstream_rq_time_bucket{" + fmt.Sprintf(of, name) + `,le="%s"} %d` + "\n"
+		for i, le := range []string{"0.5", "1.5", "2.5", "+Inf"} {
+			_, _ = fmt.Fprintf(w, bucket, le, n[min(i, 1)])
+		}
+		_, _ = fmt.Fprintf(w, "envoy_http_downstream_rq_time_count{"+of+"} %d\n", name, n[1])
+	}
 }
 
 func watched(t *testing.T, e *envoy) *Observer {
@@ -76,6 +92,20 @@ func watched(t *testing.T, e *envoy) *Observer {
 	}
 	return &Observer{
 		Admin: New(u.Host), failed: map[string]int64{}, bad: map[string][]status.UnhealthyEndpoint{},
+	}
+}
+
+// TestBuckets: each bound by which times are shown is one by which Envoy counts them, between the whole milliseconds
+// around it.
+func TestBuckets(t *testing.T) {
+	buckets, _ := bootstrap.Buckets()[0]["buckets"].([]float64)
+	if len(buckets) != len(status.TimeBounds) {
+		t.Fatalf("%d buckets for %d bounds", len(buckets), len(status.TimeBounds))
+	}
+	for i, b := range buckets {
+		if status.TimeBounds[i] != b+0.5 {
+			t.Errorf("a bucket up to %v, and a bound of %v", b, status.TimeBounds[i])
+		}
 	}
 }
 

@@ -43,23 +43,29 @@ func (e Envoy) Look(ctx context.Context) (ready bool, cause Cause, reason string
 	if err != nil {
 		return false, Waits, "its admin interface on " + e.Admin.addr + " does not answer yet"
 	}
-	stats, err := e.Admin.Stats(ctx, `^(control_plane\.connected_state|listener_manager\.`+
+	families, err := e.Admin.Metrics(ctx, `^(control_plane\.connected_state|listener_manager\.`+
 		`(total_listeners_active|total_listeners_warming|lds\.update_success|lds\.update_rejected))$`)
 	if err != nil {
 		return false, Waits, "its statistics cannot be read: " + err.Error()
 	}
-	listeners, gateway := stats["listener_manager.total_listeners_active"], cmp.Or(e.Gateway, "default")
+	stat := func(name string) (n int64) {
+		for _, m := range families["envoy_"+name].GetMetric() {
+			n += value(m)
+		}
+		return n
+	}
+	listeners, gateway := stat("listener_manager_total_listeners_active"), cmp.Or(e.Gateway, "default")
 	switch {
 	case status == http.StatusOK && listeners > 0:
 		return true, Waits, "" // also where the xDS server is away: Envoy serves what it has
-	case stats["control_plane.connected_state"] != 1:
+	case stat("control_plane_connected_state") != 1:
 		cause, reason = e.unconnected(ctx)
 		return false, cause, reason
-	case stats["listener_manager.lds.update_rejected"] > 0 && listeners == 0:
+	case stat("listener_manager_lds_update_rejected") > 0 && listeners == 0:
 		return false, Waits, "it refused its listeners; the gateway's status in the API says why"
-	case stats["listener_manager.total_listeners_warming"] > 0:
+	case stat("listener_manager_total_listeners_warming") > 0:
 		return false, Waits, "its listeners wait for routes and secrets from the xDS server " + e.Server
-	case stats["listener_manager.lds.update_success"] > 0 && listeners == 0:
+	case stat("listener_manager_lds_update_success") > 0 && listeners == 0:
 		return false, NoListeners, fmt.Sprintf("gateway %q has no listeners", gateway)
 	default:
 		return false, Waits, fmt.Sprintf("it is connected to the xDS server %s and waits for the listeners of gateway %q",

@@ -3,7 +3,6 @@ package envoy
 import (
 	"context"
 	"net/http"
-	"strings"
 	"time"
 )
 
@@ -17,14 +16,12 @@ func (s *Supervisor) drain(ctx context.Context, ended <-chan struct{}) error {
 	}
 	// Clients that send one request after the other need a moment to be told.
 	for quiet := 0; quiet < 10; quiet++ {
-		active, err := s.admin.Stats(ctx, `^http\..*\.downstream_rq_active$`)
+		active, err := s.admin.Active(ctx)
 		if err != nil {
 			return err
 		}
-		for name, n := range active {
-			if n > 0 && !strings.HasPrefix(name, "http.admin.") { // that is this very request
-				quiet = 0
-			}
+		if active > 0 {
+			quiet = 0
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):
