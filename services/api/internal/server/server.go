@@ -157,7 +157,6 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
-	process.Sparing(lookup)
 	log, err := process.Logger(cfg.LogLevel)
 	if err != nil {
 		return err
@@ -209,6 +208,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
+	process.Sparing(lookup) // a start makes so much that collections this frequent would be a third of its work
 	if err := <-prepared; err != nil {
 		return fmt.Errorf("the filters that check policies and licenses: %w", err)
 	}

@@ -38,7 +38,6 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
-	process.Sparing(lookup)
 	log, err := process.Logger(cfg.LogLevel)
 	if err != nil {
 		return err
@@ -77,6 +76,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if keep, err = openKeeper(cfg, f, log); err != nil {
 		return err
 	}
+	process.Sparing(lookup) // a start makes so much that collections this frequent would be a third of its work
 	id, err := identity.Open(cfg.Identity.Files)
 	if err != nil {
 		return err

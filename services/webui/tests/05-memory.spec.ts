@@ -1,0 +1,68 @@
+import { call, expect, signIn, system, test } from "./system";
+import { writeFileSync } from "node:fs";
+import type { Page } from "@playwright/test";
+
+// How long events come, in minutes: an hour says more than a minute does, and takes an hour.
+const minutes = Number(process.env["MARCHPROXY_MINUTES"] || 1);
+const perSecond = 5;
+
+/** What a page holds after its garbage is collected. */
+async function held(page: Page) {
+  const devtools = await page.context().newCDPSession(page);
+  try {
+    for (let i = 0; i < 2; i++) await devtools.send("HeapProfiler.collectGarbage");
+    const { usedSize } = await devtools.send("Runtime.getHeapUsage");
+    const { nodes, jsEventListeners } = await devtools.send("Memory.getDOMCounters");
+    return { MB: usedSize / 1024 ** 2, nodes, listeners: jsEventListeners };
+  } finally {
+    await devtools.detach();
+  }
+}
+
+const backends = (weight: number) => ({ spec: { hosts: ["watched.example.com"], backends: [{ service: "watched", weight }] } });
+
+/** Changes a route again and again, and says how often. */
+async function changes(seconds: number) {
+  const until = Date.now() + seconds * 1000;
+  let n = 0;
+  for (; Date.now() < until; n++) {
+    const next = Date.now() + 1000 / perSecond;
+    const r = await call("PUT", "/v1/routes/watched", backends(1 + (n % 90)));
+    expect(r.status, JSON.stringify(r.json)).toBeLessThan(300);
+    await new Promise((done) => setTimeout(done, Math.max(0, next - Date.now())));
+  }
+  return n;
+}
+
+test("memory stays flat while events come", async ({ page, context }) => {
+  test.setTimeout((minutes * 60 + 300) * 1000);
+  expect((await call("PUT", "/v1/services/watched", { spec: { endpoints: [{ host: "192.0.2.1", port: 80 }] } })).status).toBeLessThan(300);
+  expect((await call("PUT", "/v1/routes/watched", backends(1))).status).toBeLessThan(300);
+  await signIn(page);
+  const pages: Record<string, Page> = { overview: page };
+  for (const path of ["routes", "revisions", "topology?q=watched"]) {
+    const other = await context.newPage();
+    await other.goto(`/ui/${path}`);
+    await expect(other.locator("h1").first()).toBeVisible();
+    pages[path] = other;
+  }
+  // What is kept of the past is bounded, and must be full before it can be seen not to grow.
+  await changes(Math.max(20, minutes * 6));
+  const before: Record<string, Awaited<ReturnType<typeof held>>> = {};
+  for (const [name, p] of Object.entries(pages)) before[name] = await held(p);
+  const n = await changes(minutes * 60);
+  for (const [name, p] of Object.entries(pages)) {
+    const was = before[name]!;
+    const is = await held(p);
+    const said =
+      `${name}, ${n} changes in ${minutes} minutes: ${was.MB.toFixed(1)} to ${is.MB.toFixed(1)} MB, ` +
+      `${was.nodes} to ${is.nodes} nodes, ${was.listeners} to ${is.listeners} listeners`;
+    console.log(said);
+    if (system.every) writeFileSync(`${system.every}/figures.txt`, `${said}\n`, { flag: "a" });
+    expect.soft(is.MB, said).toBeLessThan(1.15 * was.MB + 2);
+    expect.soft(is.nodes, said).toBeLessThan(1.2 * was.nodes + 200);
+    expect.soft(is.listeners, said).toBeLessThan(1.2 * was.listeners + 50);
+  }
+  // They have followed all the while.
+  await expect(pages["revisions"]!.getByText("watched").first()).toBeVisible();
+});
