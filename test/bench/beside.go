@@ -24,6 +24,8 @@ func (t *Table) Beside(rows []Beside, slack float64) {
 		} else {
 			t.Note(what, "%s", figure)
 		}
+		t.Note(fmt.Sprintf("made for a change, %d hosts", b.Hosts), "api %.0f KB, xds %.0f KB; garbage collected %.0f and "+
+			"%.0f times in %d changes", b.Garbage[0], b.Garbage[1], b.Collections[0], b.Collections[1], len(b.Live))
 	}
 	if len(rows) < 2 {
 		return

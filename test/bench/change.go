@@ -25,6 +25,8 @@ type Beside struct {
 	Floor, Seen, Live []float64
 	// API, XDS, Envoy and FloorEnvoy are the CPU of one change, in milliseconds.
 	API, XDS, Envoy, FloorEnvoy float64
+	// Garbage is what the api and xds made for one change, in KB, and Collections how often each collected it meanwhile.
+	Garbage, Collections [2]float64
 }
 
 // Measure changes routes one by one, in turns with the same at an Envoy alone.
@@ -59,15 +61,30 @@ func Measure(ctx context.Context, s *harness.System, routes *Routes, n, changes 
 	for i, pid := range pids {
 		begin[i] = floor.CPU(pid)
 	}
+	made, collected := memory(ctx, s)
 	for k := range changes {
 		if err := both((k*7919+13)%n, fmt.Sprintf("%s-%d", own, k)); err != nil {
 			return b, err
 		}
 	}
+	nowMade, nowCollected := memory(ctx, s)
+	for i := range made {
+		b.Garbage[i] = (nowMade[i] - made[i]) / 1024 / float64(changes)
+		b.Collections[i] = nowCollected[i] - collected[i]
+	}
 	for i, into := range []*float64{&b.API, &b.XDS, &b.Envoy, &b.FloorEnvoy} {
 		*into = float64((floor.CPU(pids[i]) - begin[i]).Microseconds()) / 1000 / float64(changes)
 	}
 	return b, nil
+}
+
+// memory is how many bytes the api and xds have allocated so far, and how often they have collected garbage.
+func memory(ctx context.Context, s *harness.System) (made, collected [2]float64) {
+	for i, url := range []string{s.API, s.XDS} {
+		made[i], _ = Metric(ctx, s, url+"/metrics", "go_memstats_alloc_bytes_total")
+		collected[i], _ = Metric(ctx, s, url+"/metrics", "go_gc_duration_seconds_count")
+	}
+	return made, collected
 }
 
 // Change changes route i, and asks the proxy until it is seen. It returns the milliseconds until then, and until

@@ -192,7 +192,7 @@ func (b *system) single(ctx context.Context, pid int) (with, without []float64, 
 			return nil, nil, err
 		}
 	}
-	cpu := floor.CPU(pid)
+	cpu, api := floor.CPU(pid), floor.CPU(b.Pid("api"))
 	const turn = 5
 	for k := range *changes {
 		hung := k/turn%2 == 1
@@ -213,9 +213,10 @@ func (b *system) single(ctx context.Context, pid int) (with, without []float64, 
 	}
 	b.clients.Release()
 	fmt.Printf("  one change until the last healthy client's ACK: p50 %.1f p99 %.1f ms; with %d hung clients p50 %.1f "+
-		"p99 %.1f (p99 %.2f times); xds %.0f µs of CPU a push\n",
+		"p99 %.1f (p99 %.2f times); xds %.0f µs of CPU a push, api %.2f ms a change\n",
 		bench.Pct(without, .5), bench.Pct(without, .99), b.n/1000, bench.Pct(with, .5), bench.Pct(with, .99),
-		bench.Pct(with, .99)/bench.Pct(without, .99), ms(floor.CPU(pid)-cpu)*1000/float64(*changes*b.n))
+		bench.Pct(with, .99)/bench.Pct(without, .99), ms(floor.CPU(pid)-cpu)*1000/float64(*changes*b.n),
+		ms(floor.CPU(b.Pid("api"))-api)/float64(*changes))
 	return with, without, nil
 }
 
