@@ -18,6 +18,7 @@ var (
 	only  = flag.String("only", "", "an expression that the titles of the tests fit which are run; all where empty")
 	shots = flag.String("shots", "", "where the screenshots of docs/images are put; none are made where empty")
 	every = flag.String("every", "", "where a screenshot of every page is put, in each scheme and width; none where empty")
+	last  = flag.Int("minutes", 1, "for how many minutes events come while it is measured what pages hold")
 )
 
 // TestPages runs what people do with the pages, by Debian's Chromium.
@@ -66,7 +67,7 @@ func play(t *testing.T, s *harness.System, env []string, files ...string) {
 	c := run("node", append(args, files...)...)
 	c.Env = append(append(os.Environ(), "MARCHPROXY_UI="+s.UI, "MARCHPROXY_API="+s.API, "MARCHPROXY_TOKEN="+token,
 		fmt.Sprintf("MARCHPROXY_PROXY_PORT=%d", s.ProxyPort), "MARCHPROXY_SHOTS="+*shots, "MARCHPROXY_EVERY="+*every,
-		"MARCHPROXY_RUN="+filepath.Join(s.Dir, "run.json"),
+		"MARCHPROXY_RUN="+filepath.Join(s.Dir, "run.json"), fmt.Sprintf("MARCHPROXY_MINUTES=%d", *last),
 		"MARCHPROXY_RESULTS="+filepath.Join(t.TempDir(), "results")), env...)
 	c.Stdout = os.Stdout
 	if err := c.Run(); err != nil {
