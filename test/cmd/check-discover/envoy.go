@@ -130,9 +130,9 @@ func (e *expectation) took(looks []look) (time.Duration, bool) {
 	return 0, false
 }
 
-// settle waits until nothing is outstanding.
-func (t *trial) settle(ctx context.Context, most time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, most)
+// settle waits until nothing is outstanding, a minute at the most.
+func (t *trial) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var left []string
 	if err := harness.Await(ctx, func() bool {
@@ -144,7 +144,7 @@ func (t *trial) settle(ctx context.Context, most time.Duration) error {
 		}
 		return len(left) == 0
 	}); err != nil {
-		return fmt.Errorf("after %s: %s: %w", most, strings.Join(left[:min(len(left), 10)], "; "), err)
+		return fmt.Errorf("after a minute: %s: %w", strings.Join(left[:min(len(left), 10)], "; "), err)
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 // does. Between it and the program under test is a proxy that holds its answer until all changes are at Envoy.
 func (t *trial) slowLists(ctx context.Context) error {
 	fmt.Printf("a list of containers takes %s or longer\n", t.list)
-	if err := t.settle(ctx, time.Minute); err != nil {
+	if err := t.settle(ctx); err != nil {
 		return err
 	}
 	var holds atomic.Bool
@@ -73,7 +73,7 @@ func (t *trial) slowLists(ctx context.Context) error {
 			}
 		}
 	}
-	if err := t.settle(ctx, time.Minute); err != nil {
+	if err := t.settle(ctx); err != nil {
 		return fmt.Errorf("while a list takes long: %w", err)
 	}
 	fmt.Printf("%d states in %s during one list\n", t.count()-before, time.Since(began).Round(100*time.Millisecond))

@@ -131,7 +131,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err := t.compose(ctx, "up", "--detach", "--wait"); err != nil {
 		return err
 	}
-	if err := t.settle(ctx, time.Minute); err != nil {
+	if err := t.settle(ctx); err != nil {
 		return err
 	}
 	for i := range o.services {
@@ -158,7 +158,7 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
-	if err := t.settle(ctx, time.Minute); err != nil {
+	if err := t.settle(ctx); err != nil {
 		return err
 	}
 	return t.result()

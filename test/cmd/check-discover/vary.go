@@ -192,7 +192,7 @@ func (t *trial) trouble(ctx context.Context) error {
 // restartEngine restarts the engine, whose containers go on.
 func (t *trial) restartEngine(ctx context.Context) error {
 	fmt.Println("the engine is restarted")
-	if err := t.settle(ctx, time.Minute); err != nil {
+	if err := t.settle(ctx); err != nil {
 		return err
 	}
 	before := t.failed.Load()
