@@ -369,7 +369,6 @@ func TestContract(t *testing.T) {
 		{op: "ready", path: "/readyz"},
 		{op: "metrics", path: "/metrics"},
 		{op: "openapi", path: "/v1/openapi.json"},
-		{op: "docs", path: "/docs"},
 	} {
 		x.method, x.status = "GET", 200
 		c.do(t, x)

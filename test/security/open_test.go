@@ -49,12 +49,12 @@ func TestOpenPages(t *testing.T) {
 	hidden := []string{"hidden", "192.0.2.77", ":47113", `"47113`, "198.51.100", "MIIE", "BEGIN"}
 	shown := []string{"shown-service", "shown-host"}
 	for _, url := range []string{
-		s.API + "/metrics", s.API + "/healthz", s.API + "/readyz", s.API + "/docs", s.API + "/v1/openapi.json",
+		s.API + "/metrics", s.API + "/healthz", s.API + "/readyz", s.API + "/docs/api.html", s.API + "/v1/openapi.json",
 		s.XDS + "/metrics", s.XDS + "/healthz", s.XDS + "/readyz", s.XDS + "/v1/version",
 	} {
 		text := open(url)
 		words := append(shown[:len(shown):len(shown)], hidden...)
-		if strings.HasSuffix(url, "/docs") || strings.HasSuffix(url, "/v1/openapi.json") {
+		if strings.HasSuffix(url, "/docs/api.html") || strings.HasSuffix(url, "/v1/openapi.json") {
 			words = []string{"shown-", "hidden-", "192.0.2.77"} // its examples have such words as the others
 		}
 		for _, word := range words {

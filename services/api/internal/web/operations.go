@@ -41,10 +41,6 @@ func (a *API) operations() []operation {
 			ID: "openapi", Method: "GET", Path: "/v1/openapi.json", Tag: "System", Summary: "This document",
 			Answers: map[int]string{200: "OpenAPI"},
 		}, func(c echo.Context) error { return c.Blob(http.StatusOK, "application/json", a.openAPI) }},
-		{op{
-			ID: "docs", Method: "GET", Path: "/docs", Tag: "System", Summary: "This document as a page",
-			Answers: map[int]string{200: "text/html"},
-		}, a.docsPage},
 
 		{
 			op{

@@ -73,8 +73,8 @@ type API struct {
 	explaining   chan struct{} // full while as many requests are being explained as may be at once
 	certificates expiries
 	metrics      *metrics
-	// openAPI and docs are made once.
-	openAPI, docs []byte
+	// openAPI is the document, made once.
+	openAPI []byte
 }
 
 // Handler returns the API as one handler. An error means that the table of operations is wrong.
@@ -86,7 +86,8 @@ func (a *API) Handler() (http.Handler, error) {
 	a.verifying = make(chan struct{}, 1)
 	a.explaining = make(chan struct{}, maxExplaining)
 	a.metrics = newMetrics(a)
-	if err := a.describe(); err != nil {
+	var err error
+	if a.openAPI, err = a.document(); err != nil {
 		return nil, err
 	}
 	e.HideBanner, e.HidePort = true, true
@@ -116,7 +117,7 @@ func (a *API) Handler() (http.Handler, error) {
 		}
 	}
 	a.addProvider(e)
-	if err := addPages(e); err != nil {
+	if err := a.addPages(e); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -308,7 +309,7 @@ func (a *API) explain(err error, log *zap.Logger) api.Problem {
 		return api.Problem{Status: http.StatusNotFound, Detail: "what the path names does not exist; GET on the path above " +
 			"it lists what there is"}
 	case errors.As(err, &he) && he.Code == http.StatusNotFound:
-		return api.Problem{Status: http.StatusNotFound, Detail: "there is nothing at this path; /docs lists what there is"}
+		return api.Problem{Status: http.StatusNotFound, Detail: "there is nothing at this path; /docs/api.html lists what there is"}
 	case errors.As(err, &he):
 		return api.Problem{Status: int32(he.Code), Detail: fmt.Sprint(he.Message)}
 	case errors.Is(err, writer.ErrUnknown):

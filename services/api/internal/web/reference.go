@@ -7,17 +7,15 @@ import (
 	"fmt"
 	"html/template"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 
-	"github.com/labstack/echo/v4"
-
 	"github.com/marchproxy/marchproxy/services/api/internal/openapi"
+	"github.com/marchproxy/marchproxy/services/docsite"
 )
 
-//go:embed docs.html
-var docsTemplate string
+//go:embed reference.html
+var referenceTemplate string
 
 // Document is the OpenAPI document of the API.
 func Document() ([]byte, error) {
@@ -38,33 +36,18 @@ func (a *API) document() ([]byte, error) {
 	return raw, nil
 }
 
-// describe makes the OpenAPI document and its page.
-func (a *API) describe() (err error) {
-	if a.openAPI, err = a.document(); err != nil {
-		return err
-	}
-	a.docs, err = page(a.openAPI)
-	return err
-}
-
-func (a *API) docsPage(c echo.Context) error {
-	c.Response().Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri "+
-		"'none'; form-action 'none'; frame-ancestors 'none'")
-	return c.HTMLBlob(http.StatusOK, a.docs)
-}
-
-// docsSection is the operations of one tag.
-type docsSection struct {
+// section is the operations of one tag.
+type section struct {
 	Tag        string
-	Operations []docsOperation
+	Operations []listed
 }
 
-type docsOperation struct {
+type listed struct {
 	Method, Path string
-	docsEntry
+	described
 }
 
-type docsEntry struct {
+type described struct {
 	OperationID, Summary, Description string
 	Tags                              []string
 	Parameters                        []struct {
@@ -80,11 +63,11 @@ type docsEntry struct {
 	}
 }
 
-// page renders the document as one page without scripts.
-func page(document []byte) ([]byte, error) {
+// reference renders the document for the documentation's page of it, and for its search.
+func reference(document []byte) (html, found []byte, err error) {
 	var doc struct {
 		Info       struct{ Title, Version, Description string }
-		Paths      map[string]map[string]docsEntry
+		Paths      map[string]map[string]described
 		Components struct {
 			Schemas map[string]struct {
 				Title, Description string
@@ -94,35 +77,69 @@ func page(document []byte) ([]byte, error) {
 		}
 	}
 	if err := json.Unmarshal(document, &doc); err != nil {
-		return nil, fmt.Errorf("docs page: %w", err)
+		return nil, nil, fmt.Errorf("API reference: %w", err)
 	}
-	byTag := map[string][]docsOperation{}
+	byTag := map[string][]listed{}
 	for path, item := range doc.Paths {
 		for method, e := range item {
-			byTag[e.Tags[0]] = append(byTag[e.Tags[0]], docsOperation{strings.ToUpper(method), path, e})
+			byTag[e.Tags[0]] = append(byTag[e.Tags[0]], listed{strings.ToUpper(method), path, e})
 		}
 	}
-	var sections []docsSection
+	var sections []section
 	for _, tag := range slices.Sorted(maps.Keys(byTag)) {
 		ops := byTag[tag]
-		slices.SortFunc(ops, func(x, y docsOperation) int {
+		slices.SortFunc(ops, func(x, y listed) int {
 			return strings.Compare(x.Path+" "+x.Method,
 				y.Path+" "+y.Method)
 		})
-		sections = append(sections, docsSection{tag, ops})
+		sections = append(sections, section{tag, ops})
 	}
-	t, err := template.New("docs").Funcs(template.FuncMap{"type": typeOf}).Parse(docsTemplate)
+	t, err := template.New("reference").Funcs(template.FuncMap{"type": typeOf, "text": marked}).Parse(referenceTemplate)
 	if err != nil {
-		return nil, fmt.Errorf("docs page: %w", err)
+		return nil, nil, fmt.Errorf("API reference: %w", err)
 	}
 	var b bytes.Buffer
 	if err := t.Execute(&b, map[string]any{
 		"Info": doc.Info, "Sections": sections,
 		"Schemas": doc.Components.Schemas,
 	}); err != nil {
-		return nil, fmt.Errorf("docs page: %w", err)
+		return nil, nil, fmt.Errorf("API reference: %w", err)
 	}
-	return b.Bytes(), nil
+	var entries [][4]string // [address, page, heading, text], as the pages' own are
+	add := func(id, heading string, text ...string) {
+		entries = append(entries, [4]string{docsite.Reference + "#" + id, "API", heading, strings.Join(text, " ")})
+	}
+	for _, s := range sections {
+		for _, o := range s.Operations {
+			add(o.OperationID, o.Method+" "+o.Path, o.Summary, o.Description)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(doc.Components.Schemas)) {
+		s := doc.Components.Schemas[name]
+		text := []string{s.Description}
+		for _, field := range slices.Sorted(maps.Keys(s.Properties)) {
+			description, _ := s.Properties[field]["description"].(string)
+			text = append(text, field+":", description)
+		}
+		add(name, name, text...)
+	}
+	if found, err = json.Marshal(entries); err != nil {
+		return nil, nil, fmt.Errorf("API reference: %w", err)
+	}
+	return b.Bytes(), found, nil
+}
+
+// marked writes a text with what stands between backquotes as code.
+func marked(text string) template.HTML {
+	var b strings.Builder
+	for i, part := range strings.Split(text, "`") {
+		part = template.HTMLEscapeString(part)
+		if i%2 == 1 {
+			part = "<code>" + part + "</code>"
+		}
+		b.WriteString(part)
+	}
+	return template.HTML(b.String()) //nolint:gosec // escaped
 }
 
 // typeOf writes a schema in a few words, with links to what it refers to.
