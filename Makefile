@@ -24,7 +24,7 @@ run: build ## Run the whole system on this machine
 	bin/marchproxy dev $(ARGS)
 
 .PHONY: test
-test: test-needs build lint check-generated check-webui check-wasm check-bpf race ## Check everything, with real PostgreSQL, NATS and Envoy
+test: test-needs build lint check-generated check-webui check-docs check-wasm check-bpf race ## Check everything, with real PostgreSQL, NATS and Envoy
 	go test -count=1 -timeout 40m $(filter-out $(RACE:%=./%/...),$(MODULES:%=./%/...)) ./pkg/servername
 	go run ./test/cmd/bench-scale -hosts 1000 -changes 30 -idle 1s -churn 10s -slack 20 -only change,add,memory,writers,apis,idle,xds,restart,backup,delete,churn
 	go run ./test/cmd/check-live -changes 300
@@ -170,6 +170,14 @@ test-webui: build ## Look at the web UI with Chromium, at a real system (ARGS=ro
 .PHONY: screenshots
 screenshots: build ## Make docs/images of the web UI anew
 	go test -count=1 -timeout 60m -v ./test/webui/ -only 'every page' -shots $(CURDIR)/docs/images
+
+.PHONY: docs
+docs: ## Build the documentation's pages into services/docsite/dist of docs/ (running them needs no Node.js)
+	scripts/docs
+
+.PHONY: check-docs
+check-docs: ## Check that services/docsite/dist is what docs/ gives, byte for byte
+	scripts/docs --check
 
 .PHONY: walkthrough
 walkthrough: ## Ask a running system (make run) what the integration guide asks, with its status codes

@@ -114,3 +114,8 @@ func TestAccounts(t *testing.T) {
 	}
 	play(t, s, nil, "07-accounts")
 }
+
+// TestDocs looks at the documentation: all of it with the browser's policy, some of it in each scheme and width.
+func TestDocs(t *testing.T) {
+	play(t, harness.ForTest(t, nil, "--no-demo"), nil, "08-docs")
+}

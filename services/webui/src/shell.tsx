@@ -2,6 +2,7 @@ import { ActionIcon, AppShell, Burger, Button, Center, Group, Loader, Menu, Text
 import { useDisclosure } from "@mantine/hooks";
 import {
   IconActivity,
+  IconBook,
   IconChevronDown,
   IconClipboardList,
   IconGitBranch,
@@ -148,6 +149,11 @@ function Nav({ admin }: { admin: boolean }) {
           Users
         </NavLink>
       )}
+      <div className="nav-group">Help</div>
+      <a className="nav-link" href="/docs/">
+        <IconBook {...size} />
+        <span className="cut">Documentation</span>
+      </a>
     </div>
   );
 }
@@ -214,7 +220,7 @@ function Account({ who: { name, role, user } }: { who: Session }) {
             Your account
           </Menu.Item>
         )}
-        <Menu.Item leftSection={<IconActivity size={16} />} component="a" href="/docs" target="_blank" rel="noreferrer">
+        <Menu.Item leftSection={<IconActivity size={16} />} component="a" href="/docs/api.html" target="_blank" rel="noreferrer">
           API reference
         </Menu.Item>
         <Menu.Item leftSection={<IconLogout size={16} />} onClick={() => void signOut()}>

@@ -182,7 +182,8 @@ func TestDocumentationIsServed(t *testing.T) {
 	if w := s.get("/docs/operations.html", first.Header().Get("ETag")); w.Code != http.StatusNotModified || w.Body.Len() != 0 {
 		t.Errorf("what a browser has is sent again: %d, %d bytes", w.Code, w.Body.Len())
 	}
-	if w := s.get("/docs/no-such-page.html", ""); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "<h1>There is no such page") {
+	w := s.get("/docs/no-such-page.html", "")
+	if w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "<h1>There is no such page") {
 		t.Errorf("a page that is not there: %d %s", w.Code, w.Body)
 	}
 	ui := s.get(webui.Path+"icon.svg", "").Header()

@@ -337,9 +337,10 @@ func (s *system) serve(ctx context.Context) error {
 
 // greet says that everything is ready, and what to do with it.
 func (s *system) greet() {
-	s.say(fmt.Sprintf("MarchProxy is ready: proxy http://localhost:%d  api %s (docs at /docs)  Envoy's admin %s",
+	s.say(fmt.Sprintf("MarchProxy is ready: proxy http://localhost:%d  api %s  Envoy's admin %s",
 		s.ProxyPort, s.urls["api"], s.urls["admin"]))
-	s.say(fmt.Sprintf("Web UI: %s  (sign in with the token in %s)", s.urls["ui"], s.tokenPath()))
+	s.say(fmt.Sprintf("Web UI: %s  (sign in with the token in %s)  Documentation: %s/docs/", s.urls["ui"], s.tokenPath(),
+		s.urls["api"]))
 	status := os.Args[0] + " status"
 	if s.StateDir != stateDir() {
 		status = "MARCHPROXY_TOKEN_FILE=" + s.tokenPath() + " " + status
