@@ -105,6 +105,7 @@ func TestToyKind(t *testing.T) {
 			"docs/asyncapi.yaml": {"enum: [auth_policy, certificate, certificate_challenge, " +
 				"certificate_issuer, endpoint_set, gateway, license, locality_drain, " +
 				"rate_limit_policy, route, service", ", toy"},
+			"services/docsite/data/nav.yaml": {"- title: Concepts\n  pages:\n", "  - {page: toy, title: Toys, text: \"for a test\"}\n"},
 			"test/security/scopes_test.go": {"	return map[string]string{\n", "		\"Toy\": `{\"owner\":\"team-` + x + " +
 				"`\",\"spec\":{\"gateway\":\"g` + x + `\"}}`,\n"},
 		},
