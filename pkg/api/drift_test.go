@@ -43,6 +43,7 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 			"CertificateIssuance": api.CertificateIssuance{}, "DrainedLocality": api.DrainedLocality{},
 			"Progress": api.Progress{}, "LaggingProxy": api.LaggingProxy{},
 			"ServiceHealth": api.ServiceHealth{}, "EndpointHealth": api.EndpointHealth{}, "EndpointView": api.EndpointView{},
+			"PlaceOrder": api.PlaceOrder{}, "OrderedPlace": api.OrderedPlace{},
 			"HealthReport": api.HealthReport{}, "MetricsSummary": api.MetricsSummary{},
 			"GatewayTraffic": api.GatewayTraffic{}, "AnswerClasses": api.AnswerClasses{},
 			"LatencyQuantiles": api.LatencyQuantiles{}, "TrafficInterval": api.TrafficInterval{},
@@ -62,6 +63,7 @@ func TestGoStructsAreTheSchema(t *testing.T) {
 			"NamesStatus": status.NamesStatus{}, "NameStatus": status.NameStatus{}, "AgentStatus": status.AgentStatus{},
 			"PolicyStatus": status.PolicyStatus{}, "LimitedSource": status.LimitedSource{},
 			"EnvoyReport": status.EnvoyReport{}, "Traffic": status.Traffic{}, "UnhealthyEndpoint": status.UnhealthyEndpoint{},
+			"PlaceLatency": status.PlaceLatency{},
 		}},
 	} {
 		messages := c.file.Messages()

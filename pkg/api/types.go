@@ -583,6 +583,32 @@ type ServiceHealth struct {
 	Checked   bool             `json:"checked"`
 	Endpoints []EndpointHealth `json:"endpoints"`
 	Proxies   []HealthReport   `json:"proxies"`
+	// Orders are those of the places, for each place with an Envoy that measures how soon they answer.
+	Orders []PlaceOrder `json:"orders,omitempty"`
+}
+
+// PlaceOrder is the order in which Envoys at a place use the places of a service's endpoints.
+type PlaceOrder struct {
+	Cloud  string `json:"cloud,omitempty"`
+	Region string `json:"region,omitempty"`
+	Zone   string `json:"zone,omitempty"`
+	// Proxies counts the Envoys there that have measured.
+	Proxies int32          `json:"proxies"`
+	Places  []OrderedPlace `json:"places"`
+}
+
+// OrderedPlace is a place of endpoints as Envoys at a place see it.
+type OrderedPlace struct {
+	Cloud  string `json:"cloud,omitempty"`
+	Region string `json:"region,omitempty"`
+	Zone   string `json:"zone,omitempty"`
+	// Priority is Envoy's: 0 comes first.
+	Priority int32 `json:"priority"`
+	// Measured says whether the latencies are known, which are in milliseconds: what is measured now, and what the order
+	// is made by.
+	Measured        bool    `json:"measured"`
+	LatencyMS       float64 `json:"latency_ms,omitempty"`
+	SteadyLatencyMS float64 `json:"steady_ms,omitempty"`
 }
 
 // EndpointHealth is an endpoint as the Envoys see it.

@@ -146,6 +146,10 @@ func Render(c Config) ([]byte, error) {
 	if c.Place != (locality.Place{}) {
 		node["locality"] = object{"region": c.Place.EnvoyRegion(), "zone": c.Place.Zone}
 	}
+	static := object{"clusters": []object{server}}
+	if path := ProbeSocket(c.AdminAddr); path != "" {
+		static["listeners"] = []object{probes(path)}
+	}
 	err = enc.Encode(object{
 		"node":  node,
 		"admin": object{"address": admin},
@@ -156,7 +160,7 @@ func Render(c Config) ([]byte, error) {
 			},
 			"lds_config": ads, "cds_config": ads,
 		},
-		"static_resources": object{"clusters": []object{server}},
+		"static_resources": static,
 		// A scrape of the statistics runs on the thread that applies xDS: nothing is counted that nobody reads,
 		// and what is not used is not made.
 		"stats_config": object{"stats_tags": Tags(), "histogram_bucket_settings": Buckets(), "stats_matcher": object{

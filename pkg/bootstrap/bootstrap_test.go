@@ -139,6 +139,27 @@ func TestAdmin(t *testing.T) {
 	}
 }
 
+// TestProbes: there is a socket for probes beside that of the admin interface, for its user alone and for GET alone; an
+// admin interface at an address, or a path that is too long, has none.
+func TestProbes(t *testing.T) {
+	l := at(render(t, least()), "static_resources", "listeners", 0)
+	pipe := at(l, "address", "pipe")
+	if at(pipe, "path") != "/run/marchproxy/envoy.probe" || at(pipe, "mode") != float64(0o600) {
+		t.Errorf("%v", pipe)
+	}
+	route := at(l, "filter_chains", 0, "filters", 0, "typed_config", "route_config", "virtual_hosts", 0, "routes", 0)
+	if at(route, "match", "headers", 0, "string_match", "exact") != "GET" {
+		t.Errorf("any method is taken: %v", route)
+	}
+	for _, admin := range []string{"127.0.0.1:9901", "/" + strings.Repeat("a", 106)} {
+		config := least()
+		config.AdminAddr = admin
+		if l := at(render(t, config), "static_resources", "listeners"); l != nil || bootstrap.ProbeSocket(admin) != "" {
+			t.Errorf("%s: %v", admin, l)
+		}
+	}
+}
+
 // TestRefused: what Envoy would not start with is refused before, by the name of the setting.
 func TestRefused(t *testing.T) {
 	for name, c := range map[string]struct{ xds, admin, says string }{

@@ -4,6 +4,7 @@ package envoyadmin
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -106,4 +107,16 @@ func (a Admin) Active(ctx context.Context) (n int64, err error) {
 		}
 	}
 	return n, err
+}
+
+// read reads an answer in JSON.
+func (a Admin) read(ctx context.Context, path string, into any) error {
+	code, raw, err := a.Do(ctx, http.MethodGet, path)
+	if err != nil {
+		return err
+	}
+	if code != http.StatusOK {
+		return fmt.Errorf("the admin interface answers %d", code)
+	}
+	return json.Unmarshal(raw, into)
 }

@@ -2,11 +2,8 @@ package envoyadmin
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"maps"
 	"net"
-	"net/http"
 	"net/url"
 	"slices"
 	"sort"
@@ -17,6 +14,7 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/marchproxy/marchproxy/pkg/locality"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
 )
@@ -39,9 +37,14 @@ const figures = `^(server\.uptime|http\.[^.]+\.downstream_rq_(total|[1-5]xx|time
 // Observer looks at an Envoy every ten seconds, and says what it sees. The zero value but for Admin is ready.
 type Observer struct {
 	Admin Admin
+	// Probes is the socket by which latencies are measured ([bootstrap.ProbeSocket]); none are where "".
+	Probes string
+	// Place is where the Envoy is.
+	Place locality.Place
 
 	mu     sync.Mutex
 	report *status.EnvoyReport
+	meter  *meter // nil before Run, and without Probes
 
 	// By Run alone.
 	began  time.Time
@@ -65,7 +68,12 @@ type sample struct {
 func (o *Observer) Report() *status.EnvoyReport {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.report
+	if o.report == nil || o.meter == nil {
+		return o.report
+	}
+	r := *o.report
+	r.Latencies = o.meter.latencies()
+	return &r
 }
 
 // Run looks until the context ends, when the clock has whole tens of seconds: so the intervals of all Envoys are the same
@@ -73,6 +81,18 @@ func (o *Observer) Report() *status.EnvoyReport {
 // says so.
 func (o *Observer) Run(ctx context.Context) error {
 	o.began, o.failed, o.bad = time.Now(), map[string]int64{}, map[string][]status.UnhealthyEndpoint{}
+	if o.Probes != "" {
+		m := newMeter(o.Admin, o.Probes)
+		o.mu.Lock()
+		o.meter = m
+		o.mu.Unlock()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			m.run(ctx)
+		}()
+		defer func() { <-ended }()
+	}
 	for {
 		o.look(ctx)
 		select {
@@ -88,7 +108,10 @@ func (o *Observer) look(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	next := &status.EnvoyReport{At: resource.Time(now.at), Since: resource.Time(o.began)}
+	next := &status.EnvoyReport{
+		At: resource.Time(now.at), Since: resource.Time(o.began),
+		Cloud: o.Place.Cloud, Region: o.Place.Region, Zone: o.Place.Zone,
+	}
 	if was := o.Report(); was != nil {
 		next.Intervals = append(next.Intervals, was.Intervals[max(0, len(was.Intervals)-kept+1):]...)
 	}
@@ -235,7 +258,7 @@ func (o *Observer) endpoints(ctx context.Context, services []string) (map[string
 		} `json:"cluster_statuses"`
 	}
 	// The names are of letters, digits and hyphens, none of which means something in an expression.
-	if err := o.get(ctx, "/clusters?format=json&filter="+url.QueryEscape("^("+strings.Join(services, "|")+")$"),
+	if err := o.Admin.read(ctx, "/clusters?format=json&filter="+url.QueryEscape("^("+strings.Join(services, "|")+")$"),
 		&doc); err != nil {
 		return nil, err
 	}
@@ -263,16 +286,4 @@ func (o *Observer) endpoints(ctx context.Context, services []string) (map[string
 		slices.SortFunc(out[c.Name], func(x, y status.UnhealthyEndpoint) int { return strings.Compare(x.Address, y.Address) })
 	}
 	return out, nil
-}
-
-// get reads an answer in JSON.
-func (o *Observer) get(ctx context.Context, path string, into any) error {
-	code, raw, err := o.Admin.Do(ctx, http.MethodGet, path)
-	if err != nil {
-		return err
-	}
-	if code != http.StatusOK {
-		return fmt.Errorf("the admin interface answers %d", code)
-	}
-	return json.Unmarshal(raw, into)
 }

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"regexp"
 	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 )
 
 // Envoy is one whose readiness is asked for.
@@ -55,6 +57,9 @@ func (e Envoy) Look(ctx context.Context) (ready bool, cause Cause, reason string
 		return n
 	}
 	listeners, gateway := stat("listener_manager_total_listeners_active"), cmp.Or(e.Gateway, "default")
+	if bootstrap.ProbeSocket(e.Admin.addr) != "" {
+		listeners-- // the bootstrap's own, which nobody's traffic comes through
+	}
 	switch {
 	case status == http.StatusOK && listeners > 0:
 		return true, Waits, "" // also where the xDS server is away: Envoy serves what it has

@@ -1,9 +1,16 @@
 package status
 
-import "time"
+import (
+	"time"
+
+	"github.com/marchproxy/marchproxy/pkg/locality"
+)
 
 // TrafficInterval is how long an interval of an [EnvoyReport] is, where the Envoy answers.
 const TrafficInterval = 10 * time.Second
+
+// MaxLatencies is how many places of services an [EnvoyReport] has latencies of.
+const MaxLatencies = 300
 
 // MaxUnhealthy is how many endpoints an [EnvoyReport] names.
 const MaxUnhealthy = 200
@@ -26,7 +33,56 @@ type EnvoyReport struct {
 	// counts the others.
 	Unhealthy     []UnhealthyEndpoint `json:"unhealthy,omitempty"`
 	UnhealthyMore int32               `json:"unhealthy_more,omitempty"`
+	// Cloud, Region and Zone are where the Envoy is.
+	Cloud  string `json:"cloud,omitempty"`
+	Region string `json:"region,omitempty"`
+	Zone   string `json:"zone,omitempty"`
+	// Latencies are those of places of services that are ordered by them, in order, [MaxLatencies] at most.
+	Latencies []PlaceLatency `json:"latencies,omitempty"`
 }
+
+// Place is where the Envoy is.
+func (r *EnvoyReport) Place() locality.Place {
+	return locality.Place{Cloud: r.Cloud, Region: r.Region, Zone: r.Zone}
+}
+
+// Steady are the latencies that places are ordered by, by service.
+func (r *EnvoyReport) Steady() map[string]locality.Latencies {
+	out := map[string]locality.Latencies{}
+	for _, l := range r.Latencies[:min(len(r.Latencies), MaxLatencies)] {
+		if out[l.Service] == nil {
+			out[l.Service] = locality.Latencies{}
+		}
+		out[l.Service][l.Place()] = l.Steady
+	}
+	return out
+}
+
+// PlaceLatency is how soon the endpoints of a service at a place answer.
+type PlaceLatency struct {
+	Service string `json:"service"`
+	Cloud   string `json:"cloud,omitempty"`
+	Region  string `json:"region,omitempty"`
+	Zone    string `json:"zone,omitempty"`
+	// Milliseconds is the median of the last measurements, and Steady what it was when it last changed for good: places
+	// are ordered by that.
+	Milliseconds float64 `json:"ms"`
+	Steady       float64 `json:"steady_ms"`
+}
+
+// Place is where the endpoints are.
+func (l PlaceLatency) Place() locality.Place {
+	return locality.Place{Cloud: l.Cloud, Region: l.Region, Zone: l.Zone}
+}
+
+// AgentEnvoy is what an [AgentStatus] says of an Envoy, for who reads nothing else of it.
+type AgentEnvoy struct {
+	ID          string       `json:"id"`
+	EnvoyReport *EnvoyReport `json:"envoy_report"`
+}
+
+func (AgentEnvoy) prefix() string { return agentPrefix }
+func (s AgentEnvoy) id() string   { return s.ID }
 
 // Traffic is what an Envoy did within some seconds.
 type Traffic struct {

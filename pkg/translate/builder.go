@@ -30,6 +30,8 @@ type Builder struct {
 	hosts map[string][]string
 	// kept are the services that are served as they were, for want of an address.
 	kept map[string]bool
+	// measured are the requests by which services are measured, by name.
+	measured map[string]string
 	// certs are the certificates that are in use, by name, and how.
 	certs map[string]certUse
 	// certsOf is the same by user.
@@ -62,7 +64,8 @@ type Builder struct {
 func NewBuilder(gateway string, opt Options) *Builder {
 	return &Builder{
 		gatewayName: gateway, options: opt, out: map[Key]*Resource{}, uses: map[string]int{}, traits: map[string]string{},
-		dns: map[string]map[string]bool{}, hosts: map[string][]string{}, kept: map[string]bool{}, certs: map[string]certUse{},
+		dns: map[string]map[string]bool{}, hosts: map[string][]string{}, kept: map[string]bool{},
+		measured: map[string]string{}, certs: map[string]certUse{},
 		certsOf: map[string]map[string]certUse{}, named: map[string]string{}, servedBy: map[string]map[string]bool{},
 		policies: map[string]map[Key]bool{},
 		open:     map[string]bool{}, wildcards: map[string]bool{}, limiting: map[string]bool{}, allowing: map[string]bool{},
@@ -89,7 +92,9 @@ type work struct {
 	stale    cause             // what filters depend on that may be another
 	turned   map[string]bool   // filters that routes begin or cease to ask for, by name
 	before   map[Key]*Resource // of what was touched
-	problems []config.Problem
+	// remeasured says that other services are measured, or by another request.
+	remeasured bool
+	problems   []config.Problem
 }
 
 func (b *Builder) begin(st *config.State) *work {
@@ -167,6 +172,23 @@ func (b *Builder) Resolved(st *config.State, hosts []string) Delta {
 	return d
 }
 
+// Reordered builds the endpoints of services whose places have another order by what was measured.
+func (b *Builder) Reordered(st *config.State, services []string) Delta {
+	w := b.begin(st)
+	for _, name := range services {
+		if w.used(name) {
+			w.services[name] = true
+		}
+	}
+	for cluster, service := range b.sinks {
+		if slices.Contains(services, service) {
+			w.services[cluster] = true
+		}
+	}
+	d, _ := w.run()
+	return d
+}
+
 // Policies are those in the filter configs.
 func (b *Builder) Policies() Policies { return b.current }
 
@@ -212,6 +234,10 @@ func (w *work) run() (Delta, []config.Problem) {
 	w.collect()
 	for name := range w.services {
 		w.service(name)
+	}
+	if w.remeasured && w.gw != nil {
+		r := runtimeLayer(w.gateway, w.gw, w.measured)
+		w.put(r.Key, r)
 	}
 	for name := range w.certs {
 		w.certificate(name)
@@ -270,7 +296,7 @@ func (w *work) filterConfigs() {
 		return
 	}
 	if w.stale&onGateway != 0 {
-		r := runtimeLayer(w.gateway, w.gw)
+		r := runtimeLayer(w.gateway, w.gw, w.measured)
 		w.put(r.Key, r)
 	}
 	c := &chain{view: &w.view, asked: func(name string) bool { return len(w.asked[name]) > 0 }}

@@ -20,6 +20,7 @@ func (w *work) service(name string) {
 		w.put(ck, nil)
 		w.put(ek, nil)
 		w.useCerts("service/"+name, nil)
+		w.measure(name, "")
 		return
 	}
 	now := w.view.service(name, o.Name, o.Message().(*configv1.Service), w.out[ck], w.out[ek])
@@ -29,9 +30,23 @@ func (w *work) service(name string) {
 		return
 	}
 	w.useCerts("service/"+name, now.certs)
+	if !IsSink(name) {
+		w.measure(name, probeOf(o.Name, o.Message().(*configv1.Service)))
+	}
 	w.put(ck, now.cluster)
 	if now.endpoints != nil {
 		w.put(ek, now.endpoints)
+	}
+}
+
+// measure notes by what request a service is measured, "" for none.
+func (w *work) measure(service, probe string) {
+	if w.Builder.measured[service] == probe {
+		return
+	}
+	w.remeasured = true
+	if w.Builder.measured[service] = probe; probe == "" {
+		delete(w.Builder.measured, service)
 	}
 }
 

@@ -297,7 +297,7 @@ func (k *checker) service(name string, s *configv1.Service) {
 			break
 		}
 	}
-	k.locality(s.GetLocality())
+	k.locality(s)
 	lb := s.GetLoadBalancing()
 	if n := lb.GetTableSize(); n > 0 && !big.NewInt(int64(n)).ProbablyPrime(0) {
 		k.add("$.load_balancing.table_size", "load_balancing.prime", "must be a prime number")

@@ -30,6 +30,16 @@ func TestCheckRefuses(t *testing.T) {
 			"$.locality.prefer locality.split",
 		},
 		{"Service", `{"locality":{"split":[{"place":{"cloud":"a"}}]}}`, "$.locality.split locality.split"},
+		{"Service", `{"locality":{"latency":{}}}`, "$.locality.latency locality.latency"},
+		{"Service", `{"locality":{"latency":{}},"health_check":{"tcp":{}}}`, "$.locality.latency locality.latency"},
+		{
+			"Service", `{"locality":{"latency":{},"split":[{"place":{"cloud":"a"},"weight":1}]},"health_check":{"http":{}}}`,
+			"$.locality.latency locality.split",
+		},
+		{
+			"Service", `{"locality":{"latency":{"within":"0.01s","within_percent":50},"prefer":"zone",` +
+				`"failover":[{"cloud":"a"}]},"health_check":{"http":{}}}`, "",
+		},
 		{
 			"Service", `{"locality":{"failover":[{},{"cloud":"a"},{"cloud":"a","zone":"b"}]}}`,
 			"$.locality.failover[0] locality.place; $.locality.failover[2] locality.place",

@@ -44,7 +44,7 @@ type builtService struct {
 // endpoints: they belong together, as a protocol belongs to a port.
 func (v *view) service(name, service string, s *configv1.Service, was, wasEndpoints *Resource) builtService {
 	sets := v.st.EndpointSetsOf(service)
-	found := v.endpoints(name, s, sets)
+	found := v.endpoints(name, service, s, sets)
 	out := builtService{names: found.names}
 	if found.wanting() && was != nil && len(placesOf(wasEndpoints)) > 0 {
 		out.kept = true
@@ -94,7 +94,7 @@ type place struct {
 }
 
 // endpoints are a service's own and those of the sets that add to it.
-func (v *view) endpoints(name string, s *configv1.Service, sets []*resource.Object) endpoints {
+func (v *view) endpoints(name, service string, s *configv1.Service, sets []*resource.Object) endpoints {
 	places := map[place][]*endpointv3.LbEndpoint{}
 	out := endpoints{assignment: assignment{cluster: name, policy: s.GetLocality()}}
 	for _, e := range s.GetEndpoints() {
@@ -111,6 +111,9 @@ func (v *view) endpoints(name string, s *configv1.Service, sets []*resource.Obje
 	})
 	for _, p := range keys {
 		out.assignment.groups = append(out.assignment.groups, localEndpoints{p, places[p]})
+	}
+	if v.opt.Measured != nil {
+		out.assignment.measure(v.opt.Measured(service))
 	}
 	out.cla = out.assignment.at(locality.Place{})
 	return out

@@ -3,10 +3,12 @@ package translate
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -14,6 +16,7 @@ import (
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
+	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/locality"
 )
 
@@ -28,11 +31,31 @@ type assignment struct {
 	cluster string
 	policy  *configv1.LocalityPolicy
 	groups  []localEndpoints
+	// nearness numbers the places by what was measured, for each place with Envoys that have measured; nil without.
+	nearness map[locality.Place]map[locality.Place]int
 }
 
 // near says whether Envoys at different places get different assignments.
 func (a assignment) near() bool {
-	return a.policy.GetPrefer() != configv1.LocalityPolicy_NEAR_UNSPECIFIED || len(a.policy.GetCosts()) > 0
+	return a.policy.GetPrefer() != configv1.LocalityPolicy_NEAR_UNSPECIFIED || len(a.policy.GetCosts()) > 0 ||
+		a.policy.GetLatency() != nil
+}
+
+// Nearness numbers places by what was measured and what a service says of that ([locality.Latencies.Nearness]).
+func Nearness(l *configv1.LocalityLatency, measured locality.Latencies) map[locality.Place]int {
+	percent := float64(orNumber(l.GetWithinPercent(), 25))
+	return measured.Nearness(orElse(l.GetWithin(), 5*time.Millisecond).AsDuration().Seconds()*1000, percent)
+}
+
+// measure orders places by what the Envoys at each place have measured.
+func (a *assignment) measure(by map[locality.Place]locality.Latencies) {
+	if a.policy.GetLatency() == nil {
+		return
+	}
+	a.nearness = map[locality.Place]map[locality.Place]int{}
+	for from, measured := range by {
+		a.nearness[from] = Nearness(a.policy.GetLatency(), measured)
+	}
 }
 
 // at is the assignment for an Envoy at a place, the zero one for an Envoy that does not say where it is.
@@ -97,8 +120,9 @@ func (a assignment) leveled(from locality.Place) []localEndpoints {
 }
 
 // precedence is what places are ordered by: the priority that endpoints were given, whether they have no share of a
-// split, how far they are, where they come in the failover, and what they cost.
-type precedence [5]uint64
+// split, how near they are by what was measured, how far by what is said, where they come in the failover, and what
+// they cost.
+type precedence [6]uint64
 
 func (a assignment) precedence(to place, from locality.Place) precedence {
 	r := precedence{uint64(to.priority)}
@@ -106,24 +130,30 @@ func (a assignment) precedence(to place, from locality.Place) precedence {
 		return r
 	}
 	r[1] = 1
+	if near := a.nearness[from]; len(near) > 0 {
+		r[2] = uint64(len(near))
+		if n, measured := near[to.Place]; measured {
+			r[2] = uint64(n)
+		}
+	}
 	d := from.Distance(to.Place)
 	switch a.policy.GetPrefer() {
 	case configv1.LocalityPolicy_zone:
-		r[2] = uint64(d)
+		r[3] = uint64(d)
 	case configv1.LocalityPolicy_region:
-		r[2] = uint64(max(d, locality.SameRegion))
+		r[3] = uint64(max(d, locality.SameRegion))
 	case configv1.LocalityPolicy_cloud:
-		r[2] = uint64(max(d, locality.SameCloud))
+		r[3] = uint64(max(d, locality.SameCloud))
 	}
-	r[3] = uint64(len(a.policy.GetFailover()))
+	r[4] = uint64(len(a.policy.GetFailover()))
 	for i, p := range a.policy.GetFailover() {
 		if locality.Of(p).Has(to.Place) {
-			r[3] = uint64(i)
+			r[4] = uint64(i)
 			break
 		}
 	}
 	if len(a.policy.GetCosts()) > 0 {
-		r[4] = cost(a.policy.GetCosts(), from, to.Place)
+		r[5] = cost(a.policy.GetCosts(), from, to.Place)
 	}
 	return r
 }
@@ -214,6 +244,12 @@ func (a assignment) locate(r *Resource) {
 			Priority: g.priority, Locality: envoyLocality(g.Place), LbEndpoints: g.endpoints,
 		}).GetValue()...)
 	}
+	for _, from := range slices.SortedFunc(maps.Keys(a.nearness), locality.Place.Compare) {
+		near := a.nearness[from]
+		for _, to := range slices.SortedFunc(maps.Keys(near), locality.Place.Compare) {
+			content = fmt.Appendf(content, "%q %q %d\n", from, to, near[to])
+		}
+	}
 	r.Version = VersionOf(content)
 	l := &Located{made: map[locality.Place]*Resource{}}
 	l.make = func(p locality.Place) *Resource {
@@ -229,6 +265,45 @@ func (a assignment) locate(r *Resource) {
 	slices.SortFunc(l.places, locality.Place.Compare)
 	l.places = slices.Compact(l.places)
 	r.Located = l
+}
+
+// Priority is what an Envoy has of a place's endpoints.
+type Priority struct {
+	locality.Place
+	Priority uint32
+}
+
+// Priorities are those of the places of a service's endpoints for an Envoy at a place, in order; measured is what those
+// there have measured. What DNS says of names is left aside.
+func Priorities(st *config.State, service string, s *configv1.Service, from locality.Place,
+	measured locality.Latencies,
+) (out []Priority) {
+	places := map[place][]*endpointv3.LbEndpoint{}
+	for _, e := range s.GetEndpoints() {
+		p := place{e.GetPriority(), locality.Of(e)}
+		places[p] = append(places[p], &endpointv3.LbEndpoint{})
+	}
+	for _, set := range st.EndpointSetsOf(service) {
+		for _, e := range set.Message().(*configv1.EndpointSet).GetEndpoints() {
+			lb := &endpointv3.LbEndpoint{}
+			if e.GetState() == configv1.FoundEndpoint_draining {
+				lb.HealthStatus = corev3.HealthStatus_DRAINING
+			}
+			p := place{0, locality.Of(e)}
+			places[p] = append(places[p], lb)
+		}
+	}
+	(&view{st: st}).drain(places)
+	keep(s, places)
+	a := assignment{policy: s.GetLocality()}
+	a.measure(map[locality.Place]locality.Latencies{from: measured})
+	for p := range places {
+		a.groups = append(a.groups, localEndpoints{place: p})
+	}
+	for _, g := range a.leveled(from) {
+		out = append(out, Priority{g.Place, g.priority})
+	}
+	return out
 }
 
 // Places are those of the endpoints of a resource that is not the same everywhere.
@@ -297,7 +372,16 @@ func (v *view) drain(places map[place][]*endpointv3.LbEndpoint) {
 }
 
 // locality looks at what a service says of places.
-func (k *checker) locality(p *configv1.LocalityPolicy) {
+func (k *checker) locality(s *configv1.Service) {
+	p := s.GetLocality()
+	if p.GetLatency() != nil && s.GetHealthCheck().GetHttp() == nil {
+		k.add("$.locality.latency", "locality.latency", "is measured by the request of $.health_check.http, and there is "+
+			"none; give one, or leave latency out")
+	}
+	if p.GetLatency() != nil && split(p) {
+		k.add("$.locality.latency", "locality.split", "has the places that answer soonest take all requests, and split says "+
+			"what each place takes; keep one")
+	}
 	places := func(field string, list []locality.Place) {
 		for i, x := range list {
 			if x == (locality.Place{}) {

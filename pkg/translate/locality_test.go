@@ -9,9 +9,12 @@ import (
 	"time"
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	configv1 "github.com/marchproxy/marchproxy/proto/marchproxy/config/v1"
 
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/locality"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/translate"
@@ -157,6 +160,134 @@ func TestLocalityVersions(t *testing.T) {
 	n.located(nil, "aws/eu/a", "aws/eu/b", "gcp")
 	if now := get(); now.Located != nil || now.At(a) != now {
 		t.Error("without a policy it matters where an Envoy is")
+	}
+}
+
+// TestLocalityByLatency: places come in the order of what the Envoys at a place have measured, by classes of those as
+// near; within one the other fields decide, and while nothing is measured they alone. An order that is the same is the
+// same version, whatever was measured.
+func TestLocalityByLatency(t *testing.T) {
+	measured := map[locality.Place]locality.Latencies{}
+	n := newNamed(t)
+	n.b = translate.NewBuilder(resource.DefaultGateway, translate.Options{
+		Resolve: n.resolve, Measured: func(string) map[locality.Place]locality.Latencies { return measured },
+	})
+	n.b.Rebuild(n.st)
+	says := func(from string, ms ...float64) {
+		measured[placeOf(from)] = locality.Latencies{}
+		for i, x := range ms {
+			if x > 0 {
+				measured[placeOf(from)][placeOf([]string{"aws/eu/a", "aws/eu/b", "gcp"}[i])] = x
+			}
+		}
+	}
+	pushed := func() int { return len(n.b.Reordered(n.st, []string{"s"}).Upserts) }
+	want := func(what, from, levels string) {
+		t.Helper()
+		if got := n.levels(from); got != levels {
+			t.Errorf("%s, from %q: %s, want %s", what, from, got, levels)
+		}
+	}
+	latency := &configv1.LocalityLatency{}
+	n.located(&configv1.LocalityPolicy{Latency: latency}, "aws/eu/a", "aws/eu/b", "gcp")
+	want("nothing is measured", "aws/eu/a", "1 2 3")
+	says("aws/eu/a", 20, 21, 2)
+	if pushed() != 1 {
+		t.Error("another order is not built")
+	}
+	want("measured", "aws/eu/a", "3 | 1 2")
+	want("measured elsewhere", "gcp", "1 2 3")
+	says("aws/eu/a", 22, 19, 1)
+	if n := pushed(); n != 0 {
+		t.Errorf("the same order by other latencies is %d resources", n)
+	}
+	says("aws/eu/a", 90, 0, 10)
+	pushed()
+	want("one is not measured", "aws/eu/a", "3 | 1 | 2")
+
+	prefer := &configv1.LocalityPolicy{Prefer: configv1.LocalityPolicy_zone, Latency: latency}
+	n.located(prefer, "aws/eu/a", "aws/eu/b", "gcp")
+	says("aws/eu/a", 3, 2, 1)
+	pushed()
+	want("all are as near", "aws/eu/a", "1 | 2 | 3")
+	says("aws/eu/a", 30, 2, 1)
+	pushed()
+	want("the own zone is slow", "aws/eu/a", "2 | 3 | 1")
+	clear(measured)
+	pushed()
+	want("nothing is measured any more", "aws/eu/a", "1 | 2 | 3")
+
+	cheapest := &configv1.LocalityPolicy{
+		Latency: &configv1.LocalityLatency{Within: durationpb.New(20 * time.Millisecond)},
+		Costs:   []*configv1.LocalityCost{{To: &configv1.Locality{Cloud: "gcp"}, Cost: 1}, {Cost: 2}},
+	}
+	n.located(cheapest, "aws/eu/a", "aws/eu/b", "gcp")
+	says("aws/eu/a", 1, 30, 20)
+	pushed()
+	want("the cheapest within 20 ms of the nearest", "aws/eu/a", "3 | 1 | 2")
+}
+
+// TestWhatIsMeasured: the runtime says by what request a service is measured that is ordered by latency and has a
+// route, and no more than there may be.
+func TestWhatIsMeasured(t *testing.T) {
+	n := newNamed(t)
+	layer := func() (out []string) {
+		t.Helper()
+		var r runtimev3.Runtime
+		key := translate.Key{Type: translate.TypeRuntime, Name: bootstrap.RuntimeLayer}
+		if err := n.b.Get(key).Body.UnmarshalTo(&r); err != nil {
+			t.Fatal(err)
+		}
+		for k, v := range r.GetLayer().GetFields() {
+			if service, is := strings.CutPrefix(k, bootstrap.RuntimeLatency); is {
+				out = append(out, service+": "+v.GetStringValue())
+			}
+		}
+		slices.Sort(out)
+		return out
+	}
+	put := func(name string, h *configv1.HttpCheck, p *configv1.LocalityPolicy) {
+		t.Helper()
+		o, err := resource.New(resource.Ref{Kind: resource.KindService, Name: name}, &configv1.Service{
+			Endpoints:   []*configv1.Endpoint{{Host: "192.0.2.1", Port: 80}},
+			HealthCheck: &configv1.HealthCheck{Check: &configv1.HealthCheck_Http{Http: h}}, Locality: p,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.apply(o)
+	}
+	soon := &configv1.LocalityPolicy{Latency: &configv1.LocalityLatency{}}
+	put("unused", &configv1.HttpCheck{}, soon)
+	put("s", &configv1.HttpCheck{}, nil)
+	if got := layer(); got != nil {
+		t.Errorf("without a policy, or a route: %q", got)
+	}
+	put("s", &configv1.HttpCheck{}, soon)
+	if got := layer(); !slices.Equal(got, []string{"s: / s"}) {
+		t.Errorf("with one: %q", got)
+	}
+	put("s", &configv1.HttpCheck{Path: "/healthz", Host: "x.test"}, soon)
+	if got := layer(); !slices.Equal(got, []string{"s: /healthz x.test"}) {
+		t.Errorf("with another check: %q", got)
+	}
+	n.apply(resource.Tombstone(resource.Ref{Kind: resource.KindRoute, Name: "r"}, 9))
+	if got := layer(); got != nil {
+		t.Errorf("without its route: %q", got)
+	}
+	var backends []*configv1.Backend
+	for i := range 130 {
+		name := fmt.Sprintf("m-%03d", i)
+		put(name, &configv1.HttpCheck{}, soon)
+		backends = append(backends, &configv1.Backend{Service: name})
+	}
+	o, err := resource.New(resource.Ref{Kind: resource.KindRoute, Name: "r"}, &configv1.Route{Backends: backends})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.apply(o)
+	if got := layer(); len(got) != 100 || got[99] != "m-099: / m-099" {
+		t.Errorf("%d of 130: %q", len(got), got)
 	}
 }
 

@@ -1,6 +1,9 @@
 package translate
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -25,11 +28,29 @@ const (
 	keySampling  = "tracing.random_sampling" // Envoy's own
 )
 
-// runtimeLayer is a gateway's layer.
-func runtimeLayer(name string, g *configv1.Gateway) *Resource {
+// maxMeasured is how many services of a gateway are measured, the first ones by name: who measures reads all of the
+// runtime every few seconds.
+const maxMeasured = 100
+
+// probeOf is by what request it is measured how soon a service's endpoints answer; "" where it is not.
+func probeOf(name string, s *configv1.Service) string {
+	h := s.GetHealthCheck().GetHttp()
+	if s.GetLocality().GetLatency() == nil || h == nil {
+		return ""
+	}
+	return cmp.Or(h.GetPath(), "/") + " " + cmp.Or(h.GetHost(), name)
+}
+
+// runtimeLayer is a gateway's layer. Measured are the requests by which services are measured, by name.
+func runtimeLayer(name string, g *configv1.Gateway, measured map[string]string) *Resource {
 	layer := map[string]*structpb.Value{
 		// For the agent, which tells Envoy when it starts it.
 		bootstrap.RuntimeDrain: structpb.NewNumberValue(DrainTime(g).Truncate(time.Second).Seconds()),
+	}
+	for i, service := range slices.Sorted(maps.Keys(measured)) {
+		if i < maxMeasured {
+			layer[bootstrap.RuntimeLatency+service] = structpb.NewStringValue(measured[service])
+		}
 	}
 	switchSinks(layer, g.GetAccessLog())
 	if metrics(g) == configv1.Gateway_native {

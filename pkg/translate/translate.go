@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/marchproxy/marchproxy/pkg/locality"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 )
 
@@ -194,6 +195,9 @@ type Options struct {
 	Resolve func(host string) (addrs []netip.Addr, ok bool)
 	// Refused says which addresses may not be endpoints: Resolve is asked for them as for names. None where nil.
 	Refused func(netip.Addr) bool
+	// Measured are the latencies of the places of a service as Envoys at each place have measured them; a change of the
+	// order that they give is told by [Builder.Reordered]. None where nil.
+	Measured func(service string) map[locality.Place]locality.Latencies
 	// Open unseals private keys and shared secrets; nil where none is sealed.
 	Open func(r resource.Ref, field, sealed string) (string, error)
 	// Module is the file, where the Envoys are, of one of our filters: metrics, license or auth. Where nil,

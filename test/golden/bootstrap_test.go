@@ -13,6 +13,7 @@ func TestBootstrap(t *testing.T) {
 			NodeID: "edge-1", Gateway: "public", XDSServer: "xds.example.com:18000", AdminAddr: "[::1]:9901",
 			APIKey: `key"with\odd characters`, MaxHeap: 1 << 30,
 		},
+		"a socket": {XDSServer: "127.0.0.1:18000", AdminAddr: "/tmp/marchproxy-golden/admin.sock"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

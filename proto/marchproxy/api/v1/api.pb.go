@@ -5236,7 +5236,10 @@ type ServiceHealth struct {
 	// addresses of a name, or what was taken away a moment ago.
 	Endpoints []*EndpointHealth `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// The Envoys of the gateways whose routes lead to the service, and how old what each says is.
-	Proxies       []*HealthReport `protobuf:"bytes,5,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	Proxies []*HealthReport `protobuf:"bytes,5,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	// The order in which places are used, for each place with an Envoy that measures how soon they answer; nothing where
+	// the service has no locality.latency, or nobody has told of it yet.
+	Orders        []*PlaceOrder `protobuf:"bytes,6,rep,name=orders,proto3" json:"orders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5306,6 +5309,195 @@ func (x *ServiceHealth) GetProxies() []*HealthReport {
 	return nil
 }
 
+func (x *ServiceHealth) GetOrders() []*PlaceOrder {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
+// The order in which Envoys at a place use the places of a service's endpoints.
+type PlaceOrder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the Envoys are: their cloud.
+	Cloud string `protobuf:"bytes,1,opt,name=cloud,proto3" json:"cloud,omitempty"`
+	// Their region.
+	Region string `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// Their zone.
+	Zone string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	// How many Envoys there have measured.
+	Proxies int32 `protobuf:"varint,4,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	// The places with endpoints, in order.
+	Places        []*OrderedPlace `protobuf:"bytes,5,rep,name=places,proto3" json:"places,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlaceOrder) Reset() {
+	*x = PlaceOrder{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlaceOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlaceOrder) ProtoMessage() {}
+
+func (x *PlaceOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlaceOrder.ProtoReflect.Descriptor instead.
+func (*PlaceOrder) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *PlaceOrder) GetCloud() string {
+	if x != nil {
+		return x.Cloud
+	}
+	return ""
+}
+
+func (x *PlaceOrder) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *PlaceOrder) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *PlaceOrder) GetProxies() int32 {
+	if x != nil {
+		return x.Proxies
+	}
+	return 0
+}
+
+func (x *PlaceOrder) GetPlaces() []*OrderedPlace {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
+// A place of endpoints as Envoys at a place see it.
+type OrderedPlace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its cloud.
+	Cloud string `protobuf:"bytes,1,opt,name=cloud,proto3" json:"cloud,omitempty"`
+	// Its region.
+	Region string `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// Its zone.
+	Zone string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Envoy's: endpoints of priority 0 get the requests while they are healthy.
+	Priority int32 `protobuf:"varint,4,opt,name=priority,proto3" json:"priority,omitempty"`
+	// Whether it has been measured.
+	Measured bool `protobuf:"varint,5,opt,name=measured,proto3" json:"measured,omitempty"`
+	// How soon it answers, in milliseconds.
+	LatencyMs float64 `protobuf:"fixed64,6,opt,name=latency_ms,json=latencyMs,proto3" json:"latency_ms,omitempty"`
+	// The latency that the order is made by: it follows what is measured when that has changed for good.
+	SteadyMs      float64 `protobuf:"fixed64,7,opt,name=steady_ms,json=steadyMs,proto3" json:"steady_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderedPlace) Reset() {
+	*x = OrderedPlace{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderedPlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderedPlace) ProtoMessage() {}
+
+func (x *OrderedPlace) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderedPlace.ProtoReflect.Descriptor instead.
+func (*OrderedPlace) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *OrderedPlace) GetCloud() string {
+	if x != nil {
+		return x.Cloud
+	}
+	return ""
+}
+
+func (x *OrderedPlace) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *OrderedPlace) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *OrderedPlace) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *OrderedPlace) GetMeasured() bool {
+	if x != nil {
+		return x.Measured
+	}
+	return false
+}
+
+func (x *OrderedPlace) GetLatencyMs() float64 {
+	if x != nil {
+		return x.LatencyMs
+	}
+	return 0
+}
+
+func (x *OrderedPlace) GetSteadyMs() float64 {
+	if x != nil {
+		return x.SteadyMs
+	}
+	return 0
+}
+
 // An endpoint as the Envoys see it.
 type EndpointHealth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5328,7 +5520,7 @@ type EndpointHealth struct {
 
 func (x *EndpointHealth) Reset() {
 	*x = EndpointHealth{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[58]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5340,7 +5532,7 @@ func (x *EndpointHealth) String() string {
 func (*EndpointHealth) ProtoMessage() {}
 
 func (x *EndpointHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[58]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5353,7 +5545,7 @@ func (x *EndpointHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointHealth.ProtoReflect.Descriptor instead.
 func (*EndpointHealth) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *EndpointHealth) GetHost() string {
@@ -5415,7 +5607,7 @@ type EndpointView struct {
 
 func (x *EndpointView) Reset() {
 	*x = EndpointView{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[59]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5427,7 +5619,7 @@ func (x *EndpointView) String() string {
 func (*EndpointView) ProtoMessage() {}
 
 func (x *EndpointView) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[59]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5440,7 +5632,7 @@ func (x *EndpointView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointView.ProtoReflect.Descriptor instead.
 func (*EndpointView) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *EndpointView) GetProxy() string {
@@ -5495,7 +5687,7 @@ type HealthReport struct {
 
 func (x *HealthReport) Reset() {
 	*x = HealthReport{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[60]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5507,7 +5699,7 @@ func (x *HealthReport) String() string {
 func (*HealthReport) ProtoMessage() {}
 
 func (x *HealthReport) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[60]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5520,7 +5712,7 @@ func (x *HealthReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthReport.ProtoReflect.Descriptor instead.
 func (*HealthReport) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *HealthReport) GetProxy() string {
@@ -5599,7 +5791,7 @@ type MetricsSummary struct {
 
 func (x *MetricsSummary) Reset() {
 	*x = MetricsSummary{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[61]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5611,7 +5803,7 @@ func (x *MetricsSummary) String() string {
 func (*MetricsSummary) ProtoMessage() {}
 
 func (x *MetricsSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[61]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5624,7 +5816,7 @@ func (x *MetricsSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsSummary.ProtoReflect.Descriptor instead.
 func (*MetricsSummary) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *MetricsSummary) GetAt() string {
@@ -5714,7 +5906,7 @@ type GatewayTraffic struct {
 
 func (x *GatewayTraffic) Reset() {
 	*x = GatewayTraffic{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[62]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5726,7 +5918,7 @@ func (x *GatewayTraffic) String() string {
 func (*GatewayTraffic) ProtoMessage() {}
 
 func (x *GatewayTraffic) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[62]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5739,7 +5931,7 @@ func (x *GatewayTraffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayTraffic.ProtoReflect.Descriptor instead.
 func (*GatewayTraffic) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *GatewayTraffic) GetGateway() string {
@@ -5810,7 +6002,7 @@ type AnswerClasses struct {
 
 func (x *AnswerClasses) Reset() {
 	*x = AnswerClasses{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[63]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5822,7 +6014,7 @@ func (x *AnswerClasses) String() string {
 func (*AnswerClasses) ProtoMessage() {}
 
 func (x *AnswerClasses) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[63]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5835,7 +6027,7 @@ func (x *AnswerClasses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerClasses.ProtoReflect.Descriptor instead.
 func (*AnswerClasses) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *AnswerClasses) GetInformational() int64 {
@@ -5889,7 +6081,7 @@ type LatencyQuantiles struct {
 
 func (x *LatencyQuantiles) Reset() {
 	*x = LatencyQuantiles{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[64]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5901,7 +6093,7 @@ func (x *LatencyQuantiles) String() string {
 func (*LatencyQuantiles) ProtoMessage() {}
 
 func (x *LatencyQuantiles) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[64]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5914,7 +6106,7 @@ func (x *LatencyQuantiles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyQuantiles.ProtoReflect.Descriptor instead.
 func (*LatencyQuantiles) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *LatencyQuantiles) GetP50() float64 {
@@ -5957,7 +6149,7 @@ type TrafficInterval struct {
 
 func (x *TrafficInterval) Reset() {
 	*x = TrafficInterval{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[65]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5969,7 +6161,7 @@ func (x *TrafficInterval) String() string {
 func (*TrafficInterval) ProtoMessage() {}
 
 func (x *TrafficInterval) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[65]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5982,7 +6174,7 @@ func (x *TrafficInterval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficInterval.ProtoReflect.Descriptor instead.
 func (*TrafficInterval) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *TrafficInterval) GetAt() string {
@@ -6035,7 +6227,7 @@ type UnhealthyService struct {
 
 func (x *UnhealthyService) Reset() {
 	*x = UnhealthyService{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[66]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6047,7 +6239,7 @@ func (x *UnhealthyService) String() string {
 func (*UnhealthyService) ProtoMessage() {}
 
 func (x *UnhealthyService) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[66]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6060,7 +6252,7 @@ func (x *UnhealthyService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnhealthyService.ProtoReflect.Descriptor instead.
 func (*UnhealthyService) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{66}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *UnhealthyService) GetService() string {
@@ -6101,7 +6293,7 @@ type UnhealthyEndpoint struct {
 
 func (x *UnhealthyEndpoint) Reset() {
 	*x = UnhealthyEndpoint{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[67]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6113,7 +6305,7 @@ func (x *UnhealthyEndpoint) String() string {
 func (*UnhealthyEndpoint) ProtoMessage() {}
 
 func (x *UnhealthyEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[67]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6126,7 +6318,7 @@ func (x *UnhealthyEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnhealthyEndpoint.ProtoReflect.Descriptor instead.
 func (*UnhealthyEndpoint) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{67}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *UnhealthyEndpoint) GetAddress() string {
@@ -6172,7 +6364,7 @@ type DroppedPackets struct {
 
 func (x *DroppedPackets) Reset() {
 	*x = DroppedPackets{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[68]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6184,7 +6376,7 @@ func (x *DroppedPackets) String() string {
 func (*DroppedPackets) ProtoMessage() {}
 
 func (x *DroppedPackets) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[68]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6197,7 +6389,7 @@ func (x *DroppedPackets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DroppedPackets.ProtoReflect.Descriptor instead.
 func (*DroppedPackets) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{68}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *DroppedPackets) GetReason() string {
@@ -6234,7 +6426,7 @@ type PacketsInterval struct {
 
 func (x *PacketsInterval) Reset() {
 	*x = PacketsInterval{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[69]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6246,7 +6438,7 @@ func (x *PacketsInterval) String() string {
 func (*PacketsInterval) ProtoMessage() {}
 
 func (x *PacketsInterval) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[69]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6259,7 +6451,7 @@ func (x *PacketsInterval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PacketsInterval.ProtoReflect.Descriptor instead.
 func (*PacketsInterval) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{69}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *PacketsInterval) GetAt() string {
@@ -6289,7 +6481,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[70]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6301,7 +6493,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[70]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6314,7 +6506,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{70}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -6808,13 +7000,30 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"A\n" +
 	"\bNodeList\x125\n" +
-	"\x05items\x18\x01 \x03(\v2\x17.marchproxy.api.v1.NodeB\x06\xbaH\x03\xc8\x01\x01R\x05items\"\xe5\x01\n" +
+	"\x05items\x18\x01 \x03(\v2\x17.marchproxy.api.v1.NodeB\x06\xbaH\x03\xc8\x01\x01R\x05items\"\x9c\x02\n" +
 	"\rServiceHealth\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x18\n" +
 	"\achecked\x18\x03 \x01(\bR\achecked\x12G\n" +
 	"\tendpoints\x18\x04 \x03(\v2!.marchproxy.api.v1.EndpointHealthB\x06\xbaH\x03\xc8\x01\x01R\tendpoints\x12A\n" +
-	"\aproxies\x18\x05 \x03(\v2\x1f.marchproxy.api.v1.HealthReportB\x06\xbaH\x03\xc8\x01\x01R\aproxies\"\xca\x01\n" +
+	"\aproxies\x18\x05 \x03(\v2\x1f.marchproxy.api.v1.HealthReportB\x06\xbaH\x03\xc8\x01\x01R\aproxies\x125\n" +
+	"\x06orders\x18\x06 \x03(\v2\x1d.marchproxy.api.v1.PlaceOrderR\x06orders\"\xa9\x01\n" +
+	"\n" +
+	"PlaceOrder\x12\x14\n" +
+	"\x05cloud\x18\x01 \x01(\tR\x05cloud\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\x12\x18\n" +
+	"\aproxies\x18\x04 \x01(\x05R\aproxies\x12?\n" +
+	"\x06places\x18\x05 \x03(\v2\x1f.marchproxy.api.v1.OrderedPlaceB\x06\xbaH\x03\xc8\x01\x01R\x06places\"\xc4\x01\n" +
+	"\fOrderedPlace\x12\x14\n" +
+	"\x05cloud\x18\x01 \x01(\tR\x05cloud\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\x12\x1a\n" +
+	"\bpriority\x18\x04 \x01(\x05R\bpriority\x12\x1a\n" +
+	"\bmeasured\x18\x05 \x01(\bR\bmeasured\x12\x1d\n" +
+	"\n" +
+	"latency_ms\x18\x06 \x01(\x01R\tlatencyMs\x12\x1b\n" +
+	"\tsteady_ms\x18\a \x01(\x01R\bsteadyMs\"\xca\x01\n" +
 	"\x0eEndpointHealth\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x18\n" +
@@ -6903,7 +7112,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
+var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
 var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Object)(nil),              // 0: marchproxy.api.v1.Object
 	(*ObjectStatus)(nil),        // 1: marchproxy.api.v1.ObjectStatus
@@ -6963,32 +7172,34 @@ var file_marchproxy_api_v1_api_proto_goTypes = []any{
 	(*Node)(nil),                // 55: marchproxy.api.v1.Node
 	(*NodeList)(nil),            // 56: marchproxy.api.v1.NodeList
 	(*ServiceHealth)(nil),       // 57: marchproxy.api.v1.ServiceHealth
-	(*EndpointHealth)(nil),      // 58: marchproxy.api.v1.EndpointHealth
-	(*EndpointView)(nil),        // 59: marchproxy.api.v1.EndpointView
-	(*HealthReport)(nil),        // 60: marchproxy.api.v1.HealthReport
-	(*MetricsSummary)(nil),      // 61: marchproxy.api.v1.MetricsSummary
-	(*GatewayTraffic)(nil),      // 62: marchproxy.api.v1.GatewayTraffic
-	(*AnswerClasses)(nil),       // 63: marchproxy.api.v1.AnswerClasses
-	(*LatencyQuantiles)(nil),    // 64: marchproxy.api.v1.LatencyQuantiles
-	(*TrafficInterval)(nil),     // 65: marchproxy.api.v1.TrafficInterval
-	(*UnhealthyService)(nil),    // 66: marchproxy.api.v1.UnhealthyService
-	(*UnhealthyEndpoint)(nil),   // 67: marchproxy.api.v1.UnhealthyEndpoint
-	(*DroppedPackets)(nil),      // 68: marchproxy.api.v1.DroppedPackets
-	(*PacketsInterval)(nil),     // 69: marchproxy.api.v1.PacketsInterval
-	(*LimitedSource)(nil),       // 70: marchproxy.api.v1.LimitedSource
-	nil,                         // 71: marchproxy.api.v1.Object.LabelsEntry
-	nil,                         // 72: marchproxy.api.v1.Change.LabelsBeforeEntry
-	nil,                         // 73: marchproxy.api.v1.Change.LabelsAfterEntry
-	nil,                         // 74: marchproxy.api.v1.Status.StateEntry
-	nil,                         // 75: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	nil,                         // 76: marchproxy.api.v1.Node.LabelsEntry
-	nil,                         // 77: marchproxy.api.v1.Node.PassedEntry
-	nil,                         // 78: marchproxy.api.v1.Node.DroppedEntry
-	(*structpb.Struct)(nil),     // 79: google.protobuf.Struct
+	(*PlaceOrder)(nil),          // 58: marchproxy.api.v1.PlaceOrder
+	(*OrderedPlace)(nil),        // 59: marchproxy.api.v1.OrderedPlace
+	(*EndpointHealth)(nil),      // 60: marchproxy.api.v1.EndpointHealth
+	(*EndpointView)(nil),        // 61: marchproxy.api.v1.EndpointView
+	(*HealthReport)(nil),        // 62: marchproxy.api.v1.HealthReport
+	(*MetricsSummary)(nil),      // 63: marchproxy.api.v1.MetricsSummary
+	(*GatewayTraffic)(nil),      // 64: marchproxy.api.v1.GatewayTraffic
+	(*AnswerClasses)(nil),       // 65: marchproxy.api.v1.AnswerClasses
+	(*LatencyQuantiles)(nil),    // 66: marchproxy.api.v1.LatencyQuantiles
+	(*TrafficInterval)(nil),     // 67: marchproxy.api.v1.TrafficInterval
+	(*UnhealthyService)(nil),    // 68: marchproxy.api.v1.UnhealthyService
+	(*UnhealthyEndpoint)(nil),   // 69: marchproxy.api.v1.UnhealthyEndpoint
+	(*DroppedPackets)(nil),      // 70: marchproxy.api.v1.DroppedPackets
+	(*PacketsInterval)(nil),     // 71: marchproxy.api.v1.PacketsInterval
+	(*LimitedSource)(nil),       // 72: marchproxy.api.v1.LimitedSource
+	nil,                         // 73: marchproxy.api.v1.Object.LabelsEntry
+	nil,                         // 74: marchproxy.api.v1.Change.LabelsBeforeEntry
+	nil,                         // 75: marchproxy.api.v1.Change.LabelsAfterEntry
+	nil,                         // 76: marchproxy.api.v1.Status.StateEntry
+	nil,                         // 77: marchproxy.api.v1.RateLimitNode.DroppedEntry
+	nil,                         // 78: marchproxy.api.v1.Node.LabelsEntry
+	nil,                         // 79: marchproxy.api.v1.Node.PassedEntry
+	nil,                         // 80: marchproxy.api.v1.Node.DroppedEntry
+	(*structpb.Struct)(nil),     // 81: google.protobuf.Struct
 }
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	79, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	71, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	81, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	73, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	3,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
 	9,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
@@ -7000,10 +7211,10 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	10, // 10: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	3,  // 11: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
 	9,  // 12: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
-	79, // 13: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	79, // 14: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	72, // 15: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
-	73, // 16: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
+	81, // 13: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	81, // 14: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	74, // 15: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
+	75, // 16: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
 	10, // 17: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
 	11, // 18: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
 	10, // 19: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
@@ -7013,7 +7224,7 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	17, // 23: marchproxy.api.v1.AuditVerification.broken:type_name -> marchproxy.api.v1.AuditBroken
 	27, // 24: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
 	28, // 25: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	74, // 26: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	76, // 26: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
 	24, // 27: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
 	9,  // 28: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
 	22, // 29: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
@@ -7041,34 +7252,36 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	31, // 51: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
 	52, // 52: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
 	54, // 53: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	75, // 54: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	70, // 55: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	76, // 56: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
-	77, // 57: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
-	78, // 58: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
-	70, // 59: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
+	77, // 54: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	72, // 55: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	78, // 56: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
+	79, // 57: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
+	80, // 58: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
+	72, // 59: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
 	55, // 60: marchproxy.api.v1.NodeList.items:type_name -> marchproxy.api.v1.Node
-	58, // 61: marchproxy.api.v1.ServiceHealth.endpoints:type_name -> marchproxy.api.v1.EndpointHealth
-	60, // 62: marchproxy.api.v1.ServiceHealth.proxies:type_name -> marchproxy.api.v1.HealthReport
-	59, // 63: marchproxy.api.v1.EndpointHealth.views:type_name -> marchproxy.api.v1.EndpointView
-	62, // 64: marchproxy.api.v1.MetricsSummary.total:type_name -> marchproxy.api.v1.GatewayTraffic
-	62, // 65: marchproxy.api.v1.MetricsSummary.gateways:type_name -> marchproxy.api.v1.GatewayTraffic
-	60, // 66: marchproxy.api.v1.MetricsSummary.silent:type_name -> marchproxy.api.v1.HealthReport
-	66, // 67: marchproxy.api.v1.MetricsSummary.unhealthy:type_name -> marchproxy.api.v1.UnhealthyService
-	68, // 68: marchproxy.api.v1.MetricsSummary.dropped:type_name -> marchproxy.api.v1.DroppedPackets
-	63, // 69: marchproxy.api.v1.GatewayTraffic.answers:type_name -> marchproxy.api.v1.AnswerClasses
-	64, // 70: marchproxy.api.v1.GatewayTraffic.latency:type_name -> marchproxy.api.v1.LatencyQuantiles
-	65, // 71: marchproxy.api.v1.GatewayTraffic.intervals:type_name -> marchproxy.api.v1.TrafficInterval
-	63, // 72: marchproxy.api.v1.TrafficInterval.answers:type_name -> marchproxy.api.v1.AnswerClasses
-	64, // 73: marchproxy.api.v1.TrafficInterval.latency:type_name -> marchproxy.api.v1.LatencyQuantiles
-	67, // 74: marchproxy.api.v1.UnhealthyService.endpoints:type_name -> marchproxy.api.v1.UnhealthyEndpoint
-	69, // 75: marchproxy.api.v1.DroppedPackets.intervals:type_name -> marchproxy.api.v1.PacketsInterval
-	26, // 76: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
-	77, // [77:77] is the sub-list for method output_type
-	77, // [77:77] is the sub-list for method input_type
-	77, // [77:77] is the sub-list for extension type_name
-	77, // [77:77] is the sub-list for extension extendee
-	0,  // [0:77] is the sub-list for field type_name
+	60, // 61: marchproxy.api.v1.ServiceHealth.endpoints:type_name -> marchproxy.api.v1.EndpointHealth
+	62, // 62: marchproxy.api.v1.ServiceHealth.proxies:type_name -> marchproxy.api.v1.HealthReport
+	58, // 63: marchproxy.api.v1.ServiceHealth.orders:type_name -> marchproxy.api.v1.PlaceOrder
+	59, // 64: marchproxy.api.v1.PlaceOrder.places:type_name -> marchproxy.api.v1.OrderedPlace
+	61, // 65: marchproxy.api.v1.EndpointHealth.views:type_name -> marchproxy.api.v1.EndpointView
+	64, // 66: marchproxy.api.v1.MetricsSummary.total:type_name -> marchproxy.api.v1.GatewayTraffic
+	64, // 67: marchproxy.api.v1.MetricsSummary.gateways:type_name -> marchproxy.api.v1.GatewayTraffic
+	62, // 68: marchproxy.api.v1.MetricsSummary.silent:type_name -> marchproxy.api.v1.HealthReport
+	68, // 69: marchproxy.api.v1.MetricsSummary.unhealthy:type_name -> marchproxy.api.v1.UnhealthyService
+	70, // 70: marchproxy.api.v1.MetricsSummary.dropped:type_name -> marchproxy.api.v1.DroppedPackets
+	65, // 71: marchproxy.api.v1.GatewayTraffic.answers:type_name -> marchproxy.api.v1.AnswerClasses
+	66, // 72: marchproxy.api.v1.GatewayTraffic.latency:type_name -> marchproxy.api.v1.LatencyQuantiles
+	67, // 73: marchproxy.api.v1.GatewayTraffic.intervals:type_name -> marchproxy.api.v1.TrafficInterval
+	65, // 74: marchproxy.api.v1.TrafficInterval.answers:type_name -> marchproxy.api.v1.AnswerClasses
+	66, // 75: marchproxy.api.v1.TrafficInterval.latency:type_name -> marchproxy.api.v1.LatencyQuantiles
+	69, // 76: marchproxy.api.v1.UnhealthyService.endpoints:type_name -> marchproxy.api.v1.UnhealthyEndpoint
+	71, // 77: marchproxy.api.v1.DroppedPackets.intervals:type_name -> marchproxy.api.v1.PacketsInterval
+	26, // 78: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	79, // [79:79] is the sub-list for method output_type
+	79, // [79:79] is the sub-list for method input_type
+	79, // [79:79] is the sub-list for extension type_name
+	79, // [79:79] is the sub-list for extension extendee
+	0,  // [0:79] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_api_v1_api_proto_init() }
@@ -7083,7 +7296,7 @@ func file_marchproxy_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   79,
+			NumMessages:   81,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -203,7 +203,7 @@ func (x LoadBalancing_Policy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LoadBalancing_Policy.Descriptor instead.
 func (LoadBalancing_Policy) EnumDescriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{6, 0}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // An upstream: where requests go.
@@ -471,8 +471,13 @@ type LocalityPolicy struct {
 	// How many times more than the healthy endpoints of a priority may be asked for, in percent, before the next priority
 	// takes a part; 140 where 0.
 	OverprovisioningFactor uint32 `protobuf:"varint,5,opt,name=overprovisioning_factor,json=overprovisioningFactor,proto3" json:"overprovisioning_factor,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// Endpoints at places that answer sooner come first, before what prefer, failover and costs say, which order places
+	// that are equally near. How soon is measured from where each Envoy is, by the request of health_check.http, which the
+	// service has to have. A place that has not been measured comes after those that have, and while none has, the order is
+	// what the other fields say.
+	Latency       *LocalityLatency `protobuf:"bytes,6,opt,name=latency,proto3" json:"latency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LocalityPolicy) Reset() {
@@ -540,6 +545,69 @@ func (x *LocalityPolicy) GetOverprovisioningFactor() uint32 {
 	return 0
 }
 
+func (x *LocalityPolicy) GetLatency() *LocalityLatency {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+// Which places are equally near: those whose latency exceeds the least one by no more than one of these, whichever
+// allows for more. What is farther away is ordered in the same way, beginning with the nearest of it.
+type LocalityLatency struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A time; 5 ms where absent.
+	Within *durationpb.Duration `protobuf:"bytes,1,opt,name=within,proto3" json:"within,omitempty"`
+	// A share of the least latency, in percent; 25 where 0.
+	WithinPercent uint32 `protobuf:"varint,2,opt,name=within_percent,json=withinPercent,proto3" json:"within_percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalityLatency) Reset() {
+	*x = LocalityLatency{}
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalityLatency) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalityLatency) ProtoMessage() {}
+
+func (x *LocalityLatency) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalityLatency.ProtoReflect.Descriptor instead.
+func (*LocalityLatency) Descriptor() ([]byte, []int) {
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LocalityLatency) GetWithin() *durationpb.Duration {
+	if x != nil {
+		return x.Within
+	}
+	return nil
+}
+
+func (x *LocalityLatency) GetWithinPercent() uint32 {
+	if x != nil {
+		return x.WithinPercent
+	}
+	return 0
+}
+
 // A place: what is empty may be anything.
 type Locality struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -555,7 +623,7 @@ type Locality struct {
 
 func (x *Locality) Reset() {
 	*x = Locality{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[3]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -567,7 +635,7 @@ func (x *Locality) String() string {
 func (*Locality) ProtoMessage() {}
 
 func (x *Locality) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[3]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -580,7 +648,7 @@ func (x *Locality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Locality.ProtoReflect.Descriptor instead.
 func (*Locality) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{3}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Locality) GetCloud() string {
@@ -619,7 +687,7 @@ type LocalityCost struct {
 
 func (x *LocalityCost) Reset() {
 	*x = LocalityCost{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[4]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +699,7 @@ func (x *LocalityCost) String() string {
 func (*LocalityCost) ProtoMessage() {}
 
 func (x *LocalityCost) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[4]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +712,7 @@ func (x *LocalityCost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalityCost.ProtoReflect.Descriptor instead.
 func (*LocalityCost) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{4}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LocalityCost) GetFrom() *Locality {
@@ -681,7 +749,7 @@ type LocalityShare struct {
 
 func (x *LocalityShare) Reset() {
 	*x = LocalityShare{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[5]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +761,7 @@ func (x *LocalityShare) String() string {
 func (*LocalityShare) ProtoMessage() {}
 
 func (x *LocalityShare) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[5]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +774,7 @@ func (x *LocalityShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalityShare.ProtoReflect.Descriptor instead.
 func (*LocalityShare) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{5}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LocalityShare) GetPlace() *Locality {
@@ -744,7 +812,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[6]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +824,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[6]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +837,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{6}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LoadBalancing) GetPolicy() LoadBalancing_Policy {
@@ -832,7 +900,7 @@ type HashOn struct {
 
 func (x *HashOn) Reset() {
 	*x = HashOn{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[7]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +912,7 @@ func (x *HashOn) String() string {
 func (*HashOn) ProtoMessage() {}
 
 func (x *HashOn) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[7]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +925,7 @@ func (x *HashOn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashOn.ProtoReflect.Descriptor instead.
 func (*HashOn) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{7}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HashOn) GetSource() isHashOn_Source {
@@ -957,7 +1025,7 @@ type HashCookie struct {
 
 func (x *HashCookie) Reset() {
 	*x = HashCookie{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[8]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1037,7 @@ func (x *HashCookie) String() string {
 func (*HashCookie) ProtoMessage() {}
 
 func (x *HashCookie) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[8]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1050,7 @@ func (x *HashCookie) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashCookie.ProtoReflect.Descriptor instead.
 func (*HashCookie) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{8}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HashCookie) GetName() string {
@@ -1030,7 +1098,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[9]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1042,7 +1110,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[9]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1055,7 +1123,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{9}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HealthCheck) GetCheck() isHealthCheck_Check {
@@ -1160,7 +1228,7 @@ type HttpCheck struct {
 
 func (x *HttpCheck) Reset() {
 	*x = HttpCheck{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[10]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1240,7 @@ func (x *HttpCheck) String() string {
 func (*HttpCheck) ProtoMessage() {}
 
 func (x *HttpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[10]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1253,7 @@ func (x *HttpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpCheck.ProtoReflect.Descriptor instead.
 func (*HttpCheck) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{10}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HttpCheck) GetPath() string {
@@ -1218,7 +1286,7 @@ type TcpCheck struct {
 
 func (x *TcpCheck) Reset() {
 	*x = TcpCheck{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[11]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1298,7 @@ func (x *TcpCheck) String() string {
 func (*TcpCheck) ProtoMessage() {}
 
 func (x *TcpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[11]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1311,7 @@ func (x *TcpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpCheck.ProtoReflect.Descriptor instead.
 func (*TcpCheck) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{11}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{12}
 }
 
 // A gRPC health check.
@@ -1257,7 +1325,7 @@ type GrpcCheck struct {
 
 func (x *GrpcCheck) Reset() {
 	*x = GrpcCheck{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[12]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1337,7 @@ func (x *GrpcCheck) String() string {
 func (*GrpcCheck) ProtoMessage() {}
 
 func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[12]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1350,7 @@ func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrpcCheck.ProtoReflect.Descriptor instead.
 func (*GrpcCheck) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{12}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GrpcCheck) GetService() string {
@@ -1312,7 +1380,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[13]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1392,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[13]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1405,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{13}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *OutlierDetection) GetConsecutive_5Xx() uint32 {
@@ -1392,7 +1460,7 @@ type CircuitBreaker struct {
 
 func (x *CircuitBreaker) Reset() {
 	*x = CircuitBreaker{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[14]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1472,7 @@ func (x *CircuitBreaker) String() string {
 func (*CircuitBreaker) ProtoMessage() {}
 
 func (x *CircuitBreaker) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[14]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1485,7 @@ func (x *CircuitBreaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitBreaker.ProtoReflect.Descriptor instead.
 func (*CircuitBreaker) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{14}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CircuitBreaker) GetMaxConnections() uint32 {
@@ -1465,7 +1533,7 @@ type UpstreamTls struct {
 
 func (x *UpstreamTls) Reset() {
 	*x = UpstreamTls{}
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[15]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1545,7 @@ func (x *UpstreamTls) String() string {
 func (*UpstreamTls) ProtoMessage() {}
 
 func (x *UpstreamTls) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_config_v1_service_proto_msgTypes[15]
+	mi := &file_marchproxy_config_v1_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1558,7 @@ func (x *UpstreamTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTls.ProtoReflect.Descriptor instead.
 func (*UpstreamTls) Descriptor() ([]byte, []int) {
-	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{15}
+	return file_marchproxy_config_v1_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UpstreamTls) GetSni() string {
@@ -1554,19 +1622,24 @@ const file_marchproxy_config_v1_service_proto_rawDesc = "" +
 	"\bpriority\x18\x04 \x01(\rB\a\xbaH\x04*\x02\x18\x0fR\bpriority\x12\x1c\n" +
 	"\x04zone\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04zone\x12\x1e\n" +
 	"\x05cloud\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05cloud\x12 \n" +
-	"\x06region\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06region\"\xb0\x03\n" +
+	"\x06region\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06region\"\xf1\x03\n" +
 	"\x0eLocalityPolicy\x12K\n" +
 	"\x06prefer\x18\x01 \x01(\x0e2).marchproxy.config.v1.LocalityPolicy.NearB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06prefer\x12D\n" +
 	"\bfailover\x18\x02 \x03(\v2\x1e.marchproxy.config.v1.LocalityB\b\xbaH\x05\x92\x01\x02\x10@R\bfailover\x12C\n" +
 	"\x05costs\x18\x03 \x03(\v2\".marchproxy.config.v1.LocalityCostB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x05costs\x12C\n" +
 	"\x05split\x18\x04 \x03(\v2#.marchproxy.config.v1.LocalityShareB\b\xbaH\x05\x92\x01\x02\x10@R\x05split\x12B\n" +
-	"\x17overprovisioning_factor\x18\x05 \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\x16overprovisioningFactor\"=\n" +
+	"\x17overprovisioning_factor\x18\x05 \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\x16overprovisioningFactor\x12?\n" +
+	"\alatency\x18\x06 \x01(\v2%.marchproxy.config.v1.LocalityLatencyR\alatency\"=\n" +
 	"\x04Near\x12\x14\n" +
 	"\x10NEAR_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04zone\x10\x01\x12\n" +
 	"\n" +
 	"\x06region\x10\x02\x12\t\n" +
-	"\x05cloud\x10\x03\"j\n" +
+	"\x05cloud\x10\x03\"\x87\x01\n" +
+	"\x0fLocalityLatency\x12C\n" +
+	"\x06within\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x02\b\x022\x04\x10\xa0\x8d\x06R\x06within\x12/\n" +
+	"\x0ewithin_percent\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\rwithinPercent\"j\n" +
 	"\bLocality\x12\x1e\n" +
 	"\x05cloud\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05cloud\x12 \n" +
 	"\x06region\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06region\x12\x1c\n" +
@@ -1661,7 +1734,7 @@ func file_marchproxy_config_v1_service_proto_rawDescGZIP() []byte {
 }
 
 var file_marchproxy_config_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_marchproxy_config_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_marchproxy_config_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_marchproxy_config_v1_service_proto_goTypes = []any{
 	(Service_Protocol)(0),       // 0: marchproxy.config.v1.Service.Protocol
 	(LocalityPolicy_Near)(0),    // 1: marchproxy.config.v1.LocalityPolicy.Near
@@ -1669,56 +1742,59 @@ var file_marchproxy_config_v1_service_proto_goTypes = []any{
 	(*Service)(nil),             // 3: marchproxy.config.v1.Service
 	(*Endpoint)(nil),            // 4: marchproxy.config.v1.Endpoint
 	(*LocalityPolicy)(nil),      // 5: marchproxy.config.v1.LocalityPolicy
-	(*Locality)(nil),            // 6: marchproxy.config.v1.Locality
-	(*LocalityCost)(nil),        // 7: marchproxy.config.v1.LocalityCost
-	(*LocalityShare)(nil),       // 8: marchproxy.config.v1.LocalityShare
-	(*LoadBalancing)(nil),       // 9: marchproxy.config.v1.LoadBalancing
-	(*HashOn)(nil),              // 10: marchproxy.config.v1.HashOn
-	(*HashCookie)(nil),          // 11: marchproxy.config.v1.HashCookie
-	(*HealthCheck)(nil),         // 12: marchproxy.config.v1.HealthCheck
-	(*HttpCheck)(nil),           // 13: marchproxy.config.v1.HttpCheck
-	(*TcpCheck)(nil),            // 14: marchproxy.config.v1.TcpCheck
-	(*GrpcCheck)(nil),           // 15: marchproxy.config.v1.GrpcCheck
-	(*OutlierDetection)(nil),    // 16: marchproxy.config.v1.OutlierDetection
-	(*CircuitBreaker)(nil),      // 17: marchproxy.config.v1.CircuitBreaker
-	(*UpstreamTls)(nil),         // 18: marchproxy.config.v1.UpstreamTls
-	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
+	(*LocalityLatency)(nil),     // 6: marchproxy.config.v1.LocalityLatency
+	(*Locality)(nil),            // 7: marchproxy.config.v1.Locality
+	(*LocalityCost)(nil),        // 8: marchproxy.config.v1.LocalityCost
+	(*LocalityShare)(nil),       // 9: marchproxy.config.v1.LocalityShare
+	(*LoadBalancing)(nil),       // 10: marchproxy.config.v1.LoadBalancing
+	(*HashOn)(nil),              // 11: marchproxy.config.v1.HashOn
+	(*HashCookie)(nil),          // 12: marchproxy.config.v1.HashCookie
+	(*HealthCheck)(nil),         // 13: marchproxy.config.v1.HealthCheck
+	(*HttpCheck)(nil),           // 14: marchproxy.config.v1.HttpCheck
+	(*TcpCheck)(nil),            // 15: marchproxy.config.v1.TcpCheck
+	(*GrpcCheck)(nil),           // 16: marchproxy.config.v1.GrpcCheck
+	(*OutlierDetection)(nil),    // 17: marchproxy.config.v1.OutlierDetection
+	(*CircuitBreaker)(nil),      // 18: marchproxy.config.v1.CircuitBreaker
+	(*UpstreamTls)(nil),         // 19: marchproxy.config.v1.UpstreamTls
+	(*durationpb.Duration)(nil), // 20: google.protobuf.Duration
 }
 var file_marchproxy_config_v1_service_proto_depIdxs = []int32{
 	4,  // 0: marchproxy.config.v1.Service.endpoints:type_name -> marchproxy.config.v1.Endpoint
 	0,  // 1: marchproxy.config.v1.Service.protocol:type_name -> marchproxy.config.v1.Service.Protocol
-	9,  // 2: marchproxy.config.v1.Service.load_balancing:type_name -> marchproxy.config.v1.LoadBalancing
-	12, // 3: marchproxy.config.v1.Service.health_check:type_name -> marchproxy.config.v1.HealthCheck
-	16, // 4: marchproxy.config.v1.Service.outlier_detection:type_name -> marchproxy.config.v1.OutlierDetection
-	17, // 5: marchproxy.config.v1.Service.circuit_breaker:type_name -> marchproxy.config.v1.CircuitBreaker
-	18, // 6: marchproxy.config.v1.Service.tls:type_name -> marchproxy.config.v1.UpstreamTls
-	19, // 7: marchproxy.config.v1.Service.connect_timeout:type_name -> google.protobuf.Duration
-	19, // 8: marchproxy.config.v1.Service.idle_timeout:type_name -> google.protobuf.Duration
+	10, // 2: marchproxy.config.v1.Service.load_balancing:type_name -> marchproxy.config.v1.LoadBalancing
+	13, // 3: marchproxy.config.v1.Service.health_check:type_name -> marchproxy.config.v1.HealthCheck
+	17, // 4: marchproxy.config.v1.Service.outlier_detection:type_name -> marchproxy.config.v1.OutlierDetection
+	18, // 5: marchproxy.config.v1.Service.circuit_breaker:type_name -> marchproxy.config.v1.CircuitBreaker
+	19, // 6: marchproxy.config.v1.Service.tls:type_name -> marchproxy.config.v1.UpstreamTls
+	20, // 7: marchproxy.config.v1.Service.connect_timeout:type_name -> google.protobuf.Duration
+	20, // 8: marchproxy.config.v1.Service.idle_timeout:type_name -> google.protobuf.Duration
 	5,  // 9: marchproxy.config.v1.Service.locality:type_name -> marchproxy.config.v1.LocalityPolicy
 	1,  // 10: marchproxy.config.v1.LocalityPolicy.prefer:type_name -> marchproxy.config.v1.LocalityPolicy.Near
-	6,  // 11: marchproxy.config.v1.LocalityPolicy.failover:type_name -> marchproxy.config.v1.Locality
-	7,  // 12: marchproxy.config.v1.LocalityPolicy.costs:type_name -> marchproxy.config.v1.LocalityCost
-	8,  // 13: marchproxy.config.v1.LocalityPolicy.split:type_name -> marchproxy.config.v1.LocalityShare
-	6,  // 14: marchproxy.config.v1.LocalityCost.from:type_name -> marchproxy.config.v1.Locality
-	6,  // 15: marchproxy.config.v1.LocalityCost.to:type_name -> marchproxy.config.v1.Locality
-	6,  // 16: marchproxy.config.v1.LocalityShare.place:type_name -> marchproxy.config.v1.Locality
-	2,  // 17: marchproxy.config.v1.LoadBalancing.policy:type_name -> marchproxy.config.v1.LoadBalancing.Policy
-	10, // 18: marchproxy.config.v1.LoadBalancing.hash_on:type_name -> marchproxy.config.v1.HashOn
-	19, // 19: marchproxy.config.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
-	11, // 20: marchproxy.config.v1.HashOn.cookie:type_name -> marchproxy.config.v1.HashCookie
-	19, // 21: marchproxy.config.v1.HashCookie.ttl:type_name -> google.protobuf.Duration
-	13, // 22: marchproxy.config.v1.HealthCheck.http:type_name -> marchproxy.config.v1.HttpCheck
-	14, // 23: marchproxy.config.v1.HealthCheck.tcp:type_name -> marchproxy.config.v1.TcpCheck
-	15, // 24: marchproxy.config.v1.HealthCheck.grpc:type_name -> marchproxy.config.v1.GrpcCheck
-	19, // 25: marchproxy.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	19, // 26: marchproxy.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	19, // 27: marchproxy.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
-	19, // 28: marchproxy.config.v1.OutlierDetection.base_ejection_time:type_name -> google.protobuf.Duration
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	7,  // 11: marchproxy.config.v1.LocalityPolicy.failover:type_name -> marchproxy.config.v1.Locality
+	8,  // 12: marchproxy.config.v1.LocalityPolicy.costs:type_name -> marchproxy.config.v1.LocalityCost
+	9,  // 13: marchproxy.config.v1.LocalityPolicy.split:type_name -> marchproxy.config.v1.LocalityShare
+	6,  // 14: marchproxy.config.v1.LocalityPolicy.latency:type_name -> marchproxy.config.v1.LocalityLatency
+	20, // 15: marchproxy.config.v1.LocalityLatency.within:type_name -> google.protobuf.Duration
+	7,  // 16: marchproxy.config.v1.LocalityCost.from:type_name -> marchproxy.config.v1.Locality
+	7,  // 17: marchproxy.config.v1.LocalityCost.to:type_name -> marchproxy.config.v1.Locality
+	7,  // 18: marchproxy.config.v1.LocalityShare.place:type_name -> marchproxy.config.v1.Locality
+	2,  // 19: marchproxy.config.v1.LoadBalancing.policy:type_name -> marchproxy.config.v1.LoadBalancing.Policy
+	11, // 20: marchproxy.config.v1.LoadBalancing.hash_on:type_name -> marchproxy.config.v1.HashOn
+	20, // 21: marchproxy.config.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
+	12, // 22: marchproxy.config.v1.HashOn.cookie:type_name -> marchproxy.config.v1.HashCookie
+	20, // 23: marchproxy.config.v1.HashCookie.ttl:type_name -> google.protobuf.Duration
+	14, // 24: marchproxy.config.v1.HealthCheck.http:type_name -> marchproxy.config.v1.HttpCheck
+	15, // 25: marchproxy.config.v1.HealthCheck.tcp:type_name -> marchproxy.config.v1.TcpCheck
+	16, // 26: marchproxy.config.v1.HealthCheck.grpc:type_name -> marchproxy.config.v1.GrpcCheck
+	20, // 27: marchproxy.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	20, // 28: marchproxy.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	20, // 29: marchproxy.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
+	20, // 30: marchproxy.config.v1.OutlierDetection.base_ejection_time:type_name -> google.protobuf.Duration
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_config_v1_service_proto_init() }
@@ -1728,13 +1804,13 @@ func file_marchproxy_config_v1_service_proto_init() {
 	}
 	file_marchproxy_config_v1_options_proto_init()
 	file_marchproxy_config_v1_service_proto_msgTypes[0].OneofWrappers = []any{}
-	file_marchproxy_config_v1_service_proto_msgTypes[7].OneofWrappers = []any{
+	file_marchproxy_config_v1_service_proto_msgTypes[8].OneofWrappers = []any{
 		(*HashOn_Header)(nil),
 		(*HashOn_Cookie)(nil),
 		(*HashOn_Query)(nil),
 		(*HashOn_SourceIp)(nil),
 	}
-	file_marchproxy_config_v1_service_proto_msgTypes[9].OneofWrappers = []any{
+	file_marchproxy_config_v1_service_proto_msgTypes[10].OneofWrappers = []any{
 		(*HealthCheck_Http)(nil),
 		(*HealthCheck_Tcp)(nil),
 		(*HealthCheck_Grpc)(nil),
@@ -1745,7 +1821,7 @@ func file_marchproxy_config_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_config_v1_service_proto_rawDesc), len(file_marchproxy_config_v1_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1704,6 +1704,14 @@ type EnvoyReport struct {
 	Unhealthy []*UnhealthyEndpoint `protobuf:"bytes,4,rep,name=unhealthy,proto3" json:"unhealthy,omitempty"`
 	// How many more there are.
 	UnhealthyMore int32 `protobuf:"varint,5,opt,name=unhealthy_more,json=unhealthyMore,proto3" json:"unhealthy_more,omitempty"`
+	// Where the Envoy is (node.locality): its cloud.
+	Cloud string `protobuf:"bytes,6,opt,name=cloud,proto3" json:"cloud,omitempty"`
+	// Its region.
+	Region string `protobuf:"bytes,7,opt,name=region,proto3" json:"region,omitempty"`
+	// Its zone.
+	Zone string `protobuf:"bytes,8,opt,name=zone,proto3" json:"zone,omitempty"`
+	// How soon places answer, of services that are to be ordered by that, at most 300.
+	Latencies     []*PlaceLatency `protobuf:"bytes,9,rep,name=latencies,proto3" json:"latencies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1773,6 +1781,126 @@ func (x *EnvoyReport) GetUnhealthyMore() int32 {
 	return 0
 }
 
+func (x *EnvoyReport) GetCloud() string {
+	if x != nil {
+		return x.Cloud
+	}
+	return ""
+}
+
+func (x *EnvoyReport) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *EnvoyReport) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *EnvoyReport) GetLatencies() []*PlaceLatency {
+	if x != nil {
+		return x.Latencies
+	}
+	return nil
+}
+
+// How soon the endpoints of a service at a place answer an Envoy.
+type PlaceLatency struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// The place's cloud.
+	Cloud string `protobuf:"bytes,2,opt,name=cloud,proto3" json:"cloud,omitempty"`
+	// Its region.
+	Region string `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	// Its zone.
+	Zone string `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
+	// In milliseconds: the median of the last five measurements.
+	Ms float64 `protobuf:"fixed64,5,opt,name=ms,proto3" json:"ms,omitempty"`
+	// What places are ordered by: what ms was when it last changed by more than a fifth, and a millisecond, for three
+	// measurements.
+	SteadyMs      float64 `protobuf:"fixed64,6,opt,name=steady_ms,json=steadyMs,proto3" json:"steady_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlaceLatency) Reset() {
+	*x = PlaceLatency{}
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlaceLatency) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlaceLatency) ProtoMessage() {}
+
+func (x *PlaceLatency) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlaceLatency.ProtoReflect.Descriptor instead.
+func (*PlaceLatency) Descriptor() ([]byte, []int) {
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PlaceLatency) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *PlaceLatency) GetCloud() string {
+	if x != nil {
+		return x.Cloud
+	}
+	return ""
+}
+
+func (x *PlaceLatency) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *PlaceLatency) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *PlaceLatency) GetMs() float64 {
+	if x != nil {
+		return x.Ms
+	}
+	return 0
+}
+
+func (x *PlaceLatency) GetSteadyMs() float64 {
+	if x != nil {
+		return x.SteadyMs
+	}
+	return 0
+}
+
 // What an Envoy did within some seconds.
 type Traffic struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1793,7 +1921,7 @@ type Traffic struct {
 
 func (x *Traffic) Reset() {
 	*x = Traffic{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[17]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1933,7 @@ func (x *Traffic) String() string {
 func (*Traffic) ProtoMessage() {}
 
 func (x *Traffic) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[17]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1946,7 @@ func (x *Traffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
 func (*Traffic) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{17}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Traffic) GetNumber() int64 {
@@ -1873,7 +2001,7 @@ type UnhealthyEndpoint struct {
 
 func (x *UnhealthyEndpoint) Reset() {
 	*x = UnhealthyEndpoint{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[18]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2013,7 @@ func (x *UnhealthyEndpoint) String() string {
 func (*UnhealthyEndpoint) ProtoMessage() {}
 
 func (x *UnhealthyEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[18]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2026,7 @@ func (x *UnhealthyEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnhealthyEndpoint.ProtoReflect.Descriptor instead.
 func (*UnhealthyEndpoint) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{18}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UnhealthyEndpoint) GetService() string {
@@ -1946,7 +2074,7 @@ type PolicyStatus struct {
 
 func (x *PolicyStatus) Reset() {
 	*x = PolicyStatus{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[19]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2086,7 @@ func (x *PolicyStatus) String() string {
 func (*PolicyStatus) ProtoMessage() {}
 
 func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[19]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2099,7 @@ func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
 func (*PolicyStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{19}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PolicyStatus) GetName() string {
@@ -2017,7 +2145,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[20]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2157,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_events_v1_events_proto_msgTypes[20]
+	mi := &file_marchproxy_events_v1_events_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2170,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{20}
+	return file_marchproxy_events_v1_events_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -2243,13 +2371,24 @@ const file_marchproxy_events_v1_events_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a:\n" +
 	"\fDroppedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xde\x01\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xe2\x02\n" +
 	"\vEnvoyReport\x12\x0e\n" +
 	"\x02at\x18\x01 \x01(\tR\x02at\x12\x14\n" +
 	"\x05since\x18\x02 \x01(\tR\x05since\x12;\n" +
 	"\tintervals\x18\x03 \x03(\v2\x1d.marchproxy.events.v1.TrafficR\tintervals\x12E\n" +
 	"\tunhealthy\x18\x04 \x03(\v2'.marchproxy.events.v1.UnhealthyEndpointR\tunhealthy\x12%\n" +
-	"\x0eunhealthy_more\x18\x05 \x01(\x05R\runhealthyMore\"\x87\x01\n" +
+	"\x0eunhealthy_more\x18\x05 \x01(\x05R\runhealthyMore\x12\x14\n" +
+	"\x05cloud\x18\x06 \x01(\tR\x05cloud\x12\x16\n" +
+	"\x06region\x18\a \x01(\tR\x06region\x12\x12\n" +
+	"\x04zone\x18\b \x01(\tR\x04zone\x12@\n" +
+	"\tlatencies\x18\t \x03(\v2\".marchproxy.events.v1.PlaceLatencyR\tlatencies\"\x97\x01\n" +
+	"\fPlaceLatency\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
+	"\x05cloud\x18\x02 \x01(\tR\x05cloud\x12\x16\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\x12\x12\n" +
+	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x0e\n" +
+	"\x02ms\x18\x05 \x01(\x01R\x02ms\x12\x1b\n" +
+	"\tsteady_ms\x18\x06 \x01(\x01R\bsteadyMs\"\x87\x01\n" +
 	"\aTraffic\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x18\n" +
 	"\aseconds\x18\x02 \x01(\x01R\aseconds\x12\x1a\n" +
@@ -2284,7 +2423,7 @@ func file_marchproxy_events_v1_events_proto_rawDescGZIP() []byte {
 	return file_marchproxy_events_v1_events_proto_rawDescData
 }
 
-var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_marchproxy_events_v1_events_proto_goTypes = []any{
 	(*ResourceEvent)(nil),     // 0: marchproxy.events.v1.ResourceEvent
 	(*Commit)(nil),            // 1: marchproxy.events.v1.Commit
@@ -2303,32 +2442,33 @@ var file_marchproxy_events_v1_events_proto_goTypes = []any{
 	(*ObjectRef)(nil),         // 14: marchproxy.events.v1.ObjectRef
 	(*AgentStatus)(nil),       // 15: marchproxy.events.v1.AgentStatus
 	(*EnvoyReport)(nil),       // 16: marchproxy.events.v1.EnvoyReport
-	(*Traffic)(nil),           // 17: marchproxy.events.v1.Traffic
-	(*UnhealthyEndpoint)(nil), // 18: marchproxy.events.v1.UnhealthyEndpoint
-	(*PolicyStatus)(nil),      // 19: marchproxy.events.v1.PolicyStatus
-	(*LimitedSource)(nil),     // 20: marchproxy.events.v1.LimitedSource
-	nil,                       // 21: marchproxy.events.v1.ResourceEvent.LabelsEntry
-	nil,                       // 22: marchproxy.events.v1.Commit.StateEntry
-	nil,                       // 23: marchproxy.events.v1.XdsStatus.LiveEntry
-	nil,                       // 24: marchproxy.events.v1.XdsStatus.ConnectedEntry
-	nil,                       // 25: marchproxy.events.v1.XdsStatus.RestEntry
-	nil,                       // 26: marchproxy.events.v1.AgentStatus.LabelsEntry
-	nil,                       // 27: marchproxy.events.v1.AgentStatus.PassedEntry
-	nil,                       // 28: marchproxy.events.v1.AgentStatus.DroppedEntry
-	(*structpb.Struct)(nil),   // 29: google.protobuf.Struct
+	(*PlaceLatency)(nil),      // 17: marchproxy.events.v1.PlaceLatency
+	(*Traffic)(nil),           // 18: marchproxy.events.v1.Traffic
+	(*UnhealthyEndpoint)(nil), // 19: marchproxy.events.v1.UnhealthyEndpoint
+	(*PolicyStatus)(nil),      // 20: marchproxy.events.v1.PolicyStatus
+	(*LimitedSource)(nil),     // 21: marchproxy.events.v1.LimitedSource
+	nil,                       // 22: marchproxy.events.v1.ResourceEvent.LabelsEntry
+	nil,                       // 23: marchproxy.events.v1.Commit.StateEntry
+	nil,                       // 24: marchproxy.events.v1.XdsStatus.LiveEntry
+	nil,                       // 25: marchproxy.events.v1.XdsStatus.ConnectedEntry
+	nil,                       // 26: marchproxy.events.v1.XdsStatus.RestEntry
+	nil,                       // 27: marchproxy.events.v1.AgentStatus.LabelsEntry
+	nil,                       // 28: marchproxy.events.v1.AgentStatus.PassedEntry
+	nil,                       // 29: marchproxy.events.v1.AgentStatus.DroppedEntry
+	(*structpb.Struct)(nil),   // 30: google.protobuf.Struct
 }
 var file_marchproxy_events_v1_events_proto_depIdxs = []int32{
-	21, // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
-	29, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
-	22, // 2: marchproxy.events.v1.Commit.state:type_name -> marchproxy.events.v1.Commit.StateEntry
+	22, // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
+	30, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
+	23, // 2: marchproxy.events.v1.Commit.state:type_name -> marchproxy.events.v1.Commit.StateEntry
 	3,  // 3: marchproxy.events.v1.Commit.changes:type_name -> marchproxy.events.v1.ChangedResource
 	12, // 4: marchproxy.events.v1.XdsStatus.proxies:type_name -> marchproxy.events.v1.ProxyStatus
 	13, // 5: marchproxy.events.v1.XdsStatus.rejected:type_name -> marchproxy.events.v1.RejectedResource
-	23, // 6: marchproxy.events.v1.XdsStatus.live:type_name -> marchproxy.events.v1.XdsStatus.LiveEntry
+	24, // 6: marchproxy.events.v1.XdsStatus.live:type_name -> marchproxy.events.v1.XdsStatus.LiveEntry
 	9,  // 7: marchproxy.events.v1.XdsStatus.absent:type_name -> marchproxy.events.v1.AbsentProxy
-	24, // 8: marchproxy.events.v1.XdsStatus.connected:type_name -> marchproxy.events.v1.XdsStatus.ConnectedEntry
+	25, // 8: marchproxy.events.v1.XdsStatus.connected:type_name -> marchproxy.events.v1.XdsStatus.ConnectedEntry
 	7,  // 9: marchproxy.events.v1.XdsStatus.lagging:type_name -> marchproxy.events.v1.LaggingEnvoy
-	25, // 10: marchproxy.events.v1.XdsStatus.rest:type_name -> marchproxy.events.v1.XdsStatus.RestEntry
+	26, // 10: marchproxy.events.v1.XdsStatus.rest:type_name -> marchproxy.events.v1.XdsStatus.RestEntry
 	8,  // 11: marchproxy.events.v1.XdsStatus.behind:type_name -> marchproxy.events.v1.Behind
 	5,  // 12: marchproxy.events.v1.XdsStatus.document:type_name -> marchproxy.events.v1.Document
 	12, // 13: marchproxy.events.v1.XdsPage.proxies:type_name -> marchproxy.events.v1.ProxyStatus
@@ -2337,20 +2477,21 @@ var file_marchproxy_events_v1_events_proto_depIdxs = []int32{
 	12, // 16: marchproxy.events.v1.AbsentProxy.proxy:type_name -> marchproxy.events.v1.ProxyStatus
 	11, // 17: marchproxy.events.v1.NamesStatus.names:type_name -> marchproxy.events.v1.NameStatus
 	14, // 18: marchproxy.events.v1.RejectedResource.objects:type_name -> marchproxy.events.v1.ObjectRef
-	26, // 19: marchproxy.events.v1.AgentStatus.labels:type_name -> marchproxy.events.v1.AgentStatus.LabelsEntry
-	19, // 20: marchproxy.events.v1.AgentStatus.policies:type_name -> marchproxy.events.v1.PolicyStatus
-	27, // 21: marchproxy.events.v1.AgentStatus.passed:type_name -> marchproxy.events.v1.AgentStatus.PassedEntry
-	28, // 22: marchproxy.events.v1.AgentStatus.dropped:type_name -> marchproxy.events.v1.AgentStatus.DroppedEntry
-	20, // 23: marchproxy.events.v1.AgentStatus.sources:type_name -> marchproxy.events.v1.LimitedSource
+	27, // 19: marchproxy.events.v1.AgentStatus.labels:type_name -> marchproxy.events.v1.AgentStatus.LabelsEntry
+	20, // 20: marchproxy.events.v1.AgentStatus.policies:type_name -> marchproxy.events.v1.PolicyStatus
+	28, // 21: marchproxy.events.v1.AgentStatus.passed:type_name -> marchproxy.events.v1.AgentStatus.PassedEntry
+	29, // 22: marchproxy.events.v1.AgentStatus.dropped:type_name -> marchproxy.events.v1.AgentStatus.DroppedEntry
+	21, // 23: marchproxy.events.v1.AgentStatus.sources:type_name -> marchproxy.events.v1.LimitedSource
 	16, // 24: marchproxy.events.v1.AgentStatus.envoy_report:type_name -> marchproxy.events.v1.EnvoyReport
-	17, // 25: marchproxy.events.v1.EnvoyReport.intervals:type_name -> marchproxy.events.v1.Traffic
-	18, // 26: marchproxy.events.v1.EnvoyReport.unhealthy:type_name -> marchproxy.events.v1.UnhealthyEndpoint
-	2,  // 27: marchproxy.events.v1.Commit.StateEntry.value:type_name -> marchproxy.events.v1.KindState
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	18, // 25: marchproxy.events.v1.EnvoyReport.intervals:type_name -> marchproxy.events.v1.Traffic
+	19, // 26: marchproxy.events.v1.EnvoyReport.unhealthy:type_name -> marchproxy.events.v1.UnhealthyEndpoint
+	17, // 27: marchproxy.events.v1.EnvoyReport.latencies:type_name -> marchproxy.events.v1.PlaceLatency
+	2,  // 28: marchproxy.events.v1.Commit.StateEntry.value:type_name -> marchproxy.events.v1.KindState
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_marchproxy_events_v1_events_proto_init() }
@@ -2364,7 +2505,7 @@ func file_marchproxy_events_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_events_v1_events_proto_rawDesc), len(file_marchproxy_events_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

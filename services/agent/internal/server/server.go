@@ -92,7 +92,9 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	if !identity.LoopbackAddr(cfg.HTTPAddr) {
 		lis = id.Wrap(lis, true, log) // this machine's own look at it needs no certificate
 	}
-	a.observer = &envoyadmin.Observer{Admin: envoyadmin.New(cfg.Envoy.AdminAddr)}
+	a.observer = &envoyadmin.Observer{
+		Admin: envoyadmin.New(cfg.Envoy.AdminAddr), Probes: bootstrap.ProbeSocket(cfg.Envoy.AdminAddr), Place: cfg.Envoy.Place,
+	}
 	if cfg.NatsURL != "" {
 		nc, err := bus.Connect(cfg.NatsURL, "marchproxy-agent "+cfg.ID, cfg.Identity, id, log)
 		if err != nil {

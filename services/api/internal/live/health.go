@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/api"
+	"github.com/marchproxy/marchproxy/pkg/locality"
 	"github.com/marchproxy/marchproxy/pkg/status"
 )
 
@@ -33,6 +34,8 @@ type seen struct {
 	age                                 time.Duration
 	unhealthy                           []status.UnhealthyEndpoint
 	more                                bool
+	place                               locality.Place
+	latencies                           []status.PlaceLatency
 }
 
 func (s seen) report() api.HealthReport {
@@ -60,6 +63,7 @@ func (b *Board) reports() []seen {
 		} else if at := a.looked(); !at.IsZero() {
 			s.state, s.at, s.age = stateCurrent, r.At, max(0, now.Sub(at))
 			s.unhealthy, s.more = r.Unhealthy, r.UnhealthyMore > 0
+			s.place, s.latencies = r.Place(), r.Latencies[:min(len(r.Latencies), status.MaxLatencies)]
 		}
 		switch {
 		case i >= len(fresh):
@@ -256,4 +260,40 @@ func (b *Board) Health(service string, checked bool, gateways map[string]bool, s
 		}
 	}
 	return endpoints, proxies
+}
+
+// Measured is what the Envoys at a place have measured of a service.
+type Measured struct {
+	From locality.Place
+	// Proxies counts the Envoys.
+	Proxies int32
+	// Now is what they measure, and Steady what places are ordered by, in milliseconds.
+	Now, Steady locality.Latencies
+}
+
+// Latencies is what the Envoys with a current report have measured of a service, by where they are.
+func (b *Board) Latencies(service string) (out []Measured) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, steady := map[locality.Place][]locality.Latencies{}, map[locality.Place][]locality.Latencies{}
+	for _, r := range b.reports() {
+		if r.state != stateCurrent {
+			continue
+		}
+		is, was := locality.Latencies{}, locality.Latencies{}
+		for _, l := range r.latencies {
+			if l.Service == service {
+				is[l.Place()], was[l.Place()] = l.Milliseconds, l.Steady
+			}
+		}
+		if len(is) > 0 {
+			now[r.place], steady[r.place] = append(now[r.place], is), append(steady[r.place], was)
+		}
+	}
+	for _, from := range slices.SortedFunc(maps.Keys(now), locality.Place.Compare) {
+		out = append(out, Measured{
+			From: from, Proxies: int32(len(now[from])), Now: locality.Median(now[from]), Steady: locality.Median(steady[from]),
+		})
+	}
+	return out
 }

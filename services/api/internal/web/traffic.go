@@ -10,6 +10,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/api"
 	"github.com/marchproxy/marchproxy/pkg/config"
 	"github.com/marchproxy/marchproxy/pkg/resource"
+	"github.com/marchproxy/marchproxy/pkg/translate"
 	"github.com/marchproxy/marchproxy/services/api/internal/live"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
 )
@@ -32,6 +33,9 @@ func (a *API) serviceHealth(c echo.Context) error {
 			return
 		}
 		s := o.Message().(*configv1.Service)
+		if s.GetLocality().GetLatency() != nil {
+			out.Orders = orders(st, ref.Name, s, a.Board.Latencies(ref.Name))
+		}
 		out.Revision, out.Checked = o.Revision, s.GetHealthCheck() != nil || s.GetOutlierDetection() != nil
 		for _, e := range s.GetEndpoints() {
 			stored = append(stored, live.Endpoint{Host: e.GetHost(), Port: int32(e.GetPort())})
@@ -55,6 +59,21 @@ func (a *API) serviceHealth(c echo.Context) error {
 	out.Endpoints, out.Proxies = a.Board.Health(ref.Name, out.Checked, gateways, stored)
 	c.Response().Header().Set("Cache-Control", "no-store")
 	return c.JSON(http.StatusOK, out)
+}
+
+// orders are those of a service's places, as the xDS servers make them of the same reports.
+func orders(st *config.State, service string, s *configv1.Service, measured []live.Measured) (out []api.PlaceOrder) {
+	for _, m := range measured {
+		o := api.PlaceOrder{Cloud: m.From.Cloud, Region: m.From.Region, Zone: m.From.Zone, Proxies: m.Proxies}
+		for _, p := range translate.Priorities(st, service, s, m.From, m.Steady) {
+			x := api.OrderedPlace{Cloud: p.Cloud, Region: p.Region, Zone: p.Zone, Priority: int32(p.Priority)}
+			x.SteadyLatencyMS, x.Measured = m.Steady[p.Place], m.Steady[p.Place] > 0
+			x.LatencyMS = m.Now[p.Place]
+			o.Places = append(o.Places, x)
+		}
+		out = append(out, o)
+	}
+	return out
 }
 
 // gatewaysOf are the gateways whose Envoys have what an object asks for.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
@@ -20,7 +21,9 @@ func (s *system) observe(ctx context.Context) (end func(), err error) {
 		return nil, err
 	}
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	o := &envoyadmin.Observer{Admin: envoyadmin.New(s.adminSocket())}
+	o := &envoyadmin.Observer{
+		Admin: envoyadmin.New(s.adminSocket()), Probes: bootstrap.ProbeSocket(s.adminSocket()),
+	}
 	looked, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(looked)
