@@ -120,7 +120,7 @@ func (a *apart) refusesAtNATS(t *testing.T) {
 			"pub " + config + "revision", "pub " + config + "resource.route.hello", "pub " + jsAPI + "STREAM.DELETE." +
 				stream.Name,
 			"pub " + jsAPI + "STREAM.UPDATE." + stream.Name, "pub marchproxy.status.v1.agent.edge-1",
-			"pub marchproxy.status.v1.xds.another",
+			"pub marchproxy.status.v1.xds.another", "sub marchproxy.status.v1.>",
 			"sub marchproxy.rpc.v1.apply", "sub _INBOX.>",
 		},
 		"api-api-1": {

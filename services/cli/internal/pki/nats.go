@@ -63,7 +63,8 @@ func permissions(i Issued) *grants {
 		mine := status.SubjectPrefix + "xds." + i.Name
 		g.Publish.Allow = slices.Concat(everything, reports, []string{rpc.Subject, mine, mine + ".*", status.SubjectPrefix +
 			"names." + i.Name})
-		g.Subscribe.Allow = []string{status.SubjectPrefix + "xds.>"}
+		// The other servers' Envoys, and what agents have measured.
+		g.Subscribe.Allow = []string{status.SubjectPrefix + "xds.>", status.SubjectPrefix + "agent.*"}
 	case Agent:
 		g.Publish.Allow = append([]string{status.SubjectPrefix + "agent." + i.Name},
 			config("STREAM.INFO."+c, "DIRECT.GET."+c+"."+stream.RevisionSubject)...)

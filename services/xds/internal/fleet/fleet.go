@@ -41,7 +41,9 @@ type Options struct {
 	ADS ads.Options
 	// Resolver tunes the resolver; its Troubled is set here.
 	Resolver resolver.Options
-	Log      *zap.Logger
+	// Reordered is called when [Fleet.Latencies] give another order, before it is served.
+	Reordered func()
+	Log       *zap.Logger
 }
 
 // member is one gateway.
@@ -78,6 +80,8 @@ type Fleet struct {
 	hosts map[string]map[resource.Ref]string
 	// reporter is told when it is closed.
 	reporter *Reporter
+	// latencies are what Envoys measure; what is in force of them is guarded by build.
+	latencies latencies
 }
 
 // commit is a commit with the digest of its state, which every report says.
@@ -92,7 +96,7 @@ func New(opt Options) *Fleet {
 		opt: opt, started: time.Now(), changed: make(chan struct{}, 1), quarantined: make(chan struct{}, 1),
 		troubled: make(chan struct{}, 1),
 		state:    config.New(), members: map[string]*member{}, hosts: map[string]map[resource.Ref]string{},
-		seats: seats.New(opt.ID),
+		seats: seats.New(opt.ID), latencies: newLatencies(),
 	}
 	f.opt.ADS.Log, f.opt.ADS.Seats = opt.Log, f.seats
 	f.opt.ADS.OnChange = f.signal
@@ -159,6 +163,7 @@ func (f *Fleet) Apply(u resource.Update) {
 	fresh := f.manage(changes)
 	f.review(changes)
 	f.configureSeats(changes)
+	f.latencies.forget(changes)
 	problems := map[*member][]config.Problem{}
 	for _, m := range f.members {
 		began := tracing.Now()
@@ -245,6 +250,7 @@ func (f *Fleet) manage(changes []config.Change) (fresh map[string]*member) {
 			m = &member{
 				builder: translate.NewBuilder(name, translate.Options{
 					Resolve: f.resolver.Resolve, Refused: f.refusedAddr, Open: f.opt.Unseal, Module: f.opt.Module,
+					Measured: f.latencies.of,
 				}),
 				gateway:  ads.NewGateway(name, f.opt.ADS),
 				problems: map[resource.Ref]config.Problem{},

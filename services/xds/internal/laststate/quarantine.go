@@ -67,13 +67,7 @@ func (f *File) SaveQuarantine(all []Quarantined) error {
 		return nil
 	}
 	f.nothingQuarantined = false
-	tmp := f.path + quarantineSuffix + ".new"
-	err := os.WriteFile(tmp, f.aead.Seal(nil, nil, plain.Bytes(), quarantineFile), 0o600)
-	if err == nil {
-		err = os.Rename(tmp, f.path+quarantineSuffix)
-	}
-	if err != nil {
-		_ = os.Remove(tmp) // it takes the room that is missing
+	if err := f.writeBeside(quarantineSuffix, quarantineFile, plain.Bytes()); err != nil {
 		return fmt.Errorf("quarantine snapshot: %w", err)
 	}
 	f.quarantine, f.nothingQuarantined = sum, len(all) == 0
@@ -82,16 +76,12 @@ func (f *File) SaveQuarantine(all []Quarantined) error {
 
 // Quarantine reads the quarantine snapshot; nothing where nothing was quarantined, or where this key does not open it.
 func (f *File) Quarantine() ([]Quarantined, error) {
-	raw, err := os.ReadFile(f.path + quarantineSuffix)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	plain, err := f.readBeside(quarantineSuffix, quarantineFile)
 	if err != nil {
 		return nil, fmt.Errorf("quarantine snapshot: %w", err)
 	}
-	plain, err := f.aead.Open(nil, nil, raw, quarantineFile)
-	if err != nil {
-		return nil, nil //nolint:nilerr // another key's, or torn: the Envoys will judge again
+	if plain == nil {
+		return nil, nil // the Envoys will judge again
 	}
 	var all []Quarantined
 	if err := gob.NewDecoder(bytes.NewReader(plain)).Decode(&all); err != nil {
@@ -103,4 +93,33 @@ func (f *File) Quarantine() ([]Quarantined, error) {
 		}
 	}
 	return all, nil
+}
+
+// writeBeside replaces a file of its own beside the journal, sealed; what says what is bound to the sealed bytes.
+func (f *File) writeBeside(suffix string, what, plain []byte) error {
+	tmp := f.path + suffix + ".new"
+	err := os.WriteFile(tmp, f.aead.Seal(nil, nil, plain, what), 0o600)
+	if err == nil {
+		err = os.Rename(tmp, f.path+suffix)
+	}
+	if err != nil {
+		_ = os.Remove(tmp) // it takes the room that is missing
+	}
+	return err
+}
+
+// readBeside reads such a file; nil where there is none, or where it is another key's, or torn.
+func (f *File) readBeside(suffix string, what []byte) ([]byte, error) {
+	raw, err := os.ReadFile(f.path + suffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	plain, err := f.aead.Open(nil, nil, raw, what)
+	if err != nil {
+		return nil, nil //nolint:nilerr // as the comment says
+	}
+	return plain, nil
 }

@@ -63,6 +63,11 @@ func openKeeper(cfg Config, f *fleet.Fleet, log *zap.Logger) (*keeper, error) {
 		k.document.Version = n.ConfigVersion // by a server of an older version
 	}
 	if found {
+		latencies, err := file.Latencies()
+		if err != nil {
+			return nil, err
+		}
+		f.RestoreLatencies(latencies) // before what they order is built
 		log.Info("serving the last good state", zap.Int64("revision", saved.Commit.Revision),
 			zap.Int("objects", len(saved.Objects)))
 		f.Apply(resource.Update{Commit: saved.Commit, Changed: saved.Objects})
@@ -233,6 +238,17 @@ func (k *keeper) saveNames() {
 		err = k.compact(c)
 	}
 	k.note(err)
+}
+
+// saveLatencies writes down by what places are ordered, before the order is served: an Envoy that comes back to another
+// process of this server finds the same.
+func (k *keeper) saveLatencies() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.file.SaveLatencies(k.fleet.Latencies()); err != nil {
+		k.log.Warn("the latencies by which places are ordered cannot be written down; after a restart they are measured again",
+			zap.Error(err))
+	}
 }
 
 // compact writes the file anew where something could not be written; where it has only grown, that is done beside.

@@ -74,6 +74,7 @@ func registry(
 	count("refused_credentials_total", "Keys and tokens that were wrong or missing.", tried.Wrong)
 	count("slowed_credentials_total", "Keys and tokens that were not looked at, because too many wrong ones had come "+
 		"from their address.", tried.Slowed)
+	count("place_orders_total", "Changes of the order of a service's places by what Envoys have measured.", f.Orders)
 	gauge("revision", "The revision served.", func() float64 { c, _ := f.Head(); return float64(c.Revision) })
 	gauge("proxies", "Connected Envoys.", func() float64 { return float64(f.Proxies()) })
 	gauge("rejected_resources", "Resources that an Envoy refused.", func() float64 { return float64(len(f.Rejected())) })

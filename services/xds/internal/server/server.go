@@ -67,7 +67,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 			return box.Open(sealed, r.Kind, r.Name, field)
 		},
 		Module: func(filter string) string { return filepath.Join(cfg.WasmDir, modules[filter]) },
-		ADS:    ads.Options{Linger: cfg.Linger}, Log: log,
+		ADS:    ads.Options{Linger: cfg.Linger}, Log: log, Reordered: func() { keep.saveLatencies() },
 		Resolver: resolver.Options{
 			Lookup: resolver.System(cfg.DNSServers...), Allowed: cfg.Allowed,
 			Moved: func() { keep.saveNames() },
@@ -127,6 +127,8 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	})
 	group.Add("names", func(ctx context.Context) error { return status.Report(ctx, nc, f.Troubled(), f.Names) })
 	group.Add("peers", func(ctx context.Context) error { return status.WatchXds(ctx, nc, js, listener{f.Peers(), keep}) })
+	group.Add("agents", func(ctx context.Context) error { return status.Watch(ctx, nc, js, f.Measured) })
+	group.Add("latencies", f.FollowLatencies)
 	group.Add("seats", func(ctx context.Context) error { return f.Age(ctx, func() bool { return !nc.IsConnected() }) })
 	group.Add("last state", keep.run)
 	group.Add("grpc", func(ctx context.Context) error { return serveGRPC(ctx, g, identity.Lasting(grpcDoor, log), f) })
