@@ -10,13 +10,14 @@
 package apiv1
 
 import (
+	reflect "reflect"
+	sync "sync"
+	unsafe "unsafe"
+
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	structpb "google.golang.org/protobuf/types/known/structpb"
-	reflect "reflect"
-	sync "sync"
-	unsafe "unsafe"
 )
 
 const (
@@ -7112,91 +7113,94 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_marchproxy_api_v1_api_proto_rawDescData
 }
 
-var file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
-var file_marchproxy_api_v1_api_proto_goTypes = []any{
-	(*Object)(nil),              // 0: marchproxy.api.v1.Object
-	(*ObjectStatus)(nil),        // 1: marchproxy.api.v1.ObjectStatus
-	(*CertificateIssuance)(nil), // 2: marchproxy.api.v1.CertificateIssuance
-	(*Live)(nil),                // 3: marchproxy.api.v1.Live
-	(*LaggingProxy)(nil),        // 4: marchproxy.api.v1.LaggingProxy
-	(*AbsentProxy)(nil),         // 5: marchproxy.api.v1.AbsentProxy
-	(*ObjectList)(nil),          // 6: marchproxy.api.v1.ObjectList
-	(*ApplyRequest)(nil),        // 7: marchproxy.api.v1.ApplyRequest
-	(*ApplyResult)(nil),         // 8: marchproxy.api.v1.ApplyResult
-	(*Warning)(nil),             // 9: marchproxy.api.v1.Warning
-	(*Change)(nil),              // 10: marchproxy.api.v1.Change
-	(*Revision)(nil),            // 11: marchproxy.api.v1.Revision
-	(*RevisionList)(nil),        // 12: marchproxy.api.v1.RevisionList
-	(*Diff)(nil),                // 13: marchproxy.api.v1.Diff
-	(*AuditEntry)(nil),          // 14: marchproxy.api.v1.AuditEntry
-	(*AuditList)(nil),           // 15: marchproxy.api.v1.AuditList
-	(*AuditPoint)(nil),          // 16: marchproxy.api.v1.AuditPoint
-	(*AuditBroken)(nil),         // 17: marchproxy.api.v1.AuditBroken
-	(*AuditVerification)(nil),   // 18: marchproxy.api.v1.AuditVerification
-	(*Status)(nil),              // 19: marchproxy.api.v1.Status
-	(*DrainedLocality)(nil),     // 20: marchproxy.api.v1.DrainedLocality
-	(*Progress)(nil),            // 21: marchproxy.api.v1.Progress
-	(*Trouble)(nil),             // 22: marchproxy.api.v1.Trouble
-	(*UnresolvedName)(nil),      // 23: marchproxy.api.v1.UnresolvedName
-	(*LicenseStatus)(nil),       // 24: marchproxy.api.v1.LicenseStatus
-	(*LiveStatus)(nil),          // 25: marchproxy.api.v1.LiveStatus
-	(*KindState)(nil),           // 26: marchproxy.api.v1.KindState
-	(*Rejection)(nil),           // 27: marchproxy.api.v1.Rejection
-	(*XdsServer)(nil),           // 28: marchproxy.api.v1.XdsServer
-	(*Proxy)(nil),               // 29: marchproxy.api.v1.Proxy
-	(*ProxyList)(nil),           // 30: marchproxy.api.v1.ProxyList
-	(*Token)(nil),               // 31: marchproxy.api.v1.Token
-	(*ExplainRequest)(nil),      // 32: marchproxy.api.v1.ExplainRequest
-	(*HeaderField)(nil),         // 33: marchproxy.api.v1.HeaderField
-	(*Explanation)(nil),         // 34: marchproxy.api.v1.Explanation
-	(*ExplainedService)(nil),    // 35: marchproxy.api.v1.ExplainedService
-	(*ExplainedLimit)(nil),      // 36: marchproxy.api.v1.ExplainedLimit
-	(*ExplainedStep)(nil),       // 37: marchproxy.api.v1.ExplainedStep
-	(*ExplainedRoute)(nil),      // 38: marchproxy.api.v1.ExplainedRoute
-	(*SignIn)(nil),              // 39: marchproxy.api.v1.SignIn
-	(*Session)(nil),             // 40: marchproxy.api.v1.Session
-	(*PasswordSignIn)(nil),      // 41: marchproxy.api.v1.PasswordSignIn
-	(*SignInWays)(nil),          // 42: marchproxy.api.v1.SignInWays
-	(*User)(nil),                // 43: marchproxy.api.v1.User
-	(*UserList)(nil),            // 44: marchproxy.api.v1.UserList
-	(*UserPatch)(nil),           // 45: marchproxy.api.v1.UserPatch
-	(*PasswordChange)(nil),      // 46: marchproxy.api.v1.PasswordChange
-	(*BrowserSession)(nil),      // 47: marchproxy.api.v1.BrowserSession
-	(*BrowserSessionList)(nil),  // 48: marchproxy.api.v1.BrowserSessionList
-	(*TokenBounds)(nil),         // 49: marchproxy.api.v1.TokenBounds
-	(*TokenList)(nil),           // 50: marchproxy.api.v1.TokenList
-	(*Problem)(nil),             // 51: marchproxy.api.v1.Problem
-	(*Violation)(nil),           // 52: marchproxy.api.v1.Violation
-	(*RateLimitStatus)(nil),     // 53: marchproxy.api.v1.RateLimitStatus
-	(*RateLimitNode)(nil),       // 54: marchproxy.api.v1.RateLimitNode
-	(*Node)(nil),                // 55: marchproxy.api.v1.Node
-	(*NodeList)(nil),            // 56: marchproxy.api.v1.NodeList
-	(*ServiceHealth)(nil),       // 57: marchproxy.api.v1.ServiceHealth
-	(*PlaceOrder)(nil),          // 58: marchproxy.api.v1.PlaceOrder
-	(*OrderedPlace)(nil),        // 59: marchproxy.api.v1.OrderedPlace
-	(*EndpointHealth)(nil),      // 60: marchproxy.api.v1.EndpointHealth
-	(*EndpointView)(nil),        // 61: marchproxy.api.v1.EndpointView
-	(*HealthReport)(nil),        // 62: marchproxy.api.v1.HealthReport
-	(*MetricsSummary)(nil),      // 63: marchproxy.api.v1.MetricsSummary
-	(*GatewayTraffic)(nil),      // 64: marchproxy.api.v1.GatewayTraffic
-	(*AnswerClasses)(nil),       // 65: marchproxy.api.v1.AnswerClasses
-	(*LatencyQuantiles)(nil),    // 66: marchproxy.api.v1.LatencyQuantiles
-	(*TrafficInterval)(nil),     // 67: marchproxy.api.v1.TrafficInterval
-	(*UnhealthyService)(nil),    // 68: marchproxy.api.v1.UnhealthyService
-	(*UnhealthyEndpoint)(nil),   // 69: marchproxy.api.v1.UnhealthyEndpoint
-	(*DroppedPackets)(nil),      // 70: marchproxy.api.v1.DroppedPackets
-	(*PacketsInterval)(nil),     // 71: marchproxy.api.v1.PacketsInterval
-	(*LimitedSource)(nil),       // 72: marchproxy.api.v1.LimitedSource
-	nil,                         // 73: marchproxy.api.v1.Object.LabelsEntry
-	nil,                         // 74: marchproxy.api.v1.Change.LabelsBeforeEntry
-	nil,                         // 75: marchproxy.api.v1.Change.LabelsAfterEntry
-	nil,                         // 76: marchproxy.api.v1.Status.StateEntry
-	nil,                         // 77: marchproxy.api.v1.RateLimitNode.DroppedEntry
-	nil,                         // 78: marchproxy.api.v1.Node.LabelsEntry
-	nil,                         // 79: marchproxy.api.v1.Node.PassedEntry
-	nil,                         // 80: marchproxy.api.v1.Node.DroppedEntry
-	(*structpb.Struct)(nil),     // 81: google.protobuf.Struct
-}
+var (
+	file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
+	file_marchproxy_api_v1_api_proto_goTypes  = []any{
+		(*Object)(nil),              // 0: marchproxy.api.v1.Object
+		(*ObjectStatus)(nil),        // 1: marchproxy.api.v1.ObjectStatus
+		(*CertificateIssuance)(nil), // 2: marchproxy.api.v1.CertificateIssuance
+		(*Live)(nil),                // 3: marchproxy.api.v1.Live
+		(*LaggingProxy)(nil),        // 4: marchproxy.api.v1.LaggingProxy
+		(*AbsentProxy)(nil),         // 5: marchproxy.api.v1.AbsentProxy
+		(*ObjectList)(nil),          // 6: marchproxy.api.v1.ObjectList
+		(*ApplyRequest)(nil),        // 7: marchproxy.api.v1.ApplyRequest
+		(*ApplyResult)(nil),         // 8: marchproxy.api.v1.ApplyResult
+		(*Warning)(nil),             // 9: marchproxy.api.v1.Warning
+		(*Change)(nil),              // 10: marchproxy.api.v1.Change
+		(*Revision)(nil),            // 11: marchproxy.api.v1.Revision
+		(*RevisionList)(nil),        // 12: marchproxy.api.v1.RevisionList
+		(*Diff)(nil),                // 13: marchproxy.api.v1.Diff
+		(*AuditEntry)(nil),          // 14: marchproxy.api.v1.AuditEntry
+		(*AuditList)(nil),           // 15: marchproxy.api.v1.AuditList
+		(*AuditPoint)(nil),          // 16: marchproxy.api.v1.AuditPoint
+		(*AuditBroken)(nil),         // 17: marchproxy.api.v1.AuditBroken
+		(*AuditVerification)(nil),   // 18: marchproxy.api.v1.AuditVerification
+		(*Status)(nil),              // 19: marchproxy.api.v1.Status
+		(*DrainedLocality)(nil),     // 20: marchproxy.api.v1.DrainedLocality
+		(*Progress)(nil),            // 21: marchproxy.api.v1.Progress
+		(*Trouble)(nil),             // 22: marchproxy.api.v1.Trouble
+		(*UnresolvedName)(nil),      // 23: marchproxy.api.v1.UnresolvedName
+		(*LicenseStatus)(nil),       // 24: marchproxy.api.v1.LicenseStatus
+		(*LiveStatus)(nil),          // 25: marchproxy.api.v1.LiveStatus
+		(*KindState)(nil),           // 26: marchproxy.api.v1.KindState
+		(*Rejection)(nil),           // 27: marchproxy.api.v1.Rejection
+		(*XdsServer)(nil),           // 28: marchproxy.api.v1.XdsServer
+		(*Proxy)(nil),               // 29: marchproxy.api.v1.Proxy
+		(*ProxyList)(nil),           // 30: marchproxy.api.v1.ProxyList
+		(*Token)(nil),               // 31: marchproxy.api.v1.Token
+		(*ExplainRequest)(nil),      // 32: marchproxy.api.v1.ExplainRequest
+		(*HeaderField)(nil),         // 33: marchproxy.api.v1.HeaderField
+		(*Explanation)(nil),         // 34: marchproxy.api.v1.Explanation
+		(*ExplainedService)(nil),    // 35: marchproxy.api.v1.ExplainedService
+		(*ExplainedLimit)(nil),      // 36: marchproxy.api.v1.ExplainedLimit
+		(*ExplainedStep)(nil),       // 37: marchproxy.api.v1.ExplainedStep
+		(*ExplainedRoute)(nil),      // 38: marchproxy.api.v1.ExplainedRoute
+		(*SignIn)(nil),              // 39: marchproxy.api.v1.SignIn
+		(*Session)(nil),             // 40: marchproxy.api.v1.Session
+		(*PasswordSignIn)(nil),      // 41: marchproxy.api.v1.PasswordSignIn
+		(*SignInWays)(nil),          // 42: marchproxy.api.v1.SignInWays
+		(*User)(nil),                // 43: marchproxy.api.v1.User
+		(*UserList)(nil),            // 44: marchproxy.api.v1.UserList
+		(*UserPatch)(nil),           // 45: marchproxy.api.v1.UserPatch
+		(*PasswordChange)(nil),      // 46: marchproxy.api.v1.PasswordChange
+		(*BrowserSession)(nil),      // 47: marchproxy.api.v1.BrowserSession
+		(*BrowserSessionList)(nil),  // 48: marchproxy.api.v1.BrowserSessionList
+		(*TokenBounds)(nil),         // 49: marchproxy.api.v1.TokenBounds
+		(*TokenList)(nil),           // 50: marchproxy.api.v1.TokenList
+		(*Problem)(nil),             // 51: marchproxy.api.v1.Problem
+		(*Violation)(nil),           // 52: marchproxy.api.v1.Violation
+		(*RateLimitStatus)(nil),     // 53: marchproxy.api.v1.RateLimitStatus
+		(*RateLimitNode)(nil),       // 54: marchproxy.api.v1.RateLimitNode
+		(*Node)(nil),                // 55: marchproxy.api.v1.Node
+		(*NodeList)(nil),            // 56: marchproxy.api.v1.NodeList
+		(*ServiceHealth)(nil),       // 57: marchproxy.api.v1.ServiceHealth
+		(*PlaceOrder)(nil),          // 58: marchproxy.api.v1.PlaceOrder
+		(*OrderedPlace)(nil),        // 59: marchproxy.api.v1.OrderedPlace
+		(*EndpointHealth)(nil),      // 60: marchproxy.api.v1.EndpointHealth
+		(*EndpointView)(nil),        // 61: marchproxy.api.v1.EndpointView
+		(*HealthReport)(nil),        // 62: marchproxy.api.v1.HealthReport
+		(*MetricsSummary)(nil),      // 63: marchproxy.api.v1.MetricsSummary
+		(*GatewayTraffic)(nil),      // 64: marchproxy.api.v1.GatewayTraffic
+		(*AnswerClasses)(nil),       // 65: marchproxy.api.v1.AnswerClasses
+		(*LatencyQuantiles)(nil),    // 66: marchproxy.api.v1.LatencyQuantiles
+		(*TrafficInterval)(nil),     // 67: marchproxy.api.v1.TrafficInterval
+		(*UnhealthyService)(nil),    // 68: marchproxy.api.v1.UnhealthyService
+		(*UnhealthyEndpoint)(nil),   // 69: marchproxy.api.v1.UnhealthyEndpoint
+		(*DroppedPackets)(nil),      // 70: marchproxy.api.v1.DroppedPackets
+		(*PacketsInterval)(nil),     // 71: marchproxy.api.v1.PacketsInterval
+		(*LimitedSource)(nil),       // 72: marchproxy.api.v1.LimitedSource
+		nil,                         // 73: marchproxy.api.v1.Object.LabelsEntry
+		nil,                         // 74: marchproxy.api.v1.Change.LabelsBeforeEntry
+		nil,                         // 75: marchproxy.api.v1.Change.LabelsAfterEntry
+		nil,                         // 76: marchproxy.api.v1.Status.StateEntry
+		nil,                         // 77: marchproxy.api.v1.RateLimitNode.DroppedEntry
+		nil,                         // 78: marchproxy.api.v1.Node.LabelsEntry
+		nil,                         // 79: marchproxy.api.v1.Node.PassedEntry
+		nil,                         // 80: marchproxy.api.v1.Node.DroppedEntry
+		(*structpb.Struct)(nil),     // 81: google.protobuf.Struct
+	}
+)
+
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	81, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
 	73, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry

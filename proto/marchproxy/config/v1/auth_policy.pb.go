@@ -7,13 +7,14 @@
 package configv1
 
 import (
+	reflect "reflect"
+	sync "sync"
+	unsafe "unsafe"
+
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
-	reflect "reflect"
-	sync "sync"
-	unsafe "unsafe"
 )
 
 const (
@@ -856,21 +857,24 @@ func file_marchproxy_config_v1_auth_policy_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_auth_policy_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_auth_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_marchproxy_config_v1_auth_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
-var file_marchproxy_config_v1_auth_policy_proto_goTypes = []any{
-	(JwtKey_Algorithm)(0),       // 0: marchproxy.config.v1.JwtKey.Algorithm
-	(JwtKey_Encoding)(0),        // 1: marchproxy.config.v1.JwtKey.Encoding
-	(*AuthPolicy)(nil),          // 2: marchproxy.config.v1.AuthPolicy
-	(*Jwt)(nil),                 // 3: marchproxy.config.v1.Jwt
-	(*JwtKey)(nil),              // 4: marchproxy.config.v1.JwtKey
-	(*RemoteJwks)(nil),          // 5: marchproxy.config.v1.RemoteJwks
-	(*RequiredClaim)(nil),       // 6: marchproxy.config.v1.RequiredClaim
-	(*ForwardedClaim)(nil),      // 7: marchproxy.config.v1.ForwardedClaim
-	(*OpaqueToken)(nil),         // 8: marchproxy.config.v1.OpaqueToken
-	(*ExemptPath)(nil),          // 9: marchproxy.config.v1.ExemptPath
-	(*durationpb.Duration)(nil), // 10: google.protobuf.Duration
-}
+var (
+	file_marchproxy_config_v1_auth_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+	file_marchproxy_config_v1_auth_policy_proto_msgTypes  = make([]protoimpl.MessageInfo, 8)
+	file_marchproxy_config_v1_auth_policy_proto_goTypes   = []any{
+		JwtKey_Algorithm(0),         // 0: marchproxy.config.v1.JwtKey.Algorithm
+		JwtKey_Encoding(0),          // 1: marchproxy.config.v1.JwtKey.Encoding
+		(*AuthPolicy)(nil),          // 2: marchproxy.config.v1.AuthPolicy
+		(*Jwt)(nil),                 // 3: marchproxy.config.v1.Jwt
+		(*JwtKey)(nil),              // 4: marchproxy.config.v1.JwtKey
+		(*RemoteJwks)(nil),          // 5: marchproxy.config.v1.RemoteJwks
+		(*RequiredClaim)(nil),       // 6: marchproxy.config.v1.RequiredClaim
+		(*ForwardedClaim)(nil),      // 7: marchproxy.config.v1.ForwardedClaim
+		(*OpaqueToken)(nil),         // 8: marchproxy.config.v1.OpaqueToken
+		(*ExemptPath)(nil),          // 9: marchproxy.config.v1.ExemptPath
+		(*durationpb.Duration)(nil), // 10: google.protobuf.Duration
+	}
+)
+
 var file_marchproxy_config_v1_auth_policy_proto_depIdxs = []int32{
 	3,  // 0: marchproxy.config.v1.AuthPolicy.jwt:type_name -> marchproxy.config.v1.Jwt
 	8,  // 1: marchproxy.config.v1.AuthPolicy.tokens:type_name -> marchproxy.config.v1.OpaqueToken

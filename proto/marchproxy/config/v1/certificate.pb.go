@@ -7,12 +7,13 @@
 package configv1
 
 import (
-	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -263,11 +264,14 @@ func file_marchproxy_config_v1_certificate_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_certificate_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_certificate_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
-var file_marchproxy_config_v1_certificate_proto_goTypes = []any{
-	(*Certificate)(nil),      // 0: marchproxy.config.v1.Certificate
-	(*CertificateFacts)(nil), // 1: marchproxy.config.v1.CertificateFacts
-}
+var (
+	file_marchproxy_config_v1_certificate_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+	file_marchproxy_config_v1_certificate_proto_goTypes  = []any{
+		(*Certificate)(nil),      // 0: marchproxy.config.v1.Certificate
+		(*CertificateFacts)(nil), // 1: marchproxy.config.v1.CertificateFacts
+	}
+)
+
 var file_marchproxy_config_v1_certificate_proto_depIdxs = []int32{
 	1, // 0: marchproxy.config.v1.Certificate.facts:type_name -> marchproxy.config.v1.CertificateFacts
 	1, // [1:1] is the sub-list for method output_type

@@ -7,12 +7,13 @@
 package configv1
 
 import (
-	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -174,11 +175,14 @@ func file_marchproxy_config_v1_certificate_challenge_proto_rawDescGZIP() []byte 
 	return file_marchproxy_config_v1_certificate_challenge_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_certificate_challenge_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
-var file_marchproxy_config_v1_certificate_challenge_proto_goTypes = []any{
-	(*CertificateChallenge)(nil), // 0: marchproxy.config.v1.CertificateChallenge
-	(*ChallengeResponse)(nil),    // 1: marchproxy.config.v1.ChallengeResponse
-}
+var (
+	file_marchproxy_config_v1_certificate_challenge_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+	file_marchproxy_config_v1_certificate_challenge_proto_goTypes  = []any{
+		(*CertificateChallenge)(nil), // 0: marchproxy.config.v1.CertificateChallenge
+		(*ChallengeResponse)(nil),    // 1: marchproxy.config.v1.ChallengeResponse
+	}
+)
+
 var file_marchproxy_config_v1_certificate_challenge_proto_depIdxs = []int32{
 	1, // 0: marchproxy.config.v1.CertificateChallenge.responses:type_name -> marchproxy.config.v1.ChallengeResponse
 	1, // [1:1] is the sub-list for method output_type

@@ -7,13 +7,14 @@
 package configv1
 
 import (
+	reflect "reflect"
+	sync "sync"
+	unsafe "unsafe"
+
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
-	reflect "reflect"
-	sync "sync"
-	unsafe "unsafe"
 )
 
 const (
@@ -572,18 +573,21 @@ func file_marchproxy_config_v1_certificate_issuer_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_certificate_issuer_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_certificate_issuer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_marchproxy_config_v1_certificate_issuer_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
-var file_marchproxy_config_v1_certificate_issuer_proto_goTypes = []any{
-	(CertificateIssuer_KeyType)(0), // 0: marchproxy.config.v1.CertificateIssuer.KeyType
-	(*CertificateIssuer)(nil),      // 1: marchproxy.config.v1.CertificateIssuer
-	(*ExternalAccount)(nil),        // 2: marchproxy.config.v1.ExternalAccount
-	(*Http01)(nil),                 // 3: marchproxy.config.v1.Http01
-	(*Dns01)(nil),                  // 4: marchproxy.config.v1.Dns01
-	(*Rfc2136)(nil),                // 5: marchproxy.config.v1.Rfc2136
-	(*OrderLimit)(nil),             // 6: marchproxy.config.v1.OrderLimit
-	(*durationpb.Duration)(nil),    // 7: google.protobuf.Duration
-}
+var (
+	file_marchproxy_config_v1_certificate_issuer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+	file_marchproxy_config_v1_certificate_issuer_proto_msgTypes  = make([]protoimpl.MessageInfo, 6)
+	file_marchproxy_config_v1_certificate_issuer_proto_goTypes   = []any{
+		CertificateIssuer_KeyType(0), // 0: marchproxy.config.v1.CertificateIssuer.KeyType
+		(*CertificateIssuer)(nil),    // 1: marchproxy.config.v1.CertificateIssuer
+		(*ExternalAccount)(nil),      // 2: marchproxy.config.v1.ExternalAccount
+		(*Http01)(nil),               // 3: marchproxy.config.v1.Http01
+		(*Dns01)(nil),                // 4: marchproxy.config.v1.Dns01
+		(*Rfc2136)(nil),              // 5: marchproxy.config.v1.Rfc2136
+		(*OrderLimit)(nil),           // 6: marchproxy.config.v1.OrderLimit
+		(*durationpb.Duration)(nil),  // 7: google.protobuf.Duration
+	}
+)
+
 var file_marchproxy_config_v1_certificate_issuer_proto_depIdxs = []int32{
 	2, // 0: marchproxy.config.v1.CertificateIssuer.external_account:type_name -> marchproxy.config.v1.ExternalAccount
 	0, // 1: marchproxy.config.v1.CertificateIssuer.key_type:type_name -> marchproxy.config.v1.CertificateIssuer.KeyType

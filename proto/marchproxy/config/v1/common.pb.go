@@ -7,13 +7,14 @@
 package configv1
 
 import (
+	reflect "reflect"
+	sync "sync"
+	unsafe "unsafe"
+
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
-	reflect "reflect"
-	sync "sync"
-	unsafe "unsafe"
 )
 
 const (
@@ -455,15 +456,18 @@ func file_marchproxy_config_v1_common_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_common_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
-var file_marchproxy_config_v1_common_proto_goTypes = []any{
-	(*StringMatch)(nil),         // 0: marchproxy.config.v1.StringMatch
-	(*NamedMatch)(nil),          // 1: marchproxy.config.v1.NamedMatch
-	(*HeaderValue)(nil),         // 2: marchproxy.config.v1.HeaderValue
-	(*HeaderChanges)(nil),       // 3: marchproxy.config.v1.HeaderChanges
-	(*LocalRateLimit)(nil),      // 4: marchproxy.config.v1.LocalRateLimit
-	(*durationpb.Duration)(nil), // 5: google.protobuf.Duration
-}
+var (
+	file_marchproxy_config_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+	file_marchproxy_config_v1_common_proto_goTypes  = []any{
+		(*StringMatch)(nil),         // 0: marchproxy.config.v1.StringMatch
+		(*NamedMatch)(nil),          // 1: marchproxy.config.v1.NamedMatch
+		(*HeaderValue)(nil),         // 2: marchproxy.config.v1.HeaderValue
+		(*HeaderChanges)(nil),       // 3: marchproxy.config.v1.HeaderChanges
+		(*LocalRateLimit)(nil),      // 4: marchproxy.config.v1.LocalRateLimit
+		(*durationpb.Duration)(nil), // 5: google.protobuf.Duration
+	}
+)
+
 var file_marchproxy_config_v1_common_proto_depIdxs = []int32{
 	0, // 0: marchproxy.config.v1.NamedMatch.value:type_name -> marchproxy.config.v1.StringMatch
 	2, // 1: marchproxy.config.v1.HeaderChanges.set:type_name -> marchproxy.config.v1.HeaderValue

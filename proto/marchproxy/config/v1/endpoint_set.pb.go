@@ -7,12 +7,13 @@
 package configv1
 
 import (
-	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -269,13 +270,16 @@ func file_marchproxy_config_v1_endpoint_set_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_endpoint_set_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_endpoint_set_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_marchproxy_config_v1_endpoint_set_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
-var file_marchproxy_config_v1_endpoint_set_proto_goTypes = []any{
-	(FoundEndpoint_State)(0), // 0: marchproxy.config.v1.FoundEndpoint.State
-	(*EndpointSet)(nil),      // 1: marchproxy.config.v1.EndpointSet
-	(*FoundEndpoint)(nil),    // 2: marchproxy.config.v1.FoundEndpoint
-}
+var (
+	file_marchproxy_config_v1_endpoint_set_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+	file_marchproxy_config_v1_endpoint_set_proto_msgTypes  = make([]protoimpl.MessageInfo, 2)
+	file_marchproxy_config_v1_endpoint_set_proto_goTypes   = []any{
+		FoundEndpoint_State(0), // 0: marchproxy.config.v1.FoundEndpoint.State
+		(*EndpointSet)(nil),    // 1: marchproxy.config.v1.EndpointSet
+		(*FoundEndpoint)(nil),  // 2: marchproxy.config.v1.FoundEndpoint
+	}
+)
+
 var file_marchproxy_config_v1_endpoint_set_proto_depIdxs = []int32{
 	2, // 0: marchproxy.config.v1.EndpointSet.endpoints:type_name -> marchproxy.config.v1.FoundEndpoint
 	0, // 1: marchproxy.config.v1.FoundEndpoint.state:type_name -> marchproxy.config.v1.FoundEndpoint.State

@@ -7,13 +7,14 @@
 package configv1
 
 import (
+	reflect "reflect"
+	sync "sync"
+	unsafe "unsafe"
+
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
-	reflect "reflect"
-	sync "sync"
-	unsafe "unsafe"
 )
 
 const (
@@ -963,24 +964,27 @@ func file_marchproxy_config_v1_gateway_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_gateway_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_marchproxy_config_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
-var file_marchproxy_config_v1_gateway_proto_goTypes = []any{
-	(Gateway_MetricsEngine)(0),  // 0: marchproxy.config.v1.Gateway.MetricsEngine
-	(Listener_Protocol)(0),      // 1: marchproxy.config.v1.Listener.Protocol
-	(*Gateway)(nil),             // 2: marchproxy.config.v1.Gateway
-	(*Listener)(nil),            // 3: marchproxy.config.v1.Listener
-	(*ClientAuth)(nil),          // 4: marchproxy.config.v1.ClientAuth
-	(*ClusterApiKey)(nil),       // 5: marchproxy.config.v1.ClusterApiKey
-	(*Limits)(nil),              // 6: marchproxy.config.v1.Limits
-	(*AccessLog)(nil),           // 7: marchproxy.config.v1.AccessLog
-	(*AccessLogSink)(nil),       // 8: marchproxy.config.v1.AccessLogSink
-	(*AccessLogCollector)(nil),  // 9: marchproxy.config.v1.AccessLogCollector
-	(*Tracing)(nil),             // 10: marchproxy.config.v1.Tracing
-	nil,                         // 11: marchproxy.config.v1.AccessLog.FieldsEntry
-	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
-	(*LocalRateLimit)(nil),      // 13: marchproxy.config.v1.LocalRateLimit
-}
+var (
+	file_marchproxy_config_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+	file_marchproxy_config_v1_gateway_proto_msgTypes  = make([]protoimpl.MessageInfo, 10)
+	file_marchproxy_config_v1_gateway_proto_goTypes   = []any{
+		Gateway_MetricsEngine(0),    // 0: marchproxy.config.v1.Gateway.MetricsEngine
+		Listener_Protocol(0),        // 1: marchproxy.config.v1.Listener.Protocol
+		(*Gateway)(nil),             // 2: marchproxy.config.v1.Gateway
+		(*Listener)(nil),            // 3: marchproxy.config.v1.Listener
+		(*ClientAuth)(nil),          // 4: marchproxy.config.v1.ClientAuth
+		(*ClusterApiKey)(nil),       // 5: marchproxy.config.v1.ClusterApiKey
+		(*Limits)(nil),              // 6: marchproxy.config.v1.Limits
+		(*AccessLog)(nil),           // 7: marchproxy.config.v1.AccessLog
+		(*AccessLogSink)(nil),       // 8: marchproxy.config.v1.AccessLogSink
+		(*AccessLogCollector)(nil),  // 9: marchproxy.config.v1.AccessLogCollector
+		(*Tracing)(nil),             // 10: marchproxy.config.v1.Tracing
+		nil,                         // 11: marchproxy.config.v1.AccessLog.FieldsEntry
+		(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
+		(*LocalRateLimit)(nil),      // 13: marchproxy.config.v1.LocalRateLimit
+	}
+)
+
 var file_marchproxy_config_v1_gateway_proto_depIdxs = []int32{
 	3,  // 0: marchproxy.config.v1.Gateway.listeners:type_name -> marchproxy.config.v1.Listener
 	5,  // 1: marchproxy.config.v1.Gateway.api_keys:type_name -> marchproxy.config.v1.ClusterApiKey

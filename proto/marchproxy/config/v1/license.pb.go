@@ -7,13 +7,14 @@
 package configv1
 
 import (
+	reflect "reflect"
+	sync "sync"
+	unsafe "unsafe"
+
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
-	reflect "reflect"
-	sync "sync"
-	unsafe "unsafe"
 )
 
 const (
@@ -277,13 +278,16 @@ func file_marchproxy_config_v1_license_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_license_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_license_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
-var file_marchproxy_config_v1_license_proto_goTypes = []any{
-	(*License)(nil),             // 0: marchproxy.config.v1.License
-	(*FeatureGate)(nil),         // 1: marchproxy.config.v1.FeatureGate
-	(*LicenseFacts)(nil),        // 2: marchproxy.config.v1.LicenseFacts
-	(*durationpb.Duration)(nil), // 3: google.protobuf.Duration
-}
+var (
+	file_marchproxy_config_v1_license_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+	file_marchproxy_config_v1_license_proto_goTypes  = []any{
+		(*License)(nil),             // 0: marchproxy.config.v1.License
+		(*FeatureGate)(nil),         // 1: marchproxy.config.v1.FeatureGate
+		(*LicenseFacts)(nil),        // 2: marchproxy.config.v1.LicenseFacts
+		(*durationpb.Duration)(nil), // 3: google.protobuf.Duration
+	}
+)
+
 var file_marchproxy_config_v1_license_proto_depIdxs = []int32{
 	1, // 0: marchproxy.config.v1.License.gates:type_name -> marchproxy.config.v1.FeatureGate
 	3, // 1: marchproxy.config.v1.License.grace_period:type_name -> google.protobuf.Duration

@@ -7,12 +7,13 @@
 package configv1
 
 import (
-	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -123,10 +124,13 @@ func file_marchproxy_config_v1_locality_drain_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_locality_drain_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_locality_drain_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
-var file_marchproxy_config_v1_locality_drain_proto_goTypes = []any{
-	(*LocalityDrain)(nil), // 0: marchproxy.config.v1.LocalityDrain
-}
+var (
+	file_marchproxy_config_v1_locality_drain_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+	file_marchproxy_config_v1_locality_drain_proto_goTypes  = []any{
+		(*LocalityDrain)(nil), // 0: marchproxy.config.v1.LocalityDrain
+	}
+)
+
 var file_marchproxy_config_v1_locality_drain_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
 	0, // [0:0] is the sub-list for method input_type

@@ -7,12 +7,13 @@
 package configv1
 
 import (
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
-	descriptorpb "google.golang.org/protobuf/types/descriptorpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	descriptorpb "google.golang.org/protobuf/types/descriptorpb"
 )
 
 const (
@@ -155,12 +156,15 @@ func file_marchproxy_config_v1_options_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_options_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_marchproxy_config_v1_options_proto_goTypes = []any{
-	(Secret)(0),                         // 0: marchproxy.config.v1.Secret
-	(*descriptorpb.MessageOptions)(nil), // 1: google.protobuf.MessageOptions
-	(*descriptorpb.FieldOptions)(nil),   // 2: google.protobuf.FieldOptions
-}
+var (
+	file_marchproxy_config_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+	file_marchproxy_config_v1_options_proto_goTypes   = []any{
+		Secret(0),                           // 0: marchproxy.config.v1.Secret
+		(*descriptorpb.MessageOptions)(nil), // 1: google.protobuf.MessageOptions
+		(*descriptorpb.FieldOptions)(nil),   // 2: google.protobuf.FieldOptions
+	}
+)
+
 var file_marchproxy_config_v1_options_proto_depIdxs = []int32{
 	1, // 0: marchproxy.config.v1.kind_path:extendee -> google.protobuf.MessageOptions
 	1, // 1: marchproxy.config.v1.kind_order:extendee -> google.protobuf.MessageOptions

@@ -7,12 +7,13 @@
 package configv1
 
 import (
-	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -393,14 +394,17 @@ func file_marchproxy_config_v1_rate_limit_policy_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_rate_limit_policy_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_rate_limit_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_marchproxy_config_v1_rate_limit_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
-var file_marchproxy_config_v1_rate_limit_policy_proto_goTypes = []any{
-	(RateLimitPolicy_Action)(0), // 0: marchproxy.config.v1.RateLimitPolicy.Action
-	(*RateLimitPolicy)(nil),     // 1: marchproxy.config.v1.RateLimitPolicy
-	(*AttackFilters)(nil),       // 2: marchproxy.config.v1.AttackFilters
-	nil,                         // 3: marchproxy.config.v1.RateLimitPolicy.NodeSelectorEntry
-}
+var (
+	file_marchproxy_config_v1_rate_limit_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+	file_marchproxy_config_v1_rate_limit_policy_proto_msgTypes  = make([]protoimpl.MessageInfo, 3)
+	file_marchproxy_config_v1_rate_limit_policy_proto_goTypes   = []any{
+		RateLimitPolicy_Action(0), // 0: marchproxy.config.v1.RateLimitPolicy.Action
+		(*RateLimitPolicy)(nil),   // 1: marchproxy.config.v1.RateLimitPolicy
+		(*AttackFilters)(nil),     // 2: marchproxy.config.v1.AttackFilters
+		nil,                       // 3: marchproxy.config.v1.RateLimitPolicy.NodeSelectorEntry
+	}
+)
+
 var file_marchproxy_config_v1_rate_limit_policy_proto_depIdxs = []int32{
 	0, // 0: marchproxy.config.v1.RateLimitPolicy.action:type_name -> marchproxy.config.v1.RateLimitPolicy.Action
 	3, // 1: marchproxy.config.v1.RateLimitPolicy.node_selector:type_name -> marchproxy.config.v1.RateLimitPolicy.NodeSelectorEntry

@@ -7,13 +7,14 @@
 package configv1
 
 import (
+	reflect "reflect"
+	sync "sync"
+	unsafe "unsafe"
+
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
-	reflect "reflect"
-	sync "sync"
-	unsafe "unsafe"
 )
 
 const (
@@ -1119,26 +1120,29 @@ func file_marchproxy_config_v1_route_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_route_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_route_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_marchproxy_config_v1_route_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
-var file_marchproxy_config_v1_route_proto_goTypes = []any{
-	(Route_Tls)(0),              // 0: marchproxy.config.v1.Route.Tls
-	(*Route)(nil),               // 1: marchproxy.config.v1.Route
-	(*PathMatch)(nil),           // 2: marchproxy.config.v1.PathMatch
-	(*Backend)(nil),             // 3: marchproxy.config.v1.Backend
-	(*Redirect)(nil),            // 4: marchproxy.config.v1.Redirect
-	(*DirectResponse)(nil),      // 5: marchproxy.config.v1.DirectResponse
-	(*Retry)(nil),               // 6: marchproxy.config.v1.Retry
-	(*Rewrite)(nil),             // 7: marchproxy.config.v1.Rewrite
-	(*RegexRewrite)(nil),        // 8: marchproxy.config.v1.RegexRewrite
-	(*Mirror)(nil),              // 9: marchproxy.config.v1.Mirror
-	(*Cors)(nil),                // 10: marchproxy.config.v1.Cors
-	(*NamedMatch)(nil),          // 11: marchproxy.config.v1.NamedMatch
-	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
-	(*HeaderChanges)(nil),       // 13: marchproxy.config.v1.HeaderChanges
-	(*LocalRateLimit)(nil),      // 14: marchproxy.config.v1.LocalRateLimit
-	(*StringMatch)(nil),         // 15: marchproxy.config.v1.StringMatch
-}
+var (
+	file_marchproxy_config_v1_route_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+	file_marchproxy_config_v1_route_proto_msgTypes  = make([]protoimpl.MessageInfo, 10)
+	file_marchproxy_config_v1_route_proto_goTypes   = []any{
+		Route_Tls(0),                // 0: marchproxy.config.v1.Route.Tls
+		(*Route)(nil),               // 1: marchproxy.config.v1.Route
+		(*PathMatch)(nil),           // 2: marchproxy.config.v1.PathMatch
+		(*Backend)(nil),             // 3: marchproxy.config.v1.Backend
+		(*Redirect)(nil),            // 4: marchproxy.config.v1.Redirect
+		(*DirectResponse)(nil),      // 5: marchproxy.config.v1.DirectResponse
+		(*Retry)(nil),               // 6: marchproxy.config.v1.Retry
+		(*Rewrite)(nil),             // 7: marchproxy.config.v1.Rewrite
+		(*RegexRewrite)(nil),        // 8: marchproxy.config.v1.RegexRewrite
+		(*Mirror)(nil),              // 9: marchproxy.config.v1.Mirror
+		(*Cors)(nil),                // 10: marchproxy.config.v1.Cors
+		(*NamedMatch)(nil),          // 11: marchproxy.config.v1.NamedMatch
+		(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
+		(*HeaderChanges)(nil),       // 13: marchproxy.config.v1.HeaderChanges
+		(*LocalRateLimit)(nil),      // 14: marchproxy.config.v1.LocalRateLimit
+		(*StringMatch)(nil),         // 15: marchproxy.config.v1.StringMatch
+	}
+)
+
 var file_marchproxy_config_v1_route_proto_depIdxs = []int32{
 	2,  // 0: marchproxy.config.v1.Route.path:type_name -> marchproxy.config.v1.PathMatch
 	11, // 1: marchproxy.config.v1.Route.headers:type_name -> marchproxy.config.v1.NamedMatch

@@ -7,13 +7,14 @@
 package configv1
 
 import (
+	reflect "reflect"
+	sync "sync"
+	unsafe "unsafe"
+
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
-	reflect "reflect"
-	sync "sync"
-	unsafe "unsafe"
 )
 
 const (
@@ -1733,31 +1734,34 @@ func file_marchproxy_config_v1_service_proto_rawDescGZIP() []byte {
 	return file_marchproxy_config_v1_service_proto_rawDescData
 }
 
-var file_marchproxy_config_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_marchproxy_config_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
-var file_marchproxy_config_v1_service_proto_goTypes = []any{
-	(Service_Protocol)(0),       // 0: marchproxy.config.v1.Service.Protocol
-	(LocalityPolicy_Near)(0),    // 1: marchproxy.config.v1.LocalityPolicy.Near
-	(LoadBalancing_Policy)(0),   // 2: marchproxy.config.v1.LoadBalancing.Policy
-	(*Service)(nil),             // 3: marchproxy.config.v1.Service
-	(*Endpoint)(nil),            // 4: marchproxy.config.v1.Endpoint
-	(*LocalityPolicy)(nil),      // 5: marchproxy.config.v1.LocalityPolicy
-	(*LocalityLatency)(nil),     // 6: marchproxy.config.v1.LocalityLatency
-	(*Locality)(nil),            // 7: marchproxy.config.v1.Locality
-	(*LocalityCost)(nil),        // 8: marchproxy.config.v1.LocalityCost
-	(*LocalityShare)(nil),       // 9: marchproxy.config.v1.LocalityShare
-	(*LoadBalancing)(nil),       // 10: marchproxy.config.v1.LoadBalancing
-	(*HashOn)(nil),              // 11: marchproxy.config.v1.HashOn
-	(*HashCookie)(nil),          // 12: marchproxy.config.v1.HashCookie
-	(*HealthCheck)(nil),         // 13: marchproxy.config.v1.HealthCheck
-	(*HttpCheck)(nil),           // 14: marchproxy.config.v1.HttpCheck
-	(*TcpCheck)(nil),            // 15: marchproxy.config.v1.TcpCheck
-	(*GrpcCheck)(nil),           // 16: marchproxy.config.v1.GrpcCheck
-	(*OutlierDetection)(nil),    // 17: marchproxy.config.v1.OutlierDetection
-	(*CircuitBreaker)(nil),      // 18: marchproxy.config.v1.CircuitBreaker
-	(*UpstreamTls)(nil),         // 19: marchproxy.config.v1.UpstreamTls
-	(*durationpb.Duration)(nil), // 20: google.protobuf.Duration
-}
+var (
+	file_marchproxy_config_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+	file_marchproxy_config_v1_service_proto_msgTypes  = make([]protoimpl.MessageInfo, 17)
+	file_marchproxy_config_v1_service_proto_goTypes   = []any{
+		Service_Protocol(0),         // 0: marchproxy.config.v1.Service.Protocol
+		LocalityPolicy_Near(0),      // 1: marchproxy.config.v1.LocalityPolicy.Near
+		LoadBalancing_Policy(0),     // 2: marchproxy.config.v1.LoadBalancing.Policy
+		(*Service)(nil),             // 3: marchproxy.config.v1.Service
+		(*Endpoint)(nil),            // 4: marchproxy.config.v1.Endpoint
+		(*LocalityPolicy)(nil),      // 5: marchproxy.config.v1.LocalityPolicy
+		(*LocalityLatency)(nil),     // 6: marchproxy.config.v1.LocalityLatency
+		(*Locality)(nil),            // 7: marchproxy.config.v1.Locality
+		(*LocalityCost)(nil),        // 8: marchproxy.config.v1.LocalityCost
+		(*LocalityShare)(nil),       // 9: marchproxy.config.v1.LocalityShare
+		(*LoadBalancing)(nil),       // 10: marchproxy.config.v1.LoadBalancing
+		(*HashOn)(nil),              // 11: marchproxy.config.v1.HashOn
+		(*HashCookie)(nil),          // 12: marchproxy.config.v1.HashCookie
+		(*HealthCheck)(nil),         // 13: marchproxy.config.v1.HealthCheck
+		(*HttpCheck)(nil),           // 14: marchproxy.config.v1.HttpCheck
+		(*TcpCheck)(nil),            // 15: marchproxy.config.v1.TcpCheck
+		(*GrpcCheck)(nil),           // 16: marchproxy.config.v1.GrpcCheck
+		(*OutlierDetection)(nil),    // 17: marchproxy.config.v1.OutlierDetection
+		(*CircuitBreaker)(nil),      // 18: marchproxy.config.v1.CircuitBreaker
+		(*UpstreamTls)(nil),         // 19: marchproxy.config.v1.UpstreamTls
+		(*durationpb.Duration)(nil), // 20: google.protobuf.Duration
+	}
+)
+
 var file_marchproxy_config_v1_service_proto_depIdxs = []int32{
 	4,  // 0: marchproxy.config.v1.Service.endpoints:type_name -> marchproxy.config.v1.Endpoint
 	0,  // 1: marchproxy.config.v1.Service.protocol:type_name -> marchproxy.config.v1.Service.Protocol

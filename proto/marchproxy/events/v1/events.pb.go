@@ -9,12 +9,13 @@
 package eventsv1
 
 import (
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
-	structpb "google.golang.org/protobuf/types/known/structpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 )
 
 const (
@@ -2423,40 +2424,43 @@ func file_marchproxy_events_v1_events_proto_rawDescGZIP() []byte {
 	return file_marchproxy_events_v1_events_proto_rawDescData
 }
 
-var file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
-var file_marchproxy_events_v1_events_proto_goTypes = []any{
-	(*ResourceEvent)(nil),     // 0: marchproxy.events.v1.ResourceEvent
-	(*Commit)(nil),            // 1: marchproxy.events.v1.Commit
-	(*KindState)(nil),         // 2: marchproxy.events.v1.KindState
-	(*ChangedResource)(nil),   // 3: marchproxy.events.v1.ChangedResource
-	(*XdsStatus)(nil),         // 4: marchproxy.events.v1.XdsStatus
-	(*Document)(nil),          // 5: marchproxy.events.v1.Document
-	(*XdsPage)(nil),           // 6: marchproxy.events.v1.XdsPage
-	(*LaggingEnvoy)(nil),      // 7: marchproxy.events.v1.LaggingEnvoy
-	(*Behind)(nil),            // 8: marchproxy.events.v1.Behind
-	(*AbsentProxy)(nil),       // 9: marchproxy.events.v1.AbsentProxy
-	(*NamesStatus)(nil),       // 10: marchproxy.events.v1.NamesStatus
-	(*NameStatus)(nil),        // 11: marchproxy.events.v1.NameStatus
-	(*ProxyStatus)(nil),       // 12: marchproxy.events.v1.ProxyStatus
-	(*RejectedResource)(nil),  // 13: marchproxy.events.v1.RejectedResource
-	(*ObjectRef)(nil),         // 14: marchproxy.events.v1.ObjectRef
-	(*AgentStatus)(nil),       // 15: marchproxy.events.v1.AgentStatus
-	(*EnvoyReport)(nil),       // 16: marchproxy.events.v1.EnvoyReport
-	(*PlaceLatency)(nil),      // 17: marchproxy.events.v1.PlaceLatency
-	(*Traffic)(nil),           // 18: marchproxy.events.v1.Traffic
-	(*UnhealthyEndpoint)(nil), // 19: marchproxy.events.v1.UnhealthyEndpoint
-	(*PolicyStatus)(nil),      // 20: marchproxy.events.v1.PolicyStatus
-	(*LimitedSource)(nil),     // 21: marchproxy.events.v1.LimitedSource
-	nil,                       // 22: marchproxy.events.v1.ResourceEvent.LabelsEntry
-	nil,                       // 23: marchproxy.events.v1.Commit.StateEntry
-	nil,                       // 24: marchproxy.events.v1.XdsStatus.LiveEntry
-	nil,                       // 25: marchproxy.events.v1.XdsStatus.ConnectedEntry
-	nil,                       // 26: marchproxy.events.v1.XdsStatus.RestEntry
-	nil,                       // 27: marchproxy.events.v1.AgentStatus.LabelsEntry
-	nil,                       // 28: marchproxy.events.v1.AgentStatus.PassedEntry
-	nil,                       // 29: marchproxy.events.v1.AgentStatus.DroppedEntry
-	(*structpb.Struct)(nil),   // 30: google.protobuf.Struct
-}
+var (
+	file_marchproxy_events_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+	file_marchproxy_events_v1_events_proto_goTypes  = []any{
+		(*ResourceEvent)(nil),     // 0: marchproxy.events.v1.ResourceEvent
+		(*Commit)(nil),            // 1: marchproxy.events.v1.Commit
+		(*KindState)(nil),         // 2: marchproxy.events.v1.KindState
+		(*ChangedResource)(nil),   // 3: marchproxy.events.v1.ChangedResource
+		(*XdsStatus)(nil),         // 4: marchproxy.events.v1.XdsStatus
+		(*Document)(nil),          // 5: marchproxy.events.v1.Document
+		(*XdsPage)(nil),           // 6: marchproxy.events.v1.XdsPage
+		(*LaggingEnvoy)(nil),      // 7: marchproxy.events.v1.LaggingEnvoy
+		(*Behind)(nil),            // 8: marchproxy.events.v1.Behind
+		(*AbsentProxy)(nil),       // 9: marchproxy.events.v1.AbsentProxy
+		(*NamesStatus)(nil),       // 10: marchproxy.events.v1.NamesStatus
+		(*NameStatus)(nil),        // 11: marchproxy.events.v1.NameStatus
+		(*ProxyStatus)(nil),       // 12: marchproxy.events.v1.ProxyStatus
+		(*RejectedResource)(nil),  // 13: marchproxy.events.v1.RejectedResource
+		(*ObjectRef)(nil),         // 14: marchproxy.events.v1.ObjectRef
+		(*AgentStatus)(nil),       // 15: marchproxy.events.v1.AgentStatus
+		(*EnvoyReport)(nil),       // 16: marchproxy.events.v1.EnvoyReport
+		(*PlaceLatency)(nil),      // 17: marchproxy.events.v1.PlaceLatency
+		(*Traffic)(nil),           // 18: marchproxy.events.v1.Traffic
+		(*UnhealthyEndpoint)(nil), // 19: marchproxy.events.v1.UnhealthyEndpoint
+		(*PolicyStatus)(nil),      // 20: marchproxy.events.v1.PolicyStatus
+		(*LimitedSource)(nil),     // 21: marchproxy.events.v1.LimitedSource
+		nil,                       // 22: marchproxy.events.v1.ResourceEvent.LabelsEntry
+		nil,                       // 23: marchproxy.events.v1.Commit.StateEntry
+		nil,                       // 24: marchproxy.events.v1.XdsStatus.LiveEntry
+		nil,                       // 25: marchproxy.events.v1.XdsStatus.ConnectedEntry
+		nil,                       // 26: marchproxy.events.v1.XdsStatus.RestEntry
+		nil,                       // 27: marchproxy.events.v1.AgentStatus.LabelsEntry
+		nil,                       // 28: marchproxy.events.v1.AgentStatus.PassedEntry
+		nil,                       // 29: marchproxy.events.v1.AgentStatus.DroppedEntry
+		(*structpb.Struct)(nil),   // 30: google.protobuf.Struct
+	}
+)
+
 var file_marchproxy_events_v1_events_proto_depIdxs = []int32{
 	22, // 0: marchproxy.events.v1.ResourceEvent.labels:type_name -> marchproxy.events.v1.ResourceEvent.LabelsEntry
 	30, // 1: marchproxy.events.v1.ResourceEvent.spec:type_name -> google.protobuf.Struct
