@@ -37,6 +37,8 @@ type site struct {
 	mu          sync.Mutex
 	// ill has its health check fail, while it answers all else.
 	ill bool
+	// delay is how long every answer takes.
+	delay time.Duration
 }
 
 func newSite(t *testing.T, cloud, zone string) *site {
@@ -52,8 +54,9 @@ func (s *site) name() string { return s.at.Cloud + "/" + s.at.Zone }
 
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
-	ill := s.ill
+	ill, delay := s.ill, s.delay
 	s.mu.Unlock()
+	time.Sleep(delay) // it is what is measured
 	switch {
 	case r.URL.Path == "/healthz" && ill:
 		w.WriteHeader(http.StatusServiceUnavailable)
