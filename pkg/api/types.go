@@ -339,6 +339,58 @@ type LiveStatus struct {
 	RejectedObjects int32 `json:"rejected_objects,omitempty"`
 }
 
+// AccessLogEntry is one request at its end, as GET /v1/access-log tells of it. What the gateway's access log leaves out
+// is absent, and so is what the request does not have. Of headers there are host, user agent and request id alone, and
+// there is no query.
+type AccessLogEntry struct {
+	// Time of the request's first byte, RFC 3339.
+	Time       string `json:"time,omitempty"`
+	Method     string `json:"method,omitempty"`
+	Scheme     string `json:"scheme,omitempty"`
+	Host       string `json:"host,omitempty"`
+	Path       string `json:"path,omitempty"`
+	Protocol   string `json:"protocol,omitempty"`
+	ServerName string `json:"server_name,omitempty"`
+	// Status of the answer, 0 where the client had gone before there was one.
+	Status int32 `json:"status"`
+	// Flags and Details are Envoy's words for how the answer came about.
+	Flags   string `json:"flags,omitempty"`
+	Details string `json:"details,omitempty"`
+	// Listener, Route and Service are names, Upstream is the endpoint's address.
+	Listener string `json:"listener,omitempty"`
+	Route    string `json:"route,omitempty"`
+	Service  string `json:"service,omitempty"`
+	Upstream string `json:"upstream,omitempty"`
+	// Client is the address that the request came from, with its port.
+	Client    string `json:"client,omitempty"`
+	UserAgent string `json:"user_agent,omitempty"`
+	RequestID string `json:"request_id,omitempty"`
+	// Of the bodies, in bytes.
+	BytesReceived int64 `json:"bytes_received"`
+	BytesSent     int64 `json:"bytes_sent"`
+	// In milliseconds: from the request's first byte to the answer's last one, and until the endpoint's answer began.
+	DurationMS int64 `json:"duration_ms"`
+	UpstreamMS int64 `json:"upstream_ms,omitempty"`
+	// Share of the requests that were told of: with 0.05 this one stands for twenty.
+	Share float64 `json:"share"`
+	// Proxy is the Envoy's node id, and Gateway the gateway that it belongs to.
+	Proxy   string `json:"proxy,omitempty"`
+	Gateway string `json:"gateway,omitempty"`
+}
+
+// AccessLogState is the data of a state event of GET /v1/access-log: whether Envoys tell.
+type AccessLogState struct {
+	// Proxies are the Envoys that tell, and Silent those that are connected and do not.
+	Proxies int32 `json:"proxies"`
+	Silent  int32 `json:"silent"`
+	// Share is the least share of requests that an Envoy tells of, 1 for all of them.
+	Share float64 `json:"share"`
+	// Dropped counts the entries that were not read fast enough, since the stream began.
+	Dropped int64 `json:"dropped"`
+	// Reason why an Envoy tells nothing, in a sentence.
+	Reason string `json:"reason,omitempty"`
+}
+
 // KindState is the count and hash of one kind.
 type KindState struct {
 	Count int64  `json:"count"`

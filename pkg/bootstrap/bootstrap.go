@@ -39,6 +39,9 @@ type Config struct {
 	DrainTime time.Duration
 	// LogFile says that Envoy is started in a directory where it may write [AccessLogFile].
 	LogFile bool
+	// TailSocket is the path of a Unix socket that entries of the access log go to while somebody watches it; "" where
+	// nobody takes them.
+	TailSocket string
 }
 
 // Flags are what belongs to the bootstrap on Envoy's command line.
@@ -94,6 +97,15 @@ const DefaultDrainTime = 10 * time.Minute
 // would never be served, since Envoy keeps what its bootstrap has.
 const XDSCluster = "marchproxy.xds"
 
+// What the access log's live tail needs. The keys are in the runtime's admin layer, which is gone with the Envoy: the
+// share of the requests that are told of, in millionths, and the least status of those.
+const (
+	RuntimeTail       = "marchproxy.access_log_tail"
+	RuntimeTailStatus = "marchproxy.access_log_tail_min_status"
+	// TailCluster is where the entries go.
+	TailCluster = "marchproxy.tail"
+)
+
 type object = map[string]any
 
 // Render returns the bootstrap as JSON. It holds the API key: write it where only Envoy can read it.
@@ -137,6 +149,14 @@ func Render(c Config) ([]byte, error) {
 	if c.TLS != nil {
 		server["transport_socket"] = c.TLS.socket(c.XDSServer)
 	}
+	clusters := []object{server}
+	if c.TailSocket != "" {
+		tail, err := tailCluster(c.TailSocket)
+		if err != nil {
+			return nil, err
+		}
+		clusters = append(clusters, tail)
+	}
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetIndent("", "  ")
@@ -146,7 +166,7 @@ func Render(c Config) ([]byte, error) {
 	if c.Place != (locality.Place{}) {
 		node["locality"] = object{"region": c.Place.EnvoyRegion(), "zone": c.Place.Zone}
 	}
-	static := object{"clusters": []object{server}}
+	static := object{"clusters": clusters}
 	if path := ProbeSocket(c.AdminAddr); path != "" {
 		static["listeners"] = []object{probes(path)}
 	}
@@ -237,11 +257,45 @@ func adminAddress(addr string) (object, error) {
 		}
 		return a, nil
 	}
-	if len(addr) > longestSocket {
-		return nil, fmt.Errorf("the path of Envoy's admin socket, %s, is longer than the kernel's %d bytes; "+
-			"choose a directory with a shorter path", addr, longestSocket)
+	if err := socketPath("Envoy's admin socket", addr); err != nil {
+		return nil, err
 	}
 	return object{"pipe": object{"path": addr, "mode": 0o600}}, nil
+}
+
+func socketPath(what, path string) error {
+	if len(path) > longestSocket {
+		return fmt.Errorf("the path of %s, %s, is longer than the kernel's %d bytes; choose a directory with a shorter path",
+			what, path, longestSocket)
+	}
+	return nil
+}
+
+// tailRequests is how many batches may be on their way to who takes the live tail, each of 16 KiB at most: what is beyond
+// is lost, and no request waits.
+const tailRequests = 16
+
+// tailCluster is who takes the live tail. Nothing connects to it while nobody watches.
+func tailCluster(socket string) (object, error) {
+	if err := socketPath("the socket of the access log's live tail", socket); err != nil {
+		return nil, err
+	}
+	return object{
+		"name": TailCluster, "type": "STATIC", "connect_timeout": "1s",
+		"typed_extension_protocol_options": object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": object{
+			"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+			"explicit_http_config": object{"http2_protocol_options": object{}},
+		}},
+		"circuit_breakers": object{"thresholds": []object{{
+			"max_requests": tailRequests, "max_pending_requests": tailRequests,
+		}}},
+		"load_assignment": object{
+			"cluster_name": TailCluster,
+			"endpoints": []object{{"lb_endpoints": []object{{"endpoint": object{
+				"address": object{"pipe": object{"path": socket}},
+			}}}}},
+		},
+	}, nil
 }
 
 func address(hostPort string) (object, error) {

@@ -76,6 +76,18 @@ func (o *Observer) Report() *status.EnvoyReport {
 	return &r
 }
 
+// Requests is how many requests a second the Envoy has had in the last interval, 0 where that is not known.
+func (o *Observer) Requests() float64 {
+	r := o.Report()
+	if r == nil || len(r.Intervals) == 0 {
+		return 0
+	}
+	if last := r.Intervals[len(r.Intervals)-1]; last.Seconds > 0 {
+		return float64(last.Requests) / last.Seconds
+	}
+	return 0
+}
+
 // Run looks until the context ends, when the clock has whole tens of seconds: so the intervals of all Envoys are the same
 // ones. An Envoy that does not answer is asked again at the next turn: until then the report is what it was, and its time
 // says so.

@@ -221,6 +221,9 @@ func accessLogs(gateway string, a *configv1.AccessLog, plain bool) []*accesslogv
 		}
 		out = append(out, l)
 	}
+	if !plain { // another bootstrap has neither the runtime that wakes it nor the cluster that it sends to
+		out = append(out, tail(a))
+	}
 	return out
 }
 

@@ -103,9 +103,13 @@ func byRuntime(
 
 // fromStatus lets answers through with a status or above, unless the runtime has another one.
 func fromStatus(status uint32) *accesslogv3.AccessLogFilter {
+	return statusByRuntime(keyMinStatus, status)
+}
+
+func statusByRuntime(key string, status uint32) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{
 		StatusCodeFilter: &accesslogv3.StatusCodeFilter{Comparison: &accesslogv3.ComparisonFilter{
-			Op: accesslogv3.ComparisonFilter_GE, Value: &corev3.RuntimeUInt32{DefaultValue: status, RuntimeKey: keyMinStatus},
+			Op: accesslogv3.ComparisonFilter_GE, Value: &corev3.RuntimeUInt32{DefaultValue: status, RuntimeKey: key},
 		}},
 	}}
 }

@@ -92,7 +92,7 @@ func (a *apart) refusesAtNATS(t *testing.T) {
 	for part, forbidden := range map[string][]string{
 		"reader-audit": {
 			"pub " + config + "revision", "pub " + config + "resource.route.hello", "pub marchproxy.status.v1.xds.xds-1",
-			"pub marchproxy.rpc.v1.apply",
+			"pub marchproxy.rpc.v1.apply", "pub marchproxy.access_log.v1.watch", "sub marchproxy.access_log.v1.entries.*",
 			"pub " + jsAPI + "STREAM.PURGE." + stream.Name, "pub " + jsAPI + "STREAM.DELETE." + stream.Name, "pub " + jsAPI +
 				"STREAM.UPDATE." + stream.Name,
 			"pub " + jsAPI + "STREAM.MSG.DELETE." + stream.Name, "pub " + jsAPI + "INFO", "pub $JS.ACK." + stream.Name +
@@ -115,17 +115,21 @@ func (a *apart) refusesAtNATS(t *testing.T) {
 			"pub " + jsAPI + "STREAM.DELETE." + stream.Name, "pub " + jsAPI + "CONSUMER.LIST." + stream.Name, "pub " + jsAPI +
 				"CONSUMER.NAMES." + stream.Name,
 			"sub " + config + ">", "sub marchproxy.status.v1.>", "sub _INBOX.>", "sub marchproxy.rpc.v1.apply", "sub _R_.>",
+			// What others' clients ask for, and having Envoys tell of it.
+			"pub marchproxy.access_log.v1.entries.edge-2", "pub marchproxy.access_log.v1.watch",
+			"sub marchproxy.access_log.v1.>", "sub marchproxy.access_log.v1.entries.edge-2",
 		},
 		"xds-xds-1": {
 			"pub " + config + "revision", "pub " + config + "resource.route.hello", "pub " + jsAPI + "STREAM.DELETE." +
 				stream.Name,
 			"pub " + jsAPI + "STREAM.UPDATE." + stream.Name, "pub marchproxy.status.v1.agent.edge-1",
 			"pub marchproxy.status.v1.xds.another", "sub marchproxy.status.v1.>",
-			"sub marchproxy.rpc.v1.apply", "sub _INBOX.>",
+			"sub marchproxy.rpc.v1.apply", "sub _INBOX.>", "pub marchproxy.access_log.v1.watch",
+			"sub marchproxy.access_log.v1.entries.*",
 		},
 		"api-api-1": {
 			"pub " + jsAPI + "STREAM.DELETE.ANOTHER", "pub " + jsAPI + "STREAM.CREATE.ANOTHER",
-			"pub marchproxy.status.v1.xds.xds-1", "sub _INBOX.>", "sub >",
+			"pub marchproxy.status.v1.xds.xds-1", "sub _INBOX.>", "sub >", "pub marchproxy.access_log.v1.entries.edge-1",
 		},
 	} {
 		nc, refusals := a.atNATS(part)

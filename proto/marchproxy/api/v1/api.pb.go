@@ -2564,6 +2564,335 @@ func (x *LiveStatus) GetRejectedObjects() int32 {
 	return 0
 }
 
+// The data of an entry event of GET /v1/access-log: one request at its end. What the gateway's access log leaves out is
+// absent, and so is what the request does not have. Of headers there are host, user agent and request id alone, and there
+// is no query.
+type AccessLogEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the request's first byte, RFC 3339.
+	Time   string `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	Scheme string `protobuf:"bytes,3,opt,name=scheme,proto3" json:"scheme,omitempty"`
+	Host   string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	// Without the query.
+	Path       string `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`
+	Protocol   string `protobuf:"bytes,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	ServerName string `protobuf:"bytes,7,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	// Of the answer; 0 where the client had gone before there was one.
+	Status int32 `protobuf:"varint,8,opt,name=status,proto3" json:"status,omitempty"`
+	// Envoy's words for how the answer came about.
+	Flags   string `protobuf:"bytes,9,opt,name=flags,proto3" json:"flags,omitempty"`
+	Details string `protobuf:"bytes,10,opt,name=details,proto3" json:"details,omitempty"`
+	// Of the gateway.
+	Listener string `protobuf:"bytes,11,opt,name=listener,proto3" json:"listener,omitempty"`
+	// The Route that was taken.
+	Route string `protobuf:"bytes,12,opt,name=route,proto3" json:"route,omitempty"`
+	// The Service that it was sent to.
+	Service string `protobuf:"bytes,13,opt,name=service,proto3" json:"service,omitempty"`
+	// The endpoint's address.
+	Upstream string `protobuf:"bytes,14,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	// The address that the request came from, with its port.
+	Client    string `protobuf:"bytes,15,opt,name=client,proto3" json:"client,omitempty"`
+	UserAgent string `protobuf:"bytes,16,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
+	RequestId string `protobuf:"bytes,17,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Bytes of the request's body.
+	BytesReceived int64 `protobuf:"varint,18,opt,name=bytes_received,json=bytesReceived,proto3" json:"bytes_received,omitempty"`
+	// Bytes of the answer's body.
+	BytesSent int64 `protobuf:"varint,19,opt,name=bytes_sent,json=bytesSent,proto3" json:"bytes_sent,omitempty"`
+	// From the request's first byte to the answer's last one.
+	DurationMs int64 `protobuf:"varint,20,opt,name=duration_ms,json=durationMs,proto3" json:"duration_ms,omitempty"`
+	// Until the endpoint's answer began.
+	UpstreamMs int64 `protobuf:"varint,21,opt,name=upstream_ms,json=upstreamMs,proto3" json:"upstream_ms,omitempty"`
+	// Share of the requests that were told of: with 0.05 this one stands for twenty.
+	Share float64 `protobuf:"fixed64,22,opt,name=share,proto3" json:"share,omitempty"`
+	// The Envoy's node id.
+	Proxy string `protobuf:"bytes,23,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	// The gateway that it belongs to.
+	Gateway       string `protobuf:"bytes,24,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessLogEntry) Reset() {
+	*x = AccessLogEntry{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessLogEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessLogEntry) ProtoMessage() {}
+
+func (x *AccessLogEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessLogEntry.ProtoReflect.Descriptor instead.
+func (*AccessLogEntry) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AccessLogEntry) GetTime() string {
+	if x != nil {
+		return x.Time
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetScheme() string {
+	if x != nil {
+		return x.Scheme
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *AccessLogEntry) GetFlags() string {
+	if x != nil {
+		return x.Flags
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetDetails() string {
+	if x != nil {
+		return x.Details
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetListener() string {
+	if x != nil {
+		return x.Listener
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetUpstream() string {
+	if x != nil {
+		return x.Upstream
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetUserAgent() string {
+	if x != nil {
+		return x.UserAgent
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetBytesReceived() int64 {
+	if x != nil {
+		return x.BytesReceived
+	}
+	return 0
+}
+
+func (x *AccessLogEntry) GetBytesSent() int64 {
+	if x != nil {
+		return x.BytesSent
+	}
+	return 0
+}
+
+func (x *AccessLogEntry) GetDurationMs() int64 {
+	if x != nil {
+		return x.DurationMs
+	}
+	return 0
+}
+
+func (x *AccessLogEntry) GetUpstreamMs() int64 {
+	if x != nil {
+		return x.UpstreamMs
+	}
+	return 0
+}
+
+func (x *AccessLogEntry) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *AccessLogEntry) GetProxy() string {
+	if x != nil {
+		return x.Proxy
+	}
+	return ""
+}
+
+func (x *AccessLogEntry) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+// The data of a state event of GET /v1/access-log: whether Envoys tell.
+type AccessLogState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Envoys that tell.
+	Proxies int32 `protobuf:"varint,1,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	// Envoys that are connected and do not.
+	Silent int32 `protobuf:"varint,2,opt,name=silent,proto3" json:"silent,omitempty"`
+	// The least share of requests that an Envoy tells of, 1 for all of them.
+	Share float64 `protobuf:"fixed64,3,opt,name=share,proto3" json:"share,omitempty"`
+	// Entries that were not read fast enough, since the stream began.
+	Dropped int64 `protobuf:"varint,4,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// Why an Envoy tells nothing, in a sentence.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessLogState) Reset() {
+	*x = AccessLogState{}
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessLogState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessLogState) ProtoMessage() {}
+
+func (x *AccessLogState) ProtoReflect() protoreflect.Message {
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessLogState.ProtoReflect.Descriptor instead.
+func (*AccessLogState) Descriptor() ([]byte, []int) {
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AccessLogState) GetProxies() int32 {
+	if x != nil {
+		return x.Proxies
+	}
+	return 0
+}
+
+func (x *AccessLogState) GetSilent() int32 {
+	if x != nil {
+		return x.Silent
+	}
+	return 0
+}
+
+func (x *AccessLogState) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *AccessLogState) GetDropped() int64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+func (x *AccessLogState) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // The state of one kind.
 type KindState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2577,7 +2906,7 @@ type KindState struct {
 
 func (x *KindState) Reset() {
 	*x = KindState{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2918,7 @@ func (x *KindState) String() string {
 func (*KindState) ProtoMessage() {}
 
 func (x *KindState) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[26]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2931,7 @@ func (x *KindState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindState.ProtoReflect.Descriptor instead.
 func (*KindState) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *KindState) GetCount() int64 {
@@ -2640,7 +2969,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2981,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[27]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2994,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Rejection) GetKind() string {
@@ -2731,7 +3060,7 @@ type XdsServer struct {
 
 func (x *XdsServer) Reset() {
 	*x = XdsServer{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2743,7 +3072,7 @@ func (x *XdsServer) String() string {
 func (*XdsServer) ProtoMessage() {}
 
 func (x *XdsServer) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[28]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2756,7 +3085,7 @@ func (x *XdsServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XdsServer.ProtoReflect.Descriptor instead.
 func (*XdsServer) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *XdsServer) GetId() string {
@@ -2839,7 +3168,7 @@ type Proxy struct {
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +3180,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[29]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +3193,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Proxy) GetId() string {
@@ -2980,7 +3309,7 @@ type ProxyList struct {
 
 func (x *ProxyList) Reset() {
 	*x = ProxyList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2992,7 +3321,7 @@ func (x *ProxyList) String() string {
 func (*ProxyList) ProtoMessage() {}
 
 func (x *ProxyList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[30]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3005,7 +3334,7 @@ func (x *ProxyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyList.ProtoReflect.Descriptor instead.
 func (*ProxyList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProxyList) GetItems() []*Proxy {
@@ -3055,7 +3384,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3396,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[31]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3409,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Token) GetName() string {
@@ -3166,7 +3495,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3178,7 +3507,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[32]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3191,7 +3520,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExplainRequest) GetGateway() string {
@@ -3270,7 +3599,7 @@ type HeaderField struct {
 
 func (x *HeaderField) Reset() {
 	*x = HeaderField{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3282,7 +3611,7 @@ func (x *HeaderField) String() string {
 func (*HeaderField) ProtoMessage() {}
 
 func (x *HeaderField) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[33]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3295,7 +3624,7 @@ func (x *HeaderField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderField.ProtoReflect.Descriptor instead.
 func (*HeaderField) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *HeaderField) GetName() string {
@@ -3363,7 +3692,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3375,7 +3704,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[34]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3388,7 +3717,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Explanation) GetRevision() int64 {
@@ -3548,7 +3877,7 @@ type ExplainedService struct {
 
 func (x *ExplainedService) Reset() {
 	*x = ExplainedService{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3560,7 +3889,7 @@ func (x *ExplainedService) String() string {
 func (*ExplainedService) ProtoMessage() {}
 
 func (x *ExplainedService) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[35]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3573,7 +3902,7 @@ func (x *ExplainedService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedService.ProtoReflect.Descriptor instead.
 func (*ExplainedService) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExplainedService) GetName() string {
@@ -3625,7 +3954,7 @@ type ExplainedLimit struct {
 
 func (x *ExplainedLimit) Reset() {
 	*x = ExplainedLimit{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3637,7 +3966,7 @@ func (x *ExplainedLimit) String() string {
 func (*ExplainedLimit) ProtoMessage() {}
 
 func (x *ExplainedLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[36]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3650,7 +3979,7 @@ func (x *ExplainedLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedLimit.ProtoReflect.Descriptor instead.
 func (*ExplainedLimit) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExplainedLimit) GetKind() string {
@@ -3708,7 +4037,7 @@ type ExplainedStep struct {
 
 func (x *ExplainedStep) Reset() {
 	*x = ExplainedStep{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3720,7 +4049,7 @@ func (x *ExplainedStep) String() string {
 func (*ExplainedStep) ProtoMessage() {}
 
 func (x *ExplainedStep) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[37]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3733,7 +4062,7 @@ func (x *ExplainedStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedStep.ProtoReflect.Descriptor instead.
 func (*ExplainedStep) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExplainedStep) GetStep() string {
@@ -3765,7 +4094,7 @@ type ExplainedRoute struct {
 
 func (x *ExplainedRoute) Reset() {
 	*x = ExplainedRoute{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3777,7 +4106,7 @@ func (x *ExplainedRoute) String() string {
 func (*ExplainedRoute) ProtoMessage() {}
 
 func (x *ExplainedRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[38]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3790,7 +4119,7 @@ func (x *ExplainedRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedRoute.ProtoReflect.Descriptor instead.
 func (*ExplainedRoute) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExplainedRoute) GetRoute() string {
@@ -3825,7 +4154,7 @@ type SignIn struct {
 
 func (x *SignIn) Reset() {
 	*x = SignIn{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3837,7 +4166,7 @@ func (x *SignIn) String() string {
 func (*SignIn) ProtoMessage() {}
 
 func (x *SignIn) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[39]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3850,7 +4179,7 @@ func (x *SignIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignIn.ProtoReflect.Descriptor instead.
 func (*SignIn) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SignIn) GetToken() string {
@@ -3879,7 +4208,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3891,7 +4220,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[40]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3904,7 +4233,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Session) GetName() string {
@@ -3955,7 +4284,7 @@ type PasswordSignIn struct {
 
 func (x *PasswordSignIn) Reset() {
 	*x = PasswordSignIn{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3967,7 +4296,7 @@ func (x *PasswordSignIn) String() string {
 func (*PasswordSignIn) ProtoMessage() {}
 
 func (x *PasswordSignIn) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[41]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3980,7 +4309,7 @@ func (x *PasswordSignIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordSignIn.ProtoReflect.Descriptor instead.
 func (*PasswordSignIn) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PasswordSignIn) GetName() string {
@@ -4010,7 +4339,7 @@ type SignInWays struct {
 
 func (x *SignInWays) Reset() {
 	*x = SignInWays{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[42]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4022,7 +4351,7 @@ func (x *SignInWays) String() string {
 func (*SignInWays) ProtoMessage() {}
 
 func (x *SignInWays) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[42]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4035,7 +4364,7 @@ func (x *SignInWays) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInWays.ProtoReflect.Descriptor instead.
 func (*SignInWays) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SignInWays) GetPassword() bool {
@@ -4086,7 +4415,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[43]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4098,7 +4427,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[43]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4111,7 +4440,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *User) GetName() string {
@@ -4209,7 +4538,7 @@ type UserList struct {
 
 func (x *UserList) Reset() {
 	*x = UserList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[44]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4221,7 +4550,7 @@ func (x *UserList) String() string {
 func (*UserList) ProtoMessage() {}
 
 func (x *UserList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[44]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4234,7 +4563,7 @@ func (x *UserList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserList.ProtoReflect.Descriptor instead.
 func (*UserList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *UserList) GetItems() []*User {
@@ -4261,7 +4590,7 @@ type UserPatch struct {
 
 func (x *UserPatch) Reset() {
 	*x = UserPatch{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[45]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4273,7 +4602,7 @@ func (x *UserPatch) String() string {
 func (*UserPatch) ProtoMessage() {}
 
 func (x *UserPatch) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[45]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4286,7 +4615,7 @@ func (x *UserPatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserPatch.ProtoReflect.Descriptor instead.
 func (*UserPatch) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *UserPatch) GetRole() string {
@@ -4330,7 +4659,7 @@ type PasswordChange struct {
 
 func (x *PasswordChange) Reset() {
 	*x = PasswordChange{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[46]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4342,7 +4671,7 @@ func (x *PasswordChange) String() string {
 func (*PasswordChange) ProtoMessage() {}
 
 func (x *PasswordChange) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[46]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4355,7 +4684,7 @@ func (x *PasswordChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordChange.ProtoReflect.Descriptor instead.
 func (*PasswordChange) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PasswordChange) GetCurrent() string {
@@ -4393,7 +4722,7 @@ type BrowserSession struct {
 
 func (x *BrowserSession) Reset() {
 	*x = BrowserSession{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[47]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4405,7 +4734,7 @@ func (x *BrowserSession) String() string {
 func (*BrowserSession) ProtoMessage() {}
 
 func (x *BrowserSession) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[47]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4418,7 +4747,7 @@ func (x *BrowserSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrowserSession.ProtoReflect.Descriptor instead.
 func (*BrowserSession) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *BrowserSession) GetId() string {
@@ -4474,7 +4803,7 @@ type BrowserSessionList struct {
 
 func (x *BrowserSessionList) Reset() {
 	*x = BrowserSessionList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[48]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4486,7 +4815,7 @@ func (x *BrowserSessionList) String() string {
 func (*BrowserSessionList) ProtoMessage() {}
 
 func (x *BrowserSessionList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[48]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4499,7 +4828,7 @@ func (x *BrowserSessionList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrowserSessionList.ProtoReflect.Descriptor instead.
 func (*BrowserSessionList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *BrowserSessionList) GetItems() []*BrowserSession {
@@ -4530,7 +4859,7 @@ type TokenBounds struct {
 
 func (x *TokenBounds) Reset() {
 	*x = TokenBounds{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[49]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4542,7 +4871,7 @@ func (x *TokenBounds) String() string {
 func (*TokenBounds) ProtoMessage() {}
 
 func (x *TokenBounds) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[49]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4555,7 +4884,7 @@ func (x *TokenBounds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBounds.ProtoReflect.Descriptor instead.
 func (*TokenBounds) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *TokenBounds) GetOwners() []string {
@@ -4597,7 +4926,7 @@ type TokenList struct {
 
 func (x *TokenList) Reset() {
 	*x = TokenList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[50]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4609,7 +4938,7 @@ func (x *TokenList) String() string {
 func (*TokenList) ProtoMessage() {}
 
 func (x *TokenList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[50]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4622,7 +4951,7 @@ func (x *TokenList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenList.ProtoReflect.Descriptor instead.
 func (*TokenList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *TokenList) GetItems() []*Token {
@@ -4655,7 +4984,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[51]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4667,7 +4996,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[51]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4680,7 +5009,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Problem) GetType() string {
@@ -4747,7 +5076,7 @@ type Violation struct {
 
 func (x *Violation) Reset() {
 	*x = Violation{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[52]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4759,7 +5088,7 @@ func (x *Violation) String() string {
 func (*Violation) ProtoMessage() {}
 
 func (x *Violation) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[52]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4772,7 +5101,7 @@ func (x *Violation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Violation.ProtoReflect.Descriptor instead.
 func (*Violation) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Violation) GetPath() string {
@@ -4811,7 +5140,7 @@ type RateLimitStatus struct {
 
 func (x *RateLimitStatus) Reset() {
 	*x = RateLimitStatus{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[53]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4823,7 +5152,7 @@ func (x *RateLimitStatus) String() string {
 func (*RateLimitStatus) ProtoMessage() {}
 
 func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[53]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4836,7 +5165,7 @@ func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
 func (*RateLimitStatus) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RateLimitStatus) GetName() string {
@@ -4894,7 +5223,7 @@ type RateLimitNode struct {
 
 func (x *RateLimitNode) Reset() {
 	*x = RateLimitNode{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[54]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4906,7 +5235,7 @@ func (x *RateLimitNode) String() string {
 func (*RateLimitNode) ProtoMessage() {}
 
 func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[54]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4919,7 +5248,7 @@ func (x *RateLimitNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitNode.ProtoReflect.Descriptor instead.
 func (*RateLimitNode) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RateLimitNode) GetId() string {
@@ -5045,7 +5374,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[55]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5057,7 +5386,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[55]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5070,7 +5399,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Node) GetId() string {
@@ -5189,7 +5518,7 @@ type NodeList struct {
 
 func (x *NodeList) Reset() {
 	*x = NodeList{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[56]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5201,7 +5530,7 @@ func (x *NodeList) String() string {
 func (*NodeList) ProtoMessage() {}
 
 func (x *NodeList) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[56]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5214,7 +5543,7 @@ func (x *NodeList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeList.ProtoReflect.Descriptor instead.
 func (*NodeList) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *NodeList) GetItems() []*Node {
@@ -5247,7 +5576,7 @@ type ServiceHealth struct {
 
 func (x *ServiceHealth) Reset() {
 	*x = ServiceHealth{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[57]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5259,7 +5588,7 @@ func (x *ServiceHealth) String() string {
 func (*ServiceHealth) ProtoMessage() {}
 
 func (x *ServiceHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[57]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5272,7 +5601,7 @@ func (x *ServiceHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceHealth.ProtoReflect.Descriptor instead.
 func (*ServiceHealth) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ServiceHealth) GetName() string {
@@ -5336,7 +5665,7 @@ type PlaceOrder struct {
 
 func (x *PlaceOrder) Reset() {
 	*x = PlaceOrder{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[58]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5348,7 +5677,7 @@ func (x *PlaceOrder) String() string {
 func (*PlaceOrder) ProtoMessage() {}
 
 func (x *PlaceOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[58]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5361,7 +5690,7 @@ func (x *PlaceOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlaceOrder.ProtoReflect.Descriptor instead.
 func (*PlaceOrder) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PlaceOrder) GetCloud() string {
@@ -5422,7 +5751,7 @@ type OrderedPlace struct {
 
 func (x *OrderedPlace) Reset() {
 	*x = OrderedPlace{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[59]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5434,7 +5763,7 @@ func (x *OrderedPlace) String() string {
 func (*OrderedPlace) ProtoMessage() {}
 
 func (x *OrderedPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[59]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5447,7 +5776,7 @@ func (x *OrderedPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderedPlace.ProtoReflect.Descriptor instead.
 func (*OrderedPlace) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *OrderedPlace) GetCloud() string {
@@ -5521,7 +5850,7 @@ type EndpointHealth struct {
 
 func (x *EndpointHealth) Reset() {
 	*x = EndpointHealth{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[60]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5533,7 +5862,7 @@ func (x *EndpointHealth) String() string {
 func (*EndpointHealth) ProtoMessage() {}
 
 func (x *EndpointHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[60]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5546,7 +5875,7 @@ func (x *EndpointHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointHealth.ProtoReflect.Descriptor instead.
 func (*EndpointHealth) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *EndpointHealth) GetHost() string {
@@ -5608,7 +5937,7 @@ type EndpointView struct {
 
 func (x *EndpointView) Reset() {
 	*x = EndpointView{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[61]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5620,7 +5949,7 @@ func (x *EndpointView) String() string {
 func (*EndpointView) ProtoMessage() {}
 
 func (x *EndpointView) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[61]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5633,7 +5962,7 @@ func (x *EndpointView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointView.ProtoReflect.Descriptor instead.
 func (*EndpointView) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *EndpointView) GetProxy() string {
@@ -5688,7 +6017,7 @@ type HealthReport struct {
 
 func (x *HealthReport) Reset() {
 	*x = HealthReport{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[62]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5700,7 +6029,7 @@ func (x *HealthReport) String() string {
 func (*HealthReport) ProtoMessage() {}
 
 func (x *HealthReport) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[62]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5713,7 +6042,7 @@ func (x *HealthReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthReport.ProtoReflect.Descriptor instead.
 func (*HealthReport) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *HealthReport) GetProxy() string {
@@ -5792,7 +6121,7 @@ type MetricsSummary struct {
 
 func (x *MetricsSummary) Reset() {
 	*x = MetricsSummary{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[63]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5804,7 +6133,7 @@ func (x *MetricsSummary) String() string {
 func (*MetricsSummary) ProtoMessage() {}
 
 func (x *MetricsSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[63]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5817,7 +6146,7 @@ func (x *MetricsSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsSummary.ProtoReflect.Descriptor instead.
 func (*MetricsSummary) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *MetricsSummary) GetAt() string {
@@ -5907,7 +6236,7 @@ type GatewayTraffic struct {
 
 func (x *GatewayTraffic) Reset() {
 	*x = GatewayTraffic{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[64]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5919,7 +6248,7 @@ func (x *GatewayTraffic) String() string {
 func (*GatewayTraffic) ProtoMessage() {}
 
 func (x *GatewayTraffic) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[64]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5932,7 +6261,7 @@ func (x *GatewayTraffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayTraffic.ProtoReflect.Descriptor instead.
 func (*GatewayTraffic) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GatewayTraffic) GetGateway() string {
@@ -6003,7 +6332,7 @@ type AnswerClasses struct {
 
 func (x *AnswerClasses) Reset() {
 	*x = AnswerClasses{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[65]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6015,7 +6344,7 @@ func (x *AnswerClasses) String() string {
 func (*AnswerClasses) ProtoMessage() {}
 
 func (x *AnswerClasses) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[65]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6028,7 +6357,7 @@ func (x *AnswerClasses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerClasses.ProtoReflect.Descriptor instead.
 func (*AnswerClasses) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *AnswerClasses) GetInformational() int64 {
@@ -6082,7 +6411,7 @@ type LatencyQuantiles struct {
 
 func (x *LatencyQuantiles) Reset() {
 	*x = LatencyQuantiles{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[66]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6094,7 +6423,7 @@ func (x *LatencyQuantiles) String() string {
 func (*LatencyQuantiles) ProtoMessage() {}
 
 func (x *LatencyQuantiles) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[66]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6107,7 +6436,7 @@ func (x *LatencyQuantiles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyQuantiles.ProtoReflect.Descriptor instead.
 func (*LatencyQuantiles) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{66}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *LatencyQuantiles) GetP50() float64 {
@@ -6150,7 +6479,7 @@ type TrafficInterval struct {
 
 func (x *TrafficInterval) Reset() {
 	*x = TrafficInterval{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[67]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6162,7 +6491,7 @@ func (x *TrafficInterval) String() string {
 func (*TrafficInterval) ProtoMessage() {}
 
 func (x *TrafficInterval) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[67]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6175,7 +6504,7 @@ func (x *TrafficInterval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficInterval.ProtoReflect.Descriptor instead.
 func (*TrafficInterval) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{67}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *TrafficInterval) GetAt() string {
@@ -6228,7 +6557,7 @@ type UnhealthyService struct {
 
 func (x *UnhealthyService) Reset() {
 	*x = UnhealthyService{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[68]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6240,7 +6569,7 @@ func (x *UnhealthyService) String() string {
 func (*UnhealthyService) ProtoMessage() {}
 
 func (x *UnhealthyService) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[68]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6253,7 +6582,7 @@ func (x *UnhealthyService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnhealthyService.ProtoReflect.Descriptor instead.
 func (*UnhealthyService) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{68}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *UnhealthyService) GetService() string {
@@ -6294,7 +6623,7 @@ type UnhealthyEndpoint struct {
 
 func (x *UnhealthyEndpoint) Reset() {
 	*x = UnhealthyEndpoint{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[69]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6306,7 +6635,7 @@ func (x *UnhealthyEndpoint) String() string {
 func (*UnhealthyEndpoint) ProtoMessage() {}
 
 func (x *UnhealthyEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[69]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6319,7 +6648,7 @@ func (x *UnhealthyEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnhealthyEndpoint.ProtoReflect.Descriptor instead.
 func (*UnhealthyEndpoint) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{69}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *UnhealthyEndpoint) GetAddress() string {
@@ -6365,7 +6694,7 @@ type DroppedPackets struct {
 
 func (x *DroppedPackets) Reset() {
 	*x = DroppedPackets{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[70]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6377,7 +6706,7 @@ func (x *DroppedPackets) String() string {
 func (*DroppedPackets) ProtoMessage() {}
 
 func (x *DroppedPackets) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[70]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6390,7 +6719,7 @@ func (x *DroppedPackets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DroppedPackets.ProtoReflect.Descriptor instead.
 func (*DroppedPackets) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{70}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *DroppedPackets) GetReason() string {
@@ -6427,7 +6756,7 @@ type PacketsInterval struct {
 
 func (x *PacketsInterval) Reset() {
 	*x = PacketsInterval{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[71]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6439,7 +6768,7 @@ func (x *PacketsInterval) String() string {
 func (*PacketsInterval) ProtoMessage() {}
 
 func (x *PacketsInterval) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[71]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6452,7 +6781,7 @@ func (x *PacketsInterval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PacketsInterval.ProtoReflect.Descriptor instead.
 func (*PacketsInterval) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{71}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *PacketsInterval) GetAt() string {
@@ -6482,7 +6811,7 @@ type LimitedSource struct {
 
 func (x *LimitedSource) Reset() {
 	*x = LimitedSource{}
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[72]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6494,7 +6823,7 @@ func (x *LimitedSource) String() string {
 func (*LimitedSource) ProtoMessage() {}
 
 func (x *LimitedSource) ProtoReflect() protoreflect.Message {
-	mi := &file_marchproxy_api_v1_api_proto_msgTypes[72]
+	mi := &file_marchproxy_api_v1_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6507,7 +6836,7 @@ func (x *LimitedSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitedSource.ProtoReflect.Descriptor instead.
 func (*LimitedSource) Descriptor() ([]byte, []int) {
-	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{72}
+	return file_marchproxy_api_v1_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *LimitedSource) GetAddress() string {
@@ -6762,7 +7091,45 @@ const file_marchproxy_api_v1_api_proto_rawDesc = "" +
 	"\x10unresolved_names\x18\x04 \x01(\x05R\x0funresolvedNames\x127\n" +
 	"\bprogress\x18\x15 \x03(\v2\x1b.marchproxy.api.v1.ProgressR\bprogress\x12'\n" +
 	"\x0flagging_proxies\x18\x16 \x01(\x05R\x0elaggingProxies\x12)\n" +
-	"\x10rejected_objects\x18\x17 \x01(\x05R\x0frejectedObjects\"5\n" +
+	"\x10rejected_objects\x18\x17 \x01(\x05R\x0frejectedObjects\"\x8d\x05\n" +
+	"\x0eAccessLogEntry\x12\x12\n" +
+	"\x04time\x18\x01 \x01(\tR\x04time\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
+	"\x06scheme\x18\x03 \x01(\tR\x06scheme\x12\x12\n" +
+	"\x04host\x18\x04 \x01(\tR\x04host\x12\x12\n" +
+	"\x04path\x18\x05 \x01(\tR\x04path\x12\x1a\n" +
+	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x12\x1f\n" +
+	"\vserver_name\x18\a \x01(\tR\n" +
+	"serverName\x12\x16\n" +
+	"\x06status\x18\b \x01(\x05R\x06status\x12\x14\n" +
+	"\x05flags\x18\t \x01(\tR\x05flags\x12\x18\n" +
+	"\adetails\x18\n" +
+	" \x01(\tR\adetails\x12\x1a\n" +
+	"\blistener\x18\v \x01(\tR\blistener\x12\x14\n" +
+	"\x05route\x18\f \x01(\tR\x05route\x12\x18\n" +
+	"\aservice\x18\r \x01(\tR\aservice\x12\x1a\n" +
+	"\bupstream\x18\x0e \x01(\tR\bupstream\x12\x16\n" +
+	"\x06client\x18\x0f \x01(\tR\x06client\x12\x1d\n" +
+	"\n" +
+	"user_agent\x18\x10 \x01(\tR\tuserAgent\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x11 \x01(\tR\trequestId\x12%\n" +
+	"\x0ebytes_received\x18\x12 \x01(\x03R\rbytesReceived\x12\x1d\n" +
+	"\n" +
+	"bytes_sent\x18\x13 \x01(\x03R\tbytesSent\x12\x1f\n" +
+	"\vduration_ms\x18\x14 \x01(\x03R\n" +
+	"durationMs\x12\x1f\n" +
+	"\vupstream_ms\x18\x15 \x01(\x03R\n" +
+	"upstreamMs\x12\x14\n" +
+	"\x05share\x18\x16 \x01(\x01R\x05share\x12\x14\n" +
+	"\x05proxy\x18\x17 \x01(\tR\x05proxy\x12\x18\n" +
+	"\agateway\x18\x18 \x01(\tR\agateway\"\x8a\x01\n" +
+	"\x0eAccessLogState\x12\x18\n" +
+	"\aproxies\x18\x01 \x01(\x05R\aproxies\x12\x16\n" +
+	"\x06silent\x18\x02 \x01(\x05R\x06silent\x12\x14\n" +
+	"\x05share\x18\x03 \x01(\x01R\x05share\x12\x18\n" +
+	"\adropped\x18\x04 \x01(\x03R\adropped\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"5\n" +
 	"\tKindState\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x9d\x01\n" +
@@ -7114,7 +7481,7 @@ func file_marchproxy_api_v1_api_proto_rawDescGZIP() []byte {
 }
 
 var (
-	file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
+	file_marchproxy_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
 	file_marchproxy_api_v1_api_proto_goTypes  = []any{
 		(*Object)(nil),              // 0: marchproxy.api.v1.Object
 		(*ObjectStatus)(nil),        // 1: marchproxy.api.v1.ObjectStatus
@@ -7142,68 +7509,70 @@ var (
 		(*UnresolvedName)(nil),      // 23: marchproxy.api.v1.UnresolvedName
 		(*LicenseStatus)(nil),       // 24: marchproxy.api.v1.LicenseStatus
 		(*LiveStatus)(nil),          // 25: marchproxy.api.v1.LiveStatus
-		(*KindState)(nil),           // 26: marchproxy.api.v1.KindState
-		(*Rejection)(nil),           // 27: marchproxy.api.v1.Rejection
-		(*XdsServer)(nil),           // 28: marchproxy.api.v1.XdsServer
-		(*Proxy)(nil),               // 29: marchproxy.api.v1.Proxy
-		(*ProxyList)(nil),           // 30: marchproxy.api.v1.ProxyList
-		(*Token)(nil),               // 31: marchproxy.api.v1.Token
-		(*ExplainRequest)(nil),      // 32: marchproxy.api.v1.ExplainRequest
-		(*HeaderField)(nil),         // 33: marchproxy.api.v1.HeaderField
-		(*Explanation)(nil),         // 34: marchproxy.api.v1.Explanation
-		(*ExplainedService)(nil),    // 35: marchproxy.api.v1.ExplainedService
-		(*ExplainedLimit)(nil),      // 36: marchproxy.api.v1.ExplainedLimit
-		(*ExplainedStep)(nil),       // 37: marchproxy.api.v1.ExplainedStep
-		(*ExplainedRoute)(nil),      // 38: marchproxy.api.v1.ExplainedRoute
-		(*SignIn)(nil),              // 39: marchproxy.api.v1.SignIn
-		(*Session)(nil),             // 40: marchproxy.api.v1.Session
-		(*PasswordSignIn)(nil),      // 41: marchproxy.api.v1.PasswordSignIn
-		(*SignInWays)(nil),          // 42: marchproxy.api.v1.SignInWays
-		(*User)(nil),                // 43: marchproxy.api.v1.User
-		(*UserList)(nil),            // 44: marchproxy.api.v1.UserList
-		(*UserPatch)(nil),           // 45: marchproxy.api.v1.UserPatch
-		(*PasswordChange)(nil),      // 46: marchproxy.api.v1.PasswordChange
-		(*BrowserSession)(nil),      // 47: marchproxy.api.v1.BrowserSession
-		(*BrowserSessionList)(nil),  // 48: marchproxy.api.v1.BrowserSessionList
-		(*TokenBounds)(nil),         // 49: marchproxy.api.v1.TokenBounds
-		(*TokenList)(nil),           // 50: marchproxy.api.v1.TokenList
-		(*Problem)(nil),             // 51: marchproxy.api.v1.Problem
-		(*Violation)(nil),           // 52: marchproxy.api.v1.Violation
-		(*RateLimitStatus)(nil),     // 53: marchproxy.api.v1.RateLimitStatus
-		(*RateLimitNode)(nil),       // 54: marchproxy.api.v1.RateLimitNode
-		(*Node)(nil),                // 55: marchproxy.api.v1.Node
-		(*NodeList)(nil),            // 56: marchproxy.api.v1.NodeList
-		(*ServiceHealth)(nil),       // 57: marchproxy.api.v1.ServiceHealth
-		(*PlaceOrder)(nil),          // 58: marchproxy.api.v1.PlaceOrder
-		(*OrderedPlace)(nil),        // 59: marchproxy.api.v1.OrderedPlace
-		(*EndpointHealth)(nil),      // 60: marchproxy.api.v1.EndpointHealth
-		(*EndpointView)(nil),        // 61: marchproxy.api.v1.EndpointView
-		(*HealthReport)(nil),        // 62: marchproxy.api.v1.HealthReport
-		(*MetricsSummary)(nil),      // 63: marchproxy.api.v1.MetricsSummary
-		(*GatewayTraffic)(nil),      // 64: marchproxy.api.v1.GatewayTraffic
-		(*AnswerClasses)(nil),       // 65: marchproxy.api.v1.AnswerClasses
-		(*LatencyQuantiles)(nil),    // 66: marchproxy.api.v1.LatencyQuantiles
-		(*TrafficInterval)(nil),     // 67: marchproxy.api.v1.TrafficInterval
-		(*UnhealthyService)(nil),    // 68: marchproxy.api.v1.UnhealthyService
-		(*UnhealthyEndpoint)(nil),   // 69: marchproxy.api.v1.UnhealthyEndpoint
-		(*DroppedPackets)(nil),      // 70: marchproxy.api.v1.DroppedPackets
-		(*PacketsInterval)(nil),     // 71: marchproxy.api.v1.PacketsInterval
-		(*LimitedSource)(nil),       // 72: marchproxy.api.v1.LimitedSource
-		nil,                         // 73: marchproxy.api.v1.Object.LabelsEntry
-		nil,                         // 74: marchproxy.api.v1.Change.LabelsBeforeEntry
-		nil,                         // 75: marchproxy.api.v1.Change.LabelsAfterEntry
-		nil,                         // 76: marchproxy.api.v1.Status.StateEntry
-		nil,                         // 77: marchproxy.api.v1.RateLimitNode.DroppedEntry
-		nil,                         // 78: marchproxy.api.v1.Node.LabelsEntry
-		nil,                         // 79: marchproxy.api.v1.Node.PassedEntry
-		nil,                         // 80: marchproxy.api.v1.Node.DroppedEntry
-		(*structpb.Struct)(nil),     // 81: google.protobuf.Struct
+		(*AccessLogEntry)(nil),      // 26: marchproxy.api.v1.AccessLogEntry
+		(*AccessLogState)(nil),      // 27: marchproxy.api.v1.AccessLogState
+		(*KindState)(nil),           // 28: marchproxy.api.v1.KindState
+		(*Rejection)(nil),           // 29: marchproxy.api.v1.Rejection
+		(*XdsServer)(nil),           // 30: marchproxy.api.v1.XdsServer
+		(*Proxy)(nil),               // 31: marchproxy.api.v1.Proxy
+		(*ProxyList)(nil),           // 32: marchproxy.api.v1.ProxyList
+		(*Token)(nil),               // 33: marchproxy.api.v1.Token
+		(*ExplainRequest)(nil),      // 34: marchproxy.api.v1.ExplainRequest
+		(*HeaderField)(nil),         // 35: marchproxy.api.v1.HeaderField
+		(*Explanation)(nil),         // 36: marchproxy.api.v1.Explanation
+		(*ExplainedService)(nil),    // 37: marchproxy.api.v1.ExplainedService
+		(*ExplainedLimit)(nil),      // 38: marchproxy.api.v1.ExplainedLimit
+		(*ExplainedStep)(nil),       // 39: marchproxy.api.v1.ExplainedStep
+		(*ExplainedRoute)(nil),      // 40: marchproxy.api.v1.ExplainedRoute
+		(*SignIn)(nil),              // 41: marchproxy.api.v1.SignIn
+		(*Session)(nil),             // 42: marchproxy.api.v1.Session
+		(*PasswordSignIn)(nil),      // 43: marchproxy.api.v1.PasswordSignIn
+		(*SignInWays)(nil),          // 44: marchproxy.api.v1.SignInWays
+		(*User)(nil),                // 45: marchproxy.api.v1.User
+		(*UserList)(nil),            // 46: marchproxy.api.v1.UserList
+		(*UserPatch)(nil),           // 47: marchproxy.api.v1.UserPatch
+		(*PasswordChange)(nil),      // 48: marchproxy.api.v1.PasswordChange
+		(*BrowserSession)(nil),      // 49: marchproxy.api.v1.BrowserSession
+		(*BrowserSessionList)(nil),  // 50: marchproxy.api.v1.BrowserSessionList
+		(*TokenBounds)(nil),         // 51: marchproxy.api.v1.TokenBounds
+		(*TokenList)(nil),           // 52: marchproxy.api.v1.TokenList
+		(*Problem)(nil),             // 53: marchproxy.api.v1.Problem
+		(*Violation)(nil),           // 54: marchproxy.api.v1.Violation
+		(*RateLimitStatus)(nil),     // 55: marchproxy.api.v1.RateLimitStatus
+		(*RateLimitNode)(nil),       // 56: marchproxy.api.v1.RateLimitNode
+		(*Node)(nil),                // 57: marchproxy.api.v1.Node
+		(*NodeList)(nil),            // 58: marchproxy.api.v1.NodeList
+		(*ServiceHealth)(nil),       // 59: marchproxy.api.v1.ServiceHealth
+		(*PlaceOrder)(nil),          // 60: marchproxy.api.v1.PlaceOrder
+		(*OrderedPlace)(nil),        // 61: marchproxy.api.v1.OrderedPlace
+		(*EndpointHealth)(nil),      // 62: marchproxy.api.v1.EndpointHealth
+		(*EndpointView)(nil),        // 63: marchproxy.api.v1.EndpointView
+		(*HealthReport)(nil),        // 64: marchproxy.api.v1.HealthReport
+		(*MetricsSummary)(nil),      // 65: marchproxy.api.v1.MetricsSummary
+		(*GatewayTraffic)(nil),      // 66: marchproxy.api.v1.GatewayTraffic
+		(*AnswerClasses)(nil),       // 67: marchproxy.api.v1.AnswerClasses
+		(*LatencyQuantiles)(nil),    // 68: marchproxy.api.v1.LatencyQuantiles
+		(*TrafficInterval)(nil),     // 69: marchproxy.api.v1.TrafficInterval
+		(*UnhealthyService)(nil),    // 70: marchproxy.api.v1.UnhealthyService
+		(*UnhealthyEndpoint)(nil),   // 71: marchproxy.api.v1.UnhealthyEndpoint
+		(*DroppedPackets)(nil),      // 72: marchproxy.api.v1.DroppedPackets
+		(*PacketsInterval)(nil),     // 73: marchproxy.api.v1.PacketsInterval
+		(*LimitedSource)(nil),       // 74: marchproxy.api.v1.LimitedSource
+		nil,                         // 75: marchproxy.api.v1.Object.LabelsEntry
+		nil,                         // 76: marchproxy.api.v1.Change.LabelsBeforeEntry
+		nil,                         // 77: marchproxy.api.v1.Change.LabelsAfterEntry
+		nil,                         // 78: marchproxy.api.v1.Status.StateEntry
+		nil,                         // 79: marchproxy.api.v1.RateLimitNode.DroppedEntry
+		nil,                         // 80: marchproxy.api.v1.Node.LabelsEntry
+		nil,                         // 81: marchproxy.api.v1.Node.PassedEntry
+		nil,                         // 82: marchproxy.api.v1.Node.DroppedEntry
+		(*structpb.Struct)(nil),     // 83: google.protobuf.Struct
 	}
 )
 
 var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
-	81, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
-	73, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
+	83, // 0: marchproxy.api.v1.Object.spec:type_name -> google.protobuf.Struct
+	75, // 1: marchproxy.api.v1.Object.labels:type_name -> marchproxy.api.v1.Object.LabelsEntry
 	1,  // 2: marchproxy.api.v1.Object.status:type_name -> marchproxy.api.v1.ObjectStatus
 	3,  // 3: marchproxy.api.v1.Object.live:type_name -> marchproxy.api.v1.Live
 	9,  // 4: marchproxy.api.v1.Object.warnings:type_name -> marchproxy.api.v1.Warning
@@ -7215,10 +7584,10 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	10, // 10: marchproxy.api.v1.ApplyResult.changes:type_name -> marchproxy.api.v1.Change
 	3,  // 11: marchproxy.api.v1.ApplyResult.live:type_name -> marchproxy.api.v1.Live
 	9,  // 12: marchproxy.api.v1.ApplyResult.warnings:type_name -> marchproxy.api.v1.Warning
-	81, // 13: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
-	81, // 14: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
-	74, // 15: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
-	75, // 16: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
+	83, // 13: marchproxy.api.v1.Change.before:type_name -> google.protobuf.Struct
+	83, // 14: marchproxy.api.v1.Change.after:type_name -> google.protobuf.Struct
+	76, // 15: marchproxy.api.v1.Change.labels_before:type_name -> marchproxy.api.v1.Change.LabelsBeforeEntry
+	77, // 16: marchproxy.api.v1.Change.labels_after:type_name -> marchproxy.api.v1.Change.LabelsAfterEntry
 	10, // 17: marchproxy.api.v1.Revision.changes:type_name -> marchproxy.api.v1.Change
 	11, // 18: marchproxy.api.v1.RevisionList.items:type_name -> marchproxy.api.v1.Revision
 	10, // 19: marchproxy.api.v1.Diff.changes:type_name -> marchproxy.api.v1.Change
@@ -7226,9 +7595,9 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	16, // 21: marchproxy.api.v1.AuditVerification.last:type_name -> marchproxy.api.v1.AuditPoint
 	16, // 22: marchproxy.api.v1.AuditVerification.found:type_name -> marchproxy.api.v1.AuditPoint
 	17, // 23: marchproxy.api.v1.AuditVerification.broken:type_name -> marchproxy.api.v1.AuditBroken
-	27, // 24: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
-	28, // 25: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
-	76, // 26: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
+	29, // 24: marchproxy.api.v1.Status.rejected:type_name -> marchproxy.api.v1.Rejection
+	30, // 25: marchproxy.api.v1.Status.xds:type_name -> marchproxy.api.v1.XdsServer
+	78, // 26: marchproxy.api.v1.Status.state:type_name -> marchproxy.api.v1.Status.StateEntry
 	24, // 27: marchproxy.api.v1.Status.licenses:type_name -> marchproxy.api.v1.LicenseStatus
 	9,  // 28: marchproxy.api.v1.Status.warnings:type_name -> marchproxy.api.v1.Warning
 	22, // 29: marchproxy.api.v1.Status.troubles:type_name -> marchproxy.api.v1.Trouble
@@ -7237,50 +7606,50 @@ var file_marchproxy_api_v1_api_proto_depIdxs = []int32{
 	4,  // 32: marchproxy.api.v1.Status.lagging:type_name -> marchproxy.api.v1.LaggingProxy
 	16, // 33: marchproxy.api.v1.Status.audit:type_name -> marchproxy.api.v1.AuditPoint
 	20, // 34: marchproxy.api.v1.Status.drained:type_name -> marchproxy.api.v1.DrainedLocality
-	27, // 35: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
+	29, // 35: marchproxy.api.v1.LiveStatus.rejected:type_name -> marchproxy.api.v1.Rejection
 	22, // 36: marchproxy.api.v1.LiveStatus.troubles:type_name -> marchproxy.api.v1.Trouble
 	21, // 37: marchproxy.api.v1.LiveStatus.progress:type_name -> marchproxy.api.v1.Progress
-	27, // 38: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
-	29, // 39: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
-	49, // 40: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
-	33, // 41: marchproxy.api.v1.ExplainRequest.headers:type_name -> marchproxy.api.v1.HeaderField
-	35, // 42: marchproxy.api.v1.Explanation.services:type_name -> marchproxy.api.v1.ExplainedService
-	36, // 43: marchproxy.api.v1.Explanation.limits:type_name -> marchproxy.api.v1.ExplainedLimit
-	37, // 44: marchproxy.api.v1.Explanation.steps:type_name -> marchproxy.api.v1.ExplainedStep
-	38, // 45: marchproxy.api.v1.Explanation.candidates:type_name -> marchproxy.api.v1.ExplainedRoute
-	49, // 46: marchproxy.api.v1.Session.bounds:type_name -> marchproxy.api.v1.TokenBounds
-	49, // 47: marchproxy.api.v1.User.bounds:type_name -> marchproxy.api.v1.TokenBounds
-	43, // 48: marchproxy.api.v1.UserList.items:type_name -> marchproxy.api.v1.User
-	49, // 49: marchproxy.api.v1.UserPatch.bounds:type_name -> marchproxy.api.v1.TokenBounds
-	47, // 50: marchproxy.api.v1.BrowserSessionList.items:type_name -> marchproxy.api.v1.BrowserSession
-	31, // 51: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
-	52, // 52: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
-	54, // 53: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
-	77, // 54: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
-	72, // 55: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
-	78, // 56: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
-	79, // 57: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
-	80, // 58: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
-	72, // 59: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
-	55, // 60: marchproxy.api.v1.NodeList.items:type_name -> marchproxy.api.v1.Node
-	60, // 61: marchproxy.api.v1.ServiceHealth.endpoints:type_name -> marchproxy.api.v1.EndpointHealth
-	62, // 62: marchproxy.api.v1.ServiceHealth.proxies:type_name -> marchproxy.api.v1.HealthReport
-	58, // 63: marchproxy.api.v1.ServiceHealth.orders:type_name -> marchproxy.api.v1.PlaceOrder
-	59, // 64: marchproxy.api.v1.PlaceOrder.places:type_name -> marchproxy.api.v1.OrderedPlace
-	61, // 65: marchproxy.api.v1.EndpointHealth.views:type_name -> marchproxy.api.v1.EndpointView
-	64, // 66: marchproxy.api.v1.MetricsSummary.total:type_name -> marchproxy.api.v1.GatewayTraffic
-	64, // 67: marchproxy.api.v1.MetricsSummary.gateways:type_name -> marchproxy.api.v1.GatewayTraffic
-	62, // 68: marchproxy.api.v1.MetricsSummary.silent:type_name -> marchproxy.api.v1.HealthReport
-	68, // 69: marchproxy.api.v1.MetricsSummary.unhealthy:type_name -> marchproxy.api.v1.UnhealthyService
-	70, // 70: marchproxy.api.v1.MetricsSummary.dropped:type_name -> marchproxy.api.v1.DroppedPackets
-	65, // 71: marchproxy.api.v1.GatewayTraffic.answers:type_name -> marchproxy.api.v1.AnswerClasses
-	66, // 72: marchproxy.api.v1.GatewayTraffic.latency:type_name -> marchproxy.api.v1.LatencyQuantiles
-	67, // 73: marchproxy.api.v1.GatewayTraffic.intervals:type_name -> marchproxy.api.v1.TrafficInterval
-	65, // 74: marchproxy.api.v1.TrafficInterval.answers:type_name -> marchproxy.api.v1.AnswerClasses
-	66, // 75: marchproxy.api.v1.TrafficInterval.latency:type_name -> marchproxy.api.v1.LatencyQuantiles
-	69, // 76: marchproxy.api.v1.UnhealthyService.endpoints:type_name -> marchproxy.api.v1.UnhealthyEndpoint
-	71, // 77: marchproxy.api.v1.DroppedPackets.intervals:type_name -> marchproxy.api.v1.PacketsInterval
-	26, // 78: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
+	29, // 38: marchproxy.api.v1.Proxy.rejected:type_name -> marchproxy.api.v1.Rejection
+	31, // 39: marchproxy.api.v1.ProxyList.items:type_name -> marchproxy.api.v1.Proxy
+	51, // 40: marchproxy.api.v1.Token.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	35, // 41: marchproxy.api.v1.ExplainRequest.headers:type_name -> marchproxy.api.v1.HeaderField
+	37, // 42: marchproxy.api.v1.Explanation.services:type_name -> marchproxy.api.v1.ExplainedService
+	38, // 43: marchproxy.api.v1.Explanation.limits:type_name -> marchproxy.api.v1.ExplainedLimit
+	39, // 44: marchproxy.api.v1.Explanation.steps:type_name -> marchproxy.api.v1.ExplainedStep
+	40, // 45: marchproxy.api.v1.Explanation.candidates:type_name -> marchproxy.api.v1.ExplainedRoute
+	51, // 46: marchproxy.api.v1.Session.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	51, // 47: marchproxy.api.v1.User.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	45, // 48: marchproxy.api.v1.UserList.items:type_name -> marchproxy.api.v1.User
+	51, // 49: marchproxy.api.v1.UserPatch.bounds:type_name -> marchproxy.api.v1.TokenBounds
+	49, // 50: marchproxy.api.v1.BrowserSessionList.items:type_name -> marchproxy.api.v1.BrowserSession
+	33, // 51: marchproxy.api.v1.TokenList.items:type_name -> marchproxy.api.v1.Token
+	54, // 52: marchproxy.api.v1.Problem.errors:type_name -> marchproxy.api.v1.Violation
+	56, // 53: marchproxy.api.v1.RateLimitStatus.nodes:type_name -> marchproxy.api.v1.RateLimitNode
+	79, // 54: marchproxy.api.v1.RateLimitNode.dropped:type_name -> marchproxy.api.v1.RateLimitNode.DroppedEntry
+	74, // 55: marchproxy.api.v1.RateLimitNode.sources:type_name -> marchproxy.api.v1.LimitedSource
+	80, // 56: marchproxy.api.v1.Node.labels:type_name -> marchproxy.api.v1.Node.LabelsEntry
+	81, // 57: marchproxy.api.v1.Node.passed:type_name -> marchproxy.api.v1.Node.PassedEntry
+	82, // 58: marchproxy.api.v1.Node.dropped:type_name -> marchproxy.api.v1.Node.DroppedEntry
+	74, // 59: marchproxy.api.v1.Node.sources:type_name -> marchproxy.api.v1.LimitedSource
+	57, // 60: marchproxy.api.v1.NodeList.items:type_name -> marchproxy.api.v1.Node
+	62, // 61: marchproxy.api.v1.ServiceHealth.endpoints:type_name -> marchproxy.api.v1.EndpointHealth
+	64, // 62: marchproxy.api.v1.ServiceHealth.proxies:type_name -> marchproxy.api.v1.HealthReport
+	60, // 63: marchproxy.api.v1.ServiceHealth.orders:type_name -> marchproxy.api.v1.PlaceOrder
+	61, // 64: marchproxy.api.v1.PlaceOrder.places:type_name -> marchproxy.api.v1.OrderedPlace
+	63, // 65: marchproxy.api.v1.EndpointHealth.views:type_name -> marchproxy.api.v1.EndpointView
+	66, // 66: marchproxy.api.v1.MetricsSummary.total:type_name -> marchproxy.api.v1.GatewayTraffic
+	66, // 67: marchproxy.api.v1.MetricsSummary.gateways:type_name -> marchproxy.api.v1.GatewayTraffic
+	64, // 68: marchproxy.api.v1.MetricsSummary.silent:type_name -> marchproxy.api.v1.HealthReport
+	70, // 69: marchproxy.api.v1.MetricsSummary.unhealthy:type_name -> marchproxy.api.v1.UnhealthyService
+	72, // 70: marchproxy.api.v1.MetricsSummary.dropped:type_name -> marchproxy.api.v1.DroppedPackets
+	67, // 71: marchproxy.api.v1.GatewayTraffic.answers:type_name -> marchproxy.api.v1.AnswerClasses
+	68, // 72: marchproxy.api.v1.GatewayTraffic.latency:type_name -> marchproxy.api.v1.LatencyQuantiles
+	69, // 73: marchproxy.api.v1.GatewayTraffic.intervals:type_name -> marchproxy.api.v1.TrafficInterval
+	67, // 74: marchproxy.api.v1.TrafficInterval.answers:type_name -> marchproxy.api.v1.AnswerClasses
+	68, // 75: marchproxy.api.v1.TrafficInterval.latency:type_name -> marchproxy.api.v1.LatencyQuantiles
+	71, // 76: marchproxy.api.v1.UnhealthyService.endpoints:type_name -> marchproxy.api.v1.UnhealthyEndpoint
+	73, // 77: marchproxy.api.v1.DroppedPackets.intervals:type_name -> marchproxy.api.v1.PacketsInterval
+	28, // 78: marchproxy.api.v1.Status.StateEntry.value:type_name -> marchproxy.api.v1.KindState
 	79, // [79:79] is the sub-list for method output_type
 	79, // [79:79] is the sub-list for method input_type
 	79, // [79:79] is the sub-list for extension type_name
@@ -7293,14 +7662,14 @@ func file_marchproxy_api_v1_api_proto_init() {
 	if File_marchproxy_api_v1_api_proto != nil {
 		return
 	}
-	file_marchproxy_api_v1_api_proto_msgTypes[45].OneofWrappers = []any{}
+	file_marchproxy_api_v1_api_proto_msgTypes[47].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_marchproxy_api_v1_api_proto_rawDesc), len(file_marchproxy_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   81,
+			NumMessages:   83,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

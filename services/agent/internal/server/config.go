@@ -122,6 +122,9 @@ func readConfig(lookup func(string) (string, bool)) (Config, error) {
 	}
 	c.DoorAddr = e.Addr("ENVOY_ADMIN_ADDR", "127.0.0.1:9901")
 	c.Envoy.AdminAddr = adminSocket(e, c.RunDir)
+	if c.NatsURL != "" { // where those are who watch
+		c.Envoy.TailSocket = filepath.Join(c.RunDir, "tail.sock")
+	}
 	if c.Envoy.NodeID == "auto" {
 		c.Envoy.NodeID = "marchproxy-node-" + c.ID
 	}

@@ -14,6 +14,7 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"github.com/marchproxy/marchproxy/bpf"
+	"github.com/marchproxy/marchproxy/pkg/accesslog"
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/bus"
 	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
@@ -186,6 +187,13 @@ func (a *agent) supervise(group *process.Group) error {
 	}
 	a.envoy = s
 	group.Add("envoy's traffic", a.observer.Run)
+	if a.nats != nil {
+		tail := &accesslog.Tail{
+			ID: a.cfg.ID, Proxy: a.cfg.Envoy.NodeID, Gateway: a.cfg.Envoy.Gateway, Admin: envoyadmin.New(a.cfg.Envoy.AdminAddr),
+			Socket: a.cfg.Envoy.TailSocket, Requests: a.observer.Requests, Log: a.log,
+		}
+		group.Add("access log", func(ctx context.Context) error { return tail.Run(ctx, a.nats) })
+	}
 	group.Add("envoy", func(ctx context.Context) error {
 		if a.cfg.Required {
 			select {

@@ -209,6 +209,7 @@ func (s *system) plan(envoy string) error {
 	boot := filepath.Join(s.StateDir, "envoy.json")
 	envoyConfig := bootstrap.Config{
 		NodeID: envoyID, XDSServer: local(s.GRPCPort), APIKey: s.secrets.ClusterKey, AdminAddr: s.adminSocket(), LogFile: true,
+		TailSocket: s.tailSocket(),
 	}
 	if envoy, err = filepath.Abs(envoy); err != nil {
 		return err

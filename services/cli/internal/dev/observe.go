@@ -2,15 +2,21 @@ package dev
 
 import (
 	"context"
+	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.uber.org/zap"
 
+	"github.com/marchproxy/marchproxy/pkg/accesslog"
 	"github.com/marchproxy/marchproxy/pkg/bootstrap"
 	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/status"
 )
+
+// tailSocket is where Envoy tells of requests while somebody watches the access log.
+func (s *system) tailSocket() string { return filepath.Join(s.root, "tail.sock") }
 
 // observe tells the api what Envoy does, as an agent does of the one that it runs, until it is ended.
 func (s *system) observe(ctx context.Context) (end func(), err error) {
@@ -24,7 +30,17 @@ func (s *system) observe(ctx context.Context) (end func(), err error) {
 	o := &envoyadmin.Observer{
 		Admin: envoyadmin.New(s.adminSocket()), Probes: bootstrap.ProbeSocket(s.adminSocket()),
 	}
-	looked, ended := make(chan struct{}), make(chan struct{})
+	tail := &accesslog.Tail{
+		ID: ownID, Proxy: envoyID, Gateway: resource.DefaultGateway, Admin: o.Admin, Socket: s.tailSocket(),
+		Requests: o.Requests, Log: zap.NewNop(),
+	}
+	looked, ended, slept := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(slept)
+		if err := tail.Run(own, nc); err != nil {
+			s.say("the access log cannot be watched: " + err.Error())
+		}
+	}()
 	go func() {
 		defer close(looked)
 		_ = o.Run(own) // it is ended
@@ -42,6 +58,7 @@ func (s *system) observe(ctx context.Context) (end func(), err error) {
 		cancel()
 		<-looked
 		<-ended
+		<-slept
 		nc.Close()
 	}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"slices"
 
+	"github.com/marchproxy/marchproxy/pkg/accesslog"
 	"github.com/marchproxy/marchproxy/pkg/bus"
 	"github.com/marchproxy/marchproxy/pkg/resource"
 	"github.com/marchproxy/marchproxy/pkg/rpc"
@@ -55,9 +56,11 @@ func permissions(i Issued) *grants {
 	g := &grants{}
 	switch i.Role {
 	case API:
-		g.Publish.Allow = slices.Concat(everything, reports, []string{stream.SubjectPrefix + ">"},
-			config("STREAM.CREATE."+c, "STREAM.UPDATE."+c, "STREAM.DELETE."+c, "CONSUMER.LIST."+c))
-		g.Subscribe.Allow = []string{rpc.Subject, status.SubjectPrefix + ">"}
+		g.Publish.Allow = slices.Concat(everything, reports, []string{
+			stream.SubjectPrefix + ">",
+			accesslog.WatchSubject,
+		}, config("STREAM.CREATE."+c, "STREAM.UPDATE."+c, "STREAM.DELETE."+c, "CONSUMER.LIST."+c))
+		g.Subscribe.Allow = []string{rpc.Subject, status.SubjectPrefix + ">", accesslog.EntriesPrefix + "*"}
 		g.Responses = &responses{Max: 1, Expires: "2m"}
 	case XDS:
 		mine := status.SubjectPrefix + "xds." + i.Name
@@ -66,11 +69,12 @@ func permissions(i Issued) *grants {
 		// The other servers' Envoys, and what agents have measured.
 		g.Subscribe.Allow = []string{status.SubjectPrefix + "xds.>", status.SubjectPrefix + "agent.*"}
 	case Agent:
-		g.Publish.Allow = append([]string{status.SubjectPrefix + "agent." + i.Name},
+		g.Publish.Allow = append([]string{status.SubjectPrefix + "agent." + i.Name, accesslog.EntriesPrefix + i.Name},
 			config("STREAM.INFO."+c, "DIRECT.GET."+c+"."+stream.RevisionSubject)...)
 		for _, f := range []string{stream.RevisionSubject, stream.KindSubjects(resource.KindRateLimit)} {
 			g.Publish.Allow = append(g.Publish.Allow, own(stream.ConsumerName(i.Name, f), "."+f)...)
 		}
+		g.Subscribe.Allow = []string{accesslog.WatchSubject}
 	case Operator:
 		g.Publish.Allow = everything
 		g.Subscribe.Allow = []string{stream.SubjectPrefix + ">", status.SubjectPrefix + ">"}
