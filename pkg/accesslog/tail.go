@@ -27,6 +27,10 @@ import (
 const (
 	// look is how often the share is looked at while somebody watches.
 	look = 250 * time.Millisecond
+	// soonest is how often at most, where more has come by then than is asked for in a second.
+	soonest = 20 * time.Millisecond
+	// flood is how many entries are no accident, however few are asked for.
+	flood = 100
 	// settles is how long an Envoy goes on sending what it gathered under the share before.
 	settles = 300 * time.Millisecond
 	// again is how often the share is said though it has not changed: an Envoy that was started anew has forgotten it.
@@ -103,7 +107,8 @@ func (t *Tail) Run(ctx context.Context, nc *nats.Conn) error {
 	// Who ran this Envoy before may have been killed while somebody watched.
 	told, tick := set{share: -1}, time.NewTicker(look)
 	defer tick.Stop()
-	var at, published, looked time.Time // of what was told, and of the last message and look
+	// Of what was told, of the last change of the share, of the last look at it and of the last message.
+	var at, changed, looked, published time.Time
 	tell := func(ctx context.Context, s set) {
 		err := t.tell(ctx, s)
 		t.reason = ""
@@ -127,7 +132,7 @@ func (t *Tail) Run(ctx context.Context, nc *nats.Conn) error {
 			if len(t.watches) > 0 && (asleep || t.wanted().least < least) { // how much will come is not known
 				t.begin()
 				tell(ctx, t.wanted())
-				looked = time.Now()
+				changed, looked = time.Time{}, time.Now()
 				tick.Reset(look)
 			}
 		case <-t.wake:
@@ -144,16 +149,18 @@ func (t *Tail) Run(ctx context.Context, nc *nats.Conn) error {
 			}
 			continue
 		}
-		// What is gathered under a share that was changed a moment ago says nothing of this one.
-		if d := now.Sub(looked); d >= look && now.Sub(at) >= settles {
-			t.weigh(d)
+		switch d := now.Sub(looked); {
+		case now.Sub(changed) < settles: // what comes was drawn with the share before
+			t.forget()
+			looked = now
+		case d >= t.window() || d >= soonest && t.flooded():
+			t.weigh(max(d, look)) // an Envoy sends what it has gathered at once
 			looked = now
 		}
 		switch want := t.wanted(); {
-		case want != told && now.Sub(at) >= look:
+		case want != told && (told.share >= 0 || now.Sub(at) >= look):
 			tell(ctx, want)
-			t.forget()
-			looked = time.Now()
+			changed = time.Now()
 		case now.Sub(at) >= again:
 			tell(ctx, want)
 		}
@@ -242,6 +249,20 @@ func (t *Tail) sleep() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.filters, t.pending, t.seen = nil, nil, 0
+}
+
+// window is how long to count before the share is changed: by a few entries nothing can be told.
+func (t *Tail) window() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return min(Lease, max(look, 20*time.Second/time.Duration(max(1, t.rate))))
+}
+
+// flooded says whether more has come since the last look than is asked for in a second.
+func (t *Tail) flooded() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.seen > max(t.rate, flood)
 }
 
 func (t *Tail) forget() {
@@ -361,7 +382,7 @@ func (t *Tail) Export(
 			}
 		}
 	}
-	if len(t.pending) > 0 {
+	if len(t.pending) > 0 || t.seen > max(t.rate, flood) {
 		t.knock()
 	}
 	return &logsv1.ExportLogsServiceResponse{}, nil

@@ -352,6 +352,8 @@ func TestContract(t *testing.T) {
 	c.do(t, exchange{op: "status", method: "GET", path: "/v1/status", status: 200})
 	c.do(t, exchange{op: "proxies", method: "GET", path: "/v1/proxies", status: 200})
 	c.do(t, exchange{op: "nodes", method: "GET", path: "/v1/nodes", status: 200})
+	c.accessLog(t)
+	c.do(t, exchange{op: "accessLog", method: "GET", path: "/v1/access-log?status=6xx", status: 400, invalid: true})
 	c.do(t, exchange{op: "metricsSummary", method: "GET", path: "/v1/metrics/summary", status: 200})
 	c.do(t, exchange{op: "serviceHealth", method: "GET", path: "/v1/services/demo/health", status: 200})
 	c.do(t, exchange{op: "serviceHealth", method: "GET", path: "/v1/services/nobody/health", status: 404})
@@ -481,6 +483,36 @@ func (c *contract) tokens(t *testing.T) {
 	if items, ok := entries["items"].([]any); !ok || len(items) != 2 {
 		t.Errorf("the audit has not the token's making and deletion: %v", entries)
 	}
+}
+
+// accessLog watches until it is said whether Envoys tell.
+func (c *contract) accessLog(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.API+"/v1/access-log?host=*.example.com&status=404,5xx", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.HTTP().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("access log: %d %s", resp.StatusCode, resp.Header.Get("Content-Type"))
+	}
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+			var state struct{ Proxies, Silent *int }
+			if err := json.Unmarshal([]byte(data), &state); err != nil || state.Proxies == nil || state.Silent == nil {
+				t.Fatalf("the first event is %s: %v", data, err)
+			}
+			delete(c.success, "accessLog 200")
+			return
+		}
+	}
+	t.Fatal("the access log ended")
 }
 
 // events resumes the stream of events one revision back, and finds that one.

@@ -91,7 +91,7 @@ func TestOutputJSON(t *testing.T) {
 	c.file("guide.json", `{"services": [{"name": "a", "hosts": ["10.0.0.1"], "port": 80}], "routes": []}`)
 	c.run(0, "pki", "init")
 	// a script, a program, a stream of lines, each of them JSON, and one that has no result to print
-	seen := []string{"completion", "dev", "docs", "help", "events", "filters"}
+	seen := []string{"completion", "dev", "docs", "help", "events", "logs", "filters"}
 	saved := filepath.Join(c.dir, "saved")
 	for _, args := range []string{
 		"apply -f f.yaml", "diff -f f.yaml", "validate -f f.yaml", "export", "get all", "get ratelimitpolicy p", "limits p",

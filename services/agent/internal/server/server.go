@@ -192,7 +192,13 @@ func (a *agent) supervise(group *process.Group) error {
 			ID: a.cfg.ID, Proxy: a.cfg.Envoy.NodeID, Gateway: a.cfg.Envoy.Gateway, Admin: envoyadmin.New(a.cfg.Envoy.AdminAddr),
 			Socket: a.cfg.Envoy.TailSocket, Requests: a.observer.Requests, Log: a.log,
 		}
-		group.Add("access log", func(ctx context.Context) error { return tail.Run(ctx, a.nats) })
+		group.Add("access log", func(ctx context.Context) error {
+			if err := tail.Run(ctx, a.nats); err != nil { // Envoy serves all the same
+				a.log.Error("the access log cannot be watched", zap.Error(err))
+			}
+			<-ctx.Done()
+			return nil
+		})
 	}
 	group.Add("envoy", func(ctx context.Context) error {
 		if a.cfg.Required {

@@ -13,7 +13,7 @@ import (
 )
 
 // Bounds are what a token may write: only what is within all of those that are not empty, before the write and after
-// it. Reads are not bound.
+// it. What of the access log it may watch is bound by them too; other reads are not.
 type Bounds api.TokenBounds
 
 // Empty says that there are none.

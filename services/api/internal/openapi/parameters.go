@@ -123,7 +123,14 @@ var Parameters = map[string]Parameter{
 	"owner":   text("Only what this owner has.", 63),
 	"label":   pattern(text("Only what has this label: name=value.", 320), "^[^=]+=", "team=web"),
 	"q":       text("Only names that begin with it.", 63),
-	"host":    text("Only routes that list this host.", 253),
+	"host": text("Only routes that list this host; of requests, those for this host, or for all below example.com with "+
+		"*.example.com.", 255),
+	"proxy": text("Only the Envoy with this node id.", 253),
+	"route": pattern(text("Only requests that this route took.", 63), "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "shop"),
+	"status": pattern(text("Only answers with one of these statuses.", 64),
+		"^[1-5](xx|[0-9][0-9])(,[1-5](xx|[0-9][0-9]))*$", "404,5xx"),
+	"method": pattern(text("Only requests with this method.", 32), "^[A-Za-z]+$", "POST"),
+	"path":   pattern(text("Only paths that begin so.", 1024), "^/", "/cart"),
 	"service": text("Only routes that send requests to this service.", 63),
 	"gateway": text("Only Envoys of this gateway.", 63),
 	"state": {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
@@ -36,6 +37,7 @@ import (
 	"github.com/marchproxy/marchproxy/services/api/internal/provider"
 	"github.com/marchproxy/marchproxy/services/api/internal/relay"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
+	"github.com/marchproxy/marchproxy/services/api/internal/tail"
 	"github.com/marchproxy/marchproxy/services/api/internal/web"
 	"github.com/marchproxy/marchproxy/services/api/internal/writer"
 )
@@ -239,6 +241,12 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	var retained atomic.Int64
 	board.Keep, board.History = cfg.AbsentProxies, w
 	certificates := issuance.New(st, w, board, box, log)
+	watched := tail.New(nc, uuid.NewString(), func() (n int) {
+		for _, c := range board.Counts() {
+			n += int(c.Proxies)
+		}
+		return n
+	}, log)
 	h, err := (&web.API{
 		Store: st, Writer: w, Board: board, Auth: auth.New(st), Published: rel.Published,
 		Unpublished: func() (string, time.Time) {
@@ -249,7 +257,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 			return t.Reason, t.Since
 		}, Progress: []func() []api.Progress{rel.Progress}, Committed: &committed, Log: log,
 		CertificateWarning: cfg.CertificateWarning, Proven: proven, Retained: retained.Load, Expiry: id.Expiry,
-		Orders: certificates.Orders, Provider: provider.New(cfg.Provider, box),
+		Tail: watched, Orders: certificates.Orders, Provider: provider.New(cfg.Provider, box),
 	}).Handler()
 	if err != nil {
 		return err
@@ -291,6 +299,7 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	})
 	group.Add("names", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.ReportNames) })
 	group.Add("agents", func(ctx context.Context) error { return status.Watch(ctx, nc, js, board.ReportAgent) })
+	group.Add("access log", watched.Run)
 	group.Add("http", func(ctx context.Context) error {
 		return process.ServeHTTP(ctx, id.Wrap(guarded, cfg.ClientCerts, log), h, 2*time.Minute, 5*time.Second)
 	})

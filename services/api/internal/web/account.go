@@ -135,10 +135,8 @@ func (a *API) createOwnToken(c echo.Context) error {
 			Path: "$.expires_at", Rule: "expires_at", Message: "is more than a year away; a token of your own ends within one",
 		})
 	}
-	if row.Role != auth.Viewer { // who writes nothing needs none
-		bounds, wider := row.Bounds.Narrowed(who.Bounds)
-		row.Bounds, v = bounds, append(v, wider.Under("$.bounds")...)
-	}
+	bounds, wider := row.Bounds.Narrowed(who.Bounds)
+	row.Bounds, v = bounds, append(v, wider.Under("$.bounds")...)
 	if len(v) > 0 {
 		return unacceptable(v)
 	}

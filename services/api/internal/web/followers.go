@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// maxFollowers is how many streams one token or user may have open at a time, of events and exports of the audit.
+// maxFollowers is how many streams one token or user may have open at a time, of events and the access log, and exports of the audit.
 const maxFollowers = 100
 
 // followers counts the streams by whose they are, and wakes them when a token, a session or a user has ended.
@@ -21,7 +21,7 @@ func (f *followers) join(name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.byName[name] >= maxFollowers {
-		return wrong(http.StatusTooManyRequests, "%s has %d streams of events or exports open, and may have "+
+		return wrong(http.StatusTooManyRequests, "%s has %d streams of events, access logs or exports open, and may have "+
 			"no more; close "+
 			"some", name, maxFollowers)
 	}

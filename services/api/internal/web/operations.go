@@ -152,6 +152,16 @@ func (a *API) operations() []operation {
 				"progress and troubles, whenever they change. A comment every 15 seconds keeps the connection open.",
 			Headers: []string{"Last-Event-ID"}, Answers: map[int]string{200: "text/event-stream"},
 		}, a.events},
+		{op{
+			ID: "accessLog", Method: "GET", Path: "/v1/access-log", Role: auth.Viewer, Tag: "Status",
+			Summary: "Watch the requests that Envoys answer (server-sent events)",
+			Description: "`event: entry`, with one request as data, as soon as it is answered; docs/access-logs.md has its " +
+				"members. Envoys with much to do tell of a share of their requests, which is in the entry. `event: state`, with " +
+				"proxies (Envoys that tell), silent (those that do not), share and dropped, whenever they change. " +
+				"Nothing is kept: what came before is in the access log's sinks. A token with bounds gets what is within them.",
+			Query:   []string{"gateway", "proxy", "host", "route", "status", "method", "path"},
+			Answers: map[int]string{200: "text/event-stream"},
+		}, a.accessLog},
 
 		{op{
 			ID: "listRevisions", Method: "GET", Path: "/v1/revisions", Role: auth.Viewer, Tag: "Revisions",

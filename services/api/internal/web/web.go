@@ -28,6 +28,7 @@ import (
 	"github.com/marchproxy/marchproxy/services/api/internal/openapi"
 	"github.com/marchproxy/marchproxy/services/api/internal/provider"
 	"github.com/marchproxy/marchproxy/services/api/internal/store"
+	"github.com/marchproxy/marchproxy/services/api/internal/tail"
 	"github.com/marchproxy/marchproxy/services/api/internal/writer"
 )
 
@@ -57,7 +58,9 @@ type API struct {
 	Progress []func() []api.Progress
 	// Committed tells GET /v1/events that there may be a new revision.
 	Committed *Signal
-	Log       *zap.Logger
+	// Tail watches access logs; nil where there is no NATS, as in tests.
+	Tail *tail.Hub
+	Log  *zap.Logger
 	// CertificateWarning is how long before its end a certificate is warned of (API_CERTIFICATE_WARNING).
 	CertificateWarning time.Duration
 
@@ -103,7 +106,7 @@ func (a *API) Handler() (http.Handler, error) {
 		h := a.measure(op.ID, a.traced(op, a.guard(op)))
 		e.Add(op.Method, op.Path, h)
 		allowed[op.Path] = append(allowed[op.Path], op.Method)
-		if op.Method == http.MethodGet && op.ID != "events" && op.ID != "exportAudit" { // which would not end, or for long
+		if op.Method == http.MethodGet && op.ID != "events" && op.ID != "accessLog" && op.ID != "exportAudit" { // which would not end, or for long
 			e.HEAD(op.Path, h) // net/http leaves the body out
 			allowed[op.Path] = append(allowed[op.Path], http.MethodHead)
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -25,9 +26,29 @@ const maxEvent = 64 << 20
 // Events follows the api's events until the context ends or take fails. After a break it comes back with
 // the last id, so that no revision is missed. from is a revision to begin after, "" for now.
 func (c *Client) Events(ctx context.Context, from string, take func(Event) error) error {
+	return c.stream(ctx, "/v1/events", from, take, func(err error, last string) string {
+		return fmt.Sprintf("the events broke off (%v); coming back with revision %q", err, last)
+	})
+}
+
+// AccessLog follows the requests that Envoys answer, as the query asks for them, until the context ends or take fails. After
+// a break it comes back; what was answered meanwhile is not told.
+func (c *Client) AccessLog(ctx context.Context, query url.Values, take func(Event) error) error {
+	path := "/v1/access-log"
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	return c.stream(ctx, path, "", take, func(err error, _ string) string {
+		return fmt.Sprintf("the access log broke off (%v); coming back, without what is answered meanwhile", err)
+	})
+}
+
+func (c *Client) stream(
+	ctx context.Context, path, from string, take func(Event) error, broken func(err error, last string) string,
+) error {
 	for pause := time.Second; ; {
 		began := time.Now()
-		last, err := c.follow(ctx, from, take)
+		last, err := c.follow(ctx, path, from, take)
 		from = last
 		var p *Problem
 		var stop *stopError
@@ -46,7 +67,7 @@ func (c *Client) Events(ctx context.Context, from string, take func(Event) error
 			pause = time.Second
 		}
 		if c.Notify != nil {
-			c.Notify(fmt.Sprintf("the events broke off (%v); coming back with revision %q", err, from))
+			c.Notify(broken(err, from))
 		}
 		select {
 		case <-time.After(pause):
@@ -61,8 +82,8 @@ type stopError struct{ err error }
 
 func (e *stopError) Error() string { return e.err.Error() }
 
-func (c *Client) follow(ctx context.Context, last string, take func(Event) error) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(c.URL, "/")+"/v1/events", nil)
+func (c *Client) follow(ctx context.Context, path, last string, take func(Event) error) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(c.URL, "/")+path, nil)
 	if err != nil {
 		return last, &stopError{err}
 	}

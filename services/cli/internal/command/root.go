@@ -83,7 +83,7 @@ func Root() *cobra.Command {
 	root.AddCommand(
 		c.applyCommand(), c.diffCommand(), c.validateCommand(), c.exportCommand(), c.importCommand(),
 		c.getCommand(), c.deleteCommand(), c.explainCommand(), c.statusCommand(), c.proxiesCommand(), c.limitsCommand(),
-		c.certificatesCommand(), c.eventsCommand(),
+		c.certificatesCommand(), c.eventsCommand(), c.logsCommand(),
 		c.revisionsCommand(), c.rollbackCommand(), c.auditCommand(), c.tokenCommand(), c.userCommand(),
 		c.backupCommand(), c.restoreCommand(), c.drainCommand(), c.undrainCommand(),
 		c.doctorCommand(), c.pkiCommand(), c.composeCommand(), c.filtersCommand(), c.versionCommand(), dev.Command(),
