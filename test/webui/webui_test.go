@@ -26,7 +26,7 @@ func TestPages(t *testing.T) {
 	s := harness.ForTest(t, nil)
 	// One of the tests needs something that Envoy refuses and the api does not: a limit that is Envoy's own.
 	strict(t, s)
-	play(t, s, []string{"MARCHPROXY_BACKEND_PORT=" + backend(t, s)}, "01-path", "02-pages", "06-try", "07-traffic")
+	play(t, s, []string{"MARCHPROXY_BACKEND_PORT=" + backend(t, s)}, "01-path", "02-pages", "06-try", "07-traffic", "08-accesslog")
 }
 
 // strict has the system's Envoy refuse long expressions.

@@ -66,6 +66,12 @@ const tryIt = createRoute({
   validateSearch: pick("gateway", "listener", "scheme", "method", "host", "path", "source", "headers"),
   component: lazyRouteComponent(() => import("./pages/try"), "TryPage"),
 });
+const accessLog = createRoute({
+  getParentRoute: () => root,
+  path: "/access-log",
+  validateSearch: pick("host", "path", "route", "status", "method", "gateway", "proxy"),
+  component: lazyRouteComponent(() => import("./pages/accesslog"), "AccessLog"),
+});
 const kindList = createRoute({
   getParentRoute: () => root,
   path: "/$kind",
@@ -87,7 +93,7 @@ const object = createRoute({
 });
 
 export const router = createRouter({
-  routeTree: root.addChildren([overview, revisions, revision, audit, envoys, nodes, account, users, topology, tryIt, kindList, create, object]),
+  routeTree: root.addChildren([overview, revisions, revision, audit, envoys, nodes, account, users, topology, tryIt, accessLog, kindList, create, object]),
   basepath: "/ui",
   defaultPreload: "intent",
   scrollRestoration: true,

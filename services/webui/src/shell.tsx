@@ -15,6 +15,7 @@ import {
   IconSun,
   IconUser,
   IconUsers,
+  IconWaveSawTool,
 } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Link, useRouterState } from "@tanstack/react-router";
@@ -130,6 +131,9 @@ function Nav({ admin }: { admin: boolean }) {
       </NavLink>
       <NavLink to="/try" icon={<IconRoute2 {...size} />}>
         Try a request
+      </NavLink>
+      <NavLink to="/access-log" icon={<IconWaveSawTool {...size} />}>
+        Access log
       </NavLink>
       <div className="nav-group">Operations</div>
       <NavLink to="/revisions" icon={<IconHistory {...size} />}>

@@ -1,5 +1,5 @@
 import { fill, longName } from "./content";
-import { call, expect, field, looks, looksWell, paste, screen, settled, signIn, test, type Look } from "./system";
+import { ask, call, expect, field, looks, looksWell, paste, screen, settled, signIn, test, type Look } from "./system";
 import type { Page } from "@playwright/test";
 
 type View = {
@@ -114,6 +114,25 @@ const views: View[] = [
     name: "try-wrong", path: "/ui/try?host=shop.example.com&source=nowhere",
     then: async (page) => expect(page.getByText("is no address such as").first()).toBeVisible(),
   },
+  {
+    name: "access-log", path: "/ui/access-log",
+    then: async (page) => {
+      for (const [host, path] of [["shop.example.com", "/cart/42"], ["old-shop.example.com", "/a"], ["nobody.example.com", "/x".repeat(200)]] as const) await ask(host, path);
+      await expect(page.getByRole("table", { name: "Requests" }).getByRole("button").first()).toBeVisible();
+    },
+  },
+  {
+    name: "access-log-details", path: "/ui/access-log?host=shop.example.com",
+    then: async (page) => {
+      await expect(page.getByText(/Live from/)).toBeVisible();
+      await expect(async () => {
+        await ask("shop.example.com", "/cart/42");
+        await page.getByRole("button", { name: "shop.example.com/cart/42" }).first().click({ timeout: 1500 });
+      }).toPass();
+      await expect(dialogOf(page).getByRole("link", { name: "Try a request like it" })).toBeVisible();
+    },
+  },
+  { name: "access-log-nothing", path: "/ui/access-log?gateway=nowhere", then: async (page) => expect(page.getByText(/No Envoy is connected that/)).toBeVisible() },
   { name: "nowhere", path: "/ui/nowhere/at/all" },
   { name: "no-object", path: "/ui/routes/no-such-route" },
   // The last one, when there has been traffic for a while.

@@ -62,10 +62,10 @@ export function Scope({ role, setRole, bounds, setBounds, most = "admin" }: { ro
   return (
     <>
       <Select label="Role" data={roles.slice(0, upTo + 1)} value={role} onChange={(v) => v && setRole(v)} allowDeselect={false} required withAsterisk={false} />
-      {(role === "editor" || role === "operator") && (
+      {role !== "admin" && (
         <SimpleGrid cols={{ base: 1, sm: 2 }}>
           {sorts.map(([k, label]) => (
-            <TagsInput key={k} label={label} description="Writes only for these; for all where empty" value={bounds[k] ?? []} onChange={(v) => setBounds({ ...bounds, [k]: v })} />
+            <TagsInput key={k} label={label} description={`${role === "viewer" ? "Watches the access log" : "Writes, and watches the access log,"} only of these; of all where empty`} value={bounds[k] ?? []} onChange={(v) => setBounds({ ...bounds, [k]: v })} />
           ))}
         </SimpleGrid>
       )}
@@ -74,7 +74,7 @@ export function Scope({ role, setRole, bounds, setBounds, most = "admin" }: { ro
 }
 /** Bounds as they are sent: none for a role that has none, and no empty lists. */
 export const sent = (role: string, b: Partial<TokenBounds>) =>
-  role === "editor" || role === "operator" ? Object.fromEntries(Object.entries(b).filter(([, v]) => v.length)) : {};
+  role !== "admin" ? Object.fromEntries(Object.entries(b).filter(([, v]) => v.length)) : {};
 
 export function Users() {
   useTitle("Users");
