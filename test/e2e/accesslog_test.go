@@ -11,9 +11,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -354,6 +356,71 @@ func TestAccessLogTail(t *testing.T) {
 	s.Kill("api")
 	again.stop()
 	t.Logf("the Envoy was asleep %v after its api was killed", asleep(t, s))
+}
+
+// TestAccessLogOfAgents: the Envoys of several gateways and of who runs them are watched together or one by one, a
+// viewer who is bound to a gateway sees no other's, and an Envoy whose agent says nothing is told to be silent.
+func TestAccessLogOfAgents(t *testing.T) {
+	s := start(t, "--no-demo", "--concurrency", "1")
+	admin, err := s.Token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nats, err := s.NATS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := startEdge(t, s, "NODE_ID=edge-1", "AGENT_ID=edge-1", "NATS_URL="+nats, "MARCHPROXY_STATE_DIR="+t.TempDir())
+	if err := e.Ready(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	call(t, s, "POST", s.API+"/v1/apply?wait=live", object{"resources": []any{
+		direct("shop", "shop", object{"gateways": []any{"default", "edge"}}),
+	}}, 200)
+	made := call(t, s, "POST", s.API+"/v1/tokens", object{
+		"name": "edge", "role": "viewer", "bounds": object{"gateways": []any{"edge"}},
+	}, 201)
+	all, one := watch(t, s, admin, nil), watch(t, s, admin, url.Values{"proxy": {"edge-1"}})
+	bound := watch(t, s, made["token"].(string), nil)
+	all.tells(t, 2)
+	one.tells(t, 1)
+	bound.tells(t, 1)
+	for _, addr := range []string{s.Proxy, e.proxy} {
+		p := probe.New(addr)
+		defer p.Close()
+		if a, _, err := p.Get("shop.example.com", "/both"); err != nil || a.Status != 200 {
+			t.Fatalf("%+v %v", a, err)
+		}
+	}
+	for w, want := range map[*watcher]string{
+		all: "default/marchproxy-node edge/edge-1", one: "edge/edge-1", bound: "edge/edge-1",
+	} {
+		eventually(t, func() string {
+			var got []string
+			entries, _ := w.of("/both")
+			for _, x := range entries {
+				got = append(got, x.Gateway+"/"+x.Proxy)
+			}
+			slices.Sort(got)
+			if got := strings.Join(got, " "); got != want {
+				return fmt.Sprintf("told of are %q, want %q", got, want)
+			}
+			return ""
+		})
+	}
+	if err := e.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string {
+		if got := all.says(); got.Proxies != 1 || got.Silent != 1 {
+			return fmt.Sprintf("the agent hangs, and what is said is %+v", got)
+		}
+		return ""
+	})
+	if err := e.Cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	all.tells(t, 2)
 }
 
 // TestAccessLogUnderLoad: a proxy with thousands of requests a second tells of a share of them that a reader can follow,
