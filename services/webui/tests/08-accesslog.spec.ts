@@ -48,6 +48,15 @@ test("requests are watched as they are answered", async ({ page }) => {
     await expect(rows.getByRole("row").filter({ hasText: "/other" })).toHaveCount(0);
   });
 
+  await test.step("a route's page leads to its requests", async () => {
+    await page.goto("/ui/routes/watched");
+    await page.getByRole("button", { name: "More actions" }).click();
+    await page.getByRole("menuitem", { name: "Watch its requests" }).click();
+    await expect(page).toHaveURL(/access-log\?route=watched$/);
+    await page.goto("/ui/access-log?host=*.example.com&path=/chosen");
+    await expect(page.getByText("Live from 1 Envoy")).toBeVisible();
+  });
+
   await test.step("a pause holds what is shown, and loses nothing", async () => {
     await page.getByRole("button", { name: "Pause" }).click();
     await ask("watched.example.com", "/chosen/meanwhile");

@@ -1,6 +1,6 @@
 import { ActionIcon, Alert, Button, Group, Menu, Stack, Tabs, Text, TextInput } from "@mantine/core";
 import { useDebouncedValue } from "@mantine/hooks";
-import { IconCopy, IconDots, IconLock, IconTrash } from "@tabler/icons-react";
+import { IconCopy, IconDots, IconLock, IconTrash, IconWaveSawTool } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Link, useBlocker, useNavigate, useParams, useSearch } from "@tanstack/react-router";
 import { lazy, Suspense, useEffect, useMemo, useRef, useState } from "react";
@@ -149,6 +149,11 @@ function Editing({ model, kind, item, start }: { model: Model; kind: Kind; item?
                 </ActionIcon>
               </Menu.Target>
               <Menu.Dropdown>
+                {(kind.path === "routes" || kind.path === "gateways") && (
+                  <Menu.Item leftSection={<IconWaveSawTool size={16} />} onClick={() => void navigate({ to: "/access-log", search: { [kind.path === "routes" ? "route" : "gateway"]: base.name } })}>
+                    Watch its requests
+                  </Menu.Item>
+                )}
                 <Menu.Item leftSection={<IconCopy size={16} />} onClick={() => void navigate({ to: "/$kind/-/new", params: { kind: kind.path }, search: { from: base.name } })} disabled={!may}>
                   Make another one like this
                 </Menu.Item>
