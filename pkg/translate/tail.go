@@ -4,6 +4,8 @@ import (
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	grpcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	otelv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/open_telemetry/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -25,8 +27,12 @@ func tail(a *configv1.AccessLog) *accesslogv3.AccessLog {
 		Filter: both(byRuntime(bootstrap.RuntimeTail, 0, typev3.FractionalPercent_MILLION),
 			statusByRuntime(bootstrap.RuntimeTailStatus, 0)),
 		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(&otelv3.OpenTelemetryAccessLogConfig{
-			GrpcService: sender(bootstrap.TailCluster), LogName: sinkLog, StatPrefix: "tail", DisableBuiltinLabels: true,
-			BufferFlushInterval: durationpb.New(tailFlush), Attributes: attributes(tailFields(a)),
+			//nolint:staticcheck // Envoy 1.40 flushes by gRPC each second, whatever buffer_flush_interval beside it says
+			CommonConfig: &grpcv3.CommonGrpcAccessLogConfig{
+				LogName: sinkLog, GrpcService: sender(bootstrap.TailCluster), TransportApiVersion: corev3.ApiVersion_V3,
+				BufferFlushInterval: durationpb.New(tailFlush),
+			},
+			StatPrefix: "tail", DisableBuiltinLabels: true, Attributes: attributes(tailFields(a)),
 		})},
 	}
 }

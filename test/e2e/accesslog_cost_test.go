@@ -127,9 +127,10 @@ func startAlone(t *testing.T, listeners int, tail bool) alone {
 		if a, _, err := out.probe.Get("a.example.com", "/"); err != nil || a.Status != 200 {
 			return fmt.Sprintf("%+v %v", a, err)
 		}
-		n, err := out.admin.Stats(t.Context(), "^listener_manager.total_listeners_active$")
-		if err != nil || n["listener_manager.total_listeners_active"] != int64(listeners) {
-			return fmt.Sprintf("%v listeners, %v", n, err)
+		code, raw, err := out.admin.Do(t.Context(), "GET", "/stats?filter=^listener_manager.total_listeners_active$")
+		want := fmt.Sprintf("listener_manager.total_listeners_active: %d\n", listeners)
+		if err != nil || code != 200 || string(raw) != want {
+			return fmt.Sprintf("%d %s %v", code, raw, err)
 		}
 		return ""
 	})
