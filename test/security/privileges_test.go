@@ -25,7 +25,7 @@ var needed = map[string]string{
 	"serviceHealth": "viewer", "metricsSummary": "viewer",
 	"signIn": "", "session": "viewer", "signOut": "viewer", "nodes": "viewer", "explain": "viewer",
 	"status": "viewer", "proxies": "viewer", "rateLimitStatus": "viewer", "events": "viewer",
-	"accessLog": "viewer",
+	"accessLog":     "viewer",
 	"listRevisions": "viewer", "getRevision": "viewer", "diffRevisions": "viewer", "audit": "viewer",
 	"exportAudit": "viewer", "verifyAudit": "admin",
 	"apply": "editor", "rollback": "editor", "renewCertificate": "operator",
