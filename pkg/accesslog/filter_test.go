@@ -6,9 +6,9 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/accesslog"
 )
 
-// TestFilter: each part of a filter takes what it names and nothing else, and the least status is never above one that
+// TestWhatAFilterTakes: each part of a filter takes what it names and nothing else, and the least status is never above one that
 // is taken, or an Envoy would not tell of it.
-func TestFilter(t *testing.T) {
+func TestWhatAFilterTakes(t *testing.T) {
 	e := accesslog.Entry{Host: "Shop.Example.com:8443", Path: "/cart/1", Method: "POST", Route: "shop", Status: 503}
 	for _, c := range []struct {
 		filter accesslog.Filter

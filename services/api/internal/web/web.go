@@ -106,7 +106,9 @@ func (a *API) Handler() (http.Handler, error) {
 		h := a.measure(op.ID, a.traced(op, a.guard(op)))
 		e.Add(op.Method, op.Path, h)
 		allowed[op.Path] = append(allowed[op.Path], op.Method)
-		if op.Method == http.MethodGet && op.ID != "events" && op.ID != "accessLog" && op.ID != "exportAudit" { // which would not end, or for long
+		// Those would not end, or for long.
+		if endless := []string{"events", "accessLog", "exportAudit"}; op.Method == http.MethodGet &&
+			!slices.Contains(endless, op.ID) {
 			e.HEAD(op.Path, h) // net/http leaves the body out
 			allowed[op.Path] = append(allowed[op.Path], http.MethodHead)
 		}
