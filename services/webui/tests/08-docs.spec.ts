@@ -8,15 +8,17 @@ for (const look of looks) {
   test.describe(look.name, () => {
     test.use(screen(look));
     for (const [name, path] of Object.entries({
-      home: "", start: "getting-started.html", operations: "operations.html", messages: "troubleshooting.html", events: "events.html",
+      home: "", start: "getting-started.html", operations: "operations.html", messages: "troubleshooting.html", cli: "cli.html",
       api: "api.html", webui: "webui.html", decisions: "adr/index.html", missing: "no-such-page.html",
     })) {
       test(`the documentation's ${name} looks well`, async ({ page }) => {
+        test.setTimeout(600_000); // axe looks at each of the thousands of elements of the largest pages
         await page.goto(`/docs/${path}`);
         await looksWell(page, `docs-${name}`, look);
       });
     }
     test("what the search finds, and the contents, look well", async ({ page }) => {
+      test.setTimeout(600_000);
       await page.goto("/docs/operations.html");
       await search(page).fill("backup");
       await expect(found(page).first()).toBeVisible();
@@ -27,6 +29,9 @@ for (const look of looks) {
       await page.getByRole("link", { name: "Contents" }).click();
       await expect(page.getByRole("navigation", { name: "Documentation" })).toBeVisible();
       await looksWell(page, "docs-contents", look);
+      await page.getByRole("link", { name: "Close" }).click();
+      await expect(page.getByRole("navigation", { name: "Documentation" })).toBeHidden();
+      await page.getByRole("link", { name: "Contents" }).click();
       await page.getByRole("navigation", { name: "Documentation" }).getByRole("link", { name: "Metrics" }).click();
       await expect(page.getByRole("heading", { name: "Metrics", level: 1 })).toBeVisible();
     });
