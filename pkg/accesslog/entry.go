@@ -16,8 +16,9 @@ const (
 )
 
 const (
-	// Renew is how often an api says that it still watches, and Lease how long that holds.
+	// Renew is how often an api says that it still watches.
 	Renew = time.Second
+	// Lease is how long what is watched is told of after an api has said so.
 	Lease = 4 * time.Second
 	// MaxRate is how many entries a second one Envoy tells of at most.
 	MaxRate = 500

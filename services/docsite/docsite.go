@@ -51,7 +51,7 @@ func Handler(reference, found []byte) (http.Handler, error) {
 		}
 		for _, ending := range []string{".html", "/index.html"} { // as people write it
 			if _, ok := files[name+ending]; ok {
-				http.Redirect(w, r, Path+name+ending, http.StatusFound)
+				http.Redirect(w, r, Path+name+ending, http.StatusFound) //nolint:gosec // a file of ours
 				return
 			}
 		}

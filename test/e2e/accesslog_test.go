@@ -40,7 +40,7 @@ type watcher struct {
 func watch(t *testing.T, s *harness.System, token string, query url.Values) *watcher {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, "GET", s.API+"/v1/access-log?"+query.Encode(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.API+"/v1/access-log?"+query.Encode(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func watch(t *testing.T, s *harness.System, token string, query url.Values) *wat
 	if err != nil {
 		t.Fatal(err)
 	}
-	if resp.StatusCode != 200 {
+	if resp.StatusCode != http.StatusOK {
 		raw, _ := io.ReadAll(resp.Body) // what there is of it is shown
 		t.Fatalf("%d %s", resp.StatusCode, raw)
 	}
@@ -207,7 +207,7 @@ func TestAccessLogTail(t *testing.T) {
 	t.Logf("told of %v after the answer", late)
 	got, _ := all.of("/all-0")
 	e := got[0]
-	if e.Method != "GET" || e.Host != "shop.example.com" || e.Status != 200 || e.Route != "shop" || e.Gateway != "default" ||
+	if e.Method != http.MethodGet || e.Host != "shop.example.com" || e.Status != 200 || e.Route != "shop" || e.Gateway != "default" ||
 		e.Proxy == "" || e.Listener != "http" || e.UserAgent != "the test" || e.Client == "" || e.Time == "" ||
 		e.Share != 1 || e.Scheme != "http" || e.BytesSent == 0 {
 		t.Errorf("%+v", e)
