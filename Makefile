@@ -208,7 +208,7 @@ test-nomad: build ## Check the jobs of deployments/nomad and replace each of the
 	go test -count=1 -v -timeout 20m ./test/nomad/ -full $(ARGS)
 
 .PHONY: test-upgrade
-test-upgrade: build ## Replace the last release by this one and back, a process after another, in each order, under load (5 minutes)
+test-upgrade: build ## Replace the last release by this one and back, a process after another, in each order, under load (8 minutes)
 	go test -count=1 -v -timeout 30m ./test/upgrade/ -full $(ARGS)
 
 .PHONY: images
