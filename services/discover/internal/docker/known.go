@@ -91,7 +91,7 @@ type reading int
 
 const (
 	no    reading = iota
-	later         // what was said is most of it
+	later         // when there is nothing else to read
 	now
 )
 
@@ -138,13 +138,9 @@ func quiet(e engine.Event) bool {
 // follow changes a container as an event of it says. To do so twice is to do so once.
 func (c *Container) follow(e engine.Event) reading {
 	word, more := e.Words()
-	network := e.Actor.Attributes["name"]
 	switch {
-	case e.Type == "network" && word == "disconnect" && network != "":
-		// Each end of a container has these, while the engine does not answer for it. The other addresses are as they were.
-		c.NetworkSettings.Networks = maps.Clone(c.NetworkSettings.Networks)
-		delete(c.NetworkSettings.Networks, network)
-		return later
+	case e.Type == "network" && word == "disconnect":
+		return later // each end of a container has one, shortly before it is told, and the engine answers only afterwards
 	case e.Type == "network":
 		return now
 	case word == "die":

@@ -103,7 +103,7 @@ func TestHappened(t *testing.T) {
 		{`{"State":"exited"}`, happens("x", "start"), none, now}, // its address is not the one that it had
 		{"", happens("x", "rename"), ready, now},
 		{"", network("x", "connect", "other"), ready, now},
-		{"", network("x", "disconnect", "shop_default"), none, later},
+		{"", network("x", "disconnect", "shop_default"), ready, later},
 		{"", happens("new", "create"), ready, now},
 		{"", happens("new", "die"), ready, now},
 		{"", happens("new", "exec_die"), ready, no},
