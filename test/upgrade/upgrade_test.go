@@ -56,11 +56,11 @@ func TestUpgrade(t *testing.T) {
 				clusterKey+`"}]}}`)
 			l := begin(t, s)
 			s.run(s.old, "agent-1", "agent-2")
-			saved, to := filepath.Join(t.TempDir(), "saved"), s.now
+			saved, to := filepath.Join(t.TempDir(), "saved"), []release{s.now}
 			if o.back {
 				s.install(s.now)
 				s.run(s.now, "api-1", "api-2", "xds-1", "xds-2", "agent-1", "agent-2")
-				to = s.old
+				to = []release{s.old, s.now} // and once more
 			}
 			l.run(t)
 			l.pause(t, "before the first")
@@ -68,13 +68,11 @@ func TestUpgrade(t *testing.T) {
 			if !o.back {
 				s.install(s.now)
 			}
-			for _, p := range o.parts {
-				s.run(to, p)
-				l.pause(t, p+" of the "+to.name+" release")
-			}
-			if o.back { // and once more
-				s.run(s.now, o.parts...)
-				l.pause(t, "all new again")
+			for _, r := range to {
+				for _, p := range o.parts {
+					s.run(r, p)
+					l.pause(t, p+" of the "+r.name+" release")
+				}
 			}
 			l.end(t)
 			s.command("marchproxy-api", "restore", "-check", saved)
