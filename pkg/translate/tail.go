@@ -18,7 +18,7 @@ import (
 // tailFlush is how long an Envoy gathers entries for who watches: a row is to be there within a second of its request.
 const tailFlush = 200 * time.Millisecond
 
-// tail is the logger of those who watch the access log (docs/adr/0064-the-access-log-is-watched-by-a-runtime-key.md). It
+// tail is the logger of those who watch the access log (docs/adr/0067-the-access-log-is-watched-by-a-runtime-key.md). It
 // is in every listener and sleeps: who runs the Envoy raises the share by its admin interface while somebody watches, and
 // takes what comes at a socket that the bootstrap names. Envoys of other bootstraps send nowhere.
 func tail(a *configv1.AccessLog) *accesslogv3.AccessLog {
