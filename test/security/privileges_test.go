@@ -21,7 +21,7 @@ import (
 // the test: whoever adds one says here what it takes. Those that write
 // a kind need what toWrite says, and those that read one a viewer.
 var needed = map[string]string{
-	"health": "", "ready": "", "metrics": "", "openapi": "", "docs": "",
+	"health": "", "ready": "", "metrics": "", "openapi": "",
 	"serviceHealth": "viewer", "metricsSummary": "viewer",
 	"signIn": "", "session": "viewer", "signOut": "viewer", "nodes": "viewer", "explain": "viewer",
 	"status": "viewer", "proxies": "viewer", "rateLimitStatus": "viewer", "events": "viewer",

@@ -110,7 +110,7 @@ func TestScopes(t *testing.T) {
 	}
 	at := s.must("GET", "/v1/status", nil, 200)["revision"].(float64)
 	tokens := map[string]string{}
-	bounded := []string{"editor", "operator"} // the others cannot be
+	bounded := []string{"editor", "operator"} // a viewer writes nothing, and an admin has no bounds
 	for _, role := range bounded {
 		for _, sc := range scopes {
 			if sc.bounds != nil {
