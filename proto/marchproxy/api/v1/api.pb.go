@@ -2570,18 +2570,24 @@ func (x *LiveStatus) GetRejectedObjects() int32 {
 type AccessLogEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of the request's first byte, RFC 3339.
-	Time   string `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Time string `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// GET and so on.
 	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	// http or https.
 	Scheme string `protobuf:"bytes,3,opt,name=scheme,proto3" json:"scheme,omitempty"`
-	Host   string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	// The authority that was asked for, with its port where one was named.
+	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
 	// Without the query.
-	Path       string `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`
-	Protocol   string `protobuf:"bytes,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Path string `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`
+	// HTTP/1.1, HTTP/2 and so on.
+	Protocol string `protobuf:"bytes,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// The name that the client gave in the TLS handshake.
 	ServerName string `protobuf:"bytes,7,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
 	// Of the answer; 0 where the client had gone before there was one.
 	Status int32 `protobuf:"varint,8,opt,name=status,proto3" json:"status,omitempty"`
 	// Envoy's words for how the answer came about.
-	Flags   string `protobuf:"bytes,9,opt,name=flags,proto3" json:"flags,omitempty"`
+	Flags string `protobuf:"bytes,9,opt,name=flags,proto3" json:"flags,omitempty"`
+	// Why, in one of Envoy's words, such as via_upstream.
 	Details string `protobuf:"bytes,10,opt,name=details,proto3" json:"details,omitempty"`
 	// Of the gateway.
 	Listener string `protobuf:"bytes,11,opt,name=listener,proto3" json:"listener,omitempty"`
@@ -2592,8 +2598,10 @@ type AccessLogEntry struct {
 	// The endpoint's address.
 	Upstream string `protobuf:"bytes,14,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	// The address that the request came from, with its port.
-	Client    string `protobuf:"bytes,15,opt,name=client,proto3" json:"client,omitempty"`
+	Client string `protobuf:"bytes,15,opt,name=client,proto3" json:"client,omitempty"`
+	// Its header, as the client sent it.
 	UserAgent string `protobuf:"bytes,16,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
+	// The id that Envoy gave the request.
 	RequestId string `protobuf:"bytes,17,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Bytes of the request's body.
 	BytesReceived int64 `protobuf:"varint,18,opt,name=bytes_received,json=bytesReceived,proto3" json:"bytes_received,omitempty"`
