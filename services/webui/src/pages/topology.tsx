@@ -167,8 +167,8 @@ function useLayout(g: Graph, of: string) {
 function begin(nodes: BoxNode[], box: HTMLElement | null): Viewport {
   const room = { width: box?.clientWidth ?? 800, height: box?.clientHeight ?? 600 };
   const margin = 24;
-  const width = Math.max(...nodes.map((n) => n.position.x)) + size.width + 2 * margin;
-  const height = Math.max(...nodes.map((n) => n.position.y)) + size.height + 2 * margin;
+  const width = Math.max(0, ...nodes.map((n) => n.position.x)) + size.width + 2 * margin;
+  const height = Math.max(0, ...nodes.map((n) => n.position.y)) + size.height + 2 * margin;
   const zoom = Math.min(1, Math.max(0.7, Math.min(room.width / width, room.height / height)));
   const from = (room: number, needed: number) => Math.max(0, (room - needed * zoom) / 2) + margin * zoom;
   return { x: from(room.width, width), y: from(room.height, height), zoom };
