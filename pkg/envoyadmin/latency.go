@@ -9,9 +9,7 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -205,38 +203,18 @@ func (m *meter) forget(which func(spot) bool) {
 
 // list are the places of some services, with the endpoints that get requests.
 func (m *meter) list(ctx context.Context, services []string) (map[string]map[locality.Place][]string, error) {
-	var doc struct {
-		Clusters []struct {
-			Name  string `json:"name"`
-			Hosts []struct {
-				Address struct {
-					Socket struct {
-						Address string `json:"address"`
-						Port    int    `json:"port_value"`
-					} `json:"socket_address"`
-				} `json:"address"`
-				Health struct {
-					Failed  bool   `json:"failed_active_health_check"`
-					Ejected bool   `json:"failed_outlier_check"`
-					EDS     string `json:"eds_health_status"`
-				} `json:"health_status"`
-				Locality envoyLocality `json:"locality"`
-			} `json:"host_statuses"`
-		} `json:"cluster_statuses"`
-	}
-	// The names are of letters, digits and hyphens, none of which means something in an expression.
-	if err := m.admin.read(ctx, "/clusters?format=json&filter="+url.QueryEscape("^("+strings.Join(services, "|")+")$"),
-		&doc); err != nil {
+	clusters, err := m.admin.clusters(ctx, services)
+	if err != nil {
 		return nil, err
 	}
 	out := map[string]map[locality.Place][]string{}
-	for _, c := range doc.Clusters {
+	for _, c := range clusters {
 		places := map[locality.Place][]string{}
 		for _, h := range c.Hosts {
 			at := locality.FromEnvoy(h.Locality)
 			places[at] = slices.Clip(places[at])
-			if a := h.Address.Socket; !h.Health.Failed && !h.Health.Ejected && h.Health.EDS == "HEALTHY" {
-				places[at] = append(places[at], net.JoinHostPort(a.Address, strconv.Itoa(a.Port)))
+			if !h.Health.Failed && !h.Health.Ejected && h.Health.EDS == "HEALTHY" {
+				places[at] = append(places[at], h.address())
 			}
 		}
 		for _, list := range places {
@@ -246,18 +224,6 @@ func (m *meter) list(ctx context.Context, services []string) (map[string]map[loc
 	}
 	return out, nil
 }
-
-// envoyLocality is a locality as the admin interface has it.
-type envoyLocality struct {
-	Region string `json:"region"`
-	Zone   string `json:"zone"`
-}
-
-// GetRegion is the region.
-func (l envoyLocality) GetRegion() string { return l.Region }
-
-// GetZone is the zone.
-func (l envoyLocality) GetZone() string { return l.Zone }
 
 // probe measures each place once, in no order: what time does not suffice for is something else at each look.
 func (m *meter) probe(ctx context.Context) map[spot]float64 {

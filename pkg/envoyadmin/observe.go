@@ -3,11 +3,8 @@ package envoyadmin
 import (
 	"context"
 	"maps"
-	"net"
-	"net/url"
 	"slices"
 	"sort"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -249,33 +246,12 @@ func (o *Observer) ask(ctx context.Context, failures map[string]int64) {
 
 // endpoints are those of some services that fail.
 func (o *Observer) endpoints(ctx context.Context, services []string) (map[string][]status.UnhealthyEndpoint, error) {
-	var doc struct {
-		Clusters []struct {
-			Name  string `json:"name"`
-			Hosts []struct {
-				Hostname string `json:"hostname"`
-				Address  struct {
-					Socket struct {
-						Address string `json:"address"`
-						Port    int    `json:"port_value"`
-					} `json:"socket_address"`
-				} `json:"address"`
-				Health struct {
-					Failed  bool `json:"failed_active_health_check"`
-					Timeout bool `json:"active_hc_timeout"`
-					Pending bool `json:"pending_active_hc"`
-					Ejected bool `json:"failed_outlier_check"`
-				} `json:"health_status"`
-			} `json:"host_statuses"`
-		} `json:"cluster_statuses"`
-	}
-	// The names are of letters, digits and hyphens, none of which means something in an expression.
-	if err := o.Admin.read(ctx, "/clusters?format=json&filter="+url.QueryEscape("^("+strings.Join(services, "|")+")$"),
-		&doc); err != nil {
+	clusters, err := o.Admin.clusters(ctx, services)
+	if err != nil {
 		return nil, err
 	}
 	out := map[string][]status.UnhealthyEndpoint{}
-	for _, c := range doc.Clusters {
+	for _, c := range clusters {
 		for _, h := range c.Hosts {
 			var reason string
 			switch x := h.Health; {
@@ -290,9 +266,8 @@ func (o *Observer) endpoints(ctx context.Context, services []string) (map[string
 			default:
 				continue
 			}
-			a := h.Address.Socket
 			out[c.Name] = append(out[c.Name], status.UnhealthyEndpoint{
-				Service: c.Name, Address: net.JoinHostPort(a.Address, strconv.Itoa(a.Port)), Host: h.Hostname, Reason: reason,
+				Service: c.Name, Address: h.address(), Host: h.Hostname, Reason: reason,
 			})
 		}
 		slices.SortFunc(out[c.Name], func(x, y status.UnhealthyEndpoint) int { return strings.Compare(x.Address, y.Address) })

@@ -40,16 +40,10 @@ func (a *API) accessLog(c echo.Context) error {
 	if err := w.admit(actor(c)); err != nil {
 		return err
 	}
-	h := c.Response().Header()
-	h.Set(echo.HeaderContentType, "text/event-stream")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no")
-	rc := http.NewResponseController(c.Response())
-	if err := rc.SetWriteDeadline(time.Time{}); err != nil {
-		return fmt.Errorf("stream the access log: %w", err)
+	rc, err := stream(c)
+	if err != nil {
+		return err
 	}
-	c.Response().WriteHeader(http.StatusOK)
-	fmt.Fprint(c.Response(), "retry: 1000\n\n")
 	ctx, end := context.WithCancel(c.Request().Context())
 	defer end()
 	w.run(ctx, rc)

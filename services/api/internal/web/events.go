@@ -78,16 +78,10 @@ func (a *API) events(c echo.Context) error {
 		// older backup: such a client goes on from here.
 		f.last = min(f.last, head.Revision)
 	}
-	h := c.Response().Header()
-	h.Set(echo.HeaderContentType, "text/event-stream")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no")
-	rc := http.NewResponseController(c.Response())
-	if err := rc.SetWriteDeadline(time.Time{}); err != nil {
-		return fmt.Errorf("stream events: %w", err)
+	rc, err := stream(c)
+	if err != nil {
+		return err
 	}
-	c.Response().WriteHeader(http.StatusOK)
-	fmt.Fprint(c.Response(), "retry: 1000\n\n")
 	committed, deleted := a.Committed.Wait(), a.followers.deleted.Wait()
 	if err := f.sendRevisions(); err != nil {
 		return nil // as below
@@ -133,6 +127,21 @@ func (a *API) events(c echo.Context) error {
 			}
 		}
 	}
+}
+
+// stream begins an answer of server-sent events, which may last.
+func stream(c echo.Context) (*http.ResponseController, error) {
+	h := c.Response().Header()
+	h.Set(echo.HeaderContentType, "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no")
+	rc := http.NewResponseController(c.Response())
+	if err := rc.SetWriteDeadline(time.Time{}); err != nil {
+		return nil, fmt.Errorf("stream events: %w", err)
+	}
+	c.Response().WriteHeader(http.StatusOK)
+	fmt.Fprint(c.Response(), "retry: 1000\n\n")
+	return rc, nil
 }
 
 // welcome says whether the token or session that the stream began with still opens it. One that cannot be looked at

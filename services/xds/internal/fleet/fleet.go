@@ -81,7 +81,7 @@ type Fleet struct {
 	// reporter is told when it is closed.
 	reporter *Reporter
 	// latencies are what Envoys measure; what is in force of them is guarded by build.
-	latencies latencies
+	latencies *latencies
 }
 
 // commit is a commit with the digest of its state, which every report says.

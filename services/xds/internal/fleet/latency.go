@@ -30,11 +30,11 @@ type latencies struct {
 	// inForce is by service and by where the Envoys are. It is guarded by the fleet's build.
 	inForce map[string]map[locality.Place]locality.Latencies
 	// orders counts changes of the order of places.
-	orders *atomic.Int64
+	orders atomic.Int64
 	// waiting is signalled when something is due.
 	waiting chan struct{}
 
-	mu *sync.Mutex
+	mu sync.Mutex // guards what follows
 	// reports are the last ones of agents that have measured, and due the places of whose Envoys another one has come,
 	// by service.
 	reports map[string]measured
@@ -63,11 +63,10 @@ func (m measured) says(r *status.EnvoyReport) bool {
 	return n == len(all) && m.from == r.Place()
 }
 
-func newLatencies() latencies {
-	return latencies{
-		inForce: map[string]map[locality.Place]locality.Latencies{}, orders: &atomic.Int64{},
-		waiting: make(chan struct{}, 1), mu: &sync.Mutex{}, reports: map[string]measured{},
-		due: map[string]map[locality.Place]bool{},
+func newLatencies() *latencies {
+	return &latencies{
+		inForce: map[string]map[locality.Place]locality.Latencies{}, waiting: make(chan struct{}, 1),
+		reports: map[string]measured{}, due: map[string]map[locality.Place]bool{},
 	}
 }
 
@@ -91,7 +90,7 @@ const together = 2 * time.Second
 // Measured takes an agent's report. It costs as much as has been measured, and nothing is built before
 // [Fleet.FollowLatencies] has seen that an order is another one.
 func (f *Fleet) Measured(s status.AgentEnvoy, _ bool) {
-	l := &f.latencies
+	l := f.latencies
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	was, known := l.reports[s.ID]
