@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,7 +43,11 @@ func main() {
 		"0 leaves that out")
 	flag.BoolVar(&o.restart, "restart", true, "restart the engine, which has to be the one that scripts/docker starts")
 	flag.Parse()
-	if err := run(context.Background(), o); err != nil {
+	// Ctrl-C takes away what was started, too.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "check-discover:", err)
 		os.Exit(1)
 	}

@@ -76,14 +76,20 @@ func (t *trial) one(ctx context.Context, s, do string) error {
 	return err
 }
 
-// sick has one container of a service fail its checks, and pass them again.
+// sick has one container of a service fail its checks, and pass them again. The service has another one meanwhile.
 func (t *trial) sick(ctx context.Context, s string) error {
-	all, err := t.containers(ctx, s)
-	if err != nil || len(all) < 2 {
+	if err := t.compose(ctx, "up", "--detach", "--no-recreate", "--wait", "--scale", s+"=2", s); err != nil {
 		return err
 	}
+	all, err := t.containers(ctx, s)
+	if err != nil {
+		return err
+	}
+	if len(all) != 2 {
+		return fmt.Errorf("%s has the containers %v after it was scaled to two", s, all)
+	}
 	addr, err := t.docker(ctx, "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", all[0])
-	if err != nil || addr == "" {
+	if err != nil {
 		return err
 	}
 	for _, path := range []string{"/sick", "/well"} {
@@ -93,7 +99,7 @@ func (t *trial) sick(ctx context.Context, s string) error {
 		}
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
-			return nil //nolint:nilerr // it has gone meanwhile
+			return fmt.Errorf("tell a container of %s to change: %w", s, err)
 		}
 		_ = resp.Body.Close()
 		want := map[string]string{"/sick": "unhealthy", "/well": "healthy"}[path]
