@@ -75,6 +75,7 @@ func TestLatency(t *testing.T) {
 	shifted("aws is slow", "gcp/c")
 	measuredOrder(t, s, "gcp/c", "own/d", "aws/a")
 	only(t, near.proxy, host, "gcp/c")
+	printed(t, s, []string{"health", "soon"}, "ORDER FROM aws/a", "gcp/c", "STEADY")
 	if n := orders(t, s); n != 2 {
 		t.Errorf("%d orders, want the first one and one for what got slow", n)
 	}

@@ -119,6 +119,10 @@ func TestTrafficAndHealth(t *testing.T) {
 		t.Errorf("%+v", sum.Unhealthy)
 	}
 
+	printed(t, s, []string{"health"}, "watched", fmt.Sprintf(":%d", deadPort), "health check")
+	printed(t, s, []string{"health", "watched"}, "healthy", "unhealthy", "health check at ")
+	printed(t, s, []string{"health", "trusted"}, "unchecked", "nobody looks if they answer")
+
 	// Every request is counted, once, by its class.
 	before := summary(t, s).Total
 	for host, n := range map[string]int{"watched.test": 30, "answers.test": 20, "nobody.test": 10} {
@@ -152,6 +156,8 @@ func TestTrafficAndHealth(t *testing.T) {
 		}
 		return ""
 	})
+
+	printed(t, s, []string{"traffic"}, "default", " ms", "1 service with endpoints that fail")
 
 	// One that no agent runs is named, and is in no figure.
 	lone, err := s.StartEnvoy(t.Context(), "lone", s.GRPC)
@@ -201,4 +207,18 @@ func TestTrafficAndHealth(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// printed has a command print what a person reads, with all of these words.
+func printed(t *testing.T, s *harness.System, args []string, words ...string) {
+	t.Helper()
+	out, err := s.CLI(t.Context(), args...).Output()
+	if err != nil {
+		t.Fatalf("marchproxy %s: %v", strings.Join(args, " "), err)
+	}
+	for _, word := range words {
+		if !strings.Contains(string(out), word) {
+			t.Errorf("marchproxy %s does not say %q:\n%s", strings.Join(args, " "), word, out)
+		}
+	}
 }

@@ -82,7 +82,8 @@ func Root() *cobra.Command {
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "say what is going on, also where standard error is no terminal")
 	root.AddCommand(
 		c.applyCommand(), c.diffCommand(), c.validateCommand(), c.exportCommand(), c.importCommand(),
-		c.getCommand(), c.deleteCommand(), c.explainCommand(), c.statusCommand(), c.proxiesCommand(), c.limitsCommand(),
+		c.getCommand(), c.deleteCommand(), c.explainCommand(), c.statusCommand(), c.proxiesCommand(), c.healthCommand(),
+		c.trafficCommand(), c.limitsCommand(),
 		c.certificatesCommand(), c.eventsCommand(), c.logsCommand(),
 		c.revisionsCommand(), c.rollbackCommand(), c.auditCommand(), c.tokenCommand(), c.userCommand(),
 		c.backupCommand(), c.restoreCommand(), c.drainCommand(), c.undrainCommand(),
