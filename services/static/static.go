@@ -68,7 +68,9 @@ func typeOf(name string) string {
 		return "application/json"
 	case ".svg":
 		return "image/svg+xml"
-	case ".txt", ".yaml":
+	case ".webp":
+		return "image/webp"
+	case ".txt", ".yaml", ".md":
 		return "text/plain; charset=utf-8"
 	}
 	if t := mime.TypeByExtension(path.Ext(name)); t != "" {
@@ -93,7 +95,7 @@ func (f *File) Serve(w http.ResponseWriter, r *http.Request, status int, cache s
 	h.Set("Cache-Control", cache)
 	h.Set("Vary", "Accept-Encoding")
 	body, tag := f.Raw, f.tag
-	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") && !strings.HasSuffix(f.contentType, "png") {
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") && f.contentType != "image/webp" {
 		h.Set("Content-Encoding", "gzip")
 		body, tag = f.zipped(), strings.TrimSuffix(tag, `"`)+`-z"`
 	}
