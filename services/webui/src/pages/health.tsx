@@ -1,4 +1,4 @@
-import { Button, Group, Stack, Text, Title } from "@mantine/core";
+import { Button, Group, Stack, Table, Text, Title } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useState } from "react";
@@ -7,6 +7,7 @@ import { healthQuery, whyUnhealthy } from "~/api/traffic";
 import { Age, Empty, ErrorNote, Loading, Pill, plural, type Tone } from "~/ui/bits";
 
 type Endpoint = Schemas["ServiceHealth"]["endpoints"][number];
+type Order = Schemas["PlaceOrder"];
 const states: Record<string, [Tone, string]> = { healthy: ["ok", "Healthy"], unhealthy: ["bad", "Fails"], mixed: ["warn", "Fails at some"], unchecked: ["idle", "Not checked"], unknown: ["idle", "Unknown"] };
 const worst = ["unhealthy", "mixed", "unknown", "healthy", "unchecked"];
 const few = 8;
@@ -58,7 +59,40 @@ export function ServiceHealth({ name }: { name: string }) {
           )}
         </div>
       )}
+      {!!h?.orders?.length && <Orders of={h.orders} />}
     </section>
+  );
+}
+
+const place = (p: { cloud?: string; region?: string; zone?: string }) => [p.cloud, p.region, p.zone].filter(Boolean).join(" / ") || "without a place";
+const milliseconds = (ms: number | undefined) => `${(ms ?? 0).toLocaleString("en", { maximumFractionDigits: (ms ?? 0) < 10 ? 1 : 0 })} ms`;
+
+/** In which order the Envoys of each place use the service's places, and how soon those answer. */
+function Orders({ of }: { of: Order[] }) {
+  return (
+    <>
+      <div className="section-head"><Title order={3} size="h4">Order of the places</Title><Text size="sm" className="muted">by the latency that the Envoys measure</Text></div>
+      <div className="card rows">
+        {of.map((o) => (
+          <div key={place(o)} style={{ padding: "10px 16px", overflowX: "auto" }}>
+            <Text size="sm" fw={600}>From {place(o)} <Text span size="sm" className="muted" fw={400}>{plural(o.proxies ?? 0, "Envoy")}</Text></Text>
+            <Table verticalSpacing={4} horizontalSpacing="xs" aria-label={`Places as seen from ${place(o)}`}>
+              <Table.Thead><Table.Tr><Table.Th>Place</Table.Th><Table.Th ta="right">Priority</Table.Th><Table.Th ta="right">Now</Table.Th><Table.Th ta="right">Ordered by</Table.Th></Table.Tr></Table.Thead>
+              <Table.Tbody>
+                {o.places.map((p) => (
+                  <Table.Tr key={place(p)}>
+                    <Table.Td>{place(p)}</Table.Td>
+                    <Table.Td ta="right">{p.priority ?? 0}</Table.Td>
+                    <Table.Td ta="right" className="nowrap">{p.measured ? milliseconds(p.latency_ms) : "not measured"}</Table.Td>
+                    <Table.Td ta="right" className="nowrap">{p.measured ? milliseconds(p.steady_ms) : "–"}</Table.Td>
+                  </Table.Tr>
+                ))}
+              </Table.Tbody>
+            </Table>
+          </div>
+        ))}
+      </div>
+    </>
   );
 }
 

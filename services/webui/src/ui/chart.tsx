@@ -24,6 +24,10 @@ function colour(name: string, scheme: "light" | "dark"): string {
   return both ? ((scheme === "light" ? both[1] : both[2]) ?? "") : css(name);
 }
 
+/** Values without a neighbour, which no line goes through: they are points. */
+const alone = (values: ArrayLike<number | null | undefined>) =>
+  Array.from(values, (_, i) => i).filter((i) => values[i] != null && values[i - 1] == null && values[i + 1] == null);
+
 /** Lines over time. What is not known is a gap. */
 export default function Chart({ label, at, lines, write, from, to }: Props) {
   const scheme = useComputedColorScheme("light");
@@ -63,7 +67,7 @@ export default function Chart({ label, at, lines, write, from, to }: Props) {
             stroke: colour(l.color, scheme),
             width: 1.75,
             ...(l.fill && { fill: `${colour(l.color, scheme)}22` }),
-            points: { show: false },
+            points: { show: false, size: 4, filter: (u: UPlot, n: number) => alone(u.data[n] ?? []) },
             value: (_: UPlot, v: number | null) => (v == null ? "–" : writing.current(v)),
           })),
         ],
