@@ -60,6 +60,11 @@ const topology = createRoute({
   validateSearch: pick("q"),
   component: lazyRouteComponent(() => import("./pages/topology"), "Topology"),
 });
+const publish = createRoute({
+  getParentRoute: () => root,
+  path: "/publish",
+  component: lazyRouteComponent(() => import("./pages/publish"), "Publish"),
+});
 const tryIt = createRoute({
   getParentRoute: () => root,
   path: "/try",
@@ -93,7 +98,7 @@ const object = createRoute({
 });
 
 export const router = createRouter({
-  routeTree: root.addChildren([overview, revisions, revision, audit, envoys, nodes, account, users, topology, tryIt, accessLog, kindList, create, object]),
+  routeTree: root.addChildren([overview, revisions, revision, audit, envoys, nodes, account, users, topology, publish, tryIt, accessLog, kindList, create, object]),
   basepath: "/ui",
   defaultPreload: "intent",
   scrollRestoration: true,

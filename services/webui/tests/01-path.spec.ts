@@ -27,6 +27,38 @@ test("a wrong token is refused in words, and a right one begins a session that s
   expect(after.status).toBe(401);
 });
 
+test("a newcomer puts a service behind the proxy: four clicks, and what only he knows", async ({ page }) => {
+  let clicks = 0;
+  await page.exposeFunction("clicked", () => clicks++);
+  await page.addInitScript(() => window.addEventListener("pointerdown", () => void (window as unknown as { clicked(): void }).clicked(), true));
+  await page.goto("/ui/");
+  await page.keyboard.insertText(system.token); // the field has the focus
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("link", { name: "Put your own service behind the proxy" }).click();
+  await expect(field(page, "Host")).toBeFocused();
+  await page.keyboard.type("newcomer.test");
+  await field(page, "Address").click();
+  await page.keyboard.type(`127.0.0.1:${system.backendPort}`);
+  await page.getByRole("button", { name: "Publish", exact: true }).click();
+  await expect(page.getByText("Live", { exact: true })).toBeVisible();
+  expect(await ask("newcomer.test")).toEqual({ status: 200, body: "Hello from backend\n" });
+  await expect(page.getByText("curl -H 'Host: newcomer.test'")).toBeVisible();
+  expect(clicks).toBe(4);
+
+  // The same host once more, by the same name: nothing of the first one is written over.
+  await page.getByRole("button", { name: "Publish another one" }).click();
+  await field(page, "Host").fill("newcomer.test");
+  await field(page, "Address").fill("nowhere");
+  await expect(page.getByText("A host and a port, such as")).toBeVisible();
+  await field(page, "Address").fill("https://192.0.2.1");
+  await expect(page.getByText("There is a service or a route newcomer-test already")).toBeVisible();
+  await expect(page.getByRole("button", { name: "Publish", exact: true })).toBeDisabled();
+  await field(page, "Name").fill("newcomer-again");
+  await expect(page.getByRole("alert")).toContainText("newcomer.test"); // a host has one route for a path
+  expect((await call("GET", "/v1/routes?q=newcomer")).json.items).toHaveLength(1);
+  for (const path of ["routes", "services"]) await call("DELETE", `/v1/${path}/newcomer-test`);
+});
+
 test("a service and a route are made in the UI, and Envoy answers by them", async ({ page, browser }) => {
   await signIn(page, "/ui/services");
   await expect(page.getByRole("link", { name: "demo" })).toBeVisible();

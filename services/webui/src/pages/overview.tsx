@@ -1,5 +1,5 @@
-import { Group, SimpleGrid, Stack, Text, Title } from "@mantine/core";
-import { IconCircleCheck, IconPlus } from "@tabler/icons-react";
+import { Button, Group, SimpleGrid, Stack, Text, Title } from "@mantine/core";
+import { IconCircleCheck, IconPlus, IconRocket } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { lazy, Suspense, type ReactNode } from "react";
@@ -7,7 +7,6 @@ import { client, take, type LiveStatus, type Status } from "~/api/client";
 import { useLive } from "~/api/live";
 import { trafficQuery, whyUnhealthy } from "~/api/traffic";
 import { mayAs, modelQuery, type Model } from "~/api/model";
-import { aboutOf } from "~/kinds";
 import { useSession } from "~/session";
 import { statusQuery } from "~/shell";
 import { Age, Empty, ErrorNote, Loading, Note, PageHead, plural, useTitle, type Tone } from "~/ui/bits";
@@ -24,16 +23,19 @@ export function Overview() {
   // That an Envoy lacks something is spoken of when it has for five seconds, and no event says that they are over.
   const status = useQuery({ ...statusQuery, refetchInterval: ({ state: { data } }) => (data && data.proxies > 0 && (data.live_revision < data.revision || (data.lagging_proxies ?? 0) > 0) ? 3_000 : false) });
   const live = useLive();
-  const model = useQuery(modelQuery).data;
+  const { data: model, isPending: reading } = useQuery(modelQuery);
   const revisions = useQuery(revisionsQuery);
+  const role = useSession()?.role;
+  const mayPublish = !!model && ["services", "routes"].every((p) => mayAs(role, model.byPath.get(p)?.role ?? "admin"));
   if (status.isError && !status.data) return <ErrorNote error={status.error} retry={() => void status.refetch()} />;
-  if (!status.data) return <div className="card"><Loading rows={10} /></div>;
+  if (!status.data || reading) return <div className="card"><Loading rows={10} /></div>; // what comes later would move the rest
   const s = merge(status.data, live.status, live.head);
   return (
     <>
-      <PageHead title="Overview">What is stored, what the Envoys serve of it, and what needs somebody.</PageHead>
+      <PageHead title="Overview" actions={mayPublish && !isNew(s) && <Button component={Link} to="/publish" leftSection={<IconPlus size={16} />}>Publish a service</Button>}>What is stored, what the Envoys serve of it, and what needs somebody.</PageHead>
       <Stack gap="lg">
         <Tiles s={s} />
+        {mayPublish && isNew(s) && <Start />}
         <Suspense fallback={<div className="card" style={{ minHeight: 290 }}><Loading rows={6} /></div>}>
           <TrafficSection />
         </Suspense>
@@ -64,7 +66,6 @@ export function Overview() {
             </div>
           </section>
         </SimpleGrid>
-        {model && <Start s={s} model={model} />}
       </Stack>
     </>
   );
@@ -172,36 +173,21 @@ function Attention({ s, model }: { s: Status; model: Model | undefined }) {
   );
 }
 
-/** The two things that a newcomer makes first. */
-function Start({ s, model }: { s: Status; model: Model }) {
-  const role = useSession()?.role;
-  if ((s.state?.["Route"]?.count ?? 0) > 3) return null;
-  const steps = ["services", "routes"].map((p) => model.byPath.get(p)).filter((k) => k !== undefined && mayAs(role, k.role));
-  if (steps.length === 0) return null;
-  const words: Record<string, string> = {
-    services: "Say where your program listens: a host and a port.",
-    routes: "Say which hosts and paths lead to it. It is live when the page says so.",
-  };
+/** Whether there is little more than what comes with the system. */
+const isNew = (s: Status) => (s.state?.["Route"]?.count ?? 0) <= 3;
+
+/** What a newcomer makes first. */
+function Start() {
   return (
-    <section aria-labelledby="start">
-      <div className="section-head"><Title order={2} id="start">Put your own service behind the proxy</Title></div>
-      <SimpleGrid cols={{ base: 1, sm: 2 }} spacing="lg">
-        {steps.map((k, i) => {
-          const Icon = aboutOf(k!.path).icon;
-          return (
-            <Link key={k!.path} to={`/${k!.path}/-/new` as "/"} className="card tile plain-link">
-              <Group wrap="nowrap" align="flex-start">
-                <Icon size={26} stroke={1.5} style={{ flex: "none" }} aria-hidden />
-                <div style={{ flex: 1 }}>
-                  <Text fw={650}>{i + 1}. New {k!.word}</Text>
-                  <Text size="sm" className="muted">{words[k!.path]}</Text>
-                </div>
-                <IconPlus size={18} aria-hidden />
-              </Group>
-            </Link>
-          );
-        })}
-      </SimpleGrid>
-    </section>
+    <Link to="/publish" className="card tile plain-link">
+      <Group wrap="nowrap" align="center">
+        <IconRocket size={26} stroke={1.5} style={{ flex: "none" }} aria-hidden />
+        <div style={{ flex: 1 }}>
+          <Text fw={650}>Put your own service behind the proxy</Text>
+          <Text size="sm" className="muted">A host name, and where your program listens. It is live when the page says so.</Text>
+        </div>
+        <IconPlus size={18} style={{ flex: "none" }} aria-hidden />
+      </Group>
+    </Link>
   );
 }

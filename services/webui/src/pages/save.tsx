@@ -102,7 +102,7 @@ export function SaveDialog({ kind, name, draft, base, onSaved, onDone, onConflic
 }
 
 /** What each Envoy has of a revision, as it comes. */
-function GoingLive({ kind, saved }: { kind: Kind; saved: Item }) {
+export function GoingLive({ kind, saved }: { kind: Kind; saved: Item }) {
   const status = useLive().status;
   const revision = saved.revision ?? 0;
   const item = useQuery({ queryKey: objectKey(kind.path, saved.name ?? ""), queryFn: () => objects.get(kind.path, saved.name ?? "") }).data;
