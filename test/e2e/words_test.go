@@ -99,7 +99,8 @@ func TestOutputJSON(t *testing.T) {
 		"revisions", "revisions 1", "revisions diff 1", "rollback 1", "audit", "token create x --role viewer", "token list",
 		"token delete x", "user list", "user add ann --role viewer", "user role ann --role editor", "user passwd ann",
 		"user disable ann", "user enable ann", "user delete ann",
-		"apply -f f.yaml", "delete -f f.yaml", "drain --zone a", "undrain --zone a", "status", "proxies", "health", "traffic", "doctor", "version",
+		"apply -f f.yaml", "delete -f f.yaml", "drain --zone a", "undrain --zone a", "status", "proxies", "health", "traffic",
+		"doctor", "version",
 		"pki issue xds xds-1 --host xds.test", "pki renew",
 		"backup --state-dir " + s.Dir + " " + saved, "restore --check --state-dir " + s.Dir + " " + saved, "compose init --dir stack",
 	} {
