@@ -223,8 +223,8 @@ func cluster(name string, s *configv1.Service) *clusterv3.Cluster {
 		MaxConnections: atMost(b.GetMaxConnections()), MaxPendingRequests: atMost(b.GetMaxPendingRequests()),
 		MaxRequests: atMost(b.GetMaxRequests()), MaxRetries: positive(b.GetMaxRetries()),
 	}}}
-	if b.GetMaxRetries() == 0 && inOrder(s) {
-		// When a place dies all its requests are tried elsewhere: Envoy's 3 at a time would fail most of them.
+	if b.GetMaxRetries() == 0 && several(s) {
+		// When an endpoint or a place dies all its requests are tried elsewhere: Envoy's 3 at a time would fail most of them.
 		c.CircuitBreakers.Thresholds[0].MaxRetries = wrapperspb.UInt32(serviceLimit)
 	}
 	return c
@@ -442,11 +442,24 @@ func inOrder(s *configv1.Service) bool {
 	})
 }
 
+// several says whether a service may have another endpoint when one cannot be reached: all but those of one address. It is
+// decided by the service alone, so that its routes stay as they are when endpoint sets and names change.
+func several(s *configv1.Service) bool {
+	if inOrder(s) || len(s.GetEndpoints()) != 1 {
+		return true
+	}
+	_, err := netip.ParseAddr(s.GetEndpoints()[0].GetHost())
+	return err != nil // a name, which may have several addresses
+}
+
 // traitsOf is what the routes to a service depend on; empty for the ordinary.
 func traitsOf(s *configv1.Service) string {
 	t := ""
 	if s.GetProtocol() == configv1.Service_grpc {
 		t = "grpc;"
+	}
+	if several(s) {
+		t += "several;"
 	}
 	if inOrder(s) {
 		t += "order;"

@@ -157,7 +157,7 @@ func (t *tableBuilder) forward(r *configv1.Route) *routev3.RouteAction {
 	a := &routev3.RouteAction{
 		Timeout: orElse(r.GetTimeout(), 0), IdleTimeout: r.GetIdleTimeout(),
 	}
-	grpc, ordered := false, false
+	grpc, others, ordered := false, false, false
 	seen := map[string]bool{}
 	for _, b := range r.GetBackends() {
 		t.clusters[b.GetService()] = true
@@ -169,6 +169,7 @@ func (t *tableBuilder) forward(r *configv1.Route) *routev3.RouteAction {
 		s := o.Message().(*configv1.Service)
 		t.learn(b.GetService(), traitsOf(s))
 		grpc = grpc || s.GetProtocol() == configv1.Service_grpc
+		others = others || several(s)
 		ordered = ordered || inOrder(s)
 		a.HashPolicy = append(a.HashPolicy, hashPolicies(s.GetLoadBalancing())...)
 	}
@@ -179,7 +180,7 @@ func (t *tableBuilder) forward(r *configv1.Route) *routev3.RouteAction {
 			GrpcTimeoutHeaderMax: durationpb.New(0),
 		}
 	}
-	a.RetryPolicy = retry(r.GetRetry(), answerWithin(r, grpc), ordered)
+	a.RetryPolicy = retry(r.GetRetry(), answerWithin(r, grpc), others, ordered)
 	target(a, r.GetBackends())
 	for _, m := range r.GetMirrors() {
 		t.clusters[m.GetService()] = true
@@ -270,16 +271,16 @@ func answerWithin(r *configv1.Route, grpc bool) *durationpb.Duration {
 	return durationpb.New(15 * time.Second)
 }
 
-// placesTried is how often a request that has not reached any endpoint is tried again where endpoints are ordered and the
-// route says nothing: once for each step from the own zone to the region, the cloud, and all else.
-const placesTried = 3
+// triedElsewhere is how often a request that has not reached any endpoint is tried again where there may be others and
+// the route says nothing: for ordered endpoints once for each step from the own zone to the region, the cloud, and all else.
+const triedElsewhere = 3
 
-// retry is what a route says of trying again. Where the endpoints are ordered each attempt goes to the next priority, and
-// a request that has not reached an endpoint is tried again by itself (ADR 61).
-func retry(r *configv1.Retry, within *durationpb.Duration, ordered bool) *routev3.RetryPolicy {
+// retry is what a route says of trying again. Where there may be another endpoint a request that has not reached one is
+// tried again by itself (ADR 68); where the endpoints are ordered each attempt goes to the next priority (ADR 61).
+func retry(r *configv1.Retry, within *durationpb.Duration, others, ordered bool) *routev3.RetryPolicy {
 	switch {
-	case r == nil && ordered:
-		r = &configv1.Retry{Attempts: placesTried}
+	case r == nil && others:
+		r = &configv1.Retry{Attempts: triedElsewhere}
 	case r == nil && within == nil:
 		return nil
 	case r == nil:

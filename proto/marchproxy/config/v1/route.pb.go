@@ -103,8 +103,8 @@ type Route struct {
 	// A request, download, WebSocket or gRPC stream on which nothing moves either way for this long is ended;
 	// 5m where absent, 0s for never.
 	IdleTimeout *durationpb.Duration `protobuf:"bytes,10,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
-	// Retries. Where absent there are none, but for services with a locality or endpoints of several priorities: a request
-	// that has not reached an endpoint is tried 3 times more, each time at the next priority.
+	// Retries. Where absent a request that has not reached an endpoint is tried 3 times more at others, unless the services
+	// have one address each; where endpoints have a locality or priorities, each time at the next priority.
 	Retry *Retry `protobuf:"bytes,11,opt,name=retry,proto3" json:"retry,omitempty"`
 	// Changes to path and host on the way to the backend.
 	Rewrite *Rewrite `protobuf:"bytes,12,opt,name=rewrite,proto3" json:"rewrite,omitempty"`

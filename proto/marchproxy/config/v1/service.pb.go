@@ -1453,7 +1453,7 @@ type CircuitBreaker struct {
 	MaxPendingRequests uint32 `protobuf:"varint,2,opt,name=max_pending_requests,json=maxPendingRequests,proto3" json:"max_pending_requests,omitempty"`
 	// Requests in flight.
 	MaxRequests uint32 `protobuf:"varint,3,opt,name=max_requests,json=maxRequests,proto3" json:"max_requests,omitempty"`
-	// Retries in flight; where 0, 3, and 4,096 for a service with a locality or endpoints of several priorities.
+	// Retries in flight; where 0, 3 for a service of one address, otherwise 4,096.
 	MaxRetries    uint32 `protobuf:"varint,4,opt,name=max_retries,json=maxRetries,proto3" json:"max_retries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
