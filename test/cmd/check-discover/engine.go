@@ -215,6 +215,9 @@ func (t *trial) follow(events <-chan engine.Event) {
 			continue
 		}
 		t.mu.Lock()
+		if e.Actor.Attributes["signal"] == "9" {
+			t.killed[s] = at
+		}
 		t.expected[addr] = &expectation{cluster: cluster(s), what: what, at: at}
 		t.states++
 		if t.up[s] == nil {

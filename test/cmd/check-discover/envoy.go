@@ -166,6 +166,10 @@ func (t *trial) load(ctx context.Context, i int) {
 		}
 		t.sent.Add(1)
 		if err != nil || a.Status != http.StatusOK {
+			if t.wasCut(ctx, s, began, time.Now()) {
+				t.cut.Add(1)
+				continue
+			}
 			t.failed.Add(1)
 			t.mu.Lock()
 			if len(t.examples) < 10 {
@@ -183,4 +187,19 @@ func (t *trial) isUp(s string, at time.Time) bool {
 	defer t.mu.Unlock()
 	return len(t.up[s]) > 0 && at.Sub(t.since[s]) > t.within && len(t.expected) == 0 || len(t.up[s]) > 0 &&
 		at.Sub(t.since[s]) > 2*t.within
+}
+
+// wasCut says whether a request was under way, or had just been sent, when a container of its service was killed: what was
+// answered by a process that is gone without a word nobody can answer, and whether it may be asked twice its owner alone
+// knows (the route's retry). Requests that come later have to go elsewhere.
+func (t *trial) wasCut(ctx context.Context, s string, began, end time.Time) bool {
+	const off = 100 * time.Millisecond // between the signal and the time that the event says
+	select {
+	case <-time.After(time.Second): // for the event
+	case <-ctx.Done():
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at := t.killed[s]
+	return at.After(began.Add(-off)) && at.Before(end.Add(off))
 }

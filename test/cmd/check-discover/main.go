@@ -83,8 +83,11 @@ type trial struct {
 	slowest  time.Duration
 	blind    time.Duration // the longest time between two looks at Envoy
 	states   int
+	// killed is when a container of a service was last killed, which cuts off what it was answering.
+	killed   map[string]time.Time
 	sent     atomic.Int64
 	failed   atomic.Int64
+	cut      atomic.Int64 // by a kill
 	examples []string
 }
 
@@ -179,8 +182,8 @@ func (t *trial) result() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	fmt.Printf("%d states, the slowest at Envoy %s after the engine's event (Envoy was looked at every %s at the least); %d "+
-		"requests, %d failed\n", t.states, t.slowest.Round(time.Millisecond), t.blind.Round(time.Millisecond), t.sent.Load(),
-		t.failed.Load())
+		"requests, %d failed, and %d were cut off by the kill of what was answering them\n", t.states,
+		t.slowest.Round(time.Millisecond), t.blind.Round(time.Millisecond), t.sent.Load(), t.failed.Load(), t.cut.Load())
 	var wrong []error
 	if n := t.failed.Load(); n > 0 {
 		wrong = append(wrong, fmt.Errorf("%d requests failed to services that were up: %s", n,
