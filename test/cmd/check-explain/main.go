@@ -82,12 +82,17 @@ func run(ctx context.Context, n, requests int, seed uint64, only int) (err error
 		return err
 	}
 	began := time.Now()
+	said := began
 	for i := range n {
 		if only >= 0 && i != only {
 			continue
 		}
 		if err := c.configuration(ctx, i, requests/n); err != nil {
 			return fmt.Errorf("configuration %d: %w", i, err)
+		}
+		if time.Since(said) > 5*time.Second {
+			said = time.Now()
+			fmt.Printf("%d of %d configurations after %.0f s, %d differ\n", i+1, n, said.Sub(began).Seconds(), c.wrong)
 		}
 	}
 	total := 0
