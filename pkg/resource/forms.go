@@ -21,10 +21,10 @@ var forms = map[string]string{
 		`or "2001:db8::/32"`,
 	`^(|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2}))$`: `must be a ` +
 		`date with its time and zone (RFC 3339): "2027-01-31T00:00:00Z" or "2027-01-31T01:00:00+01:00"`,
-	`^/[^?#\s]*$`:    `must be a path that begins with /, without query, fragment and spaces: "/" or "/api/v1"`,
-	`^(/[^?#\s]*)?$`: `must be a path that begins with /, without query, fragment and spaces: "/" or "/api/v1"`,
-	`^(/[^\s]*)?$`:   `must be a path that begins with /, without spaces: "/" or "/healthz?full=1"`,
-	`^/[!-~]*$`:      `must be a path that begins with /, without spaces: "/.well-known/jwks.json"`,
+	`^/[^?#\x00-\x20\x7f]*$`:    `must be a path that begins with /, without query, fragment and spaces: "/" or "/api/v1"`,
+	`^(/[^?#\x00-\x20\x7f]*)?$`: `must be a path that begins with /, without query, fragment and spaces: "/" or "/api/v1"`,
+	`^(/[^\x00-\x20\x7f]*)?$`:   `must be a path that begins with /, without spaces: "/" or "/healthz?full=1"`,
+	`^/[!-~]*$`:                 `must be a path that begins with /, without spaces: "/.well-known/jwks.json"`,
 	`^/([A-Za-z0-9._~!$&'()*+,=:@-]+(/[A-Za-z0-9._~!$&'()*+,=:@-]+)*/?)?$`: `must be a plain path that begins with /,` +
 		` without %, // and spaces: "/public" or "/assets/css"`,
 	`^[A-Z][A-Z0-9_-]*$`:      `must be a method in capitals: "GET" or "POST"`,

@@ -74,7 +74,7 @@ func defaultsPanic(t *testing.T, s *harness.System) {
 			"tcp": map[string]any{}, "interval": "100ms", "timeout": "1s",
 			"unhealthy_threshold": 1,
 		},
-	}, nil)
+	}, map[string]any{"retry": map[string]any{"conditions": []string{"cancelled"}}}) // none, which would hide it
 	eventually(t, func() string {
 		if got := statuses(s, "down.test", 60); got[200] != 60 {
 			return fmt.Sprintf("with one of three endpoints up: %v", got)
