@@ -168,8 +168,10 @@ test-webui: build ## Look at the web UI with Chromium, at a real system (ARGS=ro
 	go test -count=1 -timeout 60m -v ./test/webui/ -only '$(ARGS)'
 
 .PHONY: screenshots
-screenshots: build ## Make docs/images of the web UI anew
-	go test -count=1 -timeout 60m -v ./test/webui/ -only 'every page' -shots $(CURDIR)/docs/images
+screenshots: build ## Make docs/images anew: every page of the web UI, in both schemes, on a desk and on a phone
+	rm -rf docs/images
+	go test -count=1 -timeout 60m -v ./test/webui/ -only 'every page|account look well|home looks well' -shots $(CURDIR)/docs
+	scripts/docs
 
 .PHONY: docs
 docs: ## Build the documentation's pages into services/docsite/dist of docs/ (running them needs no Node.js)

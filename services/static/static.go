@@ -70,7 +70,7 @@ func typeOf(name string) string {
 		return "image/svg+xml"
 	case ".webp":
 		return "image/webp"
-	case ".txt", ".yaml", ".md":
+	case ".txt", ".yaml":
 		return "text/plain; charset=utf-8"
 	}
 	if t := mime.TypeByExtension(path.Ext(name)); t != "" {

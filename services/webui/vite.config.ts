@@ -20,7 +20,7 @@ export default defineConfig({
     cssTarget: ["chrome125", "firefox125", "safari17.5"], // which know light-dark()
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
-    license: { fileName: "licenses.md" }, // of what is in the bundle
+    license: { fileName: "licenses.txt" }, // of what is in the bundle
     chunkSizeWarningLimit: 2000,
     rollupOptions: {
       output: { manualChunks: (id: string) => (kept.test(id) && !tables.test(id) ? "vendor" : undefined) },

@@ -23,10 +23,10 @@ func TestEmpty(t *testing.T) {
 	play(t, harness.ForTest(t, nil, "--no-demo"), nil, "03-empty")
 }
 
-// TestMany looks at lists and the topology of a system with thousands of routes, and measures them, and what pages hold
-// while events come: for a minute, or -minutes.
+// TestMany looks at lists and the topology of a system with thousands of routes, and measures them, has Lighthouse judge
+// the overview and the lists, and measures what pages hold while events come: for a minute, or -minutes.
 func TestMany(t *testing.T) {
-	play(t, harness.ForTest(t, nil, "--no-demo"), nil, "05-many", "05-memory")
+	play(t, harness.ForTest(t, nil, "--no-demo"), nil, "05-many", "05-memory", "09-lighthouse")
 }
 
 // TestLook looks at every page, in both schemes, on a desk and on a phone, of a system like those that people run: three

@@ -16,8 +16,9 @@ import (
 
 var (
 	only  = flag.String("only", "", "an expression that the titles of the tests fit which are run; all where empty")
-	shots = flag.String("shots", "", "where the screenshots of docs/images are put; none are made where empty")
+	shots = flag.String("shots", "", "the directory docs, for the pictures in docs/images; none are made where empty")
 	every = flag.String("every", "", "where a screenshot of every page is put, in each scheme and width; none where empty")
+	score = flag.Int("score", 80, "the least score of Lighthouse for performance: 95 where nothing else runs")
 	last  = flag.Int("minutes", 1, "for how many minutes events come while it is measured what pages hold")
 )
 
@@ -68,6 +69,7 @@ func play(t *testing.T, s *harness.System, env []string, files ...string) {
 	c.Env = append(append(os.Environ(), "MARCHPROXY_UI="+s.UI, "MARCHPROXY_API="+s.API, "MARCHPROXY_TOKEN="+token,
 		fmt.Sprintf("MARCHPROXY_PROXY_PORT=%d", s.ProxyPort), "MARCHPROXY_SHOTS="+*shots, "MARCHPROXY_EVERY="+*every,
 		"MARCHPROXY_RUN="+filepath.Join(s.Dir, "run.json"), fmt.Sprintf("MARCHPROXY_MINUTES=%d", *last),
+		fmt.Sprintf("MARCHPROXY_SCORE=%d", *score),
 		"MARCHPROXY_RESULTS="+filepath.Join(t.TempDir(), "results")), env...)
 	c.Stdout = os.Stdout
 	if err := c.Run(); err != nil {

@@ -7,7 +7,7 @@ type View = {
   path: string;
   /** What is done there before it is looked at. */
   then?: (page: Page, look: Look) => Promise<void>;
-  /** Whether docs/images has it: on a desk, in both schemes; "phone": on a phone, too. */
+  /** Whether the documentation shows it: on a desk, in both schemes; "phone": on a phone, too. */
   kept?: true | "phone";
 };
 
@@ -106,6 +106,23 @@ const views: View[] = [
   { name: "nodes", path: "/ui/nodes", kept: true, then: async (page) => expect(page.getByRole("heading", { name: "edge-fra-1" })).toBeVisible() },
   { name: "topology", path: "/ui/topology", kept: "phone", then: async (page) => expect(page.locator(".react-flow__node").first()).toBeVisible() },
   { name: "topology-one", path: "/ui/topology?q=shop.example.com", then: async (page) => expect(page.locator(".react-flow__node").first()).toBeVisible() },
+  {
+    name: "publish", path: "/ui/publish", kept: "phone",
+    then: async (page) => {
+      await field(page, "Host").fill("wiki.example.com");
+      await field(page, "Address").fill("10.20.1.11:3000");
+      await page.getByRole("button", { name: "Show what is written" }).click();
+      await expect(page.locator(".diff").first()).toBeVisible();
+    },
+  },
+  {
+    name: "publish-wrong", path: "/ui/publish",
+    then: async (page) => {
+      await field(page, "Host").fill("shop.example.com");
+      await field(page, "Address").fill("10.20.1.11");
+      await expect(page.getByText("A host and a port, such as")).toBeVisible();
+    },
+  },
   { name: "try-empty", path: "/ui/try" },
   { name: "try", path: "/ui/try?host=shop.example.com&path=/cart/42&source=203.0.113.7", kept: "phone", then: async (page) => expect(page.getByText(/as of revision/)).toBeVisible() },
   { name: "try-redirected", path: "/ui/try?host=old-shop.example.com&path=/a/b", then: async (page) => expect(page.getByText("Is redirected")).toBeVisible() },
@@ -115,7 +132,7 @@ const views: View[] = [
     then: async (page) => expect(page.getByText("is no address such as").first()).toBeVisible(),
   },
   {
-    name: "access-log", path: "/ui/access-log",
+    name: "access-log", path: "/ui/access-log", kept: true,
     then: async (page) => {
       for (const [host, path] of [["shop.example.com", "/cart/42"], ["old-shop.example.com", "/a"], ["nobody.example.com", "/x".repeat(200)]] as const) await ask(host, path);
       await expect(page.getByRole("table", { name: "Requests" }).getByRole("button").first()).toBeVisible();
@@ -155,21 +172,21 @@ for (const look of looks)
       test.setTimeout(1_800_000);
       page.on("dialog", (d) => void d.accept()); // what is half written is left
       await page.goto("/ui/");
-      await looksWell(page, "sign-in", look, !look.phone);
+      await looksWell(page, "sign-in-token", look, "images/pages");
       await signIn(page);
       for (const v of views)
         await test.step(v.name, async () => {
           await page.goto(v.path);
           await settled(page);
           await v.then?.(page, look);
-          await looksWell(page, v.name, look, !!v.kept && (!look.phone || v.kept === "phone"));
+          await looksWell(page, v.name, look, v.kept && (!look.phone || v.kept === "phone") ? "images" : "images/pages");
         });
       if (look.phone)
         await test.step("menu", async () => {
           await page.goto("/ui/");
           await page.getByRole("button", { name: "Open the menu" }).click();
           await expect(page.getByRole("navigation", { name: "Main" }).getByRole("link", { name: "Overview" })).toBeInViewport();
-          await looksWell(page, "menu", look);
+          await looksWell(page, "menu", look, "images/pages");
         });
     });
   });

@@ -37,7 +37,8 @@ async function changes(seconds: number) {
 }
 
 test("memory stays flat while events come", async ({ page, context }) => {
-  test.setTimeout((minutes * 60 + 300) * 1000);
+  const full = Math.max(20, minutes * 6);
+  test.setTimeout((full + minutes * 60 + 300) * 1000);
   expect((await call("PUT", "/v1/services/watched", { spec: { endpoints: [{ host: "192.0.2.1", port: 80 }] } })).status).toBeLessThan(300);
   expect((await call("PUT", "/v1/routes/watched", backends(1))).status).toBeLessThan(300);
   await signIn(page);
@@ -49,10 +50,19 @@ test("memory stays flat while events come", async ({ page, context }) => {
     pages[path] = other;
   }
   // What is kept of the past is bounded, and must be full before it can be seen not to grow.
-  await changes(Math.max(20, minutes * 6));
+  await changes(full);
   const before: Record<string, Awaited<ReturnType<typeof held>>> = {};
   for (const [name, p] of Object.entries(pages)) before[name] = await held(p);
-  const { n, revision } = await changes(minutes * 60);
+  let n = 0;
+  let revision = 0;
+  const began = Date.now();
+  for (let i = 1; i <= 10; i++) {
+    const more = await changes((began + minutes * 6_000 * i - Date.now()) / 1000);
+    n += more.n;
+    revision = more.revision;
+    const all = await Promise.all(Object.entries(pages).map(async ([name, p]) => `${name} ${(await held(p)).MB.toFixed(1)}`));
+    console.log(`${((minutes * i) / 10).toFixed(1)} of ${minutes} minutes, ${n} changes; MB: ${all.join(", ")}`);
+  }
   for (const [name, p] of Object.entries(pages)) {
     const was = before[name]!;
     const is = await held(p);

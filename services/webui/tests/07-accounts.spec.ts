@@ -115,18 +115,18 @@ for (const look of looks)
   test(`signing in, users and account look well: ${look.name}`, async ({ browser }) => {
     const context = await browser.newContext(screen(look));
     const page = await context.newPage();
-    await page.goto("/ui/");
-    await expect(field(page, "User")).toBeVisible();
-    await looksWell(page, "sign-in", look);
     const name = `look-${look.name}`;
     expect((await call("POST", "/v1/users", { name, role: "admin", password })).status).toBe(201);
+    await page.goto("/ui/");
+    await expect(field(page, "User")).toBeVisible();
+    await looksWell(page, "sign-in", look, look.phone ? "images/pages" : "images");
     await enter(page, name, password);
     await inside(page);
     await page.goto("/ui/users");
     await expect(page.getByRole("button", { name: `Change ${name}` })).toBeVisible();
-    await looksWell(page, "users", look);
+    await looksWell(page, "users", look, "images/pages");
     await page.goto("/ui/account");
     await expect(page.getByText("This one")).toBeVisible();
-    await looksWell(page, "account", look);
+    await looksWell(page, "account", look, "images/pages");
     await context.close();
   });

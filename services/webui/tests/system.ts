@@ -1,5 +1,7 @@
 import AxeBuilder from "@axe-core/playwright";
 import { expect, test as base, type Locator, type Page } from "@playwright/test";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { request } from "node:http";
 
 const need = (name: string) => {
@@ -14,9 +16,11 @@ export const system = {
   /** Of the demo's backend, where the system has one. */
   backendPort: Number(process.env["MARCHPROXY_BACKEND_PORT"] ?? 0),
   runFile: need("MARCHPROXY_RUN"),
-  /** Where the screenshots of docs/images go, and where those of every page do; "" where none are asked for. */
+  /** The documentation's directory, for the pictures in it, and where a screenshot of every page goes; "" where none are asked for. */
   shots: process.env["MARCHPROXY_SHOTS"] ?? "",
   every: process.env["MARCHPROXY_EVERY"] ?? "",
+  /** The least score of Lighthouse for performance. */
+  score: Number(process.env["MARCHPROXY_SCORE"] || 95),
   /** Processes of further Envoys, and certificates to store, by name. */
   envoys: JSON.parse(process.env["MARCHPROXY_ENVOYS"] ?? "{}") as Record<string, number>,
   chains: JSON.parse(process.env["MARCHPROXY_CHAINS"] ?? "{}") as Record<string, { chain: string; private_key?: string }>,
@@ -120,12 +124,24 @@ export async function settled(page: Page) {
   });
 }
 
-/** A page as it should look: nothing is wider than the window, axe finds nothing, and a screenshot where one is asked for. */
-export async function looksWell(page: Page, name: string, look: Look, kept = false) {
+/** Writes a picture of what is seen, as WebP, which a screenshot of Playwright's cannot be: a quarter of a PNG's size. */
+async function picture(page: Page, file: string) {
+  const devtools = await page.context().newCDPSession(page);
+  const { data } = await devtools.send("Page.captureScreenshot", { format: "webp", quality: 70 });
+  await devtools.detach();
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, Buffer.from(data, "base64"));
+}
+
+/**
+ * A page as it should look: nothing is wider than the window, axe finds nothing, and a picture where one is asked for: for
+ * docs/images that the documentation shows, and docs/images/pages that shows the others; "none" where both have better ones.
+ */
+export async function looksWell(page: Page, name: string, look: Look, goes: "images" | "images/pages" | "none" = "none") {
   await settled(page);
-  const file = `${name}-${look.name}.png`;
-  if (system.every) await page.screenshot({ path: `${system.every}/${file}`, animations: "disabled" });
-  if (system.shots && kept) await page.screenshot({ path: `${system.shots}/${file}`, animations: "disabled" });
+  const file = `${name}-${look.name}`;
+  if (system.every) await page.screenshot({ path: `${system.every}/${file}.png`, animations: "disabled" });
+  if (system.shots && goes !== "none") await picture(page, `${system.shots}/${goes}/${file}.webp`);
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   expect.soft(wide, `${name} in ${look.name} is wider than the window, by this many pixels`).toBe(0);
   await accessible(page, `${name} in ${look.name}`);

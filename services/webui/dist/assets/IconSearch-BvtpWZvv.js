@@ -1,0 +1,1 @@
+import{m as e}from"./bits-BAOMsZil.js";var t=e(`outline`,`search`,`Search`,[[`path`,{d:`M10 10m-7 0a7 7 0 1 0 14 0a7 7 0 1 0 -14 0`,key:`svg-0`}],[`path`,{d:`M21 21l-6 -6`,key:`svg-1`}]]);export{t};
