@@ -110,6 +110,10 @@ func TestExplain(t *testing.T) {
 			"0 forwarded post ",
 			`"path":"/v1/x?q=1","host":"api.inside"`,
 		},
+		{ // any of the values of a header that comes several times
+			explain.Request{Host: "a.test", Path: "/api/x?q=1", Method: "POST", Headers: headers("x-v: 0", "X-V: 1", "x-v: 2")},
+			"0 forwarded post ", "",
+		},
 		{
 			explain.Request{Host: "a.test", Path: "/api/x", Method: "POST", Headers: headers("X-V: 1")},
 			"0 forwarded root ",

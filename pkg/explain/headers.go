@@ -13,20 +13,22 @@ type fields []filterconfig.Header
 
 // get is a header's value, those of several joined; not there is another thing than empty.
 func (f fields) get(name string) (value string, there bool) {
+	values := f.all(name)
+	return strings.Join(values, ","), len(values) > 0
+}
+
+// all are the values of a header that comes several times.
+func (f fields) all(name string) (values []string) {
 	name = strings.ToLower(name)
 	if name == "host" { // the same to Envoy
 		name = ":authority"
 	}
 	for _, h := range f {
-		switch {
-		case h.Name != name:
-		case there:
-			value += "," + h.Value
-		default:
-			value, there = h.Value, true
+		if h.Name == name {
+			values = append(values, h.Value)
 		}
 	}
-	return value, there
+	return values
 }
 
 // set replaces a header.

@@ -3,6 +3,7 @@ package explain
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,8 +19,8 @@ func (q *request) mismatch(m *routev3.RouteMatch) string {
 		return why
 	}
 	for _, h := range m.GetHeaders() {
-		value, there := q.headers.get(h.GetName())
-		if matchHeader(h, value, there) {
+		values := q.headers.all(h.GetName())
+		if matchHeader(h, values) {
 			continue
 		}
 		switch {
@@ -28,7 +29,7 @@ func (q *request) mismatch(m *routev3.RouteMatch) string {
 		case h.GetName() == ":path": // only exempt paths are told so
 			return "path: is not one that needs no credentials"
 		}
-		return "header " + strconv.Quote(h.GetName()) + ": " + whyHeader(h, there)
+		return "header " + strconv.Quote(h.GetName()) + ": " + whyHeader(h, len(values) > 0)
 	}
 	for _, p := range m.GetQueryParameters() {
 		value, there := q.parameter(p.GetName())
@@ -83,15 +84,19 @@ func (q *request) otherPath(m *routev3.RouteMatch) string {
 	return ""
 }
 
-// matchHeader says whether a header matches. One that is not there matches nothing but that it is not.
-func matchHeader(m *routev3.HeaderMatcher, value string, there bool) bool {
+// matchHeader says whether a header matches: one of its values where it comes several times, and none of them where the
+// matcher is inverted. One that is not there matches nothing but that it is not.
+func matchHeader(m *routev3.HeaderMatcher, values []string) bool {
 	if p, is := m.GetHeaderMatchSpecifier().(*routev3.HeaderMatcher_PresentMatch); is {
-		return (p.PresentMatch == there) != m.GetInvertMatch()
+		return (p.PresentMatch == (len(values) > 0)) != m.GetInvertMatch()
 	}
-	if !there && !m.GetTreatMissingHeaderAsEmpty() {
-		return false
+	if len(values) == 0 {
+		if !m.GetTreatMissingHeaderAsEmpty() {
+			return false
+		}
+		values = []string{""}
 	}
-	return matchString(m.GetStringMatch(), value) != m.GetInvertMatch()
+	return slices.ContainsFunc(values, func(v string) bool { return matchString(m.GetStringMatch(), v) }) != m.GetInvertMatch()
 }
 
 func whyHeader(m *routev3.HeaderMatcher, there bool) string {

@@ -166,9 +166,9 @@ type NamedMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Header names are compared without case, query parameter names with it.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// What the value must be.
+	// What the value must be; of a header that comes several times, one of its values.
 	Value *StringMatch `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
-	// Turns the match around.
+	// Turns the match around: none of the values, then. A header that is not there matches neither way.
 	Invert        bool `protobuf:"varint,3,opt,name=invert,proto3" json:"invert,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
