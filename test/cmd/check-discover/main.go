@@ -78,11 +78,11 @@ type trial struct {
 	// expected is what has to be at Envoy, by address, and since when.
 	expected map[string]*expectation
 	// seen is what Envoy had, by cluster and address, each state once, in order.
-	seen     map[string]map[string][]look
-	slow     []string
-	slowest  time.Duration
-	blind    time.Duration // the longest time between two looks at Envoy
-	states   int
+	seen    map[string]map[string][]look
+	slow    []string
+	slowest time.Duration
+	blind   time.Duration // the longest time between two looks at Envoy
+	states  int
 	// killed is when a container of a service was last killed, which cuts off what it was answering.
 	killed   map[string]time.Time
 	sent     atomic.Int64
