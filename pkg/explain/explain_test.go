@@ -54,6 +54,9 @@ func shop(t testing.TB) *config.State {
 			"headers":[{"name":"x-v","value":{"exact":"1"}}],"query":[{"name":"q","value":{"present":true}}],
 			"backends":[{"service":"api"}],"rewrite":{"prefix":"/v1","host":"api.inside"}}`),
 		object(t, "Route", "gone", `{"hosts":["a.test"],"path":{"exact":"/gone"},"direct_response":{"status":410,"body":"gone\n"}}`),
+		object(t, "Route", "agent", `{"hosts":["a.test"],"path":{"exact":"/agent"},
+			"headers":[{"name":"user-agent","value":{"exact":"a,b"}},{"name":"connection","value":{"present":false}}],
+			"direct_response":{"status":410}}`),
 		object(t, "Route", "away", `{"hosts":["a.test"],"path":{"prefix":"/old"},
 			"redirect":{"scheme":"https","prefix":"/new","status":308,"strip_query":true}}`),
 		object(t, "Route", "staff", `{"hosts":["staff.test"],"auth_policy":"staff","local_rate_limit":{"requests":7,"per":"60s"},
@@ -109,6 +112,14 @@ func TestExplain(t *testing.T) {
 			explain.Request{Host: "a.test", Path: "/api/x?q=1", Method: "POST", Headers: headers("X-V: 1")},
 			"0 forwarded post ",
 			`"path":"/v1/x?q=1","host":"api.inside"`,
+		},
+		{ // Envoy keeps one user agent
+			explain.Request{Host: "a.test", Path: "/agent", Headers: headers("user-agent: a", "user-agent: ", "User-Agent: b")},
+			"410 direct_response agent ", "",
+		},
+		{ // and no Connection, whatever it says
+			explain.Request{Host: "a.test", Path: "/agent", Headers: headers("user-agent: a,b", "connection: close")},
+			"410 direct_response agent ", "",
 		},
 		{ // any of the values of a header that comes several times
 			explain.Request{Host: "a.test", Path: "/api/x?q=1", Method: "POST", Headers: headers("x-v: 0", "X-V: 1", "x-v: 2")},

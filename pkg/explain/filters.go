@@ -107,6 +107,7 @@ func (q *request) cors(p *corsv3.CorsPolicy) {
 	default:
 		q.step("cors", "the origin is allowed, and its preflight is answered at once")
 		q.answer(Answered, 200, "preflight", "a preflight of an origin that route %s allows", q.out.Route)
+		q.out.GrpcStatus = 0 // whatever the client speaks
 	}
 }
 

@@ -64,6 +64,40 @@ var ofEnvoy = []string{
 	"x-envoy-upstream-rq-timeout-ms", "x-forwarded-client-cert", "x-forwarded-proto", "x-request-id",
 }
 
+// joined are the headers of which Envoy keeps one: those that it has a place of its own for. Of any other each value is kept,
+// and looked at, by itself.
+var joined = []string{
+	"accept", "accept-encoding", "access-control-request-headers", "access-control-request-method",
+	"access-control-request-private-network", "authentication", "authorization", "cache-control", "cdn-loop",
+	"content-encoding", "content-type", "expect", "grpc-accept-encoding", "grpc-timeout", "if-match", "if-modified-since",
+	"if-none-match", "if-range", "if-unmodified-since", "origin", "pragma", "proxy-status", "referer", "user-agent", "via",
+	"x-forwarded-host", "x-forwarded-port",
+}
+
+// hops are headers of one connection, which Envoy takes away before it looks for a route.
+var hops = []string{"connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"}
+
+// ofHop is what Envoy leaves of a header of one connection: what asks for another protocol on it, and for trailers.
+func ofHop(name, value string, upgrade bool) (left string, stays bool) {
+	switch name {
+	case "connection", "upgrade":
+		return value, upgrade
+	case "te":
+		return "trailers", hasToken(value, "trailers")
+	}
+	return "", false
+}
+
+// hasToken says whether a list between commas has a token, in whatever case.
+func hasToken(list, token string) bool {
+	for t := range strings.SplitSeq(list, ",") {
+		if strings.EqualFold(strings.TrimSpace(t), token) {
+			return true
+		}
+	}
+	return false
+}
+
 // unknown stands for a value that Envoy makes up.
 const unknown = "\x00"
 
@@ -75,17 +109,24 @@ func headersOf(r Request, path, authority string) fields {
 		{Name: ":method", Value: r.Method},
 		{Name: ":scheme", Value: r.Scheme},
 	}
+	upgrade := slices.ContainsFunc(r.Headers, func(h filterconfig.Header) bool {
+		return strings.EqualFold(h.Name, "connection") && hasToken(h.Value, "upgrade")
+	})
 	forwarded := ""
 	for _, h := range r.Headers {
 		name, value := strings.ToLower(h.Name), strings.Trim(h.Value, " \t")
 		switch {
 		case slices.Contains(ofEnvoy, name), name == translate.ScopeHeader:
+		case slices.Contains(hops, name):
+			if left, stays := ofHop(name, value, upgrade); stays {
+				out.join(name, left)
+			}
 		case name == "x-forwarded-for":
 			if forwarded != "" {
 				forwarded += ","
 			}
 			forwarded += value
-		case name == "authorization":
+		case slices.Contains(joined, name):
 			out.join(name, value)
 		default:
 			out = append(out, filterconfig.Header{Name: name, Value: value})
