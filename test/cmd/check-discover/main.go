@@ -101,7 +101,7 @@ type expectation struct {
 func run(ctx context.Context, o options) (err error) {
 	t := &trial{
 		options: o, up: map[string]map[string]bool{}, since: map[string]time.Time{},
-		expected: map[string]*expectation{}, seen: map[string]map[string][]look{},
+		expected: map[string]*expectation{}, seen: map[string]map[string][]look{}, killed: map[string]time.Time{},
 	}
 	if t.root, err = harness.Root(); err != nil {
 		return err
