@@ -63,10 +63,16 @@ func (q *request) refuse(status int, reason, format string, args ...any) {
 	q.answer(Refused, status, reason, format, args...)
 }
 
-func (q *request) answer(outcome string, status int, reason, format string, args ...any) {
+// plain ends the request with an answer that is the same whatever the client speaks.
+func (q *request) plain(outcome string, status int, reason, format string, args ...any) {
 	q.answered = true
 	q.out.Outcome, q.out.Status, q.out.Reason = outcome, int32(status), reason
 	q.out.Summary = fmt.Sprintf("%d: ", status) + fmt.Sprintf(format, args...)
+}
+
+// answer ends it with one that tells a gRPC client by a gRPC status.
+func (q *request) answer(outcome string, status int, reason, format string, args ...any) {
+	q.plain(outcome, status, reason, format, args...)
 	if q.headers.isGRPC() {
 		q.out.GrpcStatus, q.out.Status = grpcStatus(status), 200
 	}
@@ -74,8 +80,7 @@ func (q *request) answer(outcome string, status int, reason, format string, args
 
 // malformed ends the request where it is read: nobody knows yet what the client speaks.
 func (q *request) malformed(status int, reason, format string, args ...any) {
-	q.refuse(status, reason, format, args...)
-	q.out.GrpcStatus, q.out.Status = 0, int32(status)
+	q.plain(Refused, status, reason, format, args...)
 }
 
 // Explain says what becomes of a request. Violations are what is asked for that the gateway does not have.

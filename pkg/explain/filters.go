@@ -106,8 +106,7 @@ func (q *request) cors(p *corsv3.CorsPolicy) {
 		q.step("cors", "the origin is allowed, and the browser is told so")
 	default:
 		q.step("cors", "the origin is allowed, and its preflight is answered at once")
-		q.answer(Answered, 200, "preflight", "a preflight of an origin that route %s allows", q.out.Route)
-		q.out.GrpcStatus = 0 // whatever the client speaks
+		q.plain(Answered, 200, "preflight", "a preflight of an origin that route %s allows", q.out.Route)
 	}
 }
 

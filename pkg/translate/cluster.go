@@ -448,8 +448,7 @@ func several(s *configv1.Service) bool {
 	if inOrder(s) || len(s.GetEndpoints()) != 1 {
 		return true
 	}
-	_, err := netip.ParseAddr(s.GetEndpoints()[0].GetHost())
-	return err != nil // a name, which may have several addresses
+	return hostname(s.GetEndpoints()[0].GetHost()) != "" // which may have several addresses
 }
 
 // traitsOf is what the routes to a service depend on; empty for the ordinary.

@@ -1,5 +1,4 @@
-import { call, expect, signIn, system, test } from "./system";
-import { writeFileSync } from "node:fs";
+import { call, expect, figure, signIn, test } from "./system";
 import type { Page } from "@playwright/test";
 
 // A thousand hosts of fifty teams, each team with a service for all of them and some with one more.
@@ -16,11 +15,11 @@ async function apply(resources: unknown[]) {
   expect(r.status, JSON.stringify(r.json).slice(0, 2000)).toBeLessThan(300);
 }
 
-/** Says how long something took, where the machine's figures are kept, and fails where that is too long. */
-function figure(what: string, ms: number, bar: number) {
-  console.log(`${what}: ${Math.round(ms)} ms`);
-  test.info().annotations.push({ type: "figure", description: `${what}: ${Math.round(ms)} ms` });
-  if (system.every) writeFileSync(`${system.every}/figures.txt`, `${what}: ${Math.round(ms)} ms\n`, { flag: "a" });
+/** Says how long something took, and fails where that is too long. */
+function within(what: string, ms: number, bar: number) {
+  const said = `${what}: ${Math.round(ms)} ms`;
+  figure(said);
+  test.info().annotations.push({ type: "figure", description: said });
   expect(ms, what).toBeLessThan(bar);
 }
 
@@ -60,8 +59,8 @@ test("the topology of 1,000 routes comes soon, and the page goes on meanwhile", 
   });
   await signIn(page);
   await page.goto("/ui/topology");
-  figure("topology of 1,000 routes, until it is shown", await since(page, "/v1/", `document.querySelectorAll(".react-flow__node").length > 10`), 2_000);
-  figure("topology of 1,000 routes, the longest that the page did not answer", await page.evaluate(() => (window as unknown as { longest: number }).longest), 500);
+  within("topology of 1,000 routes, until it is shown", await since(page, "/v1/", `document.querySelectorAll(".react-flow__node").length > 10`), 2_000);
+  within("topology of 1,000 routes, the longest that the page did not answer", await page.evaluate(() => (window as unknown as { longest: number }).longest), 500);
   await page.getByRole("button", { name: /20 hosts/ }).first().click();
   await expect(page).toHaveURL(/q=team-\d\d$/);
   await expect(page.locator(".react-flow__node").filter({ hasText: /^site-\d+\.example\.com/ }).first()).toBeVisible();
@@ -72,11 +71,11 @@ test("a list of 10,000 routes is usable at once, filtered, sorted, and to its en
   for (let i = 1000; i < 10_000; i += 1000) await apply(routes(i, i + 1000));
   await signIn(page);
   await page.goto("/ui/routes");
-  figure("10,000 routes, until they are listed", await since(page, "/v1/routes", counted("10,000 routes")), 1_000);
-  figure("10,000 routes, filtered", await took(page, type("Filter routes", "site-07"), counted("1,000 of 10,000")), 1_000);
+  within("10,000 routes, until they are listed", await since(page, "/v1/routes", counted("10,000 routes")), 1_000);
+  within("10,000 routes, filtered", await took(page, type("Filter routes", "site-07"), counted("1,000 of 10,000")), 1_000);
   await page.getByLabel("Filter routes").fill("");
   await expect(page.getByText("10,000 routes", { exact: true })).toBeVisible();
-  figure("10,000 routes, sorted", await took(page, `[...document.querySelectorAll('[role="columnheader"] button')].find((b) => b.textContent === "Goes to").click()`,
+  within("10,000 routes, sorted", await took(page, `[...document.querySelectorAll('[role="columnheader"] button')].find((b) => b.textContent === "Goes to").click()`,
     `document.querySelector('[role="columnheader"][aria-sort="ascending"]')?.textContent === "Goes to"`), 1_000);
   await page.getByRole("button", { name: "Goes to" }).click();
   await page.getByRole("button", { name: "Goes to" }).click();

@@ -1,5 +1,4 @@
-import { call, expect, signIn, system, test } from "./system";
-import { writeFileSync } from "node:fs";
+import { call, expect, figure, signIn, test } from "./system";
 import type { Page } from "@playwright/test";
 
 // How long events come, in minutes: an hour says more than a minute does, and takes an hour.
@@ -69,8 +68,7 @@ test("memory stays flat while events come", async ({ page, context }) => {
     const said =
       `${name}, ${n} changes in ${minutes} minutes: ${was.MB.toFixed(1)} to ${is.MB.toFixed(1)} MB, ` +
       `${was.nodes} to ${is.nodes} nodes, ${was.listeners} to ${is.listeners} listeners`;
-    console.log(said);
-    if (system.every) writeFileSync(`${system.every}/figures.txt`, `${said}\n`, { flag: "a" });
+    figure(said);
     expect.soft(is.MB, said).toBeLessThan(1.15 * was.MB + 2);
     expect.soft(is.nodes, said).toBeLessThan(1.2 * was.nodes + 200);
     expect.soft(is.listeners, said).toBeLessThan(1.2 * was.listeners + 50);

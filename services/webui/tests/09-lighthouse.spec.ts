@@ -1,5 +1,5 @@
-import { expect, signIn, system, test } from "./system";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { expect, figure, signIn, system, test } from "./system";
+import { mkdtempSync, rmSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -52,8 +52,7 @@ test("Lighthouse gives the overview and the lists good scores", async ({ baseURL
         }
       }
       const said = `Lighthouse, /ui/${path}: ${categories.map((c) => `${c} ${best[c]}`).join(", ")}`;
-      console.log(said, [...why].join("; "));
-      if (system.every) writeFileSync(`${system.every}/figures.txt`, `${said}\n`, { flag: "a" });
+      figure(said);
       for (const c of categories) expect.soft(best[c], `${said}: ${[...why].join("; ")}`).toBeGreaterThanOrEqual(bars[c]!);
     }
   } finally {

@@ -124,6 +124,12 @@ export async function settled(page: Page) {
   });
 }
 
+/** Says what was measured, and keeps it where the machine's figures are kept. */
+export function figure(said: string) {
+  console.log(said);
+  if (system.every) writeFileSync(`${system.every}/figures.txt`, `${said}\n`, { flag: "a" });
+}
+
 /** Writes a picture of what is seen, as WebP, which a screenshot of Playwright's cannot be: a quarter of a PNG's size. */
 async function picture(page: Page, file: string) {
   const devtools = await page.context().newCDPSession(page);

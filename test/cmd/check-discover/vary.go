@@ -88,7 +88,7 @@ func (t *trial) sick(ctx context.Context, s string) error {
 	if len(all) != 2 {
 		return fmt.Errorf("%s has the containers %v after it was scaled to two", s, all)
 	}
-	addr, err := t.docker(ctx, "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", all[0])
+	addr, err := t.address(ctx, all[0])
 	if err != nil {
 		return err
 	}

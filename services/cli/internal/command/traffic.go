@@ -1,7 +1,6 @@
 package command
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -59,7 +58,7 @@ func trafficTable(w io.Writer, s api.MetricsSummary) {
 		row(w, g.Gateway, g.Proxies, g.Requests, rate, g.Answers.ClientError, g.Answers.ServerError, p50, p95, p99)
 	}
 	for _, d := range s.Dropped {
-		row(w, fmt.Sprintf("the kernels dropped %d packets: %s", d.Packets, strings.ReplaceAll(d.Reason, "_", " ")))
+		row(w, fmt.Sprintf("the kernels dropped %d packets: %s", d.Packets, words(d.Reason)))
 	}
 	silent(w, s.Silent, int(s.SilentProxies))
 	if n := max(int(s.UnhealthyServices), len(s.Unhealthy)); n > 0 {
@@ -126,7 +125,7 @@ func unhealthyTable(w io.Writer, s api.MetricsSummary) {
 			if e.Host != "" {
 				address = e.Host + " " + address
 			}
-			row(w, u.Service, address, strings.ReplaceAll(e.Reason, "_", " "), e.Proxies)
+			row(w, u.Service, address, words(e.Reason), e.Proxies)
 		}
 	}
 	if more := int(s.UnhealthyServices) - len(s.Unhealthy); more > 0 {
@@ -173,13 +172,16 @@ func healthTable(w io.Writer, h api.ServiceHealth) {
 	}
 }
 
+// words are a reason of the API as people read it.
+func words(reason string) string { return strings.ReplaceAll(reason, "_", " ") }
+
 // failing says why an endpoint gets no requests, and where.
 func failing(views []api.EndpointView) string {
 	var at []string
 	var why string
 	for _, v := range views {
 		if v.State == "unhealthy" {
-			at, why = append(at, v.Proxy), cmp.Or(why, strings.ReplaceAll(v.Reason, "_", " "))
+			at, why = append(at, v.Proxy), or(why, words(v.Reason))
 		}
 	}
 	switch {

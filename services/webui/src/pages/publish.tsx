@@ -25,8 +25,11 @@ function targetOf(written: string): { host: string; port: number; https: boolean
 }
 
 /** A name for what leads to a host: lower case letters, digits and hyphens, as the API has them. */
-export const nameFor = (host: string) =>
+const nameFor = (host: string) =>
   host.toLowerCase().replace(/^\*/, "any").replace(/[^a-z0-9]+/g, "-").slice(0, 63).replace(/^-+|-+$/g, "");
+
+/** Whether nothing is there yet of what a dry run would write. */
+const isFree = (dry: ApplyResult) => dry.changes.length === 2 && dry.changes.every((c) => c.action === "create");
 
 /** A service and the route to it, by one form: what a newcomer makes first. */
 export function Publish() {
@@ -56,7 +59,8 @@ function Form({ route, gateway }: { route: Kind; gateway: Item | undefined }) {
   const [https, setHTTPS] = useState(true);
   const [shows, setShows] = useState(false);
   const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>();
+  // What could not be published, and why: written differently, it is another one.
+  const [failed, setFailed] = useState<{ of: unknown; error: unknown }>();
   const [saved, setSaved] = useState<{ item: Item; result: ApplyResult }>();
   const issuer = gateway?.spec["certificate_issuer"];
   const target = targetOf(address);
@@ -72,8 +76,8 @@ function Form({ route, gateway }: { route: Kind; gateway: Item | undefined }) {
   const [probe] = useDebouncedValue(resources, 400);
   const apply = (of: typeof resources, dry: boolean) => take(client.POST("/v1/apply", { body: { dry_run: dry, resources: of as never } })) as Promise<unknown> as Promise<ApplyResult>;
   const check = useQuery({ queryKey: ["publish", probe], queryFn: () => apply(probe, true), enabled: !!probe, retry: false, staleTime: 0, gcTime: 0 });
-  const taken = check.data?.changes.find((c) => c.action !== "create") ?? (check.data && check.data.changes.length < 2 ? check.data : undefined);
-  const refusal = error ?? (probe === resources ? check.error : undefined);
+  const taken = !!check.data && !isFree(check.data);
+  const refusal = failed?.of === resources ? failed?.error : probe === resources ? check.error : undefined;
   const errors = refusal instanceof ApiError ? refusal.errors : [];
   const wrong = (part: RegExp) => errors.find((e) => part.test(e.path))?.message;
   const hostError = wrong(/spec\.hosts/);
@@ -84,18 +88,18 @@ function Form({ route, gateway }: { route: Kind; gateway: Item | undefined }) {
   const publish = async () => {
     if (!resources || !ready) return;
     setBusy(true);
-    setError(undefined);
+    setFailed(undefined);
     try {
       // Looked at once more: somebody may have taken the name since, and what he made would be written over.
       const now = await apply(resources, true);
-      if (now.changes.length < 2 || now.changes.some((c) => c.action !== "create")) void check.refetch();
+      if (!isFree(now)) void check.refetch();
       else {
         const result = await apply(resources, false);
         setSaved({ result, item: await objects.get("routes", name) });
         void cache.invalidateQueries({ queryKey: ["objects"] });
       }
     } catch (e) {
-      setError(e);
+      setFailed({ of: resources, error: e });
     }
     setBusy(false);
   };
