@@ -29,8 +29,8 @@ type client struct {
 	mu     sync.Mutex
 	conn   net.Conn
 	counts map[translate.Type]int
-	// said says that it came with what it had.
-	said bool
+	// said says that it came with what it had, answered that the server has answered on this connection.
+	said, answered bool
 
 	out        *bufio.Writer
 	framer     *http2.Framer
@@ -84,7 +84,8 @@ func (c *client) serve(ctx context.Context) error {
 	defer func() { _ = conn.Close() }()
 	c.mu.Lock()
 	c.conn = conn
-	c.said = len(c.counts) > 0
+	c.said = c.said || len(c.counts) > 0
+	c.answered = false
 	c.counts, c.subscribed = map[translate.Type]int{}, map[translate.Type]bool{}
 	c.mu.Unlock()
 	if c.cut.Load() {
@@ -126,6 +127,7 @@ func (c *client) serve(ctx context.Context) error {
 				err = c.framer.WritePing(true, f.Data)
 			}
 		case *http2.DataFrame:
+			c.answered = true
 			c.fleet.bytes.Add(int64(f.Length))
 			msg, err = c.data(ctx, msg, f)
 		case *http2.HeadersFrame:

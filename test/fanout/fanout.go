@@ -7,11 +7,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/translate"
+)
+
+// How often a client comes again before it has had an answer, and what its first pause is up to, twice as long each time:
+// Envoy's, but for an end.
+const (
+	mostTries  = 6
+	firstPause = 250 * time.Millisecond
 )
 
 // Options say what the clients are like.
@@ -37,6 +45,7 @@ type Fleet struct {
 	watch   atomic.Pointer[Watch]
 	bytes   atomic.Int64
 	failed  atomic.Int64
+	again   atomic.Int64
 	lastErr atomic.Pointer[error]
 }
 
@@ -53,15 +62,23 @@ func Start(ctx context.Context, opt Options) *Fleet {
 	return f
 }
 
-// connect has every client connect.
+// connect has every client connect. One whose connection is closed before the server has answered on it comes again as
+// Envoy does: xds has fewer connections of clients that it does not know yet than there may be Envoys.
 func (f *Fleet) connect() {
 	for _, c := range f.clients {
 		f.done.Go(func() {
-			for f.ctx.Err() == nil {
+			for tried := 1; f.ctx.Err() == nil; tried++ {
 				err := c.serve(f.ctx)
 				switch {
 				case err == nil || f.ctx.Err() != nil || c.cut.Load():
 					return
+				case !c.hung && !c.answered && tried < mostTries:
+					f.again.Add(1)
+					select {
+					case <-time.After(rand.N(firstPause << tried)):
+					case <-f.ctx.Done():
+					}
+					continue
 				case !c.hung:
 					f.failed.Add(1)
 					f.lastErr.Store(&err)
@@ -104,6 +121,9 @@ func (f *Fleet) Close() {
 
 // Bytes is what has been received since the last [Fleet.Reconnect].
 func (f *Fleet) Bytes() int64 { return f.bytes.Load() }
+
+// Again is how many connections were closed before the server had answered on them.
+func (f *Fleet) Again() int64 { return f.again.Load() }
 
 // Err is what went wrong with a client that should not have lost its connection.
 func (f *Fleet) Err() error {

@@ -111,9 +111,9 @@ func measure(ctx context.Context, n int) (missed []string, err error) {
 		return nil, err
 	}
 	fmt.Printf("%d clients, %d hosts\n  all at once, with nothing: %v until all healthy ones have everything, %d MB, "+
-		"xds %.1f ms of CPU a client, RSS %d MB (%d before)\n",
+		"xds %.1f ms of CPU a client, RSS %d MB (%d before), %d connections tried again\n",
 		n, *hosts, there.Round(time.Millisecond), b.clients.Bytes()>>20, ms(floor.CPU(pid)-cpu)/float64(n),
-		floor.RSS(pid), rss)
+		floor.RSS(pid), rss, b.clients.Again())
 
 	with, without, err := b.single(ctx, pid)
 	if err != nil {
@@ -278,7 +278,7 @@ func (b *system) reconnect(pid int) error {
 	if err := b.settled(); err != nil {
 		return err
 	}
-	t0, cpu := time.Now(), floor.CPU(pid)
+	t0, cpu, again := time.Now(), floor.CPU(pid), b.clients.Again()
 	b.clients.Reconnect()
 	if err := b.clients.Await(nil, false, 10*time.Minute); err != nil {
 		return err
@@ -287,9 +287,9 @@ func (b *system) reconnect(pid int) error {
 		return err
 	}
 	fmt.Printf("  all come back at once: %v until every one is known to have everything, %d KB sent, %d resources sent "+
-		"again, xds %.1f ms of CPU a client, RSS %d MB\n",
+		"again, xds %.1f ms of CPU a client, RSS %d MB, %d connections tried again\n",
 		time.Since(t0).Round(time.Millisecond), b.clients.Bytes()>>10, b.clients.Total(), ms(floor.CPU(pid)-cpu)/float64(b.n),
-		floor.RSS(pid))
+		floor.RSS(pid), b.clients.Again()-again)
 	return nil
 }
 
