@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
+	"unsafe"
 )
 
 // encode makes the bytes of [Object.Payload]: those that encoding/json makes of the object where it leaves HTML
@@ -70,7 +72,8 @@ func scan(payload []byte) *Object {
 			ok = end+1 < len(rest) && rest[end] >= ' ' && rest[end] <= '~' && rest[end] != '\\'
 		}
 		if ok {
-			*into, rest = string(rest[1:end]), rest[end+1:]
+			// The payload is kept, and nobody changes it: the text is a part of it, as the spec is.
+			*into, rest = unsafe.String(&rest[1], end-1), rest[end+1:] //nolint:gosec // see above
 		}
 	}
 	text("", &o.Kind)
@@ -99,6 +102,8 @@ func scan(payload []byte) *Object {
 		return nil
 	}
 	o.Spec = json.RawMessage(spec[: len(spec)-1 : len(spec)-1])
+	// Others hold these two for longer than the object, and the payload would stay with them.
+	o.Name, o.Owner = strings.Clone(o.Name), strings.Clone(o.Owner)
 	o.share(k)
 	if _, err := o.decode(); err != nil {
 		return nil

@@ -315,7 +315,8 @@ func (w *Writer) objects(
 		}
 		o.UpdatedAt = resource.Time(now)
 		if before != nil {
-			o.UID, o.CreatedAt = before.UID, before.CreatedAt
+			// They may be parts of the former payload, which would stay with them.
+			o.UID, o.CreatedAt = strings.Clone(before.UID), strings.Clone(before.CreatedAt)
 		} else {
 			o.UID, o.CreatedAt = uuid.NewString(), o.UpdatedAt
 		}
