@@ -31,9 +31,10 @@ var forms = map[string]string{
 	`^(\*|[A-Z][A-Z0-9_-]*)$`: `must be a method in capitals: "GET" or "POST", or "*" for all`,
 	"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$": `must be a name of letters, digits and hyphens, as HTTP has them,` +
 		` without spaces and colons: "x-request-id"`,
-	`^[a-z0-9][a-z0-9-]*$`: `must be a header's name in lower case, of letters, digits and hyphens: "x-user"`,
-	`^[^\x00\r\n]*$`:       `must be one line without zero characters, such as "max-age=600"`,
-	`^[^\x00-\x1f\x7f]*$`:  `must be one line without control characters, such as "text/html; charset=utf-8"`,
+	`^[a-z0-9][a-z0-9-]*$`:         `must be a header's name in lower case, of letters, digits and hyphens: "x-user"`,
+	`^[^\x00-\x08\x0a-\x1f\x7f]*$`: `must be one line without control characters, such as "max-age=600"`,
+	`^[^\x00-\x20\x7f]*$`:          `must be a part of a path without spaces and control characters, such as "/v2/\1"`,
+	`^[^\x00-\x1f\x7f]*$`:          `must be one line without control characters, such as "text/html; charset=utf-8"`,
 	`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`: `must be an RFC 1123 label, 1 to 63 of a-z, 0-9 and -, not starting or ending ` +
 		`with -: "edge-1"`,
 	`^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$`: `must be a feature's name, of a-z, 0-9 and _ . - inside: "multi-cloud"`,

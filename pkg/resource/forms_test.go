@@ -76,6 +76,15 @@ func TestFormsAreSaid(t *testing.T) {
 			KindGateway, `{"listeners":[{"name":"h","port":80}],"access_log":{"fields":{"a b":"x"}}}`,
 			`$.access_log.fields["a b"]`, `"duration_ms"`,
 		},
+		{
+			KindRoute, `{"direct_response":{"status":200},"response_headers":{"set":[{"name":"x","value":"a\tb"},` +
+				`{"name":"y","value":"a\u0001"}]}}`,
+			"$.response_headers.set[1].value", "without control characters",
+		},
+		{
+			KindRoute, `{"backends":[{"service":"a"}],"rewrite":{"regex":{"pattern":"x","substitution":"/a b"}}}`,
+			"$.rewrite.regex.substitution", "without spaces",
+		},
 	} {
 		k, _ := KindByName(c.kind)
 		m, v := DecodeSpec(k, []byte(c.spec))

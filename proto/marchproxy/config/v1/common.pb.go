@@ -231,7 +231,8 @@ type HeaderValue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An HTTP field name; Host and names that start with a colon cannot be changed.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The value, at most 8 KiB.
+	// The value, at most 8 KiB, without control characters other than tabs (RFC 9110): many servers refuse a request
+	// with one.
 	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -429,10 +430,10 @@ const file_marchproxy_config_v1_common_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x12?\n" +
 	"\x05value\x18\x02 \x01(\v2!.marchproxy.config.v1.StringMatchB\x06\xbaH\x03\xc8\x01\x01R\x05value\x12\x16\n" +
-	"\x06invert\x18\x03 \x01(\bR\x06invert\"|\n" +
+	"\x06invert\x18\x03 \x01(\bR\x06invert\"\x8a\x01\n" +
 	"\vHeaderValue\x12=\n" +
-	"\x04name\x18\x01 \x01(\tB)\xbaH&r$\x10\x01\x18\x80\x022\x1d^[!#$%&'*+.^_`|~0-9A-Za-z-]+$R\x04name\x12.\n" +
-	"\x05value\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x18\x80@2\x0e^[^\\x00\\r\\n]*$R\x05value\"\xd7\x01\n" +
+	"\x04name\x18\x01 \x01(\tB)\xbaH&r$\x10\x01\x18\x80\x022\x1d^[!#$%&'*+.^_`|~0-9A-Za-z-]+$R\x04name\x12<\n" +
+	"\x05value\x18\x02 \x01(\tB&\xbaH#r!\x18\x80@2\x1c^[^\\x00-\\x08\\x0a-\\x1f\\x7f]*$R\x05value\"\xd7\x01\n" +
 	"\rHeaderChanges\x12=\n" +
 	"\x03set\x18\x01 \x03(\v2!.marchproxy.config.v1.HeaderValueB\b\xbaH\x05\x92\x01\x02\x10@R\x03set\x12=\n" +
 	"\x03add\x18\x02 \x03(\v2!.marchproxy.config.v1.HeaderValueB\b\xbaH\x05\x92\x01\x02\x10@R\x03add\x12H\n" +

@@ -924,9 +924,9 @@ const file_marchproxy_config_v1_gateway_proto_rawDesc = "" +
 	"\x10local_rate_limit\x18\x06 \x01(\v2$.marchproxy.config.v1.LocalRateLimitR\x0elocalRateLimit\x12B\n" +
 	"\x1bmax_connections_per_address\x18\a \x01(\rH\x00R\x18maxConnectionsPerAddress\x88\x01\x01\x12R\n" +
 	"\x0frequest_timeout\x18\b \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x0erequestTimeoutB\x1e\n" +
-	"\x1c_max_connections_per_address\"\xeb\x03\n" +
-	"\tAccessLog\x12\x87\x01\n" +
-	"\x06fields\x18\x01 \x03(\v2+.marchproxy.config.v1.AccessLog.FieldsEntryBB\xbaH?\x9a\x01<\x10@\"!r\x1f\x10\x01\x18@2\x19^[A-Za-z_][A-Za-z0-9_.]*$*\x15r\x13\x18\x80\b2\x0e^[^\\x00\\r\\n]*$R\x06fields\x12'\n" +
+	"\x1c_max_connections_per_address\"\xf9\x03\n" +
+	"\tAccessLog\x12\x95\x01\n" +
+	"\x06fields\x18\x01 \x03(\v2+.marchproxy.config.v1.AccessLog.FieldsEntryBP\xbaHM\x9a\x01J\x10@\"!r\x1f\x10\x01\x18@2\x19^[A-Za-z_][A-Za-z0-9_.]*$*#r!\x18\x80\b2\x1c^[^\\x00-\\x08\\x0a-\\x1f\\x7f]*$R\x06fields\x12'\n" +
 	"\n" +
 	"min_status\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xd7\x04R\tminStatus\x12;\n" +
 	"\x06stdout\x18\x03 \x01(\v2#.marchproxy.config.v1.AccessLogSinkR\x06stdout\x127\n" +

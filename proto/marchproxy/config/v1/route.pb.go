@@ -820,7 +820,7 @@ type RegexRewrite struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// RE2 syntax.
 	Pattern string `protobuf:"bytes,1,opt,name=pattern,proto3" json:"pattern,omitempty"`
-	// What each match becomes; \1 to \9 name groups.
+	// What each match becomes, without spaces and control characters; \1 to \9 name groups.
 	Substitution  string `protobuf:"bytes,2,opt,name=substitution,proto3" json:"substitution,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1087,11 +1087,11 @@ const file_marchproxy_config_v1_route_proto_rawDesc = "" +
 	"\aRewrite\x12;\n" +
 	"\x06prefix\x18\x01 \x01(\tB#\xbaH r\x1e\x18\x80 2\x19^(/[^?#\\x00-\\x20\\x7f]*)?$R\x06prefix\x128\n" +
 	"\x05regex\x18\x02 \x01(\v2\".marchproxy.config.v1.RegexRewriteR\x05regex\x122\n" +
-	"\x04host\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x18\xfd\x012\x14^[^\\x00-\\x20\\x7f/]*$R\x04host\"r\n" +
+	"\x04host\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x18\xfd\x012\x14^[^\\x00-\\x20\\x7f/]*$R\x04host\"w\n" +
 	"\fRegexRewrite\x12$\n" +
 	"\apattern\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\apattern\x12<\n" +
-	"\fsubstitution\x18\x02 \x01(\tB\x18\xbaH\x15r\x13\x18\x80\b2\x0e^[^\\x00\\r\\n]*$R\fsubstitution\"q\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\apattern\x12A\n" +
+	"\fsubstitution\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\b2\x13^[^\\x00-\\x20\\x7f]*$R\fsubstitution\"q\n" +
 	"\x06Mirror\x12#\n" +
 	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\x126\n" +
 	"\apercent\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\apercent\x88\x01\x01B\n" +
