@@ -60,6 +60,13 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		log.Warn("CLUSTER_API_KEY opens nothing here: a gateway's keys are its api_keys; the api makes it a key of the " +
 			"gateway default on its first start")
 	}
+	// Envoys that come while the last state is read wait in the kernel's queue. Each that was refused would let up to two
+	// seconds pass before it tries again. The HTTP port is opened when it can answer: its callers ask again soon.
+	grpcLis, err := process.Listen(ctx, cfg.GRPCAddr, "XDS_GRPC_ADDR")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = grpcLis.Close() }() // where it was served it is closed already
 	var keep *keeper
 	f := fleet.New(fleet.Options{
 		ID: cfg.ID, Open: cfg.Dev,
@@ -90,10 +97,6 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return fmt.Errorf("jetstream: %w", err)
-	}
-	grpcLis, err := process.Listen(ctx, cfg.GRPCAddr, "XDS_GRPC_ADDR")
-	if err != nil {
-		return err
 	}
 	httpLis, err := process.Listen(ctx, cfg.HTTPAddr, "XDS_HTTP_ADDR")
 	if err != nil {
