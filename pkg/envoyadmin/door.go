@@ -3,6 +3,7 @@ package envoyadmin
 import (
 	"bufio"
 	"compress/gzip"
+	"context"
 	"io"
 	"net/http"
 	"slices"
@@ -17,6 +18,12 @@ var passes = []string{"/stats", "/stats/prometheus", "/ready", "/clusters", "/co
 
 // atATime is how many requests are passed at a time: Envoy answers them in the thread that applies its configuration.
 const atATime = 8
+
+// How long an answer may take in all, and how long nothing of it may come or be taken: a dump of 300,000 hosts takes
+// longer than a minute on a busy machine.
+const longest = 10 * time.Minute
+
+var stall = time.Minute // tests have less
 
 // Door passes GET of a few of the admin interface's paths, /config_dump without what is secret in it, and answers 403
 // to everything else: the interface itself can stop Envoy, change its runtime, and shows the key that it connects with.
@@ -34,8 +41,12 @@ func Door(a Admin) http.Handler {
 }
 
 func pass(a Admin, w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), longest)
+	defer cancel()
+	stalled := time.AfterFunc(stall, cancel)
+	defer stalled.Stop()
 	//nolint:gosec // the path is one of a list, and only Envoy listens where it goes
-	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, a.url(r.URL.RequestURI()), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url(r.URL.RequestURI()), nil)
 	if err != nil {
 		http.Error(w, "the path cannot be read", http.StatusBadRequest)
 		return
@@ -43,8 +54,8 @@ func pass(a Admin, w http.ResponseWriter, r *http.Request) {
 	if c := r.Header.Get("Accept"); c != "" {
 		req.Header.Set("Accept", c)
 	}
-	long := *a.client // a dump of 100,000 hosts takes longer than an answer that is waited for
-	long.Timeout = time.Minute
+	long := *a.client // a dump of many hosts takes longer than an answer that is waited for
+	long.Timeout = 0
 	resp, err := long.Do(req) //nolint:gosec // as above
 	if err != nil {
 		http.Error(w, "Envoy does not answer: it is starting, or down", http.StatusBadGateway)
@@ -67,9 +78,31 @@ func pass(a Admin, w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
+	answer := http.NewResponseController(w)
+	defer func() { _ = answer.SetWriteDeadline(time.Time{}) }() // the connection's next answer has its own
+	from := moving{resp.Body, stalled, answer}
 	if r.URL.Path == "/config_dump" && resp.StatusCode == http.StatusOK {
-		_ = Redact(body, resp.Body) // half a dump ends in the middle, and no reader takes it for one
-		return
+		err = Redact(body, from)
+	} else {
+		_, err = io.Copy(body, bufio.NewReader(from))
 	}
-	_, _ = io.Copy(body, bufio.NewReader(resp.Body)) // as above
+	if err != nil {
+		panic(http.ErrAbortHandler) // nobody takes a part for the whole
+	}
+}
+
+// moving puts off the end of what it reads as long as something comes, and that of the answer as long as it is taken.
+type moving struct {
+	io.Reader
+	stalled *time.Timer
+	answer  *http.ResponseController
+}
+
+func (m moving) Read(p []byte) (int, error) {
+	n, err := m.Reader.Read(p)
+	if n > 0 {
+		m.stalled.Reset(stall)
+		_ = m.answer.SetWriteDeadline(time.Now().Add(stall)) // one that is not a connection's has none
+	}
+	return n, err
 }

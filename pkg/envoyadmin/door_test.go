@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/marchproxy/marchproxy/pkg/envoyadmin"
 )
@@ -127,5 +128,74 @@ func TestDoor(t *testing.T) {
 	}
 	if len(asked) != 6 {
 		t.Errorf("Envoy was asked %q", asked)
+	}
+}
+
+// TestDoorOfALongAnswer: one that goes on may take as long as it likes, one that stops is given up, and the reader
+// learns that it is not whole. Who does not take it holds nothing for long.
+func TestDoorOfALongAnswer(t *testing.T) {
+	const limit = 500 * time.Millisecond
+	envoyadmin.SetStall(t, limit)
+	gone := make(chan struct{}, 1)
+	envoy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n := 0
+		for ; n < 8 || r.URL.RawQuery == "endless"; n++ {
+			if r.URL.RawQuery == "stops" && n == 2 {
+				<-r.Context().Done()
+				return
+			}
+			size := 10
+			if r.URL.RawQuery == "endless" {
+				size = 1 << 20
+			}
+			if _, err := w.Write(bytes.Repeat([]byte("x"), size)); err != nil {
+				gone <- struct{}{}
+				return
+			}
+			_ = http.NewResponseController(w).Flush() // the next write says it
+			if size == 10 {
+				time.Sleep(limit / 5)
+			}
+		}
+	}))
+	t.Cleanup(envoy.Close)
+	door := httptest.NewServer(envoyadmin.Door(envoyadmin.New(strings.TrimPrefix(envoy.URL, "http://"))))
+	t.Cleanup(door.Close)
+	client := &http.Client{Transport: &http.Transport{DisableCompression: true}} // compressed, it would never be too much
+	get := func(query string) (*http.Response, error) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, door.URL+"/stats?"+query, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err == nil {
+			t.Cleanup(func() { _ = resp.Body.Close() }) // read only
+		}
+		return resp, err
+	}
+	for range 2 { // on one connection
+		resp, err := get("long")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if raw, err := io.ReadAll(resp.Body); err != nil || len(raw) != 80 {
+			t.Errorf("an answer that goes on for longer than the limit: %d bytes, %v", len(raw), err)
+		}
+		time.Sleep(2 * limit)
+	}
+	resp, err := get("stops")
+	if err == nil {
+		_, err = io.ReadAll(resp.Body)
+	}
+	if err == nil {
+		t.Error("an answer that stops is taken for the whole")
+	}
+	if _, err := get("endless"); err != nil { // and nothing of it is read
+		t.Fatal(err)
+	}
+	select {
+	case <-gone:
+	case <-time.After(10 * limit):
+		t.Error("an answer that nobody takes goes on")
 	}
 }
