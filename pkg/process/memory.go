@@ -9,9 +9,9 @@ import (
 const (
 	// headroom is how much the memory may grow, in percent of what is in use, before garbage is collected. Go's own is
 	// 100, for programs that throw away most of what they make. Nearly everything stays in those that have the whole
-	// configuration in memory, and a change makes little, so that a third of the memory is saved for a collection once in
+	// configuration in memory, and a change makes little, so that much of the memory is saved for a collection once in
 	// minutes.
-	headroom = 30
+	headroom = 25
 	// room is how much it may grow at least, in bytes: a third of a small configuration would be full after a few hundred
 	// changes, and collections the dearest part of them.
 	room = 32 << 20

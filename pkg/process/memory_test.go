@@ -9,7 +9,7 @@ import (
 	"github.com/marchproxy/marchproxy/pkg/process"
 )
 
-// TestSparing: a program that has little in memory may make some garbage before it is collected, one with much a third
+// TestSparing: a program that has little in memory may make some garbage before it is collected, one with much a quarter
 // of that, and one whose user has said how much is left alone.
 func TestSparing(t *testing.T) {
 	before := debug.SetGCPercent(77)
@@ -38,7 +38,7 @@ func TestSparing(t *testing.T) {
 	}
 	until("little", func(p int) bool { return p > 200 })
 	much := make([]byte, 200<<20)
-	until("much", func(p int) bool { return p == 30 })
+	until("much", func(p int) bool { return p == 25 })
 	runtime.KeepAlive(much)
 	until("little again", func(p int) bool { return p > 200 })
 }
