@@ -154,7 +154,7 @@ func TestDoorOfALongAnswer(t *testing.T) {
 			}
 			_ = http.NewResponseController(w).Flush() // the next write says it
 			if size == 10 {
-				time.Sleep(limit / 5)
+				time.Sleep(limit / 5) // an answer that takes its time is the subject
 			}
 		}
 	}))
@@ -181,7 +181,7 @@ func TestDoorOfALongAnswer(t *testing.T) {
 		if raw, err := io.ReadAll(resp.Body); err != nil || len(raw) != 80 {
 			t.Errorf("an answer that goes on for longer than the limit: %d bytes, %v", len(raw), err)
 		}
-		time.Sleep(2 * limit)
+		time.Sleep(2 * limit) // the former answer's limit is over before the next one is asked for
 	}
 	resp, err := get("stops")
 	if err == nil {
