@@ -60,8 +60,9 @@ func Run(ctx context.Context, lookup func(string) (string, bool)) error {
 		log.Warn("CLUSTER_API_KEY opens nothing here: a gateway's keys are its api_keys; the api makes it a key of the " +
 			"gateway default on its first start")
 	}
-	// Envoys that come while the last state is read wait in the kernel's queue. Each that was refused would let up to two
-	// seconds pass before it tries again. The HTTP port is opened when it can answer: its callers ask again soon.
+	// Envoys that come while the last state is read wait in the kernel's queue, those with TLS for their connect_timeout
+	// of a second at a time. Each that was refused would let up to two seconds pass before it tries again. The HTTP port
+	// is opened when it can answer: its callers ask again soon.
 	grpcLis, err := process.Listen(ctx, cfg.GRPCAddr, "XDS_GRPC_ADDR")
 	if err != nil {
 		return err
