@@ -41,7 +41,7 @@ func Door(a Admin) http.Handler {
 }
 
 func pass(a Admin, w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), longest)
+	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	stalled := time.AfterFunc(stall, cancel)
 	defer stalled.Stop()
@@ -55,7 +55,7 @@ func pass(a Admin, w http.ResponseWriter, r *http.Request) {
 		req.Header.Set("Accept", c)
 	}
 	long := *a.client // a dump of many hosts takes longer than an answer that is waited for
-	long.Timeout = 0
+	long.Timeout = longest
 	resp, err := long.Do(req) //nolint:gosec // as above
 	if err != nil {
 		http.Error(w, "Envoy does not answer: it is starting, or down", http.StatusBadGateway)
@@ -78,9 +78,7 @@ func pass(a Admin, w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	answer := http.NewResponseController(w)
-	defer func() { _ = answer.SetWriteDeadline(time.Time{}) }() // the connection's next answer has its own
-	from := moving{resp.Body, stalled, answer}
+	from := moving{resp.Body, stalled, http.NewResponseController(w)}
 	if r.URL.Path == "/config_dump" && resp.StatusCode == http.StatusOK {
 		err = Redact(body, from)
 	} else {

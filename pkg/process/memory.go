@@ -12,8 +12,8 @@ const (
 	// configuration in memory, and a change makes little, so that much of the memory is saved for a collection once in
 	// minutes.
 	headroom = 25
-	// room is how much it may grow at least, in bytes: a third of a small configuration would be full after a few hundred
-	// changes, and collections the dearest part of them.
+	// room is how much it may grow at least, in bytes: a quarter of a small configuration would be full after a few
+	// hundred changes, and collections the dearest part of them.
 	room = 32 << 20
 )
 

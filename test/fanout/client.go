@@ -29,9 +29,11 @@ type client struct {
 	mu     sync.Mutex
 	conn   net.Conn
 	counts map[translate.Type]int
-	// said says that it came with what it had, answered that the server has answered on this connection.
-	said, answered bool
+	// said says that it came with what it had.
+	said bool
 
+	// answered says that the server has answered on this connection.
+	answered   bool
 	out        *bufio.Writer
 	framer     *http2.Framer
 	subscribed map[translate.Type]bool
@@ -85,7 +87,6 @@ func (c *client) serve(ctx context.Context) error {
 	c.mu.Lock()
 	c.conn = conn
 	c.said = c.said || len(c.counts) > 0
-	c.answered = false
 	c.counts, c.subscribed = map[translate.Type]int{}, map[translate.Type]bool{}
 	c.mu.Unlock()
 	if c.cut.Load() {
@@ -94,7 +95,7 @@ func (c *client) serve(ctx context.Context) error {
 	c.out = bufio.NewWriterSize(conn, 2<<10)
 	c.framer = http2.NewFramer(c.out, bufio.NewReaderSize(conn, 2<<10))
 	c.framer.SetReuseFrames()
-	c.unread, c.waiting = 0, nil
+	c.answered, c.unread, c.waiting = false, 0, nil
 	c.room, c.roomStream, c.initial = 65535, 65535, 65535 // what HTTP/2 begins with
 	if err := c.begin(); err != nil {
 		return err

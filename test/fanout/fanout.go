@@ -19,7 +19,7 @@ import (
 // Envoy's, but for an end.
 const (
 	mostTries  = 6
-	firstPause = 250 * time.Millisecond
+	firstPause = 500 * time.Millisecond
 )
 
 // Options say what the clients are like.
@@ -75,7 +75,7 @@ func (f *Fleet) connect() {
 				case !c.hung && !c.answered && tried < mostTries:
 					f.again.Add(1)
 					select {
-					case <-time.After(rand.N(firstPause << tried)):
+					case <-time.After(rand.N(firstPause << (tried - 1))):
 					case <-f.ctx.Done():
 					}
 					continue
